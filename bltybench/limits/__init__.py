@@ -1,0 +1,1 @@
+"""Limiter models: pure objects that decide over time."""

@@ -1,0 +1,1 @@
+"""The Locust side: users, arrivals, retry, recorder, self-audit, event hooks."""

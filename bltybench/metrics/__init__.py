@@ -1,0 +1,1 @@
+"""pandas, pure: frame in, frame out."""

@@ -1,0 +1,1 @@
+"""The record and the run folder: Attempt, manifest, spool, Parquet."""

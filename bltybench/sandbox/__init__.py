@@ -1,0 +1,1 @@
+"""BLTYAPI on this machine."""

@@ -1,0 +1,159 @@
+"""Targets: where the load goes, what is documented of its limits, and how the sandbox is set up."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from bltybench.errors import UserError
+from bltybench.scenario.base import Table
+
+SANDBOX_KEY = "sk-sandbox"
+"""The sandbox's public key: it opens nothing but the sandbox on this machine."""
+
+
+class Limits(Table):
+    """Documented limits of an API; absent where nothing is documented."""
+
+    requests_per_min: PositiveInt | None = None
+    tokens_per_min: PositiveInt | None = None
+    concurrency: PositiveInt | None = None
+
+
+class Budget(Table):
+    """The most that a run may spend. A target beyond this machine needs one."""
+
+    requests: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+
+
+class Timeouts(Table):
+    """Bounds on one attempt, in seconds."""
+
+    connect_s: PositiveFloat = 10.0
+    headers_s: PositiveFloat = 60.0
+    between_events_s: PositiveFloat = 30.0
+    total_s: PositiveFloat = 300.0
+
+
+Algorithm = Literal["fixed_window", "sliding_log", "sliding_counter", "token_bucket"]
+
+
+class RateLimit(Table):
+    """One limit that the sandbox enforces."""
+
+    limit: PositiveInt
+    period_s: PositiveFloat = 60.0
+    algorithm: Algorithm = "fixed_window"
+
+
+class SandboxLimits(Table):
+    """The limits that the sandbox enforces, per key. The documented ones unless said otherwise."""
+
+    requests: RateLimit | None = RateLimit(limit=60)
+    tokens: RateLimit | None = RateLimit(limit=100_000)
+    concurrency: PositiveInt | None = 50
+
+
+class Delay(Table):
+    """A lognormal delay in milliseconds, by its median and its 95th percentile."""
+
+    median_ms: NonNegativeFloat
+    p95_ms: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.p95_ms < self.median_ms:
+            raise ValueError("p95_ms must not be below median_ms")
+        return self
+
+
+class SandboxSettings(Table):
+    """How the sandbox behaves: limits, keys, models and delays."""
+
+    seed: NonNegativeInt = 1
+    limits: SandboxLimits = SandboxLimits()
+    ttft: Delay = Delay(median_ms=180, p95_ms=420)
+    """From the request's last byte to the first token."""
+    itl: Delay = Delay(median_ms=18, p95_ms=40)
+    """Between tokens."""
+    models: tuple[str, ...] = ("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini")
+    error_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of chat requests that are answered with a 500."""
+
+
+class Target(Table):
+    """An OpenAI-compatible API."""
+
+    base_url: str
+    """Up to and including ``/v1``."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    limits: Limits = Limits()
+    budget: Budget = Budget()
+    timeouts: Timeouts = Timeouts()
+    verify_tls: bool = True
+    ca_file: str | None = None
+    """PEM file of certificates to trust instead of the usual ones."""
+    sandbox: SandboxSettings | None = None
+    """Present: this is the sandbox, started for the run where nothing listens at base_url."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must look like https://api.example.com/v1")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user name or password; the key comes from api_key_env")
+        if parts.query or parts.fragment:
+            raise ValueError("must not have a query or fragment")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _sandbox_is_here(self) -> Self:
+        if self.sandbox is not None and not self.is_local:
+            raise ValueError("a sandbox runs on this machine: base_url must name 127.0.0.1 or localhost")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the target is on this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def api_key(self, name: str) -> SecretStr | None:
+        """Return the key from the environment; ``name`` is the target's, for the message.
+
+        Raises UserError where a key is asked for and not set. The sandbox falls back on its public key,
+        and a target without ``api_key_env`` is called without one.
+        """
+        value = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        if value:
+            return SecretStr(value)
+        if self.sandbox is not None:
+            return SecretStr(SANDBOX_KEY)
+        if self.api_key_env is None:
+            return None
+        raise UserError(
+            f"target '{name}' needs an API key and {self.api_key_env} is not set",
+            remedy=f"export {self.api_key_env}=… (read from the environment only, and never stored)",
+        )

@@ -1,0 +1,165 @@
+"""Scenarios: what is sent, when, how failures are met, and what must hold at the end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from bltybench.scenario.base import Table
+
+
+class Fixed(Table):
+    """Always the same number of tokens."""
+
+    kind: Literal["fixed"] = "fixed"
+    tokens: PositiveInt
+
+
+class Uniform(Table):
+    """Any number from ``min`` to ``max``, both included, with the same probability."""
+
+    kind: Literal["uniform"]
+    min: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError("max must not be below min")
+        return self
+
+
+class Normal(Table):
+    """Normal with ``mean`` and ``sd``, cut to ``min`` … ``max``."""
+
+    kind: Literal["normal"]
+    mean: PositiveFloat
+    sd: NonNegativeFloat
+    min: PositiveInt = 1
+    max: PositiveInt = 32_768
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError("max must not be below min")
+        return self
+
+
+class Lognormal(Table):
+    """Lognormal by its ``median`` and 95th percentile ``p95``, cut to ``min`` … ``max``."""
+
+    kind: Literal["lognormal"]
+    median: PositiveFloat
+    p95: PositiveFloat
+    min: PositiveInt = 1
+    max: PositiveInt = 32_768
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.p95 < self.median:
+            raise ValueError("p95 must not be below median")
+        if self.max < self.min:
+            raise ValueError("max must not be below min")
+        return self
+
+
+class Empirical(Table):
+    """Drawn from a list of observed values."""
+
+    kind: Literal["empirical"]
+    values: tuple[PositiveInt, ...] = Field(min_length=1)
+
+
+Lengths = Annotated[Fixed | Uniform | Normal | Lognormal | Empirical, Field(discriminator="kind")]
+
+
+class Call(Table):
+    """One kind of request in a scenario's mix."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    weight: PositiveFloat = 1.0
+    stream: bool = False
+    prompt_tokens: Lengths = Fixed(tokens=64)
+    max_tokens: Lengths = Fixed(tokens=64)
+    conversations: str | None = None
+    """A JSONL file of ``{"messages": […]}``, taken instead of generated prompts."""
+    system: str | None = None
+    """A system message put before the prompt; its tokens count as part of prompt_tokens."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+
+
+class Closed(Table):
+    """Closed loop: each user sends, waits for the answer, thinks, sends again."""
+
+    kind: Literal["closed"]
+    think_s: NonNegativeFloat = 0.0
+
+
+class Constant(Table):
+    """Open loop, evenly spaced."""
+
+    kind: Literal["constant"]
+    rate_per_min: PositiveFloat
+
+
+class Poisson(Table):
+    """Open loop, with independent exponential gaps."""
+
+    kind: Literal["poisson"]
+    rate_per_min: PositiveFloat
+
+
+class Trace(Table):
+    """Open loop, arrivals and lengths as recorded. The file's format is told by its header."""
+
+    kind: Literal["trace"]
+    file: str
+    """CSV with ``TIMESTAMP,ContextTokens,GeneratedTokens`` (Azure LLM inference traces)."""
+    speed: PositiveFloat = 1.0
+    """2 replays twice as fast."""
+
+
+Arrivals = Annotated[Closed | Constant | Poisson | Trace, Field(discriminator="kind")]
+
+
+class Retry(Table):
+    """What a call does about a refusal or a passing failure."""
+
+    policy: Literal["none", "retry_after", "backoff"] = "none"
+    """retry_after waits as the server says (else backs off); backoff never looks at what the server says."""
+    max_attempts: PositiveInt = 3
+    base_s: PositiveFloat = 0.5
+    cap_s: PositiveFloat = 8.0
+    max_wait_s: PositiveFloat = 120.0
+    """A server that asks for a longer wait is not waited for: the call ends."""
+
+
+Check = str | bool | int | float
+
+
+class Scenario(Table):
+    """A load: what is sent to which target, when and for how long."""
+
+    title: str
+    answers: str = ""
+    """The question that the scenario answers, for people who choose one."""
+    target: str = "sandbox"
+    model: str
+    duration_s: PositiveFloat
+    users: PositiveInt
+    """Closed loop: how many users. Open loop: the ceiling of calls in flight."""
+    spawn_rate: PositiveFloat | None = None
+    """Users started a second; all at once when absent."""
+    seed: NonNegativeInt = 1
+    mix: tuple[Call, ...] = Field(min_length=1)
+    arrivals: Arrivals
+    retry: Retry = Retry()
+    checks: dict[str, Check] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [call.name for call in self.mix]
+        if len(set(names)) < len(names):
+            raise ValueError("two calls of the mix have the same name")
+        return self

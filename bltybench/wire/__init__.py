@@ -1,0 +1,1 @@
+"""One timed HTTP exchange: socket, stamps, SSE, status, rate-limit headers."""
