@@ -1,0 +1,43 @@
+"""The verbs, put together. Each imports what is heavy only when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import bltybench
+from bltybench.cli.init import init
+from bltybench.cli.runs import runs
+
+app = typer.Typer(
+    name="bltybench",
+    help="Load tests and rate-limit measurements for OpenAI-compatible chat APIs.",
+    epilog="Load is made with Locust: `locust -f locustfiles/mixed.py --headless`. "
+    "Exit codes: 0 fine, 1 a check failed, 2 could not run.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    # A traceback that prints local variables would print keys.
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bltybench {bltybench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version  # its callback has done the work
+
+
+for verb in (init, runs):
+    app.command()(verb)
