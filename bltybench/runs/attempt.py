@@ -98,8 +98,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     reasoning_tokens: int | None = None
     tokens_source: TokensSource | None = None
     max_tokens: int | None = None
-    bytes_sent: int = 0
-    bytes_received: int = 0
+    bytes_sent: int
+    bytes_received: int
 
     # quota: what the rate-limit headers of the answer said
     limit_requests: int | None = None

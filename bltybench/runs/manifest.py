@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -113,8 +112,3 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def new_run_id(scenario: str, now: datetime | None = None) -> str:
-    """Return an id that sorts by time and says what ran: ``20261122-141530-quickstart``."""
-    return f"{(now or datetime.now(UTC)):%Y%m%d-%H%M%S}-{scenario}"

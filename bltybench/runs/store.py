@@ -1,0 +1,181 @@
+"""From spool to Parquet, and back as Arrow tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from bltybench.errors import UserError
+from bltybench.runs.folder import RunFolder, remove_spools
+
+_TEXT = pa.string()
+_NS = pa.int64()
+_COUNT = pa.int64()
+
+ATTEMPT_SCHEMA = pa.schema(
+    [
+        pa.field("worker", _TEXT, nullable=False),
+        pa.field("user", _COUNT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        ("stage", _TEXT),
+        pa.field("call_id", _TEXT, nullable=False),
+        pa.field("attempt", _COUNT, nullable=False),
+        ("request_id", _TEXT),
+        ("response_id", _TEXT),
+        pa.field("due_ns", _NS, nullable=False),
+        ("sent_ns", _NS),
+        ("headers_ns", _NS),
+        ("first_token_ns", _NS),
+        ("first_output_ns", _NS),
+        ("last_token_ns", _NS),
+        pa.field("end_ns", _NS, nullable=False),
+        ("connect_ns", _NS),
+        ("tls_ns", _NS),
+        ("gaps_us", pa.list_(pa.int64())),
+        pa.field("outcome", _TEXT, nullable=False),
+        ("status", _COUNT),
+        ("error_type", _TEXT),
+        ("error_code", _TEXT),
+        ("error_message", _TEXT),
+        ("finish_reason", _TEXT),
+        pa.field("endpoint", _TEXT, nullable=False),
+        ("model", _TEXT),
+        pa.field("stream", pa.bool_(), nullable=False),
+        ("prompt_tokens", _COUNT),
+        ("completion_tokens", _COUNT),
+        ("cached_tokens", _COUNT),
+        ("reasoning_tokens", _COUNT),
+        ("tokens_source", _TEXT),
+        ("max_tokens", _COUNT),
+        pa.field("bytes_sent", _COUNT, nullable=False),
+        pa.field("bytes_received", _COUNT, nullable=False),
+        ("limit_requests", _COUNT),
+        ("remaining_requests", _COUNT),
+        ("reset_requests_s", pa.float64()),
+        ("limit_tokens", _COUNT),
+        ("remaining_tokens", _COUNT),
+        ("reset_tokens_s", pa.float64()),
+        ("retry_after_s", pa.float64()),
+        ("header_dialect", _TEXT),
+        ("waited_s", pa.float64()),
+        ("stamp", _TEXT),
+        ("observer_lag_us", _COUNT),
+        ("coalesced_events", _COUNT),
+        pa.field("in_flight", _COUNT, nullable=False),
+    ]
+)
+"""The columns of attempts.parquet: those of Attempt, in its order."""
+
+GENERATOR_SCHEMA = pa.schema(
+    [
+        pa.field("worker", _TEXT, nullable=False),
+        pa.field("at_ns", _NS, nullable=False),
+        pa.field("stall_us", _COUNT, nullable=False),
+        pa.field("cpu_share", pa.float64(), nullable=False),
+        ("steal_share", pa.float64()),
+        pa.field("rss_bytes", _COUNT, nullable=False),
+        pa.field("users", _COUNT, nullable=False),
+        pa.field("in_flight", _COUNT, nullable=False),
+        pa.field("sent", _COUNT, nullable=False),
+        ("schedule_delay_p50_us", _COUNT),
+        ("schedule_delay_p99_us", _COUNT),
+        ("schedule_delay_max_us", _COUNT),
+        ("observer_lag_p50_us", _COUNT),
+        ("observer_lag_p99_us", _COUNT),
+        ("observer_lag_max_us", _COUNT),
+        pa.field("events", _COUNT, nullable=False),
+        pa.field("coalesced_events", _COUNT, nullable=False),
+        pa.field("bytes_received", _COUNT, nullable=False),
+        pa.field("backlog", _COUNT, nullable=False),
+    ]
+)
+"""The columns of generator.parquet: those of GeneratorSecond, in its order."""
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""JSON is turned into Arrow in blocks of this size, so that a long run is never in memory as a whole."""
+
+TAIL_BYTES = 64 * 1024
+
+
+def read_attempts(folder: RunFolder) -> pa.Table:
+    """Return all attempts of a run, sealed or not, in ATTEMPT_SCHEMA."""
+    return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA)
+
+
+def read_generator(folder: RunFolder) -> pa.Table:
+    """Return the self-audit of a run, sealed or not, in GENERATOR_SCHEMA."""
+    return _read(folder.generator_parquet, folder.generator_spool, GENERATOR_SCHEMA)
+
+
+def seal(folder: RunFolder) -> None:
+    """Turn the spools of a run that has ended into Parquet, then remove them. Sealing twice does nothing."""
+    _seal(folder.attempts_spool, folder.attempts_parquet, ATTEMPT_SCHEMA)
+    _seal(folder.generator_spool, folder.generator_parquet, GENERATOR_SCHEMA)
+    remove_spools(folder)
+
+
+def _read(parquet: Path, spool: Path, schema: pa.Schema) -> pa.Table:
+    if not parquet.is_file():
+        return pa.Table.from_batches(_spooled(spool, schema), schema)
+    try:
+        table = pq.read_table(parquet)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(parquet)) from None
+    missing = [name for name in schema.names if name not in table.column_names]
+    for name in missing:
+        if not schema.field(name).nullable:
+            raise UserError(f"has no column '{name}'", where=str(parquet))
+        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+    return table.select(schema.names).cast(schema)
+
+
+def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:
+    if parquet.is_file():
+        return
+    partial = parquet.with_name(f".{parquet.name}.partial")
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for batch in _spooled(spool, schema):
+            writer.write_batch(batch)
+    partial.replace(parquet)
+
+
+def _spooled(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for path in sorted(spool.glob("*.jsonl")):
+        yield from _spool_batches(path, schema)
+
+
+def _spool_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield one spool file as Arrow, without the unfinished last line that a kill can leave."""
+    whole = _whole_lines_bytes(path)
+    if whole == 0:
+        return
+    with pa.memory_map(str(path)) as mapped:
+        try:
+            for batch in pj.open_json(
+                pa.BufferReader(mapped.read_buffer(whole)),
+                read_options=pj.ReadOptions(block_size=BLOCK_BYTES),
+                parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+            ):
+                # The JSON reader forgets which columns may be null.
+                yield pa.RecordBatch.from_arrays(batch.select(schema.names).columns, schema=schema)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"is damaged: {error}", where=str(path)) from None
+
+
+def _whole_lines_bytes(path: Path) -> int:
+    """Return how many bytes of ``path`` are finished lines."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - TAIL_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp
+from bltybench.runs.folder import RunFolder, create_run, find_run, list_runs
+from bltybench.runs.spool import FLUSH_BYTES, Spool
+from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, read_attempts, read_generator, seal
+
+
+def attempt(**changes: Any) -> Attempt:
+    fields: dict[str, Any] = {
+        "worker": "local",
+        "user": 1,
+        "scenario": "quickstart",
+        "call_id": "c1",
+        "attempt": 0,
+        "due_ns": 10,
+        "sent_ns": 20,
+        "end_ns": 90,
+        "outcome": Outcome.OK,
+        "status": 200,
+        "endpoint": "/chat/completions",
+        "stream": False,
+        "bytes_sent": 0,
+        "bytes_received": 7,
+        "in_flight": 1,
+    }
+    return Attempt(**(fields | changes))
+
+
+def streamed(**changes: Any) -> Attempt:
+    times = {"headers_ns": 30, "first_token_ns": 40, "last_token_ns": 80, "gaps_us": [1, 0, 3]}
+    return attempt(stream=True, stamp=Stamp.KERNEL, **(times | changes))
+
+
+def second(**changes: Any) -> GeneratorSecond:
+    fields: dict[str, Any] = {
+        "worker": "local",
+        "at_ns": 1_000_000_000,
+        "stall_us": 12,
+        "cpu_share": 0.25,
+        "rss_bytes": 1,
+        "users": 2,
+        "in_flight": 2,
+        "sent": 3,
+        "events": 4,
+        "coalesced_events": 0,
+        "bytes_received": 5,
+        "backlog": 0,
+    }
+    return GeneratorSecond(**(fields | changes))
+
+
+def test_schemas_hold_the_columns_of_the_records_in_their_order() -> None:
+    assert tuple(ATTEMPT_SCHEMA.names) == Attempt.__struct_fields__
+    assert tuple(GENERATOR_SCHEMA.names) == GeneratorSecond.__struct_fields__
+
+
+@pytest.mark.parametrize(
+    ("schema", "struct"), [(ATTEMPT_SCHEMA, Attempt), (GENERATOR_SCHEMA, GeneratorSecond)]
+)
+def test_a_column_may_be_null_exactly_where_the_field_may_be_none(schema: pa.Schema, struct: type) -> None:
+    nullable = {field.name for field in msgspec.structs.fields(struct) if field.default is None}
+    assert {field.name for field in schema if field.nullable} == nullable
+
+
+def test_attempts_come_back_from_the_spool_and_from_parquet_as_they_were(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "quickstart")
+    rows = [
+        attempt(),
+        streamed(call_id="c2"),
+        attempt(call_id="c3", outcome=Outcome.RATE_LIMITED, status=429),
+    ]
+    with Spool(run.attempts_spool / "local.jsonl") as spool:
+        for row in rows:
+            spool.append(row)
+    with Spool(run.generator_spool / "local.jsonl") as spool:
+        spool.append(second())
+
+    unsealed = read_attempts(run)
+    assert msgspec.convert(unsealed.to_pylist(), list[Attempt], strict=False) == rows
+    seal(run)
+    assert read_attempts(run) == unsealed
+    assert msgspec.convert(read_generator(run).to_pylist(), list[GeneratorSecond]) == [second()]
+    assert not run.attempts_spool.exists()
+    seal(run)
+    assert read_attempts(run) == unsealed
+
+
+def test_zero_is_kept_apart_from_absent(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    with Spool(run.attempts_spool / "local.jsonl") as spool:
+        spool.append(streamed(gaps_us=[], coalesced_events=0, observer_lag_us=0))
+        spool.append(attempt())
+    table = read_attempts(run)
+    assert table["gaps_us"].to_pylist() == [[], None]
+    assert table["coalesced_events"].to_pylist() == [0, None]
+    assert table["bytes_sent"].to_pylist() == [0, 0]
+
+
+def test_files_of_several_processes_become_one_table(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    for worker in ("w0", "w1"):
+        with Spool(run.attempts_spool / f"{worker}.jsonl") as spool:
+            spool.append(attempt(worker=worker))
+    seal(run)
+    assert read_attempts(run)["worker"].to_pylist() == ["w0", "w1"]
+
+
+def test_an_unfinished_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    path = run.attempts_spool / "local.jsonl"
+    with Spool(path) as spool:
+        spool.append(attempt())
+        spool.append(attempt(call_id="cut"))
+    os.truncate(path, path.stat().st_size - 9)
+    assert read_attempts(run)["call_id"].to_pylist() == ["c1"]
+
+
+def test_a_spool_with_nothing_but_half_a_line_is_an_empty_run(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    (run.attempts_spool / "local.jsonl").write_bytes(b'{"worker":"lo')
+    seal(run)
+    assert read_attempts(run).num_rows == 0
+    assert read_attempts(run).schema == ATTEMPT_SCHEMA
+
+
+def test_a_damaged_line_names_the_file(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    (run.attempts_spool / "local.jsonl").write_bytes(b"{]\n")
+    with pytest.raises(UserError, match=r"local\.jsonl: is damaged"):
+        read_attempts(run)
+
+
+def test_what_is_appended_past_the_flush_size_is_on_disk_before_close(tmp_path: Path) -> None:
+    with Spool(tmp_path / "x.jsonl") as spool:
+        while spool.path.stat().st_size == 0:
+            spool.append(attempt(error_message="x" * 300))
+        assert spool.path.stat().st_size >= FLUSH_BYTES
+        assert spool.count < 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"end_ns": 5}, "end_ns"),
+        ({"status": 500}, "cannot be ok"),
+        ({"outcome": Outcome.RATE_LIMITED, "status": None}, "refusal"),
+        ({"gaps_us": [1]}, "come together"),
+        ({"attempt": -1}, "0 or more"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attempt(**changes)
+
+
+def test_runs_are_found_by_path_by_id_by_beginning_and_newest(tmp_path: Path) -> None:
+    names = ["20260101-000000-a", "20260102-000000-b", "20260102-000000-b-2"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    (tmp_path / "not-a-run").mkdir()
+    assert [run.path.name for run in list_runs(tmp_path)] == names[::-1]
+    assert find_run(None, tmp_path).path.name == names[2]
+    assert find_run("20260101", tmp_path).path.name == names[0]
+    assert find_run("20260102-000000-b", tmp_path).path.name == names[1]
+    assert find_run(str(tmp_path / names[0])).path == tmp_path / names[0]
+    with pytest.raises(UserError, match="fits several"):
+        find_run("20260102", tmp_path)
+    with pytest.raises(UserError, match="there is no run 'x'"):
+        find_run("x", tmp_path)
+    with pytest.raises(UserError, match="no runs here yet"):
+        find_run(None, tmp_path / "empty")
+
+
+def test_two_runs_within_a_second_get_ids_of_their_own(tmp_path: Path) -> None:
+    made = {create_run(tmp_path, "s").path.name for _ in range(3)}
+    assert len(made) == 3
+
+
+def test_a_reports_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("")
+    with pytest.raises(UserError, match="no run can be stored here"):
+        create_run(tmp_path / "reports", "s")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"format_version": 1}'])
+def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+        RunFolder(tmp_path).manifest()
