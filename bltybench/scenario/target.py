@@ -24,6 +24,9 @@ from bltybench.scenario.base import Table
 SANDBOX_KEY = "sk-sandbox"
 """The sandbox's public key: it opens nothing but the sandbox on this machine."""
 
+SANDBOX_RESTRICTED_KEY = "sk-sandbox-restricted"
+"""A second public key, for deepseek-chat only: it makes the 403 that SANDBOX_KEY never sees."""
+
 
 class Limits(Table):
     """Documented limits of an API; absent where nothing is documented."""
@@ -61,11 +64,25 @@ class RateLimit(Table):
 
 
 class SandboxLimits(Table):
-    """The limits that the sandbox enforces, per key. The documented ones unless said otherwise."""
+    """The limits that the sandbox enforces, per key. The documented ones unless said otherwise.
+
+    Only chat requests that are valid and allowed reach the limits: a 400, 401, 403 or 404 is free. A request
+    that is refused by any of them is charged to none; one that is answered with a 500 costs a request and no
+    tokens. Left out means the documented limit; ``false`` means none.
+    """
 
     requests: RateLimit | None = RateLimit(limit=60)
     tokens: RateLimit | None = RateLimit(limit=100_000)
+    """Prompt + max_tokens (1,024 where not given) are reserved at admission; what was not used comes back
+    when the answer ends, so the limit is never overshot."""
     concurrency: PositiveInt | None = 50
+    """Refuses, never queues. A slot is free as soon as the answer ends or its client goes away."""
+
+    @field_validator("requests", "tokens", "concurrency", mode="before")
+    @classmethod
+    def _false_is_none(cls, value: object) -> object:
+        # TOML has no null.
+        return None if value is False else value
 
 
 class Delay(Table):
@@ -78,7 +95,19 @@ class Delay(Table):
     def _ordered(self) -> Self:
         if self.p95_ms < self.median_ms:
             raise ValueError("p95_ms must not be below median_ms")
+        if self.median_ms == 0 and self.p95_ms > 0:
+            raise ValueError("a median_ms of 0 is no delay at all: p95_ms must be 0 too")
         return self
+
+
+class SandboxKey(Table):
+    """A key that the sandbox takes. Plain text on purpose: it opens nothing but a sandbox."""
+
+    name: str
+    """Stands for the key in the sandbox's log."""
+    key: str = Field(min_length=1)
+    models: tuple[str, ...] | None = None
+    """Models that it may use: all when absent, a 403 for the others."""
 
 
 class SandboxSettings(Table):
@@ -90,7 +119,13 @@ class SandboxSettings(Table):
     """From the request's last byte to the first token."""
     itl: Delay = Delay(median_ms=18, p95_ms=40)
     """Between tokens."""
-    models: tuple[str, ...] = ("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini")
+    models: tuple[str, ...] = Field(("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"), min_length=1)
+    """A model whose name ends in "reasoner" thinks first: half of its tokens are ``reasoning_content``."""
+    keys: tuple[SandboxKey, ...] = (
+        SandboxKey(name="public", key=SANDBOX_KEY),
+        SandboxKey(name="restricted", key=SANDBOX_RESTRICTED_KEY, models=("deepseek-chat",)),
+    )
+    """Each key has limits of its own."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of chat requests that are answered with a 500."""
 

@@ -1,0 +1,64 @@
+"""Fixed window: a counter that starts at zero whenever the window turns."""
+
+from __future__ import annotations
+
+import math
+
+from bltybench.limits.base import Model
+
+
+class FixedWindow(Model):
+    """At most ``limit`` in each window [phase + k·W, phase + (k+1)·W).
+
+    k = floor((t − phase) / W); used ← 0 when k changes; accept iff used + cost ≤ limit, then used += cost.
+    With ``phase_s`` 0 the windows are aligned to the axis: on Unix time and 60 s, to the clock's minutes.
+    Two full windows can meet at an edge, so any span of one period may see up to 2·limit.
+    Source: Redis documentation, INCR, "Pattern: Rate limiter 1".
+    """
+
+    def __init__(self, limit: int, period_s: float, phase_s: float = 0.0) -> None:
+        super().__init__(limit, period_s)
+        self.phase_s = phase_s
+        self._window = -math.inf
+        self._used = 0.0
+
+    def _edge(self, window: float) -> float:
+        return self.phase_s + window * self.period_s
+
+    def window_of(self, t_s: float) -> float:
+        """Return the whole number k of the window that holds ``t_s``."""
+        window = float(math.floor((t_s - self.phase_s) / self.period_s))
+        # The division may round over an edge; the edges themselves decide.
+        if t_s >= self._edge(window + 1):
+            return window + 1
+        if t_s < self._edge(window):
+            return window - 1
+        return window
+
+    def _advance(self, t_s: float) -> None:
+        window = self.window_of(t_s)
+        if window != self._window:
+            self._window = window
+            self._used = 0.0
+
+    def _fits(self, t_s: float, cost: float) -> bool:
+        used = self._used if t_s < self._edge(self._window + 1) else 0.0
+        return used + cost <= self.limit
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        return self._edge(self._window + 1) if cost <= self.limit else math.inf
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        self._used += cost
+
+    def _refund(self, charged_s: float, cost: float) -> None:
+        if self.window_of(charged_s) == self._window:
+            self._used = max(0.0, self._used - cost)
+
+    def remaining(self, t_s: float) -> float:
+        """Cost that would still fit in the current window."""
+        return max(0.0, self.limit - self._used)
+
+    def reset_s(self, t_s: float) -> float:
+        """Seconds until the window ends."""
+        return self._edge(self._window + 1) - t_s
