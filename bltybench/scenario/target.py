@@ -135,7 +135,7 @@ class Target(Table):
 
     base_url: str
     """Up to and including ``/v1``."""
-    api_key_env: str | None = None
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds the key."""
     limits: Limits = Limits()
     budget: Budget = Budget()

@@ -1,0 +1,104 @@
+"""The checks of a scenario: ``"ttft.p95" = "< 800 ms"`` as a metric, a comparison and a number."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from bltybench.errors import UserError
+
+Unit = Literal["count", "per_min", "share", "ms", "bool"]
+
+PERCENTILES = ("p50", "p90", "p95", "p99", "max")
+TIMINGS = ("ttft", "itl", "tpot", "latency", "attempt_latency", "schedule_delay")
+
+METRICS: dict[str, Unit] = {
+    "attempts.count": "count",
+    "accepted.rpm": "per_min",
+    "accepted.count": "count",
+    "refused.share": "share",
+    "refused.count": "count",
+    "errors.share": "share",
+    "errors.count": "count",
+    "calls.ok_share": "share",
+    **{f"{timing}.{percentile}": "ms" for timing in TIMINGS for percentile in PERCENTILES},
+    "tpm.total": "per_min",
+    "in_flight.max": "count",
+    "audit.valid": "bool",
+}
+"""What a check can be made on, and its unit."""
+
+_OPS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_EXPRESSION = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\d+(?:\.\d+)?|\.\d+)\s*(%|ms|s)?\s*", re.ASCII)
+
+_SCALE: dict[Unit, dict[str, float]] = {
+    "ms": {"ms": 1.0, "s": 1000.0},
+    "share": {"%": 0.01, "": 1.0},
+    "count": {"": 1.0},
+    "per_min": {"": 1.0},
+}
+_EXAMPLE: dict[Unit, str] = {
+    "ms": '"< 800 ms"',
+    "share": '"<= 5%"',
+    "count": '">= 55"',
+    "per_min": '">= 55"',
+    "bool": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCheck:
+    """A check, ready to be evaluated."""
+
+    metric: str
+    op: str
+    """One of <, <=, >, >=, == and !=."""
+    threshold: float
+    """Milliseconds for times, a fraction (0 … 1) for shares, 1.0 for true."""
+    unit: Unit
+
+    def holds(self, value: float | bool) -> bool:
+        """Say whether the metric's value, in the threshold's unit, passes."""
+        return _OPS[self.op](float(value), self.threshold)
+
+    def __str__(self) -> str:
+        if self.unit == "bool":
+            return "is true" if self.threshold else "is false"
+        if self.unit == "share":
+            return f"{self.op} {self.threshold * 100:g}%"
+        return f"{self.op} {self.threshold:g}" + (" ms" if self.unit == "ms" else "")
+
+
+def parse_check(name: str, value: object) -> ParsedCheck:
+    """Parse one line of ``[scenarios.X.checks]``. Raises UserError that says what would be right."""
+    unit = METRICS.get(name)
+    if unit is None:
+        near = get_close_matches(name, METRICS, n=1)
+        known = f"did you mean '{near[0]}'?" if near else "there are " + ", ".join(METRICS)
+        raise UserError("no such metric", where=name[:60], remedy=known)
+    if unit == "bool":
+        if not isinstance(value, bool):
+            raise UserError("must be true or false", where=name)
+        return ParsedCheck(name, "==", float(value), unit)
+    match = _EXPRESSION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise UserError(f"must be a comparison, such as {_EXAMPLE[unit]}", where=name)
+    op, number, suffix = match.groups()
+    scale = _SCALE[unit].get(suffix or "")
+    if scale is None:
+        raise UserError(f"has the wrong unit: must be like {_EXAMPLE[unit]}", where=name)
+    threshold = float(number) * scale
+    if unit == "share" and threshold > 1:
+        raise UserError("a share cannot pass 100%: must be like " + _EXAMPLE[unit], where=name)
+    return ParsedCheck(name, op, threshold, unit)

@@ -1,0 +1,38 @@
+"""Opening what a scenario names, with messages for what people get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bltybench.errors import UserError
+
+
+def open_text(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
+    """Yield each line of a UTF-8 file with its number from 1, line ends removed, from disk as it is used.
+
+    ``what`` says what the file is for, in messages. Raises UserError where the file is missing, a folder,
+    unreadable or not UTF-8.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.rstrip("\n")
+    except OSError as error:
+        raise unreadable(path, error, what=what) from None
+    except UnicodeDecodeError:
+        raise UserError(
+            "not UTF-8 text", where=f"{path}:{number + 1}", remedy="save the file with the encoding UTF-8"
+        ) from None
+
+
+def unreadable(path: Path, error: OSError, *, what: str) -> UserError:
+    """Return the UserError for a file that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{what} not found", where=str(path), remedy=f"looked in {path.parent.resolve()}")
+    if isinstance(error, IsADirectoryError):
+        return UserError("is a folder", where=str(path), remedy=f"name the {what} in it")
+    if isinstance(error, PermissionError):
+        return UserError("no permission to read it", where=str(path), remedy=f"chmod u+r {path}")
+    return UserError(f"cannot be read: {error.strerror or error}", where=str(path))

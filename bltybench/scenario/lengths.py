@@ -1,0 +1,56 @@
+"""Drawing a number of tokens."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from statistics import NormalDist
+from typing import assert_never
+
+from bltybench.scenario.workload import Empirical, Fixed, Lengths, Lognormal, Normal, Uniform
+
+P95_Z = NormalDist().inv_cdf(0.95)
+_STANDARD = NormalDist()
+
+
+def draw(lengths: Lengths, rng: Random) -> int:
+    """Return a number of tokens, 1 or more.
+
+    Takes one number from ``rng`` whatever the kind, so that changing one length leaves later draws as they
+    were. Normal and lognormal values beyond ``min`` … ``max`` are not moved to the bounds, where they would
+    heap up: the draw is from what lies between the bounds, as if repeated until it fits.
+    """
+    u = rng.random()
+    match lengths:
+        case Fixed():
+            return lengths.tokens
+        case Uniform():
+            return lengths.min + int(u * (lengths.max - lengths.min + 1))
+        case Normal():
+            low, high = lengths.min - 0.5, lengths.max + 0.5
+            value = _between(u, lengths.mean, lengths.sd, low, high)
+            return _whole(value, lengths)
+        case Lognormal():
+            mu = math.log(lengths.median)
+            sigma = (math.log(lengths.p95) - mu) / P95_Z
+            low, high = math.log(lengths.min - 0.5), math.log(lengths.max + 0.5)
+            return _whole(math.exp(_between(u, mu, sigma, low, high)), lengths)
+        case Empirical():
+            return lengths.values[int(u * len(lengths.values))]
+    assert_never(lengths)
+
+
+def _between(u: float, mean: float, sd: float, low: float, high: float) -> float:
+    """Return the ``u`` quantile of a normal distribution restricted to ``low`` … ``high``."""
+    if sd == 0:
+        return mean
+    bottom = _STANDARD.cdf((low - mean) / sd)
+    top = _STANDARD.cdf((high - mean) / sd)
+    p = bottom + u * (top - bottom)
+    if not 0 < p < 1:  # the bounds lie so far out that nothing is left between them
+        return low if mean < low else high if mean > high else mean
+    return mean + sd * _STANDARD.inv_cdf(p)
+
+
+def _whole(value: float, bounds: Normal | Lognormal) -> int:
+    return min(bounds.max, max(bounds.min, round(value)))

@@ -1,0 +1,194 @@
+"""Mistakes in scenarios.toml, said in the words of the file: the key as written, the value, what is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bltybench.errors import UserError
+
+MAX_SHOWN = 10
+MAX_VALUE_CHARS = 60
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+_WORDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text in quotes",
+    "bool_type": "must be true or false",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "too_short": "must have {min_length} or more entries",
+    "tuple_type": "must be a list, in [ ]",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+}
+"""What would be right, by pydantic's type of error; pydantic's own words for the rest."""
+
+
+def mistakes(path: str, found: Sequence[str]) -> UserError:
+    """Return one UserError that lists all mistakes of a file, the first MAX_SHOWN in full."""
+    if len(found) == 1:
+        return UserError(found[0], where=path)
+    shown = [f"  {line}" for line in found[:MAX_SHOWN]]
+    if len(found) > MAX_SHOWN:
+        shown.append(f"  … and {len(found) - MAX_SHOWN} more")
+    return UserError("\n".join([f"{len(found)} mistakes", *shown]), where=path)
+
+
+def explain(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+    """Yield a line for each mistake that pydantic found in ``document``, read as ``model``."""
+    for detail in error.errors(include_url=False):
+        if "checks" in detail["loc"][:-1]:
+            continue  # parse_check says it better than the union of the types a check may have
+        key, at_key = _key(detail["loc"], document)
+        yield f"{key}{_value(detail, at_key)}: {_remark(detail, model)}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return what to say of a name that is not among those ``known``."""
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return "there are " + ", ".join(known) if known else "there are none"
+
+
+def show(value: object) -> str:
+    """Return a value as in TOML, cut to MAX_VALUE_CHARS."""
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, str):
+        text = '"' + value.encode("unicode_escape").decode("ascii") + '"'
+    else:
+        text = repr(value)
+    return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
+
+
+def dotted(parts: Sequence[str]) -> str:
+    """Return a dotted key, with quotes where TOML needs them."""
+    return ".".join(part if _BARE_KEY.fullmatch(part) else show(part) for part in parts)
+
+
+def _key(loc: Sequence[int | str], document: Mapping[str, Any]) -> tuple[str, object]:
+    """Return the key as written in the file, and the value there (None where it is missing).
+
+    pydantic's location also holds the chosen member of a union, which nobody wrote: a segment that is the
+    ``kind`` of the table it would be looked up in, or that lies inside something that is no table.
+    """
+    here: object = document
+    parts: list[str] = []
+    for position, segment in enumerate(loc):
+        if segment == "[key]":  # pydantic's mark for a table's name that is wrong itself
+            return _join(parts), parts[-1]
+        if isinstance(here, Sequence) and not isinstance(here, str) and isinstance(segment, int):
+            here = here[segment]
+            name = here.get("name") if isinstance(here, Mapping) else None
+            parts[-1] += f"[{name[:40]}]" if isinstance(name, str) else f"[#{segment + 1}]"
+        elif isinstance(here, Mapping) and segment in here:
+            here = here[segment]
+            parts.append(str(segment)[:MAX_VALUE_CHARS])
+        elif isinstance(here, Mapping) and segment != here.get("kind") and position == len(loc) - 1:
+            parts.append(str(segment))
+            here = None
+    return _join(parts), here
+
+
+def _join(parts: Sequence[str]) -> str:
+    """Join segments of which some end in an index: ``mix[stream]``."""
+    return ".".join(part if re.fullmatch(r"\w[\w-]*(\[.*\])?", part) else show(part) for part in parts)
+
+
+def _value(detail: ErrorDetails, value: object) -> str:
+    """Return `` = value`` where showing it helps. What may hold a secret is not shown."""
+    key = detail["loc"][-1] if detail["loc"] else ""
+    secret = key == "api_key_env" or (isinstance(value, str) and ("@" in value or "?" in value))
+    if (
+        secret
+        or detail["type"] in {"extra_forbidden", "missing"}
+        or isinstance(value, Mapping | list | tuple)
+    ):
+        return ""
+    return "" if value is None else f" = {show(value)}"
+
+
+def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return what would be right."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    match kind:
+        case "missing":
+            text = "is missing"
+        case "extra_forbidden":
+            text = _unknown_key(str(detail["loc"][-1]), model, detail["loc"][:-1])
+        case "union_tag_not_found":
+            text = f"needs a kind: one of {_tags(model, detail['loc'])}"
+        case "union_tag_invalid":
+            text = f"kind is {show(context.get('tag'))}; must be one of {context.get('expected_tags')}"
+        case "literal_error":
+            text = f"must be one of {context.get('expected')}"
+        case "value_error":
+            text = str(context.get("error"))
+        case "string_pattern_mismatch" if detail["loc"][-1] == "api_key_env":
+            text = "must be the name of an environment variable, never the key itself"
+        case "string_pattern_mismatch":
+            text = "must be of lower-case letters, digits, - and _, and start with a letter or digit"
+        case _:
+            text = _WORDS[kind].format(**context) if kind in _WORDS else detail["msg"]
+    return text
+
+
+def _unknown_key(name: str, model: type[BaseModel], loc: Sequence[int | str]) -> str:
+    if name in {"api_key", "key", "token", "secret"}:
+        return "a key never stands in a file: name its environment variable in api_key_env"
+    return "unknown key; " + nearest(name, sorted(_known_keys(model, loc)))
+
+
+def _tags(model: type[BaseModel], loc: Sequence[int | str]) -> str:
+    members = [member for member in _members(_annotation(model, loc)) if "kind" in member.model_fields]
+    return ", ".join(f"'{get_args(member.model_fields['kind'].annotation)[0]}'" for member in members)
+
+
+def _known_keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
+    members = _members(_annotation(model, loc))
+    return {name for member in members for name in member.model_fields}
+
+
+def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
+    """Return the type that the tables at a location have."""
+    here: Any = model
+    for segment in loc:
+        members = _members(here)
+        if members:
+            tagged = [m for m in members if "kind" in m.model_fields and segment in _literal(m)]
+            fields = [m.model_fields[segment].annotation for m in members if segment in m.model_fields]
+            here = tagged[0] if tagged else fields[0] if fields else None
+        elif get_origin(here) in {dict, tuple}:
+            arguments = [argument for argument in get_args(here) if argument is not Ellipsis]
+            here = arguments[-1]
+    return here
+
+
+def _literal(member: type[BaseModel]) -> tuple[object, ...]:
+    return get_args(member.model_fields["kind"].annotation)
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    """Return the tables that a type allows: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return [member for argument in get_args(annotation) for member in _members(argument)]
+    return []
