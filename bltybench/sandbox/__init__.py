@@ -1,1 +1,1 @@
-"""BLTYAPI on this machine."""
+"""BLTYAPI on this machine: both endpoints, its errors, limits and headers, with a log of the truth."""

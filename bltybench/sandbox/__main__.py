@@ -1,0 +1,54 @@
+"""``python -m bltybench.sandbox``: the child of SandboxProcess, which tells it on stdin what to serve."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.sandbox.process import Order
+from bltybench.sandbox.serve import serve
+from bltybench.scenario.target import SandboxSettings
+
+
+def _end_with_parent(stop: Callable[[], None]) -> None:
+    """Stop when stdin ends: the parent holds its other end, and a dead parent holds nothing."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def main() -> int:
+    """Serve as the one line on stdin says. Exit code 0, or 2 where it could not."""
+    line = sys.stdin.buffer.readline()
+    try:
+        order = msgspec.json.decode(line, type=Order)
+    except msgspec.DecodeError:
+        print(
+            "bltybench: this is started by bltybench itself; run `bltybench sandbox` instead", file=sys.stderr
+        )
+        return 2
+    settings = SandboxSettings.model_validate_json(order.settings)
+    try:
+        serve(
+            settings,
+            socket.socket(fileno=order.fd),
+            Path(order.log_path) if order.log_path else None,
+            on_start=_end_with_parent,
+        )
+    except UserError as error:
+        print(f"bltybench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The sandbox's application: routes, errors in the API's shape, and a row in the log for every exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bltybench.sandbox.chat import ChatEndpoint, send_error
+from bltybench.sandbox.counting import PromptCounter
+from bltybench.sandbox.errors import ApiError, ClientGone, no_method, no_model, no_route, server_error
+from bltybench.sandbox.keys import KeyRing
+from bltybench.sandbox.truth import Row, TruthLog
+from bltybench.scenario.target import SandboxSettings
+
+FLUSH_S = 0.25
+"""How often the log is written."""
+
+ABOUT = (
+    "bltybench sandbox: a BLTYAPI look-alike on this machine, for load tests. Its answers mean nothing.\n"
+    "POST /v1/chat/completions, GET /v1/models.\n"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Exchanges:
+    """The outermost layer: gives each exchange its x-request-id and row, and turns errors into answers."""
+
+    def __init__(self, app: ASGIApp, log: TruthLog) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange, as ASGI wants it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{os.urandom(12).hex()}"
+        path: str = scope["path"]
+        row = Row(request_id=request_id, path=path[:200], received_ns=time.monotonic_ns())
+        scope.setdefault("state", {})["row"] = row
+        id_header = (b"x-request-id", request_id.encode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], id_header]
+                row.status = message["status"]
+            await send(message)
+
+        try:
+            await self._answer(row, scope, receive, send_with_id)
+        except (ClientGone, asyncio.CancelledError):
+            # Cancelled: the sandbox itself was stopped in the middle.
+            row.disconnected = True
+        finally:
+            row.end_ns = time.monotonic_ns()
+            self._log.add(row)
+
+    async def _answer(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ApiError as error:
+            await self._refuse(row, error, send)
+        except Exception:
+            logger.exception("the sandbox failed on %s", row.path)
+            if row.status is not None:
+                raise
+            await self._refuse(row, server_error(), send)
+
+    async def _refuse(self, row: Row, error: ApiError, send: Send) -> None:
+        if row.decided_ns is None:
+            row.decided_ns = time.monotonic_ns()
+        if row.decision is None:
+            row.decision = "error"
+        await send_error(send, error)
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    """Stand in for Starlette's own answers, which are plain text."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        raise no_method(request.method, request.url.path, allow)
+    raise no_route(request.method, request.url.path)
+
+
+def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
+    """Return the application. It writes to ``log`` while it runs and closes it at the end."""
+    ring = KeyRing(settings.keys, settings.models)
+    counter = PromptCounter()
+    started = int(time.time())
+
+    def model(name: str) -> dict[str, str | int]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "bltybench"}
+
+    def authenticated(request: Request) -> list[str]:
+        key = ring.authenticate(request.scope["headers"])
+        request.scope["state"]["row"].key = key.name
+        return ring.models_for(key)
+
+    async def list_models(request: Request) -> Response:
+        return _json({"object": "list", "data": [model(name) for name in authenticated(request)]})
+
+    async def get_model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in authenticated(request):
+            raise no_model(name)
+        return _json(model(name))
+
+    async def about(_: Request) -> Response:
+        return PlainTextResponse(ABOUT)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        flushing = asyncio.get_running_loop().create_task(_flush_often(log))
+        try:
+            yield
+        finally:
+            flushing.cancel()
+            counter.close()
+            log.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", about, methods=["GET"]),
+            Route("/v1/chat/completions", ChatEndpoint(settings, ring, counter), methods=["POST"]),
+            Route("/v1/models", list_models, methods=["GET"]),
+            Route("/v1/models/{name:path}", get_model, methods=["GET"]),
+        ],
+        middleware=[Middleware(Exchanges, log=log)],
+        exception_handlers={HTTPException: _not_routed},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+async def _flush_often(log: TruthLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        log.flush()

@@ -1,0 +1,214 @@
+"""POST /v1/chat/completions: checked, limited, then answered plain or as a stream, at the drawn pace."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from bltybench.sandbox.counting import PromptCounter
+from bltybench.sandbox.delays import Lognormal, request_rng
+from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error, too_large
+from bltybench.sandbox.keys import KeyRing
+from bltybench.sandbox.pacer import Pacer
+from bltybench.sandbox.quota import Grant, KeyQuota, Refusal, UnixClock
+from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, Choice, plan
+from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
+from bltybench.sandbox.stream import ChunkWriter, usage_of
+from bltybench.sandbox.truth import Row
+from bltybench.scenario.target import SandboxSettings
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class ChatEndpoint:
+    """The endpoint, as a plain ASGI application: Starlette's response classes would cost more an event."""
+
+    def __init__(self, settings: SandboxSettings, ring: KeyRing, counter: PromptCounter) -> None:
+        self._settings = settings
+        self._ring = ring
+        self._counter = counter
+        self._clock = UnixClock()
+        self._quotas: defaultdict[str, KeyQuota] = defaultdict(lambda: KeyQuota(settings.limits))
+        self._ttft = Lognormal(settings.ttft)
+        self._itl = Lognormal(settings.itl)
+        self._ordinal = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one chat request, as ASGI wants it."""
+        row: Row = scope["state"]["row"]
+        raw = await read_body(receive)
+        row.received_ns = time.monotonic_ns()
+        key = self._ring.authenticate(scope["headers"])
+        row.key = key.name
+        request = parse_request(raw)
+        row.model, row.stream = request.model[:100], request.stream
+        self._ring.authorize(key, request.model)
+        row.prompt_tokens = await self._counter.count(request.messages)
+        reserved = row.prompt_tokens + request.n * (request.max_tokens or DEFAULT_MAX_TOKENS)
+        if row.prompt_tokens + (request.max_tokens or 1) > CONTEXT_TOKENS:
+            raise invalid(
+                f"This model's context is {CONTEXT_TOKENS} tokens; the messages have {row.prompt_tokens} and "
+                f"{request.max_tokens or 1} were asked for.",
+                "messages",
+                "context_length_exceeded",
+            )
+        verdict = self._quotas[key.name].admit(self._clock.now_s(), reserved)
+        row.decided_ns = time.monotonic_ns()
+        if isinstance(verdict, Refusal):
+            row.decision = f"refused:{verdict.limit}"
+            raise verdict.error
+        await self._answer(request, verdict, row, receive, send)
+
+    async def _answer(
+        self, request: ChatRequest, grant: Grant, row: Row, receive: Receive, send: Send
+    ) -> None:
+        rng = request_rng(self._settings.seed, self._ordinal)
+        self._ordinal += 1
+        used = 0
+        try:
+            if rng.random() < self._settings.error_rate:
+                raise server_error(grant.headers)
+            row.decision = "accepted"
+            row.completion_tokens = 0
+            used = row.prompt_tokens or 0
+            choices = plan(request, rng)
+            answer = _Answer(request, choices, row, self._pace(rng, row.received_ns), grant.headers)
+            async with Pacer(receive) as pacer:
+                await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
+        finally:
+            grant.settle(self._clock.now_s(), used + (row.completion_tokens or 0))
+
+    def _pace(self, rng: random.Random, start_ns: int) -> Callable[[], int]:
+        """Return a function that gives the time of each next token: start + TTFT, then an ITL more."""
+        at_s: float | None = None
+
+        def next_ns() -> int:
+            nonlocal at_s
+            at_s = self._ttft.draw_s(rng) if at_s is None else at_s + self._itl.draw_s(rng)
+            return start_ns + round(at_s * 1e9)
+
+        return next_ns
+
+
+class _Answer:
+    def __init__(
+        self,
+        request: ChatRequest,
+        choices: list[Choice],
+        row: Row,
+        next_ns: Callable[[], int],
+        headers: Headers,
+    ) -> None:
+        self._request = request
+        self._choices = choices
+        self._row = row
+        self._next_ns = next_ns
+        self._headers = headers
+        self._id = f"chatcmpl-{os.urandom(12).hex()}"
+        self._created = int(time.time())
+
+    async def plain(self, pacer: Pacer, send: Send) -> None:
+        """Wait as long as the same stream would take, then send all at once."""
+        rounds = max(choice.tokens for choice in self._choices)
+        at_ns = self._next_ns()
+        for _ in range(rounds):
+            at_ns = self._next_ns()
+        await pacer.until(at_ns)
+        self._row.completion_tokens = sum(choice.tokens for choice in self._choices)
+        body: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._request.model,
+            "choices": [_plain_choice(index, choice) for index, choice in enumerate(self._choices)],
+            "usage": self._usage(),
+            "system_fingerprint": "fp_sandbox",
+        }
+        await send_json(send, 200, msgspec.json.encode(body), self._headers)
+
+    async def stream(self, pacer: Pacer, send: Send) -> None:
+        """Send the headers and the role at once, then each token at its time, as one write an event."""
+        row = self._row
+        writer = ChunkWriter(self._id, self._created, self._request)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-cache"),
+                    *self._headers,
+                ],
+            }
+        )
+        for index in range(len(self._choices)):
+            await _write(send, writer.role(index))
+        sent = 0
+        for step in range(max(choice.tokens for choice in self._choices)):
+            await pacer.until(self._next_ns())
+            for index, choice in enumerate(self._choices):
+                if step < choice.tokens:
+                    event = writer.token(index, choice, step)
+                    row.event_ns.append(time.monotonic_ns())
+                    await _write(send, event)
+                    sent = row.completion_tokens = sent + 1
+                if step == choice.tokens - 1:
+                    await _write(send, writer.finish(index, choice.finish_reason))
+        for index, choice in enumerate(self._choices):
+            if choice.tokens == 0:
+                await _write(send, writer.finish(index, choice.finish_reason))
+        if self._request.include_usage:
+            await _write(send, writer.usage(self._usage()))
+        await _write(send, b"data: [DONE]\n\n", more=False)
+
+    def _usage(self) -> dict[str, Any]:
+        reasoning = sum(len(choice.reasoning) for choice in self._choices)
+        return usage_of(self._row.prompt_tokens or 0, self._row.completion_tokens or 0, reasoning)
+
+
+def _plain_choice(index: int, choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content)}
+    if choice.reasoning:
+        message["reasoning_content"] = "".join(choice.reasoning)
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
+
+
+async def _write(send: Send, body: bytes, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return the request's body; ApiError (413) where it is too large, ClientGone where it breaks off."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise too_large(MAX_BODY_BYTES)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Send a complete JSON answer."""
+    length = str(len(body)).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await _write(send, body, more=False)
+
+
+async def send_error(send: Send, error: ApiError) -> None:
+    """Send an error in its shape."""
+    await send_json(send, error.status, error.body(), error.headers)

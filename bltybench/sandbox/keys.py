@@ -1,0 +1,40 @@
+"""Who may use what: bearer keys and the models each may use."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+
+from bltybench.sandbox.errors import no_key, no_model, no_permission, wrong_key
+from bltybench.scenario.target import SandboxKey
+
+
+class KeyRing:
+    """The keys and models of a sandbox."""
+
+    def __init__(self, keys: Sequence[SandboxKey], models: Sequence[str]) -> None:
+        self._keys = keys
+        self._models = models
+
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> SandboxKey:
+        """Return the key of a request; ApiError (401) where it has none or a wrong one."""
+        value = next((value for name, value in headers if name == b"authorization"), b"")
+        scheme, _, token = value.decode("latin-1").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise no_key()
+        for key in self._keys:
+            if hmac.compare_digest(key.key.encode(), token.encode()):
+                return key
+        raise wrong_key(token)
+
+    def authorize(self, key: SandboxKey, model: str) -> None:
+        """Check that the model exists (ApiError 404) and that the key may use it (ApiError 403)."""
+        if model not in self._models:
+            raise no_model(model)
+        if key.models is not None and model not in key.models:
+            raise no_permission(model)
+
+    def models_for(self, key: SandboxKey) -> list[str]:
+        """Return the models that the key may use."""
+        return [model for model in self._models if key.models is None or model in key.models]

@@ -1,0 +1,61 @@
+"""Waiting for absolute times on behalf of one client, until it goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.types import Receive
+
+from bltybench.sandbox.errors import ClientGone
+
+
+class Pacer:
+    """Sleeps until given times of the monotonic clock; raises ClientGone as soon as the client is gone.
+
+    Each time is absolute, so a late wake-up is not passed on to the next. Use as ``async with``.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Pacer:
+        self._loop = asyncio.get_running_loop()
+        self._watch = self._loop.create_task(self._until_gone())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watch.cancel()
+
+    async def until(self, at_ns: int) -> None:
+        """Return at ``at_ns``, or at the next turn of the event loop where that has passed.
+
+        Even when late it gives way once, so that two events never share a write.
+        """
+        delay_s = (at_ns - time.monotonic_ns()) / 1e9
+        if not self._gone:
+            if delay_s <= 0:
+                await asyncio.sleep(0)
+            else:
+                waiter = self._waiter = self._loop.create_future()
+                timer = self._loop.call_later(delay_s, _wake, waiter)
+                try:
+                    await waiter
+                finally:
+                    timer.cancel()
+        if self._gone:
+            raise ClientGone
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,138 @@
+"""A sandbox in a process of its own, for runs and tests. Imports neither Starlette nor uvicorn."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.sandbox.listen import listen
+from bltybench.scenario.target import SandboxSettings
+
+START_S = 30.0
+"""How long it may take to answer for the first time: it imports and loads, perhaps on a busy machine."""
+STOP_S = 5.0
+"""How long it may take to end before it is killed."""
+
+
+class Order(msgspec.Struct):
+    """What the parent tells the child, on stdin: keys do not belong into arguments, which all can read."""
+
+    settings: str
+    """SandboxSettings as JSON."""
+    fd: int
+    """The listening socket, inherited."""
+    log_path: str | None
+
+
+class SandboxProcess:
+    """A running sandbox. Ends when ``stop`` is called, the ``with`` block is left, or its parent dies.
+
+    The parent opens the listening socket itself and hands it down, so a used port is known at once, and a
+    free one (port 0) needs no report back.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], base_url: str, log_path: Path | None) -> None:
+        self._process = process
+        self.base_url = base_url
+        self.pid = process.pid
+        self.log_path = log_path
+
+    @classmethod
+    def start(
+        cls,
+        settings: SandboxSettings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        log_path: Path | None = None,
+    ) -> SandboxProcess:
+        """Start a sandbox and return when it answers. UserError where the port is in use or it fails."""
+        listener = listen(host, port)
+        try:
+            port = listener.getsockname()[1]
+            # A session of its own: Ctrl-C in the terminal is for the parent, which ends its streams first.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bltybench.sandbox"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+            order = Order(
+                settings=settings.model_dump_json(),
+                fd=listener.fileno(),
+                log_path=None if log_path is None else str(log_path.absolute()),
+            )
+        finally:
+            listener.close()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        name = f"[{host}]" if ":" in host else host
+        sandbox = cls(process, f"http://{name}:{port}/v1", log_path)
+        try:
+            sandbox._give(order)
+            sandbox._wait_until_it_answers()
+        except BaseException:
+            sandbox.stop()
+            raise
+        return sandbox
+
+    def _give(self, order: Order) -> None:
+        pipe = self._process.stdin
+        if pipe is None:
+            raise AssertionError("stdin is a pipe")
+        try:
+            pipe.write(msgspec.json.encode(order) + b"\n")
+            pipe.flush()
+        except OSError as error:
+            raise self._failed() from error
+
+    def _wait_until_it_answers(self) -> None:
+        parts = urlsplit(self.base_url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=START_S)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed() from error
+        finally:
+            connection.close()
+
+    def _failed(self) -> UserError:
+        try:
+            code = self._process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            return UserError(f"the sandbox did not answer within {START_S:g} s", where=self.base_url)
+        return UserError(
+            f"the sandbox ended with exit code {code} before it answered",
+            where=self.base_url,
+            remedy="its own message is above",
+        )
+
+    def stop(self) -> None:
+        """End the sandbox and wait for it; its log is complete afterwards. More than once does no harm."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> SandboxProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

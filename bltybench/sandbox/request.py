@@ -1,0 +1,256 @@
+"""The body of a chat request, checked as the API would: types, ranges, and the name of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+
+from bltybench.sandbox.errors import invalid
+
+CONTEXT_TOKENS = 131_072
+"""Prompt and answer together; more is a 400."""
+MAX_CHOICES = 128
+MAX_STOPS = 4
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+JSON_NAMES = {bool: "a boolean", int: "an integer", float: "a decimal", str: "a string", list: "an array"}
+
+DECIMALS = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+}
+# Taken with any value and without effect: the sandbox's text means nothing, so they cannot change it.
+WITHOUT_EFFECT: dict[str, type | tuple[type, ...]] = {
+    "logit_bias": dict,
+    "metadata": dict,
+    "parallel_tool_calls": bool,
+    "reasoning_effort": str,
+    "response_format": dict,
+    "safety_identifier": str,
+    "prompt_cache_key": str,
+    "service_tier": str,
+    "store": bool,
+    "tool_choice": (str, dict),
+    "tools": list,
+    "user": str,
+    "verbosity": str,
+}
+KNOWN = {
+    *DECIMALS,
+    *WITHOUT_EFFECT,
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "top_logprobs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A valid chat request."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    n: int
+    stop: tuple[str, ...]
+
+
+def parse_request(raw: bytes) -> ChatRequest:
+    """Return the request in ``raw``; ApiError (400) names the first thing that is wrong with it."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid("The body of the request is not valid JSON.", None, "invalid_json") from error
+    if not isinstance(body, dict):
+        raise invalid("The body of the request must be a JSON object.", None, "invalid_type")
+    for name in body:
+        if name not in KNOWN:
+            raise invalid(f"Unknown parameter: '{name[:100]}'.", name[:100], "unknown_parameter")
+    for name in ("model", "messages"):
+        if body.get(name) is None:
+            raise invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    model = _typed(body, "model", str)
+    messages = _messages(body["messages"])
+    for name, (low, high) in DECIMALS.items():
+        _decimal(body, name, low, high)
+    for name, kind in WITHOUT_EFFECT.items():
+        _typed(body, name, kind)
+    _integer(body, "seed", None, None)
+    if _typed(body, "logprobs", bool) or body.get("top_logprobs") is not None:
+        raise invalid("This model does not give 'logprobs'.", "logprobs", "unsupported_parameter")
+    stream = bool(_typed(body, "stream", bool))
+    return ChatRequest(
+        model=str(model),
+        messages=messages,
+        stream=stream,
+        include_usage=_include_usage(body, stream),
+        max_tokens=_max_tokens(body),
+        n=_integer(body, "n", 1, MAX_CHOICES) or 1,
+        stop=_stop(body),
+    )
+
+
+def _name_of(value: object) -> str:
+    if value is None:
+        return "null"
+    return JSON_NAMES.get(type(value), "an object")
+
+
+def _wrong_type(param: str, expected: str, value: object) -> NoReturn:
+    raise invalid(
+        f"Invalid type for '{param}': expected {expected}, but got {_name_of(value)} instead.",
+        param,
+        "invalid_type",
+    )
+
+
+def _typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """Return the value, or None where it is absent or null."""
+    value = body.get(name)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if value is not None and not isinstance(value, kinds):
+        _wrong_type(name, " or ".join(JSON_NAMES.get(each, "an object") for each in kinds), value)
+    return value
+
+
+def _bounded(param: str, kind: str, value: float, low: float | None, high: float | None) -> None:
+    if low is not None and value < low:
+        raise invalid(
+            f"Invalid '{param}': {kind} below minimum value. Expected a value >= {low}, but got {value}.",
+            param,
+            f"{kind}_below_min_value",
+        )
+    if high is not None and value > high:
+        raise invalid(
+            f"Invalid '{param}': {kind} above maximum value. Expected a value <= {high}, but got {value}.",
+            param,
+            f"{kind}_above_max_value",
+        )
+
+
+def _decimal(body: Mapping[str, Any], name: str, low: float, high: float) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, "a decimal", value)
+    _bounded(name, "decimal", value, low, high)
+
+
+def _integer(body: Mapping[str, Any], name: str, low: int | None, high: int | None) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong_type(name, "an integer", value)
+    _bounded(name, "integer", value, low, high)
+    return value
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    old = _integer(body, "max_tokens", 1, CONTEXT_TOKENS)
+    new = _integer(body, "max_completion_tokens", 1, CONTEXT_TOKENS)
+    if old is not None and new is not None:
+        raise invalid(
+            "Set 'max_tokens' or 'max_completion_tokens', not both.",
+            "max_tokens",
+            "invalid_parameter_combination",
+        )
+    return new if old is None else old
+
+
+def _include_usage(body: Mapping[str, Any], stream: bool) -> bool:
+    options = _typed(body, "stream_options", dict)
+    if options is None:
+        return False
+    if not stream:
+        raise invalid(
+            "'stream_options' is only allowed where 'stream' is true.",
+            "stream_options",
+            "invalid_parameter_combination",
+        )
+    for name, value in options.items():
+        param = f"stream_options.{name[:100]}"
+        if name not in {"include_usage", "include_obfuscation"}:
+            raise invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+        if not isinstance(value, bool):
+            _wrong_type(param, "a boolean", value)
+    return bool(options.get("include_usage", False))
+
+
+def _stop(body: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = _typed(body, "stop", (str, list))
+    if stop is None:
+        return ()
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > MAX_STOPS:
+        raise invalid(
+            f"Invalid 'stop': array too long. Expected at most {MAX_STOPS} strings, but got {len(stops)}.",
+            "stop",
+            "array_above_max_length",
+        )
+    for index, each in enumerate(stops):
+        if not isinstance(each, str):
+            _wrong_type(f"stop[{index}]", "a string", each)
+        if not each:
+            raise invalid("Invalid 'stop': an empty string never ends a text.", "stop", "invalid_value")
+    return tuple(stops)
+
+
+def _messages(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        _wrong_type("messages", "an array", value)
+    if not value:
+        raise invalid("Invalid 'messages': expected at least one message.", "messages", "empty_array")
+    for index, message in enumerate(value):
+        param = f"messages[{index}]"
+        if not isinstance(message, dict):
+            _wrong_type(param, "an object", message)
+        role = message.get("role")
+        if role is None:
+            raise invalid(
+                f"Missing required parameter: '{param}.role'.", f"{param}.role", "missing_required_parameter"
+            )
+        if role not in ROLES:
+            raise invalid(
+                f"Invalid value for '{param}.role': expected one of {', '.join(ROLES)}.",
+                f"{param}.role",
+                "invalid_value",
+            )
+        _content(message, f"{param}.content")
+    return value
+
+
+def _content(message: Mapping[str, Any], param: str) -> None:
+    content = message.get("content")
+    if content is None:
+        # An assistant's turn may consist of tool calls only.
+        if message["role"] != "assistant":
+            raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    elif isinstance(content, list):
+        for index, part in enumerate(content):
+            if not isinstance(part, dict):
+                _wrong_type(f"{param}[{index}]", "an object", part)
+            if part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise invalid(
+                    f"Invalid '{param}[{index}]': this model takes parts of type 'text' only.",
+                    f"{param}[{index}]",
+                    "invalid_value",
+                )
+    elif not isinstance(content, str):
+        _wrong_type(param, "a string or an array", content)

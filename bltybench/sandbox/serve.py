@@ -1,0 +1,64 @@
+"""Running the sandbox in this process, until a signal or its parent ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from bltybench.sandbox.app import create_app
+from bltybench.sandbox.truth import TruthLog
+from bltybench.scenario.target import SandboxSettings
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the thread that counts long prompts may keep the streams waiting at a time."""
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in an orderly way. Uvicorn would raise the signal again afterwards and spoil the exit code."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def serve(
+    settings: SandboxSettings,
+    listener: socket.socket,
+    log_path: Path | None = None,
+    *,
+    on_start: Callable[[Callable[[], None]], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then return.
+
+    ``on_start`` is called before the first request is answered, with a function that ends the serving from
+    any thread. UserError where the log cannot be written.
+    """
+    log = TruthLog(log_path)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    config = uvicorn.Config(
+        create_app(settings, log),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    if on_start is not None:
+        on_start(stop)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])

@@ -1,0 +1,77 @@
+"""The chunks of a stream as bytes: everything but the token is made once a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bltybench.sandbox.reply import Choice
+from bltybench.sandbox.request import ChatRequest
+
+MARK = "\x00"
+# How the mark looks in JSON: no other part of a chunk can contain it, model names are from the settings.
+MARK_JSON = msgspec.json.encode(MARK)[1:-1]
+
+
+class ChunkWriter:
+    """Makes the server-sent events of one answer."""
+
+    def __init__(self, completion_id: str, created: int, request: ChatRequest) -> None:
+        self._head: dict[str, Any] = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": request.model,
+            "system_fingerprint": "fp_sandbox",
+        }
+        # Where usage is asked for, every chunk before the last has it as null.
+        self._tail: dict[str, Any] = {"usage": None} if request.include_usage else {}
+        self._content = [self._frame(index, "content") for index in range(request.n)]
+        self._reasoning = [self._frame(index, "reasoning_content") for index in range(request.n)]
+
+    def role(self, index: int) -> bytes:
+        """Return the first event of a choice: a role, and no token yet."""
+        return self._chunk(index, {"role": "assistant", "content": ""}, None)
+
+    def token(self, index: int, choice: Choice, step: int) -> bytes:
+        """Return the event of a choice's token number ``step``, reasoning first."""
+        thought = len(choice.reasoning)
+        if step < thought:
+            before, after = self._reasoning[index]
+            return before + choice.reasoning[step].encode() + after
+        before, after = self._content[index]
+        return before + choice.content[step - thought].encode() + after
+
+    def finish(self, index: int, reason: str) -> bytes:
+        """Return the last event of a choice."""
+        return self._chunk(index, {}, reason)
+
+    def usage(self, usage: dict[str, Any]) -> bytes:
+        """Return the event before ``[DONE]``, with no choices."""
+        return _event({**self._head, "choices": [], "usage": usage})
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return _event({**self._head, "choices": [choice], **self._tail})
+
+    def _frame(self, index: int, field: str) -> tuple[bytes, bytes]:
+        before, mark, after = self._chunk(index, {field: MARK}, None).partition(MARK_JSON)
+        if not mark:
+            raise AssertionError("the mark must be in the chunk")
+        return before, after
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def usage_of(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int) -> dict[str, Any]:
+    """Return ``usage`` as the API gives it: completion tokens include those of reasoning."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
+    }

@@ -1,0 +1,42 @@
+"""Sandboxes for tests: quick delays, generous limits unless asked for, always a free port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.scenario.target import SANDBOX_KEY, Delay, SandboxLimits, SandboxSettings
+
+NO_LIMITS = SandboxLimits(requests=None, tokens=None, concurrency=None)
+QUICK_TTFT = Delay(median_ms=5, p95_ms=8)
+QUICK_ITL = Delay(median_ms=1, p95_ms=2)
+
+
+def quick_settings(**changes: Any) -> SandboxSettings:
+    """Settings with short delays and no limits, but for what ``changes`` names."""
+    fields: dict[str, Any] = {"limits": NO_LIMITS, "ttft": QUICK_TTFT, "itl": QUICK_ITL}
+    return SandboxSettings(**(fields | changes))
+
+
+@contextmanager
+def running_sandbox(log_path: Path | None = None, **changes: Any) -> Iterator[SandboxProcess]:
+    """A sandbox with ``quick_settings(**changes)``; stopped, and its log complete, when the block is left."""
+    with SandboxProcess.start(quick_settings(**changes), log_path=log_path) as sandbox:
+        yield sandbox
+
+
+def chat_body(text: str = "Tell me about the sea.", **fields: Any) -> dict[str, Any]:
+    """The JSON of a short chat request."""
+    return {
+        "model": "deepseek-chat",
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 8,
+    } | fields
+
+
+def bearer(key: str = SANDBOX_KEY) -> dict[str, str]:
+    """The header that carries ``key``."""
+    return {"Authorization": f"Bearer {key}"}
