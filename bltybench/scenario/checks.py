@@ -85,7 +85,7 @@ def parse_check(name: str, value: object) -> ParsedCheck:
     unit = METRICS.get(name)
     if unit is None:
         near = get_close_matches(name, METRICS, n=1)
-        known = f"did you mean '{near[0]}'?" if near else "there are " + ", ".join(METRICS)
+        known = f"did you mean '{near[0]}'?" if near else "known: " + ", ".join(METRICS)
         raise UserError("no such metric", where=name[:60], remedy=known)
     if unit == "bool":
         if not isinstance(value, bool):

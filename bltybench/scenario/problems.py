@@ -54,6 +54,8 @@ def explain(error: ValidationError, document: Mapping[str, Any], model: type[Bas
         if "checks" in detail["loc"][:-1]:
             continue  # parse_check says it better than the union of the types a check may have
         key, at_key = _key(detail["loc"], document)
+        if detail["type"] == "too_short" and at_key:
+            continue  # said of a list when what is wrong is an entry of it
         yield f"{key}{_value(detail, at_key)}: {_remark(detail, model)}"
 
 
@@ -62,7 +64,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     near = get_close_matches(name, known, n=1)
     if near:
         return f"did you mean '{near[0]}'?"
-    return "there are " + ", ".join(known) if known else "there are none"
+    return "known: " + ", ".join(known) if known else "there are none"
 
 
 def show(value: object) -> str:
@@ -91,7 +93,7 @@ def _key(loc: Sequence[int | str], document: Mapping[str, Any]) -> tuple[str, ob
     parts: list[str] = []
     for position, segment in enumerate(loc):
         if segment == "[key]":  # pydantic's mark for a table's name that is wrong itself
-            return _join(parts), parts[-1]
+            return _join(parts), None
         if isinstance(here, Sequence) and not isinstance(here, str) and isinstance(segment, int):
             here = here[segment]
             name = here.get("name") if isinstance(here, Mapping) else None
@@ -135,12 +137,16 @@ def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
             text = f"needs a kind: one of {_tags(model, detail['loc'])}"
         case "union_tag_invalid":
             text = f"kind is {show(context.get('tag'))}; must be one of {context.get('expected_tags')}"
+        case "model_attributes_type" if _tags(model, detail["loc"]):
+            text = f"must be a table with a kind: one of {_tags(model, detail['loc'])}"
         case "literal_error":
             text = f"must be one of {context.get('expected')}"
         case "value_error":
             text = str(context.get("error"))
         case "string_pattern_mismatch" if detail["loc"][-1] == "api_key_env":
             text = "must be the name of an environment variable, never the key itself"
+        case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":
+            text = "the name must be of lower-case letters, digits, - and _, and start with a letter or digit"
         case "string_pattern_mismatch":
             text = "must be of lower-case letters, digits, - and _, and start with a letter or digit"
         case _:
