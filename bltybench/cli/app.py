@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import bltybench
+from bltybench.cli.check import check
 from bltybench.cli.init import init
 from bltybench.cli.runs import runs
 
@@ -39,5 +40,5 @@ def _options(
     del version  # its callback has done the work
 
 
-for verb in (init, runs):
+for verb in (check, runs, init):
     app.command()(verb)

@@ -1,0 +1,146 @@
+"""The client of the check: httpx, synchronous, one request at a time, everything bounded and counted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from bltybench.check.reach import tls_context
+from bltybench.check.text import clean
+from bltybench.scenario.target import Target
+
+MAX_BODY_BYTES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back for one request."""
+
+    status: int | None = None
+    """None if there was no answer."""
+    headers: httpx.Headers = field(default_factory=httpx.Headers)
+    body: bytes = b""
+    failure: str | None = None
+    """Why there was no answer, or why it broke off."""
+    sent_s: float
+    """When it was asked, seconds since the Unix epoch."""
+    ended_s: float
+    secrets: tuple[str, ...] = ()
+    """What must never be shown of it."""
+
+    def json(self) -> Any:
+        """Return the body as JSON, or None if it is not."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    def object(self) -> dict[str, Any]:
+        """Return the body as a JSON object; an empty one if it is none."""
+        found = self.json()
+        return found if isinstance(found, dict) else {}
+
+    def show(self, value: Any) -> str:
+        """Return something that the server sent, fit to be shown."""
+        return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets)
+
+    def summary(self) -> str:
+        """Say in a few words what came back."""
+        if self.failure:
+            return self.failure
+        if self.status is not None and self.status < 400:
+            return f"{self.status} {self.show(self.headers.get('content-type', 'without content-type'))}"
+        error = self.object().get("error")
+        if isinstance(error, dict):
+            told = [error[key] for key in ("type", "code", "message") if isinstance(error.get(key), str)]
+            return f"{self.status} {self.show(': '.join(told))}".strip()
+        return f"{self.status} {self.show(self.body[:400].decode(errors='replace'))}".strip()
+
+
+class Client:
+    """Asks one target, with its key unless told otherwise.
+
+    Redirects are not followed and proxies not used, as in load runs.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        key: str | None,
+        *,
+        secrets: tuple[str, ...] = (),
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.sent = 0
+        self._key = key
+        self._secrets = tuple(secret for secret in (key, *secrets) if secret)
+        self._total_s = target.timeouts.total_s
+        self._counting = threading.Lock()
+        self._base_url = target.base_url
+        waits = target.timeouts
+        self._http = httpx.Client(
+            headers={"Accept-Encoding": "identity", "User-Agent": "bltybench-check"},
+            timeout=httpx.Timeout(waits.headers_s, connect=waits.connect_s),
+            verify=tls_context(target) if target.base_url.startswith("https:") else True,
+            transport=transport,
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str) -> Answer:
+        """GET ``path`` (below the base URL) with the target's key."""
+        return self._ask("GET", path, None, self._key)
+
+    def post(self, path: str, payload: dict[str, Any]) -> Answer:
+        """POST ``payload`` as JSON with the target's key."""
+        return self._ask("POST", path, json.dumps(payload).encode(), self._key)
+
+    def post_as(self, key: str | None, path: str, payload: dict[str, Any]) -> Answer:
+        """POST ``payload`` as JSON with another key, or with none."""
+        return self._ask("POST", path, json.dumps(payload).encode(), key)
+
+    def post_raw(self, path: str, body: bytes) -> Answer:
+        """POST ``body`` as it is, called JSON whatever it is."""
+        return self._ask("POST", path, body, self._key)
+
+    def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> Answer:
+        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        with self._counting:
+            self.sent += 1
+        sent_s = time.time()
+        deadline = time.monotonic() + self._total_s
+        status, received, kept, failure = None, httpx.Headers(), bytearray(), None
+        try:
+            with self._http.stream(method, self._base_url + path, headers=headers, content=body) as answer:
+                status, received = answer.status_code, answer.headers
+                for part in answer.iter_bytes():
+                    kept += part
+                    if len(kept) > MAX_BODY_BYTES:
+                        failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: not read further"
+                        break
+                    if time.monotonic() > deadline:
+                        failure = f"not finished within {self._total_s:g} s: not read further"
+                        break
+        except httpx.TimeoutException as error:
+            failure = f"timed out ({type(error).__name__})"
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            failure = clean(f"{type(error).__name__}: {error}", self._secrets)
+        return Answer(
+            status=status,
+            headers=received,
+            body=bytes(kept),
+            failure=failure,
+            sent_s=sent_s,
+            ended_s=time.time(),
+            secrets=self._secrets,
+        )

@@ -1,0 +1,84 @@
+"""Spend a limit on requests until it refuses, then wait as told and ask once more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from bltybench.check.client import Answer, Client
+from bltybench.check.evidence import CHAT, PROMPT_TOKENS, SHORT, Evidence, chat
+from bltybench.check.ratelimits import RETRY_AFTER, whole
+
+MAX_LIMIT = 200
+"""A limit above this is not spent: that would be a load test."""
+ASKING_AT_ONCE = 8
+WAIT_SLACK_S = 5.0
+
+
+def most_requests(limit: int) -> int:
+    """Return how many requests a drain of ``limit`` sends at most.
+
+    Twice the limit, since a window may turn meanwhile; what is under way when it refuses; the one after.
+    """
+    return 2 * limit + ASKING_AT_ONCE + 1
+
+
+def most_tokens(limit: int) -> int:
+    """Return how many tokens it uses at most, if the API respects max_tokens."""
+    return most_requests(limit) * (PROMPT_TOKENS + 1)
+
+
+def drain(
+    client: Client, evidence: Evidence, *, limit: int, at_once: int, tell: Callable[[str], None]
+) -> None:
+    """Provoke a 429 and note in ``evidence`` what it says and whether waiting helps.
+
+    ``at_once`` bounds the requests in flight, so that a limit on concurrency is not met instead.
+    """
+    answers: list[Answer] = []
+    lock = threading.Lock()
+    left = 2 * limit
+    done = threading.Event()
+
+    def spend() -> None:
+        nonlocal left
+        while not done.is_set():
+            with lock:
+                if left == 0:
+                    return
+                left -= 1
+            answer = client.post(CHAT, chat(evidence.model, SHORT, 1))
+            with lock:
+                answers.append(answer)
+            if answer.status != 200:
+                done.set()
+
+    workers = min(at_once, ASKING_AT_ONCE)
+    tell(f"Spending the limit of {limit} requests to meet a 429.")
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for finished in [pool.submit(spend) for _ in range(workers)]:
+                finished.result()
+        finally:
+            done.set()
+    evidence.drained = len(answers)
+    refusals = [answer for answer in answers if answer.status == 429]
+    # Retry-After counts from its own answer, so the last refusal is the one to wait for.
+    evidence.refused = max(refusals or answers, key=lambda answer: answer.ended_s)
+    if refusals:
+        _wait_and_ask(client, evidence, evidence.refused, tell)
+
+
+def _wait_and_ask(client: Client, evidence: Evidence, refused: Answer, tell: Callable[[str], None]) -> None:
+    wait_s = whole(refused, RETRY_AFTER)
+    if wait_s is None:
+        return
+    if wait_s > evidence.window_s + WAIT_SLACK_S:
+        evidence.skipped["after_wait"] = f"{wait_s} s is longer than a window: not waited for"
+        return
+    tell(f"Waiting {wait_s} s, as {RETRY_AFTER} says.")
+    time.sleep(max(0.0, wait_s - (time.time() - refused.ended_s)))
+    evidence.waited_s = float(wait_s)
+    evidence.after_wait = client.post(CHAT, chat(evidence.model, SHORT, 1))

@@ -1,0 +1,117 @@
+"""The requests of a check: a short, bounded list, asked first and judged afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bltybench.check.client import Answer, Client
+
+CHAT = "/chat/completions"
+MODELS = "/models"
+NOWHERE = "/no-such-endpoint"
+NO_MODEL = "bltybench-no-such-model"
+WRONG_KEY = "sk-bltybench-check-0123456789abcdefghijklmnop"
+"""Not a key of anyone."""
+
+SHORT = [{"role": "user", "content": "Reply with the word ready."}]
+LONG = [{"role": "user", "content": "Count from one to one hundred in words."}]
+SHORT_MAX_TOKENS = 16
+CUT_MAX_TOKENS = 5
+PROMPT_TOKENS = 40
+"""More than either prompt takes in any usual tokenizer, with what a chat template adds."""
+
+FIXED_REQUESTS = 12
+"""Of which three are completions."""
+FIXED_TOKENS = 3 * PROMPT_TOKENS + 2 * SHORT_MAX_TOKENS + CUT_MAX_TOKENS
+
+
+@dataclass(slots=True, kw_only=True)
+class Evidence:
+    """The answers of one check. None: not asked."""
+
+    model: str
+    models: Answer
+    plain: Answer | None = None
+    stream: Answer | None = None
+    cut: Answer | None = None
+    """A completion that needs far more than the tokens allowed."""
+    bad_json: Answer | None = None
+    no_messages: Answer | None = None
+    wrong_type: Answer | None = None
+    no_key: Answer | None = None
+    wrong_key: Answer | None = None
+    forbidden: Answer | None = None
+    no_model: Answer | None = None
+    no_route: Answer | None = None
+    refused: Answer | None = None
+    """The first 429 of the drain."""
+    after_wait: Answer | None = None
+    """The request sent when Retry-After had passed."""
+    drained: int = 0
+    """Requests sent to provoke the 429."""
+    waited_s: float | None = None
+    limit_requests: int | None = None
+    """The documented limit on requests."""
+    window_s: float = 60.0
+    """The window of that limit."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Why an answer was not asked for, by the name of its field."""
+
+    def completions(self) -> list[Answer]:
+        """Return the good answers to completions, in the order asked; nothing was asked between them."""
+        asked = (self.plain, self.stream, self.cut)
+        return [answer for answer in asked if answer is not None and answer.status == 200]
+
+    def errors(self) -> dict[str, Answer]:
+        """Return the answers that should have been errors, by name."""
+        asked = {
+            "bad JSON": self.bad_json,
+            "no messages": self.no_messages,
+            "wrong type": self.wrong_type,
+            "no key": self.no_key,
+            "wrong key": self.wrong_key,
+            "no permission": self.forbidden,
+            "unknown model": self.no_model,
+            "unknown endpoint": self.no_route,
+            "over the limit": self.refused,
+        }
+        return {name: answer for name, answer in asked.items() if answer is not None}
+
+
+def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
+    """Return the body of a chat completion."""
+    return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
+
+
+def gather(
+    client: Client, model: str, models: Answer, *, keyed: bool, restricted: tuple[str, str] | None
+) -> Evidence:
+    """Ask everything but the 429.
+
+    ``keyed``: the target wants a key. ``restricted``: a key that lacks permission, and the model that it
+    lacks permission for. Stops at once where the key itself is refused.
+    """
+    found = Evidence(model=model, models=models)
+    # These three stay together: the countdown of Remaining is read from them.
+    found.plain = client.post(CHAT, chat(model, SHORT, SHORT_MAX_TOKENS))
+    if found.plain.status == 401:
+        return found
+    streamed = chat(model, SHORT, SHORT_MAX_TOKENS, stream=True, stream_options={"include_usage": True})
+    found.stream = client.post(CHAT, streamed)
+    found.cut = client.post(CHAT, chat(model, LONG, CUT_MAX_TOKENS))
+
+    found.bad_json = client.post_raw(CHAT, b'{"model": "' + model.encode() + b'", "messages": [')
+    found.no_messages = client.post(CHAT, {"model": model, "max_tokens": 1})
+    found.wrong_type = client.post(CHAT, {"model": model, "messages": "ready?", "max_tokens": 1})
+    found.no_model = client.post(CHAT, chat(NO_MODEL, SHORT, 1))
+    found.no_route = client.get(NOWHERE)
+    if keyed:
+        found.no_key = client.post_as(None, CHAT, chat(model, SHORT, 1))
+        found.wrong_key = client.post_as(WRONG_KEY, CHAT, chat(model, SHORT, 1))
+    else:
+        found.skipped["no_key"] = found.skipped["wrong_key"] = "the target has no api_key_env"
+    if restricted is not None:
+        key, barred_model = restricted
+        found.forbidden = client.post_as(key, CHAT, chat(barred_model, SHORT, 1))
+    return found

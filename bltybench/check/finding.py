@@ -1,0 +1,78 @@
+"""What was expected of an API, and what was seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+FORMAT_VERSION = 1
+"""Version of the JSON form below. docs/cli.md describes it."""
+
+
+class Status(StrEnum):
+    """Whether an expectation holds."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    UNCLEAR = "unclear"
+    """Asked, but the answer allows no verdict."""
+    SKIPPED = "skipped"
+    """Not asked; ``observed`` says why."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One expectation and what became of it."""
+
+    group: str
+    name: str
+    status: Status
+    expected: str
+    observed: str
+    remedy: str | None = None
+
+
+class Checkup(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ``bltybench check`` found out about one target."""
+
+    format_version: int = FORMAT_VERSION
+    target: str
+    base_url: str
+    model: str
+    started: str
+    """UTC, ISO 8601."""
+    requests_sent: int
+    passed: bool
+    counts: dict[str, int]
+    """How many findings have each status."""
+    findings: list[Finding]
+
+    @classmethod
+    def of(
+        cls,
+        findings: Sequence[Finding],
+        *,
+        target: str,
+        base_url: str,
+        model: str,
+        started: str,
+        requests_sent: int,
+    ) -> Checkup:
+        """Count ``findings`` and say whether all is well: nothing broken."""
+        seen = Counter(finding.status for finding in findings)
+        return cls(
+            target=target,
+            base_url=base_url,
+            model=model,
+            started=started,
+            requests_sent=requests_sent,
+            passed=not seen[Status.BROKEN],
+            counts={status.value: seen[status] for status in Status},
+            findings=list(findings),
+        )
+
+    def to_json(self) -> str:
+        """Return the documented JSON form, indented."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()

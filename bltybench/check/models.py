@@ -1,0 +1,63 @@
+"""Expectations on GET /models."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from bltybench.check.client import Answer
+from bltybench.check.evidence import Evidence
+from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdict
+
+group = Group("models")
+
+
+def listed(answer: Answer) -> list[str]:
+    """Return the ids of the models in an answer, an empty list if it is not such a list."""
+    data = answer.object().get("data")
+    if not isinstance(data, list):
+        return []
+    return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+@group.expect(
+    "models are listed",
+    "GET /models answers 200",
+    remedy="base_url must reach up to and include /v1",
+)
+def answers(evidence: Evidence) -> Verdict:
+    """The endpoint is there."""
+    return verdict(evidence.models.status == 200 and not evidence.models.failure, evidence.models.summary())
+
+
+@group.about(
+    "models", "list has its shape", '"object": "list" and data[] with id, "object": "model", owned_by'
+)
+def shape(answer: Answer) -> Verdict:
+    """Everything that clients iterate over is there."""
+    body = answer.object()
+    data = body.get("data")
+    if body.get("object") != "list" or not isinstance(data, list):
+        return broken(f"object {answer.show(body.get('object'))}, data {type(data).__name__}")
+    if not data:
+        return broken("data is empty")
+    for item in data:
+        whole = isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("id", "owned_by"))
+        if not whole or item.get("object") != "model":
+            return broken(f"an entry is {answer.show(item)}")
+    return holds(f"{len(data)} models")
+
+
+@group.expect(
+    "the model is there",
+    "the model asked for is in the list",
+    remedy="choose a listed one with --model",
+)
+def known(evidence: Evidence) -> Verdict:
+    """The model of the check is one that the key may see."""
+    ids = listed(evidence.models)
+    if not ids:
+        return skipped("no model is listed")
+    if evidence.model in ids:
+        return holds(evidence.models.show(evidence.model))
+    near = get_close_matches(evidence.model, ids, n=3) or ids[:3]
+    return broken(evidence.models.show(f"{evidence.model} is not; there are {', '.join(near)}"))

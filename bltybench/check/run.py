@@ -1,0 +1,186 @@
+"""A whole check: reach the API, ask, judge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from bltybench.check import completion, drain, errors, models, ratelimits, stream
+from bltybench.check.client import Answer, Client
+from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evidence, gather
+from bltybench.check.finding import Checkup, Finding
+from bltybench.check.reach import address, listens, reach
+from bltybench.check.text import clean
+from bltybench.errors import UserError
+from bltybench.scenario.target import Target
+
+GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
+RESTRICTED_SUFFIX = "_RESTRICTED"
+"""The variable named ``api_key_env`` with this suffix may hold a key that lacks permission for the model."""
+
+
+def check(
+    name: str,
+    target: Target,
+    *,
+    model: str | None = None,
+    usual_model: str | None = None,
+    spend_429: bool | None = None,
+    tell: Callable[[str], None],
+) -> Checkup:
+    """Check ``target`` (called ``name``) and return the findings.
+
+    ``model`` is the one asked for; without it, ``usual_model`` if the API lists it, else the first listed.
+    ``spend_429``: whether to spend the limit on requests so as to meet a 429; None: on the sandbox only.
+    ``tell`` is given the lines that say what goes on.
+
+    Raises UserError where nothing can be found out: no key, a key that is refused, no answer at all.
+    """
+    key = target.api_key(name)
+    limit, window_s = _limit(target)
+    unspent = _why_unspent(target, limit, spend_429)
+    _announce(name, target, limit if unspent is None else None, tell)
+    with _running(target, tell):
+        started = datetime.now(UTC)
+        findings = reach(target)
+        restricted_key = _restricted_key(target)
+        client = Client(
+            target,
+            key.get_secret_value() if key else None,
+            secrets=(restricted_key,) if restricted_key else (),
+        )
+        try:
+            listing = client.get(MODELS)
+            _refuse_silence(target, listing)
+            _refuse_key(name, target, listing)
+            chosen = model or _choose(usual_model, models.listed(listing))
+            evidence = gather(
+                client,
+                chosen,
+                listing,
+                keyed=key is not None,
+                restricted=(restricted_key, chosen) if restricted_key else None,
+            )
+            if restricted_key is None:
+                evidence.skipped["forbidden"] = _why_not_forbidden(target)
+            if evidence.plain is not None:
+                _refuse_key(name, target, evidence.plain)
+            evidence.limit_requests, evidence.window_s = limit, window_s
+            if unspent is not None:
+                evidence.skipped["refused"] = unspent
+            elif limit is not None and evidence.plain is not None and evidence.plain.status == 200:
+                at_once = max(1, (target.limits.concurrency or 2 * drain.ASKING_AT_ONCE) // 2)
+                drain.drain(client, evidence, limit=limit, at_once=at_once, tell=tell)
+        finally:
+            client.close()
+    findings += judge(evidence)
+    return Checkup.of(
+        findings,
+        target=name,
+        base_url=target.base_url,
+        model=clean(evidence.model),
+        started=started.isoformat(timespec="seconds"),
+        requests_sent=client.sent,
+    )
+
+
+def judge(evidence: Evidence) -> list[Finding]:
+    """Return what each expectation finds in the evidence, in order."""
+    return [expectation(evidence) for group in GROUPS for expectation in group.expectations]
+
+
+def _why_not_forbidden(target: Target) -> str:
+    if target.api_key_env is None:
+        return "the target has no api_key_env"
+    return f"it takes a key without permission for the model, in {target.api_key_env}{RESTRICTED_SUFFIX}"
+
+
+def _choose(usual: str | None, listed: list[str]) -> str:
+    if usual is not None and (usual in listed or not listed):
+        return usual
+    if listed:
+        return listed[0]
+    raise UserError("the API lists no model to ask for", remedy="name one with --model")
+
+
+def _refuse_silence(target: Target, answer: Answer) -> None:
+    if answer.status is None:
+        raise UserError(
+            f"no answer to GET {MODELS}: {answer.failure}",
+            where=target.base_url,
+            remedy="does the server speak HTTP on this port?",
+        )
+
+
+def _refuse_key(name: str, target: Target, answer: Answer) -> None:
+    if answer.status != 401:
+        return
+    if target.api_key_env is None:
+        raise UserError(
+            f"the API wants a key, and target '{name}' names none ({answer.summary()})",
+            where=target.base_url,
+            remedy=f"set api_key_env of [targets.{name}] to the name of the variable that holds it",
+        )
+    raise UserError(
+        f"the API refuses the key in {target.api_key_env} ({answer.summary()})",
+        where=target.base_url,
+        remedy=f"export {target.api_key_env}=… with a key that is good there",
+    )
+
+
+def _limit(target: Target) -> tuple[int | None, float]:
+    """Return the limit on requests that is to be expected, and its window (s)."""
+    if target.sandbox is not None and (rule := target.sandbox.limits.requests) is not None:
+        return rule.limit, rule.period_s
+    return target.limits.requests_per_min, 60.0
+
+
+def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str | None:
+    """Return why no 429 is provoked, None if one is."""
+    if spend is None:
+        spend = target.sandbox is not None
+    if not spend:
+        return "not provoked, since it spends a whole limit: ask with --spend-429"
+    if limit is None:
+        return "the target has no limits.requests_per_min"
+    if limit > drain.MAX_LIMIT:
+        return f"a limit of {limit} is too high to be spent by a check ({drain.MAX_LIMIT} at most)"
+    return None
+
+
+def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str], None]) -> None:
+    """Say what will be sent at most, and refuse where the target's budget is smaller."""
+    requests = FIXED_REQUESTS + (drain.most_requests(spent) if spent else 0)
+    tokens = FIXED_TOKENS + (drain.most_tokens(spent) if spent else 0)
+    for most, unit, allowed in (
+        (requests, "requests", target.budget.requests),
+        (tokens, "tokens", target.budget.tokens),
+    ):
+        if allowed is not None and most > allowed:
+            raise UserError(
+                f"the check may need {most} {unit}, and the budget of target '{name}' is {allowed}",
+                remedy="raise it" + (", or leave out --spend-429" if spent else ""),
+            )
+    tell(f"Checking {name} at {target.base_url}: at most {requests} requests and {tokens} tokens.")
+
+
+def _restricted_key(target: Target) -> str | None:
+    if target.api_key_env is None:
+        return None
+    return os.environ.get(target.api_key_env + RESTRICTED_SUFFIX, "").strip() or None
+
+
+@contextmanager
+def _running(target: Target, tell: Callable[[str], None]) -> Iterator[None]:
+    """Start the sandbox for the check where nothing listens, and stop it afterwards."""
+    if target.sandbox is None or listens(target):
+        yield
+        return
+    from bltybench.sandbox.process import SandboxProcess  # noqa: PLC0415 - most targets need no sandbox
+
+    host, port = address(target)
+    tell("Starting the sandbox for the check.")
+    with SandboxProcess.start(target.sandbox, host=host, port=port):
+        yield

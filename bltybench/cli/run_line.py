@@ -1,0 +1,127 @@
+"""One line about a run, from the files of its folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from bltybench.check.text import clean
+from bltybench.errors import UserError
+from bltybench.runs.attempt import Outcome
+from bltybench.runs.folder import RunFolder
+
+
+class _Check(msgspec.Struct):
+    passed: bool | None
+
+
+class _Summary(msgspec.Struct):
+    valid: bool
+    checks: list[_Check]
+
+
+class RunLine(msgspec.Struct, kw_only=True):
+    """What ``bltybench runs`` says of one run. None: not known (yet)."""
+
+    run: str
+    scenario: str | None = None
+    target: str | None = None
+    started: str | None = None
+    """UTC, ISO 8601."""
+    duration_s: float | None = None
+    attempts: int | None = None
+    accepted: int | None = None
+    refused: int | None = None
+    valid: bool | None = None
+    checks_passed: int | None = None
+    checks: int | None = None
+    problem: str | None = None
+    """What is wrong with the folder; then the rest is what could still be read."""
+
+    def started_text(self) -> str | None:
+        """Return the start to the second, for people."""
+        return self.started and self.started[:19].replace("T", " ")
+
+    def duration_text(self) -> str | None:
+        """Return the duration for people."""
+        if self.duration_s is None:
+            return None
+        minutes, seconds = divmod(round(self.duration_s), 60)
+        return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+    def result_text(self) -> str:
+        """Return VALID or INVALID and how many checks passed."""
+        if self.valid is None:
+            return "no report yet"
+        word = "VALID" if self.valid else "INVALID"
+        return f"{word}, {self.checks_passed} of {self.checks} checks" if self.checks else word
+
+
+def run_lines(reports: Path) -> list[RunLine]:
+    """Return a line for each run below ``reports``, newest first; a broken folder has a ``problem``."""
+    if not reports.is_dir():
+        return []
+    try:
+        folders = [RunFolder(path) for path in reports.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise UserError(f"cannot be listed: {error.strerror}", where=str(reports.absolute())) from error
+    lines = [_line(folder) for folder in folders if _is_run(folder)]
+    return sorted(lines, key=lambda line: (line.started or "", line.run), reverse=True)
+
+
+def to_json(lines: list[RunLine]) -> str:
+    """Return the documented JSON form: a list of objects, indented."""
+    return msgspec.json.format(msgspec.json.encode(lines), indent=2).decode()
+
+
+def _is_run(folder: RunFolder) -> bool:
+    marks = (folder.manifest_json, folder.attempts_parquet, folder.attempts_spool, folder.summary_json)
+    return any(mark.exists() for mark in marks)
+
+
+def _line(folder: RunFolder) -> RunLine:
+    line = RunLine(run=clean(folder.path.name))
+    try:
+        manifest = folder.manifest()
+    except UserError as error:
+        line.problem = clean(error.what)
+        return line
+    line.scenario, line.target = clean(manifest.scenario), clean(manifest.target.name)
+    line.started = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC).isoformat(timespec="seconds")
+    line.duration_s = None if manifest.ended_ns is None else manifest.ended_ns / 1e9
+    _count(folder, line)
+    _judge(folder, line)
+    return line
+
+
+def _count(folder: RunFolder, line: RunLine) -> None:
+    if not folder.attempts_parquet.is_file():
+        return
+    # Heavier than all the rest together, and a fresh folder has no use for it.
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        outcomes = Counter(pq.read_table(folder.attempts_parquet, columns=["outcome"])["outcome"].to_pylist())
+    except (pa.ArrowException, OSError, KeyError) as error:
+        line.problem = f"{folder.attempts_parquet.name} cannot be read: {clean(str(error))}"
+        return
+    line.attempts = outcomes.total()
+    line.accepted = outcomes[Outcome.OK]
+    line.refused = outcomes[Outcome.RATE_LIMITED]
+
+
+def _judge(folder: RunFolder, line: RunLine) -> None:
+    try:
+        summary = msgspec.json.decode(folder.summary_json.read_bytes(), type=_Summary)
+    except FileNotFoundError:
+        return
+    except (msgspec.DecodeError, OSError) as error:
+        line.problem = f"{folder.summary_json.name} cannot be read: {clean(str(error))}"
+        return
+    line.valid = summary.valid
+    line.checks = len(summary.checks)
+    line.checks_passed = sum(check.passed is True for check in summary.checks)

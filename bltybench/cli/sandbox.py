@@ -1,0 +1,120 @@
+"""``bltybench sandbox``: the sandbox alone, for trying things by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from bltybench.scenario.target import RateLimit, SandboxSettings
+
+# scenario.target.Algorithm, repeated so that --help need not load pydantic; a test compares the two.
+Family = Literal["fixed_window", "sliding_log", "sliding_counter", "token_bucket"]
+
+
+def sandbox(
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other machines can only reach it if you change this.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8910,
+    target: Annotated[
+        str, typer.Option(help="Target of scenarios.toml whose sandbox table says how it behaves.")
+    ] = "sandbox",
+    scenario_file: Annotated[
+        Path | None, typer.Option(help="The scenarios.toml to use; ./scenarios.toml if there is one.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Append one JSON line an exchange: what really happened, and when.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=0, help="Requests a period; 0 for no limit.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=0, help="Tokens a period; 0 for no limit.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, help="Requests at a time; 0 for no limit.")
+    ] = None,
+    period_s: Annotated[
+        float | None, typer.Option(min=0.001, help="Length of the period, in seconds.")
+    ] = None,
+    algorithm: Annotated[Family | None, typer.Option(help="How requests and tokens are limited.")] = None,
+) -> None:
+    """Run a BLTYAPI look-alike on this machine until Ctrl-C.
+
+    Limits are per key. What is not given here is as in scenarios.toml.
+    """
+    from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
+    from bltybench.sandbox.listen import listen  # noqa: PLC0415
+    from bltybench.sandbox.serve import serve  # noqa: PLC0415
+    from bltybench.scenario.book import load_book  # noqa: PLC0415
+
+    book = load_book(scenario_file)
+    settings = book.target(target).sandbox
+    if settings is None:
+        raise UserError(
+            f"target '{target}' is not a sandbox",
+            where=str(book.path),
+            remedy=f"add [targets.{target}.sandbox], or name another target",
+        )
+    limits = settings.limits
+    given = {
+        "requests": _changed(limits.requests, requests, period_s, algorithm),
+        "tokens": _changed(limits.tokens, tokens, period_s, algorithm),
+        "concurrency": limits.concurrency if concurrency is None else concurrency or None,
+    }
+    settings = settings.model_copy(update={"limits": limits.model_copy(update=given)})
+    listener = listen(host, port)
+    print(_greeting(settings, host, listener.getsockname()[1]), flush=True)
+    serve(settings, listener, log)
+    print("Stopped.", file=sys.stderr)
+
+
+def _changed(
+    limit: RateLimit | None, count: int | None, period_s: float | None, algorithm: Family | None
+) -> RateLimit | None:
+    from bltybench.scenario.target import RateLimit  # noqa: PLC0415 - see above
+
+    if count == 0 or (limit is None and count is None):
+        return None
+    update = {"limit": count, "period_s": period_s, "algorithm": algorithm}
+    fields = {} if limit is None else limit.model_dump()
+    return RateLimit.model_validate(
+        fields | {name: value for name, value in update.items() if value is not None}
+    )
+
+
+def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
+    """Return what a user needs to know, with a line to paste."""
+    name = f"[{host}]" if ":" in host else host
+    base_url = f"http://{name}:{port}/v1"
+    key, model = settings.keys[0].key, settings.models[0]
+    limits = settings.limits
+    rates = {"requests": limits.requests, "tokens": limits.tokens}
+    lines = [
+        f"  {rate.limit:,} {unit} per {rate.period_s:g} s ({rate.algorithm})"
+        for unit, rate in rates.items()
+        if rate
+    ]
+    if limits.concurrency is not None:
+        lines.append(f"  {limits.concurrency:,} at a time")
+    keys = ", ".join(
+        f"{each.key} ({'all models' if each.models is None else ', '.join(each.models)})"
+        for each in settings.keys
+    )
+    message = {"role": "user", "content": "Hello"}
+    body = json.dumps({"model": model, "messages": [message], "max_tokens": 20, "stream": True})
+    return "\n".join(
+        [
+            f"Base URL  {base_url}",
+            f"Keys      {keys}",
+            f"Models    {', '.join(settings.models)}",
+            "Limits    for each key:" if lines else "Limits    none",
+            *lines,
+            "Try",
+            f"  curl -N {base_url}/chat/completions -H 'Authorization: Bearer {key}' "
+            f"-H 'Content-Type: application/json' -d '{body}'",
+            "Ctrl-C ends it.",
+        ]
+    )
