@@ -1,1 +1,14 @@
-"""The Locust side: users, arrivals, retry, recorder, self-audit, event hooks."""
+"""The Locust side: users, arrivals, retry, recorder, self-audit, event hooks.
+
+Importing this registers with Locust, as Locust's plugins do.
+"""
+
+import locust  # isort: skip - first, because it patches the standard library
+
+from bltybench.load.client import ChatClient, Reply
+from bltybench.load.plugin import PLUGIN
+from bltybench.load.user import ChatUser, ScenarioUser
+
+PLUGIN.register(locust.events)
+
+__all__ = ["ChatClient", "ChatUser", "Reply", "ScenarioUser"]

@@ -1,0 +1,176 @@
+"""``self.client`` of a user: chat calls that are timed, recorded, and retried as the scenario says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from gevent import GreenletExit
+from locust.exception import StopUser
+
+from bltybench import __version__
+from bltybench.load.recorder import ENDPOINT, Call, Trial, describe, record
+from bltybench.load.retry import wait_before_retry_s
+from bltybench.load.session import Session
+from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.reading import Reading, conclude
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a call, after all its attempts. Absent is None, never 0."""
+
+    outcome: Outcome
+    status: int | None
+    text: str | None
+    """The answer's text; None where there was none, or where the call was made with ``keep_text=False``."""
+    reasoning: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    error: str | None
+    """What the server or the connection said, redacted and short."""
+    attempts: int
+    ttft_s: float | None
+    """Of the last attempt, from its sending. Streams only."""
+    latency_s: float
+    """Call latency: from when the call was due to the last byte of its last attempt, waits included."""
+    retry_after_s: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call was answered."""
+        return self.outcome is Outcome.OK
+
+
+class ChatClient:
+    """Makes chat calls for one user. Not shared between greenlets."""
+
+    def __init__(self, session: Session, user: int) -> None:
+        self._session = session
+        self._user = user
+        self._connection = session.connection()
+        self._rng = random.Random(f"{session.scenario.seed}/retry/{user}")
+        self._headers = [
+            ("Content-Type", "application/json"),
+            ("User-Agent", f"bltybench/{__version__}"),
+        ]
+        if session.key is not None:
+            self._headers.append(("Authorization", f"Bearer {session.key.get_secret_value()}"))
+
+    def chat(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        stream: bool = False,
+        max_tokens: int | None = None,
+        model: str | None = None,
+        name: str | None = None,
+        keep_text: bool = True,
+        due_ns: int | None = None,
+        prompt_tokens: int | None = None,
+        temperature: float | None = None,
+        **parameters: Any,
+    ) -> Reply:
+        """Send a chat completion and return what became of it; the scenario's retry policy applies.
+
+        ``name`` is the row it counts in (default: chat or stream). ``due_ns`` is when the call was wanted, on
+        the run's axis (default: now). ``prompt_tokens`` is used where the server reports no usage.
+        ``parameters`` go into the request body as they are. Never raises for what server or network do: look
+        at ``ok``, ``outcome`` and ``error`` of the reply.
+        """
+        session = self._session
+        body: dict[str, Any] = {"model": model or session.scenario.model, "messages": list(messages)}
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
+        if temperature is not None:
+            body["temperature"] = temperature
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        call = Call(
+            call_id=session.next_call_id(),
+            name=name or ("stream" if stream else "chat"),
+            body=msgspec.json.encode(body | parameters),
+            stream=stream,
+            model=body["model"],
+            max_tokens=max_tokens,
+            prompt_tokens=prompt_tokens,
+            keep_text=keep_text,
+        )
+        session.wait_until(0)  # the run begins for all users at the same moment
+        return self._call(call, session.now_ns() if due_ns is None else due_ns)
+
+    def _call(self, call: Call, first_due_ns: int) -> Reply:
+        session = self._session
+        due_ns, number = first_due_ns, 0
+        while True:
+            if session.stopping.is_set() or not session.purse.take(call.reserved_tokens):
+                # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
+                raise StopUser
+            trial, reading = self._attempt(call, number, due_ns)
+            session.purse.give_back(_unused(call, reading))
+            wait_s = wait_before_retry_s(
+                session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
+            )
+            if session.stopping.is_set():
+                wait_s = None
+            attempt = record(session, trial, reading, wait_s)
+            if wait_s is None:
+                return _reply(attempt, reading, number + 1, first_due_ns)
+            due_ns, number = session.now_ns() + round(wait_s * 1e9), number + 1
+            if not session.wait_until(due_ns):
+                return _reply(attempt, reading, number, first_due_ns)
+
+    def _attempt(self, call: Call, number: int, due_ns: int) -> tuple[Trial, Reading]:
+        session = self._session
+        accept = "text/event-stream" if call.stream else "application/json"
+        exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
+        session.in_flight += 1
+        trial = Trial(call, self._user, number, due_ns, session.in_flight, exchange)
+        session.audit.sent((session.now_ns() - due_ns) // 1000)
+        try:
+            self._connection.send("POST", ENDPOINT, [*self._headers, ("Accept", accept)], call.body, exchange)
+        except GreenletExit:
+            # The run was stopped with this attempt in the air: it happened, so it is recorded.
+            record(session, trial, conclude(exchange), None)
+            raise
+        finally:
+            session.in_flight -= 1
+        return trial, session.reader.read(exchange)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _unused(call: Call, reading: Reading) -> int:
+    """Return how many of the reserved tokens were not used; a refusal or an error used none of them."""
+    if reading.outcome is not Outcome.OK:
+        return call.reserved_tokens
+    if reading.prompt_tokens is None and reading.completion_tokens is None:
+        return 0
+    return call.reserved_tokens - (reading.prompt_tokens or 0) - (reading.completion_tokens or 0)
+
+
+def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
+    ttft_s = None
+    if attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
+    return Reply(
+        outcome=attempt.outcome,
+        status=attempt.status,
+        text=reading.text,
+        reasoning=reading.reasoning,
+        finish_reason=attempt.finish_reason,
+        prompt_tokens=attempt.prompt_tokens,
+        completion_tokens=attempt.completion_tokens,
+        error=None if attempt.outcome is Outcome.OK else attempt.error_message or describe(attempt),
+        attempts=attempts,
+        ttft_s=ttft_s,
+        latency_s=(attempt.end_ns - first_due_ns) / 1e9,
+        retry_after_s=attempt.retry_after_s,
+    )

@@ -1,0 +1,263 @@
+"""What happens in this process when Locust starts, stops and quits. Importing bltybench.load registers it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from argparse import Namespace
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.event import Events
+from locust.runners import MasterRunner, WorkerRunner
+
+from bltybench.errors import UserError
+from bltybench.load import job as jobs
+from bltybench.load import live
+from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.progress import Progress
+from bltybench.load.run import Run, worker_name
+from bltybench.load.session import Session
+from bltybench.scenario import tokens
+
+logger = logging.getLogger("bltybench")
+
+JOB_OPTION = "bltybench_job"
+"""Parsed options travel from master to workers in Locust's spawn message; the order is one of them."""
+
+BUDGET_MESSAGE = "bltybench_budget_spent"
+
+INTERRUPT_DRAIN_S = 1.0
+"""How long calls in flight may go on after Ctrl-C."""
+
+
+class Plugin:
+    """Owns this process's session, and its run where it is the master or the only process."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.run: Run | None = None
+        self._environment: Environment
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._finishing: gevent.Greenlet[..., None] | None = None
+        self._quitting = False
+        self._spent: set[str] = set()
+
+    def register(self, events: Events) -> None:
+        """Listen to Locust."""
+        events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
+        events.init.add_listener(self.on_init)
+        events.test_start.add_listener(self.on_test_start)
+        events.test_stopping.add_listener(self.on_test_stopping)
+        events.test_stop.add_listener(self.on_test_stop)
+        events.report_to_master.add_listener(self.on_report_to_master)
+        events.worker_report.add_listener(self.on_worker_report)
+        events.quitting.add_listener(self.on_quitting)
+        events.quit.add_listener(self.on_quit)
+
+    # Locust's events, in the order in which they come
+
+    def on_init(self, environment: Environment, **_: Any) -> None:
+        """Check everything that can be checked before a test is started."""
+        self._environment = environment
+        tokens.load()
+        if isinstance(environment.runner, WorkerRunner):
+            return
+        if isinstance(environment.runner, MasterRunner):
+            environment.runner.register_message(BUDGET_MESSAGE, self._on_worker_spent)
+        options = _options(environment)
+        try:
+            resolved = resolve_options(options, environment.user_classes, options.num_users)
+            resolved.target.api_key(resolved.target_name)
+        except UserError as error:
+            sys.exit(_say(error))
+        fill_defaults(options, resolved)
+        if environment.host is None:
+            environment.host = resolved.target.base_url
+        if not environment.stop_timeout:
+            environment.stop_timeout = DRAIN_S
+
+    def on_test_start(self, environment: Environment, **_: Any) -> None:
+        """Begin a run: make it where this process owns it, join it where this process makes load."""
+        runner = environment.runner
+        self.session = None
+        self._spent.clear()
+        try:
+            if isinstance(runner, WorkerRunner):
+                order = jobs.decode(getattr(environment.parsed_options, JOB_OPTION))
+                index = order.workers.index(runner.client_id)
+                self._join(Session(order, environment, worker_name(index), index, len(order.workers)))
+            else:
+                self._own(environment)
+        except UserError as error:
+            code = _say(error)
+            if _options(environment).headless or isinstance(runner, WorkerRunner):
+                sys.exit(code)
+
+    def on_test_stopping(self, **_: Any) -> None:
+        """Send nothing new; what is in flight may finish."""
+        if self.session is not None:
+            self.session.stopping.set()
+
+    def on_test_stop(self, environment: Environment, **_: Any) -> None:
+        """Close this process's records, and the run where this process owns it."""
+        if self.session is not None:
+            self._second()
+            gevent.killall(self._greenlets)
+            self.session.close()
+            self.session = None
+        run = self.run
+        if run is not None and self._finishing is None:
+            self._finishing = gevent.spawn(self._finish, run, self._reason(run))
+
+    def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
+        """Send what was counted since the last report."""
+        if self.session is not None:
+            data["bltybench"] = live.encode_ticks([self._tick(self.session)])
+
+    def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        """Take in what a worker counted."""
+        if self.run is not None and "bltybench" in data:
+            self.run.live.add(client_id, live.decode_ticks(data["bltybench"]))
+
+    def on_quitting(self, environment: Environment, **_: Any) -> None:
+        """Wait for the report: Locust leaves when this returns."""
+        self._quitting = True
+        runner = environment.runner
+        if runner is not None and runner.state not in ("ready", "stopped", "stopping"):
+            # Ctrl-C or SIGTERM in the middle: report what there is, soon.
+            environment.stop_timeout = INTERRUPT_DRAIN_S
+            runner.quit()
+        if self._finishing is not None:
+            self._finishing.join()
+        if self.run is not None and self.run.exit_code is not None:
+            environment.process_exit_code = self.run.exit_code
+
+    def on_quit(self, **_: Any) -> None:
+        """Say last what was found and where it lies, below Locust's own tables."""
+        if self.run is not None and self.run.closing_words:
+            print(self.run.closing_words, end="", flush=True)
+
+    # The parts
+
+    def _own(self, environment: Environment) -> None:
+        runner, options = environment.runner, _options(environment)
+        options.host = environment.host
+        resolved = resolve_options(
+            options, environment.user_classes, runner.target_user_count if runner else None
+        )
+        workers: list[str] = []
+        if isinstance(runner, MasterRunner):
+            workers = [client.id for client in runner.clients.all]
+        self._finishing = None
+        self.run = run = Run(resolved, options.reports, workers)
+        _announce(resolved, run)
+        order = run.job()
+        if workers:
+            setattr(options, JOB_OPTION, jobs.encode(order))
+        else:
+            self._join(Session(order, environment, "local", 0, 1))
+        progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
+        self._greenlets.append(gevent.spawn(progress.show_for_ever))
+
+    def _join(self, session: Session) -> None:
+        self.session = session
+        # What exists now lives as long as the run: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._greenlets = [gevent.spawn(session.audit.watch_timer), gevent.spawn(self._each_second)]
+
+    def _each_second(self) -> None:
+        while True:
+            gevent.sleep(1.0)
+            self._second()
+
+    def _second(self) -> None:
+        session = self.session
+        if session is None:
+            return
+        runner = self._environment.runner
+        session.generator_spool.append(
+            session.audit.second(
+                session.now_ns(),
+                users=runner.user_count if runner else 0,
+                in_flight=session.in_flight,
+                backlog=session.reader.backlog,
+            )
+        )
+        session.spool.flush()
+        session.generator_spool.flush()
+        if self.run is not None:
+            self.run.live.add(session.worker, [self._tick(session)])
+        if session.purse.exhausted:
+            self._budget_spent()
+
+    def _tick(self, session: Session) -> live.Tick:
+        return session.counter.take(session.now_ns() / 1e9, session.in_flight)
+
+    def _budget_spent(self) -> None:
+        runner = self._environment.runner
+        if isinstance(runner, WorkerRunner):
+            runner.send_message(BUDGET_MESSAGE, {})
+        else:
+            self._stop("the budget is spent")
+
+    def _on_worker_spent(self, msg: Any, **_: Any) -> None:
+        self._spent.add(msg.node_id)
+        if self.run is not None and self._spent >= set(self.run.workers):
+            self._stop("the budget is spent")
+
+    def _stop(self, why: str) -> None:
+        runner = self._environment.runner
+        if runner is None or runner.state not in ("spawning", "running"):
+            return
+        logger.warning("Stopping: %s", why)
+        headless = _options(self._environment).headless
+        gevent.spawn(runner.quit if headless else runner.stop)
+
+    def _reason(self, run: Run) -> str:
+        if self._spent or (self.session is not None and self.session.purse.exhausted):
+            return "budget"
+        return "completed" if run.now_s() >= run.resolved.scenario.duration_s - 1.0 else "interrupted"
+
+    def _finish(self, run: Run, reason: str) -> None:
+        run.finish(reason)
+        if not self._quitting and not _options(self._environment).headless:
+            logger.info("%s", run.closing_words.strip())
+
+
+PLUGIN = Plugin()
+
+
+def current_session() -> Session | None:
+    """Return this process's part in the run that goes on, if one does."""
+    return PLUGIN.session
+
+
+def _options(environment: Environment) -> Namespace:
+    """Return the parsed command line, which a run that Locust's command started always has."""
+    options: Namespace | None = environment.parsed_options
+    if options is None:
+        raise RuntimeError("bltybench.load works with Locust's command line, not as a library")
+    return options
+
+
+def _say(error: UserError) -> int:
+    """Print what is wrong and return the exit code for it."""
+    print(f"bltybench: {error}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _announce(resolved: Any, run: Run) -> None:
+    target = resolved.target
+    logger.info("Run %s: scenario %s on %s", run.folder.path.name, resolved.name, target.base_url)
+    if run.sandbox is not None:
+        logger.info("Started the sandbox at %s for this run", target.base_url)
+    if not target.is_local:
+        caps = [
+            f"{target.budget.requests} requests" if target.budget.requests is not None else "",
+            f"{target.budget.tokens} tokens" if target.budget.tokens is not None else "",
+        ]
+        logger.warning("This run may spend up to %s", " and ".join(cap for cap in caps if cap))

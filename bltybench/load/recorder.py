@@ -1,0 +1,179 @@
+"""From an exchange to an Attempt: stored, counted for those who watch, shown in Locust's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bltybench.load import locust_stats
+from bltybench.load.session import Session
+from bltybench.runs.attempt import Attempt, Outcome, TokensSource
+from bltybench.scenario import tokens
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.reading import Reading
+
+ENDPOINT = "/chat/completions"
+
+FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One logical request, the same in all its attempts."""
+
+    call_id: str
+    name: str
+    body: bytes
+    stream: bool
+    model: str
+    max_tokens: int | None
+    prompt_tokens: int | None
+    """Our estimate, for where the server does not say."""
+    keep_text: bool
+
+    @property
+    def reserved_tokens(self) -> int:
+        """What an attempt can cost at most, as far as is known beforehand."""
+        return (self.prompt_tokens or 0) + (self.max_tokens or 0)
+
+
+class AttemptError(Exception):
+    """What Locust shows for a failure. Holds no id and no time: Locust keeps every distinct message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One attempt of a call, as this side sees it."""
+
+    call: Call
+    user: int
+    number: int
+    due_ns: int
+    in_flight: int
+    exchange: Exchange
+
+
+def record(session: Session, trial: Trial, reading: Reading, waited_s: float | None) -> Attempt:
+    """Store one attempt and count it everywhere that people look."""
+    attempt = _attempt(session, trial, reading, waited_s)
+    session.spool.append(attempt)
+    session.audit.ended(attempt, reading.events)
+    _count(session, attempt)
+    _show(session, trial.call.name, attempt)
+    return attempt
+
+
+def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float | None) -> Attempt:
+    call, exchange, quota = trial.call, trial.exchange, reading.quota
+    start_ns = session.start_ns
+    prompt_tokens, completion_tokens, source = _tokens(call, reading)
+
+    def on_axis(at_ns: int | None) -> int | None:
+        return None if at_ns is None else at_ns - start_ns
+
+    end_ns = on_axis(exchange.end_ns)
+    if end_ns is None:
+        raise RuntimeError("an attempt is recorded when its exchange is over")
+    return Attempt(
+        worker=session.worker,
+        user=trial.user,
+        scenario=session.scenario_name,
+        stage=None,
+        call_id=call.call_id,
+        attempt=trial.number,
+        request_id=reading.request_id,
+        response_id=reading.response_id,
+        due_ns=trial.due_ns,
+        sent_ns=on_axis(exchange.sent_ns),
+        headers_ns=on_axis(exchange.headers_ns),
+        first_token_ns=on_axis(reading.first_token_ns),
+        first_output_ns=on_axis(reading.first_output_ns),
+        last_token_ns=on_axis(reading.last_token_ns),
+        end_ns=end_ns,
+        connect_ns=exchange.connect_ns,
+        tls_ns=exchange.tls_ns,
+        gaps_us=reading.gaps_us,
+        outcome=reading.outcome,
+        status=reading.status,
+        error_type=reading.error_type,
+        error_code=reading.error_code,
+        error_message=reading.error_message,
+        finish_reason=reading.finish_reason,
+        endpoint=ENDPOINT,
+        model=reading.model or call.model,
+        stream=call.stream,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cached_tokens=reading.cached_tokens,
+        reasoning_tokens=reading.reasoning_tokens,
+        tokens_source=source,
+        max_tokens=call.max_tokens,
+        bytes_sent=exchange.bytes_sent,
+        bytes_received=exchange.bytes_received,
+        limit_requests=quota.limit_requests,
+        remaining_requests=quota.remaining_requests,
+        reset_requests_s=quota.reset_requests_s,
+        limit_tokens=quota.limit_tokens,
+        remaining_tokens=quota.remaining_tokens,
+        reset_tokens_s=quota.reset_tokens_s,
+        retry_after_s=quota.retry_after_s,
+        header_dialect=quota.dialect,
+        waited_s=waited_s,
+        stamp=exchange.stamp,
+        observer_lag_us=exchange.observer_lag_us,
+        coalesced_events=reading.coalesced_events,
+        in_flight=trial.in_flight,
+    )
+
+
+def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
+    """Return prompt and completion tokens and where they come from: the server's usage where it gave one."""
+    if reading.prompt_tokens is not None or reading.completion_tokens is not None:
+        return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE
+    if reading.outcome is not Outcome.OK:
+        return None, None, None
+    if call.stream:
+        return call.prompt_tokens, len(reading.gaps_us or ()) + 1, TokensSource.EVENTS
+    return call.prompt_tokens, tokens.count(reading.text or ""), TokensSource.TOKENIZER
+
+
+def _count(session: Session, attempt: Attempt) -> None:
+    counter = session.counter
+    if attempt.outcome is Outcome.OK:
+        counter.accepted += 1
+        counter.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
+    elif attempt.outcome is Outcome.RATE_LIMITED:
+        counter.refused += 1
+    elif attempt.outcome in FAILURES:
+        counter.failed += 1
+    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        counter.add_ttft((attempt.first_token_ns - attempt.sent_ns) / 1e6)
+
+
+def _show(session: Session, name: str, attempt: Attempt) -> None:
+    """Put the attempt into Locust's table: a refusal is an expected outcome there, with a row of its own."""
+    stats = session.environment.stats
+    latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
+    if attempt.outcome is Outcome.RATE_LIMITED:
+        locust_stats.add_refusal(stats, name, latency_ms, attempt.bytes_received)
+    elif attempt.outcome is not Outcome.CANCELLED:
+        session.environment.events.request.fire(
+            request_type="POST",
+            name=name,
+            response_time=latency_ms,
+            response_length=attempt.bytes_received,
+            exception=None if attempt.outcome is Outcome.OK else AttemptError(describe(attempt)),
+            context={},
+        )
+    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        locust_stats.add_ttft(stats, name, (attempt.first_token_ns - attempt.sent_ns) / 1e6)
+        locust_stats.add_gaps(stats, name, attempt.gaps_us or [])
+
+
+def describe(attempt: Attempt) -> str:
+    """Return a failure in a few words of which there are only a few kinds."""
+    parts = [
+        str(attempt.outcome),
+        str(attempt.status) if attempt.status else "",
+        attempt.error_code or attempt.error_type or "",
+    ]
+    return " ".join(part for part in parts if part)

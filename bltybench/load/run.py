@@ -1,0 +1,157 @@
+"""One run as its owner sees it, the master or the only process: folder, order, sandbox and report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from gevent import subprocess
+
+from bltybench.load.job import Job
+from bltybench.load.live import Live
+from bltybench.load.options import DRAIN_S
+from bltybench.load.session import done_marker
+from bltybench.runs.folder import RunFolder, create_run
+from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.scenario.resolve import Resolved
+
+LEAD_ALONE_S = 0.2
+LEAD_WORKERS_S = 2.0
+"""From the order to the zero of the run's axis: time for every process to make its users."""
+
+
+class Run:
+    """Owns a run from its start to its report."""
+
+    def __init__(self, resolved: Resolved, reports: str, workers: list[str]) -> None:
+        self.resolved = resolved
+        self.workers = workers
+        self.live = Live()
+        self.exit_code: int | None = None
+        self.closing_words = ""
+        """What the report said on its end, for the terminal."""
+        self.sandbox = _sandbox_if_needed(resolved)
+        self.folder = create_run(Path(reports), resolved.name)
+        clock = Clock.now()
+        lead_ns = round((LEAD_WORKERS_S if workers else LEAD_ALONE_S) * 1e9)
+        self.clock = msgspec.structs.replace(
+            clock, monotonic_ns=clock.monotonic_ns + lead_ns, wall_ns=clock.wall_ns + lead_ns
+        )
+        self._manifest = self._describe()
+        self.folder.write_manifest(self._manifest)
+
+    def job(self) -> Job:
+        """Return the order for the processes that make the load."""
+        return Job(
+            run_path=str(self.folder.path.absolute()),
+            clock=self.clock,
+            base_dir=str(self.resolved.base_dir.absolute()),
+            scenario_name=self.resolved.name,
+            scenario=self.resolved.scenario.model_dump(mode="json"),
+            target_name=self.resolved.target_name,
+            target=self.resolved.target.model_dump(mode="json"),
+            workers=self.workers,
+        )
+
+    def now_s(self) -> float:
+        """Return this moment on the run's axis."""
+        return (time.monotonic_ns() - self.clock.monotonic_ns) / 1e9
+
+    def finish(self, reason: str) -> None:
+        """Wait for the workers' last records, close the manifest, and have the report made.
+
+        Called once, when no more is sent. Sets ``exit_code`` and ``closing_words``.
+        """
+        ended_s = self.now_s()
+        missing = self._wait_for_workers()
+        self._manifest = msgspec.structs.replace(self._manifest, ended_ns=round(ended_s * 1e9), ended=reason)
+        self.folder.write_manifest(self._manifest)
+        if self.sandbox is not None:
+            self.sandbox.stop()
+        self.exit_code, words = _report(self.folder, hidden=self.resolved.target.api_key_env)
+        lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
+        self.closing_words = (lost if missing else "") + words
+
+    def _describe(self) -> Manifest:
+        resolved = self.resolved
+        target = resolved.target
+        key = target.api_key(resolved.target_name)
+        secret = key.get_secret_value() if key else ""
+        return Manifest(
+            run_id=self.folder.path.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            scenario=resolved.name,
+            resolved=resolved.scenario.model_dump(mode="json"),
+            target=TargetInfo(
+                name=resolved.target_name,
+                base_url=target.base_url,
+                api_key_env=target.api_key_env,
+                requests_per_min=target.limits.requests_per_min,
+                tokens_per_min=target.limits.tokens_per_min,
+                concurrency=target.limits.concurrency,
+            ),
+            command=["locust", *(arg.replace(secret, "***") if secret else arg for arg in sys.argv[1:])],
+            versions=package_versions(),
+            host=Host.here(),
+            clock=self.clock,
+            workers=max(1, len(self.workers)),
+        )
+
+    def _wait_for_workers(self) -> list[str]:
+        """Wait until every worker has left its marker; return those that did not within the drain."""
+        names = [worker_name(index) for index in range(len(self.workers))]
+        give_up_s = time.monotonic() + DRAIN_S + 10.0
+        while True:
+            missing = [name for name in names if not done_marker(self.folder, name).exists()]
+            if not missing or time.monotonic() > give_up_s:
+                return missing
+            gevent.sleep(0.1)
+
+
+def worker_name(index: int) -> str:
+    """Return the name that worker ``index`` has in the records."""
+    return f"w{index}"
+
+
+def _sandbox_if_needed(resolved: Resolved) -> SandboxProcess | None:
+    settings = resolved.target.sandbox
+    if settings is None:
+        return None
+    parts = urlsplit(resolved.target.base_url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return SandboxProcess.start(settings, host=host, port=port)
+    return None
+
+
+def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:
+    """Have the report made by a process of its own: pandas and gevent do not share one.
+
+    Returns its exit code and what it said. The key is taken out of its environment: it has no use for it.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != hidden}
+    if sys.stdout.isatty():
+        environment.setdefault("FORCE_COLOR", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "bltybench", "report", str(folder.path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    words = done.stdout
+    if done.returncode not in (0, 1):
+        words += f"\nThe records are safe. Try again: bltybench report {shlex.quote(str(folder.path))}\n"
+    return done.returncode, words

@@ -1,0 +1,125 @@
+"""One process's part in one run: what it sends to, what it counts, where its records go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gevent.event import Event
+from locust.env import Environment
+from pydantic import SecretStr
+
+from bltybench.load.audit import Audit
+from bltybench.load.budget import Purse
+from bltybench.load.job import Job
+from bltybench.load.live import Counter
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.spool import Spool
+from bltybench.scenario.arrivals import Arrival, schedule
+from bltybench.scenario.compose import Composer, Prepared
+from bltybench.scenario.workload import Closed
+from bltybench.wire.reader import Reader
+from bltybench.wire.transport import Connection, Origin
+
+
+class Session:
+    """Lives from the start of a run to its end; users of this process share it.
+
+    ``worker`` names the process in the records; it is the ``index``-th of ``workers``.
+    """
+
+    def __init__(self, job: Job, environment: Environment, worker: str, index: int, workers: int) -> None:
+        self.job = job
+        self.environment = environment
+        self.worker = worker
+        self.scenario_name = job.scenario_name
+        self.scenario = job.read_scenario()
+        self.target = job.read_target()
+        self.key: SecretStr | None = self.target.api_key(job.target_name)
+        self.folder = RunFolder(Path(job.run_path))
+        self.start_ns = job.clock.local_start_ns()
+        self.origin = Origin(
+            self.target.base_url,
+            self.target.timeouts,
+            verify_tls=self.target.verify_tls,
+            ca_file=self.target.ca_file,
+            secrets=[self.key.get_secret_value()] if self.key else [],
+        )
+        self.reader = Reader()
+        self.purse = Purse(self.target.budget, index, workers)
+        self.spool = Spool(self.folder.attempts_spool / f"{worker}.jsonl")
+        self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
+        self.counter = Counter()
+        self.audit = Audit(worker)
+        self.stopping = Event()
+        """Set when the run ends: from then on nothing new is sent, and what is in flight may finish."""
+        self.in_flight = 0
+        self._index = index
+        self._workers = workers
+        self._calls = 0
+        self._users = 0
+        self._closed_index = index
+        self._composer = Composer(self.scenario, job.base)
+        arrivals = self.scenario.arrivals
+        self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed) else None
+        """Closed loop: the pause after an answer. None in an open loop: its calls are due at fixed times."""
+        self._arrivals = self._own_arrivals()
+
+    def now_ns(self) -> int:
+        """Return this moment on the run's axis."""
+        return time.monotonic_ns() - self.start_ns
+
+    def wait_until(self, at_ns: int) -> bool:
+        """Sleep until ``at_ns`` on the run's axis; False where the run ends first."""
+        left_s = (at_ns - self.now_ns()) / 1e9
+        if left_s <= 0:
+            return not self.stopping.is_set()
+        return not self.stopping.wait(left_s)
+
+    def connection(self) -> Connection:
+        """Return a connection of its own for a user."""
+        return Connection(self.origin, self.reader)
+
+    def next_user(self) -> int:
+        """Return a number for a new user, unique in the run."""
+        self._users += 1
+        return (self._users - 1) * self._workers + self._index
+
+    def next_call_id(self) -> str:
+        """Return an id for a new logical request, unique in the run."""
+        self._calls += 1
+        return f"{self.worker}-{self._calls}"
+
+    def next_arrival(self) -> Arrival | None:
+        """Claim the next arrival of the schedule that is this process's; None when there are no more."""
+        return next(self._arrivals, None)
+
+    def next_prepared(self) -> Prepared:
+        """Compose the next request of a closed loop; the workers share the numbers between them."""
+        index = self._closed_index
+        self._closed_index += self._workers
+        return self._composer.prepare(index)
+
+    def prepare(self, arrival: Arrival) -> Prepared:
+        """Compose the request of an arrival."""
+        return self._composer.prepare(arrival.index, arrival)
+
+    def _own_arrivals(self) -> Iterator[Arrival]:
+        """Return this worker's share of the one schedule: every ``workers``-th arrival."""
+        scenario = self.scenario
+        if isinstance(scenario.arrivals, Closed):
+            return iter(())
+        arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.job.base)
+        return (arrival for arrival in arrivals if arrival.index % self._workers == self._index)
+
+    def close(self) -> None:
+        """Write out the records and say that this process has no more."""
+        self.spool.close()
+        self.generator_spool.close()
+        done_marker(self.folder, self.worker).touch()
+
+
+def done_marker(folder: RunFolder, worker: str) -> Path:
+    """Return the path of the empty file that a worker leaves beside its spool when it is finished."""
+    return folder.attempts_spool / f"{worker}.done"

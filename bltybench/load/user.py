@@ -1,0 +1,104 @@
+"""Users: ``ChatUser`` for locustfiles of your own, ``ScenarioUser`` to replay a scenario."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from locust import User, task
+from locust.env import Environment
+from locust.exception import StopUser
+
+from bltybench.load.client import ChatClient
+from bltybench.load.plugin import current_session
+from bltybench.load.session import Session
+from bltybench.scenario.arrivals import Arrival
+
+
+class ChatUser(User):
+    """A user whose ``self.client.chat(messages, stream=True, …)`` is timed, recorded and reported.
+
+    Write tasks as for any Locust user. Target, model, duration, users and retry policy come from the
+    scenario.
+    """
+
+    abstract = True
+
+    scenario: ClassVar[str | None] = None
+    """The scenario of scenarios.toml that a locustfile stands for where ``--scenario`` names no other."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._session = current_session()
+        self._client = ChatClient(self._session, self._session.next_user()) if self._session else None
+
+    @property
+    def session(self) -> Session:
+        """This process's part in the run. A run that could not begin, which was said, ends its users."""
+        if self._session is None:
+            raise StopUser
+        return self._session
+
+    @property
+    def client(self) -> ChatClient:
+        """Makes the calls of this user."""
+        if self._client is None:
+            raise StopUser
+        return self._client
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+
+
+class ScenarioUser(ChatUser):
+    """Replays the mix of the scenario at the times that its arrivals say.
+
+    In an open loop a user that is free claims the next arrival of the schedule and sleeps until it is due; if
+    all users are busy then, the arrival is sent late, and how late is recorded.
+    """
+
+    abstract = True
+
+    stream: ClassVar[bool | None] = None
+    """Make every call of the mix a stream (True) or plain (False); None leaves them as the mix says."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._arrival: Arrival | None = None
+
+    def wait_time(self) -> float:
+        """Return the seconds until the next call: the think time, or the time until it is due."""
+        session = self.session
+        think_s = session.think_s
+        if think_s is not None:
+            return think_s
+        self._arrival = session.next_arrival()
+        if self._arrival is None:
+            # Nothing is left to send: sleep until the run ends.
+            session.stopping.wait()
+            raise StopUser
+        return max(0.0, self._arrival.at_s - session.now_ns() / 1e9)
+
+    @task
+    def play(self) -> None:
+        """Send the call that is due."""
+        session = self.session
+        if session.think_s is not None:
+            prepared, due_ns = session.next_prepared(), None
+        elif self._arrival is not None:
+            prepared, due_ns = session.prepare(self._arrival), round(self._arrival.at_s * 1e9)
+        else:
+            # The first task of an open-loop user comes before it has claimed an arrival.
+            return
+        call = prepared.call
+        self.client.chat(
+            prepared.messages,
+            stream=call.stream if self.stream is None else self.stream,
+            max_tokens=prepared.max_tokens,
+            name=call.name,
+            keep_text=False,
+            due_ns=due_ns,
+            prompt_tokens=prepared.prompt_tokens,
+            temperature=call.temperature,
+        )

@@ -1,0 +1,10 @@
+"""Streaming chat completions: `locust -f locustfiles/stream.py`."""
+
+from bltybench.load import ScenarioUser
+
+
+class Stream(ScenarioUser):
+    """Replays scenario `stream`, or that of --scenario, with every call streamed."""
+
+    scenario = "stream"
+    stream = True
