@@ -1,1 +1,1 @@
-"""pandas, pure: frame in, frame out."""
+"""Tables from attempts: pure functions, frame in, frame out. docs/method.md gives their formulas."""

@@ -1,1 +1,6 @@
-"""Figures, the HTML page, exports."""
+"""The report of a run: summary.json, one HTML page, junit.xml and the figures' data."""
+
+from bltybench.report.build import build
+from bltybench.report.summary import Summary
+
+__all__ = ["Summary", "build"]

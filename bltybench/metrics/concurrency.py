@@ -1,0 +1,67 @@
+"""How many attempts were open at once: an exact step function from their beginnings and ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bltybench.metrics.frame import NS_PER_S, Floats, Ints, floats, ints
+
+
+class InFlight(NamedTuple):
+    """Peak (attempts), when it was first reached (s), and the mean over time (attempts)."""
+
+    max: int
+    at_s: float | None
+    mean: float
+
+
+def steps(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Return the step function: ``at_ns`` (ascending, distinct), ``in_flight`` (from then to the next row).
+
+    An attempt is open from ``sent_ns`` until ``end_ns``, the end not included; one never sent is not.
+    """
+    sent = floats(attempts, "sent_ns")
+    was_sent = ~np.isnan(sent)
+    begins = sent[was_sent].astype(np.int64)
+    ends = ints(attempts, "end_ns")[was_sent]
+    times, where = np.unique(np.concatenate((begins, ends)), return_inverse=True)
+    change = np.bincount(where[: len(begins)], minlength=len(times)) - np.bincount(
+        where[len(begins) :], minlength=len(times)
+    )
+    return pd.DataFrame({"at_ns": times, "in_flight": np.cumsum(change)})
+
+
+def in_flight(stepped: pd.DataFrame, end_ns: int) -> InFlight:
+    """Return peak and time-weighted mean over the run (0 … ``end_ns``)."""
+    if stepped.empty or end_ns <= 0:
+        return InFlight(0, None, 0.0)
+    times, level = ints(stepped, "at_ns"), ints(stepped, "in_flight")
+    area = float(np.sum(level[:-1] * np.diff(times)))
+    top = int(np.argmax(level))
+    return InFlight(int(level[top]), float(times[top]) / NS_PER_S, area / end_ns)
+
+
+def per_bin(stepped: pd.DataFrame, edges_ns: Ints) -> tuple[Ints, Floats]:
+    """Return peak and time-weighted mean in each bin between successive edges (ns, ascending)."""
+    bins = len(edges_ns) - 1
+    if stepped.empty:
+        return np.zeros(bins, dtype=np.int64), np.zeros(bins)
+    times, level = ints(stepped, "at_ns"), ints(stepped, "in_flight")
+    # The level that holds at each edge is put in as a point of its own, so that no bin is without one.
+    before = np.searchsorted(times, edges_ns[:-1], side="right") - 1
+    held = np.where(before >= 0, level[np.maximum(before, 0)], 0)
+    points = np.concatenate((edges_ns[:-1], times))
+    levels = np.concatenate((held, level))
+    order = np.argsort(points, kind="stable")
+    points, levels = points[order], levels[order]
+    inside = (points >= edges_ns[0]) & (points < edges_ns[-1])
+    points, levels = points[inside], levels[inside]
+    where = np.searchsorted(edges_ns, points, side="right") - 1
+    peak = np.zeros(bins, dtype=np.int64)
+    np.maximum.at(peak, where, levels)
+    lasted = np.diff(np.append(points, edges_ns[-1]))
+    area = np.bincount(where, weights=levels * lasted, minlength=bins)
+    return peak, np.asarray(area / np.diff(edges_ns), dtype=np.float64)

@@ -1,0 +1,229 @@
+"""VALID or INVALID: was the load generator itself the bottleneck, and was the run what it set out to be?
+
+Every threshold stands in ``Thresholds``; docs/decisions says why each is what it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bltybench.metrics.frame import floats
+from bltybench.metrics.latency import quantile
+from bltybench.runs.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The bounds within which a run is believed."""
+
+    schedule_delay_p99_ms: float = 50.0
+    """Sends later than this distort arrivals and every latency counted from them."""
+    stall_ms: float = 250.0
+    """The longest the event loop may be late in any second."""
+    user_stamp_stall_ms: float = 20.0
+    """Where arrival stamps are ours and not the kernel's, a stall is an error of TTFT and ITL."""
+    busy_cpu_share: float = 0.95
+    """A process at this share of a core in a second was saturated in it."""
+    busy_seconds_share: float = 0.10
+    """The most seconds that may have been so."""
+    steal_share: float = 0.10
+    """The most CPU time, on average, that the hypervisor may have given to others."""
+    achieved_share: float = 0.95
+    """The least of the requested arrivals (open loop) that must have been sent."""
+
+
+THRESHOLDS = Thresholds()
+
+MORE_ROOM = "raise users (the ceiling of calls in flight), lower the rate, or add workers: --processes -1"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the audit looked at: what was measured, the bound, and what to do where it does not hold."""
+
+    name: str
+    holds: bool
+    actual: str
+    bound: str
+    says: str
+    remedy: str = ""
+
+
+def audit(
+    attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, bounds: Thresholds = THRESHOLDS
+) -> list[Finding]:
+    """Return every finding; the run is valid where all of them hold."""
+    return [
+        _measured(attempts),
+        _ended(manifest),
+        _audited(generator),
+        *_schedule(attempts, bounds),
+        *_achieved(attempts, manifest, bounds),
+        *_loop(attempts, generator, bounds),
+        *_cpu(generator, bounds),
+    ]
+
+
+def _measured(attempts: pd.DataFrame) -> Finding:
+    return Finding(
+        name="attempts",
+        holds=len(attempts) > 0,
+        actual=f"{len(attempts):,}",
+        bound="at least 1",
+        says="no attempt was recorded: there is nothing to measure",
+        remedy="look at what locust printed; a longer run or a higher rate may be needed",
+    )
+
+
+def _ended(manifest: Manifest) -> Finding:
+    return Finding(
+        name="end of the run",
+        holds=manifest.ended_ns is not None,
+        actual=manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
+        bound="the run wrote its end",
+        says="the run was killed: its last attempts are missing",
+        remedy="run it again and let it end by itself or with Ctrl-C",
+    )
+
+
+def _audited(generator: pd.DataFrame) -> Finding:
+    return Finding(
+        name="self-audit",
+        holds=len(generator) > 0,
+        actual=f"{len(generator):,} s",
+        bound="at least 1 s",
+        says="the generator left no audit of itself, so nothing shows that it kept up",
+        remedy="run for longer than a second, and through bltybench's user classes",
+    )
+
+
+def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
+    delays = floats(attempts, "schedule_delay_ms")
+    delays = np.sort(delays[~np.isnan(delays)])
+    if len(delays) == 0:
+        return []
+    p99 = quantile(delays, 0.99)
+    return [
+        Finding(
+            name="schedule delay, p99",
+            holds=p99 <= bounds.schedule_delay_p99_ms,
+            actual=f"{p99:,.1f} ms",
+            bound=f"≤ {bounds.schedule_delay_p99_ms:g} ms",
+            says=f"one send in a hundred was {p99:,.0f} ms or more behind its schedule",
+            remedy=MORE_ROOM,
+        )
+    ]
+
+
+def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) -> list[Finding]:
+    requested = requested_calls(manifest)
+    if requested is None or requested < 1:
+        return []
+    first_tries = attempts[(attempts["attempt"] == 0) & attempts["sent_ns"].notna()]
+    sent = len(first_tries)
+    arrivals: dict[str, Any] = manifest.resolved.get("arrivals", {})
+    # A Poisson stream of the same rate has by itself a standard deviation of √n; three of them are chance.
+    slack = 3 * np.sqrt(requested) if arrivals.get("kind") == "poisson" else 1.0
+    least = min(bounds.achieved_share * requested, requested - slack)
+    return [
+        Finding(
+            name="achieved rate",
+            holds=bool(sent >= least),
+            actual=f"{sent:,} calls of {requested:,.0f} requested",
+            bound=f"≥ {max(least, 0):,.0f} calls",
+            says=f"only {sent:,} of {requested:,.0f} requested calls were sent",
+            remedy=MORE_ROOM,
+        )
+    ]
+
+
+def requested_calls(manifest: Manifest) -> float | None:
+    """Return how many calls an open loop wanted in the time the load ran; None where that is not known."""
+    arrivals: dict[str, Any] = manifest.resolved.get("arrivals", {})
+    rate = arrivals.get("rate_per_min")
+    if arrivals.get("kind") not in {"constant", "poisson"} or rate is None or manifest.ended_ns is None:
+        return None
+    ran_s = manifest.ended_ns / 1e9
+    duration_s = manifest.resolved.get("duration_s")
+    return float(rate) / 60 * min(ran_s, float(duration_s) if duration_s is not None else ran_s)
+
+
+def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
+    if generator.empty:
+        return []
+    stall = float(floats(generator, "stall_us").max()) / 1000
+    found = [
+        Finding(
+            name="event loop, longest stall",
+            holds=stall <= bounds.stall_ms,
+            actual=f"{stall:,.1f} ms",
+            bound=f"≤ {bounds.stall_ms:g} ms",
+            says=f"the event loop stood still for {stall:,.0f} ms: what was due then was sent late",
+            remedy="keep slow code out of the locustfile, close other programs, or add workers",
+        )
+    ]
+    user = int((attempts["stamp"] == "user").sum())
+    if user:
+        stalls = np.sort(floats(generator, "stall_us")) / 1000
+        p99 = quantile(stalls, 0.99)
+        found.append(
+            Finding(
+                name="arrival stamps",
+                holds=p99 <= bounds.user_stamp_stall_ms,
+                actual=f"{user:,} attempts stamped after the read, stalls p99 {p99:,.1f} ms",
+                bound=f"stalls p99 ≤ {bounds.user_stamp_stall_ms:g} ms",
+                says=f"a loop that stalled {p99:,.0f} ms stamped the arrivals: TTFT and ITL are that unsure",
+                remedy="run on Linux, where the kernel stamps arrivals, or lower the load",
+            )
+        )
+    lags = floats(attempts, "observer_lag_us")
+    lags = np.sort(lags[~np.isnan(lags)]) / 1000
+    if len(lags):
+        p99 = quantile(lags, 0.99)
+        found.append(
+            Finding(
+                name="observer lag, p99",
+                holds=p99 <= bounds.stall_ms,
+                actual=f"{p99:,.2f} ms",
+                bound=f"≤ {bounds.stall_ms:g} ms",
+                says=f"answers lay unread for {p99:,.0f} ms: events in between have run together",
+                remedy="lower the load of one process, or add workers: --processes -1",
+            )
+        )
+    return found
+
+
+def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
+    if generator.empty:
+        return []
+    shares = floats(generator, "cpu_share")
+    busy = float(np.mean(shares >= bounds.busy_cpu_share))
+    found = [
+        Finding(
+            name="CPU of the generator",
+            holds=busy <= bounds.busy_seconds_share,
+            actual=f"mean {shares.mean():.0%}, {busy:.0%} of seconds saturated",
+            bound=f"≤ {bounds.busy_seconds_share:.0%} of seconds at {bounds.busy_cpu_share:.0%} of a core",
+            says=f"the generator had a whole core busy in {busy:.0%} of its seconds",
+            remedy="add workers: --processes -1, or lower the load",
+        )
+    ]
+    steal = floats(generator, "steal_share")
+    steal = steal[~np.isnan(steal)]
+    if len(steal):
+        mean = float(steal.mean())
+        found.append(
+            Finding(
+                name="CPU time stolen",
+                holds=mean <= bounds.steal_share,
+                actual=f"{mean:.1%}",
+                bound=f"≤ {bounds.steal_share:.0%}",
+                says=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
+                remedy="run on a machine with cores of its own",
+            )
+        )
+    return found

@@ -1,0 +1,288 @@
+"""The figures of the page: what each shows in this run, drawn wide and narrow, with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.frame import NS_PER_S, floats, ints
+from bltybench.metrics.latency import ecdf
+from bltybench.report import style
+from bltybench.report.sentences import latency_sentence, timeline_sentence
+
+MAX_DOTS = 1500
+"""Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One figure: two drawings of it for two widths of page, what it says, and the data it was made of."""
+
+    name: str
+    title: str
+    says: str
+    """One sentence about this run."""
+    wide: str
+    narrow: str
+    data: pd.DataFrame
+    hover: dict[str, Any]
+    """What the page's script shows under the pointer: plot edges (shares of the width), x range, columns."""
+
+
+def draw_all(analysis: Analysis) -> list[Drawing]:
+    """Draw the figures of the page, in its order."""
+    return [hero(analysis), latencies(analysis)]
+
+
+def hero(analysis: Analysis) -> Drawing:
+    """Requests, tokens, in flight and TTFT on one time axis."""
+    lines = analysis.timeline
+    end = float(lines["end_s"].iloc[-1])
+    margins = {style.WIDE: style.Margins(52, 14, 40, 30, 52), style.NARROW: style.Margins(40, 8, 54, 28, 66)}
+
+    def draw(width: int) -> Figure:
+        heights = [190, 110, 80, 110] if width == style.WIDE else [170, 110, 80, 110]
+        figure, axes = style.panels(width, heights, margins[width])
+        _requests(axes[0], analysis, width)
+        _tokens(axes[1], analysis, width)
+        _in_flight(axes[2], analysis, width)
+        _ttft(axes[3], analysis, width)
+        axes[-1].set_xlim(0, end)
+        ticks = _time_ticks(end, 10 if width == style.WIDE else 5)
+        for ax in axes:
+            ax.xaxis.set_major_locator(FixedLocator(ticks))
+        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
+        return figure
+
+    columns = {
+        "accepted": lines["accepted"],
+        "refused": lines["refused"],
+        "other": lines["other"],
+        "accepted in 60 s": lines["rolling_accepted"],
+        "tokens in": lines["prompt_tokens"],
+        "tokens out": lines["completion_tokens"],
+        "peak in flight": lines["in_flight_max"],
+        "TTFT p50, ms": lines["ttft_p50_ms"],
+        "TTFT p95, ms": lines["ttft_p95_ms"],
+    }
+    hover = _hover(margins, (0.0, end), [style.clock(x) for x in lines["start_s"]], columns)
+    title = "The run on one time axis"
+    return _drawing("timeline", title, timeline_sentence(analysis), draw, lines, hover)
+
+
+def latencies(analysis: Analysis) -> Drawing:
+    """Distributions of call latency, attempt latency, TTFT and inter-token gaps on a logarithmic axis."""
+    shown = [
+        ("ttft", "TTFT", style.ACCEPTED, "-"),
+        ("latency", "call latency", style.PROMPT, (0, (6, 2))),
+        ("attempt_latency", "attempt latency", style.OTHER, (0, (2, 2))),
+        ("itl", "ITL", style.SECOND, (0, (6, 2, 1, 2))),
+    ]
+    curves = {name: ecdf(analysis.samples[name]) for name, *_ in shown}
+    data = pd.concat([curve.assign(metric=name) for name, curve in curves.items()], ignore_index=True).rename(
+        columns={"value": "value_ms"}
+    )[["metric", "value_ms", "share"]]
+    margins = {style.WIDE: style.Margins(52, 14, 40, 34, 0), style.NARROW: style.Margins(40, 8, 54, 34, 0)}
+    positive = data.loc[data["value_ms"] > 0, "value_ms"].to_numpy(dtype=np.float64)
+    low = float(positive.min()) * 0.8 if len(positive) else 1.0
+    high = float(positive.max()) * 1.25 if len(positive) else 1000.0
+
+    def draw(width: int) -> Figure:
+        figure, (ax,) = style.panels(width, [260 if width == style.WIDE else 210], margins[width])
+        for name, label, colour, dashes in shown:
+            curve = curves[name]
+            if curve.empty:
+                continue
+            ax.step(curve["value"], curve["share"] * 100, where="post", color=colour, linestyle=dashes,
+                    linewidth=1.8, label=f"{label} (n {len(analysis.samples[name]):,})")  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_xlim(low, high)
+        ax.set_ylim(0, 100)
+        ax.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 90, 100]))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        ax.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high, dense=width == style.WIDE)))
+        ax.xaxis.set_minor_locator(FixedLocator([]))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))
+        ax.grid(axis="x", color=style.GRID, linewidth=0.8)
+        _head(ax, "Share that took at most so long", width)
+        return figure
+
+    hover: dict[str, Any] = {}
+    return _drawing("latency", "How long things took", latency_sentence(analysis), draw, data, hover)
+
+
+def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
+    name: str,
+    title: str,
+    says: str,
+    draw: Callable[[int], Figure],
+    data: pd.DataFrame,
+    hover: dict[str, Any],
+) -> Drawing:
+    with style.rc_context():
+        wide = style.to_svg(draw(style.WIDE), f"{name}-w", title)
+        narrow = style.to_svg(draw(style.NARROW), f"{name}-n", title)
+    return Drawing(name, title, says, wide, narrow, data, hover)
+
+
+def _requests(ax: Axes, analysis: Analysis, width: int) -> None:
+    lines = analysis.timeline
+    bin_s = float(lines["end_s"].iloc[0])
+    per_min = 60 / bin_s
+    base = np.zeros(len(lines))
+    parts = (
+        ("accepted", style.ACCEPTED, None),
+        ("refused", style.REFUSED, "/////"),
+        ("other", style.OTHER, "xxxxx"),
+    )
+    for fate, colour, hatch in parts:
+        height = lines[fate].to_numpy(dtype=np.float64) * per_min
+        if fate != "accepted" and not height.any():
+            continue
+        ax.bar(lines["start_s"], height, bin_s, bottom=base, align="edge", label=fate, linewidth=0,
+               facecolor=style.PAPER if hatch else colour, edgecolor=colour, hatch=hatch,
+               alpha=None if hatch else 0.35)  # fmt: skip
+        base += height
+    ends = lines["end_s"]
+    ax.plot(ends, lines["rolling_offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
+            label="offered, last 60 s")  # fmt: skip
+    ax.plot(ends, lines["rolling_accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s")
+    top = max(float(base.max()), float(lines["rolling_offered"].max()), 1.0)
+    _limit(ax, analysis.manifest.target.requests_per_min, top)
+    _head(ax, "Requests a minute", width)
+
+
+def _tokens(ax: Axes, analysis: Analysis, width: int) -> None:
+    lines = analysis.timeline
+    bin_s = float(lines["end_s"].iloc[0])
+    per_min = 60 / bin_s
+    prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
+    completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
+    ax.bar(
+        lines["start_s"], prompt, bin_s, align="edge", color=style.PROMPT, alpha=0.55, linewidth=0, label="in"
+    )
+    ax.bar(lines["start_s"], completion, bin_s, bottom=prompt, align="edge", facecolor=style.COMPLETION,
+           edgecolor=style.COMPLETION, alpha=0.8, linewidth=0, label="out")  # fmt: skip
+    ax.plot(
+        lines["end_s"], lines["rolling_tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s"
+    )
+    top = max(float((prompt + completion).max()), float(lines["rolling_tokens"].max()), 1.0)
+    _limit(ax, analysis.manifest.target.tokens_per_min, top)
+    _head(ax, "Tokens a minute", width)
+
+
+def _in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
+    lines = analysis.timeline
+    edges = np.append(lines["start_s"], lines["end_s"].iloc[-1])
+    ax.stairs(lines["in_flight_max"], edges, color=style.ACCEPTED, linewidth=1.6, label="peak")
+    ax.stairs(
+        lines["in_flight_mean"], edges, fill=True, color=style.ACCEPTED, alpha=0.25, linewidth=0, label="mean"
+    )
+    _limit(ax, analysis.manifest.target.concurrency, max(float(lines["in_flight_max"].max()), 1.0))
+    _head(ax, "Requests in flight", width)
+
+
+def _ttft(ax: Axes, analysis: Analysis, width: int) -> None:
+    lines, attempts = analysis.timeline, analysis.attempts
+    streams = attempts[attempts["ttft_ms"].notna()]
+    at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
+    # Every k-th, not a random draw: the same run must give the same picture.
+    step = max(1, -(-len(at) // MAX_DOTS))
+    ax.scatter(
+        at[::step], ms[::step], s=7, color=style.ACCEPTED, alpha=0.45, linewidths=0, label="each stream"
+    )
+    p50, p95 = floats(lines, "ttft_p50_ms"), floats(lines, "ttft_p95_ms")
+    if not np.isnan(p50).all():
+        ax.plot(lines["end_s"], p50, color=style.INK, linewidth=1.8, label="p50, last 60 s")
+    if not np.isnan(p95).all():
+        ax.plot(
+            lines["end_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
+        )
+    ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0) if len(ms) else 1.0)
+    if len(ms) == 0:
+        _nothing(ax, "no stream succeeded")
+    _head(ax, "TTFT, ms", width)
+
+
+def _limit(ax: Axes, limit: int | None, top: float) -> None:
+    """Draw a documented limit, or say where it lies if it would flatten everything else."""
+    if limit is not None and limit <= top * 2.5:
+        ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
+        top = max(top, float(limit))
+    elif limit is not None:
+        ax.plot([], [], " ", label=f"limit {limit:,}, far above")
+    ax.set_ylim(0, top * 1.12)
+
+
+def _head(ax: Axes, title: str, width: int) -> None:
+    """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
+    box = ax.get_window_extent()
+    wide = width == style.WIDE
+    ax.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0 if wide else -36, 12 if wide else 28),
+                textcoords="offset points", fontsize=13, fontweight="bold", color=style.INK)  # fmt: skip
+    handles, _ = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    place: dict[str, Any] = (
+        {"bbox_to_anchor": (1, 1 + 3 / box.height), "loc": "lower right"}
+        if wide
+        else {"bbox_to_anchor": (-36 / box.width, 1 + 2 / box.height), "loc": "lower left"}
+    )
+    ax.legend(
+        **place,
+        ncols=6,
+        frameon=False,
+        fontsize=11 if wide else 10,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.4 if wide else 0.9,
+        borderpad=0,
+        borderaxespad=0.4,
+        labelcolor=style.MUTED,
+    )
+
+
+def _nothing(ax: Axes, text: str) -> None:
+    ax.text(0.5, 0.45, text, transform=ax.transAxes, ha="center", color=style.MUTED)
+
+
+def _time_ticks(end_s: float, most: int) -> list[float]:
+    steps = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+    step = next((step for step in steps if end_s / step <= most), end_s)
+    return [float(x) for x in np.arange(0, end_s + step / 1000, step)]
+
+
+def _log_ticks(low: float, high: float, *, dense: bool) -> list[float]:
+    steps = (1, 2, 5) if dense and high / low < 1e4 else (1,)
+    ticks = [step * 10.0**power for power in range(-3, 8) for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _duration(ms: float) -> str:
+    return f"{ms / 1000:g} s" if ms >= 1000 else f"{ms:g} ms"
+
+
+def _hover(
+    margins: dict[int, style.Margins], x: tuple[float, float], labels: list[str], columns: dict[str, Any]
+) -> dict[str, Any]:
+    def edges(width: int) -> list[float]:
+        return [margins[width].left / width, 1 - margins[width].right / width]
+
+    return {
+        "wide": edges(style.WIDE),
+        "narrow": edges(style.NARROW),
+        "x": list(x),
+        "labels": labels,
+        "columns": {
+            name: [None if pd.isna(value) else round(float(value), 1) for value in column]
+            for name, column in columns.items()
+        },
+    }

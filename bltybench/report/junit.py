@@ -1,0 +1,47 @@
+"""The checks as ``junit.xml``, which CI servers read."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from bltybench.report.summary import Summary
+
+# XML 1.0 has no way to write these at all, escaped or not.
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+
+
+def junit(summary: Summary) -> bytes:
+    """Return a test suite: one case for the generator's audit, one for each check."""
+    failed = sum(not check.passed for check in summary.checks) + (not summary.valid)
+    name = _text(f"{summary.scenario} on {summary.target}")
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(
+        suites,
+        "testsuite",
+        name=name,
+        tests=str(len(summary.checks) + 1),
+        failures=str(failed),
+        errors="0",
+        skipped="0",
+        time=f"{summary.duration_s:.3f}",
+        timestamp=summary.created.removesuffix("Z")[:19],
+    )
+    audit = ET.SubElement(suite, "testcase", classname=name, name="generator is not the bottleneck", time="0")
+    if not summary.valid:
+        ET.SubElement(audit, "failure", message="INVALID").text = _text("\n".join(summary.invalid_reasons))
+    for check in summary.checks:
+        case = ET.SubElement(
+            suite, "testcase", classname=name, name=_text(f"{check.metric} {check.target}"), time="0"
+        )
+        if not check.passed:
+            actual = "cannot be told" if check.actual is None else f"was {check.actual:g} {check.unit}"
+            message = _text(f"{check.metric} {actual}, must be {check.target}")
+            ET.SubElement(case, "failure", message=message).text = _text(check.note or message)
+    ET.indent(suites)
+    text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _text(value: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)

@@ -1,0 +1,261 @@
+"""The page: one HTML file, no network, everything that came from a server escaped and bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.latency import PERCENTILES, needed
+from bltybench.metrics.validity import requested_calls
+from bltybench.report import text
+from bltybench.report.figures import Drawing
+from bltybench.report.sentences import limits_sentence
+from bltybench.report.summary import Summary
+from bltybench.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One big number: what it is, the number, its unit, and what stands beside it."""
+
+    label: str
+    value: str
+    unit: str
+    beside: str
+    share: float | None = None
+    """Of the documented limit, 0 … 1 and more; None where there is none."""
+
+
+def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: RunFolder) -> str:
+    """Return the report of a run as one HTML document."""
+    environment = Environment(
+        loader=PackageLoader("bltybench.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        num=text.number,
+        ms=text.milliseconds,
+        pct=text.percent,
+        bounded=text.bounded,
+        clock=text.clock,
+        compact=text.compact,
+    )
+    environment.globals["unit"] = text.with_unit
+    manifest = analysis.manifest
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        manifest=manifest,
+        title=manifest.resolved.get("title") or manifest.scenario,
+        answers=manifest.resolved.get("answers") or "",
+        strip=strip(analysis, summary),
+        command=shlex.join(manifest.command),
+        tiles=tiles(analysis, summary),
+        figures={drawing.name: _figure(drawing) for drawing in drawings},
+        percentiles=list(PERCENTILES),
+        needed={name: needed(name) for name in PERCENTILES},
+        timing_names=TIMING_NAMES,
+        quota_names=QUOTA_NAMES,
+        limits_say=limits_sentence(analysis),
+        counted=counted(analysis, summary),
+        hashes=hashes(folder),
+        style=Markup(_asset("report.css")),  # noqa: S704  # our own file, not anyone's input
+        script=Markup(_asset("report.js")),  # noqa: S704  # our own file, not anyone's input
+    )
+
+
+TIMING_NAMES = {
+    "ttft": ("TTFT", "streams: sent → first token"),
+    "first_output": ("First output", "streams: sent → first token that is not reasoning"),
+    "itl": ("ITL", "streams: every gap between two content events"),
+    "tpot": ("TPOT", "streams: (last − first token) / (completion tokens − 1)"),
+    "latency": ("Call latency", "first due → last byte of the attempt that succeeded, waits included"),
+    "attempt_latency": ("Attempt latency", "sent → last byte"),
+    "schedule_delay": ("Schedule delay", "every attempt: due → sent"),
+}
+
+QUOTA_NAMES = {
+    "limit_requests": ("Limit, requests", ""),
+    "remaining_requests": ("Remaining, requests", ""),
+    "reset_requests_s": ("Reset, requests", "s"),
+    "limit_tokens": ("Limit, tokens", ""),
+    "remaining_tokens": ("Remaining, tokens", ""),
+    "reset_tokens_s": ("Reset, tokens", "s"),
+    "retry_after_s": ("Retry-After", "s"),
+}
+
+
+def strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
+    """Return what the run was, as pairs of name and value."""
+    manifest = analysis.manifest
+    resolved, target = manifest.resolved, manifest.target
+    start = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC)
+    end = start + timedelta(seconds=summary.duration_s)
+    planned = resolved.get("duration_s")
+    lasted = text.duration(summary.duration_s)
+    if planned and manifest.ended != "completed":
+        lasted += f" of {text.duration(float(planned))} ({manifest.ended or 'killed'})"
+    documented = [
+        f"{value:,} {unit}"
+        for value, unit in (
+            (target.requests_per_min, "requests/min"),
+            (target.tokens_per_min, "tokens/min"),
+            (target.concurrency, "in flight"),
+        )
+        if value is not None
+    ]
+    return [
+        ("Run", manifest.run_id),
+        ("Target", f"{target.name} · {target.base_url}"),
+        ("Model", text.bounded(resolved.get("model") or "not said")),
+        ("Scenario", manifest.scenario),
+        ("Load", load_shape(resolved)),
+        ("Retry", str(resolved.get("retry", {}).get("policy", "none")).replace("_", "-")),
+        ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"),
+        ("Lasted", lasted),
+        ("Documented limits", " · ".join(documented) or "none"),
+        ("Made by", " · ".join(f"{name} {version}" for name, version in _main_versions(manifest.versions))),
+    ]
+
+
+def load_shape(resolved: dict[str, Any]) -> str:
+    """Return how the load was made, in words."""
+    arrivals = resolved.get("arrivals", {})
+    users, kind = resolved.get("users"), arrivals.get("kind")
+    if kind == "closed":
+        think = arrivals.get("think_s") or 0
+        return f"closed loop, {users} users" + (f", {think:g} s to think" if think else "")
+    if kind in {"constant", "poisson"}:
+        how = "evenly spaced" if kind == "constant" else "Poisson"
+        return f"open loop, {arrivals.get('rate_per_min'):g} calls/min {how}, at most {users} in flight"
+    if kind == "trace":
+        return f"open loop, trace {arrivals.get('file')} at {arrivals.get('speed', 1):g}×"
+    return "not said"
+
+
+def tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
+    """Return the six numbers that people look for first."""
+    limits, rates = summary.limits, summary.rates
+    ttft = summary.timings_ms["ttft"]
+    return [
+        _limited(
+            "Accepted requests",
+            rates["accepted"].best_per_min,
+            "in the best 60 s",
+            limits["requests_per_min"],
+        ),
+        _limited(
+            "Tokens accepted",
+            rates["total_tokens"].best_per_min,
+            "in the best 60 s",
+            limits["tokens_per_min"],
+            f"{rates['prompt_tokens'].best_per_min:,.0f} in, "
+            f"{rates['completion_tokens'].best_per_min:,.0f} out",
+        ),
+        _limited(
+            "In flight",
+            summary.in_flight_max,
+            "at the peak",
+            limits["concurrency"],
+            f"mean {summary.in_flight_mean:.1f}",
+        ),
+        _ttft_tile(ttft),
+        Tile(
+            "Refused",
+            text.percent(summary.refused_share),
+            "of attempts",
+            f"{rates['refused'].count:,} of {summary.attempts:,}",
+        ),
+        Tile(
+            "Calls that succeeded",
+            text.percent(summary.calls_ok / summary.calls if summary.calls else None),
+            "of calls",
+            _goodput(analysis, summary),
+        ),
+    ]
+
+
+def counted(analysis: Analysis, summary: Summary) -> list[str]:
+    """Return what was counted where, and what was left out, for the method section."""
+    attempts = analysis.attempts
+    unsent = int(attempts["sent_ns"].isna().sum())
+    estimated = int(attempts["tokens_source"].isin(["tokenizer", "events"]).sum())
+    unknown = int((attempts["ok"] & attempts["completion_tokens"].isna()).sum())
+    failed = summary.attempts - int(attempts["ok"].sum())
+    lines = [
+        f"{summary.attempts:,} attempts in {summary.calls:,} calls; the {failed:,} that did not succeed "
+        "are in no latency percentile.",
+        f"{unsent:,} attempts were never sent (their connection failed); they count when they were due.",
+        f"Token counts: {estimated:,} attempts estimated on this side, {unknown:,} successes without any.",
+    ]
+    requested = requested_calls(analysis.manifest)
+    if requested is not None:
+        lines.append(f"The schedule asked for {requested:,.0f} calls in this time.")
+    return lines
+
+
+def hashes(folder: RunFolder) -> list[tuple[str, str, int]]:
+    """Return name, SHA-256 and size of the raw files."""
+    found: list[tuple[str, str, int]] = []
+    for path in (folder.manifest_json, folder.attempts_parquet, folder.generator_parquet):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append((path.name, digest, path.stat().st_size))
+    return found
+
+
+def _limited(label: str, value: float, unit: str, limit: int | None, beside: str = "") -> Tile:
+    against = f"limit {limit:,}" if limit else "no documented limit"
+    words = f"{against} · {beside}" if beside else against
+    return Tile(label, f"{value:,.0f}", unit, words, value / limit if limit else None)
+
+
+def _ttft_tile(ttft: dict[str, float | None]) -> Tile:
+    n = int(ttft["n"] or 0)
+    if n == 0:
+        return Tile("TTFT", "–", "", "no stream succeeded")
+    if ttft["p50"] is None:
+        return Tile("TTFT", text.milliseconds(ttft["max"]), "max", f"{n} streams: too few for a median")
+    if ttft["p95"] is None:
+        beside = f"max {text.milliseconds(ttft['max'])} · p95 needs {needed('p95')} streams, has {n:,}"
+    else:
+        beside = f"p95 {text.milliseconds(ttft['p95'])} · {n:,} streams"
+    return Tile("TTFT", text.milliseconds(ttft["p50"]), "p50", beside)
+
+
+def _goodput(analysis: Analysis, summary: Summary) -> str:
+    minutes = summary.duration_s / 60
+    if not summary.calls or not minutes:
+        return "no calls"
+    return f"{summary.calls_ok:,} of {summary.calls:,} · {summary.calls_ok / minutes:,.1f} a minute"
+
+
+def _main_versions(versions: dict[str, str]) -> list[tuple[str, str]]:
+    return [(name, versions[name]) for name in ("bltybench", "locust", "python") if name in versions]
+
+
+def _figure(drawing: Drawing) -> dict[str, Any]:
+    return {
+        "title": drawing.title,
+        "says": drawing.says,
+        "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
+        "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
+        "csv": f"figures/{drawing.name}.csv",
+        "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
+    }
+
+
+def _asset(name: str) -> str:
+    return (files("bltybench.report") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,63 @@
+"""What a figure shows in this run, in one sentence."""
+
+from __future__ import annotations
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.quota import first_refusal
+from bltybench.report.text import clock, milliseconds
+
+
+def timeline_sentence(analysis: Analysis) -> str:
+    """Say when refusals began and what had been accepted in the 60 s before, or that there were none."""
+    offered, accepted = analysis.count_of("offered"), analysis.count_of("accepted")
+    if offered == 0:
+        return "Nothing was sent."
+    limit = analysis.manifest.target.requests_per_min
+    beside = f" (documented limit: {limit:,})" if limit else ""
+    first = first_refusal(analysis.attempts)
+    if first is None:
+        best = analysis.best_of("accepted")
+        return (
+            f"Nothing was refused: {accepted:,} of {offered:,} requests were accepted, "
+            f"at most {best:,.0f} in 60 s{beside}."
+        )
+    at_s, before = first
+    refused = analysis.count_of("refused")
+    if accepted == 0:
+        return f"All {refused:,} refusals and no acceptance: the server let nothing in{beside}."
+    return (
+        f"Refusals began at {clock(at_s)}, after {before:,} requests accepted in the 60 s before{beside}; "
+        f"{refused:,} of {offered:,} were refused in all."
+    )
+
+
+def latency_sentence(analysis: Analysis) -> str:
+    """Say how long the median and the slowest call took, as far as the sample allows."""
+    calls, streams = analysis.timing("latency"), analysis.timing("ttft")
+    n = int(calls["n"] or 0)
+    if n == 0:
+        return "No call succeeded, so there is no latency to show; refusals and errors have their own tables."
+    slowest = milliseconds(calls["max"])
+    if calls["p50"] is None:
+        return f"{n:,} calls succeeded, too few for a median; the slowest took {slowest}."
+    half = milliseconds(calls["p50"])
+    said = f"Half of the {n:,} calls that succeeded took at most {half}, the slowest {slowest}"
+    if streams["p50"] is None:
+        return f"{said}."
+    return f"{said}; half of the streams gave their first token within {milliseconds(streams['p50'])}."
+
+
+def limits_sentence(analysis: Analysis) -> str:
+    """Say what Retry-After promised and whether waiting for it was enough."""
+    table = analysis.retry_after
+    if table.empty:
+        return "Nothing was refused, so how the server behaves at its limit was not seen."
+    refused = int(table["refusals"].sum())
+    given = table[table["retry_after"] != "not given"]
+    named = int(given["refusals"].sum())
+    said = f"{named:,} of {refused:,} refusals named a Retry-After"
+    waited = int(given["waited_enough"].sum())
+    if waited == 0:
+        return f"{said}; no call waited that long and tried again, so whether it is enough was not seen."
+    ok = int(given["then_ok"].sum())
+    return f"{said}; of the {waited:,} retries that waited at least that long, {ok:,} succeeded."

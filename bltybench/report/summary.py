@@ -1,0 +1,173 @@
+"""``summary.json``: what a run came to, for programs. docs/summary.md describes every key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.checks import Evaluated, evaluate
+from bltybench.metrics.frame import NS_PER_S
+from bltybench.metrics.outcomes import ERRORS, count_of
+
+SUMMARY_VERSION = 1
+"""Raised when a key changes its meaning or goes away; new keys alone do not raise it."""
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of the scenario, decided."""
+
+    metric: str
+    target: str
+    unit: str
+    threshold: float
+    actual: float | None
+    """In ``unit``; None where the run cannot tell."""
+    margin: float | None
+    """Room left, in ``unit``; negative where the check failed."""
+    passed: bool
+    note: str = ""
+
+
+class AuditFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the audit of the generator looked at."""
+
+    name: str
+    holds: bool
+    actual: str
+    bound: str
+    reason: str | None = None
+    remedy: str | None = None
+
+
+class RateSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One rate: in the whole run, and in its best rolling 60 s."""
+
+    count: int
+    best_per_min: float
+    best_until_s: float | None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in numbers. Times in the unit of their name; absent is null."""
+
+    summary_version: int = SUMMARY_VERSION
+    run_id: str
+    scenario: str
+    target: str
+    model: str | None
+    created: str
+    duration_s: float
+    ended: str | None
+    valid: bool
+    invalid_reasons: list[str]
+    audit: list[AuditFinding]
+    passed: bool
+    checks: list[CheckResult]
+    limits: dict[str, int | None]
+    attempts: int
+    calls: int
+    calls_ok: int
+    refused_share: float | None
+    errors_share: float | None
+    rates: dict[str, RateSummary]
+    in_flight_max: int
+    in_flight_mean: float
+    timings_ms: dict[str, dict[str, float | None]]
+    timings_by: list[dict[str, Any]]
+    minutes: list[dict[str, Any]]
+    outcomes: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    retry_after: list[dict[str, Any]]
+    quota: list[dict[str, Any]]
+
+    def to_json(self) -> bytes:
+        """Return it as indented JSON, the same bytes for the same run."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def summarise(analysis: Analysis) -> Summary:
+    """Boil a run down to its summary."""
+    manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
+    total = len(attempts)
+    checks = [check_result(one) for one in evaluate(analysis)]
+    broken = [finding for finding in analysis.findings if not finding.holds]
+    return Summary(
+        run_id=manifest.run_id,
+        scenario=manifest.scenario,
+        target=manifest.target.name,
+        model=manifest.resolved.get("model"),
+        created=manifest.created,
+        duration_s=analysis.end_ns / NS_PER_S,
+        ended=manifest.ended,
+        valid=not broken,
+        invalid_reasons=[f"{finding.says}: {finding.remedy}" for finding in broken],
+        audit=[
+            AuditFinding(
+                name=finding.name,
+                holds=finding.holds,
+                actual=finding.actual,
+                bound=finding.bound,
+                reason=None if finding.holds else finding.says,
+                remedy=None if finding.holds else finding.remedy,
+            )
+            for finding in analysis.findings
+        ],
+        passed=all(check.passed for check in checks),
+        checks=checks,
+        limits={
+            "requests_per_min": manifest.target.requests_per_min,
+            "tokens_per_min": manifest.target.tokens_per_min,
+            "concurrency": manifest.target.concurrency,
+        },
+        attempts=total,
+        calls=len(calls),
+        calls_ok=int(np.sum(calls["ok"].to_numpy(dtype=bool))),
+        refused_share=count_of(attempts, "rate_limited") / total if total else None,
+        errors_share=count_of(attempts, *ERRORS) / total if total else None,
+        rates={
+            row["rate"]: RateSummary(
+                count=int(row["count"]), best_per_min=row["per_min"], best_until_s=row["until_s"]
+            )
+            for row in records(analysis.best)
+        },
+        in_flight_max=analysis.in_flight.max,
+        in_flight_mean=analysis.in_flight.mean,
+        timings_ms={row.pop("name"): row for row in records(analysis.percentiles)},
+        timings_by=records(analysis.percentiles_by),
+        minutes=[{**row, "minute": row["minute"].isoformat()} for row in records(analysis.minutes)],
+        outcomes=records(analysis.outcomes),
+        errors=records(analysis.errors),
+        retry_after=records(analysis.retry_after),
+        quota=records(analysis.quota),
+    )
+
+
+def check_result(evaluated: Evaluated) -> CheckResult:
+    """Return a decided check as the summary holds it."""
+    check = evaluated.check
+    return CheckResult(
+        metric=check.metric,
+        target=str(check),
+        unit=check.unit,
+        threshold=check.threshold,
+        actual=evaluated.value,
+        margin=evaluated.margin,
+        passed=evaluated.passed,
+        note=evaluated.note,
+    )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as dictionaries of plain Python values, every kind of missing value as None."""
+    rows = frame.astype("object").to_dict("records")
+    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

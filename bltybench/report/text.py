@@ -1,0 +1,78 @@
+"""Numbers and foreign text as the page writes them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from bltybench.report.style import clock
+
+__all__ = ["bounded", "clock", "compact", "duration", "milliseconds", "number", "percent", "with_unit"]
+
+NONE = "–"
+
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return ``12,345`` or ``1.25``; a dash for none."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return ``0.47 ms``, ``18.3 ms``, ``183 ms`` or ``12.4 s``: three digits that mean something."""
+    if value is None:
+        return NONE
+    if value >= 9999.5:
+        return f"{value / 1000:,.1f} s"
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} ms"
+
+
+def percent(value: float | None) -> str:
+    """Return ``22.4%``, but never round a few to none or almost all to all."""
+    if value is None:
+        return NONE
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    return f"{value * 100:.1f}".removesuffix(".0") + "%"
+
+
+def compact(value: float | None) -> str:
+    """Return ``60``, ``30.5`` or ``1,234``: as many digits as there are, at most one after the point."""
+    return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    """Return a value of ``scenario.checks.Unit`` as a check's row shows it."""
+    if value is None:
+        return NONE
+    if unit == "bool":
+        return "true" if value else "false"
+    if unit == "share":
+        return f"{value * 100:.2f}".rstrip("0").rstrip(".") + "%"
+    if unit == "ms":
+        return f"{value:,.1f} ms"
+    return compact(value)
+
+
+def duration(seconds: float) -> str:
+    """Return ``90 s``, ``12 min 30 s`` or ``2 h 5 min``."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def bounded(value: object, limit: int = 300) -> str:
+    """Return foreign text on one line, without control characters or terminal codes, ``limit`` at most."""
+    if value is None:
+        return NONE
+    text = _ANSI.sub("", str(value)[: limit * 4])
+    # Cc: controls; Cf: invisible, among them what reverses the direction of writing; Cs: half characters.
+    text = "".join(" " if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in text)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
