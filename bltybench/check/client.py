@@ -73,12 +73,11 @@ class Client:
         target: Target,
         key: str | None,
         *,
-        secrets: tuple[str, ...] = (),
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.sent = 0
         self._key = key
-        self._secrets = tuple(secret for secret in (key, *secrets) if secret)
+        self._secrets = {key} if key else set()
         self._total_s = target.timeouts.total_s
         self._counting = threading.Lock()
         self._base_url = target.base_url
@@ -113,6 +112,8 @@ class Client:
 
     def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> Answer:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        if key:
+            self._secrets.add(key)
         if body is not None:
             headers["Content-Type"] = "application/json"
         with self._counting:
@@ -142,5 +143,5 @@ class Client:
             failure=failure,
             sent_s=sent_s,
             ended_s=time.time(),
-            secrets=self._secrets,
+            secrets=tuple(self._secrets),
         )

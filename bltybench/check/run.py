@@ -45,25 +45,15 @@ def check(
     with _running(target, tell):
         started = datetime.now(UTC)
         findings = reach(target)
-        restricted_key = _restricted_key(target)
-        client = Client(
-            target,
-            key.get_secret_value() if key else None,
-            secrets=(restricted_key,) if restricted_key else (),
-        )
+        client = Client(target, key.get_secret_value() if key else None)
         try:
             listing = client.get(MODELS)
             _refuse_silence(target, listing)
             _refuse_key(name, target, listing)
             chosen = model or _choose(usual_model, models.listed(listing))
-            evidence = gather(
-                client,
-                chosen,
-                listing,
-                keyed=key is not None,
-                restricted=(restricted_key, chosen) if restricted_key else None,
-            )
-            if restricted_key is None:
+            restricted = _restricted(target, chosen)
+            evidence = gather(client, chosen, listing, keyed=key is not None, restricted=restricted)
+            if restricted is None:
                 evidence.skipped["forbidden"] = _why_not_forbidden(target)
             if evidence.plain is not None:
                 _refuse_key(name, target, evidence.plain)
@@ -132,8 +122,9 @@ def _refuse_key(name: str, target: Target, answer: Answer) -> None:
 
 def _limit(target: Target) -> tuple[int | None, float]:
     """Return the limit on requests that is to be expected, and its window (s)."""
-    if target.sandbox is not None and (rule := target.sandbox.limits.requests) is not None:
-        return rule.limit, rule.period_s
+    if target.sandbox is not None:
+        rule = target.sandbox.limits.requests
+        return (rule.limit, rule.period_s) if rule else (None, 60.0)
     return target.limits.requests_per_min, 60.0
 
 
@@ -144,7 +135,7 @@ def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str |
     if not spend:
         return "not provoked, since it spends a whole limit: ask with --spend-429"
     if limit is None:
-        return "the target has no limits.requests_per_min"
+        return "no limit on requests is documented for the target"
     if limit > drain.MAX_LIMIT:
         return f"a limit of {limit} is too high to be spent by a check ({drain.MAX_LIMIT} at most)"
     return None
@@ -166,10 +157,17 @@ def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str]
     tell(f"Checking {name} at {target.base_url}: at most {requests} requests and {tokens} tokens.")
 
 
-def _restricted_key(target: Target) -> str | None:
-    if target.api_key_env is None:
-        return None
-    return os.environ.get(target.api_key_env + RESTRICTED_SUFFIX, "").strip() or None
+def _restricted(target: Target, model: str) -> tuple[str, str] | None:
+    """Return a key that lacks permission and the model that it lacks it for, None if none is known."""
+    if target.sandbox is not None:
+        for key in target.sandbox.keys:
+            barred = [
+                each for each in target.sandbox.models if each not in (key.models or target.sandbox.models)
+            ]
+            if barred:
+                return key.key, barred[0]
+    value = os.environ.get(target.api_key_env + RESTRICTED_SUFFIX, "").strip() if target.api_key_env else ""
+    return (value, model) if value else None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import bltybench
 from bltybench.cli.check import check
 from bltybench.cli.init import init
 from bltybench.cli.runs import runs
+from bltybench.cli.sandbox import sandbox
 
 app = typer.Typer(
     name="bltybench",
@@ -40,5 +41,5 @@ def _options(
     del version  # its callback has done the work
 
 
-for verb in (check, runs, init):
+for verb in (check, sandbox, runs, init):
     app.command()(verb)

@@ -21,7 +21,7 @@ BARRED = "sk-unit-a-barred-key"
 
 def gathered(api: FakeApi, *, model: str = MODEL, spend: bool = True) -> tuple[Evidence, Client]:
     api.keys_barred = {BARRED}
-    client = Client(TARGET, KEY, secrets=(BARRED,), transport=api.transport())
+    client = Client(TARGET, KEY, transport=api.transport())
     found = gather(client, model, client.get(MODELS), keyed=True, restricted=(BARRED, model))
     found.limit_requests = LIMIT
     if spend:
@@ -306,9 +306,9 @@ def test_a_server_that_hangs_up_is_met_with_findings() -> None:
 
 def test_no_key_and_no_control_character_reaches_a_finding() -> None:
     api = FakeApi()
-    evil = f"\x1b[31mred\x07 {KEY} {BARRED} \u202egnp.exe\r\n\tend " + "x" * 10_000
+    evil = f"\x1b[31mred\x07 {KEY} \u202egnp.exe\r\n\tend " + "x" * 10_000
     for kind in ("no model", "bad JSON", "forbidden"):
-        api.errors[kind] = error(400, evil, evil, code=evil)
+        api.errors[kind] = error(400, evil, BARRED + evil if kind == "forbidden" else evil, code=evil)
     api.edit = lambda kind, body: body | {"id": evil, "object": evil, "model": evil}
     api.stream_body = lambda: sse([chunk({"role": evil, "content": evil}) | {"id": evil, "object": evil}])
     api.headers = lambda good: dict.fromkeys(good, KEY)
