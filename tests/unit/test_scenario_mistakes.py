@@ -1,0 +1,266 @@
+"""What a user is told of a mistake in scenarios.toml: file, key, value, what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.scenario.book import load_book
+
+GOOD = """\
+default_scenario = "q"
+[targets.sandbox]
+base_url = "http://127.0.0.1:8910/v1"
+[scenarios.q]
+title = "t"
+model = "m"
+duration_s = 10
+users = 2
+arrivals = { kind = "constant", rate_per_min = 60 }
+mix = [{ name = "a" }]
+"""
+
+
+def said(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_book(path)
+    return str(caught.value).replace(str(path), "F")
+
+
+def test_the_file_that_the_mistakes_are_made_in_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD)
+    assert list(load_book(path).scenarios) == ["q"]
+
+
+NAME = "must be of lower-case letters, digits, - and _, and start with a letter or digit"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("= 60", "= -5", "scenarios.q.arrivals.rate_per_min = -5: must be greater than 0"),
+        ("= 60", "= inf", "scenarios.q.arrivals.rate_per_min = inf: must be a finite number"),
+        ("= 60", "= nan", "scenarios.q.arrivals.rate_per_min = nan: must be a finite number"),
+        ("= 60", '= "60"', 'scenarios.q.arrivals.rate_per_min = "60": must be a number'),
+        (
+            '"constant"',
+            '"steady"',
+            'scenarios.q.arrivals: kind is "steady"; '
+            "must be one of 'closed', 'constant', 'poisson', 'trace'",
+        ),
+        (
+            'kind = "constant", ',
+            "",
+            "scenarios.q.arrivals: needs a kind: one of 'closed', 'constant', 'poisson', 'trace'",
+        ),
+        ("users = 2", 'users = "2"', 'scenarios.q.users = "2": must be a whole number'),
+        ("users = 2", "users = 2.5", "scenarios.q.users = 2.5: must be a whole number"),
+        ("users = 2", "users = true", "scenarios.q.users = true: must be a whole number"),
+        ("users = 2", "users = 0", "scenarios.q.users = 0: must be greater than 0"),
+        ("duration_s = 10\n", "", "scenarios.q.duration_s: is missing"),
+        ('title = "t"', "title = 3", "scenarios.q.title = 3: must be text in quotes"),
+        ("users = 2", "users = 2\nmodle = 3", "scenarios.q.modle: unknown key; did you mean 'model'?"),
+        (
+            '{ name = "a" }',
+            '{ name = "a", streem = true }',
+            "scenarios.q.mix[a].streem: unknown key; did you mean 'stream'?",
+        ),
+        ('[{ name = "a" }]', "[]", "scenarios.q.mix: must have 1 or more entries"),
+        ('[{ name = "a" }]', '{ name = "a" }', "scenarios.q.mix: must be a list, in [ ]"),
+        ("{ name =", "{ weight = 2, nme =", "scenarios.q.mix[#1].nme: unknown key; did you mean 'name'?"),
+        ('{ name = "a" }', '{ name = "A b" }', f'scenarios.q.mix[A b].name = "A b": {NAME}'),
+        (
+            '{ name = "a" }',
+            '{ name = "a" }, { name = "a" }',
+            "scenarios.q: two calls of the mix have the same name",
+        ),
+        (
+            '{ name = "a" }',
+            '{ name = "a", prompt_tokens = { kind = "uniform", min = 5, max = 2 } }',
+            "scenarios.q.mix[a].prompt_tokens: max must not be below min",
+        ),
+        (
+            '{ name = "a" }',
+            '{ name = "a", prompt_tokens = { kind = "fixed", tokens = 0 } }',
+            "scenarios.q.mix[a].prompt_tokens.tokens = 0: must be greater than 0",
+        ),
+        (
+            '{ name = "a" }',
+            '{ name = "a", prompt_tokens = 64 }',
+            "scenarios.q.mix[a].prompt_tokens = 64: must be a table with a kind: "
+            "one of 'fixed', 'uniform', 'normal', 'lognormal', 'empirical'",
+        ),
+        (
+            '{ name = "a" }',
+            '{ name = "a", temperature = 3 }',
+            "scenarios.q.mix[a].temperature = 3: must be 2 or less",
+        ),
+        ('"q"\n', '"qq"\n', "default_scenario = \"qq\": no such scenario; did you mean 'q'?"),
+        (
+            'title = "t"',
+            'title = "t"\ntarget = "sandbx"',
+            "scenarios.q.target = \"sandbx\": no such target; did you mean 'sandbox'?",
+        ),
+        ("[scenarios.q]", '[scenarios."../q"]', f'scenarios."../q": the name {NAME}'),
+        (
+            'default_scenario = "q"\n',
+            "",
+            'default_scenario (not set) = "quickstart": no such scenario; known: q',
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, new: str, line: str) -> None:
+    assert old in GOOD
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+    assert line in [part.strip() for part in said(path).removeprefix("F: ").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        (
+            '[scenarios.q.checks]\n"ttft.p96" = "< 3 s"',
+            'scenarios.q.checks."ttft.p96" = "< 3 s": no such metric; did you mean \'ttft.p99\'?',
+        ),
+        (
+            '[scenarios.q.checks]\n"in_flight.max" = [1]',
+            'scenarios.q.checks."in_flight.max" = [1]: must be a comparison, such as ">= 55"',
+        ),
+        (
+            '[scenarios.q.retry]\npolicy = "retry-after"',
+            "scenarios.q.retry.policy = \"retry-after\": must be one of 'none', 'retry_after' or 'backoff'",
+        ),
+        (
+            '[targets.x]\nbase_url = "api.example.com"',
+            'targets.x.base_url = "api.example.com": must look like https://api.example.com/v1',
+        ),
+        (
+            '[targets.x]\nbase_url = "https://api.example.com/v1"\n[targets.x.sandbox]\nseed = 1',
+            "targets.x: a sandbox runs on this machine: base_url must name 127.0.0.1 or localhost",
+        ),
+    ],
+)
+def test_a_mistake_in_an_added_table(tmp_path: Path, added: str, line: str) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD + added)
+    assert said(path) == f"F: {line}"
+
+
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        (
+            'base_url = "https://u:sk-1234567@api.example.com/v1"',
+            "targets.x.base_url: must not hold a user name or password; the key comes from api_key_env",
+        ),
+        (
+            'base_url = "https://api.example.com/v1?key=sk-1234567"',
+            "targets.x.base_url: must not have a query or fragment",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\napi_key_env = "sk-1234567"',
+            "targets.x.api_key_env: must be the name of an environment variable, never the key itself",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\napi_key = "sk-1234567"',
+            "targets.x.api_key: a key never stands in a file: name its environment variable in api_key_env",
+        ),
+    ],
+)
+def test_a_key_written_into_the_file_is_not_repeated(tmp_path: Path, added: str, line: str) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD + "[targets.x]\n" + added)
+    assert said(path) == f"F: {line}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "users = 2",
+            "users 2",
+            "F: line 8, column 7: Expected '=' after a key in a key/value pair\n"
+            "  → write it as key = value; a table is headed [name]",
+        ),
+        (
+            'title = "t"',
+            "title = t",
+            "F: line 5, column 9: Invalid value\n  → text goes in quotes; numbers, true and false do not",
+        ),
+        (
+            'title = "t"',
+            'title = "t',
+            "F: line 5, column 11: Illegal character '\\n'\n"
+            "  → close the quotes on the same line, or remove the character",
+        ),
+        (
+            "users = 2",
+            "users = 2\nusers = 3",
+            "F: line 9, column 10: Cannot overwrite a value\n  → the key is there twice: remove one",
+        ),
+        ("}]\n", "}", "F: line 10, column 22: Unclosed array\n  → close the bracket"),
+    ],
+)
+def test_what_is_not_toml_is_named_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+    assert said(path) == message
+
+
+def test_a_syntax_error_does_not_repeat_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD + "[targets.x]\napi_key = sk-1234567\n")
+    assert "sk-" not in said(path)
+
+
+def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(
+        GOOD.replace("users = 2", "users = 0").replace("= 60", "= 0").replace('title = "t"', 'target = "x"')
+    )
+    assert said(path) == (
+        "F: 4 mistakes\n"
+        "  scenarios.q.title: is missing\n"
+        "  scenarios.q.users = 0: must be greater than 0\n"
+        "  scenarios.q.arrivals.rate_per_min = 0: must be greater than 0\n"
+        '  scenarios.q.target = "x": no such target; known: sandbox'
+    )
+
+
+def test_the_list_of_mistakes_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD + "".join(f"modl{i} = 1\n" for i in range(14)))
+    lines = said(path).splitlines()
+    assert lines[0] == "F: 14 mistakes"
+    assert len(lines) == 12
+    assert lines[-1] == "  … and 4 more"
+
+
+def test_a_long_or_odd_value_is_shown_bounded_and_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD + f'[scenarios.q.retry]\npolicy = "\\u001b[2J{"x" * 500}"')
+    message = said(path)
+    assert "\x1b" not in message
+    assert len(message) < 200
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert said(tmp_path) == "F: is a folder\n  → name the scenarios file in it"
+    missing = tmp_path / "nothing.toml"
+    assert said(missing) == f"F: scenarios file not found\n  → looked in {tmp_path}"
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes("title = 'é'".encode("latin-1"))
+    assert said(latin) == "F: not UTF-8 text\n  → save the file with the encoding UTF-8"
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    assert said(empty) == "F: 2 mistakes\n  targets: is missing\n  scenarios: is missing"
+
+
+def test_tables_of_the_wrong_shape(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text("targets = 3\nscenarios = []\n")
+    assert said(path) == "F: 2 mistakes\n  targets = 3: must be a table\n  scenarios: must be a table"
