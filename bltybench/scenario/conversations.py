@@ -39,7 +39,7 @@ def _conversations(path: Path) -> Iterator[Conversation]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"not valid JSON: {error}", where=where, remedy=SHAPE) from None
         problem = _problem(row)
         if problem:

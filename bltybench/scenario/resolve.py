@@ -86,14 +86,15 @@ def _override(scenario: Scenario, given: dict[str, object]) -> Scenario:
 
 def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Target]:
     """Return the target moved to ``base_url``, and the name it then goes by."""
-    parts = urlsplit(base_url)
-    if not parts.path.strip("/"):  # Locust's --host has no path: keep the API's
-        base_url = urlunsplit(parts._replace(path=urlsplit(target.base_url).path))
     try:
         moved = Target.model_validate({"base_url": base_url})
     except ValidationError as error:
         line = next(explain(error, {"base_url": base_url}, Target))
         raise UserError("--host" + line.removeprefix("base_url").replace(" =", "")) from None
+    parts = urlsplit(moved.base_url)
+    if not parts.path:  # Locust's --host has no path: keep the API's
+        path = urlsplit(target.base_url).path
+        moved = moved.model_copy(update={"base_url": urlunsplit(parts._replace(path=path))})
     if _origin(moved) == _origin(target):
         return name, target.model_copy(update={"base_url": moved.base_url})
     if not moved.is_local:
@@ -104,7 +105,7 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
         )
     if target.sandbox is not None:
         return name, target.model_copy(update={"base_url": moved.base_url})
-    return urlsplit(moved.base_url).netloc, moved.model_copy(
+    return parts.netloc, moved.model_copy(
         update={"timeouts": target.timeouts, "budget": target.budget, "verify_tls": target.verify_tls}
     )
 

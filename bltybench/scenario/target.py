@@ -149,9 +149,16 @@ class Target(Table):
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must look like https://api.example.com/v1")
+        wrong = "must look like https://api.example.com/v1"
+        try:
+            parts = urlsplit(value)
+            port_ok = parts.port != 0
+        except ValueError:  # a port that is none, or half of an IPv6 address
+            raise ValueError(wrong) from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+            raise ValueError(wrong)
+        if not value.isprintable() or " " in value:
+            raise ValueError("must not hold spaces or control characters")
         if parts.username or parts.password:
             raise ValueError("must not hold a user name or password; the key comes from api_key_env")
         if parts.query or parts.fragment:

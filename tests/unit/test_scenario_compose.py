@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltybench.errors import UserError
+from bltybench.scenario import prose, tokens
+from bltybench.scenario.arrivals import Arrival
+from bltybench.scenario.compose import Composer
+from bltybench.scenario.workload import Call, Closed, Fixed, Scenario, Uniform
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+SYSTEM = "You are a helpful assistant."
+
+
+def scenario(*calls: Call, seed: int = 1) -> Scenario:
+    return Scenario(
+        title="t", model="m", duration_s=1, users=1, seed=seed, mix=calls, arrivals=Closed(kind="closed")
+    )
+
+
+def composer(*calls: Call, seed: int = 1, base: Path = DATA) -> Composer:
+    return Composer(scenario(*calls, seed=seed), base)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 3_000), st.integers(1, 20_000), st.integers(0, 2**32))
+def test_text_has_exactly_the_wanted_number_of_tokens(wanted: int, answer: int, seed: int) -> None:
+    assert tokens.count(prose.text_of(wanted, answer, Random(seed))) == wanted
+
+
+@pytest.mark.parametrize("wanted", range(1, 80))
+def test_short_texts_do_too_whatever_is_drawn(wanted: int) -> None:
+    for seed in range(20):
+        assert tokens.count(prose.text_of(wanted, 64, Random(seed))) == wanted
+
+
+def test_a_very_long_text_too() -> None:
+    assert tokens.count(prose.text_of(32_768, 64, Random(1))) == 32_768
+
+
+def test_every_sentence_of_the_pool_stays_itself_beside_any_other() -> None:
+    pool = prose.pool()
+    assert len(pool.sentences) > 50
+    for text, n in pool.sentences:
+        assert text[1].isalpha()
+        assert text.endswith(".")
+        assert tokens.count(text) == tokens.count(text[1:]) == n
+    for words in range(1, len(prose.OPENER.split()) + 1):
+        assert tokens.count(" ".join(prose.OPENER.split()[:words])) == words
+    assert set(pool.endings) == set(range(2, pool.longest + 2))
+    shortest_body = prose.SHORT - max(n for _, n in pool.asks) - prose.number_tokens(10**9)
+    assert shortest_body >= 2
+
+
+@pytest.mark.parametrize("number", [1, 9, 10, 99, 100, 999, 1_000, 24_576, 999_999, 1_000_000])
+def test_numbers_have_a_token_for_each_three_digits(number: int) -> None:
+    frame = tokens.count("in about words.") + 1  # and the space before the number
+    assert tokens.count(f"in about {number} words.") == frame + prose.number_tokens(number)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 2_000), st.integers(1, 500), st.booleans(), st.integers(0, 10_000))
+def test_a_prompt_has_the_wanted_length_and_says_which(
+    wanted: int, answer: int, with_system: bool, index: int
+) -> None:
+    call = Call(
+        name="a",
+        prompt_tokens=Fixed(tokens=wanted),
+        max_tokens=Fixed(tokens=answer),
+        system=SYSTEM if with_system else None,
+    )
+    prepared = composer(call).prepare(index)
+    counted = tokens.count_messages(prepared.messages)
+    assert prepared.prompt_tokens == counted
+    assert prepared.max_tokens == answer
+    least = 5 + (tokens.count(SYSTEM) if with_system else 0)
+    assert counted == max(wanted, least)
+    assert [m["role"] for m in prepared.messages] == (["system", "user"] if with_system else ["user"])
+
+
+def test_the_prompt_asks_for_an_answer_of_about_the_wanted_length() -> None:
+    call = Call(name="a", prompt_tokens=Fixed(tokens=100), max_tokens=Fixed(tokens=200))
+    text = composer(call).prepare(0).messages[-1]["content"]
+    assert "about 150 words" in text
+
+
+MIX = (
+    Call(name="short", weight=3, prompt_tokens=Uniform(kind="uniform", min=10, max=90)),
+    Call(name="long", weight=1, stream=True, prompt_tokens=Fixed(tokens=300), system=SYSTEM),
+)
+
+
+def test_a_request_depends_on_seed_and_index_alone() -> None:
+    one, other = composer(*MIX), composer(*MIX)
+    backwards = {index: other.prepare(index) for index in reversed(range(50))}
+    assert [one.prepare(index) for index in range(50)] == [backwards[index] for index in range(50)]
+    reseeded = composer(*MIX, seed=2)
+    assert [reseeded.prepare(i).messages for i in range(50)] != [one.prepare(i).messages for i in range(50)]
+
+
+def test_requests_differ_from_one_another() -> None:
+    call = Call(name="a", prompt_tokens=Fixed(tokens=120))
+    made = composer(call)
+    texts = {made.prepare(index).messages[0]["content"] for index in range(500)}
+    assert len(texts) == 500
+
+
+def test_the_mix_follows_the_weights() -> None:
+    made = composer(*MIX)
+    counts = Counter(made.prepare(index).call.name for index in range(4_000))
+    # 3,000 expected; the standard deviation is 27
+    assert abs(counts["short"] - 3_000) < 5 * 27
+
+
+def test_a_trace_overrides_the_lengths() -> None:
+    prepared = composer(*MIX).prepare(3, Arrival(3, 1.5, 700, 11))
+    assert (prepared.prompt_tokens, prepared.max_tokens) == (700, 11)
+    assert tokens.count_messages(prepared.messages) == 700
+    drawn = composer(*MIX).prepare(3, Arrival(3, 1.5, None, None))
+    assert drawn == composer(*MIX).prepare(3)
+
+
+def test_conversations_are_sent_as_they_are() -> None:
+    call = Call(name="a", conversations="conversations.jsonl", max_tokens=Fixed(tokens=9))
+    made = composer(call)
+    recorded = [
+        json.loads(line)["messages"]
+        for line in (DATA / "conversations.jsonl").read_text().splitlines()
+        if line
+    ]
+    sent = [made.prepare(index) for index in range(60)]
+    for prepared in sent:
+        assert prepared.messages in recorded
+        assert prepared.prompt_tokens == tokens.count_messages(prepared.messages)
+        assert prepared.max_tokens == 9
+    assert len({json.dumps(prepared.messages) for prepared in sent}) == 3
+    assert sent == [composer(call).prepare(index) for index in range(60)]
+
+
+def test_what_a_caller_does_to_messages_stays_its_own() -> None:
+    made = composer(Call(name="a", conversations="conversations.jsonl"))
+    first = made.prepare(0)
+    first.messages.append({"role": "assistant", "content": "…"})
+    first.messages[0]["content"] = "changed"
+    assert made.prepare(0).messages != first.messages
+    assert made.prepare(0).messages[0]["content"] != "changed"
+
+
+SHAPE = '\n  → a line looks like {"messages": [{"role": "user", "content": "…"}]}'
+GOOD = {"role": "user", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"message": []}, "no list of messages"),
+        ({"messages": []}, "no list of messages"),
+        ([GOOD], "no list of messages"),
+        ({"messages": ["Hello"]}, "message 1 is not an object"),
+        ({"messages": [GOOD, {"role": "user"}]}, "message 2 has no content"),
+        ({"messages": [{"role": "user", "content": None}]}, "message 1 has no content"),
+        (
+            {"messages": [{"role": "human", "content": "Hello"}]},
+            "message 1 has the role 'human', which is none of system, developer, user, assistant, tool",
+        ),
+        (
+            {"messages": [GOOD, {"role": "assistant", "content": "Hello"}]},
+            "the last message is from the assistant: it must be the user's, to be answered",
+        ),
+    ],
+)
+def test_a_mistake_in_a_conversation_is_named_with_its_line(tmp_path: Path, line: Any, message: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps({"messages": [GOOD]}) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(UserError) as caught:
+        composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
+    assert str(caught.value) == f"{path}:2: {message}{SHAPE}"
+
+
+def test_conversations_that_are_no_json_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    call = Call(name="a", conversations="c.jsonl")
+    with pytest.raises(UserError, match="conversations file not found"):
+        composer(call, base=tmp_path)
+    path.write_text('{"messages": [\n')
+    with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):
+        composer(call, base=tmp_path)
+    path.write_text("\n")
+    with pytest.raises(UserError, match="has no conversation in it"):
+        composer(call, base=tmp_path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):
+        composer(call, base=tmp_path)
+
+
+def test_the_markers_counted_are_those_of_the_chat_template() -> None:
+    messages = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "Name a river."},
+        {"role": "assistant", "content": "The Elbe."},
+        {"role": "user", "content": "Another one."},
+    ]
+    rendered = (
+        f"<｜begin▁of▁sentence｜>{SYSTEM}<｜User｜>Name a river.<｜Assistant｜></think>The Elbe."
+        "<｜end▁of▁sentence｜><｜User｜>Another one.<｜Assistant｜></think>"
+    )
+    assert tokens.count_messages(messages) == tokens.count(rendered)
+
+
+def test_messages_of_every_shape_can_be_counted() -> None:
+    parts = [{"type": "text", "text": "Hello"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    assert tokens.count_messages([{"role": "user", "content": parts}]) == 5
+    assert tokens.count_messages([{"role": "assistant", "content": None}]) == 6
+    assert tokens.count_messages([{"role": "novel", "content": "Hello"}]) == 5
+    assert tokens.count_messages([]) == 3
+    assert tokens.count("") == 0
