@@ -119,7 +119,9 @@ class SandboxSettings(Table):
     """From the request's last byte to the first token."""
     itl: Delay = Delay(median_ms=18, p95_ms=40)
     """Between tokens."""
-    models: tuple[str, ...] = Field(("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"), min_length=1)
+    models: tuple[str, ...] = Field(
+        default=("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"), min_length=1
+    )
     """A model whose name ends in "reasoner" thinks first: half of its tokens are ``reasoning_content``."""
     keys: tuple[SandboxKey, ...] = (
         SandboxKey(name="public", key=SANDBOX_KEY),
