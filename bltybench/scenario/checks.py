@@ -32,6 +32,14 @@ METRICS: dict[str, Unit] = {
 }
 """What a check can be made on, and its unit."""
 
+KNOWN = ", ".join(
+    [
+        *(name for name, unit in METRICS.items() if unit != "ms"),
+        *(f"{timing}.{'|'.join(PERCENTILES)}" for timing in TIMINGS),
+    ]
+)
+"""The same, short enough for a message."""
+
 _OPS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -85,7 +93,7 @@ def parse_check(name: str, value: object) -> ParsedCheck:
     unit = METRICS.get(name)
     if unit is None:
         near = get_close_matches(name, METRICS, n=1)
-        known = f"did you mean '{near[0]}'?" if near else "known: " + ", ".join(METRICS)
+        known = f"did you mean '{near[0]}'?" if near else f"known: {KNOWN}"
         raise UserError("no such metric", where=name[:60], remedy=known)
     if unit == "bool":
         if not isinstance(value, bool):

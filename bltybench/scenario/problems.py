@@ -29,6 +29,8 @@ _WORDS = {
     "greater_than_equal": "must be {ge:g} or more",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be {le:g} or less",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} or fewer characters",
     "too_short": "must have {min_length} or more entries",
     "tuple_type": "must be a list, in [ ]",
     "model_type": "must be a table",
@@ -74,7 +76,7 @@ def show(value: object) -> str:
     elif isinstance(value, str):
         text = '"' + value.encode("unicode_escape").decode("ascii") + '"'
     else:
-        text = repr(value)
+        text = str(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 
 

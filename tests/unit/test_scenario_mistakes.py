@@ -131,8 +131,28 @@ def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, n
             'scenarios.q.checks."in_flight.max" = [1]: must be a comparison, such as ">= 55"',
         ),
         (
+            "[targets.sandbox.sandbox.limits]\nrequests = { limit = 3, perod_s = 5 }",
+            "targets.sandbox.sandbox.limits.requests.perod_s: unknown key; did you mean 'period_s'?",
+        ),
+        (
             '[scenarios.q.retry]\npolicy = "retry-after"',
             "scenarios.q.retry.policy = \"retry-after\": must be one of 'none', 'retry_after' or 'backoff'",
+        ),
+        (
+            '[scenarios.q.checks]\n"ttft.p95" = 1979-05-27',
+            'scenarios.q.checks."ttft.p95" = 1979-05-27: must be a comparison, such as "< 800 ms"',
+        ),
+        (
+            "[scenarios.q.retry]\npolicy = 3",
+            "scenarios.q.retry.policy = 3: must be one of 'none', 'retry_after' or 'backoff'",
+        ),
+        (
+            '[targets.x]\nbase_url = "http://h:99999/v1"',
+            'targets.x.base_url = "http://h:99999/v1": must look like https://api.example.com/v1',
+        ),
+        (
+            '[targets.x]\nbase_url = "http://a b/v1"',
+            'targets.x.base_url = "http://a b/v1": must not hold spaces or control characters',
         ),
         (
             '[targets.x]\nbase_url = "api.example.com"',
