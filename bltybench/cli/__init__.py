@@ -21,7 +21,7 @@ def main() -> int:
 
         app(prog_name="bltybench")
     except UserError as error:
-        print(f"bltybench: {error}", file=sys.stderr)
+        print(f"bltybench: {_printable(str(error))}", file=sys.stderr)
         return CANNOT_RUN
     except KeyboardInterrupt:
         return _interrupted()
@@ -31,6 +31,11 @@ def main() -> int:
             return _interrupted()
         return done.code if isinstance(done.code, int) else 0
     return 0
+
+
+def _printable(text: str) -> str:
+    """Drop what could steer a terminal: a message may quote a file or a server."""
+    return "".join(char for char in text.expandtabs() if char.isprintable() or char == "\n")
 
 
 def _interrupted() -> int:

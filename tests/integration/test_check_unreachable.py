@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import trustme
+from support_cli import bltybench, free_port, remote_target, write_book
+
+SECRET = "sk-test-0123456789-not-to-be-seen"
+
+
+def _check(folder: Path, base_url: str, more: str = "", *options: str) -> tuple[int, str, str]:
+    write_book(folder, remote_target(base_url, more))
+    done = bltybench("check", "--target", "mine", *options, cwd=folder, env={"MINE_KEY": SECRET})
+    assert SECRET not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def _serve(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    # A handshake that fails is the client's to tell, not the server's.
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Echo(Quiet):
+    """Answers everything with the headers that it was sent, key included."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._echo()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._echo()
+
+    def _echo(self) -> None:
+        told = f"[bold]\x1b[2J{self.headers}"
+        body = json.dumps({"error": {"message": told, "type": "[red]", "param": None, "code": None}}).encode()
+        self.send_response(418)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def files() -> Iterator[int]:
+    yield from _serve(Quiet)
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    yield from _serve(Echo)
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority: trustme.CA) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    yield from _serve(Echo, context)
+
+
+def test_a_closed_port_is_refused(tmp_path: Path) -> None:
+    code, out, err = _check(tmp_path, f"http://127.0.0.1:{free_port()}/v1", "", "--json")
+    assert (code, out) == (2, "")
+    assert "connection refused" in err
+
+
+def test_a_name_that_does_not_exist_is_dns(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, "http://no-such-host.invalid/v1")
+    assert code == 2
+    assert "DNS: the name no-such-host.invalid does not resolve" in err
+
+
+def test_a_server_that_never_answers_is_a_timeout(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        more = "[targets.mine.timeouts]\nheaders_s = 0.3\n"
+        code, _, err = _check(tmp_path, f"http://127.0.0.1:{port}/v1", more)
+    assert code == 2
+    assert "no answer to GET /models: timed out" in err
+
+
+def test_an_unknown_authority_is_tls(tmp_path: Path, secure: int) -> None:
+    code, _, err = _check(tmp_path, f"https://localhost:{secure}/v1")
+    assert code == 2
+    assert "TLS: the certificate is not trusted" in err
+    assert "ca_file" in err
+
+
+def test_a_certificate_for_another_name_is_tls(tmp_path: Path, secure: int, authority: trustme.CA) -> None:
+    pem = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    code, _, err = _check(tmp_path, f"https://127.0.0.1:{secure}/v1", f'ca_file = "{pem}"')
+    assert code == 2
+    assert "TLS: the certificate is not trusted" in err
+
+
+def test_a_known_authority_is_trusted(tmp_path: Path, secure: int, authority: trustme.CA) -> None:
+    pem = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    code, out, _ = _check(tmp_path, f"https://localhost:{secure}/v1", f'ca_file = "{pem}"', "--json")
+    assert code == 1
+    by_name = {one["name"]: one for one in json.loads(out)["findings"]}
+    assert by_name["TLS is good"]["status"] == "holds"
+
+
+def test_plain_http_where_tls_is_expected_says_so(tmp_path: Path, files: int) -> None:
+    code, _, err = _check(tmp_path, f"https://127.0.0.1:{files}/v1")
+    assert code == 2
+    assert "TLS:" in err
+
+
+@pytest.mark.parametrize("ca_file", ["none.pem", "scenarios.toml"])
+def test_a_ca_file_that_is_none_is_named(tmp_path: Path, secure: int, ca_file: str) -> None:
+    path = tmp_path / ca_file
+    code, _, err = _check(tmp_path, f"https://localhost:{secure}/v1", f'ca_file = "{path}"')
+    assert code == 2
+    assert str(path) in err
+
+
+def test_a_file_server_is_not_an_api(tmp_path: Path, files: int) -> None:
+    code, out, _ = _check(tmp_path, f"http://127.0.0.1:{files}/v1", "", "--json")
+    assert code == 1
+    by_name = {one["name"]: one["status"] for one in json.loads(out)["findings"]}
+    assert by_name["models are listed"] == "broken"
+    assert by_name["a completion is made"] == "broken"
+    assert by_name["usage"] == "skipped"
+
+
+def test_text_of_a_server_is_neither_markup_nor_control_nor_key(tmp_path: Path, echo: int) -> None:
+    code, out, _ = _check(tmp_path, f"http://127.0.0.1:{echo}/v1")
+    assert code == 1
+    assert "[bold]" in out
+    assert "\x1b" not in out
+    assert "[key]" in out

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from support_cli import bltybench, free_port, sandbox_target, write_book
+from support_runs import manifest, write_run
+
+from bltybench.check.reach import listens
+from bltybench.scenario.target import Target
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> None:
+    port = free_port()
+    # A long window, so that the check is surely waiting for it to pass when it is interrupted.
+    write_book(tmp_path, sandbox_target(port, limit=12, period_s=60))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bltybench", "check", "--target", "mine"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Waiting"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "bltybench: interrupted\n")
+    assert not listens(Target(base_url=f"http://127.0.0.1:{port}/v1"))
+
+
+def test_an_unknown_target_names_the_known_ones(tmp_path: Path) -> None:
+    write_book(tmp_path, sandbox_target(free_port()))
+    done = bltybench("check", "--target", "mien", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bltybench: ")
+    assert "mine" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_scenarios_toml_that_is_broken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scenarios.toml").write_text("targets = [\n")
+    done = bltybench("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "scenarios.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"), [({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1"}, False), ({}, False)]
+)
+def test_colours_only_where_they_are_wanted(tmp_path: Path, env: dict[str, str], coloured: bool) -> None:
+    write_run(tmp_path / "reports" / "a", [], about=manifest(run_id="a"))
+    done = bltybench("runs", cwd=tmp_path, env=env)
+    assert done.returncode == 0
+    assert ("\x1b[" in done.stdout) == coloured
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
+    for number in range(50):
+        write_run(tmp_path / "reports" / f"r{number}", [], about=manifest(run_id=f"r{number}"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "bltybench", "runs"],
+            cwd=tmp_path,
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert "Traceback" not in done.stderr
+
+
+def test_the_wheel_holds_the_files_to_start_from(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in ("scenarios.toml", "locustfiles/mixed.py", "locustfiles/chat.py", "locustfiles/stream.py"):
+        assert f"bltybench/starter/{name}" in names
+    assert {"bltybench/py.typed", "bltybench/scenario/sentences.txt"} <= names
+    notebooks = {path.name for path in (ROOT / "analysis").glob("*.ipynb")}
+    assert notebooks == {Path(name).name for name in names if name.startswith("bltybench/starter/analysis/")}
+    assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]

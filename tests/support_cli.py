@@ -1,0 +1,86 @@
+"""The command line as a user starts it, and targets for it to talk to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+OURS = (
+    "BLTYAPI_KEY",
+    "MINE_KEY",
+    "MINE_KEY_RESTRICTED",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "PY_COLORS",
+    "GITHUB_ACTIONS",
+)
+
+
+def bltybench(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 90
+) -> subprocess.CompletedProcess[str]:
+    """Run ``bltybench`` in ``cwd`` and return what it wrote and its exit code."""
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+    return subprocess.run(
+        [sys.executable, "-m", "bltybench", *arguments],
+        cwd=cwd,
+        env={**clean, "COLUMNS": "200", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def free_port() -> int:
+    """Return a port where nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def write_book(folder: Path, target: str) -> None:
+    """Write a scenarios.toml with the target ``mine``, given as TOML, and one scenario for it."""
+    (folder / "scenarios.toml").write_text(
+        f"""
+default_scenario = "short"
+
+{target}
+
+[scenarios.short]
+title = "Short"
+target = "mine"
+model = "deepseek-chat"
+duration_s = 1
+users = 1
+arrivals = {{ kind = "closed" }}
+
+[[scenarios.short.mix]]
+name = "chat"
+"""
+    )
+
+
+def remote_target(base_url: str, more: str = "") -> str:
+    """Return the TOML of an ordinary target at ``base_url`` that wants MINE_KEY."""
+    return f'[targets.mine]\nbase_url = "{base_url}"\napi_key_env = "MINE_KEY"\n{more}\n'
+
+
+def sandbox_target(port: int, *, limit: int = 12, period_s: float = 2.0) -> str:
+    """Return the TOML of a quick sandbox on ``port``."""
+    return f"""
+[targets.mine]
+base_url = "http://127.0.0.1:{port}/v1"
+
+[targets.mine.sandbox]
+ttft = {{ median_ms = 3, p95_ms = 5 }}
+itl = {{ median_ms = 1, p95_ms = 2 }}
+
+[targets.mine.sandbox.limits]
+requests = {{ limit = {limit}, period_s = {period_s} }}
+"""
