@@ -57,7 +57,7 @@ def manifest(**fields: Any) -> Manifest:
             "duration_s": 90.0,
             "users": 50,
             "seed": 1,
-            "arrivals": {"kind": "poisson", "rate_per_min": 80.0},
+            "arrivals": {"kind": "poisson", "rate_per_min": 110.0},
             "retry": {"policy": "retry_after", "max_attempts": 2},
             "mix": [
                 {"name": "chat", "weight": 1.0, "stream": False},
@@ -110,7 +110,7 @@ def generator_seconds(seconds: int, *, seed: int = 1, **fields: Any) -> list[Gen
 
 
 def realistic(
-    duration_s: float = 90.0, rate_per_min: float = 80.0, limit: int = 60, seed: int = 1
+    duration_s: float = 90.0, rate_per_min: float = 110.0, limit: int = 60, seed: int = 1
 ) -> list[Attempt]:
     """Make the attempts of an open-loop run against a fixed window aligned to the minute.
 

@@ -33,6 +33,7 @@ class Analysis:
     best: pd.DataFrame
     minutes: pd.DataFrame
     timeline: pd.DataFrame
+    rolling: pd.DataFrame
     steps: pd.DataFrame
     in_flight: InFlight
     outcomes: pd.DataFrame
@@ -87,6 +88,7 @@ def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
         best=rates.best(attempts),
         minutes=rates.per_minute(attempts, manifest.clock.wall_ns, end_ns),
         timeline=timeline.timeline(attempts, end_ns),
+        rolling=timeline.rolling(attempts, end_ns),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),

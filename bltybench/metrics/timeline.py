@@ -6,50 +6,69 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics import concurrency, latency, rates
-from bltybench.metrics.frame import FATES, NS_PER_S, Floats, Ints, floats, ints
+from bltybench.metrics.frame import ACCEPTED, FATES, NS_PER_S, REFUSED, Floats, Ints, floats, ints
 
 BIN_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+MIN_BINS = 24
 MAX_BINS = 120
+PER_BIN = 4
+"""Attempts that a bin should hold on average: with fewer, a steady rate looks like noise."""
+
+LINE_POINTS = 300
+"""Moments at which the rolling sums are taken for drawing; the best ones are exact (``rates.best``)."""
 
 
-def bin_seconds(end_ns: int) -> int:
-    """Return the narrowest bin that keeps a run of this length within MAX_BINS bins."""
+def bin_seconds(end_ns: int, attempts: int) -> int:
+    """Return the narrowest bin (s) that keeps a run of this length and size within its number of bins."""
+    bins = min(max(attempts // PER_BIN, MIN_BINS), MAX_BINS)
     for width in BIN_SECONDS:
-        if end_ns <= width * MAX_BINS * NS_PER_S:
+        if end_ns <= width * bins * NS_PER_S:
             return width
-    return int(np.ceil(end_ns / NS_PER_S / MAX_BINS / 3600)) * 3600
+    return int(np.ceil(end_ns / NS_PER_S / bins / 3600)) * 3600
 
 
 def timeline(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     """Return one row a bin, from the run's start to its end.
 
     ``start_s``, ``end_s``; counts of attempts offered in the bin: ``offered``, ``accepted``, ``refused``,
-    ``other``; the sums over the 60 s that end with the bin: ``rolling_offered``, ``rolling_accepted``,
-    ``rolling_refused``, ``rolling_tokens``; ``prompt_tokens`` and ``completion_tokens`` in the bin;
-    ``in_flight_max``, ``in_flight_mean``; ``ttft_p50_ms``, ``ttft_p95_ms`` of streams sent in those 60 s and
-    ``ttft_n`` (null where the sample is too small).
+    ``other``; ``prompt_tokens`` and ``completion_tokens`` in the bin; ``in_flight_max``, ``in_flight_mean``.
     """
-    width = bin_seconds(end_ns) * NS_PER_S
+    width = bin_seconds(end_ns, len(attempts)) * NS_PER_S
     count = max(1, -(-end_ns // width))
     edges = np.arange(count + 1, dtype=np.int64) * width
     frame = pd.DataFrame({"start_s": edges[:-1] / NS_PER_S, "end_s": edges[1:] / NS_PER_S})
-    at = rates.request_times(attempts)
-    frame["offered"] = _binned(at, edges)
-    frame["rolling_offered"] = rates.rolling(at, edges[1:])
+    frame["offered"] = _binned(rates.request_times(attempts), edges)
     for fate in FATES:
-        times = rates.request_times(attempts, fate)
-        frame[fate] = _binned(times, edges)
-        if fate != "other":
-            frame[f"rolling_{fate}"] = rates.rolling(times, edges[1:])
+        frame[fate] = _binned(rates.request_times(attempts, fate), edges)
     events = rates.token_events(attempts)
-    event_at = ints(events, "at_ns")
-    prompt, completion = floats(events, "prompt_tokens"), floats(events, "completion_tokens")
-    frame["prompt_tokens"] = _binned(event_at, edges, prompt)
-    frame["completion_tokens"] = _binned(event_at, edges, completion)
-    frame["rolling_tokens"] = rates.rolling(event_at, edges[1:], prompt + completion)
-    frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(concurrency.steps(attempts), edges)
+    for name in ("prompt_tokens", "completion_tokens"):
+        frame[name] = _binned(ints(events, "at_ns"), edges, floats(events, name))
+    stepped = concurrency.steps(attempts)
+    frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(stepped, edges)
+    return frame
+
+
+def rolling(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
+    """Return sums and percentiles over the 60 s up to each of at most LINE_POINTS moments.
+
+    ``at_s``; ``offered``, ``accepted``, ``refused`` (requests), ``tokens`` (prompt and completion);
+    ``ttft_n`` (streams sent in those 60 s that succeeded), ``ttft_p50_ms``, ``ttft_p95_ms`` (null where the
+    sample is too small); ``in_flight_max`` (peak since the moment before).
+    """
+    seconds = max(1, -(-end_ns // NS_PER_S))
+    step = -(-seconds // LINE_POINTS) * NS_PER_S
+    grid = np.arange(0, seconds * NS_PER_S + step, step, dtype=np.int64)
+    frame = pd.DataFrame({"at_s": grid / NS_PER_S})
+    frame["offered"] = rates.rolling(rates.request_times(attempts), grid)
+    for fate in (ACCEPTED, REFUSED):
+        frame[fate] = rates.rolling(rates.request_times(attempts, fate), grid)
+    events = rates.token_events(attempts)
+    tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
+    frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
+    peak, _ = concurrency.per_bin(concurrency.steps(attempts), grid)
+    frame["in_flight_max"] = np.concatenate(([0], peak))
     streams = attempts[attempts["ttft_ms"].notna()]
-    trailing = _trailing(ints(streams, "at_ns"), floats(streams, "ttft_ms"), edges[1:])
+    trailing = _trailing(ints(streams, "at_ns"), floats(streams, "ttft_ms"), grid)
     return pd.concat([frame, trailing], axis=1)
 
 

@@ -39,7 +39,8 @@ def _write_data(folder: RunFolder, drawings: list[Drawing]) -> None:
     """Write the data behind every figure, so that anyone can draw it anew."""
     (folder.path / "figures").mkdir(exist_ok=True)
     for drawing in drawings:
-        _to_csv(drawing.data, folder, drawing.name)
+        for name, data in drawing.data.items():
+            _to_csv(data, folder, name)
 
 
 def _to_csv(data: pd.DataFrame, folder: RunFolder, name: str) -> None:

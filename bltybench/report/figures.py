@@ -21,6 +21,9 @@ from bltybench.report.sentences import latency_sentence, timeline_sentence
 MAX_DOTS = 1500
 """Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
 
+LABELS = {style.WIDE: 52, style.NARROW: 40}
+"""Room for the labels left of the plots, in pixels, by width of drawing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
@@ -32,7 +35,8 @@ class Drawing:
     """One sentence about this run."""
     wide: str
     narrow: str
-    data: pd.DataFrame
+    data: dict[str, pd.DataFrame]
+    """By file name without its ending."""
     hover: dict[str, Any]
     """What the page's script shows under the pointer: plot edges (shares of the width), x range, columns."""
 
@@ -44,9 +48,12 @@ def draw_all(analysis: Analysis) -> list[Drawing]:
 
 def hero(analysis: Analysis) -> Drawing:
     """Requests, tokens, in flight and TTFT on one time axis."""
-    lines = analysis.timeline
+    lines, rolled = analysis.timeline, analysis.rolling
     end = float(lines["end_s"].iloc[-1])
-    margins = {style.WIDE: style.Margins(52, 14, 40, 30, 52), style.NARROW: style.Margins(40, 8, 54, 28, 66)}
+    margins = {
+        style.WIDE: style.Margins(LABELS[style.WIDE], 14, 40, 30, 52),
+        style.NARROW: style.Margins(LABELS[style.NARROW], 8, 70, 28, 70),
+    }
 
     def draw(width: int) -> Figure:
         heights = [190, 110, 80, 110] if width == style.WIDE else [170, 110, 80, 110]
@@ -62,20 +69,23 @@ def hero(analysis: Analysis) -> Drawing:
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
         return figure
 
+    then = rolled.iloc[np.minimum(np.searchsorted(rolled["at_s"], lines["end_s"]), len(rolled) - 1)]
     columns = {
         "accepted": lines["accepted"],
         "refused": lines["refused"],
         "other": lines["other"],
-        "accepted in 60 s": lines["rolling_accepted"],
         "tokens in": lines["prompt_tokens"],
         "tokens out": lines["completion_tokens"],
         "peak in flight": lines["in_flight_max"],
-        "TTFT p50, ms": lines["ttft_p50_ms"],
-        "TTFT p95, ms": lines["ttft_p95_ms"],
+        "accepted, last 60 s": then["accepted"],
+        "tokens, last 60 s": then["tokens"],
+        "TTFT p50, last 60 s (ms)": then["ttft_p50_ms"],
+        "TTFT p95, last 60 s (ms)": then["ttft_p95_ms"],
     }
     hover = _hover(margins, (0.0, end), [style.clock(x) for x in lines["start_s"]], columns)
     title = "The run on one time axis"
-    return _drawing("timeline", title, timeline_sentence(analysis), draw, lines, hover)
+    data = {"timeline": lines, "rolling": rolled}
+    return _drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
 
 
 def latencies(analysis: Analysis) -> Drawing:
@@ -90,7 +100,10 @@ def latencies(analysis: Analysis) -> Drawing:
     data = pd.concat([curve.assign(metric=name) for name, curve in curves.items()], ignore_index=True).rename(
         columns={"value": "value_ms"}
     )[["metric", "value_ms", "share"]]
-    margins = {style.WIDE: style.Margins(52, 14, 40, 34, 0), style.NARROW: style.Margins(40, 8, 54, 34, 0)}
+    margins = {
+        style.WIDE: style.Margins(LABELS[style.WIDE], 14, 40, 34, 0),
+        style.NARROW: style.Margins(LABELS[style.NARROW], 8, 70, 34, 0),
+    }
     positive = data.loc[data["value_ms"] > 0, "value_ms"].to_numpy(dtype=np.float64)
     low = float(positive.min()) * 0.8 if len(positive) else 1.0
     high = float(positive.max()) * 1.25 if len(positive) else 1000.0
@@ -116,7 +129,9 @@ def latencies(analysis: Analysis) -> Drawing:
         return figure
 
     hover: dict[str, Any] = {}
-    return _drawing("latency", "How long things took", latency_sentence(analysis), draw, data, hover)
+    return _drawing(
+        "latency", "How long things took", latency_sentence(analysis), draw, {"latency": data}, hover
+    )
 
 
 def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
@@ -124,17 +139,17 @@ def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
     title: str,
     says: str,
     draw: Callable[[int], Figure],
-    data: pd.DataFrame,
+    data: dict[str, pd.DataFrame],
     hover: dict[str, Any],
 ) -> Drawing:
     with style.rc_context():
-        wide = style.to_svg(draw(style.WIDE), f"{name}-w", title)
-        narrow = style.to_svg(draw(style.NARROW), f"{name}-n", title)
+        wide = style.to_svg(draw(style.WIDE), f"{name}-w", says)
+        narrow = style.to_svg(draw(style.NARROW), f"{name}-n", says)
     return Drawing(name, title, says, wide, narrow, data, hover)
 
 
 def _requests(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines = analysis.timeline
+    lines, rolled = analysis.timeline, analysis.rolling
     bin_s = float(lines["end_s"].iloc[0])
     per_min = 60 / bin_s
     base = np.zeros(len(lines))
@@ -151,17 +166,18 @@ def _requests(ax: Axes, analysis: Analysis, width: int) -> None:
                facecolor=style.PAPER if hatch else colour, edgecolor=colour, hatch=hatch,
                alpha=None if hatch else 0.35)  # fmt: skip
         base += height
-    ends = lines["end_s"]
-    ax.plot(ends, lines["rolling_offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
+    ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
             label="offered, last 60 s")  # fmt: skip
-    ax.plot(ends, lines["rolling_accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s")
-    top = max(float(base.max()), float(lines["rolling_offered"].max()), 1.0)
+    ax.plot(
+        rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
+    )
+    top = max(float(base.max()), float(rolled["offered"].max()), 1.0)
     _limit(ax, analysis.manifest.target.requests_per_min, top)
     _head(ax, "Requests a minute", width)
 
 
 def _tokens(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines = analysis.timeline
+    lines, rolled = analysis.timeline, analysis.rolling
     bin_s = float(lines["end_s"].iloc[0])
     per_min = 60 / bin_s
     prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
@@ -171,40 +187,39 @@ def _tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     )
     ax.bar(lines["start_s"], completion, bin_s, bottom=prompt, align="edge", facecolor=style.COMPLETION,
            edgecolor=style.COMPLETION, alpha=0.8, linewidth=0, label="out")  # fmt: skip
-    ax.plot(
-        lines["end_s"], lines["rolling_tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s"
-    )
-    top = max(float((prompt + completion).max()), float(lines["rolling_tokens"].max()), 1.0)
+    ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
+    top = max(float((prompt + completion).max()), float(rolled["tokens"].max()), 1.0)
     _limit(ax, analysis.manifest.target.tokens_per_min, top)
     _head(ax, "Tokens a minute", width)
 
 
 def _in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines = analysis.timeline
-    edges = np.append(lines["start_s"], lines["end_s"].iloc[-1])
-    ax.stairs(lines["in_flight_max"], edges, color=style.ACCEPTED, linewidth=1.6, label="peak")
+    lines, rolled = analysis.timeline, analysis.rolling
+    bins = np.append(lines["start_s"], lines["end_s"].iloc[-1])
     ax.stairs(
-        lines["in_flight_mean"], edges, fill=True, color=style.ACCEPTED, alpha=0.25, linewidth=0, label="mean"
+        lines["in_flight_mean"], bins, fill=True, color=style.ACCEPTED, alpha=0.3, linewidth=0, label="mean"
     )
-    _limit(ax, analysis.manifest.target.concurrency, max(float(lines["in_flight_max"].max()), 1.0))
+    peak = rolled["in_flight_max"].to_numpy()[1:]
+    ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
+    _limit(ax, analysis.manifest.target.concurrency, max(float(peak.max()), 1.0))
     _head(ax, "Requests in flight", width)
 
 
 def _ttft(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines, attempts = analysis.timeline, analysis.attempts
+    rolled, attempts = analysis.rolling, analysis.attempts
     streams = attempts[attempts["ttft_ms"].notna()]
     at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
     # Every k-th, not a random draw: the same run must give the same picture.
     step = max(1, -(-len(at) // MAX_DOTS))
     ax.scatter(
-        at[::step], ms[::step], s=7, color=style.ACCEPTED, alpha=0.45, linewidths=0, label="each stream"
+        at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.45, linewidths=0, label="each stream"
     )
-    p50, p95 = floats(lines, "ttft_p50_ms"), floats(lines, "ttft_p95_ms")
+    p50, p95 = floats(rolled, "ttft_p50_ms"), floats(rolled, "ttft_p95_ms")
     if not np.isnan(p50).all():
-        ax.plot(lines["end_s"], p50, color=style.INK, linewidth=1.8, label="p50, last 60 s")
+        ax.plot(rolled["at_s"], p50, color=style.INK, linewidth=1.8, label="p50, last 60 s")
     if not np.isnan(p95).all():
         ax.plot(
-            lines["end_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
+            rolled["at_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
         )
     ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0) if len(ms) else 1.0)
     if len(ms) == 0:
@@ -218,36 +233,51 @@ def _limit(ax: Axes, limit: int | None, top: float) -> None:
         ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
         top = max(top, float(limit))
     elif limit is not None:
-        ax.plot([], [], " ", label=f"limit {limit:,}, far above")
+        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
     ax.set_ylim(0, top * 1.12)
 
 
 def _head(ax: Axes, title: str, width: int) -> None:
     """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
-    box = ax.get_window_extent()
-    wide = width == style.WIDE
-    ax.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0 if wide else -36, 12 if wide else 28),
-                textcoords="offset points", fontsize=13, fontweight="bold", color=style.INK)  # fmt: skip
-    handles, _ = ax.get_legend_handles_labels()
-    if not handles:
-        return
-    place: dict[str, Any] = (
-        {"bbox_to_anchor": (1, 1 + 3 / box.height), "loc": "lower right"}
-        if wide
-        else {"bbox_to_anchor": (-36 / box.width, 1 + 2 / box.height), "loc": "lower left"}
+    box, wide = ax.get_window_extent(), width == style.WIDE
+    keyed = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    labels = sorted(keyed, key=_place_in_key)
+    columns = 6 if wide else 3 if sum(map(len, labels)) < 70 else 2
+    above = 12 if wide else 12 + 16 * -(-len(labels) // columns)
+    ax.annotate(
+        title,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-LABELS[width], above),
+        textcoords="offset points",
+        fontsize=13,
+        fontweight="bold",
+        color=style.INK,
     )
+    if not labels:
+        return
+    left = -LABELS[width] / box.width
     ax.legend(
-        **place,
-        ncols=6,
+        [keyed[label] for label in labels],
+        labels,
+        bbox_to_anchor=(1, 1 + 3 / box.height) if wide else (left, 1 + 4 / box.height),
+        loc="lower right" if wide else "lower left",
+        ncols=columns,
         frameon=False,
         fontsize=11 if wide else 10,
         handlelength=1.5,
         handletextpad=0.5,
         columnspacing=1.4 if wide else 0.9,
+        labelspacing=0.3,
         borderpad=0,
         borderaxespad=0.4,
         labelcolor=style.MUTED,
     )
+
+
+def _place_in_key(label: str) -> int:
+    """Bars first, then lines, the limit last."""
+    return 2 if label.startswith("limit") else 1 if "60 s" in label else 0
 
 
 def _nothing(ax: Axes, text: str) -> None:

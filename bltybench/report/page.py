@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import text
@@ -101,9 +102,10 @@ def strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
     manifest = analysis.manifest
     resolved, target = manifest.resolved, manifest.target
     start = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC)
-    end = start + timedelta(seconds=summary.duration_s)
+    load_s = summary.duration_s if manifest.ended_ns is None else manifest.ended_ns / NS_PER_S
+    end = start + timedelta(seconds=load_s)
     planned = resolved.get("duration_s")
-    lasted = text.duration(summary.duration_s)
+    lasted = text.duration(load_s)
     if planned and manifest.ended != "completed":
         lasted += f" of {text.duration(float(planned))} ({manifest.ended or 'killed'})"
     documented = [
@@ -122,8 +124,7 @@ def strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Scenario", manifest.scenario),
         ("Load", load_shape(resolved)),
         ("Retry", str(resolved.get("retry", {}).get("policy", "none")).replace("_", "-")),
-        ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"),
-        ("Lasted", lasted),
+        ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
         ("Documented limits", " · ".join(documented) or "none"),
         ("Made by", " · ".join(f"{name} {version}" for name, version in _main_versions(manifest.versions))),
     ]
@@ -252,7 +253,7 @@ def _figure(drawing: Drawing) -> dict[str, Any]:
         "says": drawing.says,
         "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
         "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
-        "csv": f"figures/{drawing.name}.csv",
+        "csv": [f"figures/{name}.csv" for name in drawing.data],
         "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
     }
 

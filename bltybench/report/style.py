@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -135,7 +136,7 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"|\bheight="[\d.]+pt" ', "", svg, count=1)
-    svg = re.sub(r"^<svg ", f'<svg role="img" aria-label="{title}" ', svg, count=1)
+    svg = re.sub(r"^<svg ", f'<svg role="img" aria-label="{escape(title)}" ', svg, count=1)
     return re.sub(r"\n\s*", "\n", svg)
 
 
