@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -47,7 +48,13 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     )
 
 
-def resolve_options(options: Namespace, user_classes: list[type[User]], users: int | None) -> Resolved:
+SPARE_S = 1
+"""Locust's own limit on the run's time lies this much behind ours, which is exact."""
+
+
+def resolve_options(
+    options: Namespace, user_classes: list[type[User]], users: int | None, duration_s: float | None
+) -> Resolved:
     """Return scenario and target as the command line, the locustfile and scenarios.toml say, in this order.
 
     Raises UserError for every mistake in them.
@@ -58,7 +65,7 @@ def resolve_options(options: Namespace, user_classes: list[type[User]], users: i
         scenario=options.scenario or _own_scenario(user_classes),
         target=options.target or None,
         users=users,
-        duration_s=float(options.run_time) if options.run_time else None,
+        duration_s=duration_s,
         base_url=options.host or None,
     )
     require_budget(resolved.target_name, resolved.target)
@@ -76,15 +83,17 @@ def _own_scenario(user_classes: list[type[User]]) -> str | None:
     return next(iter(names), None)
 
 
-def fill_defaults(options: Namespace, resolved: Resolved) -> None:
-    """Give Locust the scenario's values where its own options say nothing."""
+def fill_defaults(options: Namespace, resolved: Resolved, lead_s: float) -> None:
+    """Give Locust the scenario's values where its own options say nothing.
+
+    A run begins ``lead_s`` after Locust starts it, so Locust's limit on its time is set to come later.
+    """
     scenario = resolved.scenario
     if options.num_users is None:
         options.num_users = scenario.users
     if options.spawn_rate is None:
         options.spawn_rate = scenario.spawn_rate or float(options.num_users)
-    if options.run_time is None:
-        options.run_time = round(scenario.duration_s)
+    options.run_time = math.ceil(scenario.duration_s + lead_s) + SPARE_S
     if options.headless:
         # The progress line takes the place of a table every second; the table is still printed at the end.
         options.only_summary = True

@@ -18,9 +18,11 @@ from bltybench.load import job as jobs
 from bltybench.load import live
 from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, resolve_options
 from bltybench.load.progress import Progress
-from bltybench.load.run import Run, worker_name
+from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
+from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
+from bltybench.scenario.resolve import Resolved
 
 logger = logging.getLogger("bltybench")
 
@@ -44,6 +46,9 @@ class Plugin:
         self._finishing: gevent.Greenlet[..., None] | None = None
         self._quitting = False
         self._spent: set[str] = set()
+        self._sandbox: SandboxProcess | None = None
+        self._duration_s: float | None = None
+        self._filled_run_time = 0
 
     def register(self, events: Events) -> None:
         """Listen to Locust."""
@@ -69,11 +74,15 @@ class Plugin:
             environment.runner.register_message(BUDGET_MESSAGE, self._on_worker_spent)
         options = _options(environment)
         try:
-            resolved = resolve_options(options, environment.user_classes, options.num_users)
+            self._duration_s = float(options.run_time) if options.run_time else None
+            resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
+            if options.headless:
+                self._ensure_sandbox(resolved)
         except UserError as error:
             sys.exit(_say(error))
-        fill_defaults(options, resolved)
+        fill_defaults(options, resolved, self._lead_s())
+        self._filled_run_time = options.run_time
         if environment.host is None:
             environment.host = resolved.target.base_url
         if not environment.stop_timeout:
@@ -132,6 +141,8 @@ class Plugin:
             runner.quit()
         if self._finishing is not None:
             self._finishing.join()
+        if self._sandbox is not None:
+            self._sandbox.stop()
         if self.run is not None and self.run.exit_code is not None:
             environment.process_exit_code = self.run.exit_code
 
@@ -145,14 +156,18 @@ class Plugin:
     def _own(self, environment: Environment) -> None:
         runner, options = environment.runner, _options(environment)
         options.host = environment.host
-        resolved = resolve_options(
-            options, environment.user_classes, runner.target_user_count if runner else None
-        )
+        if options.run_time != self._filled_run_time:
+            # Changed in the web page: Locust will stop the run by it, so that much is left for the load.
+            self._duration_s = max(1.0, options.run_time - self._lead_s()) if options.run_time else None
+        users = runner.target_user_count if runner else None
+        resolved = resolve_options(options, environment.user_classes, users, self._duration_s)
+        resolved.target.api_key(resolved.target_name)
+        self._ensure_sandbox(resolved)
         workers: list[str] = []
         if isinstance(runner, MasterRunner):
             workers = [client.id for client in runner.clients.all]
         self._finishing = None
-        self.run = run = Run(resolved, options.reports, workers)
+        self.run = run = Run(resolved, options.reports, workers, self._lead_s())
         _announce(resolved, run)
         order = run.job()
         if workers:
@@ -162,12 +177,25 @@ class Plugin:
         progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
         self._greenlets.append(gevent.spawn(progress.show_for_ever))
 
+    def _lead_s(self) -> float:
+        return LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+
+    def _ensure_sandbox(self, resolved: Resolved) -> None:
+        if self._sandbox is None:
+            self._sandbox = start_if_absent(resolved.target)
+            if self._sandbox is not None:
+                logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)
+
     def _join(self, session: Session) -> None:
         self.session = session
         # What exists now lives as long as the run: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        self._greenlets = [gevent.spawn(session.audit.watch_timer), gevent.spawn(self._each_second)]
+        self._greenlets = [
+            gevent.spawn(session.audit.watch_timer),
+            gevent.spawn(self._each_second),
+            gevent.spawn(session.stop_when_over),
+        ]
 
     def _each_second(self) -> None:
         while True:
@@ -250,11 +278,15 @@ def _say(error: UserError) -> int:
     return 2
 
 
-def _announce(resolved: Any, run: Run) -> None:
+def _announce(resolved: Resolved, run: Run) -> None:
     target = resolved.target
-    logger.info("Run %s: scenario %s on %s", run.folder.path.name, resolved.name, target.base_url)
-    if run.sandbox is not None:
-        logger.info("Started the sandbox at %s for this run", target.base_url)
+    logger.info(
+        "Run %s: scenario %s on %s for %g s",
+        run.folder.path.name,
+        resolved.name,
+        target.base_url,
+        resolved.scenario.duration_s,
+    )
     if not target.is_local:
         caps = [
             f"{target.budget.requests} requests" if target.budget.requests is not None else "",

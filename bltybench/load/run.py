@@ -1,15 +1,13 @@
-"""One run as its owner sees it, the master or the only process: folder, order, sandbox and report."""
+"""One run as its owner sees it, the master or the only process: its folder, its order, its report."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import socket
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import gevent
 import msgspec
@@ -21,7 +19,6 @@ from bltybench.load.options import DRAIN_S
 from bltybench.load.session import done_marker
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
-from bltybench.sandbox.process import SandboxProcess
 from bltybench.scenario.resolve import Resolved
 
 LEAD_ALONE_S = 0.2
@@ -32,17 +29,16 @@ LEAD_WORKERS_S = 2.0
 class Run:
     """Owns a run from its start to its report."""
 
-    def __init__(self, resolved: Resolved, reports: str, workers: list[str]) -> None:
+    def __init__(self, resolved: Resolved, reports: str, workers: list[str], lead_s: float) -> None:
         self.resolved = resolved
         self.workers = workers
         self.live = Live()
         self.exit_code: int | None = None
         self.closing_words = ""
         """What the report said on its end, for the terminal."""
-        self.sandbox = _sandbox_if_needed(resolved)
         self.folder = create_run(Path(reports), resolved.name)
         clock = Clock.now()
-        lead_ns = round((LEAD_WORKERS_S if workers else LEAD_ALONE_S) * 1e9)
+        lead_ns = round(lead_s * 1e9)
         self.clock = msgspec.structs.replace(
             clock, monotonic_ns=clock.monotonic_ns + lead_ns, wall_ns=clock.wall_ns + lead_ns
         )
@@ -75,8 +71,6 @@ class Run:
         missing = self._wait_for_workers()
         self._manifest = msgspec.structs.replace(self._manifest, ended_ns=round(ended_s * 1e9), ended=reason)
         self.folder.write_manifest(self._manifest)
-        if self.sandbox is not None:
-            self.sandbox.stop()
         self.exit_code, words = _report(self.folder, hidden=self.resolved.target.api_key_env)
         lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
         self.closing_words = (lost if missing else "") + words
@@ -120,19 +114,6 @@ class Run:
 def worker_name(index: int) -> str:
     """Return the name that worker ``index`` has in the records."""
     return f"w{index}"
-
-
-def _sandbox_if_needed(resolved: Resolved) -> SandboxProcess | None:
-    settings = resolved.target.sandbox
-    if settings is None:
-        return None
-    parts = urlsplit(resolved.target.base_url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return SandboxProcess.start(settings, host=host, port=port)
-    return None
 
 
 def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:

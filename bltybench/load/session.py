@@ -77,6 +77,11 @@ class Session:
             return not self.stopping.is_set()
         return not self.stopping.wait(left_s)
 
+    def stop_when_over(self) -> None:
+        """Send nothing new once the scenario's time is over. Runs as a greenlet."""
+        self.wait_until(round(self.scenario.duration_s * 1e9))
+        self.stopping.set()
+
     def connection(self) -> Connection:
         """Return a connection of its own for a user."""
         return Connection(self.origin, self.reader)

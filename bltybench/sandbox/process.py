@@ -13,7 +13,10 @@ import msgspec
 
 from bltybench.errors import UserError
 from bltybench.sandbox.listen import listen
-from bltybench.scenario.target import SandboxSettings
+from bltybench.scenario.target import SandboxSettings, Target
+
+GREETING = b"bltybench sandbox"
+"""How the page at ``/`` begins."""
 
 START_S = 30.0
 """How long it may take to answer for the first time: it imports and loads, perhaps on a busy machine."""
@@ -136,3 +139,31 @@ class SandboxProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def start_if_absent(target: Target) -> SandboxProcess | None:
+    """Start the sandbox of ``target``; None where one runs at its address already, or it is no sandbox.
+
+    Raises UserError where something else listens there.
+    """
+    if target.sandbox is None:
+        return None
+    parts = urlsplit(target.base_url)
+    host, port = parts.hostname or "", parts.port or 80
+    connection = http.client.HTTPConnection(host, port, timeout=STOP_S)
+    try:
+        connection.request("GET", "/")
+        greeting = connection.getresponse().read(len(GREETING))
+    except ConnectionRefusedError:
+        return SandboxProcess.start(target.sandbox, host=host, port=port)
+    except (OSError, http.client.HTTPException):
+        greeting = b""
+    finally:
+        connection.close()
+    if greeting != GREETING:
+        raise UserError(
+            "something other than the sandbox listens here",
+            where=f"{host}:{port}",
+            remedy="stop it, or give the sandbox another port in base_url",
+        )
+    return None
