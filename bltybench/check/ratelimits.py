@@ -40,7 +40,7 @@ def server_time(answer: Answer) -> float:
     """Return the server's clock when it answered: its Date header, else this machine's clock (Unix s)."""
     try:
         date = parsedate_to_datetime(answer.headers.get("date", ""))
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):
         return answer.ended_s
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
 
