@@ -71,7 +71,7 @@ def remote_target(base_url: str, more: str = "") -> str:
     return f'[targets.mine]\nbase_url = "{base_url}"\napi_key_env = "MINE_KEY"\n{more}\n'
 
 
-def sandbox_target(port: int, *, limit: int = 12, period_s: float = 2.0) -> str:
+def sandbox_target(port: int, *, limit: int = 12, period_s: float = 4.0) -> str:
     """Return the TOML of a quick sandbox on ``port``."""
     return f"""
 [targets.mine]

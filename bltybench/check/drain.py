@@ -56,6 +56,7 @@ def drain(
                 done.set()
 
     workers = min(at_once, ASKING_AT_ONCE)
+    began_s = time.monotonic()
     tell(f"Spending the limit of {limit} requests to meet a 429.")
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -63,7 +64,7 @@ def drain(
                 finished.result()
         finally:
             done.set()
-    evidence.drained = len(answers)
+    evidence.drained, evidence.drained_s = len(answers), time.monotonic() - began_s
     refusals = [answer for answer in answers if answer.status == 429]
     # Retry-After counts from its own answer, so the last refusal is the one to wait for.
     evidence.refused = max(refusals or answers, key=lambda answer: answer.ended_s)

@@ -45,11 +45,13 @@ class Evidence:
     no_model: Answer | None = None
     no_route: Answer | None = None
     refused: Answer | None = None
-    """The first 429 of the drain."""
+    """The last 429 of the drain; its last answer, if there was none."""
     after_wait: Answer | None = None
     """The request sent when Retry-After had passed."""
     drained: int = 0
     """Requests sent to provoke the 429."""
+    drained_s: float = 0.0
+    """How long that took."""
     waited_s: float | None = None
     limit_requests: int | None = None
     """The documented limit on requests."""
@@ -64,7 +66,7 @@ class Evidence:
         return [answer for answer in asked if answer is not None and answer.status == 200]
 
     def errors(self) -> dict[str, Answer]:
-        """Return the answers that should have been errors, by name."""
+        """Return the answers that are errors, by what was wrong with the request."""
         asked = {
             "bad JSON": self.bad_json,
             "no messages": self.no_messages,
@@ -76,7 +78,7 @@ class Evidence:
             "unknown endpoint": self.no_route,
             "over the limit": self.refused,
         }
-        return {name: answer for name, answer in asked.items() if answer is not None}
+        return {name: answer for name, answer in asked.items() if answer and (answer.status or 0) >= 400}
 
 
 def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
