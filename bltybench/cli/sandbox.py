@@ -66,8 +66,8 @@ def sandbox(
     }
     settings = settings.model_copy(update={"limits": limits.model_copy(update=given)})
     listener = listen(host, port)
-    print(_greeting(settings, host, listener.getsockname()[1]), flush=True)
-    serve(settings, listener, log)
+    greeting = _greeting(settings, host, listener.getsockname()[1])
+    serve(settings, listener, log, on_start=lambda _: print(greeting, flush=True))
     print("Stopped.", file=sys.stderr)
 
 

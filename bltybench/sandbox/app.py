@@ -72,6 +72,8 @@ class Exchanges:
     async def _answer(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
+        except ClientGone:
+            raise
         except ApiError as error:
             await self._refuse(row, error, send)
         except Exception:
@@ -97,7 +99,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
-    """Return the application. It writes to ``log`` while it runs and closes it at the end."""
+    """Return the application. It writes to ``log`` while it runs; closing it is for the caller."""
     ring = KeyRing(settings.keys, settings.models)
     counter = PromptCounter()
     started = int(time.time())
@@ -130,7 +132,6 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
         finally:
             flushing.cancel()
             counter.close()
-            log.close()
 
     app = Starlette(
         routes=[

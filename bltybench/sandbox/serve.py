@@ -20,10 +20,15 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class _Server(uvicorn.Server):
+    _signals = 0
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in an orderly way. Uvicorn would raise the signal again afterwards and spoil the exit code."""
-        if self.should_exit:
-            self.force_exit = True
+        """End in an orderly way, at the second signal at once.
+
+        Uvicorn would raise the signal again afterwards and spoil the exit code.
+        """
+        self._signals += 1
+        self.force_exit = self._signals > 1
         self.should_exit = True
 
 
@@ -60,5 +65,6 @@ def serve(
 
     if on_start is not None:
         on_start(stop)
-    with contextlib.closing(listener):
+    # The log is closed last: exchanges that are cut off at the end still add their rows.
+    with contextlib.closing(log), contextlib.closing(listener):
         server.run(sockets=[listener])

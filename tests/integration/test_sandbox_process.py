@@ -1,0 +1,214 @@
+"""Starting and ending the sandbox: by the library, under gevent, by the verb; and what can go wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from support_sandbox import bearer, chat_body, quick_settings, running_sandbox
+
+from bltybench.errors import UserError
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.sandbox.truth import read_truth
+
+VERB = [sys.executable, "-m", "bltybench", "sandbox"]
+
+UNDER_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, sys
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.scenario.target import SandboxSettings
+beats = 0
+def beat():
+    global beats
+    while True:
+        gevent.sleep(0.01)
+        beats += 1
+gevent.spawn(beat)
+with SandboxProcess.start(SandboxSettings()) as sandbox:
+    assert beats > 3, beats
+    print(sandbox.base_url, sandbox.pid, flush=True)
+    if sys.argv[1] == "wait":
+        gevent.sleep(60)
+"""
+
+
+def gone(pid: int, within_s: float = 10) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def test_it_answers_when_it_has_started_and_is_gone_when_stopped() -> None:
+    with running_sandbox() as sandbox:
+        assert httpx.get(f"{sandbox.base_url}/models", headers=bearer()).status_code == 200
+        pid = sandbox.pid
+    assert gone(pid, 0.5)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{sandbox.base_url}/models")
+    sandbox.stop()
+
+
+def test_a_wanted_port_is_taken_and_free_again_at_once() -> None:
+    port = free_port()
+    for _ in range(2):
+        with SandboxProcess.start(quick_settings(), port=port) as sandbox:
+            assert sandbox.base_url == f"http://127.0.0.1:{port}/v1"
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is in use"):
+            SandboxProcess.start(quick_settings(), port=port)
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ended with exit code 2"):
+        SandboxProcess.start(quick_settings(), log_path=tmp_path)
+
+
+def test_stopping_in_the_middle_of_a_stream_leaves_a_complete_log(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log) as sandbox, httpx.Client(base_url=sandbox.base_url, headers=bearer()) as client:
+        body = chat_body(stream=True, max_tokens=100_000)
+        with client.stream("POST", "/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            for _ in range(10):
+                next(lines)
+            sandbox.stop()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(lines)
+    (row,) = [row for row in read_truth(log) if row.stream]
+    assert row.disconnected
+    assert row.end_ns is not None
+    assert row.completion_tokens == len(row.event_ns) > 0
+
+
+def test_keys_are_not_in_its_arguments_or_environment() -> None:
+    with running_sandbox() as sandbox:
+        process = psutil.Process(sandbox.pid)
+        seen = [*process.cmdline(), *process.environ().values()]
+    assert not [text for text in seen if "sk-sandbox" in text]
+
+
+def test_it_starts_under_gevent_without_stopping_the_hub() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_GEVENT, "leave"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert gone(int(done.stdout.split()[1]), 0.5)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_it_dies_with_its_parent(how: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", UNDER_GEVENT, "wait"], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        base_url, pid = parent.stdout.readline().split()
+        assert httpx.get(base_url.removesuffix("/v1")).status_code == 200
+        parent.send_signal(how)
+    assert gone(int(pid))
+
+
+def test_ctrl_c_in_the_terminal_is_for_the_parent_alone() -> None:
+    with running_sandbox() as sandbox:
+        assert os.getpgid(sandbox.pid) != os.getpgid(0)
+
+
+def test_the_verb_runs_until_ctrl_c(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    process = subprocess.Popen(
+        [*VERB, "--port", "0", "--log", str(log), "--requests", "1", "--tokens", "0", "--period-s", "3600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    with process:
+        assert process.stdout is not None
+        greeting = ""
+        while "Ctrl-C" not in greeting:
+            line = process.stdout.readline()
+            assert line, greeting
+            greeting += line
+        base_url = greeting.split()[2]
+        assert "1 requests per 3600 s (fixed_window)" in greeting
+        assert "tokens per" not in greeting
+        with httpx.Client(base_url=base_url, headers=bearer(), timeout=30) as client:
+            statuses = [client.post("/chat/completions", json=chat_body()).status_code for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert statuses == [200, 429]
+    assert (process.returncode, stderr.strip()) == (0, "Stopped.")
+    assert len(read_truth(log)) == 2
+
+
+def test_the_line_to_paste_works(tmp_path: Path) -> None:
+    process = subprocess.Popen([*VERB, "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    with process:
+        assert process.stdout is not None
+        line = ""
+        while not line.strip().startswith("curl"):
+            line = process.stdout.readline()
+            assert line
+        pasted = subprocess.run(
+            ["/bin/sh", "-c", line], capture_output=True, text=True, timeout=30, check=True
+        )
+        process.send_signal(signal.SIGINT)
+    assert pasted.stdout.startswith("data: ")
+    assert pasted.stdout.endswith("data: [DONE]\n\n")
+
+
+def test_the_verb_tells_a_port_in_use_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*VERB, "--port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+        )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"127.0.0.1:{port}: port {port} is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_verb_tells_a_target_that_is_no_sandbox(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*VERB, "--target", "blty"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "'blty' is not a sandbox" in done.stderr
+
+
+def test_the_module_alone_says_what_to_run_instead() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bltybench.sandbox"],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "bltybench sandbox" in done.stderr

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import get_args
+
+from bltybench.cli.sandbox import Family, _changed, _greeting
+from bltybench.limits import FAMILIES
+from bltybench.scenario.target import Algorithm, RateLimit, SandboxLimits, SandboxSettings
+
+
+def test_the_command_line_the_settings_and_the_models_have_the_same_families() -> None:
+    assert get_args(Family) == get_args(Algorithm) == tuple(FAMILIES)
+
+
+def test_what_is_not_given_stays() -> None:
+    limit = RateLimit(limit=60, period_s=30, algorithm="sliding_log")
+    assert _changed(limit, None, None, None) == limit
+    assert _changed(limit, 5, None, None) == limit.model_copy(update={"limit": 5})
+    assert _changed(limit, None, 2.0, "token_bucket") == RateLimit(
+        limit=60, period_s=2, algorithm="token_bucket"
+    )
+    assert _changed(limit, 0, 2.0, None) is None
+    assert _changed(None, None, 2.0, None) is None
+    assert _changed(None, 7, None, None) == RateLimit(limit=7)
+
+
+def test_the_greeting_says_so_where_there_are_no_limits() -> None:
+    none = SandboxLimits(requests=None, tokens=None, concurrency=None)
+    greeting = _greeting(SandboxSettings(limits=none), "::1", 8910)
+    assert "Limits    none" in greeting
+    assert "http://[::1]:8910/v1" in greeting
