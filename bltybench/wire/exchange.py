@@ -1,0 +1,149 @@
+"""One HTTP exchange while it goes on: times, status, headers, the bytes kept, and what went wrong."""
+
+from __future__ import annotations
+
+from array import array
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from bltybench.runs.attempt import Stamp
+
+if TYPE_CHECKING:
+    from bltybench.wire.stream import StreamFold
+
+MAX_HEADERS = 256
+MAX_HEADER_BYTES = 64 * 1024
+"""Up to the end of the final headers, interim answers included."""
+MAX_PLAIN_BYTES = 16 * 1024 * 1024
+MAX_STREAM_BYTES = 128 * 1024 * 1024
+
+
+class Fault(StrEnum):
+    """What ended an exchange, or spoilt its answer, on this side. Written as the record's error_type."""
+
+    NAME = "name_resolution"
+    CONNECT = "connect"
+    TLS = "tls"
+    TLS_VERIFICATION = "tls_verification"
+    CONNECT_TIMEOUT = "connect_timeout"
+    HEADERS_TIMEOUT = "headers_timeout"
+    IDLE_TIMEOUT = "between_events_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    SEND = "send"
+    RESET = "connection_reset"
+    CLOSED_EARLY = "closed_early"
+    BAD_HTTP = "bad_http"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    TOO_MANY_HEADERS = "too_many_headers"
+    BODY_TOO_LARGE = "body_too_large"
+    EVENT_TOO_LARGE = "event_too_large"
+    TOO_MANY_EVENTS = "too_many_events"
+    CONTENT_ENCODING = "content_encoding"
+    REDIRECT = "redirect"
+    NOT_JSON = "not_json"
+    NOT_EVENT_STREAM = "not_event_stream"
+    BAD_EVENT = "bad_event"
+    MISSING_DONE = "missing_done"
+    CANCELLED = "cancelled"
+
+
+TIMEOUTS = frozenset({Fault.CONNECT_TIMEOUT, Fault.HEADERS_TIMEOUT, Fault.IDLE_TIMEOUT, Fault.TOTAL_TIMEOUT})
+
+
+class Failure(NamedTuple):
+    """Why an exchange did not run to its end. The message is ours, not the server's."""
+
+    kind: Fault
+    message: str
+
+
+class Exchange:
+    """One request and its answer. The caller makes it, a Connection fills it, a Reader reads it.
+
+    It can be read at any moment, also after the greenlet that sent it was killed. Times are
+    ``time.monotonic_ns`` (``connect_ns`` and ``tls_ns`` are durations); None is what did not happen.
+    ``stream`` says whether server-sent events were asked for, ``keep_text`` whether the Reading shall
+    hold the text.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "arrivals",
+        "bytes_received",
+        "bytes_sent",
+        "connect_ns",
+        "end_ns",
+        "failure",
+        "fold",
+        "headers",
+        "headers_ns",
+        "keep_text",
+        "kept_bytes",
+        "marks",
+        "observer_lag_ns",
+        "pieces",
+        "queued",
+        "secrets",
+        "sent_ns",
+        "stamp",
+        "status",
+        "stream",
+        "tls_ns",
+    )
+
+    def __init__(self, *, stream: bool = False, keep_text: bool = True) -> None:
+        self.stream = stream
+        self.keep_text = keep_text
+        self.connect_ns: int | None = None
+        self.tls_ns: int | None = None
+        self.sent_ns: int | None = None
+        self.headers_ns: int | None = None
+        self.end_ns: int | None = None
+        self.status: int | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.failure: Failure | None = None
+        self.stamp: Stamp | None = None
+        self.observer_lag_ns = -1
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.secrets: tuple[str, ...] = ()
+        # Body bytes as they came: pieces[marks[i - 1]:marks[i]] arrived at arrivals[i]. A fold empties them.
+        self.pieces: list[bytearray] = []
+        self.marks = array("q")
+        self.arrivals = array("q")
+        self.kept_bytes = 0
+        self.fold: StreamFold | None = None
+        self.queued = False
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.end_ns is not None
+
+    @property
+    def observer_lag_us(self) -> int | None:
+        """The longest that received bytes lay in the kernel before they were read; None if not known."""
+        return self.observer_lag_ns // 1000 if self.observer_lag_ns >= 0 else None
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer is a successful one made of server-sent events, as was asked for."""
+        return self.stream and self.status == 200 and "text/event-stream" in self.header("content-type")
+
+    def header(self, name: str) -> str:
+        """Return the first header of that (lower-case) name in lower case, or an empty string."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value.lower()
+        return ""
+
+    def take_reads(self) -> list[tuple[bytes, int]]:
+        """Return the body bytes kept so far, read by read with their arrival, and keep them no longer."""
+        pieces, start = self.pieces, 0
+        reads: list[tuple[bytes, int]] = []
+        for mark, arrival in zip(self.marks, self.arrivals, strict=True):
+            reads.append((b"".join(pieces[start:mark]), arrival))
+            start = mark
+        pieces.clear()
+        self.marks, self.arrivals, self.kept_bytes = array("q"), array("q"), 0
+        return reads

@@ -1,0 +1,95 @@
+"""The parse queue: answers are looked at in short slices, behind all reads.
+
+The kernel keeps one stamp a read, so whatever delays reads spoils stamps. Streams that end together
+would delay them by tens of milliseconds if each were parsed at its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.hub import Waiter
+
+from bltybench.wire.exchange import Exchange, Failure
+from bltybench.wire.reading import Reading, conclude, fold
+
+SLICE_NS = 1_000_000
+SLICE_NS_PER_JOB = 20_000
+"""A longer queue gets longer slices: under a load that never pauses it must not grow without bound."""
+MAX_SLICE_NS = 20_000_000
+INLINE_BYTES = 4096
+"""An answer this small is read at once: queueing would cost more than reading."""
+
+Folded = Callable[[Exchange, Failure | None], None]
+
+
+class Reader:
+    """Reads answers for all connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._loop = gevent.get_hub().loop
+        self._jobs: deque[tuple[Exchange, Any, Folded | None]] = deque()
+        self._timer: Any = None
+
+    @property
+    def backlog(self) -> int:
+        """Answers, or parts of them, received and not yet looked at."""
+        return len(self._jobs)
+
+    def read(self, exchange: Exchange) -> Reading:
+        """Return what an ended exchange came to; blocks this greenlet until its turn has come."""
+        if not exchange.done:
+            raise RuntimeError("the exchange has not ended")
+        if exchange.kept_bytes <= INLINE_BYTES and not exchange.queued:
+            return conclude(exchange)
+        waiter = Waiter()
+        self._enqueue(exchange, waiter, None)
+        reading: Reading = waiter.get()
+        return reading
+
+    def fold(self, exchange: Exchange, folded: Folded) -> None:
+        """Have an open stream folded soon, then call ``folded``. Once queued it is not queued again."""
+        if not exchange.queued:
+            exchange.queued = True
+            self._enqueue(exchange, None, folded)
+
+    def _enqueue(self, exchange: Exchange, waiter: Any, folded: Folded | None) -> None:
+        self._jobs.append((exchange, waiter, folded))
+        if self._timer is None:
+            # A timer of lower priority: libev serves it once a round, after the sockets of that round.
+            # An idle watcher would starve while any socket is busy; a loop callback runs before sockets.
+            self._timer = self._loop.timer(0.0, priority=-1)
+            self._timer.start(self._serve)
+
+    def _serve(self) -> None:
+        jobs = self._jobs
+        self._timer.stop()
+        self._timer.close()
+        self._timer = None
+        until_ns = time.monotonic_ns() + min(MAX_SLICE_NS, SLICE_NS + SLICE_NS_PER_JOB * len(jobs))
+        try:
+            while jobs:
+                self._do(*jobs.popleft())
+                if time.monotonic_ns() >= until_ns:
+                    break
+        finally:
+            if jobs:
+                self._timer = self._loop.timer(0.0, priority=-1)
+                self._timer.start(self._serve)
+
+    def _do(self, exchange: Exchange, waiter: Any, folded: Folded | None) -> None:
+        if folded is not None:
+            exchange.queued = False
+            folded(exchange, fold(exchange))
+            return
+        try:
+            reading = conclude(exchange)
+        except Exception as error:  # noqa: BLE001 - a bug here belongs to who waits, not to the event loop
+            self._loop.run_callback(waiter.throw, error)
+        else:
+            # Not switched to from here: the user's code would run inside the slice.
+            self._loop.run_callback(waiter.switch, reading)

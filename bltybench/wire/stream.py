@@ -1,0 +1,314 @@
+"""What an event stream has said so far, folded from its bytes a bounded slice at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from array import array
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk
+from bltybench.wire.exchange import Failure, Fault
+from bltybench.wire.sse import Framer, parse_block
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_EVENTS = 500_000
+
+_CONTENT_KEYS = (b'"content"', b'"reasoning_content"', b'"reasoning"')
+
+
+class Shape(NamedTuple):
+    """The bytes around the text in one event, which are mostly the same in the next.
+
+    An event with the same bytes before and after, and between them one or more bytes that hold no
+    quote, no line end and do not end in a backslash, differs from the one that was parsed in the value of
+    that one string only: it need not be parsed to be counted as content.
+    """
+
+    before: bytes
+    after: bytes
+    overhead: int
+    reasoning: bool
+
+
+_NO_SHAPE = Shape(b"\0", b"\0", sys.maxsize, False)
+
+
+class StreamFold:
+    """Takes reads with their arrival, keeps the times of content events and what else a Reading needs."""
+
+    __slots__ = (
+        "_framer",
+        "_keep_text",
+        "_raw",
+        "_reasoning",
+        "_shape",
+        "_text",
+        "_tool_calls",
+        "bad_event",
+        "coalesced",
+        "done",
+        "error",
+        "finish_reason",
+        "first_output_ns",
+        "model",
+        "other_events",
+        "response_id",
+        "times",
+        "usage",
+    )
+
+    def __init__(self, *, keep_text: bool) -> None:
+        self._keep_text = keep_text
+        self._framer = Framer()
+        self._shape = _NO_SHAPE
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._raw: list[bytes] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self.times = array("q")
+        """Arrival of each event with content, reasoning or a tool call."""
+        self.first_output_ns: int | None = None
+        self.coalesced = 0
+        self.other_events = 0
+        self.done = False
+        self.error: Any = None
+        self.bad_event: bytes | None = None
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.response_id: str | None = None
+        self.model: str | None = None
+
+    def take(self, data: bytes, arrival_ns: int) -> None:
+        """Fold one read."""
+        framer = self._framer
+        blocks = framer.feed(data)
+        if not blocks:
+            return
+        times, raw = self.times, self._raw
+        known = len(times)
+        last_is_content = False
+        before, after, overhead, _ = self._shape
+        for block in blocks:
+            if len(block) > overhead and block.startswith(before) and block.endswith(after):
+                text = block[len(before) : -len(after)]
+                if b'"' not in text and text[-1] != 0x5C and b"\n" not in text:
+                    times.append(arrival_ns)
+                    last_is_content = True
+                    if self._keep_text:
+                        raw.append(text)
+                    continue
+            last_is_content = self._look(block, arrival_ns)
+            before, after, overhead, _ = self._shape
+        if raw:
+            self._flush()
+        fresh = len(times) - known
+        if fresh:
+            # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
+            alone = last_is_content and not framer.pending_bytes
+            self.coalesced += fresh - 1 if alone else fresh
+
+    def overrun(self) -> Failure | None:
+        """Return which bound the stream has gone over, if any."""
+        if self._framer.pending_bytes > MAX_EVENT_BYTES:
+            return Failure(Fault.EVENT_TOO_LARGE, f"an event of more than {MAX_EVENT_BYTES} bytes")
+        if len(self.times) + self.other_events > MAX_EVENTS:
+            return Failure(Fault.TOO_MANY_EVENTS, f"more than {MAX_EVENTS} events")
+        return None
+
+    def close(self) -> None:
+        """The stream has ended. Some servers leave out the blank line after the last event."""
+        rest = self._framer.rest()
+        event = parse_block(rest.strip(b"\n")) if rest else None
+        if event is not None and event.data.strip() == b"[DONE]":
+            self.done = True
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning of the first choice."""
+        return "".join(self._reasoning)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls of the first choice, their arguments joined."""
+        return [self._tool_calls[index] for index in sorted(self._tool_calls)]
+
+    def _look(self, block: bytes, arrival_ns: int) -> bool:
+        """Parse one event; return whether it brought content."""
+        event = parse_block(block)
+        if event is None:
+            if block.strip(b"\n"):
+                self.other_events += 1
+            return False
+        data = event.data
+        if data.strip() == b"[DONE]":
+            self.done = True
+            self.other_events += 1
+            return False
+        try:
+            chunk = decode_chunk(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self._odd(event.name, data)
+            return False
+        if chunk.error is not None or event.name == b"error":
+            self.error = self.error or chunk.error or _decoded(data)
+        content, output = self.add(chunk)
+        if not content:
+            self.other_events += 1
+            return False
+        self.times.append(arrival_ns)
+        if output and self.first_output_ns is None:
+            self.first_output_ns = arrival_ns
+        self._shape = _learn(block, chunk)
+        return True
+
+    def add(self, chunk: Chunk) -> tuple[bool, bool]:
+        """Take in a decoded chunk; return whether it holds content, and content other than reasoning."""
+        self._flush()  # in order, and under the shape that they were found by
+        if self.response_id is None and isinstance(chunk.id, str):
+            self.response_id = chunk.id
+        if self.model is None and isinstance(chunk.model, str):
+            self.model = chunk.model
+        if isinstance(chunk.usage, dict):
+            self.usage = chunk.usage
+        return self._choices(chunk)
+
+    def _odd(self, name: bytes, data: bytes) -> None:
+        """An event that is not a chunk: an error in another form, an event of the server's own, or junk."""
+        self.other_events += 1
+        value = _decoded(data)
+        if name == b"error":
+            self.error = self.error or value or {"message": data.decode("utf-8", "replace")}
+        elif isinstance(value, dict) and value.get("error"):
+            self.error = self.error or value["error"]
+        elif self.bad_event is None and name in {b"", b"message"} and not isinstance(value, dict):
+            self.bad_event = data
+
+    def _choices(self, chunk: Chunk) -> tuple[bool, bool]:
+        """Take in all choices; return whether they hold content, and whether content beyond reasoning."""
+        content = output = False
+        for choice in chunk.choices or ():
+            first = choice.index in (0, None)
+            delta = choice.delta or choice.message
+            if delta is not None:
+                has_output = self._delta(delta, keep=first and self._keep_text)
+                output = output or has_output
+                content = content or has_output or bool(_reasoning(delta))
+            if isinstance(choice.text, str) and choice.text:
+                content = output = True
+                if first and self._keep_text:
+                    self._text.append(choice.text)
+            if first and isinstance(choice.finish_reason, str) and choice.finish_reason:
+                self.finish_reason = choice.finish_reason
+        return content, output
+
+    def _delta(self, delta: Delta, *, keep: bool) -> bool:
+        text = _text(delta.content) or _text(delta.refusal)
+        if keep:
+            if text:
+                self._text.append(text)
+            if reasoning := _reasoning(delta):
+                self._reasoning.append(reasoning)
+            if isinstance(delta.tool_calls, list):
+                for call in delta.tool_calls:
+                    if isinstance(call, dict):
+                        _merge_tool_call(self._tool_calls, call)
+        return bool(text or delta.tool_calls or delta.function_call)
+
+    def _flush(self) -> None:
+        """Decode the strings found without parsing: all at once, as one JSON string."""
+        raw = self._raw
+        if not raw:
+            return
+        joined = b'"' + b"".join(raw) + b'"'
+        raw.clear()
+        try:
+            text = decode_any(joined)
+        except (msgspec.MsgspecError, ValueError):
+            text = _lenient(joined)
+        (self._reasoning if self._shape.reasoning else self._text).append(text)
+
+
+def _lenient(quoted: bytes) -> str:
+    """Decode a JSON string with what strict decoders refuse: lone surrogates, raw control characters."""
+    try:
+        value = json.loads(quoted.decode("utf-8", "replace"), strict=False)
+    except ValueError:
+        return quoted[1:-1].decode("utf-8", "replace")
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return decode_any(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _text(content: Any) -> str:
+    """Return the text of a content field: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def _reasoning(delta: Delta) -> str:
+    return _text(delta.reasoning_content) or _text(delta.reasoning)
+
+
+def _merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    """Add one delta of a tool call: strings of ``function.arguments`` are joined, the rest is set once."""
+    index = part.get("index")
+    known = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
+    for key in ("id", "type"):
+        if isinstance(part.get(key), str):
+            known.setdefault(key, part[key])
+    function = part.get("function")
+    if isinstance(function, dict):
+        if isinstance(function.get("name"), str):
+            known["function"].setdefault("name", function["name"])
+        if isinstance(function.get("arguments"), str):
+            known["function"]["arguments"] = known["function"].get("arguments", "") + function["arguments"]
+
+
+def _learn(block: bytes, chunk: Chunk) -> Shape:
+    """Return the shape of an event that holds one text and nothing else to look at, or none."""
+    choices = chunk.choices or []
+    if len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
+        return _NO_SHAPE
+    choice = choices[0]
+    delta = choice.delta
+    if (
+        delta is None
+        or choice.index not in (0, None)
+        or choice.finish_reason
+        or choice.text
+        or choice.message
+    ):
+        return _NO_SHAPE
+    values = (delta.content, delta.reasoning_content, delta.reasoning)
+    told = [(key, value) for key, value in zip(_CONTENT_KEYS, values, strict=True) if value]
+    if len(told) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
+        return _NO_SHAPE
+    key, value = told[0]
+    if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
+        return _NO_SHAPE
+    start = block.index(key) + len(key)
+    while start < len(block) and block[start] in b" :":
+        start += 1
+    end = block.find(b'"', start + 1)
+    # Bytes that read as the parsed value, at the only place that has the key: this is where it was.
+    if block[start : start + 1] != b'"' or block[start + 1 : end] != value.encode("utf-8", "replace"):
+        return _NO_SHAPE
+    before, after = block[: start + 1], block[end:]
+    return Shape(before, after, len(before) + len(after), reasoning=key != _CONTENT_KEYS[0])

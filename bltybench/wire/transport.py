@@ -1,0 +1,354 @@
+"""One user's connection to a chat API: a socket read by a callback of the event loop, not by a greenlet.
+
+A greenlet that reads a socket costs two switches a read and stands in the queue behind every other one.
+Here the event loop calls ``_on_readable``, which stamps and keeps the bytes and does nothing that can
+wait; the greenlet that sent the request is woken once, when the exchange has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+import gevent.socket
+from gevent.hub import Waiter
+from geventhttpclient._parser import HTTPParseError
+
+from bltybench.runs.attempt import Stamp
+from bltybench.wire import stamps
+from bltybench.wire.exchange import (
+    MAX_HEADER_BYTES,
+    MAX_PLAIN_BYTES,
+    MAX_STREAM_BYTES,
+    Exchange,
+    Failure,
+    Fault,
+)
+from bltybench.wire.link import READ_BYTES, Link
+from bltybench.wire.origin import Origin
+from bltybench.wire.reader import Reader
+from bltybench.wire.response import ResponseParser, TrailingDataError
+from bltybench.wire.tls import Tls
+
+FOLD_BYTES = 32 * 1024
+"""A stream that has kept this much is folded (parsed so far) behind the reads."""
+PAUSE_BYTES = 8 * FOLD_BYTES
+"""A stream that has kept this much is not read further until it is folded: memory stays bounded."""
+
+_CLOCK = stamps.StampClock()
+
+
+class Connection:
+    """One keep-alive connection, used by one greenlet at a time.
+
+    A connection that the server has closed while idle is noticed before sending and opened anew. One
+    that it closes while the request is under way is a failure: the request may have been processed, so
+    it is not sent twice.
+    """
+
+    def __init__(self, origin: Origin, reader: Reader) -> None:
+        self._origin = origin
+        self._reader = reader
+        self._loop = gevent.get_hub().loop
+        self._link: Link | None = None
+        self._exchange: Exchange | None = None
+        self._response: ResponseParser | None = None
+        self._waiter: Any = None
+        self._timer: Any = None
+        self._floor_ns = 0
+
+    def send(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
+    ) -> None:
+        """Send a request and wait for the end of its answer; what happened is in ``exchange``.
+
+        Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes
+        the connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
+        """
+        if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
+            raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
+        request = self._compose(method, path, headers, body)
+        exchange.secrets = self._origin.secrets
+        self._exchange = exchange
+        self._waiter = waiter = Waiter()
+        try:
+            link = self._link
+            if link is not None and link.is_stale():
+                self._drop_link()
+                link = None
+            if link is None:
+                link = self._open(exchange)
+            if link is not None:
+                self._begin(link, request, exchange)
+            if not exchange.done:
+                waiter.get()
+        except BaseException:
+            # Killed (GreenletExit), or a Timeout of the caller's: nobody waits for this answer any more.
+            if not exchange.done:
+                self._fail(Fault.CANCELLED, "given up by this side")
+            raise
+
+    def close(self) -> None:
+        """Close the connection; an exchange under way ends as cancelled."""
+        if self._exchange is not None:
+            self._fail(Fault.CANCELLED, "connection closed by this side")
+        self._drop_link()
+
+    # -- the hot path ----------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:  # noqa: PLR0912 - each split would cost a call on every read
+        """Stamp and keep what has arrived. Called by the event loop for each read: keep it short."""
+        link, exchange, response = self._link, self._exchange, self._response
+        if link is None or exchange is None or response is None:
+            # Idle: the server closed the connection or speaks unasked, so it must not be used again.
+            if link is not None and link.is_stale():
+                self._drop_link()
+            return
+        try:
+            data, ancillary, _, _ = link.recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._on_lost(error, exchange)
+            return
+        arrival_ns, lag_ns, by_kernel = _CLOCK.arrival(ancillary, self._floor_ns)
+        if not data:
+            self._on_end(exchange, response)
+            return
+        self._floor_ns = arrival_ns
+        exchange.bytes_received += len(data)
+        if by_kernel:
+            exchange.observer_lag_ns = max(exchange.observer_lag_ns, lag_ns)
+        else:
+            exchange.stamp = Stamp.USER
+        try:
+            if link.tls is not None:
+                data = link.decrypt(data)
+                if not data:
+                    return
+            response.feed(data)
+        except (TrailingDataError, HTTPParseError, ssl.SSLError) as error:
+            if not response.complete:
+                self._on_bad_bytes(error, response)
+                return
+            response.keep_alive = False  # bytes after the end: the answer is whole, the connection suspect
+        kept = len(exchange.pieces)
+        marks = exchange.marks
+        if kept and (not marks or marks[-1] != kept):
+            marks.append(kept)
+            exchange.arrivals.append(arrival_ns)
+            exchange.kept_bytes += len(data)
+        if response.complete:
+            if exchange.headers_ns is None:
+                exchange.headers_ns = arrival_ns
+            self._finish(arrival_ns)
+        elif exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
+            self._on_much(exchange, response, link, arrival_ns)
+
+    def _on_much(self, exchange: Exchange, response: ResponseParser, link: Link, arrival_ns: int) -> None:
+        """What few reads need: note complete headers, and bound what an answer may hold."""
+        received = exchange.bytes_received
+        if exchange.headers_ns is None:
+            if response.final:
+                exchange.headers_ns = arrival_ns
+            elif received > MAX_HEADER_BYTES:
+                self._fail(Fault.HEADERS_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes of headers")
+                return
+        if exchange.kept_bytes < FOLD_BYTES:
+            return
+        if not exchange.is_event_stream:
+            if received > MAX_PLAIN_BYTES:
+                self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_PLAIN_BYTES} bytes of answer")
+        elif received > MAX_STREAM_BYTES:
+            self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_STREAM_BYTES} bytes of stream")
+        else:
+            if exchange.kept_bytes >= PAUSE_BYTES:
+                link.pause()
+            self._reader.fold(exchange, self._on_folded)
+
+    # -- ending -----------------------------------------------------------------------------------------
+
+    def _finish(self, end_ns: int) -> None:
+        """End the exchange, keep or close the connection, and wake who waits."""
+        exchange, response, link = self._exchange, self._response, self._link
+        self._exchange = self._response = None
+        self._stop_timer()
+        if exchange is not None:
+            exchange.end_ns = end_ns
+            if exchange.stamp is None and exchange.bytes_received:
+                exchange.stamp = Stamp.KERNEL
+        if link is not None:
+            if response is None or not response.complete or not response.keep_alive or link.unsent:
+                self._drop_link()
+            else:
+                link.resume()
+        # Not switched to from here: what the user's code does next must wait behind the other reads.
+        self._loop.run_callback(self._waiter.switch, None)
+
+    def _fail(self, kind: Fault, message: str) -> None:
+        if self._exchange is not None:
+            self._exchange.failure = Failure(kind, message)
+        self._response = None
+        self._finish(time.monotonic_ns())
+
+    def _on_end(self, exchange: Exchange, response: ResponseParser) -> None:
+        """The server closed the connection: the end of some answers, too early for the others."""
+        try:
+            response.feed(b"")
+        except (TrailingDataError, HTTPParseError):
+            response.keep_alive = False
+        if response.complete:
+            response.keep_alive = False
+            self._finish(self._floor_ns)
+        else:
+            self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {_progress(exchange)}")
+
+    def _on_lost(self, error: OSError, exchange: Exchange) -> None:
+        reset = error.errno == errno.ECONNRESET
+        what = "connection reset by the server" if reset else os.strerror(error.errno or 0)
+        self._fail(Fault.RESET, f"{what} {_progress(exchange)}")
+
+    def _on_unsendable(self, reason: str) -> None:
+        """Sending failed; but the server may have answered before it stopped listening."""
+        if self._exchange is not None:
+            self._on_readable()
+        if self._exchange is not None:
+            self._fail(Fault.SEND, f"could not send: {reason}")
+        self._drop_link()
+
+    def _on_bad_bytes(self, error: Exception, response: ResponseParser) -> None:
+        if response.too_many_headers:
+            self._fail(Fault.TOO_MANY_HEADERS, "more headers than are kept")
+        elif isinstance(error, ssl.SSLError):
+            self._fail(Fault.TLS, f"TLS failed: {error.reason or error.strerror}")
+        else:
+            self._fail(Fault.BAD_HTTP, f"not HTTP/1.1: {error.args[0] if error.args else error}")
+
+    def _on_folded(self, exchange: Exchange, failure: Failure | None) -> None:
+        """Called by the reader after a fold; meanwhile the exchange may have ended."""
+        if self._exchange is exchange:
+            if failure is not None:
+                self._fail(*failure)
+            elif self._link is not None:
+                self._link.resume()
+
+    # -- beginning --------------------------------------------------------------------------------------
+
+    def _compose(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+        lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
+        # Compressed events come in lumps: when each token arrived could no longer be told.
+        lines.append("Accept-Encoding: identity")
+        lines.extend([f"{name}: {value}" for name, value in headers])
+        if body or method != "GET":
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+            raise ValueError("a header or the path holds a line break")
+        return f"{head}\r\n\r\n".encode("latin-1") + body
+
+    def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
+        self._response = ResponseParser(exchange)
+        if link.tls is not None:
+            request = link.tls.encrypt(request)
+        timeouts = self._origin.timeouts
+        self._start_timer(min(timeouts.headers_s, timeouts.total_s))
+        exchange.bytes_sent = len(request)
+        exchange.sent_ns = self._floor_ns = time.monotonic_ns()
+        link.write(request)
+
+    def _open(self, exchange: Exchange) -> Link | None:
+        """Resolve, connect (every address in turn) and shake hands, all within ``connect_s``."""
+        origin = self._origin
+        limit = gevent.Timeout(origin.timeouts.connect_s)
+        limit.start()
+        began_ns = time.monotonic_ns()
+        try:
+            connected = gevent.socket.create_connection((origin.host, origin.port))
+            exchange.connect_ns = time.monotonic_ns() - began_ns
+            self._link = link = Link(connected, self._loop, self._on_readable, self._on_unsendable)
+            if origin.tls is not None:
+                began_ns = time.monotonic_ns()
+                link.tls = Tls(origin.tls, origin.host)
+                link.tls.handshake(link.socket, self._loop)
+                exchange.tls_ns = time.monotonic_ns() - began_ns
+        except gevent.Timeout as timeout:
+            if timeout is not limit:
+                raise
+            self._fail(Fault.CONNECT_TIMEOUT, f"no connection within {origin.timeouts.connect_s:g} s")
+        except socket.gaierror as error:
+            self._fail(Fault.NAME, f"cannot resolve {origin.host}: {error.strerror}")
+        except ssl.SSLCertVerificationError as error:
+            self._fail(Fault.TLS_VERIFICATION, f"certificate not accepted: {error.verify_message}")
+        except ssl.SSLError as error:
+            self._fail(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
+        except (OSError, UnicodeError) as error:
+            step = "connect" if exchange.connect_ns is None else "TLS handshake"
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._fail(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {why}")
+        else:
+            link.resume()
+            return link
+        finally:
+            limit.close()
+        return None
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    # -- timeouts ---------------------------------------------------------------------------------------
+
+    def _start_timer(self, after_s: float) -> None:
+        self._timer = self._loop.timer(max(after_s, 0.001))
+        self._timer.start(self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        """One timer for all bounds: when it fires it looks which is due, and else waits for the nearest.
+
+        So a read costs no timer of its own.
+        """
+        self._stop_timer()
+        paused = self._link is not None and self._link.paused
+        if not paused:
+            self._on_readable()  # bytes that came in time while the loop was busy are not a timeout
+        exchange = self._exchange
+        if exchange is None or exchange.sent_ns is None:
+            return
+        timeouts = self._origin.timeouts
+        now_ns = time.monotonic_ns()
+        total_left_s = timeouts.total_s - (now_ns - exchange.sent_ns) / 1e9
+        if exchange.headers_ns is None:
+            kind, bound_s, since_ns = Fault.HEADERS_TIMEOUT, timeouts.headers_s, exchange.sent_ns
+        else:
+            kind, bound_s, since_ns = Fault.IDLE_TIMEOUT, timeouts.between_events_s, self._floor_ns
+        left_s = bound_s - (now_ns - since_ns) / 1e9
+        if total_left_s <= 0:
+            self._fail(Fault.TOTAL_TIMEOUT, f"not finished within {timeouts.total_s:g} s")
+        elif left_s <= 0 and not paused:
+            what = "no headers" if kind is Fault.HEADERS_TIMEOUT else "nothing received"
+            self._fail(kind, f"{what} for {bound_s:g} s")
+        else:
+            self._start_timer(min(total_left_s, max(left_s, 0.001)))
+
+
+def _progress(exchange: Exchange) -> str:
+    """Say how far the answer had come."""
+    if not exchange.bytes_received:
+        reused = " (a kept-alive connection)" if exchange.connect_ns is None else ""
+        return f"before any answer{reused}"
+    if exchange.headers_ns is None:
+        return "within the headers"
+    return f"within the body, after {exchange.bytes_received} bytes"
