@@ -8,10 +8,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
+from bltybench.metrics.frame import attempts_frame, to_frame
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, TokensSource
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo
+from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
 
 WALL_NS = 1_795_356_910_000_000_000
 """2026-11-22 14:15:10 UTC: ten seconds into a calendar minute."""
@@ -41,6 +45,32 @@ def attempt(**fields: Any) -> Attempt:
         "in_flight": 1,
     }
     return Attempt(**{**base, **fields})
+
+
+def table(*attempts: Attempt) -> pa.Table:
+    """Return attempts as the store would."""
+    rows = [msgspec.to_builtins(one) for one in attempts]
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in ATTEMPT_SCHEMA.names} for row in rows], schema=ATTEMPT_SCHEMA
+    )
+
+
+def frame(*attempts: Attempt) -> pd.DataFrame:
+    """Return attempts as the frame that metrics work on."""
+    return attempts_frame(table(*attempts))
+
+
+def audit_frame(seconds: Sequence[GeneratorSecond]) -> pd.DataFrame:
+    """Return seconds of the self-audit as the frame that metrics work on."""
+    return to_frame(audit_table(seconds))
+
+
+def audit_table(seconds: Sequence[GeneratorSecond]) -> pa.Table:
+    """Return seconds of the self-audit as the store would."""
+    rows = [msgspec.to_builtins(one) for one in seconds]
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in GENERATOR_SCHEMA.names} for row in rows], schema=GENERATOR_SCHEMA
+    )
 
 
 def manifest(**fields: Any) -> Manifest:

@@ -1,0 +1,110 @@
+"""Frames from Arrow tables: derived columns, calls, gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support_runs import S, attempt, table
+
+from bltybench.metrics.frame import attempts_frame, calls_frame, gaps, run_end_ns
+from bltybench.runs.attempt import Attempt, Outcome
+
+MS = 1_000_000
+
+
+def stream(**fields: object) -> Attempt:
+    times = {
+        "sent_ns": 1000 * MS,
+        "due_ns": 990 * MS,
+        "first_token_ns": 1200 * MS,
+        "last_token_ns": 1500 * MS,
+        "end_ns": 1501 * MS,
+        "gaps_us": [100_000, 200_000],
+        "completion_tokens": 4,
+        "stream": True,
+    }
+    return attempt(**{**times, **fields})
+
+
+def test_times_of_a_stream_are_counted_from_sent_and_tpot_over_the_tokens_after_the_first() -> None:
+    row = attempts_frame(table(stream())).iloc[0]
+    assert row["ttft_ms"] == 200.0
+    assert row["latency_ms"] == 501.0
+    assert row["tpot_ms"] == 100.0
+    assert row["schedule_delay_ms"] == 10.0
+    assert row["fate"] == "accepted"
+
+
+def test_failures_have_no_latency_and_a_broken_stream_is_accepted_but_not_ok() -> None:
+    frame = attempts_frame(table(stream(outcome=Outcome.BROKEN_STREAM)))
+    assert frame[["latency_ms", "ttft_ms", "tpot_ms"]].isna().all(axis=None)
+    assert frame.loc[0, "fate"] == "accepted"
+    assert not frame.loc[0, "ok"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "fate"),
+    [
+        (Outcome.RATE_LIMITED, 429, "refused"),
+        (Outcome.RATE_LIMITED, 503, "refused"),
+        (Outcome.SERVER_ERROR, 503, "other"),
+        (Outcome.CANCELLED, None, "other"),
+        (Outcome.CANCELLED, 200, "accepted"),
+    ],
+)
+def test_fate(outcome: Outcome, status: int | None, fate: str) -> None:
+    assert attempts_frame(table(attempt(outcome=outcome, status=status))).loc[0, "fate"] == fate
+
+
+def test_one_token_has_no_tpot() -> None:
+    frame = attempts_frame(table(stream(completion_tokens=1, last_token_ns=1200 * MS, gaps_us=[])))
+    assert frame["tpot_ms"].isna().all()
+
+
+def test_an_attempt_that_was_never_sent_counts_when_it_was_due() -> None:
+    frame = attempts_frame(
+        table(attempt(due_ns=7 * S, sent_ns=None, end_ns=8 * S, outcome=Outcome.TRANSPORT_ERROR, status=None))
+    )
+    assert frame.loc[0, "at_ns"] == 7 * S
+    assert frame["schedule_delay_ms"].isna().all()
+
+
+def test_a_call_lasts_from_its_first_due_to_the_end_of_the_attempt_that_succeeded() -> None:
+    refused = attempt(
+        call_id="a",
+        due_ns=1 * S,
+        sent_ns=1 * S,
+        end_ns=2 * S,
+        outcome=Outcome.RATE_LIMITED,
+        status=429,
+        waited_s=3.0,
+    )
+    again = attempt(call_id="a", attempt=1, due_ns=5 * S, sent_ns=5 * S, end_ns=6 * S)
+    lost = attempt(call_id="b", due_ns=0, outcome=Outcome.TIMEOUT, status=None)
+    # Out of order on purpose: rows come in the order in which attempts ended, across processes.
+    calls = calls_frame(attempts_frame(table(again, lost, refused))).set_index("call_id")
+    assert list(calls.index) == ["b", "a"]
+    assert calls.loc["a", "latency_ms"] == 5000.0
+    assert calls.loc["a", "waited_s"] == 3.0
+    assert calls.loc["a", "attempts"] == 2
+    assert calls["latency_ms"].isna().tolist() == [True, False]
+    assert calls["ok"].tolist() == [False, True]
+
+
+def test_gaps_are_those_of_successes_with_the_row_they_belong_to() -> None:
+    values, rows = gaps(table(attempt(), stream(outcome=Outcome.BROKEN_STREAM), stream()))
+    assert values.tolist() == [100.0, 200.0]
+    assert rows.tolist() == [2, 2]
+
+
+def test_an_empty_table_gives_empty_frames() -> None:
+    frame = attempts_frame(table())
+    assert len(frame) == len(calls_frame(frame)) == len(gaps(table())[0]) == 0
+    assert run_end_ns(frame, None) == 0
+    assert run_end_ns(frame, 5) == 5
+
+
+def test_times_beyond_a_day_stay_exact() -> None:
+    at = 90 * 86_400 * S + 1
+    frame = attempts_frame(table(attempt(sent_ns=at, due_ns=at, end_ns=at + 1)))
+    assert np.array_equal(frame["at_ns"].to_numpy(), np.array([at]))

@@ -1,0 +1,135 @@
+"""Outcomes, errors and refusals on hand-computed runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support_runs import S, attempt, frame
+
+from bltybench.metrics import outcomes, quota
+from bltybench.runs.attempt import Attempt, Outcome
+
+
+def refused(**fields: Any) -> Attempt:
+    at = fields.get("sent_ns", 0)
+    plain = {"end_ns": at + S // 100, "outcome": Outcome.RATE_LIMITED, "status": 429}
+    return attempt(**{**plain, **fields})
+
+
+def test_outcomes_come_in_their_order_with_their_share() -> None:
+    run = frame(
+        attempt(call_id="a"),
+        attempt(call_id="b", outcome=Outcome.TIMEOUT, status=None),
+        refused(call_id="c"),
+        refused(call_id="d"),
+    )
+    found = outcomes.by_outcome(run)
+    assert found["outcome"].tolist() == ["ok", "rate_limited", "timeout"]
+    assert found["count"].tolist() == [1, 2, 1]
+    assert found["share"].tolist() == [0.25, 0.5, 0.25]
+    assert found["status"].isna().tolist() == [False, False, True]
+
+
+def test_refusals_and_what_we_cancelled_are_no_errors() -> None:
+    run = frame(refused(), attempt(call_id="b", outcome=Outcome.CANCELLED, status=None), attempt(call_id="c"))
+    assert outcomes.errors(run).empty
+    assert outcomes.count_of(run, *outcomes.ERRORS) == 0
+
+
+def test_errors_are_told_apart_by_type_with_first_last_and_the_first_message() -> None:
+    def broken(at: int, kind: str | None, message: str | None) -> Attempt:
+        return attempt(
+            call_id=f"e{at}",
+            sent_ns=at * S,
+            outcome=Outcome.SERVER_ERROR,
+            status=500,
+            error_type=kind,
+            error_message=message,
+        )
+
+    run = frame(broken(9, "x", "later"), broken(2, "x", "first"), broken(5, None, None))
+    found = outcomes.errors(run)
+    assert found["count"].tolist() == [2, 1]
+    assert found.loc[[0], ["first_s", "last_s", "sample"]].to_numpy().tolist()[0] == [2.0, 9.0, "first"]
+    assert found["error_type"].isna().tolist() == [False, True]
+
+
+def test_the_list_of_errors_is_bounded() -> None:
+    run = frame(
+        *(
+            attempt(call_id=f"{i}", outcome=Outcome.CLIENT_ERROR, status=400, error_code=f"code-{i}")
+            for i in range(60)
+        )
+    )
+    assert len(outcomes.errors(run)) == 50
+
+
+def test_a_refusal_knows_what_its_call_did_next() -> None:
+    run = frame(
+        refused(call_id="a", retry_after_s=2.0),
+        attempt(call_id="a", attempt=1, sent_ns=3 * S),
+        refused(call_id="b", sent_ns=S, retry_after_s=5.0),
+        refused(call_id="b", attempt=1, sent_ns=2 * S),
+    )
+    found = quota.refusals(run)
+    assert found["at_s"].tolist() == [0.0, 1.0, 2.0]
+    assert found["next_outcome"].tolist()[:2] == ["ok", "rate_limited"]
+    assert found["next_outcome"].isna().tolist() == [False, False, True]
+    assert found["waited_real_s"].tolist()[:2] == [pytest.approx(2.99), pytest.approx(0.99)]
+    assert found["obeyed"].tolist()[:2] == [True, False]
+    assert found["latency_ms"].tolist() == [10.0, 10.0, 10.0]
+
+
+def test_retry_after_by_range_and_only_those_who_waited_are_judged() -> None:
+    run = frame(
+        refused(call_id="a", retry_after_s=2.0),
+        attempt(call_id="a", attempt=1, sent_ns=3 * S),
+        refused(call_id="b", retry_after_s=2.5),
+        refused(call_id="b", attempt=1, sent_ns=1 * S),
+        refused(call_id="c"),
+    )
+    found = quota.retry_after(quota.refusals(run)).set_index("retry_after")
+    assert found.index.tolist() == ["2 to 5 s", "not given"]
+    assert found.loc[["2 to 5 s"], ["refusals", "retried", "waited_enough", "then_ok"]].to_numpy().tolist()[
+        0
+    ] == [2, 2, 1, 1]
+    assert found.loc[["not given"], ["refusals", "retried", "then_ok"]].to_numpy().tolist()[0] == [2, 0, 0]
+
+
+def test_headers_are_counted_over_answers_that_came() -> None:
+    run = frame(
+        attempt(call_id="a", limit_requests=60, remaining_requests=10),
+        attempt(call_id="b", limit_requests=60, remaining_requests=0),
+        attempt(call_id="c"),
+        attempt(call_id="d", outcome=Outcome.TRANSPORT_ERROR, status=None),
+    )
+    found = quota.headers(run).set_index("quota")
+    assert found.index.tolist() == ["limit_requests", "remaining_requests"]
+    assert found.loc[["remaining_requests"], ["seen", "min", "median", "max"]].to_numpy().tolist()[0] == [
+        2,
+        0,
+        5,
+        10,
+    ]
+    assert found.loc["limit_requests", "share"] == pytest.approx(2 / 3)
+
+
+def test_first_refusal_counts_what_had_been_accepted_in_the_window_before_it() -> None:
+    run = frame(
+        attempt(call_id="old", sent_ns=0),
+        attempt(call_id="edge", sent_ns=10 * S),
+        attempt(call_id="in", sent_ns=11 * S),
+        refused(call_id="r", sent_ns=70 * S),
+    )
+    assert quota.first_refusal(run) == (70.0, 1)
+    assert quota.first_refusal(frame(attempt())) is None
+
+
+def test_empty() -> None:
+    run = frame()
+    assert outcomes.by_outcome(run).empty
+    assert outcomes.errors(run).empty
+    assert quota.refusals(run).empty
+    assert quota.retry_after(quota.refusals(run)).empty
+    assert quota.headers(run).empty

@@ -1,0 +1,178 @@
+"""VALID or INVALID, and the checks: each rule made to hold and made to break."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from support_runs import (
+    S,
+    attempt,
+    audit_frame,
+    audit_table,
+    frame,
+    generator_seconds,
+    manifest,
+    realistic,
+    table,
+)
+
+from bltybench.metrics import validity
+from bltybench.metrics.analysis import Analysis, analyse
+from bltybench.metrics.checks import evaluate, metric
+from bltybench.runs.attempt import Attempt, Outcome, Stamp
+from bltybench.runs.manifest import Manifest
+from bltybench.scenario.checks import METRICS
+
+CLOSED = manifest().resolved | {"arrivals": {"kind": "closed"}}
+
+
+def broken(
+    attempts: pd.DataFrame, generator: pd.DataFrame | None = None, about: Manifest | None = None
+) -> list[str]:
+    audit = audit_frame(generator_seconds(90)) if generator is None else generator
+    findings = validity.audit(attempts, audit, about or manifest(resolved=CLOSED))
+    assert all(finding.remedy for finding in findings if not finding.holds)
+    return [finding.name for finding in findings if not finding.holds]
+
+
+def test_a_generator_at_ease_is_valid() -> None:
+    assert broken(frame(*realistic()), about=manifest()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"stall_us": 251_000}, "event loop, longest stall"),
+        ({"cpu_share": 0.97}, "CPU of the generator"),
+        ({"steal_share": 0.2}, "CPU time stolen"),
+    ],
+)
+def test_a_generator_in_trouble_is_not(fields: dict[str, Any], name: str) -> None:
+    assert broken(frame(attempt()), audit_frame(generator_seconds(60, **fields))) == [name]
+
+
+def test_late_sends() -> None:
+    late = [attempt(call_id=f"c{i}", due_ns=0, sent_ns=S // 10) for i in range(2)]
+    prompt = [attempt(call_id=f"p{i}") for i in range(98)]
+    assert broken(frame(*prompt, *late)) == ["schedule delay, p99"]
+    assert broken(frame(*prompt, late[0], attempt(call_id="q"))) == []
+
+
+def test_unread_answers() -> None:
+    assert broken(frame(attempt(observer_lag_us=300_000))) == ["observer lag, p99"]
+
+
+def test_our_own_stamps_are_believed_only_while_the_loop_is_quick() -> None:
+    ours = frame(attempt(stamp=Stamp.USER))
+    assert broken(ours) == []
+    assert broken(ours, audit_frame(generator_seconds(60, stall_us=30_000))) == ["arrival stamps"]
+    kernels = frame(attempt(stamp=Stamp.KERNEL))
+    assert broken(kernels, audit_frame(generator_seconds(60, stall_us=30_000))) == []
+
+
+def test_an_open_loop_must_have_sent_what_it_was_asked_to() -> None:
+    constant = manifest(
+        resolved=CLOSED | {"arrivals": {"kind": "constant", "rate_per_min": 60.0}, "duration_s": 100.0},
+        ended_ns=100 * S,
+    )
+    sent = [attempt(call_id=f"c{i}") for i in range(95)]
+    assert broken(frame(*sent), about=constant) == []
+    assert broken(frame(*sent[1:]), about=constant) == ["achieved rate"]
+    # A retry is no arrival.
+    again = attempt(call_id="c0", attempt=1)
+    assert broken(frame(*sent[1:], again), about=constant) == ["achieved rate"]
+
+
+def test_an_interrupted_run_is_asked_for_what_it_had_time_for() -> None:
+    resolved = CLOSED | {"arrivals": {"kind": "constant", "rate_per_min": 60.0}, "duration_s": 100.0}
+    half = manifest(resolved=resolved, ended_ns=50 * S, ended="interrupted")
+    assert validity.requested_calls(half) == 50
+
+
+def test_chance_alone_does_not_make_a_poisson_run_invalid() -> None:
+    poisson = manifest(
+        resolved=CLOSED | {"arrivals": {"kind": "poisson", "rate_per_min": 60.0}, "duration_s": 100.0}
+    )
+    requested = validity.requested_calls(poisson)
+    assert requested == 90
+    least = int(90 - 3 * 90**0.5) + 1
+    sent = [attempt(call_id=f"c{i}") for i in range(least)]
+    assert broken(frame(*sent), about=poisson) == []
+    assert broken(frame(*sent[1:]), about=poisson) == ["achieved rate"]
+
+
+def test_a_killed_run_and_an_empty_one() -> None:
+    assert broken(frame(attempt()), about=manifest(resolved=CLOSED, ended_ns=None, ended=None)) == [
+        "end of the run"
+    ]
+    assert broken(frame(), audit_frame([])) == ["attempts", "self-audit"]
+
+
+def analysis(*attempts: Attempt, checks: dict[str, Any] | None = None) -> Analysis:
+    about = manifest(resolved=CLOSED | {"checks": checks or {}})
+    return analyse(table(*attempts), audit_table(generator_seconds(10)), about)
+
+
+def test_every_metric_that_a_check_can_name_is_known_here() -> None:
+    run = analysis(
+        *(
+            attempt(
+                call_id=f"c{i}",
+                stream=True,
+                first_token_ns=S // 4,
+                last_token_ns=S // 2,
+                gaps_us=[250_000],
+                completion_tokens=2,
+            )
+            for i in range(1000)
+        )
+    )
+    assert {name: metric(run, name)[0] for name in METRICS if metric(run, name)[0] is None} == {}
+
+
+def test_metrics_on_a_hand_made_run() -> None:
+    run = analysis(
+        *(attempt(call_id=f"c{i}", sent_ns=i * S, prompt_tokens=10, completion_tokens=5) for i in range(3)),
+        attempt(call_id="r", outcome=Outcome.RATE_LIMITED, status=429),
+        attempt(call_id="e", outcome=Outcome.SERVER_ERROR, status=500),
+    )
+    values = {
+        "attempts.count": 5,
+        "accepted.rpm": 3,
+        "refused.share": 0.2,
+        "errors.count": 1,
+        "calls.ok_share": 0.6,
+        "tpm.total": 45,
+        "in_flight.max": 3,
+        "latency.max": 1000,
+        "audit.valid": 1,
+    }
+    assert {name: metric(run, name)[0] for name in values} == values
+
+
+def test_checks_pass_fail_and_say_how_far() -> None:
+    run = analysis(
+        *(attempt(call_id=f"c{i}") for i in range(20)),
+        checks={
+            "latency.p50": "< 800 ms",
+            "accepted.count": ">= 15",
+            "audit.valid": True,
+            "errors.count": "== 0",
+        },
+    )
+    slow, enough, valid, none = evaluate(run)
+    assert (slow.passed, slow.value, slow.margin) == (False, 1000.0, -200.0)
+    assert (enough.passed, enough.margin) == (True, 5.0)
+    assert (valid.passed, valid.margin) == (True, None)
+    assert none.passed
+
+
+def test_what_cannot_be_told_does_not_pass_and_says_why() -> None:
+    few = evaluate(analysis(attempt(), checks={"latency.p99": "< 9 s"}))[0]
+    assert (few.passed, few.value) == (False, None)
+    assert few.note == "n too small: 1 of the 1,000 that p99 needs"
+    nothing = evaluate(analysis(checks={"refused.share": "<= 5%", "ttft.max": "< 1 s"}))
+    assert [one.passed for one in nothing] == [False, False]
+    assert all(one.note for one in nothing)

@@ -1,0 +1,190 @@
+"""Whole reports of made runs: the page, the summary, JUnit, the figures' data."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
+
+from bltybench.report import Summary, build
+from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Attempt, Outcome
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.manifest import Manifest
+
+HOSTILE = (
+    "<script>alert(1)</script>\x1b[31m\x00\u202e\"'><img src=x onerror=alert(2)>{{ 7*7 }}" + "A" * 10_000
+)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see: elements, their attributes, and text."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "path", "use", "rect"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in {"style", "script"}:
+            self.text += data
+
+
+def report(
+    path: Path, attempts: list[Attempt], about: Manifest | None = None, *, audited: bool = True
+) -> tuple[RunFolder, Summary, Page]:
+    seconds = generator_seconds(90) if audited else []
+    folder = write_run(path / "20261122-141510-made", attempts, seconds=seconds, about=about)
+    summary = build(folder)
+    return folder, summary, Page(folder.report_html.read_text(encoding="utf-8"))
+
+
+def refusals(count: int) -> list[Attempt]:
+    return [
+        attempt(
+            call_id=f"c{i}",
+            sent_ns=i * S // 2,
+            end_ns=i * S // 2 + S // 200,
+            outcome=Outcome.RATE_LIMITED,
+            status=429,
+        )
+        for i in range(count)
+    ]
+
+
+KINDS = {
+    "realistic": realistic(),
+    "empty": [],
+    "all refused": refusals(200),
+    "one attempt": [attempt()],
+    "one that failed": [attempt(outcome=Outcome.TIMEOUT, status=None)],
+    "one never sent": [attempt(sent_ns=None, end_ns=5, outcome=Outcome.TRANSPORT_ERROR, status=None)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_run_has_a_whole_page(kind: str, tmp_path: Path) -> None:
+    folder, summary, page = report(tmp_path, KINDS[kind])
+    assert page.open == []
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for section in ("verdict", "run", "limits", "latency", "errors", "audit", "method"):
+        assert section in ids
+    drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(drawn) == 4
+    assert all(attrs["aria-label"] for attrs in drawn)
+    assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
+    assert summary.attempts == len(KINDS[kind])
+    assert json.loads(folder.summary_json.read_bytes())["run_id"] == "20261122-141510-made"
+
+
+def test_the_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    folder, _, page = report(tmp_path, realistic())
+    for _, attrs in page.tags:
+        for name in ("src", "href", "xlink:href", "action"):
+            assert re.fullmatch(r"#.*|data:.*|figures/\w+\.csv", attrs.get(name) or "#"), attrs
+    html = folder.report_html.read_text(encoding="utf-8")
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    folder, _, _ = report(tmp_path, realistic())
+    first = [path.read_bytes() for path in sorted(folder.path.rglob("*")) if path.is_file()]
+    build(folder)
+    again = [path.read_bytes() for path in sorted(folder.path.rglob("*")) if path.is_file()]
+    assert first == again
+
+
+def test_hostile_text_shows_as_text(tmp_path: Path) -> None:
+    hostile = attempt(
+        outcome=Outcome.CLIENT_ERROR,
+        status=400,
+        error_type=HOSTILE,
+        error_code=HOSTILE,
+        error_message=HOSTILE[:MAX_MESSAGE_CHARS],
+        model=HOSTILE,
+        header_dialect=HOSTILE,
+        stage=HOSTILE,
+    )
+    other = [attempt(call_id=f"m{i}", model=HOSTILE + str(i), stage=HOSTILE + str(i)) for i in range(2)]
+    resolved = manifest().resolved | {"title": HOSTILE, "answers": HOSTILE, "model": HOSTILE}
+    about = manifest(resolved=resolved, command=["locust", HOSTILE])
+    folder, _, page = report(tmp_path, [hostile, *other], about)
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert not any(tag == "img" or "onerror" in attrs for tag, attrs in page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7*7 }}" in page.text
+    for unseen in ("\x1b", "\x00", "\u202e", "A" * 1001):
+        assert unseen not in page.text
+    assert folder.report_html.stat().st_size < 3_000_000
+    ET.fromstring(folder.junit_xml.read_bytes())  # noqa: S314  # our own file
+
+
+def test_an_interrupted_run_says_how_far_it_came(tmp_path: Path) -> None:
+    about = manifest(ended_ns=31 * S, ended="interrupted")
+    attempts = [one for one in realistic() if one.end_ns < 31 * S]
+    _, summary, page = report(tmp_path, attempts, about)
+    assert "31 s of 90 s (interrupted)" in page.text
+    assert summary.valid
+
+
+def test_a_killed_run_is_invalid_and_says_so(tmp_path: Path) -> None:
+    _, summary, page = report(tmp_path, realistic(30), manifest(ended_ns=None, ended=None))
+    assert not summary.valid
+    assert "INVALID" in page.text
+    assert "the run was killed" in page.text
+    assert "(killed)" in page.text
+    assert not summary.passed  # it asks for audit.valid
+
+
+def test_the_page_says_what_the_numbers_are(tmp_path: Path) -> None:
+    _, summary, page = report(tmp_path, refusals(200))
+    assert summary.rates["refused"].best_per_min == 120
+    assert summary.refused_share == 1
+    assert "the server let nothing in" in page.text
+    _, _, clean = report(tmp_path / "b", [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(30)])
+    assert "Nothing was refused: 30 of 30 requests were accepted" in clean.text
+
+
+def test_junit_has_a_case_for_the_audit_and_for_each_check(tmp_path: Path) -> None:
+    folder, summary, _ = report(tmp_path, refusals(200))
+    suite = ET.fromstring(folder.junit_xml.read_bytes())[0]  # noqa: S314  # our own file
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert suite.get("tests") == str(len(summary.checks) + 1) == str(len(suite))
+    assert suite.get("failures") == str(len(failed))
+    assert "accepted.rpm >= 55" in failed
+
+
+def test_the_data_of_the_figures_is_there_and_adds_up(tmp_path: Path) -> None:
+    folder, summary, _ = report(tmp_path, realistic())
+    bins = pd.read_csv(folder.path / "figures" / "timeline.csv")
+    assert bins["offered"].sum() == summary.attempts
+    assert bins[["accepted", "refused", "other"]].sum(axis=None) == summary.attempts
+    curve = pd.read_csv(folder.path / "figures" / "latency.csv")
+    assert curve.groupby("metric")["share"].max().tolist() == [1.0] * 4
