@@ -1,0 +1,254 @@
+"""The unmodified openai SDK against the sandbox: what works there must work here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+from support_sandbox import NO_LIMITS, running_sandbox
+
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.sandbox.truth import Row, read_truth
+from bltybench.scenario import tokens
+from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_RESTRICTED_KEY, RateLimit
+
+MESSAGES: list[ChatCompletionMessageParam] = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "Write a poem about the ocean."},
+]
+PROMPT_TOKENS = tokens.count_messages([dict(message) for message in MESSAGES])
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with running_sandbox() as running:
+        yield running
+
+
+def client_of(sandbox: SandboxProcess, key: str = SANDBOX_KEY, retries: int = 0) -> openai.OpenAI:
+    return openai.OpenAI(base_url=sandbox.base_url, api_key=key, max_retries=retries)
+
+
+@pytest.fixture
+def client(sandbox: SandboxProcess) -> Iterator[openai.OpenAI]:
+    with client_of(sandbox) as made:
+        yield made
+
+
+@asynccontextmanager
+async def async_client_of(sandbox: SandboxProcess) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=sandbox.base_url, api_key=SANDBOX_KEY, max_retries=0) as made:
+        yield made
+
+
+def test_the_references_example(client: openai.OpenAI) -> None:
+    response = client.chat.completions.create(
+        model="gpt-4o-mini", messages=MESSAGES, temperature=0.7, max_tokens=32
+    )
+    text = response.choices[0].message.content
+    assert text is not None
+    assert tokens.count(text) == 32
+    assert response.usage is not None
+    assert response.usage.prompt_tokens == PROMPT_TOKENS
+    assert response.usage.completion_tokens == 32
+    assert response.usage.total_tokens == PROMPT_TOKENS + 32
+    assert response.choices[0].finish_reason == "length"
+    assert response._request_id is not None
+
+
+def test_the_references_streaming_example(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="gpt-4o-mini", messages=MESSAGES, max_tokens=32, stream=True
+    )
+    text = ""
+    for chunk in stream:
+        text += chunk.choices[0].delta.content or ""
+    assert tokens.count(text) == 32
+
+
+def test_a_stream_with_usage(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="deepseek-chat",
+            messages=MESSAGES,
+            max_completion_tokens=9,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (PROMPT_TOKENS, 9)
+
+
+def test_the_streaming_helper_puts_it_together(client: openai.OpenAI) -> None:
+    # Without max_tokens: the helper takes finish_reason length for a failure.
+    with client.chat.completions.stream(
+        model="deepseek-chat", messages=MESSAGES, stream_options={"include_usage": True}
+    ) as stream:
+        completion = stream.get_final_completion()
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == tokens.count(completion.choices[0].message.content or "")
+
+
+def test_several_choices(client: openai.OpenAI) -> None:
+    response = client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=6, n=3)
+    assert [choice.index for choice in response.choices] == [0, 1, 2]
+    texts = {0: "", 1: "", 2: ""}
+    for chunk in client.chat.completions.create(
+        model="deepseek-chat", messages=MESSAGES, max_tokens=6, n=3, stream=True
+    ):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert [tokens.count(text) for text in texts.values()] == [6, 6, 6]
+
+
+def test_stop_ends_the_text(client: openai.OpenAI) -> None:
+    response = client.chat.completions.create(
+        model="deepseek-chat", messages=MESSAGES, max_tokens=400, stop=["e", "o"]
+    )
+    assert response.choices[0].finish_reason == "stop"
+    assert not set("eo") & set(response.choices[0].message.content or "")
+
+
+def test_a_reasoner_reports_its_reasoning(client: openai.OpenAI) -> None:
+    response = client.chat.completions.create(model="deepseek-reasoner", messages=MESSAGES, max_tokens=10)
+    assert tokens.count(getattr(response.choices[0].message, "reasoning_content", "")) == 5
+    assert response.usage is not None
+    assert response.usage.completion_tokens_details is not None
+    assert response.usage.completion_tokens_details.reasoning_tokens == 5
+
+
+def test_models(client: openai.OpenAI) -> None:
+    models = list(client.models.list())
+    assert [model.id for model in models] == ["deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"]
+    assert client.models.retrieve("gpt-4o-mini") == models[2]
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-99")
+
+
+def test_async_plain_and_streaming_at_once(sandbox: SandboxProcess) -> None:
+    async def talk() -> list[int]:
+        async with async_client_of(sandbox) as client:
+
+            async def plain() -> int:
+                response = await client.chat.completions.create(
+                    model="deepseek-chat", messages=MESSAGES, max_tokens=20
+                )
+                return tokens.count(response.choices[0].message.content or "")
+
+            async def streamed() -> int:
+                text = ""
+                async for chunk in await client.chat.completions.create(
+                    model="deepseek-chat", messages=MESSAGES, max_tokens=30, stream=True
+                ):
+                    text += chunk.choices[0].delta.content or ""
+                return tokens.count(text)
+
+            return await asyncio.gather(*(each() for each in (plain, streamed) for _ in range(10)))
+
+    assert asyncio.run(talk()) == [20] * 10 + [30] * 10
+
+
+def test_async_errors_are_of_the_same_types(sandbox: SandboxProcess) -> None:
+    async def talk() -> None:
+        async with async_client_of(sandbox) as client:
+            with pytest.raises(openai.NotFoundError) as caught:
+                await client.chat.completions.create(model="gpt-99", messages=MESSAGES)
+            assert caught.value.code == "model_not_found"
+
+    asyncio.run(talk())
+
+
+def refusal(error: openai.APIStatusError) -> tuple[int, str | None, str | None, str | None]:
+    return error.status_code, error.type, error.param, error.code
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_bad_value_is_a_bad_request_error(client: openai.OpenAI, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, temperature=5, stream=stream)
+    assert refusal(caught.value) == (
+        400,
+        "invalid_request_error",
+        "temperature",
+        "decimal_above_max_value",
+    )
+
+
+def test_a_wrong_key_is_an_authentication_error(sandbox: SandboxProcess) -> None:
+    with (
+        client_of(sandbox, key="sk-some-secret") as client,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        client.models.list()
+    assert refusal(caught.value) == (401, "authentication_error", None, "invalid_api_key")
+    assert "some-secret" not in str(caught.value)
+
+
+def test_a_model_not_allowed_is_a_permission_error(sandbox: SandboxProcess) -> None:
+    with (
+        client_of(sandbox, key=SANDBOX_RESTRICTED_KEY) as client,
+        pytest.raises(openai.PermissionDeniedError) as caught,
+    ):
+        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
+    assert refusal(caught.value)[:2] == (403, "permission_error")
+
+
+def test_an_unknown_model_is_a_not_found_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="gpt-99", messages=MESSAGES, stream=True)
+    assert refusal(caught.value) == (404, "not_found_error", "model", "model_not_found")
+
+
+def test_a_failing_server_is_an_internal_server_error_and_is_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    with (
+        running_sandbox(log, error_rate=1.0) as failing,
+        client_of(failing, retries=1) as client,
+        pytest.raises(openai.InternalServerError) as caught,
+    ):
+        client.chat.completions.create(model="deepseek-chat", messages=MESSAGES)
+    assert refusal(caught.value) == (500, "server_error", None, None)
+    assert [row.status for row in chat_rows(log)] == [500, 500]
+
+
+def chat_rows(log: Path) -> list[Row]:
+    return [row for row in read_truth(log) if row.path == "/v1/chat/completions"]
+
+
+def limited(limit: int, period_s: float) -> dict[str, Any]:
+    rule = RateLimit(limit=limit, period_s=period_s, algorithm="sliding_log")
+    return {"limits": NO_LIMITS.model_copy(update={"requests": rule})}
+
+
+def test_a_refusal_is_a_rate_limit_error_with_its_headers() -> None:
+    with running_sandbox(**limited(1, 3600)) as running, client_of(running) as client:
+        client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
+    assert refusal(caught.value) == (429, "rate_limit_error", None, "rate_limit_exceeded")
+    headers = caught.value.response.headers
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("1", "0")
+    assert 3590 < int(headers["Retry-After"]) <= 3600
+    assert int(headers["X-RateLimit-Reset"]) > time.time()
+
+
+def test_its_own_retries_wait_as_long_as_retry_after_says(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, **limited(2, 2.5)) as running, client_of(running, retries=2) as client:
+        for _ in range(3):
+            client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
+    rows = chat_rows(log)
+    assert [row.status for row in rows] == [200, 200, 429, 200]
+    # Told 3 s (what is left of 2.5, rounded up), it came back after 3 s and no sooner.
+    assert rows[3].received_ns - rows[2].received_ns >= 2e9
+    assert rows[3].received_ns - rows[0].received_ns >= 2.5e9
