@@ -19,8 +19,9 @@ from bltybench.runs.spool import Spool
 from bltybench.scenario.arrivals import Arrival, schedule
 from bltybench.scenario.compose import Composer, Prepared
 from bltybench.scenario.workload import Closed
+from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
-from bltybench.wire.transport import Connection, Origin
+from bltybench.wire.transport import Connection
 
 
 class Session:
