@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from bltybench.cli.run_line import RunLine
 
+MAX_WIDTH = 1000
+
 
 def runs(
     reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
@@ -42,10 +44,11 @@ def _show(lines: list[RunLine]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("result", no_wrap=True)
     for line in lines:
-        if line.problem is not None:
-            table.add_row(Text(line.run), Text(line.problem, style="red", overflow="fold"))
-            continue
         cells: list[str | int | None] = [line.run, line.scenario, line.target, line.started_text()]
-        cells += [line.duration_text(), line.attempts, line.accepted, line.refused, line.result_text()]
-        table.add_row(*(Text("–" if cell is None else str(cell)) for cell in cells))
-    Console(highlight=False).print(table)
+        cells += [line.duration_text(), line.attempts, line.accepted, line.refused]
+        result = Text(line.problem, style="red") if line.problem else Text(line.result_text())
+        table.add_row(*(Text("–" if cell is None else str(cell)) for cell in cells), result)
+    console = Console(highlight=False)
+    # A narrow terminal folds the lines; cutting the columns would hide the ids, which are there to be copied.
+    console.width = max(console.width, Console(width=MAX_WIDTH).measure(table).maximum)
+    console.print(table)
