@@ -8,21 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S, floats, ints
-from bltybench.metrics.latency import ecdf
-from bltybench.report import style
+from bltybench.report import panels, style
 from bltybench.report.sentences import latency_sentence, timeline_sentence
-
-MAX_DOTS = 1500
-"""Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
-
-LABELS = {style.WIDE: 52, style.NARROW: 40}
-"""Room for the labels left of the plots, in pixels, by width of drawing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +39,13 @@ def draw_all(analysis: Analysis) -> list[Drawing]:
 def hero(analysis: Analysis) -> Drawing:
     """Requests, tokens, in flight and TTFT on one time axis."""
     lines, rolled = analysis.timeline, analysis.rolling
-    end = float(lines["end_s"].iloc[-1])
-    margins = {
-        style.WIDE: style.Margins(LABELS[style.WIDE], 14, 40, 30, 52),
-        style.NARROW: style.Margins(LABELS[style.NARROW], 8, 70, 28, 70),
-    }
 
     def draw(width: int) -> Figure:
         heights = [190, 110, 80, 110] if width == style.WIDE else [170, 110, 80, 110]
-        figure, axes = style.panels(width, heights, margins[width])
-        _requests(axes[0], analysis, width)
-        _tokens(axes[1], analysis, width)
-        _in_flight(axes[2], analysis, width)
-        _ttft(axes[3], analysis, width)
-        axes[-1].set_xlim(0, end)
-        ticks = _time_ticks(end, 10 if width == style.WIDE else 5)
-        for ax in axes:
-            ax.xaxis.set_major_locator(FixedLocator(ticks))
-        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
+        figure, axes = style.panels(width, heights, panels.margins(width))
+        for ax, paint in zip(axes, panels.TIMED.values(), strict=True):
+            paint(ax, analysis, width)
+        panels.time_axis(axes, analysis, width)
         return figure
 
     then = rolled.iloc[np.minimum(np.searchsorted(rolled["at_s"], lines["end_s"]), len(rolled) - 1)]
@@ -82,7 +61,7 @@ def hero(analysis: Analysis) -> Drawing:
         "TTFT p50, last 60 s (ms)": then["ttft_p50_ms"],
         "TTFT p95, last 60 s (ms)": then["ttft_p95_ms"],
     }
-    hover = _hover(margins, (0.0, end), [style.clock(x) for x in lines["start_s"]], columns)
+    hover = _hover([style.clock(x) for x in lines["start_s"]], columns)
     title = "The run on one time axis"
     data = {"timeline": lines, "rolling": rolled}
     return _drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
@@ -90,48 +69,28 @@ def hero(analysis: Analysis) -> Drawing:
 
 def latencies(analysis: Analysis) -> Drawing:
     """Distributions of call latency, attempt latency, TTFT and inter-token gaps on a logarithmic axis."""
-    shown = [
-        ("ttft", "TTFT", style.ACCEPTED, "-"),
-        ("latency", "call latency", style.PROMPT, (0, (6, 2))),
-        ("attempt_latency", "attempt latency", style.OTHER, (0, (2, 2))),
-        ("itl", "ITL", style.SECOND, (0, (6, 2, 1, 2))),
-    ]
-    curves = {name: ecdf(analysis.samples[name]) for name, *_ in shown}
-    data = pd.concat([curve.assign(metric=name) for name, curve in curves.items()], ignore_index=True).rename(
-        columns={"value": "value_ms"}
-    )[["metric", "value_ms", "share"]]
-    margins = {
-        style.WIDE: style.Margins(LABELS[style.WIDE], 14, 40, 34, 0),
-        style.NARROW: style.Margins(LABELS[style.NARROW], 8, 70, 34, 0),
-    }
-    positive = data.loc[data["value_ms"] > 0, "value_ms"].to_numpy(dtype=np.float64)
-    low = float(positive.min()) * 0.8 if len(positive) else 1.0
-    high = float(positive.max()) * 1.25 if len(positive) else 1000.0
 
     def draw(width: int) -> Figure:
-        figure, (ax,) = style.panels(width, [260 if width == style.WIDE else 210], margins[width])
-        for name, label, colour, dashes in shown:
-            curve = curves[name]
-            if curve.empty:
-                continue
-            ax.step(curve["value"], curve["share"] * 100, where="post", color=colour, linestyle=dashes,
-                    linewidth=1.8, label=f"{label} (n {len(analysis.samples[name]):,})")  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_xlim(low, high)
-        ax.set_ylim(0, 100)
-        ax.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 90, 100]))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
-        ax.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high, dense=width == style.WIDE)))
-        ax.xaxis.set_minor_locator(FixedLocator([]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))
-        ax.grid(axis="x", color=style.GRID, linewidth=0.8)
-        _head(ax, "Share that took at most so long", width)
+        height = 260 if width == style.WIDE else 210
+        figure, (ax,) = style.panels(width, [height], panels.margins(width))
+        panels.latency(ax, analysis, width)
         return figure
 
-    hover: dict[str, Any] = {}
-    return _drawing(
-        "latency", "How long things took", latency_sentence(analysis), draw, {"latency": data}, hover
-    )
+    says = latency_sentence(analysis)
+    return _drawing("latency", "How long things took", says, draw, {"latency": panels.curves(analysis)}, {})
+
+
+def single(analysis: Analysis, name: str) -> str:
+    """Return one panel (requests, tokens, in_flight, ttft, latency) by itself, as SVG in light colours."""
+    with style.rc_context():
+        figure, (ax,) = style.panels(style.WIDE, [220], panels.margins(style.WIDE))
+        figure.set_facecolor("white")
+        if name == "latency":
+            panels.latency(ax, analysis, style.WIDE)
+        else:
+            panels.TIMED[name](ax, analysis, style.WIDE)
+            panels.time_axis([ax], analysis, style.WIDE)
+        return style.to_svg(figure, name, name, themed=False)
 
 
 def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
@@ -148,168 +107,14 @@ def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
     return Drawing(name, title, says, wide, narrow, data, hover)
 
 
-def _requests(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines, rolled = analysis.timeline, analysis.rolling
-    bin_s = float(lines["end_s"].iloc[0])
-    per_min = 60 / bin_s
-    base = np.zeros(len(lines))
-    parts = (
-        ("accepted", style.ACCEPTED, None),
-        ("refused", style.REFUSED, "/////"),
-        ("other", style.OTHER, "xxxxx"),
-    )
-    for fate, colour, hatch in parts:
-        height = lines[fate].to_numpy(dtype=np.float64) * per_min
-        if fate != "accepted" and not height.any():
-            continue
-        ax.bar(lines["start_s"], height, bin_s, bottom=base, align="edge", label=fate, linewidth=0,
-               facecolor=style.PAPER if hatch else colour, edgecolor=colour, hatch=hatch,
-               alpha=None if hatch else 0.35)  # fmt: skip
-        base += height
-    ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
-            label="offered, last 60 s")  # fmt: skip
-    ax.plot(
-        rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
-    )
-    top = max(float(base.max()), float(rolled["offered"].max()), 1.0)
-    _limit(ax, analysis.manifest.target.requests_per_min, top)
-    _head(ax, "Requests a minute", width)
-
-
-def _tokens(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines, rolled = analysis.timeline, analysis.rolling
-    bin_s = float(lines["end_s"].iloc[0])
-    per_min = 60 / bin_s
-    prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
-    completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
-    ax.bar(
-        lines["start_s"], prompt, bin_s, align="edge", color=style.PROMPT, alpha=0.55, linewidth=0, label="in"
-    )
-    ax.bar(lines["start_s"], completion, bin_s, bottom=prompt, align="edge", facecolor=style.COMPLETION,
-           edgecolor=style.COMPLETION, alpha=0.8, linewidth=0, label="out")  # fmt: skip
-    ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
-    top = max(float((prompt + completion).max()), float(rolled["tokens"].max()), 1.0)
-    _limit(ax, analysis.manifest.target.tokens_per_min, top)
-    _head(ax, "Tokens a minute", width)
-
-
-def _in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
-    lines, rolled = analysis.timeline, analysis.rolling
-    bins = np.append(lines["start_s"], lines["end_s"].iloc[-1])
-    ax.stairs(
-        lines["in_flight_mean"], bins, fill=True, color=style.ACCEPTED, alpha=0.3, linewidth=0, label="mean"
-    )
-    peak = rolled["in_flight_max"].to_numpy()[1:]
-    ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
-    _limit(ax, analysis.manifest.target.concurrency, max(float(peak.max()), 1.0))
-    _head(ax, "Requests in flight", width)
-
-
-def _ttft(ax: Axes, analysis: Analysis, width: int) -> None:
-    rolled, attempts = analysis.rolling, analysis.attempts
-    streams = attempts[attempts["ttft_ms"].notna()]
-    at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
-    # Every k-th, not a random draw: the same run must give the same picture.
-    step = max(1, -(-len(at) // MAX_DOTS))
-    ax.scatter(
-        at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.45, linewidths=0, label="each stream"
-    )
-    p50, p95 = floats(rolled, "ttft_p50_ms"), floats(rolled, "ttft_p95_ms")
-    if not np.isnan(p50).all():
-        ax.plot(rolled["at_s"], p50, color=style.INK, linewidth=1.8, label="p50, last 60 s")
-    if not np.isnan(p95).all():
-        ax.plot(
-            rolled["at_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
-        )
-    ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0) if len(ms) else 1.0)
-    if len(ms) == 0:
-        _nothing(ax, "no stream succeeded")
-    _head(ax, "TTFT, ms", width)
-
-
-def _limit(ax: Axes, limit: int | None, top: float) -> None:
-    """Draw a documented limit, or say where it lies if it would flatten everything else."""
-    if limit is not None and limit <= top * 2.5:
-        ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
-        top = max(top, float(limit))
-    elif limit is not None:
-        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
-    ax.set_ylim(0, top * 1.12)
-
-
-def _head(ax: Axes, title: str, width: int) -> None:
-    """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
-    box, wide = ax.get_window_extent(), width == style.WIDE
-    keyed = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    labels = sorted(keyed, key=_place_in_key)
-    columns = 6 if wide else 3 if sum(map(len, labels)) < 70 else 2
-    above = 12 if wide else 12 + 16 * -(-len(labels) // columns)
-    ax.annotate(
-        title,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(-LABELS[width], above),
-        textcoords="offset points",
-        fontsize=13,
-        fontweight="bold",
-        color=style.INK,
-    )
-    if not labels:
-        return
-    left = -LABELS[width] / box.width
-    ax.legend(
-        [keyed[label] for label in labels],
-        labels,
-        bbox_to_anchor=(1, 1 + 3 / box.height) if wide else (left, 1 + 4 / box.height),
-        loc="lower right" if wide else "lower left",
-        ncols=columns,
-        frameon=False,
-        fontsize=11 if wide else 10,
-        handlelength=1.5,
-        handletextpad=0.5,
-        columnspacing=1.4 if wide else 0.9,
-        labelspacing=0.3,
-        borderpad=0,
-        borderaxespad=0.4,
-        labelcolor=style.MUTED,
-    )
-
-
-def _place_in_key(label: str) -> int:
-    """Bars first, then lines, the limit last."""
-    return 2 if label.startswith("limit") else 1 if "60 s" in label else 0
-
-
-def _nothing(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.45, text, transform=ax.transAxes, ha="center", color=style.MUTED)
-
-
-def _time_ticks(end_s: float, most: int) -> list[float]:
-    steps = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-    step = next((step for step in steps if end_s / step <= most), end_s)
-    return [float(x) for x in np.arange(0, end_s + step / 1000, step)]
-
-
-def _log_ticks(low: float, high: float, *, dense: bool) -> list[float]:
-    steps = (1, 2, 5) if dense and high / low < 1e4 else (1,)
-    ticks = [step * 10.0**power for power in range(-3, 8) for step in steps]
-    return [tick for tick in ticks if low <= tick <= high]
-
-
-def _duration(ms: float) -> str:
-    return f"{ms / 1000:g} s" if ms >= 1000 else f"{ms:g} ms"
-
-
-def _hover(
-    margins: dict[int, style.Margins], x: tuple[float, float], labels: list[str], columns: dict[str, Any]
-) -> dict[str, Any]:
+def _hover(labels: list[str], columns: dict[str, Any]) -> dict[str, Any]:
     def edges(width: int) -> list[float]:
-        return [margins[width].left / width, 1 - margins[width].right / width]
+        room = panels.margins(width)
+        return [room.left / width, 1 - room.right / width]
 
     return {
         "wide": edges(style.WIDE),
         "narrow": edges(style.NARROW),
-        "x": list(x),
         "labels": labels,
         "columns": {
             name: [None if pd.isna(value) else round(float(value), 1) for value in column]

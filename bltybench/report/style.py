@@ -121,8 +121,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def to_svg(figure: Figure, name: str, title: str) -> str:
-    """Return the figure as inline SVG: same bytes for the same run, ids of its own, colours from the page."""
+def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str:
+    """Return the figure as inline SVG: same bytes for the same run, and ids of its own.
+
+    Its colours are those of the page where ``themed``, else the stand-ins.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -133,7 +136,7 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
-    for colour, variable in VARIABLES.items():
+    for colour, variable in VARIABLES.items() if themed else ():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"|\bheight="[\d.]+pt" ', "", svg, count=1)
     svg = re.sub(r"^<svg ", f'<svg role="img" aria-label="{escape(title)}" ', svg, count=1)
