@@ -22,7 +22,7 @@ def events(body: bytes) -> list[str]:
     """Return the data of each server-sent event of a whole body (WHATWG HTML 9.2.6; comments left out)."""
     found: list[str] = []
     data: list[str] = []
-    for line in LINE_END.split(body):
+    for line in LINE_END.split(body)[:-1]:  # what follows the last line end is no line
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" ").decode(errors="replace"))
         elif not line and data:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from bltybench.check.drain import MAX_LIMIT
+from bltybench.check.evidence import FIXED_REQUESTS
+from bltybench.check.reach import reach
+from bltybench.check.run import check
+from bltybench.errors import UserError
+from bltybench.scenario.target import Budget, Limits, SandboxLimits, SandboxSettings, Target
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "no-such-host.invalid"])
+def test_a_name_that_cannot_be_resolved_is_told_as_such(host: str) -> None:
+    target = Target(base_url=f"http://{host}/v1")
+    with pytest.raises(UserError, match="DNS"):
+        reach(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "spend", "expected"),
+    [
+        (Target(base_url="http://h.invalid/v1"), None, f"at most {FIXED_REQUESTS} requests"),
+        (Target(base_url="http://h.invalid/v1"), True, f"at most {FIXED_REQUESTS} requests"),
+        (
+            Target(base_url="http://h.invalid/v1", limits=Limits(requests_per_min=60)),
+            True,
+            f"at most {FIXED_REQUESTS + 129} requests",
+        ),
+        (
+            Target(base_url="http://h.invalid/v1", limits=Limits(requests_per_min=MAX_LIMIT + 1)),
+            True,
+            f"at most {FIXED_REQUESTS} requests",
+        ),
+        (
+            Target(
+                base_url="http://localhost:1/v1",
+                limits=Limits(requests_per_min=60),
+                sandbox=SandboxSettings(limits=SandboxLimits(requests=None)),
+                budget=Budget(requests=1),
+            ),
+            None,
+            "budget of target 'unit' is 1",
+        ),
+    ],
+)
+def test_what_will_be_sent_is_told_before_anything_is(
+    target: Target, spend: bool | None, expected: str
+) -> None:
+    said: list[str] = []
+    with pytest.raises(UserError) as raised:
+        check("unit", target, spend_429=spend, tell=said.append)
+    assert expected in "".join([*said, raised.value.what])

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import ssl
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bltybench.check.client import MAX_BODY_BYTES, Answer, Client
+from bltybench.check.ratelimits import server_time, whole
+from bltybench.check.reach import tls_context
+from bltybench.check.stream import events
+from bltybench.check.text import MASK, MAX_CHARS, clean
+from bltybench.errors import UserError
+from bltybench.scenario.target import Target
+
+ENDED_S = 1_795_356_910.0
+
+
+def answer(**headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status=200, headers=httpx.Headers(named), sent_s=ENDED_S - 1, ended_s=ENDED_S)
+
+
+@given(st.text(), st.text(alphabet="abcdefghij", min_size=3))
+def test_cleaned_text_is_one_short_line_without_the_secret(text: str, secret: str) -> None:
+    shown = clean(f"{text}{secret}{text}", [secret])
+    assert len(shown) <= MAX_CHARS
+    assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert secret not in shown.replace(MASK, "")
+
+
+def test_cleaning_keeps_words_apart_and_text_of_all_scripts() -> None:
+    assert clean("  碧波\r\n万顷\t\u2028naïve  ") == "碧波 万顷 naïve"
+    assert clean("x" * 300) == "x" * (MAX_CHARS - 1) + "…"
+    assert clean("a sk-1 b sk-1", ["sk-1", ""]) == f"a {MASK} b {MASK}"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"data: a\n\ndata: b\n\n", ["a", "b"]),
+        (b"data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
+        (b"data: a\r\rdata: b\r\r", ["a", "b"]),
+        (b"data:a\ndata:  b\n\n", ["a\n b"]),
+        (b": keep-alive\n\nevent: x\nid: 1\ndata: a\n\n\n\n", ["a"]),
+        ("data: \u2028\u0085ü\n\n".encode(), ["\u2028\u0085ü"]),
+        (b"data: a\n\ndata: cut off", ["a"]),
+        (b"data: a\n\ndata: whole line\n", ["a"]),
+        (b"", []),
+    ],
+)
+def test_events_of_a_stream(body: bytes, expected: list[str]) -> None:
+    assert events(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Sun, 22 Nov 2026 14:15:20 GMT", ENDED_S + 10),
+        ("Sun, 22 Nov 2026 14:15:20 -0000", ENDED_S + 10),
+        ("Sun, 22 Nov 2026 15:15:20 +0100", ENDED_S + 10),
+        ("soon", ENDED_S),
+        ("", ENDED_S),
+        ("Sun, 99 Nov 9999999 14:15:20 GMT", ENDED_S),
+    ],
+)
+def test_the_servers_clock(date: str, expected: float) -> None:
+    assert server_time(answer(Date=date)) == expected
+
+
+@given(st.text(alphabet=st.characters(codec="latin-1")))
+def test_any_date_and_any_number_can_be_read(text: str) -> None:
+    made = Answer(
+        status=200,
+        headers=httpx.Headers([(b"date", text.encode("latin-1")), (b"n", text.encode("latin-1"))]),
+        sent_s=ENDED_S,
+        ended_s=ENDED_S,
+    )
+    assert server_time(made) == server_time(made)
+    assert (whole(made, "n") or 0) >= 0
+
+
+@pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "1e3", "0x1", "٣", "1 2", "9" * 16])
+def test_what_is_no_whole_number(value: str) -> None:
+    made = Answer(headers=httpx.Headers([(b"n", value.encode())]), sent_s=0, ended_s=0)
+    assert whole(made, "n") is None
+
+
+def test_a_body_without_end_is_not_read_to_its_end() -> None:
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                yield b"x" * 100_000
+
+    target = Target(base_url="http://127.0.0.1:9/v1")
+    client = Client(
+        target, None, transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    )
+    found = client.get("/models")
+    assert len(found.body) <= MAX_BODY_BYTES + 100_000
+    assert "not read further" in (found.failure or "")
+
+
+def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    target = Target(base_url="https://localhost:9/v1")
+    assert tls_context(target).verify_mode is ssl.CERT_REQUIRED
+    assert tls_context(target.model_copy(update={"verify_tls": False})).verify_mode is ssl.CERT_NONE
+    with pytest.raises(UserError, match="ca_file cannot be used"):
+        tls_context(target.model_copy(update={"ca_file": str(tmp_path / "none.pem")}))
