@@ -150,20 +150,21 @@ class _Answer:
         )
         for index in range(len(self._choices)):
             await _write(send, writer.role(index))
-        sent = 0
         for step in range(max(choice.tokens for choice in self._choices)):
             await pacer.until(self._next_ns())
             for index, choice in enumerate(self._choices):
-                if step < choice.tokens:
-                    event = writer.token(index, choice, step)
-                    row.event_ns.append(time.monotonic_ns())
-                    await _write(send, event)
-                    sent = row.completion_tokens = sent + 1
-                if step == choice.tokens - 1:
-                    await _write(send, writer.finish(index, choice.finish_reason))
+                if step >= choice.tokens:
+                    continue
+                if index:
+                    await pacer.give_way()
+                event = writer.token(index, choice, step)
+                row.event_ns.append(time.monotonic_ns())
+                row.completion_tokens = len(row.event_ns)
+                await _write(send, event)
+        # So that the last token has a write, and a time of arrival, of its own.
+        await pacer.give_way()
         for index, choice in enumerate(self._choices):
-            if choice.tokens == 0:
-                await _write(send, writer.finish(index, choice.finish_reason))
+            await _write(send, writer.finish(index, choice.finish_reason))
         if self._request.include_usage:
             await _write(send, writer.usage(self._usage()))
         await _write(send, b"data: [DONE]\n\n", more=False)

@@ -30,21 +30,30 @@ class Pacer:
         self._watch.cancel()
 
     async def until(self, at_ns: int) -> None:
-        """Return at ``at_ns``, or at the next turn of the event loop where that has passed.
-
-        Even when late it gives way once, so that two events never share a write.
-        """
+        """Return at ``at_ns``, or at the next turn of the event loop where that has passed."""
         delay_s = (at_ns - time.monotonic_ns()) / 1e9
-        if not self._gone:
-            if delay_s <= 0:
-                await asyncio.sleep(0)
-            else:
-                waiter = self._waiter = self._loop.create_future()
-                timer = self._loop.call_later(delay_s, _wake, waiter)
-                try:
-                    await waiter
-                finally:
-                    timer.cancel()
+        if delay_s <= 0:
+            await self.give_way()
+            return
+        self._check()
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(delay_s, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        self._check()
+
+    async def give_way(self) -> None:
+        """Return at the next turn of the event loop.
+
+        The loop writes to a socket once a turn, so what is sent before and after never shares a write.
+        """
+        self._check()
+        await asyncio.sleep(0)
+        self._check()
+
+    def _check(self) -> None:
         if self._gone:
             raise ClientGone
 
