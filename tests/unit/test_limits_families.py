@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bltybench.limits import FAMILIES, FixedWindow, Model, SlidingCounter, SlidingLog, TokenBucket
 from bltybench.limits.base import shortest_wait
+
+# A busy machine is no failure.
+untimed = settings(deadline=None)
 
 Maker = Callable[[int, float], Model]
 
@@ -43,6 +46,7 @@ def after(start_s: float, period_s: float, sends: list[tuple[float, float]]) -> 
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS, cost=st.sampled_from([1.0, 2.0, 7.0]))
 def test_retry_after_is_enough_and_not_more(
     *, make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]], cost: float
@@ -66,6 +70,7 @@ def test_retry_after_is_enough_and_not_more(
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_what_remains_is_what_fits(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
@@ -80,6 +85,7 @@ def test_what_remains_is_what_fits(
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS)
 def test_counts_down_by_one_and_refuses_after_the_limit(
     make: Maker, limit: int, period_s: float, start_s: float
@@ -93,6 +99,7 @@ def test_counts_down_by_one_and_refuses_after_the_limit(
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_after_two_idle_periods_the_whole_limit_fits(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
@@ -104,6 +111,7 @@ def test_after_two_idle_periods_the_whole_limit_fits(
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS, cost=st.integers(1, 12))
 def test_a_full_refund_undoes_a_charge(
     *, make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]], cost: float
@@ -118,6 +126,7 @@ def test_a_full_refund_undoes_a_charge(
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS)
 def test_a_refund_never_gives_more_than_the_limit(make: Maker, limit: int, period_s: float) -> None:
     model = make(limit, period_s)
@@ -127,6 +136,7 @@ def test_a_refund_never_gives_more_than_the_limit(make: Maker, limit: int, perio
 
 
 @every_family
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_refused_requests_change_nothing(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
@@ -141,6 +151,7 @@ def test_refused_requests_change_nothing(
     assert all(calm.decide(at_s, cost).accepted for at_s, cost in accepted)
 
 
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_a_log_keeps_its_limit_in_every_span(
     limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
@@ -150,6 +161,7 @@ def test_a_log_keeps_its_limit_in_every_span(
         assert sum(cost for at_s, cost in accepted if from_s <= at_s < from_s + period_s) <= limit
 
 
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS, phase=st.floats(0, 1))
 def test_a_fixed_window_keeps_its_limit_between_edges(
     limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]], phase: float
@@ -160,6 +172,7 @@ def test_a_fixed_window_keeps_its_limit_between_edges(
         assert sum(cost for at_s, cost in accepted if model.window_of(at_s) == window) <= limit
 
 
+@untimed
 @given(limit=LIMITS, period_s=PERIODS, sends=SENDS)
 def test_a_weighted_counter_keeps_its_limit_between_edges(
     limit: int, period_s: float, sends: list[tuple[float, float]]
@@ -170,6 +183,7 @@ def test_a_weighted_counter_keeps_its_limit_between_edges(
         assert sum(cost for at_s, cost in accepted if edges.window_of(at_s) == window) <= limit
 
 
+@untimed
 @given(limit=LIMITS, burst=st.integers(1, 12), period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(
     limit: int, burst: int, period_s: float, start_s: float, sends: list[tuple[float, float]]

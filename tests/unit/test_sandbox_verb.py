@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import get_args
 
 from bltybench.cli.sandbox import Family, _changed, _greeting
@@ -28,3 +30,11 @@ def test_the_greeting_says_so_where_there_are_no_limits() -> None:
     greeting = _greeting(SandboxSettings(limits=none), "::1", 8910)
     assert "Limits    none" in greeting
     assert "http://[::1]:8910/v1" in greeting
+
+
+def test_starting_a_sandbox_needs_no_web_framework() -> None:
+    code = (
+        "import sys, bltybench.sandbox.process; print({'starlette', 'uvicorn', 'uvloop'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
