@@ -1,6 +1,6 @@
 """VALID or INVALID: was the load generator itself the bottleneck, and was the run what it set out to be?
 
-Every threshold stands in ``Thresholds``; docs/decisions says why each is what it is.
+Every threshold stands in ``Thresholds``; docs/method.md says why each is what it is.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def hero(analysis: Analysis) -> Drawing:
         "TTFT p50, last 60 s (ms)": then["ttft_p50_ms"],
         "TTFT p95, last 60 s (ms)": then["ttft_p95_ms"],
     }
-    hover = _hover([style.clock(x) for x in lines["start_s"]], columns)
+    spans = zip(lines["start_s"], lines["end_s"], strict=True)
+    hover = _hover([f"{style.clock(since)} to {style.clock(until)}" for since, until in spans], columns)
     title = "The run on one time axis"
     data = {"timeline": lines, "rolling": rolled}
     return _drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
