@@ -108,6 +108,8 @@ class _Answer:
     ) -> None:
         self._request = request
         self._choices = choices
+        # An answer that is stopped before its first token takes as long as that token would have.
+        self._steps = max(1, *(choice.tokens for choice in choices))
         self._row = row
         self._next_ns = next_ns
         self._headers = headers
@@ -115,10 +117,8 @@ class _Answer:
         self._created = int(time.time())
 
     async def plain(self, pacer: Pacer, send: Send) -> None:
-        """Wait as long as the same stream would take, then send all at once."""
-        rounds = max(choice.tokens for choice in self._choices)
-        at_ns = self._next_ns()
-        for _ in range(rounds):
+        """Wait as long as the same stream would take to its last token, then send all at once."""
+        for _ in range(self._steps):
             at_ns = self._next_ns()
         await pacer.until(at_ns)
         self._row.completion_tokens = sum(choice.tokens for choice in self._choices)
@@ -150,7 +150,7 @@ class _Answer:
         )
         for index in range(len(self._choices)):
             await _write(send, writer.role(index))
-        for step in range(max(choice.tokens for choice in self._choices)):
+        for step in range(self._steps):
             await pacer.until(self._next_ns())
             for index, choice in enumerate(self._choices):
                 if step >= choice.tokens:

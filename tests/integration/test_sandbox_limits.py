@@ -220,6 +220,19 @@ def test_answers_keep_their_pace(tmp_path: Path, stream: bool) -> None:
     assert len(row.event_ns) == (11 if stream else 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_tokens_takes_as_long_as_its_first_would(tmp_path: Path, stream: bool) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, ttft=Delay(median_ms=300, p95_ms=300)) as sandbox, client_of(sandbox) as client:
+        first = ask(client, max_tokens=1).json()["choices"][0]["message"]["content"]
+    with running_sandbox(log, ttft=Delay(median_ms=300, p95_ms=300)) as sandbox, client_of(sandbox) as client:
+        ask(client, max_tokens=5, stop=first[0], stream=stream)
+    stopped = chat_rows(log)[-1]
+    assert (stopped.completion_tokens, stopped.event_ns) == (0, [])
+    assert stopped.end_ns is not None
+    assert stopped.end_ns - stopped.received_ns >= 298e6
+
+
 def test_a_large_prompt_does_not_hold_up_a_stream(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     itl = Delay(median_ms=5, p95_ms=5)
