@@ -6,6 +6,7 @@ there must not make the whole event unreadable.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -42,5 +43,39 @@ class Chunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
-decode_chunk = msgspec.json.Decoder(Chunk).decode
-decode_any = msgspec.json.Decoder().decode
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """Decode a chunk or a plain answer. Raises ValueError for anything else."""
+    try:
+        return _decode_chunk(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return msgspec.convert(_decode_lenient(data), Chunk)
+
+
+def decode_any(data: bytes) -> Any:
+    """Decode any JSON. Raises ValueError for anything else."""
+    try:
+        return _decode_any(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return _decode_lenient(data)
+
+
+def _decode_lenient(data: bytes) -> Any:
+    """Take what strict decoders refuse: half of a surrogate pair, raw control characters, bad UTF-8.
+
+    Servers that cut a text at every token do cut emoji in two. Callers put the halves together (``mend``).
+    """
+    try:
+        return json.loads(data.decode("utf-8", "replace"), strict=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def mend(text: str) -> str:
+    """Join halves of surrogate pairs that stand side by side, and replace the lonely ones."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

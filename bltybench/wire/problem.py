@@ -15,7 +15,6 @@ MAX_NAME_CHARS = 80
 """Bound for types, codes, ids and the like."""
 _SCAN_CHARS = 8 * MAX_MESSAGE_CHARS
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
 _MARKUP = re.compile(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _KEYS = re.compile(
@@ -39,7 +38,8 @@ def clean(text: str, secrets: Iterable[str] = (), limit: int = MAX_MESSAGE_CHARS
     # Secrets first and over the whole text: cutting or removing first could split one past recognition.
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
-    text = _UNSAFE.sub(" ", _ANSI.sub("", text[:_SCAN_CHARS]))
+    text = _ANSI.sub("", text[:_SCAN_CHARS])
+    text = "".join(char if char.isprintable() else " " if char.isspace() else "" for char in text)
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
     text = _KEYS.sub(_HIDDEN, text)
@@ -60,7 +60,7 @@ def from_body(body: bytes, secrets: Iterable[str] = ()) -> Problem:
     """Return what an error body says: OpenAI's shape, simpler ones, HTML or plain text."""
     try:
         value = decode_any(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except ValueError:
         return Problem(message=_prose(body, secrets))
     return from_value(value.get("error", value) if isinstance(value, dict) else value, secrets, value)
 

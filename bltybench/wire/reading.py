@@ -161,7 +161,7 @@ def _conclude_plain(exchange: Exchange, reading: Reading, body: bytes) -> Proble
         return Problem()
     try:
         answer = decode_chunk(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except ValueError:
         return _not_a_chat_answer(exchange, body)
     if answer.error is not None:
         return problem.from_value(answer.error, secrets)
@@ -173,7 +173,7 @@ def _not_a_chat_answer(exchange: Exchange, body: bytes) -> Problem | None:
     """A 200 that is not a chat answer: fine if it is other JSON and no stream was asked for."""
     try:
         value = decode_any(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except ValueError:
         said = problem.from_body(body, exchange.secrets).message
         kind = Fault.NOT_EVENT_STREAM if exchange.stream else Fault.NOT_JSON
         wanted = "an event stream" if exchange.stream else "JSON"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geventhttpclient._parser import HTTPResponseParser
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
 
@@ -52,6 +52,7 @@ class ResponseParser(HTTPResponseParser):
             self._headers.append((self._name, self._value or ""))
         else:
             self.too_many_headers = True
+            raise HTTPParseError("too many headers")
         self._name, self._value = "", None
 
     def _on_headers_complete(self) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from array import array
 from typing import Any, NamedTuple
 
-import msgspec
-
-from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk
+from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk, mend
 from bltybench.wire.exchange import Failure, Fault
 from bltybench.wire.sse import Framer, parse_block
 
@@ -128,12 +125,12 @@ class StreamFold:
     @property
     def text(self) -> str:
         """The text of the first choice."""
-        return "".join(self._text)
+        return mend("".join(self._text))
 
     @property
     def reasoning(self) -> str:
         """The reasoning of the first choice."""
-        return "".join(self._reasoning)
+        return mend("".join(self._reasoning))
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -154,7 +151,7 @@ class StreamFold:
             return False
         try:
             chunk = decode_chunk(data)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except ValueError:
             self._odd(event.name, data)
             return False
         if chunk.error is not None or event.name == b"error":
@@ -231,24 +228,15 @@ class StreamFold:
         raw.clear()
         try:
             text = decode_any(joined)
-        except (msgspec.MsgspecError, ValueError):
-            text = _lenient(joined)
+        except ValueError:
+            text = joined[1:-1].decode("utf-8", "replace")
         (self._reasoning if self._shape.reasoning else self._text).append(text)
-
-
-def _lenient(quoted: bytes) -> str:
-    """Decode a JSON string with what strict decoders refuse: lone surrogates, raw control characters."""
-    try:
-        value = json.loads(quoted.decode("utf-8", "replace"), strict=False)
-    except ValueError:
-        return quoted[1:-1].decode("utf-8", "replace")
-    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _decoded(data: bytes) -> Any:
     try:
         return decode_any(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except ValueError:
         return None
 
 
@@ -272,13 +260,15 @@ def _merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> 
     known = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
     for key in ("id", "type"):
         if isinstance(part.get(key), str):
-            known.setdefault(key, part[key])
+            known.setdefault(key, mend(part[key]))
     function = part.get("function")
     if isinstance(function, dict):
         if isinstance(function.get("name"), str):
-            known["function"].setdefault("name", function["name"])
+            known["function"].setdefault("name", mend(function["name"]))
         if isinstance(function.get("arguments"), str):
-            known["function"]["arguments"] = known["function"].get("arguments", "") + function["arguments"]
+            known["function"]["arguments"] = known["function"].get("arguments", "") + mend(
+                function["arguments"]
+            )
 
 
 def _learn(block: bytes, chunk: Chunk) -> Shape:

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+import support_wire_server
+import trustme
+
+from bltybench.errors import UserError
+from bltybench.runs.attempt import Outcome, Stamp
+from bltybench.scenario.target import Timeouts
+from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire.stamps import enable
+
+TIMEOUTS = Timeouts(connect_s=5, headers_s=0.6, between_events_s=0.4, total_s=1.5)
+PATIENT = Timeouts()
+HEADERS = [("Content-Type", "application/json"), ("Authorization", "Bearer tok-123456")]
+
+
+class Server:
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, support_wire_server.__file__, *arguments], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def exchange_with(
+    port: int, path: str, reader: Reader, *, stream: bool = True, timeouts: Timeouts = TIMEOUTS
+) -> tuple[Exchange, Reading]:
+    connection = Connection(Origin(f"http://127.0.0.1:{port}/v1", timeouts, secrets=["tok-123456"]), reader)
+    exchange = Exchange(stream=stream)
+    connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+    reading = reader.read(exchange)
+    connection.close()
+    return exchange, reading
+
+
+@pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim"])
+def test_streams(server: Server, reader: Reader, path: str) -> None:
+    exchange, reading = exchange_with(server.port, path, reader, timeouts=PATIENT)
+    assert (reading.outcome, reading.status, reading.text) == (Outcome.OK, 200, "ab")
+    assert (reading.events, len(reading.gaps_us or ())) == (2, 1)
+    times = [
+        exchange.sent_ns,
+        exchange.headers_ns,
+        reading.first_token_ns,
+        reading.last_token_ns,
+        exchange.end_ns,
+    ]
+    assert all(at is not None for at in times)
+    assert times == sorted(times, key=lambda at: at or 0)
+    assert exchange.connect_ns is not None
+    assert exchange.tls_ns is None
+
+
+def test_a_body_that_ends_with_the_connection(server: Server, reader: Reader) -> None:
+    _, reading = exchange_with(server.port, "until-close", reader)
+    assert (reading.outcome, reading.text) == (Outcome.OK, "a")
+
+
+@pytest.mark.parametrize("path", ["plain", "big"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_plain_answers_also_where_a_stream_was_asked_for(
+    server: Server, reader: Reader, path: str, stream: bool
+) -> None:
+    exchange, reading = exchange_with(server.port, path, reader, stream=stream)
+    assert (reading.outcome, reading.text, reading.finish_reason) == (Outcome.OK, "Hi", "stop")
+    assert (reading.prompt_tokens, reading.completion_tokens) == (3, 1)
+    assert (reading.cached_tokens, reading.reasoning_tokens) == (2, 0)
+    assert (reading.streamed, reading.first_token_ns, reading.gaps_us) == (False, None, None)
+    assert exchange.bytes_received > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "stream", "wanted"),
+    [
+        ("endless-headers", True, (Outcome.TRANSPORT_ERROR, Fault.TOO_MANY_HEADERS)),
+        ("endless-header-line", True, (Outcome.TRANSPORT_ERROR, Fault.HEADERS_TOO_LARGE)),
+        ("endless-interim", True, (Outcome.TRANSPORT_ERROR, Fault.HEADERS_TOO_LARGE)),
+        ("endless-body", False, (Outcome.TRANSPORT_ERROR, Fault.BODY_TOO_LARGE)),
+        ("endless-event", True, (Outcome.BROKEN_STREAM, Fault.EVENT_TOO_LARGE)),
+        ("endless-events", True, (Outcome.BROKEN_STREAM, Fault.TOO_MANY_EVENTS)),
+        ("close", True, (Outcome.TRANSPORT_ERROR, Fault.CLOSED_EARLY)),
+        ("reset", True, (Outcome.TRANSPORT_ERROR, Fault.RESET)),
+        ("broken-off", True, (Outcome.BROKEN_STREAM, Fault.CLOSED_EARLY)),
+        ("reset-midway", True, (Outcome.BROKEN_STREAM, Fault.RESET)),
+        ("no-done", True, (Outcome.BROKEN_STREAM, Fault.MISSING_DONE)),
+        ("error-event", True, (Outcome.BROKEN_STREAM, None)),
+        ("html", True, (Outcome.BROKEN_STREAM, Fault.NOT_EVENT_STREAM)),
+        ("html", False, (Outcome.SERVER_ERROR, Fault.NOT_JSON)),
+        ("gzip", True, (Outcome.BROKEN_STREAM, Fault.CONTENT_ENCODING)),
+        ("redirect", True, (Outcome.CLIENT_ERROR, Fault.REDIRECT)),
+        ("not-http", True, (Outcome.TRANSPORT_ERROR, Fault.BAD_HTTP)),
+        ("upgrade", True, (Outcome.TRANSPORT_ERROR, Fault.BAD_HTTP)),
+        ("429", True, (Outcome.RATE_LIMITED, "requests")),
+        ("429-money", True, (Outcome.CLIENT_ERROR, None)),
+        ("503", True, (Outcome.SERVER_ERROR, None)),
+        ("503-limit", True, (Outcome.RATE_LIMITED, None)),
+        ("403", True, (Outcome.CLIENT_ERROR, None)),
+        ("500", False, (Outcome.SERVER_ERROR, None)),
+    ],
+)
+def test_failures_are_typed(
+    server: Server, reader: Reader, path: str, stream: bool, wanted: tuple[Outcome, str | None]
+) -> None:
+    exchange, reading = exchange_with(server.port, path, reader, stream=stream, timeouts=PATIENT)
+    assert (reading.outcome, reading.error_type) == wanted
+    assert exchange.end_ns is not None
+    assert reading.error_message or path == "429-money"
+
+
+@pytest.mark.parametrize(
+    ("path", "error_type"),
+    [
+        ("silent", Fault.HEADERS_TIMEOUT),
+        ("stalls", Fault.IDLE_TIMEOUT),
+        ("endless-stream", Fault.TOTAL_TIMEOUT),
+        ("one-byte-now-and-then", Fault.TOTAL_TIMEOUT),
+    ],
+)
+def test_timeouts_are_named(server: Server, reader: Reader, path: str, error_type: Fault) -> None:
+    exchange, reading = exchange_with(server.port, path, reader)
+    assert (reading.outcome, reading.error_type) == (Outcome.TIMEOUT, error_type)
+    assert (reading.events > 0) == (path in {"stalls", "endless-stream"})
+    assert exchange.failure is not None
+
+
+def test_refusals_say_why_and_keep_no_keys(server: Server, reader: Reader) -> None:
+    _, reading = exchange_with(server.port, "429", reader)
+    assert (reading.error_code, reading.request_id) == ("rl", "r-1")
+    assert reading.error_message == "Rate limit, key [redacted]"
+    assert reading.quota.retry_after_s == 7
+
+
+def test_a_redirect_names_the_host_only(server: Server, reader: Reader) -> None:
+    _, reading = exchange_with(server.port, "redirect", reader)
+    assert reading.error_message == "redirects are not followed; this one leads to elsewhere.example"
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"), [("plain", True), ("closes-idle", False), ("closes-later", False), ("surplus", False)]
+)
+def test_connections_are_reused_only_where_they_can_be(
+    server: Server, reader: Reader, path: str, kept: bool
+) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    opened = []
+    for _ in range(2):
+        exchange = Exchange()
+        connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+        assert reader.read(exchange).outcome is Outcome.OK
+        opened.append(exchange.connect_ns is not None)
+        gevent.sleep(0.15)
+    connection.close()
+    assert opened == [True, not kept]
+
+
+def test_a_connection_closed_while_nothing_ran_is_noticed_before_sending(
+    server: Server, reader: Reader
+) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    for _ in range(2):
+        exchange = Exchange()
+        connection.send("POST", "/closes-later", HEADERS, b"{}", exchange)
+        assert reader.read(exchange).outcome is Outcome.OK
+        time.sleep(0.15)  # not gevent's: the event loop does not see the end of the connection
+    connection.close()
+
+
+def test_a_large_request_and_an_answer_before_it_is_read(server: Server, reader: Reader) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    body = b"x" * 8_000_000
+    exchange = Exchange()
+    connection.send("POST", "/plain", HEADERS, body, exchange)
+    assert reader.read(exchange).outcome is Outcome.OK
+    assert exchange.bytes_sent > len(body)
+    early = Exchange()
+    connection.send("POST", "/early", HEADERS, body, early)
+    reading = reader.read(early)
+    connection.close()
+    assert reading.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR}
+
+
+def test_a_killed_greenlet_leaves_a_cancelled_exchange(server: Server, reader: Reader) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    exchange = Exchange(stream=True)
+    greenlet = gevent.spawn(connection.send, "POST", "/stalls", HEADERS, b"{}", exchange)
+    while exchange.headers_ns is None:
+        gevent.sleep(0.01)
+    greenlet.kill()
+    assert isinstance(greenlet.value, gevent.GreenletExit)
+    reading = reader.read(exchange)
+    assert (reading.outcome, reading.status, reading.events) == (Outcome.CANCELLED, 200, 1)
+    again = Exchange()
+    connection.send("POST", "/plain", HEADERS, b"{}", again)
+    assert reader.read(again).outcome is Outcome.OK
+    connection.close()
+
+
+def test_nobody_listens_and_nobody_is_called_so(reader: Reader) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    exchange, reading = exchange_with(port, "plain", reader)
+    assert (reading.outcome, reading.error_type, exchange.sent_ns) == (
+        Outcome.TRANSPORT_ERROR,
+        Fault.CONNECT,
+        None,
+    )
+    assert "refused" in (reading.error_message or "")
+    connection = Connection(Origin("http://nobody.invalid/v1", TIMEOUTS), reader)
+    unnamed = Exchange()
+    connection.send("GET", "/models", [], b"", unnamed)
+    assert reader.read(unnamed).error_type in {Fault.NAME, Fault.CONNECT_TIMEOUT}
+
+
+def test_headers_cannot_be_smuggled(server: Server, reader: Reader) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", TIMEOUTS), reader)
+    for path, value in (("/plain", "a\r\nX: b"), ("/plain", "a\nb"), ("/a b\r\n", "c")):
+        with pytest.raises(ValueError, match="line break"):
+            connection.send("POST", path, [("X", value)], b"", Exchange())
+
+
+def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader: Reader) -> None:
+    with socket.socket() as probe:
+        if not enable(probe):
+            pytest.skip("no kernel receive stamps on this system")
+    busy: list[tuple[int, int]] = []
+
+    def be_busy() -> None:
+        for _ in range(4):
+            began = time.monotonic_ns()
+            while time.monotonic_ns() - began < 35_000_000:
+                pass
+            busy.append((began, time.monotonic_ns()))
+            gevent.sleep(0.03)
+
+    gevent.spawn_later(0.05, be_busy)
+    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
+    assert reading.outcome is Outcome.OK
+    assert exchange.stamp is Stamp.KERNEL
+    assert reading.first_token_ns is not None
+    assert reading.gaps_us is not None
+    written = [int(part) for part in _split_times(reading.text)]
+    stamped = [reading.first_token_ns]
+    for gap_us in reading.gaps_us:
+        stamped.append(stamped[-1] + gap_us * 1000)
+    assert len(stamped) == len(written) == 30
+    # Gaps are cut to microseconds; no stamp lies before its event was written.
+    assert all(at + 2_000 >= wrote for at, wrote in zip(stamped, written, strict=True))
+    # Something arrived while the loop was busy and was stamped then, though it was read only afterwards.
+    assert any(began < at < ended - 1_000_000 for at in stamped for began, ended in busy)
+    assert (exchange.observer_lag_us or 0) >= 1_000
+
+
+def _split_times(text: str) -> list[str]:
+    width = len(str(time.monotonic_ns()))
+    return [text[at : at + width] for at in range(0, len(text), width)]
+
+
+AUTHORITY = trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    pem = tmp_path_factory.mktemp("tls") / "server.pem"
+    AUTHORITY.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    server = Server(str(pem))
+    yield server
+    server.stop()
+
+
+def tls_exchange(reader: Reader, origin: Origin, path: str) -> tuple[Exchange, Reading]:
+    connection = Connection(origin, reader)
+    exchange = Exchange(stream=True)
+    connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+    reading = reader.read(exchange)
+    if exchange.failure is None:
+        again = Exchange(stream=True)
+        connection.send("POST", "/stream", HEADERS, b"x" * 300_000, again)
+        assert (reader.read(again).text, again.connect_ns) == ("ab", None)
+    connection.close()
+    return exchange, reading
+
+
+@pytest.mark.parametrize("path", ["stream", "split", "paced"])
+def test_tls(tls_server: Server, reader: Reader, tmp_path: Path, path: str) -> None:
+    ca_file = tmp_path / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(str(ca_file))
+    origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, ca_file=str(ca_file))
+    exchange, reading = tls_exchange(reader, origin, path)
+    assert reading.outcome is Outcome.OK
+    assert exchange.tls_ns is not None
+    if sys.platform.startswith("linux"):
+        assert exchange.stamp is Stamp.KERNEL
+
+
+def test_tls_without_verification(tls_server: Server, reader: Reader) -> None:
+    origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, verify_tls=False)
+    assert tls_exchange(reader, origin, "stream")[1].outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("problem", ["authority", "name", "plain"])
+def test_tls_that_must_not_be_trusted(
+    tls_server: Server, server: Server, reader: Reader, tmp_path: Path, problem: str
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    (trustme.CA() if problem == "authority" else AUTHORITY).cert_pem.write_to_path(str(ca_file))
+    port = server.port if problem == "plain" else tls_server.port
+    host = "localhost" if problem == "name" else "127.0.0.1"
+    origin = Origin(
+        f"https://{host}:{port}/v1", TIMEOUTS.model_copy(update={"connect_s": 1.0}), ca_file=str(ca_file)
+    )
+    exchange, reading = tls_exchange(reader, origin, "stream")
+    assert exchange.sent_ns is None
+    if problem == "plain":
+        assert reading.outcome in {Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+    else:
+        assert (reading.outcome, reading.error_type) == (Outcome.TRANSPORT_ERROR, Fault.TLS_VERIFICATION)
+        assert ("localhost" if problem == "name" else "issuer") in (reading.error_message or "")
+
+
+def test_a_missing_ca_file_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="certificates"):
+        Origin("https://127.0.0.1/v1", PATIENT, ca_file=str(tmp_path / "none.pem"))

@@ -1,0 +1,201 @@
+"""A server that misbehaves on request: run as a program, it prints its port and serves until killed.
+
+The path of a request names the behaviour. Sockets and threads only: nothing here is shared with what is
+tested.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+EVENTS = b"Content-Type: text/event-stream\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\n" + EVENTS + b"Transfer-Encoding: chunked\r\n\r\n"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n" + EVENTS + b"Connection: close\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
+ANSWER = {
+    "id": "chatcmpl-1",
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {
+        "prompt_tokens": 3,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    },
+}
+
+
+def event(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return b"data: " + json.dumps({"id": "c", "model": "m", "choices": [choice]}).encode() + b"\n\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def plain(
+    body: bytes, status: str = "200 OK", headers: bytes = b"Content-Type: application/json\r\n"
+) -> bytes:
+    return b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (status.encode(), headers, len(body), body)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    socket.close(sock.detach())  # at once, though a file made of it is still open
+
+
+def endlessly(first: bytes, data: bytes, pause_s: float = 0.0) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(first)
+        while True:
+            sock.sendall(data)
+            time.sleep(pause_s)
+
+    return behave
+
+
+def slowly(sock: socket.socket, data: bytes) -> None:
+    for at in range(len(data)):
+        sock.sendall(data[at : at + 1])
+        time.sleep(0.0005)
+
+
+def paced(sock: socket.socket) -> None:
+    """Write events 10 ms apart, each holding the monotonic time just before it was written."""
+    sock.sendall(CHUNKED)
+    for _ in range(30):
+        time.sleep(0.01)
+        sock.sendall(chunk(event(str(time.monotonic_ns()))))
+    time.sleep(0.01)
+    sock.sendall(chunk(DONE) + b"0\r\n\r\n")
+
+
+def then_close(*parts: bytes) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(0.02)
+        sock.shutdown(socket.SHUT_WR)
+        sock.close()
+
+    return behave
+
+
+def send(*parts: bytes) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(0.01)
+
+    return behave
+
+
+def then_reset(*parts: bytes) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(0.05)
+        reset(sock)
+
+    return behave
+
+
+ERROR = json.dumps(
+    {"error": {"message": "Rate limit, key sk-abcdefghijkl", "type": "requests", "code": "rl"}}
+).encode()
+STREAM = chunk(event("a")) + chunk(event("b")) + chunk(DONE) + b"0\r\n\r\n"
+BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
+    "plain": send(plain(json.dumps(ANSWER).encode())),
+    "big": send(plain(json.dumps({**ANSWER, "id": "x" * 200_000}).encode())),
+    "stream": send(CHUNKED + STREAM),
+    "split": lambda sock: slowly(sock, CHUNKED + STREAM),
+    "trailers": send(CHUNKED + STREAM[:-2] + b"Server-Timing: x\r\n\r\n"),
+    "until-close": then_close(UNTIL_CLOSE, event("a") + DONE),
+    "interim": send(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
+    ),
+    "paced": paced,
+    "closes-idle": then_close(plain(json.dumps(ANSWER).encode())),
+    "closes-later": send(plain(json.dumps(ANSWER).encode())),
+    "surplus": send(plain(json.dumps(ANSWER).encode()) + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+    "endless-headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100),
+    "endless-header-line": endlessly(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 10_000),
+    "endless-interim": endlessly(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "endless-body": endlessly(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b"[" * 65536),
+    "endless-event": endlessly(UNTIL_CLOSE + b"data: ", b"x" * 65536),
+    "endless-events": endlessly(UNTIL_CLOSE, b": x\n\n" * 20_000),
+    "endless-stream": endlessly(UNTIL_CLOSE, event("a"), 0.01),
+    "one-byte-now-and-then": endlessly(UNTIL_CLOSE, b":", 0.05),
+    "silent": endlessly(b"", b"", 1.0),
+    "stalls": endlessly(CHUNKED + chunk(event("a")), b"", 1.0),
+    "close": then_close(),
+    "reset": then_reset(),
+    "broken-off": then_close(CHUNKED + chunk(event("a"))),
+    "reset-midway": then_reset(CHUNKED + chunk(event("a"))),
+    "no-done": send(CHUNKED + chunk(event("a")) + b"0\r\n\r\n"),
+    "error-event": send(
+        CHUNKED + chunk(event("a") + b'data: {"error":{"message":"boom","code":"e"}}\n\n') + b"0\r\n\r\n"
+    ),
+    "html": send(plain(b"<html><title>Login</title>", headers=b"Content-Type: text/html\r\n")),
+    "gzip": send(plain(b"\x1f\x8b\x08", headers=EVENTS + b"Content-Encoding: gzip\r\n")),
+    "redirect": send(
+        plain(b"", "307 Temporary Redirect", b"Location: https://elsewhere.example/v1?key=x\r\n")
+    ),
+    "not-http": send(b"SSH-2.0-OpenSSH_9.0\r\n"),
+    "upgrade": send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    "429": send(plain(ERROR, "429 Too Many Requests", b"Retry-After: 7\r\nx-request-id: r-1\r\n")),
+    "429-money": send(plain(b'{"error":{"code":"insufficient_quota"}}', "429 Too Many Requests")),
+    "503": send(plain(b"<h1>busy</h1>", "503 Service Unavailable", b"Retry-After: 7\r\n")),
+    "503-limit": send(plain(b'{"message":"Too many requests"}', "503 Service Unavailable")),
+    "403": send(plain(b'{"error":{"message":"no"}}', "403 Forbidden")),
+    "500": send(plain(b"oops", "500 Internal Server Error")),
+    "early": send(plain(b'{"error":"too large"}', "413 Payload Too Large", b"Connection: close\r\n")),
+}
+
+
+def serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            sock = context.wrap_socket(sock, server_side=True)
+        file = sock.makefile("rb")
+        while line := file.readline():
+            path = line.split()[1].decode().rpartition("/")[2]
+            length = 0
+            while (header := file.readline().strip().lower()) != b"":
+                if header.startswith(b"content-length:"):
+                    length = int(header.split(b":")[1])
+            if path != "early":
+                file.read(length)
+            BEHAVIOURS[path](sock)
+            if path == "closes-later":
+                time.sleep(0.05)
+                break
+        file.close()
+        sock.close()
+    except (OSError, ValueError):
+        sock.close()
+
+
+def main() -> None:
+    context = None
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    print(listener.getsockname()[1], flush=True)
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=serve, args=(sock, context), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

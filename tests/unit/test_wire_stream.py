@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bltybench.wire import stream as stream_module
+from bltybench.wire.stream import StreamFold
+
+
+def event(delta: dict[str, Any], *, ascii_only: bool = True, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    chunk = {"id": "c1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **more}
+    return b"data: " + json.dumps(chunk, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") + b"\n\n"
+
+
+def fold(*reads: bytes, keep_text: bool = True) -> StreamFold:
+    state = StreamFold(keep_text=keep_text)
+    for number, data in enumerate(reads):
+        state.take(data, 1000 * (number + 1))
+    state.close()
+    return state
+
+
+def test_times_text_and_the_last_events() -> None:
+    state = fold(
+        event({"role": "assistant", "content": ""}),
+        event({"content": "Hel"}),
+        event({"content": "lo \\"}),
+        event({"content": 'wor"ld\n'}),
+        event({"content": "é😀"}),
+        event({}).replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
+        b'data: {"id":"c1","choices":[],"usage":{"completion_tokens":4}}\n\n',
+        b"data: [DONE]\n\n",
+    )
+    assert list(state.times) == [2000, 3000, 4000, 5000]
+    assert state.text == 'Hello \\wor"ld\né😀'
+    assert state.first_output_ns == 2000
+    assert (state.coalesced, state.done, state.finish_reason) == (0, True, "stop")
+    assert state.usage == {"completion_tokens": 4}
+    assert (state.response_id, state.model) == ("c1", "m")
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": ""},
+        {"content": None},
+        {},
+        {"role": "assistant"},
+        {"content": "", "reasoning_content": None},
+        {"tool_calls": []},
+        {"content": 5},
+    ],
+)
+def test_no_content(delta: dict[str, Any]) -> None:
+    state = fold(event({"content": "a"}), event(delta), event({"content": "b"}))
+    assert list(state.times) == [1000, 3000]
+    assert state.text == "ab"
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": " "},
+        {"content": "\\"},
+        {"content": '"'},
+        {"content": '\\"'},
+        {"reasoning_content": "r"},
+        {"reasoning": "r"},
+        {"content": None, "reasoning_content": "r"},
+        {"content": [{"type": "text", "text": "part"}]},
+        {"refusal": "no"},
+        {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": ""}}]},
+        {"function_call": {"name": "f"}},
+    ],
+)
+def test_content(delta: dict[str, Any]) -> None:
+    for keep_text in (True, False):
+        state = fold(event({"content": "a"}), event(delta), event({"content": "b"}), keep_text=keep_text)
+        assert list(state.times) == [1000, 2000, 3000]
+
+
+def test_reasoning_comes_before_output() -> None:
+    state = fold(
+        event({"content": None, "reasoning_content": "think"}),
+        event({"content": None, "reasoning_content": " more"}),
+        event({"content": "say", "reasoning_content": None}),
+    )
+    assert (state.reasoning, state.text) == ("think more", "say")
+    assert (state.times[0], state.first_output_ns) == (1000, 3000)
+
+
+def test_events_that_share_a_read_are_coalesced() -> None:
+    a, b = event({"content": "a"}), event({"content": "b"})
+    state = fold(a + b + a)
+    assert (len(state.times), state.coalesced) == (3, 2)
+    assert fold(a + b"data: [DONE]\n\n").coalesced == 1
+    assert fold(a + b[:5], b[5:]).coalesced == 1
+    spanning = fold(a[:20], a[20:])
+    assert (list(spanning.times), spanning.coalesced) == ([2000], 0)
+
+
+def test_tool_calls_are_joined() -> None:
+    def part(**function: str) -> bytes:
+        return event({"tool_calls": [{"index": 0, "id": "t1", "type": "function", "function": function}]})
+
+    state = fold(part(name="f", arguments=""), part(arguments='{"a"'), part(arguments=":1}"))
+    assert state.tool_calls == [
+        {"function": {"name": "f", "arguments": '{"a":1}'}, "id": "t1", "type": "function"}
+    ]
+
+
+def test_several_choices_are_one_event_each_and_the_first_one_is_the_text() -> None:
+    second = event({"content": "other"}).replace(b'"index": 0', b'"index": 1')
+    state = fold(event({"content": "one"}), second, event({"content": " two"}))
+    assert len(state.times) == 3
+    assert state.text == "one two"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"error":{"message":"boom","type":"server_error"}}\n\n',
+        b'event: error\ndata: {"message":"boom"}\n\n',
+        b"event: error\ndata: boom\n\n",
+        b'data: {"error":"boom"}\n\n',
+        b'data: {"choices":3,"error":{"message":"boom"}}\n\n',
+    ],
+)
+def test_errors_in_the_stream(data: bytes) -> None:
+    assert "boom" in str(fold(event({"content": "a"}), data).error)
+
+
+def test_done_without_a_last_blank_line() -> None:
+    assert fold(event({"content": "a"}), b"data: [DONE]").done
+    assert fold(event({"content": "a"}), b"data:[DONE]\r\n").done
+    assert not fold(event({"content": "a"})).done
+    assert not fold(event({"content": "[DONE]"})).done
+
+
+def test_junk_is_named_and_named_pings_are_not_junk() -> None:
+    assert fold(b"data: <html>\n\n").bad_event == b"<html>"
+    assert fold(b"event: ping\ndata: hello\n\n").bad_event is None
+
+
+def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_EVENTS", 3)
+    monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100)
+    few = fold(b": ping\n\n" * 3)
+    assert few.overrun() is None
+    many = fold(b": ping\n\n" * 4).overrun()
+    large = fold(b"data: " + b"x" * 100).overrun()
+    assert many is not None
+    assert many.kind == "too_many_events"
+    assert large is not None
+    assert large.kind == "event_too_large"
+
+
+TEXT = st.text(max_size=8).map(lambda text: text.encode("utf-8", "replace").decode())
+DELTAS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({"content": TEXT}),
+    st.fixed_dictionaries({"content": TEXT}),
+    st.fixed_dictionaries(
+        {"content": st.sampled_from(['"', "\\", '\\"', '"content":"x"', "\ud83d", "a\\", ""])}
+    ),
+    st.fixed_dictionaries({"content": st.none(), "reasoning_content": TEXT}),
+    st.just({}),
+)
+
+
+@given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=12))
+def test_counting_without_parsing_gives_what_parsing_gives(
+    deltas: list[dict[str, Any]], ascii_only: bool, cuts: list[int]
+) -> None:
+    if not ascii_only:
+        deltas = [delta for delta in deltas if "\ud83d" not in (delta.get("content") or "")]
+    stream = b"".join(event(delta, ascii_only=ascii_only) for delta in deltas)
+    edges = [0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)]
+    reads = [stream[a:b] for a, b in pairwise(edges)]
+    kept, counted = fold(*reads), fold(*reads, keep_text=False)
+    said = [delta.get("content") or delta.get("reasoning_content") for delta in deltas]
+    assert len(kept.times) == sum(1 for text in said if text)
+    assert kept.times == counted.times
+    assert kept.first_output_ns == counted.first_output_ns
+    text = "".join(delta.get("content") or "" for delta in deltas)
+    if "\ud83d" not in text:
+        assert kept.text == text
+        assert kept.reasoning == "".join(delta.get("reasoning_content") or "" for delta in deltas)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=80), st.just(event({"content": "a"}))), max_size=8))
+def test_any_bytes_are_taken(reads: list[bytes]) -> None:
+    state = fold(*reads)
+    assert state.coalesced <= len(state.times)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "delta", "content", "index", "error", "usage", "id", "tool_calls", "function"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=5))
+def test_any_json_is_taken(values: list[Any]) -> None:
+    state = fold(*[b"data: " + json.dumps(value).encode() + b"\n\n" for value in values])
+    assert len(state.times) <= len(values)
