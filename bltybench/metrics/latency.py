@@ -31,7 +31,7 @@ def quantile(ascending: Floats, share: float) -> float:
 
 def describe(values: Floats) -> dict[str, float | None]:
     """Return n, p50, p90, p95, p99 and max; a percentile of too small a sample is None."""
-    ascending = np.sort(values[~np.isnan(values)])
+    ascending = _ascending(values)
     n = len(ascending)
     row: dict[str, float | None] = {"n": float(n)}
     for name, share in PERCENTILES.items():
@@ -48,14 +48,14 @@ def table(samples: dict[str, Floats]) -> pd.DataFrame:
 
 
 def samples(attempts: pd.DataFrame, calls: pd.DataFrame, gaps_ms: Floats) -> dict[str, Floats]:
-    """Return the samples behind every latency metric, in ms, successes only.
+    """Return the samples behind every latency metric, in ms, ascending, successes only.
 
     ``schedule_delay`` alone is of every attempt that was sent, whatever became of it.
     """
     return {
         "ttft": _values(attempts, "ttft_ms"),
         "first_output": _values(attempts, "first_output_ms"),
-        "itl": gaps_ms,
+        "itl": np.sort(gaps_ms),
         "tpot": _values(attempts, "tpot_ms"),
         "latency": _values(calls, "latency_ms"),
         "attempt_latency": _values(attempts, "latency_ms"),
@@ -75,7 +75,7 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
         ("ttft", attempts, "ttft_ms"),
     ):
         for by in ("stream", "endpoint", "model", "stage"):
-            measured = frame[frame[column].notna()]
+            measured = frame.loc[frame[column].notna(), [by, column]]
             if measured[by].nunique() < 2:
                 continue
             groups = {
@@ -93,7 +93,7 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
 
 def ecdf(values: Floats, points: int = 400) -> pd.DataFrame:
     """Return the empirical distribution in at most ``points`` rows: ``value``, ``share`` at or below it."""
-    ascending = np.sort(values[~np.isnan(values)])
+    ascending = _ascending(values)
     n = len(ascending)
     if n == 0:
         return pd.DataFrame({"value": np.zeros(0), "share": np.zeros(0)})
@@ -103,8 +103,13 @@ def ecdf(values: Floats, points: int = 400) -> pd.DataFrame:
 
 
 def _values(frame: pd.DataFrame, column: str) -> Floats:
-    values = floats(frame, column)
-    return values[~np.isnan(values)]
+    return _ascending(floats(frame, column))
+
+
+def _ascending(values: Floats) -> Floats:
+    """Return the values that are there in order; free of charge where they are in order already."""
+    there = values[~np.isnan(values)]
+    return there if bool(np.all(there[1:] >= there[:-1])) else np.sort(there)
 
 
 def _label(by: str, key: Any) -> str:

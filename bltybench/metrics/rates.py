@@ -46,8 +46,8 @@ def best_rolling(at_ns: Ints, weight: Floats | None = None, window_ns: int = WIN
 
 def request_times(attempts: pd.DataFrame, fate: str | None = None) -> Ints:
     """Return when attempts (of one fate) were offered: ``at_ns``."""
-    chosen = attempts if fate is None else attempts[attempts["fate"] == fate]
-    return ints(chosen, "at_ns")
+    at = ints(attempts, "at_ns")
+    return at if fate is None else at[(attempts["fate"] == fate).to_numpy(dtype=np.bool_)]
 
 
 def token_events(attempts: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +56,8 @@ def token_events(attempts: pd.DataFrame) -> pd.DataFrame:
     Prompt tokens count when the request was sent, completion tokens when the answer ended: that is when
     each is known to both sides. Unknown counts are no event.
     """
-    accepted = attempts[attempts["fate"] == ACCEPTED]
+    columns = ["at_ns", "end_ns", "prompt_tokens", "completion_tokens"]
+    accepted = attempts.loc[attempts["fate"] == ACCEPTED, columns]
     prompt, completion = floats(accepted, "prompt_tokens"), floats(accepted, "completion_tokens")
     has_prompt, has_completion = ~np.isnan(prompt), ~np.isnan(completion)
     frame = pd.DataFrame(

@@ -67,7 +67,7 @@ def rolling(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
     peak, _ = concurrency.per_bin(concurrency.steps(attempts), grid)
     frame["in_flight_max"] = np.concatenate(([0], peak))
-    streams = attempts[attempts["ttft_ms"].notna()]
+    streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
     trailing = _trailing(ints(streams, "at_ns"), floats(streams, "ttft_ms"), grid)
     return pd.concat([frame, trailing], axis=1)
 

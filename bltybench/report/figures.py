@@ -70,15 +70,16 @@ def hero(analysis: Analysis) -> Drawing:
 
 def latencies(analysis: Analysis) -> Drawing:
     """Distributions of call latency, attempt latency, TTFT and inter-token gaps on a logarithmic axis."""
+    data = panels.curves(analysis)
 
     def draw(width: int) -> Figure:
         height = 260 if width == style.WIDE else 210
         figure, (ax,) = style.panels(width, [height], panels.margins(width))
-        panels.latency(ax, analysis, width)
+        panels.latency(ax, analysis, data, width)
         return figure
 
     says = latency_sentence(analysis)
-    return _drawing("latency", "How long things took", says, draw, {"latency": panels.curves(analysis)}, {})
+    return _drawing("latency", "How long things took", says, draw, {"latency": data}, {})
 
 
 def single(analysis: Analysis, name: str) -> str:
@@ -87,7 +88,7 @@ def single(analysis: Analysis, name: str) -> str:
         figure, (ax,) = style.panels(style.WIDE, [220], panels.margins(style.WIDE))
         figure.set_facecolor("white")
         if name == "latency":
-            panels.latency(ax, analysis, style.WIDE)
+            panels.latency(ax, analysis, panels.curves(analysis), style.WIDE)
         else:
             panels.TIMED[name](ax, analysis, style.WIDE)
             panels.time_axis([ax], analysis, style.WIDE)

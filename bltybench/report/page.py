@@ -52,6 +52,7 @@ def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: 
         bounded=text.bounded,
         clock=text.clock,
         compact=text.compact,
+        sentence=text.sentence,
     )
     environment.globals["unit"] = text.with_unit
     manifest = analysis.manifest

@@ -52,8 +52,7 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
     ax.plot(
         rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
     )
-    top = max(float(base.max()), float(rolled["offered"].max()), 1.0)
-    _limit(ax, analysis.manifest.target.requests_per_min, top)
+    _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), float(base.max()))
     _head(ax, "Requests a minute", width)
 
 
@@ -70,8 +69,8 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     ax.bar(lines["start_s"], completion, bin_s, bottom=prompt, align="edge", facecolor=style.COMPLETION,
            edgecolor=style.COMPLETION, alpha=0.8, linewidth=0, label="out")  # fmt: skip
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
-    top = max(float((prompt + completion).max()), float(rolled["tokens"].max()), 1.0)
-    _limit(ax, analysis.manifest.target.tokens_per_min, top)
+    tallest = float((prompt + completion).max())
+    _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), tallest)
     _head(ax, "Tokens a minute", width)
 
 
@@ -84,19 +83,19 @@ def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
     )
     peak = rolled["in_flight_max"].to_numpy()[1:]
     ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
-    _limit(ax, analysis.manifest.target.concurrency, max(float(peak.max()), 1.0))
+    _scale(ax, analysis.manifest.target.concurrency, float(peak.max()))
     _head(ax, "Requests in flight", width)
 
 
 def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
     """TTFT of each stream, and its percentiles over the last 60 s."""
     rolled, attempts = analysis.rolling, analysis.attempts
-    streams = attempts[attempts["ttft_ms"].notna()]
+    streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
     at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
     # Every k-th, not a random draw: the same run must give the same picture.
     step = max(1, -(-len(at) // MAX_DOTS))
     ax.scatter(
-        at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.45, linewidths=0, label="each stream"
+        at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.6, linewidths=0, label="each stream"
     )
     p50, p95 = floats(rolled, "ttft_p50_ms"), floats(rolled, "ttft_p95_ms")
     if not np.isnan(p50).all():
@@ -126,9 +125,8 @@ def curves(analysis: Analysis) -> pd.DataFrame:
     return joined[["metric", "value_ms", "share"]]
 
 
-def latency(ax: Axes, analysis: Analysis, width: int) -> None:
-    """Distributions on a logarithmic axis."""
-    data = curves(analysis)
+def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> None:
+    """Distributions (``data``: those of ``curves``) on a logarithmic axis."""
     positive = data.loc[data["value_ms"] > 0, "value_ms"].to_numpy(dtype=np.float64)
     low = float(positive.min()) * 0.8 if len(positive) else 1.0
     high = float(positive.max()) * 1.25 if len(positive) else 1000.0
@@ -179,13 +177,22 @@ TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
 """The panels that share the time axis, from the top."""
 
 
-def _limit(ax: Axes, limit: int | None, top: float) -> None:
-    """Draw a documented limit, or say where it lies if it would flatten everything else."""
-    if limit is not None and limit <= top * 2.5:
+def _scale(ax: Axes, limit: int | None, lines: float, bins: float = 0.0) -> None:
+    """Choose the height of a plot from its highest line and its tallest bin, and draw the documented limit.
+
+    What would flatten everything else is cut off or left out, and the key says so.
+    """
+    top = max(lines, 1.0)
+    if limit is not None and limit <= 2.5 * max(top, bins):
         ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
         top = max(top, float(limit))
     elif limit is not None:
         ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
+    if bins > 4 * top:
+        top *= 2
+        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"cut off, up to {bins:,.0f}")
+    else:
+        top = max(top, bins)
     ax.set_ylim(0, top * 1.12)
 
 
@@ -229,7 +236,7 @@ def _head(ax: Axes, title: str, width: int) -> None:
 
 def _place_in_key(label: str) -> int:
     """Bars first, then lines, the limit last."""
-    return 2 if label.startswith("limit") else 1 if "60 s" in label else 0
+    return 2 if label.startswith(("limit", "cut off")) else 1 if "60 s" in label else 0
 
 
 def _nothing(ax: Axes, text: str) -> None:

@@ -7,7 +7,17 @@ import unicodedata
 
 from bltybench.report.style import clock
 
-__all__ = ["bounded", "clock", "compact", "duration", "milliseconds", "number", "percent", "with_unit"]
+__all__ = [
+    "bounded",
+    "clock",
+    "compact",
+    "duration",
+    "milliseconds",
+    "number",
+    "percent",
+    "sentence",
+    "with_unit",
+]
 
 NONE = "–"
 
@@ -44,10 +54,17 @@ def compact(value: float | None) -> str:
     return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
+def sentence(value: str) -> str:
+    """Return text that begins with a capital letter."""
+    return value[:1].upper() + value[1:]
+
+
 def with_unit(value: float | None, unit: str) -> str:
     """Return a value of ``scenario.checks.Unit`` as a check's row shows it."""
     if value is None:
         return NONE
+    if value < 0:
+        return f"\N{MINUS SIGN}{with_unit(-value, unit)}"
     if unit == "bool":
         return "true" if value else "false"
     if unit == "share":

@@ -158,7 +158,7 @@ def test_a_killed_run_is_invalid_and_says_so(tmp_path: Path) -> None:
     _, summary, page = report(tmp_path, realistic(30), manifest(ended_ns=None, ended=None))
     assert not summary.valid
     assert "INVALID" in page.text
-    assert "the run was killed" in page.text
+    assert "The run was killed" in page.text
     assert "(killed)" in page.text
     assert not summary.passed  # it asks for audit.valid
 
@@ -188,3 +188,10 @@ def test_the_data_of_the_figures_is_there_and_adds_up(tmp_path: Path) -> None:
     assert bins[["accepted", "refused", "other"]].sum(axis=None) == summary.attempts
     curve = pd.read_csv(folder.path / "figures" / "latency.csv")
     assert curve.groupby("metric")["share"].max().tolist() == [1.0] * 4
+
+
+def test_a_burst_does_not_flatten_the_rest_of_the_figure(tmp_path: Path) -> None:
+    burst = [attempt(call_id=f"b{i}", sent_ns=30 * S + i, end_ns=31 * S + i) for i in range(100)]
+    folder, _, page = report(tmp_path, burst)
+    assert "cut off, up to 1,200" in page.text
+    assert pd.read_csv(folder.path / "figures" / "timeline.csv")["offered"].max() == 100

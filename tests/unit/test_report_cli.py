@@ -1,0 +1,63 @@
+"""``bltybench report``: what it writes, and what its exit code says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from support_runs import generator_seconds, manifest, realistic, write_run
+from typer.testing import CliRunner
+
+from bltybench.cli.report import report
+from bltybench.errors import UserError
+
+app = typer.Typer()
+app.command()(report)
+
+
+def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["--reports", str(reports), *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_the_newest_run_is_meant_and_a_pass_exits_with_0(tmp_path: Path) -> None:
+    write_run(tmp_path / "20261121-090000-made", [])
+    newest = write_run(tmp_path / "20261122-141510-made", realistic())
+    code, out = invoke(tmp_path)
+    assert code == 0
+    assert "VALID the generator kept up" in out
+    assert "✓ accepted.rpm >= 55" in out
+    assert str(newest.report_html) in out
+    assert newest.report_html.is_file()
+
+
+def test_a_failed_check_exits_with_1_and_json_is_alone_on_stdout(tmp_path: Path) -> None:
+    checks = manifest().resolved | {"checks": {"refused.count": "== 0"}}
+    write_run(tmp_path / "20261122-141510-made", realistic(), about=manifest(resolved=checks))
+    code, out = invoke(tmp_path, "20261122", "--json")
+    assert code == 1
+    assert json.loads(out)["checks"][0]["passed"] is False
+
+
+@pytest.mark.parametrize(("asked", "code"), [(True, 1), (False, 0)])
+def test_an_invalid_run_fails_where_the_scenario_asks_for_validity(
+    asked: bool, code: int, tmp_path: Path
+) -> None:
+    checks = manifest().resolved | {"checks": {"audit.valid": True} if asked else {}}
+    stalled = generator_seconds(90, stall_us=900_000)
+    write_run(
+        tmp_path / "20261122-141510-made", realistic(), seconds=stalled, about=manifest(resolved=checks)
+    )
+    found, out = invoke(tmp_path)
+    assert found == code
+    assert "INVALID" in out
+    assert "stood still for 900 ms" in out
+
+
+def test_no_run_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no runs here yet"):
+        invoke(tmp_path)
