@@ -102,13 +102,17 @@ class ChatClient:
             keep_text=keep_text,
         )
         session.wait_until(0)  # the run begins for all users at the same moment
-        return self._call(call, session.now_ns() if due_ns is None else due_ns)
+        return self._call(call, due_ns)
 
-    def _call(self, call: Call, first_due_ns: int) -> Reply:
+    def _call(self, call: Call, scheduled_ns: int | None) -> Reply:
         session = self._session
+        scheduled = scheduled_ns is not None
+        first_due_ns = session.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, 0
         while True:
-            if session.stopping.is_set() or not session.purse.take(call.reserved_tokens):
+            # An arrival that was due in time is sent however late it is; without a schedule, none was due.
+            ended = session.stopping if scheduled else session.over
+            if ended.is_set() or not session.purse.take(call.reserved_tokens):
                 # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
                 raise StopUser
             trial, reading = self._attempt(call, number, due_ns)
@@ -116,7 +120,7 @@ class ChatClient:
             wait_s = wait_before_retry_s(
                 session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
             )
-            if session.stopping.is_set():
+            if session.over.is_set():
                 wait_s = None
             attempt = record(session, trial, reading, wait_s)
             if wait_s is None:

@@ -108,18 +108,19 @@ class Plugin:
     def on_test_stopping(self, **_: Any) -> None:
         """Send nothing new; what is in flight may finish."""
         if self.session is not None:
-            self.session.stopping.set()
+            self.session.stop()
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
         """Close this process's records, and the run where this process owns it."""
+        run = self.run
+        reason = self._reason(run) if run is not None else ""
         if self.session is not None:
             self._second()
-            gevent.killall(self._greenlets)
             self.session.close()
             self.session = None
-        run = self.run
+        gevent.killall(self._greenlets)
         if run is not None and self._finishing is None:
-            self._finishing = gevent.spawn(self._finish, run, self._reason(run))
+            self._finishing = gevent.spawn(self._finish, run, reason)
 
     def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
         """Send what was counted since the last report."""

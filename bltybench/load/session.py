@@ -53,8 +53,10 @@ class Session:
         self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
         self.counter = Counter()
         self.audit = Audit(worker)
+        self.over = Event()
+        """Set when the scenario's time is over: no new calls and no retries, but arrivals that were due."""
         self.stopping = Event()
-        """Set when the run ends: from then on nothing new is sent, and what is in flight may finish."""
+        """Set when the run ends: nothing at all is sent from then on, and what is in flight may finish."""
         self.in_flight = 0
         self._index = index
         self._workers = workers
@@ -72,15 +74,20 @@ class Session:
         return time.monotonic_ns() - self.start_ns
 
     def wait_until(self, at_ns: int) -> bool:
-        """Sleep until ``at_ns`` on the run's axis; False where the run ends first."""
+        """Sleep until ``at_ns`` on the run's axis; False where the run's time is over first."""
         left_s = (at_ns - self.now_ns()) / 1e9
         if left_s <= 0:
-            return not self.stopping.is_set()
-        return not self.stopping.wait(left_s)
+            return not self.over.is_set()
+        return not self.over.wait(left_s)
 
     def stop_when_over(self) -> None:
-        """Send nothing new once the scenario's time is over. Runs as a greenlet."""
+        """Say that the scenario's time is over when it is. Runs as a greenlet."""
         self.wait_until(round(self.scenario.duration_s * 1e9))
+        self.over.set()
+
+    def stop(self) -> None:
+        """End the run in this process."""
+        self.over.set()
         self.stopping.set()
 
     def connection(self) -> Connection:

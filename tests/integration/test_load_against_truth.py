@@ -1,0 +1,100 @@
+"""Every run's records against the sandbox's own log, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_locust import LOCUSTFILES, OPEN, Finished, event_times_ns, run_locust, truth_of, write_scenarios
+from support_sandbox import running_sandbox
+
+from bltybench.sandbox.truth import Row
+from bltybench.scenario.target import SANDBOX_KEY, RateLimit, SandboxLimits
+
+# Gaps are kept so that their sum is exact to a microsecond: a time summed from them may be this much early.
+ROUNDING_NS = 1_000
+
+LIMITS = SandboxLimits(requests=RateLimit(limit=12, period_s=1.5), tokens=None, concurrency=50)
+
+
+def check_against_truth(done: Finished, log: Path) -> Counter[str]:
+    """Compare all rows and return how many there were of each outcome."""
+    start_ns = done.run.manifest().clock.monotonic_ns
+    truth = truth_of(log)
+    attempts = done.attempts
+    sent = [row for row in attempts if row["sent_ns"] is not None]
+    assert len(sent) == len(attempts) == len(truth)
+    answered = [row for row in attempts if row["outcome"] != "cancelled"]
+    assert {row["request_id"] for row in answered} <= truth.keys()
+    lateness_us = [late for row in answered for late in check_row(row, truth[row["request_id"]], start_ns)]
+    if lateness_us:
+        lateness_us.sort()
+        print(
+            f"{len(lateness_us)} events, stamped after they were written by "
+            f"p50 {lateness_us[len(lateness_us) // 2]:.0f} max {lateness_us[-1]:.0f} us"
+        )
+    return Counter(row["outcome"] for row in attempts)
+
+
+def check_row(row: dict[str, Any], true: Row, start_ns: int) -> list[float]:
+    """Compare one row; return by how many microseconds each event was stamped after it was written."""
+    assert row["status"] == true.status
+    assert row["stream"] == true.stream
+    assert row["model"] == true.model
+    assert start_ns + row["sent_ns"] <= true.received_ns
+    expected = {200: "ok", 429: "rate_limited"}
+    assert row["outcome"] == expected[row["status"]], row
+    assert (true.decision == "accepted") == (row["outcome"] == "ok")
+    if row["outcome"] != "ok":
+        assert row["retry_after_s"] > 0
+        assert row["completion_tokens"] is None
+        return []
+    assert row["tokens_source"] == "usage"
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (true.prompt_tokens, true.completion_tokens)
+    if not row["stream"]:
+        assert row["first_token_ns"] is None
+        return []
+    arrived = event_times_ns(row, start_ns)
+    assert len(arrived) == len(true.event_ns) == true.completion_tokens
+    late_ns = [ours - theirs for ours, theirs in zip(arrived, true.event_ns, strict=True)]
+    assert min(late_ns) >= -ROUNDING_NS
+    return [late / 1000 for late in late_ns]
+
+
+@pytest.mark.parametrize(
+    ("locustfile", "scenario"),
+    [("chat.py", ""), ("stream.py", ""), ("mixed.py", ""), ("mixed.py", OPEN), ("own.py", "")],
+)
+def test_every_row_is_as_the_sandbox_saw_it(tmp_path: Path, locustfile: str, scenario: str) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, limits=LIMITS) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, scenario)
+        done = run_locust(LOCUSTFILES / locustfile, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 0, done.output
+    outcomes = check_against_truth(done, log)
+    assert outcomes["ok"] > 0
+    assert set(outcomes) <= {"ok", "rate_limited"}
+    if scenario == OPEN:
+        assert outcomes["rate_limited"] > 0
+        assert outcomes.total() == 60
+    streams = {row["stream"] for row in done.attempts}
+    assert streams == {"chat.py": {False}, "stream.py": {True}}.get(locustfile, {False, True})
+
+
+def test_workers_share_one_schedule_and_make_one_run(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, limits=LIMITS) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, OPEN)
+        done = run_locust(
+            LOCUSTFILES / "mixed.py", "--processes", "2", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        )
+    assert done.code == 0, done.output
+    outcomes = check_against_truth(done, log)
+    assert outcomes.total() == 60
+    attempts = done.attempts
+    assert Counter(row["worker"] for row in attempts) == {"w0": 30, "w1": 30}
+    due_ns = sorted(row["due_ns"] for row in attempts)
+    assert due_ns == [round(index * 60 / 900 * 1e9) for index in range(60)]
+    assert len({row["call_id"] for row in attempts}) == 60

@@ -1,0 +1,241 @@
+"""How a run ends: by its time, by Ctrl-C, by its budget, by a kill; and what is kept of it each time."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from support_locust import (
+    LOCUSTFILES,
+    OPEN,
+    REPO,
+    Finished,
+    environment,
+    finish,
+    run_locust,
+    start_locust,
+    truth_of,
+    write_scenarios,
+)
+from support_sandbox import running_sandbox
+
+from bltybench.runs.folder import list_runs
+from bltybench.runs.store import read_generator
+from bltybench.scenario.target import SANDBOX_KEY, Delay
+
+TRACES = REPO.parent / "shared" / "traces"
+
+LONG = """
+duration_s = 60
+users = 8
+arrivals = { kind = "closed", think_s = 0.1 }
+"""
+
+
+def wait_for_records(reports: Path, process: subprocess.Popen[str]) -> Path:
+    """Wait until a run has written records, and return its folder."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        for run in list_runs(reports):
+            if any(path.stat().st_size for path in run.attempts_spool.glob("*.jsonl")):
+                return run.path
+        time.sleep(0.1)
+    raise AssertionError("no record was written within a minute")
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_ctrl_c_gives_a_report_of_what_there_is(tmp_path: Path, processes: tuple[str, ...]) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, ttft=Delay(median_ms=20, p95_ms=30)) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG)
+        process = start_locust(
+            LOCUSTFILES / "mixed.py", "--headless", *processes, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        )
+        wait_for_records(tmp_path / "reports", process)
+        os.killpg(process.pid, signal.SIGINT)
+        done = finish(process, tmp_path, timeout_s=60)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    assert done.run.manifest().ended == "interrupted"
+    assert done.run.report_html.is_file()
+    assert f"Report reports/{done.run.path.name}/report.html" in done.output
+    attempts = done.attempts
+    assert {row["outcome"] for row in attempts} <= {"ok", "cancelled"}
+    truth = truth_of(log)
+    assert {row["request_id"] for row in attempts if row["outcome"] == "ok"} <= truth.keys()
+    assert len(truth) <= len(attempts)
+
+
+def test_after_a_kill_what_was_recorded_can_be_reported(tmp_path: Path) -> None:
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG)
+        process = start_locust(
+            LOCUSTFILES / "mixed.py", "--headless", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        )
+        folder = wait_for_records(tmp_path / "reports", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    reported = subprocess.run(
+        [sys.executable, "-m", "bltybench", "report", str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert reported.returncode in (0, 1), reported.stderr
+    assert "INVALID" in reported.stdout
+    done = Finished(0, "", tmp_path / "reports")
+    assert done.run.report_html.is_file()
+    assert done.attempts
+    assert done.run.manifest().ended is None
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_a_budget_ends_the_run_and_is_never_overshot(tmp_path: Path, processes: tuple[str, ...]) -> None:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG, target="[targets.here.budget]\nrequests = 25\n")
+        done = run_locust(LOCUSTFILES / "chat.py", *processes, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 0, done.output
+    assert done.run.manifest().ended == "budget"
+    assert len(truth_of(log)) == len(done.attempts) == 25
+
+
+def test_checks_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
+    with running_sandbox(error_rate=1.0) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, checks='"errors.share" = "<= 1%"')
+        done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 1, done.output
+    assert {row["outcome"] for row in done.attempts} == {"server_error"}
+    assert 'failures="1"' in done.run.junit_xml.read_text()
+
+
+def test_the_sandbox_is_started_where_nothing_listens_and_stopped_after_the_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    table = """
+[targets.here.sandbox]
+ttft = { median_ms = 5, p95_ms = 8 }
+itl = { median_ms = 1, p95_ms = 2 }
+"""
+    write_scenarios(tmp_path, f"http://127.0.0.1:{port}/v1", target=table)
+    done = run_locust(LOCUSTFILES / "stream.py", "-t", "2s", cwd=tmp_path)
+    assert done.code == 0, done.output
+    assert {row["outcome"] for row in done.attempts} == {"ok"}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_a_recorded_trace_is_replayed_with_its_arrivals_and_lengths(tmp_path: Path) -> None:
+    source = TRACES / "azure-llm-2023-conv.csv"
+    if not source.is_file():
+        pytest.skip(f"the recorded trace is not here: {source}")
+    shutil.copy(source, tmp_path / "trace.csv")
+    lines = source.read_text().splitlines()[1:]
+    scenario = """
+duration_s = 6
+users = 600
+arrivals = { kind = "trace", file = "trace.csv", speed = 20 }
+"""
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, scenario)
+        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 0, done.output
+    attempts = sorted(done.attempts, key=lambda row: row["due_ns"])
+    recorded = [line.split(",") for line in lines[: len(attempts)]]
+    clock = [float(stamp.rpartition(":")[2]) + 60 * int(stamp.split(":")[1]) for stamp, _, _ in recorded]
+    assert [row["max_tokens"] for row in attempts] == [int(generated) for _, _, generated in recorded]
+    for row, at_s, (_, context, _) in zip(attempts, clock, recorded, strict=True):
+        assert row["due_ns"] / 1e9 == pytest.approx((at_s - clock[0]) / 20, abs=1e-6)
+        # A prompt has a few tokens of framing and a word at least.
+        assert row["prompt_tokens"] == pytest.approx(max(5, int(context)), rel=0.02, abs=1)
+    assert (clock[-1] - clock[0]) / 20 < 6
+    assert Counter(row["outcome"] for row in attempts) == {"ok": len(truth_of(log))}
+    # The next arrival in the file lies beyond the run: none was left out.
+    following = lines[len(attempts)].split(",")[0]
+    assert (float(following.rpartition(":")[2]) + 60 * int(following.split(":")[1]) - clock[0]) / 20 >= 6
+
+
+def test_each_second_of_the_generator_is_on_record(tmp_path: Path) -> None:
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, OPEN)
+        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    seconds = read_generator(done.run).to_pylist()
+    assert len(seconds) >= 4
+    assert sum(row["sent"] for row in seconds) == len(done.attempts) == 60
+    assert sum(row["bytes_received"] for row in seconds) == sum(
+        row["bytes_received"] for row in done.attempts
+    )
+    assert all(row["users"] <= 40 for row in seconds)
+
+
+def test_the_web_page_starts_and_stops_runs_that_are_reported(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG)
+        process = start_locust(
+            LOCUSTFILES / "mixed.py",
+            "--web-host=127.0.0.1",
+            f"--web-port={port}",
+            cwd=tmp_path,
+            BLTYBENCH_TEST_KEY=SANDBOX_KEY,
+        )
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as page:
+            wait_for_page(page, process)
+            form = {"user_count": "3", "spawn_rate": "3", "host": sandbox.base_url}
+            for _ in range(2):
+                runs = len(list_runs(tmp_path / "reports"))
+                assert page.post("/swarm", data=form).json()["success"]
+                wait_for_run(tmp_path / "reports", runs + 1, process)
+                time.sleep(1.5)
+                assert page.post("/stop").json()["success"]
+                wait_for_report(tmp_path / "reports", runs + 1, process)
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.communicate(timeout=30)[0]
+    assert "Traceback" not in output
+    newest, older = list_runs(tmp_path / "reports")
+    for run in (newest, older):
+        assert run.manifest().resolved["users"] == 3
+        assert re.search("(VALID|INVALID)", run.report_html.read_text())
+
+
+def wait_for_page(page: httpx.Client, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            page.get("/")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the web page did not come up")
+
+
+def wait_for_run(reports: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 30
+    while len(list_runs(reports)) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no run was begun"
+        time.sleep(0.1)
+
+
+def wait_for_report(reports: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while sum(run.report_html.is_file() for run in list_runs(reports)) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no report was made"
+        time.sleep(0.1)

@@ -1,0 +1,114 @@
+"""A user's mistakes: each a clear line, the right exit code, no traceback, and nothing sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from support_locust import LOCUSTFILES, run_locust, write_scenarios
+from support_sandbox import running_sandbox
+
+KEY = "sk-not-to-be-seen-0123456789"
+
+
+def refused(tmp_path: Path, *args: str, **changes: str) -> str:
+    """Run, see it refused before anything was sent, and return what it said."""
+    done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=tmp_path, **changes)
+    assert done.code == 2, done.output
+    assert "Traceback" not in done.output
+    assert KEY not in done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("bltybench: ")]
+    assert not (tmp_path / "reports").is_dir() or not any((tmp_path / "reports").iterdir())
+    return done.output[done.output.index(line) :]
+
+
+@pytest.fixture
+def scenarios(tmp_path: Path) -> Path:
+    """A scenarios.toml whose target is nowhere: nothing here may get as far as sending."""
+    return write_scenarios(tmp_path, "http://127.0.0.1:9/v1")
+
+
+@pytest.mark.usefixtures("scenarios")
+class TestBeforeTheRun:
+    def test_no_key(self, tmp_path: Path) -> None:
+        assert "BLTYBENCH_TEST_KEY is not set" in refused(tmp_path)
+
+    def test_unknown_scenario(self, tmp_path: Path) -> None:
+        said = refused(tmp_path, "--scenario", "quikstart", BLTYBENCH_TEST_KEY=KEY)
+        assert "quikstart" in said
+        assert "quickstart" in said
+
+    def test_unknown_target(self, tmp_path: Path) -> None:
+        assert 'no target is named "her"' in refused(tmp_path, "--target", "her", BLTYBENCH_TEST_KEY=KEY)
+
+    def test_a_key_is_not_carried_to_another_address(self, tmp_path: Path) -> None:
+        said = refused(tmp_path, "--host", "https://elsewhere.example/v1", BLTYBENCH_TEST_KEY=KEY)
+        assert "elsewhere.example" in said
+
+    def test_reports_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        said = refused(tmp_path, "--reports", str(tmp_path / "file" / "x"), BLTYBENCH_TEST_KEY=KEY)
+        assert "no run can be stored here" in said
+
+    def test_no_users(self, tmp_path: Path) -> None:
+        assert "--users" in refused(tmp_path, "--users", "0", BLTYBENCH_TEST_KEY=KEY)
+
+
+def test_broken_toml(tmp_path: Path) -> None:
+    (tmp_path / "scenarios.toml").write_text("[scenarios\n")
+    assert "scenarios.toml: line 1, column 11" in refused(tmp_path)
+
+
+def test_a_mistake_in_a_value(tmp_path: Path) -> None:
+    write_scenarios(tmp_path, "http://127.0.0.1:9/v1", checks='"ttft.p59" = "< 3 s"')
+    said = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
+    assert "ttft.p59" in said
+    assert "did you mean" in said
+
+
+def test_a_target_beyond_this_machine_needs_a_budget(tmp_path: Path) -> None:
+    write_scenarios(tmp_path, "https://api.example.com/v1")
+    assert "has no budget" in refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_reports_folder_without_permission(tmp_path: Path) -> None:
+    write_scenarios(tmp_path, "http://127.0.0.1:9/v1")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert "no run can be stored here" in refused(
+        tmp_path, "--reports", str(tmp_path / "closed" / "x"), BLTYBENCH_TEST_KEY=KEY
+    )
+
+
+def test_the_sandboxs_port_taken_by_something_else(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        write_scenarios(tmp_path, f"http://127.0.0.1:{port}/v1", target="[targets.here.sandbox]")
+        said = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
+    assert f"127.0.0.1:{port}" in said
+
+
+class TestDuringTheRun:
+    """What only the server can tell: the run goes through, its checks fail, and the page says why."""
+
+    def run(self, tmp_path: Path, base_url: str, key: str) -> str:
+        write_scenarios(tmp_path, base_url, checks='"errors.count" = "== 0"')
+        done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=key)
+        assert done.code == 1, done.output
+        assert "Traceback" not in done.output
+        assert done.run.report_html.is_file()
+        assert {row["outcome"] for row in done.attempts} <= {"client_error", "transport_error"}
+        for path in done.run.path.rglob("*"):
+            assert not path.is_file() or key.encode() not in path.read_bytes(), path
+        return done.output
+
+    def test_wrong_key(self, tmp_path: Path) -> None:
+        with running_sandbox() as sandbox:
+            assert "401" in self.run(tmp_path, sandbox.base_url, KEY)
+
+    def test_nothing_listens(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        assert "transport_error" in self.run(tmp_path, f"http://127.0.0.1:{port}/v1", KEY)
