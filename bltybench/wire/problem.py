@@ -38,10 +38,12 @@ def clean(text: str, secrets: Iterable[str] = (), limit: int = MAX_MESSAGE_CHARS
     # Secrets first and over the whole text: cutting or removing first could split one past recognition.
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
-    text = _ANSI.sub("", text[:_SCAN_CHARS])
-    text = "".join(char if char.isprintable() else " " if char.isspace() else "" for char in text)
-    for secret in secrets:
-        text = text.replace(secret, _HIDDEN)
+    text = text[:_SCAN_CHARS]
+    if not (text.isascii() and text.isprintable()):
+        text = _ANSI.sub("", text)
+        text = "".join(char if char.isprintable() else " " if char.isspace() else "" for char in text)
+        for secret in secrets:
+            text = text.replace(secret, _HIDDEN)
     text = _KEYS.sub(_HIDDEN, text)
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

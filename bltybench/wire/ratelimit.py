@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +37,7 @@ _GO_SECONDS = {
 }
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;,="\s]+))\s*(?P<params>(?:;[^,]*)?)')
 _PARAM = re.compile(r'([a-z]+)\s*=\s*"?([^;,"\s]+)"?', re.IGNORECASE)
+_PLAIN_WORDS = frozenset({"x", "ratelimit", "limit", "remaining", "reset", "requests", "tokens"})
 
 
 class Quota(msgspec.Struct, gc=False):
@@ -57,16 +60,23 @@ class Quota(msgspec.Struct, gc=False):
 def parse_quota(headers: Iterable[tuple[str, str]], now_wall_s: float) -> Quota:
     """Read all rate-limit headers of an answer received at ``now_wall_s`` (Unix seconds). Never raises."""
     quota = Quota()
-    found: list[tuple[str, str]] = []
-    for name, value in headers:
-        key = name.lower().replace("_", "-")
-        if ("rate" in key and "limit" in key) or "retry" in key:
-            found.append((key.replace("rate-limit", "ratelimit"), value[:MAX_VALUE_CHARS].strip()))
+    found = [
+        (key, value[:MAX_VALUE_CHARS].strip()) for name, value in headers if (key := _rate_limit_key(name))
+    ]
     if found:
         _read_structured(quota, found)
         _read_plain(quota, found, now_wall_s)
         _read_retry(quota, found, now_wall_s)
     return quota
+
+
+@lru_cache(maxsize=512)
+def _rate_limit_key(name: str) -> str:
+    """Return the name in one spelling, or an empty string for a header of no interest here."""
+    key = name[:MAX_VALUE_CHARS].lower().replace("_", "-")
+    if ("rate" in key and "limit" in key) or "retry" in key:
+        return key.replace("rate-limit", "ratelimit")
+    return ""
 
 
 def seconds_until(text: str, now_wall_s: float) -> float | None:
@@ -159,49 +169,58 @@ def _delay(text: str) -> float | None:
     return float(text) if _NUMBER.match(text) and float(text) >= 0 else None
 
 
-def _read_plain(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:
-    """One header a number: ``[x-][vendor-]ratelimit-{limit,remaining,reset}[-requests|-tokens]`` and kin."""
-    ranks: dict[str, int] = {}
-    for key, value in found:
-        words = set(key.split("-"))
-        what = next((word for word in ("limit", "remaining", "reset") if word in words), None)
-        if what is None or "parallel" in words or "concurrent" in words or "retry" in words:
-            continue
-        tokens = bool(words & {"tokens", "token", "ratelimitbysize"})
-        field = f"{what}_{'tokens' if tokens else 'requests'}{'_s' if what == 'reset' else ''}"
-        # Plain names go before narrower ones (input-tokens, a user's, a team's, an instance's).
-        extra = words - {
-            "x",
-            "ratelimit",
-            "ratelimitbysize",
-            "limit",
-            "remaining",
-            "reset",
-            "requests",
-            "tokens",
-        }
-        rank = len(extra - {"anthropic", "minute"})
-        if rank >= ranks.get(field, 99) or (quota.dialect in {"ietf-7", "ietf-8"} and not tokens):
-            continue
-        number = seconds_until(value, now_wall_s) if what == "reset" else _integer(value)
-        if number is not None:
-            ranks[field] = rank
-            setattr(quota, field, number)
-            quota.dialect = _dialect(key, words, quota.dialect)
+class _Meaning(NamedTuple):
+    """What a plain header's name says: the field of Quota, and how much the name narrows it."""
+
+    field: str
+    tokens: bool
+    rank: int
+    family: str
 
 
-def _dialect(key: str, words: set[str], known: str | None) -> str:
+@lru_cache(maxsize=512)
+def _meaning(key: str) -> _Meaning | None:
+    words = set(key.split("-"))
+    what = next((word for word in ("limit", "remaining", "reset") if word in words), None)
+    if what is None or words & {"parallel", "concurrent", "retry"}:
+        return None
+    tokens = bool(words & {"tokens", "token", "ratelimitbysize"})
+    field = f"{what}_{'tokens' if tokens else 'requests'}{'_s' if what == 'reset' else ''}"
+    rank = len(words - _PLAIN_WORDS - {"ratelimitbysize", "anthropic", "minute"})
+    return _Meaning(field, tokens, rank, _family(key, words))
+
+
+def _family(key: str, words: set[str]) -> str:
     if key.startswith("anthropic-"):
         return "anthropic"
     if "ratelimitbysize" in words:
         return "mistral"
-    if words <= {"x", "ratelimit", "limit", "remaining", "reset", "requests", "tokens"}:
+    if words <= _PLAIN_WORDS:
         if words & {"requests", "tokens"}:
             return "openai"
-        if "x" in words:
-            return known or "x-ratelimit"
-        return known or "ietf-6"
-    return known or "gateway"
+        return "x-ratelimit" if "x" in words else "ietf-6"
+    return "gateway"
+
+
+def _read_plain(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:
+    """One header a number: ``[x-][vendor-]ratelimit-{limit,remaining,reset}[-requests|-tokens]`` and kin.
+
+    Plain names go before narrower ones (input tokens, a user's, a team's, an instance's).
+    """
+    ranks: dict[str, int] = {}
+    for key, value in found:
+        meaning = _meaning(key)
+        if meaning is None or meaning.rank >= ranks.get(meaning.field, 99):
+            continue
+        if quota.dialect in {"ietf-7", "ietf-8"} and not meaning.tokens:
+            continue
+        reset = meaning.field.startswith("reset")
+        number = seconds_until(value, now_wall_s) if reset else _integer(value)
+        if number is not None:
+            ranks[meaning.field] = meaning.rank
+            setattr(quota, meaning.field, number)
+            if quota.dialect is None or meaning.family in {"anthropic", "mistral", "openai"}:
+                quota.dialect = meaning.family
 
 
 def _read_retry(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from typing import Any, NamedTuple
@@ -14,6 +15,11 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500_000
 
 _CONTENT_KEYS = (b'"content"', b'"reasoning_content"', b'"reasoning"')
+
+_STRING = re.compile(rb'[ \t]*:[ \t]*"((?:[^"\\]|\\.)*+)"')
+
+_LEARNING_TRIES = 16
+"""A stream whose events differ in more than their text soon costs no more than parsing."""
 
 
 class Shape(NamedTuple):
@@ -39,11 +45,13 @@ class StreamFold:
     __slots__ = (
         "_framer",
         "_keep_text",
+        "_learnt_at",
         "_raw",
         "_reasoning",
         "_shape",
         "_text",
         "_tool_calls",
+        "_tries",
         "bad_event",
         "coalesced",
         "done",
@@ -61,6 +69,8 @@ class StreamFold:
         self._keep_text = keep_text
         self._framer = Framer()
         self._shape = _NO_SHAPE
+        self._tries = _LEARNING_TRIES
+        self._learnt_at = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._raw: list[bytes] = []
@@ -163,7 +173,12 @@ class StreamFold:
         self.times.append(arrival_ns)
         if output and self.first_output_ns is None:
             self.first_output_ns = arrival_ns
-        self._shape = _learn(block, chunk)
+        if len(self.times) > self._learnt_at + 1:
+            self._tries = _LEARNING_TRIES  # the last shape was of use
+        if self._tries:
+            self._tries -= 1
+            self._learnt_at = len(self.times)
+            self._shape = _learn(block, chunk)
         return True
 
     def add(self, chunk: Chunk) -> tuple[bool, bool]:
@@ -293,12 +308,9 @@ def _learn(block: bytes, chunk: Chunk) -> Shape:
     key, value = told[0]
     if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
         return _NO_SHAPE
-    start = block.index(key) + len(key)
-    while start < len(block) and block[start] in b" :":
-        start += 1
-    end = block.find(b'"', start + 1)
-    # Bytes that read as the parsed value, at the only place that has the key: this is where it was.
-    if block[start : start + 1] != b'"' or block[start + 1 : end] != value.encode("utf-8", "replace"):
+    match = _STRING.match(block, block.index(key) + len(key))
+    # Bytes that decode to the parsed value, at the only place that has the key: this is where it was.
+    if match is None or _decoded(b'"' + match[1] + b'"') != value:
         return _NO_SHAPE
-    before, after = block[: start + 1], block[end:]
+    before, after = block[: match.start(1)], block[match.end(1) :]
     return Shape(before, after, len(before) + len(after), reasoning=key != _CONTENT_KEYS[0])
