@@ -31,7 +31,7 @@ class Thresholds:
     busy_seconds_share: float = 0.10
     """The most seconds that may have been so."""
     steal_share: float = 0.10
-    """The most CPU time, on average, that the hypervisor may have given to others."""
+    """The most CPU time that the hypervisor may have given to others, where anything else fails."""
     achieved_share: float = 0.95
     """The least of the requested arrivals (open loop) that must have been sent."""
 
@@ -57,7 +57,7 @@ def audit(
     attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, bounds: Thresholds = THRESHOLDS
 ) -> list[Finding]:
     """Return every finding; the run is valid where all of them hold."""
-    return [
+    found = [
         _measured(attempts),
         _ended(manifest),
         _audited(generator),
@@ -66,6 +66,7 @@ def audit(
         *_loop(attempts, generator, bounds),
         *_cpu(generator, bounds),
     ]
+    return [*found, *_steal(generator, bounds, harmless=all(finding.holds for finding in found))]
 
 
 def _measured(attempts: pd.DataFrame) -> Finding:
@@ -202,7 +203,7 @@ def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
         return []
     shares = floats(generator, "cpu_share")
     busy = float(np.mean(shares >= bounds.busy_cpu_share))
-    found = [
+    return [
         Finding(
             name="CPU of the generator",
             holds=busy <= bounds.busy_seconds_share,
@@ -212,18 +213,22 @@ def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
             remedy="add workers: --processes -1, or lower the load",
         )
     ]
+
+
+def _steal(generator: pd.DataFrame, bounds: Thresholds, *, harmless: bool) -> list[Finding]:
+    """Return what the hypervisor took: a cause, and so only held against a run that shows an effect."""
     steal = floats(generator, "steal_share")
     steal = steal[~np.isnan(steal)]
-    if len(steal):
-        mean = float(steal.mean())
-        found.append(
-            Finding(
-                name="CPU time stolen",
-                holds=mean <= bounds.steal_share,
-                actual=f"{mean:.1%}",
-                bound=f"≤ {bounds.steal_share:.0%}",
-                says=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
-                remedy="run on a machine with cores of its own",
-            )
+    if len(steal) == 0:
+        return []
+    mean = float(steal.mean())
+    return [
+        Finding(
+            name="CPU time stolen",
+            holds=harmless or mean <= bounds.steal_share,
+            actual=f"{mean:.1%}",
+            bound=f"≤ {bounds.steal_share:.0%}, or no effect of it above",
+            says=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
+            remedy="run on a machine with cores of its own",
         )
-    return found
+    ]

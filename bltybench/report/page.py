@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S
+from bltybench.metrics.frame import NS_PER_S, floats
 from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import text
@@ -194,13 +195,20 @@ def counted(analysis: Analysis, summary: Summary) -> list[str]:
     unsent = int(attempts["sent_ns"].isna().sum())
     estimated = int(attempts["tokens_source"].isin(["tokenizer", "events"]).sum())
     unknown = int((attempts["ok"] & attempts["completion_tokens"].isna()).sum())
-    failed = summary.attempts - int(attempts["ok"].sum())
+    ok, stream = attempts["ok"].to_numpy(dtype=bool), attempts["stream"].to_numpy(dtype=bool)
+    failed = summary.attempts - int(ok.sum())
     lines = [
         f"{summary.attempts:,} attempts in {summary.calls:,} calls; the {failed:,} that did not succeed "
         "are in no latency percentile.",
         f"{unsent:,} attempts were never sent (their connection failed); they count when they were due.",
         f"Token counts: {estimated:,} attempts estimated on this side, {unknown:,} successes without any.",
     ]
+    together = int(np.nansum(floats(attempts, "coalesced_events")[ok & stream]))
+    gaps = len(analysis.samples["itl"])
+    lines.append(
+        f"{together:,} events of streams shared a read with a later one: their stamp is an upper bound, and "
+        f"with it some of the {gaps:,} gaps."
+    )
     requested = requested_calls(analysis.manifest)
     if requested is not None:
         lines.append(f"The schedule asked for {requested:,.0f} calls in this time.")

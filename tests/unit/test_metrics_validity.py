@@ -46,11 +46,16 @@ def test_a_generator_at_ease_is_valid() -> None:
     [
         ({"stall_us": 251_000}, "event loop, longest stall"),
         ({"cpu_share": 0.97}, "CPU of the generator"),
-        ({"steal_share": 0.2}, "CPU time stolen"),
     ],
 )
 def test_a_generator_in_trouble_is_not(fields: dict[str, Any], name: str) -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, **fields))) == [name]
+
+
+def test_stolen_time_is_held_against_a_run_only_with_an_effect() -> None:
+    assert broken(frame(attempt()), audit_frame(generator_seconds(60, steal_share=0.2))) == []
+    stalled = audit_frame(generator_seconds(60, steal_share=0.2, stall_us=300_000))
+    assert broken(frame(attempt()), stalled) == ["event loop, longest stall", "CPU time stolen"]
 
 
 def test_late_sends() -> None:
