@@ -119,6 +119,7 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
     "split": lambda sock: slowly(sock, CHUNKED + STREAM),
     "trailers": send(CHUNKED + STREAM[:-2] + b"Server-Timing: x\r\n\r\n"),
     "until-close": then_close(UNTIL_CLOSE, event("a") + DONE),
+    "cut-after-done": then_close(CHUNKED + chunk(event("a")) + chunk(DONE)),
     "interim": send(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
     ),

@@ -68,6 +68,7 @@ def fold(exchange: Exchange) -> Failure | None:
     state = _state(exchange)
     for data, arrival_ns in exchange.take_reads():
         state.take(data, arrival_ns)
+    state.settle()
     return state.overrun()
 
 
@@ -143,7 +144,8 @@ def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
     if state.bad_event is not None:
         shown = problem.clean(state.bad_event[:500].decode("utf-8", "replace"), secrets)
         return Problem(Fault.BAD_EVENT, None, problem.clean(f"an event that is not JSON: {shown}"))
-    if exchange.failure is not None:
+    failure = exchange.failure
+    if failure is not None and not (state.done and failure.kind in {Fault.CLOSED_EARLY, Fault.RESET}):
         return Problem()
     if not state.done:
         return Problem(Fault.MISSING_DONE, None, "the stream ended without [DONE]")
@@ -193,6 +195,7 @@ def _read_answer(answer: Chunk, exchange: Exchange, reading: Reading) -> None:
     # A plain answer is a stream of one chunk, so it is taken apart by the same code.
     state = StreamFold(keep_text=exchange.keep_text)
     state.add(answer)
+    state.settle()
     reading.finish_reason = problem.name_or_none(state.finish_reason, secrets)
     reading.text, reading.reasoning, reading.tool_calls = state.text, state.reasoning, state.tool_calls
 
@@ -233,8 +236,9 @@ def _outcome(exchange: Exchange, reading: Reading, found: Problem | None) -> Out
     not 2xx: 429 is a refusal, unless the body says that money has run out (client error: waiting does
     not help) or the server is overloaded (server error); 503 and 403 are refusals where the body speaks
     of a rate limit or the headers say that nothing remains, and only then: ``Retry-After`` on a 503 alone
-    is as often maintenance. A 2xx that is spoilt is a broken stream if events were asked for, a
-    transport error if its bytes did not all come, and else a server error.
+    is as often maintenance. A 2xx that is spoilt is a broken stream if events were asked for, a transport
+    error if its bytes did not all come, and else a server error; a connection cut after ``[DONE]`` has
+    spoilt nothing.
     """
     failure, status = exchange.failure, exchange.status
     if failure is not None:

@@ -32,11 +32,13 @@ class Shape(NamedTuple):
 
     before: bytes
     after: bytes
+    start: int
+    end: int
     overhead: int
     reasoning: bool
 
 
-_NO_SHAPE = Shape(b"\0", b"\0", sys.maxsize, False)
+_NO_SHAPE = Shape(b"", b"", 0, 0, sys.maxsize, False)
 
 
 class StreamFold:
@@ -48,6 +50,7 @@ class StreamFold:
         "_learnt_at",
         "_raw",
         "_reasoning",
+        "_settled",
         "_shape",
         "_text",
         "_tool_calls",
@@ -74,6 +77,7 @@ class StreamFold:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._raw: list[bytes] = []
+        self._settled = (0, 0)
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self.times = array("q")
         """Arrival of each event with content, reasoning or a tool call."""
@@ -97,10 +101,10 @@ class StreamFold:
         times, raw = self.times, self._raw
         known = len(times)
         last_is_content = False
-        before, after, overhead, _ = self._shape
+        before, after, start, end, overhead, _ = self._shape
         for block in blocks:
             if len(block) > overhead and block.startswith(before) and block.endswith(after):
-                text = block[len(before) : -len(after)]
+                text = block[start:end]
                 if b'"' not in text and text[-1] != 0x5C and b"\n" not in text:
                     times.append(arrival_ns)
                     last_is_content = True
@@ -108,14 +112,20 @@ class StreamFold:
                         raw.append(text)
                     continue
             last_is_content = self._look(block, arrival_ns)
-            before, after, overhead, _ = self._shape
-        if raw:
-            self._flush()
+            before, after, start, end, overhead, _ = self._shape
         fresh = len(times) - known
         if fresh:
             # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
             alone = last_is_content and not framer.pending_bytes
             self.coalesced += fresh - 1 if alone else fresh
+
+    def settle(self) -> None:
+        """Keep the text of a slice as one string: one a token would take ten times the memory."""
+        self._flush()
+        for parts, start in ((self._text, self._settled[0]), (self._reasoning, self._settled[1])):
+            if len(parts) > start + 1:
+                parts[start:] = ["".join(parts[start:])]
+        self._settled = (len(self._text), len(self._reasoning))
 
     def overrun(self) -> Failure | None:
         """Return which bound the stream has gone over, if any."""
@@ -127,6 +137,7 @@ class StreamFold:
 
     def close(self) -> None:
         """The stream has ended. Some servers leave out the blank line after the last event."""
+        self.settle()
         rest = self._framer.rest()
         event = parse_block(rest.strip(b"\n")) if rest else None
         if event is not None and event.data.strip() == b"[DONE]":
@@ -313,4 +324,5 @@ def _learn(block: bytes, chunk: Chunk) -> Shape:
     if match is None or _decoded(b'"' + match[1] + b'"') != value:
         return _NO_SHAPE
     before, after = block[: match.start(1)], block[match.end(1) :]
-    return Shape(before, after, len(before) + len(after), reasoning=key != _CONTENT_KEYS[0])
+    overhead = len(before) + len(after)
+    return Shape(before, after, len(before), -len(after), overhead, reasoning=key != _CONTENT_KEYS[0])

@@ -77,8 +77,9 @@ def test_streams(server: Server, reader: Reader, path: str) -> None:
     assert exchange.tls_ns is None
 
 
-def test_a_body_that_ends_with_the_connection(server: Server, reader: Reader) -> None:
-    _, reading = exchange_with(server.port, "until-close", reader)
+@pytest.mark.parametrize("path", ["until-close", "cut-after-done"])
+def test_a_body_that_ends_with_the_connection(server: Server, reader: Reader, path: str) -> None:
+    _, reading = exchange_with(server.port, path, reader)
     assert (reading.outcome, reading.text) == (Outcome.OK, "a")
 
 
