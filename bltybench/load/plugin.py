@@ -21,6 +21,7 @@ from bltybench.load.options import DRAIN_S, SPARE_S, add_arguments, fill_default
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
+from bltybench.load.words import announce, complain
 from bltybench.runs.folder import RunFolder
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
@@ -50,7 +51,9 @@ class Plugin:
         self._spent: set[str] = set()
         self._sandbox: SandboxProcess | None = None
         self._duration_s: float | None = None
+        # What was filled in for people to see, and is no wish of theirs where it comes back unchanged.
         self._filled_run_time: int | None = None
+        self._filled_host: str | None = None
 
     def register(self, events: Events) -> None:
         """Listen to Locust."""
@@ -82,11 +85,11 @@ class Plugin:
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
-            sys.exit(_say(error))
+            sys.exit(complain(error))
         fill_defaults(options, resolved, lead_s=self._lead_s(), ends_itself=self._ends_itself())
         self._filled_run_time = options.run_time
         if environment.host is None:
-            environment.host = resolved.target.base_url
+            environment.host = self._filled_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
 
@@ -103,7 +106,7 @@ class Plugin:
             else:
                 self._own(environment)
         except UserError as error:
-            code = _say(error)
+            code = complain(error)
             if _options(environment).headless or isinstance(runner, WorkerRunner):
                 sys.exit(code)
 
@@ -162,7 +165,7 @@ class Plugin:
 
     def _own(self, environment: Environment) -> None:
         runner, options = environment.runner, _options(environment)
-        options.host = environment.host
+        options.host = None if environment.host == self._filled_host else environment.host
         if options.run_time != self._filled_run_time:
             # Changed in the web page: Locust will stop the run by it, so that much is left for the load.
             self._duration_s = max(1.0, options.run_time - self._lead_s()) if options.run_time else None
@@ -175,7 +178,7 @@ class Plugin:
             workers = [client.id for client in runner.clients.all]
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s())
-        _announce(resolved, run)
+        announce(run)
         order = run.job()
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
@@ -311,26 +314,3 @@ def _place(order: jobs.Job, client_id: str) -> int:
     if client_id not in order.workers:
         raise UserError("this worker came after the run had begun", remedy="start all workers, then the run")
     return order.workers.index(client_id)
-
-
-def _say(error: UserError) -> int:
-    """Print what is wrong and return the exit code for it."""
-    print(f"bltybench: {error}", file=sys.stderr, flush=True)
-    return 2
-
-
-def _announce(resolved: Resolved, run: Run) -> None:
-    target = resolved.target
-    logger.info(
-        "Run %s: scenario %s on %s for %g s",
-        run.folder.path.name,
-        resolved.name,
-        target.base_url,
-        resolved.scenario.duration_s,
-    )
-    if not target.is_local:
-        caps = [
-            f"{target.budget.requests} requests" if target.budget.requests is not None else "",
-            f"{target.budget.tokens} tokens" if target.budget.tokens is not None else "",
-        ]
-        logger.warning("This run may spend up to %s", " and ".join(cap for cap in caps if cap))
