@@ -211,7 +211,7 @@ def counted(analysis: Analysis, summary: Summary) -> list[str]:
     )
     requested = requested_calls(analysis.manifest)
     if requested is not None:
-        lines.append(f"The schedule asked for {requested:,.0f} calls in this time.")
+        lines.append(f"The schedule had {requested:,} calls until the load stopped.")
     return lines
 
 
