@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import floats
-from bltybench.metrics.latency import quantile
+from bltybench.metrics.sample import Sample
 from bltybench.runs.manifest import Manifest
 
 
@@ -106,7 +106,7 @@ def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     delays = np.sort(delays[~np.isnan(delays)])
     if len(delays) == 0:
         return []
-    p99 = quantile(delays, 0.99)
+    p99 = Sample.of(delays).quantile(0.99)
     return [
         Finding(
             name="schedule delay, p99",
@@ -161,7 +161,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
     user = int((attempts["stamp"] == "user").sum())
     if user:
         stalls = np.sort(floats(generator, "stall_us")) / 1000
-        p99 = quantile(stalls, 0.99)
+        p99 = Sample.of(stalls).quantile(0.99)
         found.append(
             Finding(
                 name="arrival stamps",
@@ -175,7 +175,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
     lags = floats(attempts, "observer_lag_us")
     lags = np.sort(lags[~np.isnan(lags)]) / 1000
     if len(lags):
-        p99 = quantile(lags, 0.99)
+        p99 = Sample.of(lags).quantile(0.99)
         found.append(
             Finding(
                 name="observer lag, p99",
