@@ -95,15 +95,23 @@ class StreamFold:
     def take(self, data: bytes, arrival_ns: int) -> None:
         """Fold one read."""
         framer = self._framer
-        blocks = framer.feed(data)
-        if not blocks:
-            return
+        whole = framer.feed(data)
         raw = self._raw if self._keep_text else None
-        fresh = 0
-        last_is_content = False
+        at = fresh = 0
+        last_is_content, runs = False, True
         before, after, start, end, overhead, _ = self._shape
-        for block in blocks:
-            size = len(block)
+        while (stop := whole.find(b"\n\n", at)) >= 0:
+            if runs and before and whole.startswith(before, stop + 2) and whole.startswith(before, at):
+                texts, run_ends = self._run(whole, at)
+                if texts:
+                    if raw is not None:
+                        raw.extend(texts)
+                    fresh += len(texts)
+                    at, last_is_content = run_ends, True
+                    continue
+                runs = False  # tried once in a read: it costs as much as the read is long
+            block = whole[at:stop]
+            at, size = stop + 2, stop - at
             if (
                 size > overhead
                 and block.startswith(before)
@@ -127,6 +135,31 @@ class StreamFold:
             # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
             alone = last_is_content and not framer.pending_bytes
             self.coalesced += fresh - 1 if alone else fresh
+
+    def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
+        """Return the texts of the events from ``at`` on that follow each other in the known shape, and where
+        they end; no texts where some of them must be looked at one by one.
+
+        Cut to texts by lengths alone, put together again as the shape says and compared: the many events of a
+        read that came late cost a fraction of what they would cost each by itself.
+        """
+        before, after, start, end, *_ = self._shape
+        blocks = whole[at:].split(b"\n\n")
+        while not blocks[-1].startswith(before):
+            blocks.pop()
+        texts = [block[start:end] for block in blocks]
+        after += b"\n\n"
+        run = before + (after + before).join(texts) + after
+        quoted = b'"'.join(texts) + b'"'
+        if (
+            not whole.startswith(run, at)
+            or quoted.count(b'"') != len(texts)
+            or b'\\"' in quoted
+            or b"\n" in quoted
+            or b"" in texts
+        ):
+            return [], at
+        return texts, at + len(run)
 
     def settle(self) -> None:
         """Keep the text of a slice as one string: one a token would take ten times the memory."""

@@ -219,3 +219,23 @@ JSON = st.recursive(
 def test_any_json_is_taken(values: list[Any]) -> None:
     state = fold(*[b"data: " + json.dumps(value).encode() + b"\n\n" for value in values])
     assert len(state.times) <= len(values)
+
+
+@given(st.lists(DELTAS, min_size=1, max_size=12), st.integers(0, 11))
+def test_events_in_one_read_say_what_they_say_in_reads_of_their_own(
+    deltas: list[dict[str, Any]], split: int
+) -> None:
+    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
+    apart, together = fold(*events), fold(b"".join(events[: split + 1]), b"".join(events[split + 1 :]))
+    assert len(together.times) == len(apart.times)
+    assert (together.text, together.reasoning) == (apart.text, apart.reasoning)
+    assert together.other_events == apart.other_events
+
+
+@pytest.mark.parametrize("odd", [' "quoted"', "\\", "two\nlines", ""])
+def test_a_run_of_like_events_with_an_odd_one_in_it(odd: str) -> None:
+    texts = ["a", " b", odd, " c", "d", "e"]
+    for keep_text in (True, False):
+        state = fold(b"".join(event({"content": text}) for text in texts), keep_text=keep_text)
+        assert len(state.times) == sum(1 for text in texts if text)
+        assert state.text == ("".join(texts) if keep_text else "")
