@@ -56,6 +56,7 @@ def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: 
         sentence=text.sentence,
     )
     environment.globals["unit"] = text.with_unit
+    environment.globals["range_ms"] = text.range_ms
     manifest = analysis.manifest
     return environment.get_template("report.html.j2").render(
         summary=summary,
