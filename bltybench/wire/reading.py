@@ -66,8 +66,12 @@ class Reading(msgspec.Struct, kw_only=True, gc=False):
 def fold(exchange: Exchange) -> Failure | None:
     """Fold what a stream has kept so far, and return the bound that it went over, if any."""
     state = _state(exchange)
-    for data, arrival_ns in exchange.take_reads():
-        state.take(data, arrival_ns)
+    lone = exchange.take_lone_pieces()
+    if lone is not None:
+        state.take_lone(*lone)
+    else:
+        for data, arrival_ns in exchange.take_reads():
+            state.take(data, arrival_ns)
     state.settle()
     return state.overrun()
 

@@ -33,6 +33,11 @@ class Framer:
         """Bytes of an event that has not ended."""
         return len(self._buffer)
 
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return self._started and not self._buffer and not self._after_cr
+
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. Line ends in them are LF."""
         if not self._started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk, mend
@@ -20,6 +21,9 @@ _STRING = re.compile(rb'[ \t]*:[ \t]*"((?:[^"\\]|\\.)*+)"')
 
 _LEARNING_TRIES = 16
 """A stream whose events differ in more than their text soon costs no more than parsing."""
+
+
+Bytes = bytes | bytearray
 
 
 class Shape(NamedTuple):
@@ -76,7 +80,7 @@ class StreamFold:
         self._learnt_at = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._raw: list[bytes] = []
+        self._raw: list[Bytes] = []
         self._settled = (0, 0)
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self.times = array("q")
@@ -136,30 +140,57 @@ class StreamFold:
             alone = last_is_content and not framer.pending_bytes
             self.coalesced += fresh - 1 if alone else fresh
 
-    def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
+    def _run(self, whole: bytes, at: int) -> tuple[list[Bytes], int]:
         """Return the texts of the events from ``at`` on that follow each other in the known shape, and where
         they end; no texts where some of them must be looked at one by one.
 
         Cut to texts by lengths alone, put together again as the shape says and compared: the many events of a
         read that came late cost a fraction of what they would cost each by itself.
         """
-        before, after, start, end, *_ = self._shape
         blocks = whole[at:].split(b"\n\n")
-        while not blocks[-1].startswith(before):
+        while not blocks[-1].startswith(self._shape.before):
             blocks.pop()
-        texts = [block[start:end] for block in blocks]
+        texts, run = self._rebuild(blocks, 0)
+        return (texts, at + len(run)) if whole.startswith(run, at) else ([], at)
+
+    def _rebuild(self, blocks: Sequence[Bytes], blank: int) -> tuple[list[Bytes], bytes]:
+        """Return what the texts are if all blocks have the known shape, and the stream's bytes then; no texts
+        where they could not be texts. ``blank`` bytes at a block's end are line ends."""
+        before, after, start, end, *_ = self._shape
+        end -= blank
+        texts: list[Bytes] = [block[start:end] for block in blocks]
         after += b"\n\n"
-        run = before + (after + before).join(texts) + after
         quoted = b'"'.join(texts) + b'"'
         if (
-            not whole.startswith(run, at)
-            or quoted.count(b'"') != len(texts)
+            quoted.count(b'"') != len(texts)
             or b'\\"' in quoted
             or b"\n" in quoted
+            or b"\r" in quoted
             or b"" in texts
         ):
-            return [], at
-        return texts, at + len(run)
+            return [], b""
+        return texts, before + (after + before).join(texts) + after
+
+    def take_lone(self, pieces: Sequence[bytearray], arrivals: array[int]) -> None:
+        """Fold reads that brought one piece each, most of them one event: those all at once."""
+        at, runs = 0, True
+        while at < len(pieces):
+            before = self._shape.before
+            if runs and before and pieces[at].startswith(before) and self._framer.between_events:
+                until = at + 1
+                while until < len(pieces) and pieces[until].startswith(before):
+                    until += 1
+                run = b"".join(pieces[at:until])
+                texts, rebuilt = self._rebuild(pieces[at:until], 2)
+                if texts and rebuilt == run:
+                    if self._keep_text:
+                        self._raw.extend(texts)
+                    self.times.extend(arrivals[at:until])
+                    at = until
+                    continue
+                runs = False
+            self.take(bytes(pieces[at]), arrivals[at])
+            at += 1
 
     def settle(self) -> None:
         """Keep the text of a slice as one string: one a token would take ten times the memory."""
