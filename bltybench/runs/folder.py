@@ -125,11 +125,11 @@ def _unwritable(reports: Path, why: str) -> UserError:
 
 
 def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
-    """Return the run folders below ``reports``, newest first by their id."""
+    """Return the run folders below ``reports``, newest first by their id; renamed ones come last."""
     if not reports.is_dir():
         return []
     found = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
-    return sorted(found, key=lambda run: run.path.name, reverse=True)
+    return sorted(found, key=lambda run: (run.path.name[:1].isdigit(), run.path.name), reverse=True)
 
 
 def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
