@@ -7,11 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import bare
 from benchmarks.work import Work, read_work
 
 LOCUST = {"bltybench": "Ours", "FastHttpUser": "Fast", "HttpUser": "Plain"}
 ASYNC = ("aiohttp", "httpx", "openai")
-CLIENTS = (*LOCUST, *ASYNC)
+BARE = "bare epoll"
+"""Reads and throws away: what the server can give."""
+CLIENTS = (*LOCUST, *ASYNC, BARE)
 
 SCENARIO = """
 default_scenario = "bench"
@@ -51,6 +54,8 @@ def main() -> None:
     work = read_work()
     if name in LOCUST:
         run_locust(LOCUST[name], work)
+    elif name == BARE:
+        bare.run(work)
     else:
         from benchmarks.async_clients import run  # noqa: PLC0415 - not where Locust runs
 
