@@ -40,15 +40,25 @@ def quantile_draws(
     return sample.at_ranks(np.clip(np.ceil(places * len(sample)), 1, len(sample)).astype(np.int64))
 
 
-def share_draws(count: int, total: int, rng: np.random.Generator) -> Floats:
-    """Return the share of ``count`` in ``total`` in each of DRAWS resamples."""
-    return np.asarray(rng.binomial(total, count / total, DRAWS) / total, dtype=np.float64)
+def share_draws(count: Ints, total: Ints, rng: np.random.Generator) -> Floats:
+    """Return DRAWS shares that ``count`` in ``total`` may stand for: Beta(count + ½, total − count + ½).
+
+    Each is a number, or one for each draw.
+
+    Resamples of a sample without a single one would have none either, as if that were certain. This is
+    Jeffreys' interval instead (Brown, Cai, DasGupta, Interval Estimation for a Binomial Proportion, 2001).
+    """
+    return rng.beta(count + 0.5, total - count + 0.5, DRAWS)
 
 
 def mean_draws(blocks: Ints, rng: np.random.Generator) -> Floats:
     """Return the mean of ``blocks`` (sums over successive spans of time) in each of DRAWS resamples."""
-    weights = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), DRAWS)
-    return np.asarray(weights @ blocks / len(blocks), dtype=np.float64)
+    return np.asarray(span_weights(len(blocks), rng) @ blocks / len(blocks), dtype=np.float64)
+
+
+def span_weights(spans: int, rng: np.random.Generator) -> Ints:
+    """Return how often each span is in each of DRAWS resamples of them: a row a draw."""
+    return rng.multinomial(spans, np.full(spans, 1 / spans), DRAWS)
 
 
 def interval(draws: Floats) -> Interval:

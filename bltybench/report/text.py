@@ -17,6 +17,7 @@ __all__ = [
     "percent",
     "range_ms",
     "sentence",
+    "signed",
     "with_unit",
 ]
 
@@ -37,6 +38,15 @@ def milliseconds(value: float | None) -> str:
     if value >= 9999.5:
         return f"{value / 1000:,.1f} s"
     return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} ms"
+
+
+def signed(value: float | None, kind: str) -> str:
+    """Return a change with its sign: ``+4.2%``, of a share ``−0.5 points``; a dash for none."""
+    if value is None:
+        return NONE
+    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
+    size = f"{abs(value) * 100:,.1f}".removesuffix(".0")
+    return f"{sign}{size}{' points' if kind == 'share' else '%'}"
 
 
 def range_ms(low: float | None, high: float | None) -> str:
