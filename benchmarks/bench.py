@@ -42,9 +42,9 @@ class Server:
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
 
-    def url(self, tokens: int, rate: float) -> str:
-        """Return the base URL that asks for such streams."""
-        return f"http://127.0.0.1:{self._port}/{tokens}x{rate:g}/v1"
+    def url(self, tokens: int, rate: float, burst: int = 1) -> str:
+        """Return the base URL that asks for such streams, written ``burst`` content events at a time."""
+        return f"http://127.0.0.1:{self._port}/{tokens}x{rate:g}x{burst}/v1"
 
     def record(self) -> dict[str, Any]:
         """Return what the server did since this was last asked."""

@@ -3,7 +3,8 @@
 It does no more than it must, so that it is not what is measured: a bare epoll loop, answers made once,
 requests looked at only for where they end. ``/{tokens}x{rate}/v1/chat/completions`` answers with a stream of
 ``tokens`` content events: each event by itself, ``rate`` a second, or with a rate of 0 the whole answer at
-once. A stream has four more events: the role, the end, the usage and ``[DONE]``.
+once. A stream has four more events: the role, the end, the usage and ``[DONE]``. ``/{tokens}x{rate}x{burst}``
+writes ``burst`` content events at a time.
 
 ``GET /record`` returns what was done since it was last asked for: for each paced stream when its request had
 arrived and when each event was written (``time.monotonic_ns``), and what the server itself spent.
@@ -37,15 +38,15 @@ _WRITES_BETWEEN_POLLS = 16
 
 
 class Events:
-    """The chunks of one answer of ``tokens`` content events, ready to be written."""
+    """One answer of ``tokens`` content events, ready to be written: ``burst`` of them at a time."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, burst: int) -> None:
         bare = len(_event({"content": ""}))
         word = " " + "x" * (EVENT_BYTES - bare - 1)
         usage = {"prompt_tokens": 64, "completion_tokens": tokens, "total_tokens": 64 + tokens}
         self.chunks = [
             _chunk(_event({"role": "assistant", "content": ""})),
-            *([_chunk(_event({"content": word}))] * tokens),
+            *([_chunk(_event({"content": word})) * burst] * (tokens // burst)),
             _chunk(_event({}, finish="stop")),
             _chunk(_event(None, usage=usage)),
             _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n",
@@ -74,9 +75,9 @@ def _chunk(data: bytes) -> bytes:
 
 
 @lru_cache
-def events_of(tokens: int) -> Events:
+def events_of(tokens: int, burst: int) -> Events:
     """Return the events of an answer of that length."""
-    return Events(tokens)
+    return Events(tokens, burst)
 
 
 class Peer:
@@ -220,8 +221,8 @@ class Server:
         if what == "record":
             self._send(peer, self._record())
             return
-        tokens, _, rate = what.partition("x")
-        events = events_of(int(tokens))
+        tokens, rate, *burst = what.split("x")
+        events = events_of(int(tokens), int(burst[0]) if burst else 1)
         self._answers += 1
         peer.number = self._answers
         head = _HEAD % peer.number

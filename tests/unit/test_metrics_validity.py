@@ -46,6 +46,7 @@ def test_a_generator_at_ease_is_valid() -> None:
     [
         ({"stall_us": 251_000}, "event loop, longest stall"),
         ({"cpu_share": 0.97}, "CPU of the generator"),
+        ({"cpu_share": 0.5, "cpu_wait_share": 0.46}, "CPU of the generator"),
     ],
 )
 def test_a_generator_in_trouble_is_not(fields: dict[str, Any], name: str) -> None:
