@@ -98,17 +98,9 @@ def run(name: str, load: Load, seconds: float) -> dict[str, Any]:
 
 
 def _locust(folder: Path, timeout_s: float) -> str:
+    locustfile = str(REPO / "locustfiles/stream.py")
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "locust",
-            "-f",
-            str(REPO / "locustfiles/stream.py"),
-            "--headless",
-            "--scenario",
-            "bench",
-        ],
+        [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "--scenario", "bench"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
