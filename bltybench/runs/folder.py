@@ -64,6 +64,16 @@ class RunFolder:
         """The checks, for CI servers."""
         return self.path / "junit.xml"
 
+    @property
+    def summary_md(self) -> Path:
+        """What was found, for a pull request."""
+        return self.path / "summary.md"
+
+    @property
+    def metrics_prom(self) -> Path:
+        """What was found, as Prometheus text."""
+        return self.path / "metrics.prom"
+
     def manifest(self) -> Manifest:
         """Read the manifest. Raises UserError where it is missing, damaged or of a newer format."""
         try:

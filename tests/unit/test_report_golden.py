@@ -1,7 +1,7 @@
 """The page's structure against a kept one: sections, headings, tables and figures, in their order.
 
-After a change on purpose, delete ``tests/data/report_structure.txt`` and run this test: it writes the new one,
-and the difference is there to be read in the commit.
+After a change on purpose, delete ``tests/data/report_structure.txt`` and run this test: it writes the new
+one, and the difference is there to be read in the commit.
 """
 
 from __future__ import annotations
