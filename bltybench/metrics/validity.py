@@ -147,7 +147,7 @@ def requested_calls(manifest: Manifest) -> int | None:
 def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     if generator.empty:
         return []
-    stall = float(floats(generator, "stall_us").max()) / 1000
+    stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
     found = [
         Finding(
             name="event loop, longest stall",
@@ -187,6 +187,16 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
             )
         )
     return found
+
+
+def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds that began before the last attempt was sent.
+
+    When a run ends Locust stops its users, thousands of them in one go: nothing is due any more then.
+    """
+    began_ns = generator.groupby("worker")["at_ns"].shift(fill_value=0)
+    during = generator[began_ns <= attempts["sent_ns"].max()]
+    return generator if during.empty else during
 
 
 def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
