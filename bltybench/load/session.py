@@ -24,9 +24,8 @@ from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
 from bltybench.wire.transport import Connection
 
-
 FULL_COLLECTION_EVERY = 1_000
-"""Full garbage collections come after so many smaller ones, and not after 10 as usual: with thousands of users
+"""Full garbage collections come after so many smaller ones, not after 10 as usual: with thousands of users
 one takes 40 ms and more, in which nothing is read. The client leaves nothing that only they would find."""
 
 
