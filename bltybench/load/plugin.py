@@ -25,6 +25,7 @@ from bltybench.errors import UserError
 from bltybench.load import job as jobs
 from bltybench.load import live
 from bltybench.load.options import DRAIN_S, SPARE_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.panel import add_tab
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
@@ -101,6 +102,8 @@ class Plugin:
             environment.host = self._filled_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
+        if environment.web_ui is not None:
+            add_tab(environment.web_ui, lambda: self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Begin a run: make it where this process owns it, join it where this process makes load."""

@@ -140,6 +140,7 @@ def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, Token
 
 def _count(session: Session, attempt: Attempt) -> None:
     counter = session.counter
+    counter.note_quota(attempt)
     if attempt.outcome is Outcome.OK:
         counter.accepted += 1
         counter.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
