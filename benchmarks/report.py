@@ -4,7 +4,7 @@
 
 Makes a run of N attempts with 100 gaps each (an hour long, a third of it refused, some of it retried), then
 measures in processes of their own: the whole report from the Parquet files, and each part of it by itself.
-Prints Markdown. Times are of one go; memory is the highest resident size while that part ran.
+Prints Markdown: wall time of one go, in parentheses CPU time, and the highest resident size meanwhile.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ class Part(msgspec.Struct):
 
     name: str
     seconds: float
+    cpu_s: float
+    """Of all threads: what a machine with nothing else to do would wait at most."""
     peak_bytes: int
 
 
@@ -149,9 +151,10 @@ def peak_bytes(*, begin: bool = False) -> int:
 def measured(name: str, parts: list[Part], work: Callable[[], T]) -> T:
     """Do some work and note what it cost."""
     peak_bytes(begin=True)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     result = work()
-    parts.append(Part(name, time.perf_counter() - started, peak_bytes()))
+    spent = time.perf_counter() - started, time.process_time() - cpu
+    parts.append(Part(name, *spent, peak_bytes()))
     return result
 
 
@@ -237,9 +240,16 @@ def main() -> None:
     print("|---|" + "---:|" * len(columns))
     for name in next(iter(columns.values())):
         cells = (parts[name] for parts in columns.values())
-        print(f"| {name} |" + "".join(f" {c.seconds:.2f} s, {c.peak_bytes / 1e9:.2f} GB |" for c in cells))
+        print(
+            f"| {name} |"
+            + "".join(f" {c.seconds:.2f} s ({c.cpu_s:.2f}), {c.peak_bytes / 1e9:.2f} GB |" for c in cells)
+        )
     print("| size of the page |" + "".join(f" {pages[size] / 1e6:.2f} MB |" for size in columns))
     print(f"\n{os.cpu_count()} CPUs, {', '.join(f'{k} {v}' for k, v in package_versions().items())}")
+
+
+def _cell(part: Part) -> str:
+    return f" {part.seconds:.2f} s ({part.cpu_s:.2f}), {part.peak_bytes / 1e9:.2f} GB |"
 
 
 def _elsewhere(run: Path, what: str) -> list[Part]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
@@ -170,6 +171,18 @@ def test_the_page_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert "the server let nothing in" in page.text
     _, _, clean = report(tmp_path / "b", [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(30)])
     assert "Nothing was refused: 30 of 30 requests were accepted" in clean.text
+
+
+def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:
+    folder, _, _ = report(tmp_path, realistic())
+    rows = pq.read_table(folder.attempts_parquet)
+    old = ["gaps_us", "coalesced_events", "observer_lag_us", "stamp", "stage", "first_output_ns"]
+    pq.write_table(rows.drop_columns(old), folder.attempts_parquet)
+    summary = build(folder)
+    page = Page(folder.report_html.read_text(encoding="utf-8"))
+    assert summary.timings_ms["itl"]["n"] == summary.timings_ms["first_output"]["n"] == 0
+    assert summary.timings_ms["ttft"]["n"] == sum(one.outcome == "ok" and one.stream for one in realistic())
+    assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
 
 
 def test_junit_has_a_case_for_the_audit_and_for_each_check(tmp_path: Path) -> None:
