@@ -36,7 +36,7 @@ target = "server"
 model = "deepseek-chat"
 duration_s = {seconds}
 users = {users}
-spawn_rate = {users}
+spawn_rate = {spawn_rate}
 arrivals = {arrivals}
 [[scenarios.bench.mix]]
 name = "stream"
@@ -78,6 +78,8 @@ def run(name: str, load: Load, seconds: float) -> dict[str, Any]:
                 url=server.url(load.tokens, load.rate, load.burst),
                 seconds=seconds,
                 users=users,
+                # A thousand users who begin at once are a burst that is no part of a closed loop's question.
+                spawn_rate=users if load.open_loop else users / 5,
                 arrivals=arrivals,
                 tokens=load.tokens,
             )
