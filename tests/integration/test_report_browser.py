@@ -12,7 +12,12 @@ import pytest
 from support_browser import Tab, browser
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
+from bltybench.metrics.analysis import load
+from bltybench.metrics.compare import Tolerance
+from bltybench.metrics.outline import outline
 from bltybench.report import build
+from bltybench.report.comparison import Side, compare_sides, page
+from bltybench.report.index import index
 from bltybench.runs.attempt import Attempt, Outcome
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://127.0.0.1:9/x onerror=alert(2)>\x1b[31m{{ 7*7 }}"
@@ -84,10 +89,42 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_is_quiet_and_asks_for_nothing(kind: str, fresh: Tab, tmp_path: Path) -> None:
-    page = report(tmp_path, KINDS[kind])
-    fresh.open(page)
+    address = report(tmp_path, KINDS[kind])
+    fresh.open(address)
     assert fresh.complaints() == []
-    assert [url for url in fresh.requested() if not url.startswith("data:")] == [page]
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [address]
+
+
+@pytest.fixture(scope="module")
+def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A comparison of two runs, and the index of both."""
+    place = tmp_path_factory.mktemp("pages")
+    runs = []
+    for seed, name in enumerate(("base", "candidate")):
+        about = manifest(run_id=name, resolved=manifest().resolved | {"model": HOSTILE})
+        folder = write_run(place / name, realistic(seed=seed), seconds=generator_seconds(90), about=about)
+        runs.append((folder, build(folder)))
+    sides = [Side(folder.path.name, [outline(load(folder))]) for folder, _ in runs]
+    compared = compare_sides(sides[0], sides[1:], Tolerance())
+    pages = {"index": index(runs, place), "comparison": page(compared, sides[0], sides[1:])}
+    for name, html in pages.items():
+        (place / f"{name}.html").write_text(html, encoding="utf-8")
+    return {name: place / f"{name}.html" for name in pages}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "comparison"])
+def test_the_other_pages_are_as_quiet_and_readable(
+    name: str, scheme: str, fresh: Tab, other_pages: dict[str, Path]
+) -> None:
+    fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    address = other_pages[name].as_uri()
+    fresh.open(address)
+    assert fresh.complaints() == []
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [address]
+    assert fresh.run(CONTRAST) == []
+    fresh.send("Emulation.setDeviceMetricsOverride", width=360, height=900, deviceScaleFactor=1, mobile=False)
+    assert fresh.run("document.documentElement.scrollWidth") <= 360
 
 
 def test_hostile_text_runs_nothing_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None:
@@ -101,10 +138,10 @@ def test_hostile_text_runs_nothing_and_loads_nothing(fresh: Tab, tmp_path: Path)
     )
     others = [attempt(call_id=f"m{i}", model=HOSTILE + str(i)) for i in range(2)]
     resolved = manifest().resolved | {"title": HOSTILE, "answers": HOSTILE, "model": HOSTILE}
-    page = report(tmp_path, [hostile, *others], resolved=resolved, command=["locust", HOSTILE])
-    fresh.open(page)
+    address = report(tmp_path, [hostile, *others], resolved=resolved, command=["locust", HOSTILE])
+    fresh.open(address)
     assert fresh.of("Page.javascriptDialogOpening") == []
-    assert [url for url in fresh.requested() if not url.startswith("data:")] == [page]
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [address]
     assert fresh.complaints() == []
     assert fresh.run("document.scripts.length") == 1
     assert fresh.run("document.images.length") == 0

@@ -16,9 +16,7 @@ from bltybench.errors import UserError
 from bltybench.report import build
 from bltybench.runs.attempt import Outcome
 
-HOSTILE = (
-    '<img src=x onerror=alert(1)> | [click](http://x.yz) @all www.x.yz `code` **b** \x1b[31m\n"q"\\'
-)
+HOSTILE = '<img src=x onerror=alert(1)> | [click](http://x.yz) @all www.x.yz `code` **b** \x1b[31m\n"q"\\'
 
 app = typer.Typer()
 app.command()(report)
