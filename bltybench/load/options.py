@@ -12,6 +12,7 @@ from locust.user.users import User
 from bltybench.errors import UserError
 from bltybench.runs.folder import REPORTS
 from bltybench.scenario.book import load_book
+from bltybench.scenario.plan import Plan, make_plan
 from bltybench.scenario.resolve import Resolved, require_budget, resolve
 
 DRAIN_S = 30.0
@@ -70,6 +71,11 @@ def resolve_options(
     )
     require_budget(resolved.target_name, resolved.target)
     return resolved
+
+
+def plan_of(resolved: Resolved) -> Plan:
+    """Return what the run will send. Raises UserError where its trace or its budget does not allow it."""
+    return make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
 
 
 def _own_scenario(user_classes: list[type[User]]) -> str | None:

@@ -16,12 +16,13 @@ from locust.runners import MasterRunner, WorkerRunner
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
 from bltybench.load import live
-from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, plan_of, resolve_options
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
+from bltybench.scenario.plan import Plan
 from bltybench.scenario.resolve import Resolved
 
 logger = logging.getLogger("bltybench")
@@ -77,6 +78,7 @@ class Plugin:
             self._duration_s = float(options.run_time) if options.run_time else None
             resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
+            plan_of(resolved)
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
@@ -115,7 +117,7 @@ class Plugin:
         run = self.run
         reason = self._reason(run) if run is not None else ""
         if self.session is not None:
-            self._second()
+            self._second(never_sent=self.session.count_unclaimed())
             self.session.close()
             self.session = None
         gevent.killall(self._greenlets)
@@ -163,13 +165,15 @@ class Plugin:
         users = runner.target_user_count if runner else None
         resolved = resolve_options(options, environment.user_classes, users, self._duration_s)
         resolved.target.api_key(resolved.target_name)
+        plan = plan_of(resolved)
         self._ensure_sandbox(resolved)
         workers: list[str] = []
         if isinstance(runner, MasterRunner):
-            workers = [client.id for client in runner.clients.all]
+            # In the order in which Locust deals out users, so that the first of them have the first numbers.
+            workers = sorted(client.id for client in runner.clients.all)
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s())
-        _announce(resolved, run)
+        _announce(resolved, run, plan)
         order = run.job()
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
@@ -203,7 +207,7 @@ class Plugin:
             gevent.sleep(1.0)
             self._second()
 
-    def _second(self) -> None:
+    def _second(self, never_sent: int = 0) -> None:
         session = self.session
         if session is None:
             return
@@ -214,6 +218,7 @@ class Plugin:
                 users=runner.user_count if runner else 0,
                 in_flight=session.in_flight,
                 backlog=session.reader.backlog,
+                never_sent=never_sent,
             )
         )
         session.spool.flush()
@@ -279,7 +284,7 @@ def _say(error: UserError) -> int:
     return 2
 
 
-def _announce(resolved: Resolved, run: Run) -> None:
+def _announce(resolved: Resolved, run: Run, plan: Plan) -> None:
     target = resolved.target
     logger.info(
         "Run %s: scenario %s on %s for %g s",
@@ -288,9 +293,19 @@ def _announce(resolved: Resolved, run: Run) -> None:
         target.base_url,
         resolved.scenario.duration_s,
     )
-    if not target.is_local:
-        caps = [
-            f"{target.budget.requests} requests" if target.budget.requests is not None else "",
-            f"{target.budget.tokens} tokens" if target.budget.tokens is not None else "",
-        ]
-        logger.warning("This run may spend up to %s", " and ".join(cap for cap in caps if cap))
+    logger.info("%s", plan.sentence())
+    budget = target.budget
+    caps = [
+        f"{cap:,g} {unit}"
+        for cap, unit in (
+            (budget.requests, "requests"),
+            (budget.tokens, "tokens"),
+            (budget.money, "of money"),
+        )
+        if cap is not None
+    ]
+    if caps:
+        log = logger.info if target.is_local else logger.warning
+        log("This run may spend up to %s", " and ".join(caps))
+    if exceeded := plan.exceeds(target):
+        logger.warning("The budget will end it early: %s", " and ".join(exceeded))

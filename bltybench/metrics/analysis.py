@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-from bltybench.metrics import concurrency, latency, outcomes, quota, rates, timeline, validity
+from bltybench.metrics import ceiling, concurrency, latency, outcomes, quota, rates, timeline, validity
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.frame import Floats, attempts_frame, calls_frame, gaps, run_end_ns, to_frame
 from bltybench.metrics.validity import Finding
@@ -96,5 +96,5 @@ def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
         refusals=refused,
         retry_after=quota.retry_after(refused),
         quota=quota.headers(attempts),
-        findings=validity.audit(attempts, generator, manifest),
+        findings=[*validity.audit(attempts, generator, manifest), *ceiling.findings(generator, manifest)],
     )

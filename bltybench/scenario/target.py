@@ -41,6 +41,22 @@ class Budget(Table):
 
     requests: PositiveInt | None = None
     tokens: PositiveInt | None = None
+    """Prompt and answer together."""
+    money: PositiveFloat | None = None
+    """In the currency of the target's prices."""
+
+
+class Price(Table):
+    """What a model costs, in any one currency."""
+
+    input_per_million: NonNegativeFloat
+    """For a million prompt tokens."""
+    output_per_million: NonNegativeFloat
+    """For a million tokens of answers, reasoning included."""
+
+    def of(self, prompt_tokens: float, answer_tokens: float) -> float:
+        """Return what so many tokens cost."""
+        return (prompt_tokens * self.input_per_million + answer_tokens * self.output_per_million) / 1e6
 
 
 class Timeouts(Table):
@@ -141,6 +157,8 @@ class Target(Table):
     """Name of the environment variable that holds the key."""
     limits: Limits = Limits()
     budget: Budget = Budget()
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """By model. Needed where the budget is in money."""
     timeouts: Timeouts = Timeouts()
     verify_tls: bool = True
     ca_file: str | None = None
