@@ -10,6 +10,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.user.users import User
 
 from bltybench.errors import UserError
+from bltybench.load.replay import with_former_run
 from bltybench.runs.folder import REPORTS
 from bltybench.scenario.book import load_book
 from bltybench.scenario.plan import Plan, make_plan
@@ -70,7 +71,7 @@ def resolve_options(
         base_url=options.host or None,
     )
     require_budget(resolved.target_name, resolved.target)
-    return resolved
+    return with_former_run(resolved, Path(options.reports))
 
 
 def plan_of(resolved: Resolved) -> Plan:

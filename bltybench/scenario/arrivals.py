@@ -11,7 +11,7 @@ from typing import assert_never
 
 from bltybench.scenario import trace
 from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Stairs
-from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Trace
+from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ def schedule(
 
 
 def _times(
-    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts, duration_s: float, rng: Random
+    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts | Replay,
+    duration_s: float,
+    rng: Random,
 ) -> Iterator[float]:
     match arrivals:
         case Constant():
@@ -70,6 +72,8 @@ def _times(
             return _bursts(arrivals, duration_s, rng)
         case Closed() | Ladder():
             raise ValueError("a closed loop has no schedule: its users decide when to send")
+        case Replay():
+            raise ValueError("a former run is turned into a trace before it is replayed")
     assert_never(arrivals)
 
 

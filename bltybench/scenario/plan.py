@@ -115,22 +115,22 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     if not scenario.is_open_loop:
         return least, Plan(each, None, price)
     names = [call.name for call in scenario.mix]
-    arrivals = prompt = answer = 0
-    recorded = False
+    arrivals = 0
+    prompt = answer = 0.0
+    recorded: int | None = None
     for arrival in schedule(scenario.arrivals, scenario.duration_s, scenario.seed, base_dir, names):
         arrivals += 1
+        prompt += arrival.prompt_tokens or each.prompt
+        answer += arrival.max_tokens or each.answer
         if arrival.prompt_tokens is not None and arrival.max_tokens is not None:
-            if not recorded:
-                least, recorded = arrival.prompt_tokens + arrival.max_tokens, True
-            prompt += arrival.prompt_tokens
-            answer += arrival.max_tokens
-            least = min(least, arrival.prompt_tokens + arrival.max_tokens)
+            size = arrival.prompt_tokens + arrival.max_tokens
+            recorded = size if recorded is None else min(recorded, size)
     if arrivals == 0:
         raise UserError(
             f"nothing would be sent in {scenario.duration_s:g} s",
             where="the scenario's arrivals",
             remedy="raise the rate or duration_s",
         )
-    if recorded:
-        return least, Plan(Tokens(prompt / arrivals, answer / arrivals), arrivals, price)
+    if recorded is not None:
+        return recorded, Plan(Tokens(prompt / arrivals, answer / arrivals), arrivals, price)
     return least, Plan(each, round(arrivals * per_arrival), price)

@@ -22,8 +22,9 @@ class Row:
 
     at_s: float
     """As recorded, in seconds."""
-    prompt_tokens: int
-    max_tokens: int
+    prompt_tokens: int | None
+    """None where only our own form leaves it out: then the mix decides."""
+    max_tokens: int | None
     """A request for which nothing was generated asks for one token, the least an API takes: to leave it out
     would thin the load."""
     blocks: tuple[int, ...] = ()
@@ -149,7 +150,7 @@ def _mooncake(_: str) -> Parse:
 # Our own: seconds from the start of the run, and what a request has
 
 _OWN_HEADER = '{"at_s": 0.25, "prompt_tokens": 120, "max_tokens": 40}'
-_OWN_EXAMPLE = f'a line looks like {_OWN_HEADER}; "call" may name a call of the mix'
+_OWN_EXAMPLE = f'a line looks like {_OWN_HEADER}, and "call" may name one of the mix'
 _OWN_KEYS = {"at_s", "prompt_tokens", "max_tokens", "call"}
 
 
@@ -164,8 +165,8 @@ def _own(_: str) -> Parse:
             raise UserError("call is not text", where=where, remedy=_OWN_EXAMPLE)
         return Row(
             _number(row, "at_s", where, _OWN_EXAMPLE),
-            _whole(row, "prompt_tokens", 1, where, _OWN_EXAMPLE),
-            _whole(row, "max_tokens", 1, where, _OWN_EXAMPLE),
+            _whole(row, "prompt_tokens", 1, where, _OWN_EXAMPLE) if "prompt_tokens" in row else None,
+            _whole(row, "max_tokens", 1, where, _OWN_EXAMPLE) if "max_tokens" in row else None,
             call=call,
         )
 

@@ -139,12 +139,7 @@ class Poisson(Table):
     rate_per_min: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
 
 
-class Trace(Table):
-    """Open loop, arrivals and lengths as recorded. The file's format is told by its first line."""
-
-    kind: Literal["trace"]
-    file: str
-    """Azure or BurstGPT (CSV), Mooncake or bltybench's own (JSONL): see docs/workloads.md."""
+class _Recorded(Table):
     speed: PositiveFloat = 1.0
     """2 replays twice as fast."""
     start_s: NonNegativeFloat = 0.0
@@ -155,8 +150,25 @@ class Trace(Table):
     """How many requests to send for each recorded one: 0.5 leaves out half by chance, 2 sends each twice."""
 
 
+class Trace(_Recorded):
+    """Open loop, arrivals and lengths as recorded. The file's format is told by its first line."""
+
+    kind: Literal["trace"]
+    file: str
+    """Azure or BurstGPT (CSV), Mooncake or bltybench's own (JSONL): see docs/workloads.md."""
+
+
+class Replay(_Recorded):
+    """Open loop, arrivals, lengths and mix of a former run."""
+
+    kind: Literal["run"]
+    run: str = Field(min_length=1)
+    """Its folder, its id or the beginning of it."""
+
+
 Arrivals = Annotated[
-    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace, Field(discriminator="kind")
+    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay,
+    Field(discriminator="kind"),
 ]
 
 
@@ -189,7 +201,8 @@ class Scenario(Table):
     spawn_rate: PositiveFloat | None = None
     """Users started a second; all at once when absent."""
     seed: NonNegativeInt = 1
-    mix: tuple[Call, ...] = Field(min_length=1)
+    mix: tuple[Call, ...] = ()
+    """May be left out where a former run is replayed: then it is that run's."""
     arrivals: Arrivals
     retry: Retry = Retry()
     checks: dict[str, Check] = Field(default_factory=dict)
@@ -204,6 +217,8 @@ class Scenario(Table):
         names = [call.name for call in self.mix]
         if len(set(names)) < len(names):
             raise ValueError("two calls of the mix have the same name")
+        if not self.mix and not isinstance(self.arrivals, Replay):
+            raise ValueError("mix must have 1 or more entries")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -131,7 +130,7 @@ def as_scheduled_trace(done: Finished) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": 1}\n', "trace.jsonl:2"),
+        ('{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": -1}\n', "trace.jsonl:2"),
         ("", "is empty"),
     ],
 )
@@ -168,7 +167,7 @@ def test_a_cap_on_money_is_never_passed(tmp_path: Path, processes: tuple[str, ..
     spent = sum(
         (row.prompt_tokens or 0) * 2e-6 + (row.completion_tokens or 0) * 8e-6 for row in truth.values()
     )
-    # The mix reserves at most 64 prompt and 30 answer tokens a request: that much may be left in each process.
+    # A request reserves at most 64 prompt and 30 answer tokens: so much may be left over.
     most = (64 * 2e-6 + 30 * 8e-6) * (6 + len(processes))
     assert 0.02 - most <= spent <= 0.02
     assert "and at most" in done.output
@@ -214,4 +213,30 @@ def test_a_ladder_has_as_many_users_as_each_step_says(tmp_path: Path) -> None:
         users.setdefault(row["stage"], set()).add(row["user"])
     assert {stage: len(found) for stage, found in users.items()} == {"1 user": 1, "5 users": 5, "2 users": 2}
     assert len(truth) == len(done.attempts)
-    json.dumps(summary(done))
+
+
+def test_a_former_run_is_replayed_with_its_arrivals_lengths_and_mix(tmp_path: Path) -> None:
+    former, _ = play(tmp_path, arrivals('kind = "poisson", rate_per_min = 600'))
+    shutil.move(former.run.path, tmp_path / "former")
+    (tmp_path / "truth.jsonl").unlink()
+    text = 'duration_s = 3\nusers = 50\narrivals = { kind = "run", run = "former", speed = 2 }\n'
+    done, truth = play(tmp_path, text)
+    expected = sorted(
+        (row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"], row["name"], row["stream"])
+        for row in Finished(0, "", tmp_path).attempts
+    )
+    found = sorted(
+        (row["due_ns"] * 2, row["wanted_prompt_tokens"], row["max_tokens"], row["name"], row["stream"])
+        for row in done.attempts
+    )
+    assert len(found) == len(truth) == len(expected) > 30
+    for new, old in zip(found, expected, strict=True):
+        assert new[0] == pytest.approx(old[0], abs=2)
+        assert new[1:] == old[1:]
+
+
+def test_a_former_run_that_is_not_there(tmp_path: Path) -> None:
+    write_scenarios(tmp_path, "http://127.0.0.1:9/v1", arrivals('kind = "run", run = "nowhere"'))
+    done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 2, done.output
+    assert "there is no run 'nowhere'" in done.output

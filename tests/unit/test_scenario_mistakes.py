@@ -72,7 +72,7 @@ NAME = "must be of lower-case letters, digits, - and _, and start with a letter 
             '{ name = "a", streem = true }',
             "scenarios.q.mix[a].streem: unknown key; did you mean 'stream'?",
         ),
-        ('[{ name = "a" }]', "[]", "scenarios.q.mix: must have 1 or more entries"),
+        ('[{ name = "a" }]', "[]", "scenarios.q: mix must have 1 or more entries"),
         ('[{ name = "a" }]', '{ name = "a" }', "scenarios.q.mix: must be a list, in [ ]"),
         ("{ name =", "{ weight = 2, nme =", "scenarios.q.mix[#1].nme: unknown key; did you mean 'name'?"),
         ('{ name = "a" }', '{ name = "A b" }', f'scenarios.q.mix[A b].name = "A b": {NAME}'),
