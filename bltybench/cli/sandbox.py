@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from bltybench.scenario.target import RateLimit, SandboxSettings
 
 # scenario.target.Algorithm, repeated so that --help need not load pydantic; a test compares the two.
-Family = Literal["fixed_window", "sliding_log", "sliding_counter", "token_bucket"]
+Family = Literal[
+    "fixed_window",
+    "first_hit_window",
+    "sliding_log",
+    "sliding_counter",
+    "first_hit_counter",
+    "token_bucket",
+    "interval_refill",
+    "leaky_queue",
+]
 
 
 def sandbox(
@@ -80,6 +89,9 @@ def _changed(
         return None
     update = {"limit": count, "period_s": period_s, "algorithm": algorithm}
     fields = {} if limit is None else limit.model_dump()
+    if limit is not None and algorithm not in {None, limit.algorithm}:
+        # What the file says of another algorithm does not hold for this one.
+        fields = {"limit": limit.limit, "period_s": limit.period_s}
     return RateLimit.model_validate(
         fields | {name: value for name, value in update.items() if value is not None}
     )

@@ -11,25 +11,35 @@ from collections.abc import Callable
 from bltybench.limits.all_of import AllOf
 from bltybench.limits.base import Decision, Limiter, Model
 from bltybench.limits.concurrency import Concurrency
-from bltybench.limits.fixed_window import FixedWindow
-from bltybench.limits.sliding_counter import SlidingCounter
+from bltybench.limits.fixed_window import FirstHitWindow, FixedWindow
+from bltybench.limits.interval_refill import IntervalRefill
+from bltybench.limits.leaky_queue import LeakyQueue
+from bltybench.limits.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.sliding_log import SlidingLog
 from bltybench.limits.token_bucket import TokenBucket
 
-FAMILIES: dict[str, Callable[[int, float], Model]] = {
+FAMILIES: dict[str, Callable[..., Model]] = {
     "fixed_window": FixedWindow,
+    "first_hit_window": FirstHitWindow,
     "sliding_log": SlidingLog,
     "sliding_counter": SlidingCounter,
+    "first_hit_counter": FirstHitCounter,
     "token_bucket": TokenBucket,
+    "interval_refill": IntervalRefill,
+    "leaky_queue": LeakyQueue,
 }
-"""Name of a family -> its maker, called with the limit and the period in seconds."""
+"""Name of a family -> its maker, called with the limit, the period in seconds, and its options."""
 
 __all__ = [
     "FAMILIES",
     "AllOf",
     "Concurrency",
     "Decision",
+    "FirstHitCounter",
+    "FirstHitWindow",
     "FixedWindow",
+    "IntervalRefill",
+    "LeakyQueue",
     "Limiter",
     "Model",
     "SlidingCounter",

@@ -10,8 +10,9 @@ from bltybench.limits.base import Decision, Model
 class AllOf:
     """Several models at once, each with its own limit, period or unit.
 
-    Accept iff every model would; then charge each. The wait of a refusal is the longest of theirs: a model
-    that fits once goes on to fit while nobody sends, so that wait is exact too.
+    Accept iff every model would; then charge each. A refusal is charged to the models that count refusals.
+    The wait of a refusal is the longest of theirs: a model that fits once goes on to fit while nobody sends,
+    so that wait is exact too.
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
@@ -25,7 +26,17 @@ class AllOf:
         peeked = [model.peek(t_s, cost) for model, cost in pairs]
         if all(decision.accepted for decision in peeked):
             return [model.decide(t_s, cost) for model, cost in pairs]
-        return peeked
+        return [
+            self._refused(model, t_s, cost, decision)
+            for (model, cost), decision in zip(pairs, peeked, strict=True)
+        ]
+
+    @staticmethod
+    def _refused(model: Model, t_s: float, cost: float, peeked: Decision) -> Decision:
+        if not model.count_refused:
+            return peeked
+        model.charge(t_s, cost)
+        return peeked if peeked.accepted else model.peek(t_s, cost)
 
     def decide(self, t_s: float, cost: float = 1.0) -> Decision:
         """Return one decision for the same cost in each: that of the model that binds first."""

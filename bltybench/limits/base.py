@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,15 @@ class Decision:
     """Cost that would still fit at this moment, this request already counted."""
     reset_s: float
     """Seconds until the current window ends, or (models without windows) until the full limit is free."""
+    delay_s: float = 0.0
+    """Accepted, but served only after so many seconds (a queue)."""
 
 
 class Limiter(Protocol):
     """Anything that decides on a request by the time it comes and what it costs."""
 
     def decide(self, t_s: float, cost: float = 1.0) -> Decision:
-        """Accept and charge, or refuse and leave everything as it was."""
+        """Accept and charge, or refuse."""
         ...
 
 
@@ -36,16 +38,23 @@ class Model(ABC):
     """A time-based limiter. A family gives the five hooks below; deciding and checking is done here.
 
     Times are seconds on any axis that does not go back: an earlier time than the last one is a ValueError,
-    because clamping it would hide a mistake of the caller. Refused requests are never charged.
+    because clamping it would hide a mistake of the caller. Refused requests are charged only where the model
+    is made with ``count_refused``; a client that hammers such a limiter keeps itself out.
     """
 
-    def __init__(self, limit: int, period_s: float) -> None:
+    counts_refused: ClassVar[bool] = True
+    """Whether limiters of this family are seen that count what they refuse."""
+
+    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more: {limit}")
         if not (period_s > 0 and math.isfinite(period_s)):
             raise ValueError(f"period_s must be positive: {period_s}")
         self.limit = limit
+        if count_refused and not self.counts_refused:
+            raise ValueError(f"{type(self).__name__} never counts what it refuses")
         self.period_s = period_s
+        self.count_refused = count_refused
         self._last_s = -math.inf
 
     @abstractmethod
@@ -67,6 +76,11 @@ class Model(ABC):
     @abstractmethod
     def _refund(self, charged_s: float, cost: float) -> None:
         """Give back cost that was charged at ``charged_s``, where it still counts."""
+
+    def delay_s(self, t_s: float) -> float:
+        """Seconds that a request accepted at ``t_s``, and already counted, waits before it is served."""
+        del t_s
+        return 0.0
 
     @abstractmethod
     def remaining(self, t_s: float) -> float:
@@ -98,12 +112,13 @@ class Model(ABC):
         self._refund(charged_s, cost)
 
     def decide(self, t_s: float, cost: float = 1.0) -> Decision:
-        """Accept and charge, or refuse and leave everything as it was."""
-        decision = self.peek(t_s, cost)
-        if not decision.accepted:
-            return decision
-        self._charge(t_s, cost)
-        return Decision(True, None, self.limit, self.remaining(t_s), self.reset_s(t_s))
+        """Accept and charge, or refuse; a refusal is charged too where the model counts them."""
+        accepted = self.peek(t_s, cost).accepted
+        if accepted or self.count_refused:
+            self._charge(t_s, cost)
+        wait_s = None if accepted else self._wait(t_s, cost)
+        delay_s = self.delay_s(t_s) if accepted else 0.0
+        return Decision(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s), delay_s)
 
     def _to(self, t_s: float) -> None:
         if not (t_s >= self._last_s and math.isfinite(t_s)):

@@ -16,8 +16,10 @@ class FixedWindow(Model):
     Source: Redis documentation, INCR, "Pattern: Rate limiter 1".
     """
 
-    def __init__(self, limit: int, period_s: float, phase_s: float = 0.0) -> None:
-        super().__init__(limit, period_s)
+    def __init__(
+        self, limit: int, period_s: float, phase_s: float = 0.0, *, count_refused: bool = False
+    ) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
         self.phase_s = phase_s
         self._window = -math.inf
         self._used = 0.0
@@ -62,3 +64,25 @@ class FixedWindow(Model):
     def reset_s(self, t_s: float) -> float:
         """Seconds until the window ends."""
         return self._edge(self._window + 1) - t_s
+
+
+class FirstHitWindow(FixedWindow):
+    """A fixed window that begins with the first request after the last one has ended.
+
+    phase ← t when a request comes and nothing counts in its window; from there on as FixedWindow. It is what
+    a counter with an expiry does, and the common one in libraries.
+    Source: Redis documentation, INCR, "Pattern: Rate limiter 2"; express-rate-limit's memory store.
+    """
+
+    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        if self._used == 0 and cost > 0:
+            self.phase_s = t_s
+            self._window = self.window_of(t_s)
+        super()._charge(t_s, cost)
+
+    def reset_s(self, t_s: float) -> float:
+        """Seconds until the window ends; a whole period where none has begun."""
+        return super().reset_s(t_s) if self._used else self.period_s

@@ -10,26 +10,32 @@ from bltybench.limits.base import Model
 class SlidingCounter(Model):
     """Weighs the previous window by the share of it that a sliding window would still see.
 
-    With k = floor(t / W) and e = (k+1)·W: x = previous·(e − t)/W + current; accept iff floor(x) + cost ≤
-    limit, then current += cost. When the window turns, previous ← current (0 after a whole idle window).
-    It assumes that the previous window was filled evenly, so a span of one period may see more than
-    ``limit``; an aligned window never does.
+    With k = floor((t − phase) / W) and e = phase + (k+1)·W: x = previous·(e − t)/W + current; accept iff
+    floor(x) + cost ≤ limit, then current += cost. When the window turns, previous ← current (0 after a whole
+    idle window). It assumes that the previous window was filled evenly, so a span of one period may see more
+    than ``limit``; an aligned window never does.
     Source: Cloudflare blog, "How we built rate limiting capable of scaling to millions of domains", 2017;
     the floor as in common Redis scripts.
     """
 
-    def __init__(self, limit: int, period_s: float) -> None:
-        super().__init__(limit, period_s)
+    def __init__(
+        self, limit: int, period_s: float, phase_s: float = 0.0, *, count_refused: bool = False
+    ) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
+        self.phase_s = phase_s
         self._window = -math.inf
         self._current = 0.0
         self._previous = 0.0
 
+    def _edge(self, window: float) -> float:
+        return self.phase_s + window * self.period_s
+
     def _window_of(self, t_s: float) -> float:
-        window = float(math.floor(t_s / self.period_s))
+        window = float(math.floor((t_s - self.phase_s) / self.period_s))
         # The division may round over an edge; the edges themselves decide.
-        if t_s >= (window + 1) * self.period_s:
+        if t_s >= self._edge(window + 1):
             return window + 1
-        if t_s < window * self.period_s:
+        if t_s < self._edge(window):
             return window - 1
         return window
 
@@ -49,7 +55,7 @@ class SlidingCounter(Model):
     def _estimate(self, t_s: float) -> float:
         window = self._window_of(t_s)
         previous, current = self._counters(window)
-        share = ((window + 1) * self.period_s - t_s) / self.period_s
+        share = (self._edge(window + 1) - t_s) / self.period_s
         return math.floor(previous * min(1.0, max(0.0, share)) + current)
 
     def _fits(self, t_s: float, cost: float) -> bool:
@@ -60,11 +66,11 @@ class SlidingCounter(Model):
             return math.inf
         # floor(x) + cost <= limit means x < room, with:
         room = math.floor(self.limit - cost) + 1
-        for window in (self._window, self._window + 1):
+        for window in (self._window, self._window + 1, self._window + 2):
             previous, current = self._counters(window)
             if current < room:
                 share = min(1.0, (room - current) / previous) if previous else 1.0
-                return max(t_s, (window + 1 - share) * self.period_s)
+                return max(t_s, self._edge(window + 1 - share))
         raise AssertionError("an idle window leaves room for any cost within the limit")
 
     def _charge(self, t_s: float, cost: float) -> None:
@@ -83,4 +89,21 @@ class SlidingCounter(Model):
 
     def reset_s(self, t_s: float) -> float:
         """Seconds until the current window ends."""
-        return (self._window + 1) * self.period_s - t_s
+        return self._edge(self._window + 1) - t_s
+
+
+class FirstHitCounter(SlidingCounter):
+    """A weighted counter whose windows follow each other from the first request after an idle time.
+
+    phase ← t when a request comes and neither counter holds anything; from there on as SlidingCounter.
+    Source: the Redis storage of the Python package ``limits``, whose keys live as long as their windows.
+    """
+
+    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        if self._current == 0 and self._previous == 0 and cost > 0:
+            self.phase_s = t_s
+            self._window = self._window_of(t_s)
+        super()._charge(t_s, cost)

@@ -19,12 +19,12 @@ class SlidingLog(Model):
     """At most ``limit`` in every span [t, t + W).
 
     An entry made at t_i counts while t < t_i + W; accept iff sum of counting costs + cost ≤ limit, then
-    append (t, cost).
+    append (t, cost). With ``count_refused`` refusals are appended too.
     Source: Redis-based "rolling rate limiter" (sorted set of time stamps), ClassDojo Engineering, 2015.
     """
 
-    def __init__(self, limit: int, period_s: float) -> None:
-        super().__init__(limit, period_s)
+    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
         self._log: deque[_Entry] = deque()
 
     def _advance(self, t_s: float) -> None:

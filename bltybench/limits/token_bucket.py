@@ -17,6 +17,8 @@ class TokenBucket(Model):
     Source: ITU-T I.371, annex A (GCRA, and its equal, the continuous-state leaky bucket).
     """
 
+    counts_refused = False
+
     def __init__(self, limit: int, period_s: float, burst: int | None = None) -> None:
         super().__init__(limit, period_s)
         self.burst = limit if burst is None else burst

@@ -6,23 +6,32 @@ import gc
 import logging
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import gevent
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
 from bltybench.load import live
-from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, plan_of, resolve_options
+from bltybench.load.options import (
+    DRAIN_S,
+    SPARE_S,
+    add_arguments,
+    fill_defaults,
+    plan_of,
+    resolve_options,
+)
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
+from bltybench.load.words import announce, complain
+from bltybench.runs.folder import RunFolder
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
-from bltybench.scenario.plan import Plan
 from bltybench.scenario.resolve import Resolved
 
 logger = logging.getLogger("bltybench")
@@ -49,7 +58,9 @@ class Plugin:
         self._spent: set[str] = set()
         self._sandbox: SandboxProcess | None = None
         self._duration_s: float | None = None
-        self._filled_run_time = 0
+        # What was filled in for people to see, and is no wish of theirs where it comes back unchanged.
+        self._filled_run_time: int | None = None
+        self._filled_host: str | None = None
 
     def register(self, events: Events) -> None:
         """Listen to Locust."""
@@ -82,13 +93,15 @@ class Plugin:
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
-            sys.exit(_say(error))
-        fill_defaults(options, resolved, self._lead_s())
+            sys.exit(complain(error))
+        fill_defaults(options, resolved, lead_s=self._lead_s(), ends_itself=self._ends_itself())
         self._filled_run_time = options.run_time
         if environment.host is None:
-            environment.host = resolved.target.base_url
+            environment.host = self._filled_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
+        # Locust sets its limit on the time next, by the loop's idea of now: when all of the above began.
+        gevent.get_hub().loop.update_now()
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Begin a run: make it where this process owns it, join it where this process makes load."""
@@ -98,12 +111,12 @@ class Plugin:
         try:
             if isinstance(runner, WorkerRunner):
                 order = jobs.decode(getattr(environment.parsed_options, JOB_OPTION))
-                index = order.workers.index(runner.client_id)
+                index = _place(order, runner.client_id)
                 self._join(Session(order, environment, worker_name(index), index, len(order.workers)))
             else:
                 self._own(environment)
         except UserError as error:
-            code = _say(error)
+            code = complain(error)
             if _options(environment).headless or isinstance(runner, WorkerRunner):
                 sys.exit(code)
 
@@ -120,6 +133,10 @@ class Plugin:
             self._second(never_sent=self.session.count_unclaimed())
             self.session.close()
             self.session = None
+        if isinstance(environment.runner, WorkerRunner):
+            # All its users have ended. Locust would have the worker wait this long once more before it
+            # listened to its master again.
+            environment.stop_timeout = 0.0
         gevent.killall(self._greenlets)
         if run is not None and self._finishing is None:
             self._finishing = gevent.spawn(self._finish, run, reason)
@@ -158,7 +175,7 @@ class Plugin:
 
     def _own(self, environment: Environment) -> None:
         runner, options = environment.runner, _options(environment)
-        options.host = environment.host
+        options.host = None if environment.host == self._filled_host else environment.host
         if options.run_time != self._filled_run_time:
             # Changed in the web page: Locust will stop the run by it, so that much is left for the load.
             self._duration_s = max(1.0, options.run_time - self._lead_s()) if options.run_time else None
@@ -173,7 +190,8 @@ class Plugin:
             workers = sorted(client.id for client in runner.clients.all)
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s())
-        _announce(resolved, run, plan)
+        replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
+        announce(run, plan if replays else None)
         order = run.job()
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
@@ -181,9 +199,25 @@ class Plugin:
             self._join(Session(order, environment, "local", 0, 1))
         progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
         self._greenlets.append(gevent.spawn(progress.show_for_ever))
+        if self._ends_itself():
+            gevent.spawn(self._end_when_over, run)
 
     def _lead_s(self) -> float:
         return LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+
+    def _ends_itself(self) -> bool:
+        """Whether a run is ended here and not by Locust's limit on its time.
+
+        At that limit a headless master gives its workers half a second and hears no more of them: what they
+        count while calls in flight come to their end would be missing from Locust's tables.
+        """
+        return isinstance(self._environment.runner, MasterRunner) and _options(self._environment).headless
+
+    def _end_when_over(self, run: Run) -> None:
+        gevent.sleep(max(0.0, run.resolved.scenario.duration_s + SPARE_S - run.now_s()))
+        runner = self._environment.runner
+        if runner is not None and self.run is run:
+            self._end(runner)
 
     def _ensure_sandbox(self, resolved: Resolved) -> None:
         if self._sandbox is None:
@@ -248,8 +282,13 @@ class Plugin:
         if runner is None or runner.state not in ("spawning", "running"):
             return
         logger.warning("Stopping: %s", why)
-        headless = _options(self._environment).headless
-        gevent.spawn(runner.quit if headless else runner.stop)
+        gevent.spawn(self._end, runner)
+
+    def _end(self, runner: Runner) -> None:
+        """Stop the users and hear their last words; where nobody watches a page, quit then."""
+        runner.stop()
+        if _options(self._environment).headless:
+            runner.quit()
 
     def _reason(self, run: Run) -> str:
         if self._spent or (self.session is not None and self.session.purse.exhausted):
@@ -278,34 +317,14 @@ def _options(environment: Environment) -> Namespace:
     return options
 
 
-def _say(error: UserError) -> int:
-    """Print what is wrong and return the exit code for it."""
-    print(f"bltybench: {error}", file=sys.stderr, flush=True)
-    return 2
-
-
-def _announce(resolved: Resolved, run: Run, plan: Plan) -> None:
-    target = resolved.target
-    logger.info(
-        "Run %s: scenario %s on %s for %g s",
-        run.folder.path.name,
-        resolved.name,
-        target.base_url,
-        resolved.scenario.duration_s,
-    )
-    logger.info("%s", plan.sentence())
-    budget = target.budget
-    caps = [
-        f"{cap:,g} {unit}"
-        for cap, unit in (
-            (budget.requests, "requests"),
-            (budget.tokens, "tokens"),
-            (budget.money, "of money"),
+def _place(order: jobs.Job, client_id: str) -> int:
+    """Return which of the run's workers this is. Raises UserError where it cannot take part."""
+    if not RunFolder(Path(order.run_path)).manifest_json.is_file():
+        raise UserError(
+            "the folder of the run is not on this machine",
+            where=order.run_path,
+            remedy="start workers on the master's machine (--processes), or share the reports folder with it",
         )
-        if cap is not None
-    ]
-    if caps:
-        log = logger.info if target.is_local else logger.warning
-        log("This run may spend up to %s", " and ".join(caps))
-    if exceeded := plan.exceeds(target):
-        logger.warning("The budget will end it early: %s", " and ".join(exceeded))
+    if client_id not in order.workers:
+        raise UserError("this worker came after the run had begun", remedy="start all workers, then the run")
+    return order.workers.index(client_id)

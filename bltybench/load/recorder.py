@@ -36,6 +36,10 @@ class Call:
 class AttemptError(Exception):
     """What Locust shows for a failure. Holds no id and no time: Locust keeps every distinct message."""
 
+    def __repr__(self) -> str:
+        """Return the words alone: Locust's tables show the repr of an exception."""
+        return str(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

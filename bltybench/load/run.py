@@ -19,6 +19,7 @@ from bltybench.load.options import DRAIN_S
 from bltybench.load.session import done_marker
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.scenario.arrivals import schedule
 from bltybench.scenario.resolve import Resolved
 
 LEAD_ALONE_S = 0.2
@@ -69,7 +70,12 @@ class Run:
         """
         ended_s = self.now_s()
         missing = self._wait_for_workers()
-        self._manifest = msgspec.structs.replace(self._manifest, ended_ns=round(ended_s * 1e9), ended=reason)
+        self._manifest = msgspec.structs.replace(
+            self._manifest,
+            ended_ns=round(ended_s * 1e9),
+            ended=reason,
+            planned_calls=self._calls_due_until(ended_s),
+        )
         self.folder.write_manifest(self._manifest)
         self.exit_code, words = _report(self.folder, hidden=self.resolved.target.api_key_env)
         lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
@@ -92,6 +98,8 @@ class Run:
                 requests_per_min=target.limits.requests_per_min,
                 tokens_per_min=target.limits.tokens_per_min,
                 concurrency=target.limits.concurrency,
+                budget=target.budget.model_dump(),
+                prices={model: price.model_dump() for model, price in target.prices.items()},
             ),
             command=["locust", *(arg.replace(secret, "***") if secret else arg for arg in sys.argv[1:])],
             versions=package_versions(),
@@ -99,6 +107,14 @@ class Run:
             clock=self.clock,
             workers=max(1, len(self.workers)),
         )
+
+    def _calls_due_until(self, at_s: float) -> int | None:
+        scenario = self.resolved.scenario
+        if not scenario.is_open_loop:
+            return None
+        until_s = min(at_s, scenario.duration_s)
+        arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)
+        return sum(1 for arrival in arrivals if arrival.at_s < until_s)
 
     def _wait_for_workers(self) -> list[str]:
         """Wait until every worker has left its marker; return those that did not within the drain."""

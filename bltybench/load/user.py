@@ -61,6 +61,8 @@ class ScenarioUser(ChatUser):
 
     abstract = True
 
+    replays: ClassVar[bool] = True
+    """It sends what the scenario says, so what it will spend is known beforehand."""
     stream: ClassVar[bool | None] = None
     """Make every call of the mix a stream (True) or plain (False); None leaves them as the mix says."""
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
 
-from bltybench.metrics import ceiling, concurrency, latency, outcomes, quota, rates, timeline, validity
+from bltybench.metrics import (
+    ceiling,
+    concurrency,
+    latency,
+    outcomes,
+    quota,
+    rates,
+    steady,
+    timeline,
+    validity,
+)
 from bltybench.metrics.concurrency import InFlight
-from bltybench.metrics.frame import Floats, attempts_frame, calls_frame, gaps, run_end_ns, to_frame
+from bltybench.metrics.frame import LEFT_OUT, attempts_frame, calls_frame, run_end_ns, to_frame
+from bltybench.metrics.goodput import Goodput, good_calls, goodput
+from bltybench.metrics.lengths import lengths
+from bltybench.metrics.sample import Sample, tally_gaps
+from bltybench.metrics.spend import Spent, spent
+from bltybench.metrics.stages import by_stage
+from bltybench.metrics.steady import WarmUp, kept_rows
 from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
-from bltybench.runs.store import read_attempts, read_generator
+from bltybench.runs.store import gap_batches, read_attempts, read_generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +43,7 @@ class Analysis:
     attempts: pd.DataFrame
     calls: pd.DataFrame
     generator: pd.DataFrame
-    samples: dict[str, Floats]
+    samples: dict[str, Sample]
     """Latency samples in ms, by metric: those of ``latency.samples``."""
     percentiles: pd.DataFrame
     percentiles_by: pd.DataFrame
@@ -42,6 +59,15 @@ class Analysis:
     retry_after: pd.DataFrame
     quota: pd.DataFrame
     findings: list[Finding]
+    warm_up: WarmUp
+    """What is left out of attempts, calls and what comes from them. The timeline, the minutes, what was in
+    flight and the audit are of everything."""
+    objectives: dict[str, float]
+    goodput: Goodput
+    stages: pd.DataFrame
+    drift: pd.DataFrame
+    lengths: pd.DataFrame
+    spent: Spent
 
     @property
     def valid(self) -> bool:
@@ -63,18 +89,31 @@ class Analysis:
 
 def load(folder: RunFolder) -> Analysis:
     """Read a run, sealed or not, and compute everything. Raises UserError where it cannot be read."""
-    return analyse(read_attempts(folder), read_generator(folder), folder.manifest())
+    attempts = read_attempts(folder, without=LEFT_OUT)
+    return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
 
 
 def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
     """Compute every table of a run from its two Arrow tables and its manifest."""
-    attempts = attempts_frame(attempts_table)
+    return _compute(attempts_table, attempts_table.to_batches(), generator_table, manifest)
+
+
+def _compute(
+    attempts_table: pa.Table,
+    with_gaps: Iterable[pa.RecordBatch],
+    generator_table: pa.Table,
+    manifest: Manifest,
+) -> Analysis:
+    everything = attempts_frame(attempts_table)
+    excluded, warm_up = steady.warm_up(everything, manifest)
+    attempts = everything[~excluded].reset_index(drop=True) if excluded.any() else everything
     generator = to_frame(generator_table)
     calls = calls_frame(attempts)
-    end_ns = run_end_ns(attempts, manifest.ended_ns)
-    gaps_ms, _ = gaps(attempts_table)
-    samples = latency.samples(attempts, calls, gaps_ms)
-    steps = concurrency.steps(attempts)
+    end_ns = run_end_ns(everything, manifest.ended_ns)
+    samples = latency.samples(attempts, calls, tally_gaps(kept_rows(with_gaps, ~excluded)))
+    steps = concurrency.steps(everything)
+    objectives = manifest.resolved.get("objectives") or {}
+    good = good_calls(attempts, calls, objectives)
     refused = quota.refusals(attempts)
     return Analysis(
         manifest=manifest,
@@ -86,9 +125,9 @@ def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
         percentiles=latency.table(samples),
         percentiles_by=latency.by_kind(attempts, calls),
         best=rates.best(attempts),
-        minutes=rates.per_minute(attempts, manifest.clock.wall_ns, end_ns),
-        timeline=timeline.timeline(attempts, end_ns),
-        rolling=timeline.rolling(attempts, end_ns),
+        minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns),
+        timeline=timeline.timeline(everything, steps, end_ns),
+        rolling=timeline.rolling(everything, steps, end_ns),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),
@@ -96,5 +135,12 @@ def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
         refusals=refused,
         retry_after=quota.retry_after(refused),
         quota=quota.headers(attempts),
-        findings=[*validity.audit(attempts, generator, manifest), *ceiling.findings(generator, manifest)],
+        findings=[*validity.audit(everything, generator, manifest), *ceiling.findings(generator, manifest)],
+        warm_up=warm_up,
+        objectives={name: bound for name, bound in objectives.items() if bound is not None},
+        goodput=goodput(calls, good, steady.steady_s(manifest, end_ns)),
+        stages=by_stage(attempts, calls, good, manifest.resolved),
+        drift=steady.drift(attempts, manifest),
+        lengths=lengths(attempts),
+        spent=spent(everything, manifest),
     )

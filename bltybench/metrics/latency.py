@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import Floats, floats
+from bltybench.metrics.frame import floats
+from bltybench.metrics.sample import Sample
 
 BEYOND = 10
 """A percentile is shown from the sample on which at least so many values lie beyond it."""
@@ -22,44 +23,36 @@ def needed(name: str) -> int:
     return round(BEYOND / (1 - PERCENTILES[name]))
 
 
-def quantile(ascending: Floats, share: float) -> float:
-    """Return the nearest-rank quantile: the smallest value with at least ``share`` of all at or below it."""
-    # The product is rounded first: 0.95 × 200 must be rank 190, whatever floating point makes of it.
-    rank = int(np.ceil(round(share * len(ascending), 9)))
-    return float(ascending[max(rank, 1) - 1])
-
-
-def describe(values: Floats) -> dict[str, float | None]:
+def describe(sample: Sample) -> dict[str, float | None]:
     """Return n, p50, p90, p95, p99 and max; a percentile of too small a sample is None."""
-    ascending = _ascending(values)
-    n = len(ascending)
+    n = len(sample)
     row: dict[str, float | None] = {"n": float(n)}
     for name, share in PERCENTILES.items():
-        row[name] = quantile(ascending, share) if n >= needed(name) else None
-    row["max"] = float(ascending[-1]) if n else None
+        row[name] = sample.quantile(share) if n >= needed(name) else None
+    row["max"] = float(sample.values[-1]) if n else None
     return row
 
 
-def table(samples: dict[str, Floats]) -> pd.DataFrame:
+def table(samples: dict[str, Sample]) -> pd.DataFrame:
     """Return one row a sample, by its name: ``n``, ``p50`` … ``p99``, ``max`` in the sample's unit."""
     frame = pd.DataFrame([describe(values) for values in samples.values()], columns=COLUMNS)
     frame.insert(0, "name", list(samples))
     return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
 
 
-def samples(attempts: pd.DataFrame, calls: pd.DataFrame, gaps_ms: Floats) -> dict[str, Floats]:
-    """Return the samples behind every latency metric, in ms, ascending, successes only.
+def samples(attempts: pd.DataFrame, calls: pd.DataFrame, gaps_ms: Sample) -> dict[str, Sample]:
+    """Return the samples behind every latency metric, in ms, successes only.
 
     ``schedule_delay`` alone is of every attempt that was sent, whatever became of it.
     """
     return {
-        "ttft": _values(attempts, "ttft_ms"),
-        "first_output": _values(attempts, "first_output_ms"),
-        "itl": np.sort(gaps_ms),
-        "tpot": _values(attempts, "tpot_ms"),
-        "latency": _values(calls, "latency_ms"),
-        "attempt_latency": _values(attempts, "latency_ms"),
-        "schedule_delay": _values(attempts, "schedule_delay_ms"),
+        "ttft": _sample(attempts, "ttft_ms"),
+        "first_output": _sample(attempts, "first_output_ms"),
+        "itl": gaps_ms,
+        "tpot": _sample(attempts, "tpot_ms"),
+        "latency": _sample(calls, "latency_ms"),
+        "attempt_latency": _sample(attempts, "latency_ms"),
+        "schedule_delay": _sample(attempts, "schedule_delay_ms"),
     }
 
 
@@ -74,12 +67,12 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
         ("attempt_latency", attempts, "latency_ms"),
         ("ttft", attempts, "ttft_ms"),
     ):
-        for by in ("stream", "endpoint", "model", "stage"):
+        for by in ("stream", "endpoint", "model", "stage", "name", "turn"):
             measured = frame.loc[frame[column].notna(), [by, column]]
             if measured[by].nunique() < 2:
                 continue
             groups = {
-                _label(by, key): floats(group, column)
+                _label(by, key): _sample(group, column)
                 for key, group in measured.groupby(by, observed=True, sort=True)
             }
             part = table(groups).rename(columns={"name": "value"})
@@ -91,25 +84,18 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ecdf(values: Floats, points: int = 400) -> pd.DataFrame:
+def ecdf(sample: Sample, points: int = 400) -> pd.DataFrame:
     """Return the empirical distribution in at most ``points`` rows: ``value``, ``share`` at or below it."""
-    ascending = _ascending(values)
-    n = len(ascending)
+    n = len(sample)
     if n == 0:
         return pd.DataFrame({"value": np.zeros(0), "share": np.zeros(0)})
     # Even steps in rank, and the extremes always: the tail is what people look for.
     ranks = np.unique(np.round(np.linspace(1, n, min(n, points))).astype(np.int64))
-    return pd.DataFrame({"value": ascending[ranks - 1], "share": ranks / n})
+    return pd.DataFrame({"value": sample.at_ranks(ranks), "share": ranks / n})
 
 
-def _values(frame: pd.DataFrame, column: str) -> Floats:
-    return _ascending(floats(frame, column))
-
-
-def _ascending(values: Floats) -> Floats:
-    """Return the values that are there in order; free of charge where they are in order already."""
-    there = values[~np.isnan(values)]
-    return there if bool(np.all(there[1:] >= there[:-1])) else np.sort(there)
+def _sample(frame: pd.DataFrame, column: str) -> Sample:
+    return Sample.of(floats(frame, column))
 
 
 def _label(by: str, key: Any) -> str:

@@ -51,6 +51,10 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     concurrency: int | None = None
+    budget: dict[str, float | None] = {}
+    """The caps: requests, tokens, money."""
+    prices: dict[str, dict[str, float]] = {}
+    """By model: input_per_million, output_per_million."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +95,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     ended_ns: int | None = None
     """When the load stopped, on the run's axis; None while it runs or if it was killed."""
+    planned_calls: int | None = None
+    """Open loop: how many calls were due until the load stopped. None for a closed loop, or while it runs."""
     ended: str | None = None
     """Why it stopped: completed, interrupted, budget."""
 

@@ -79,7 +79,13 @@ class ChatEndpoint:
             row.completion_tokens = 0
             used = row.prompt_tokens or 0
             choices = plan(request, rng)
-            answer = _Answer(request, choices, row, self._pace(rng, row.received_ns), grant.headers)
+            answer = _Answer(
+                request,
+                choices,
+                row,
+                self._pace(rng, row.received_ns + round(grant.delay_s * 1e9)),
+                grant.headers,
+            )
             async with Pacer(receive) as pacer:
                 await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
         finally:

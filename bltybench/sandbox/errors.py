@@ -96,9 +96,9 @@ def too_large(limit_bytes: int) -> ApiError:
     )
 
 
-def rate_limited(message: str, code: str, headers: Headers) -> ApiError:
-    """429: a limit refused the request."""
-    return ApiError(429, "rate_limit_error", message, code=code, headers=headers)
+def rate_limited(message: str, code: str, headers: Headers, *, status: int = 429) -> ApiError:
+    """429, or what the settings say instead: a limit refused the request."""
+    return ApiError(status, "rate_limit_error", message, code=code, headers=headers)
 
 
 def server_error(headers: Headers | None = None) -> ApiError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from bltybench.limits import FAMILIES, AllOf, Concurrency, Decision, Model
 from bltybench.sandbox.errors import ApiError, Headers, rate_limited
+from bltybench.sandbox.header_styles import styled
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 CONCURRENCY_RETRY_S = 1
@@ -36,15 +38,19 @@ class Refusal:
 class Grant:
     """A request that was let in. It holds a slot and a reservation of tokens until it is settled."""
 
-    def __init__(self, quota: KeyQuota, at_s: float, reserved_tokens: int, headers: Headers) -> None:
+    def __init__(
+        self, quota: KeyQuota, at_s: float, reserved_tokens: int, headers: Headers, delay_s: float = 0.0
+    ) -> None:
         self._quota = quota
         self._at_s = at_s
         self._reserved_tokens = reserved_tokens
         self.headers = headers
+        self.delay_s = delay_s
+        """How long a queue makes it wait before it is served."""
 
     def settle(self, now_s: float, used_tokens: int) -> None:
-        """Free the slot and give back the tokens that were not used. Once only."""
-        self._quota.settle(now_s, self._at_s, self._reserved_tokens - used_tokens)
+        """Free the slot and settle what it cost in tokens. Once only."""
+        self._quota.settle(now_s, self._at_s, self._reserved_tokens, used_tokens)
 
 
 class KeyQuota:
@@ -53,10 +59,13 @@ class KeyQuota:
     def __init__(self, limits: SandboxLimits) -> None:
         self._settings = {"requests": limits.requests, "tokens": limits.tokens}
         self._models: dict[str, Model] = {
-            name: FAMILIES[setting.algorithm](setting.limit, setting.period_s)
+            name: FAMILIES[setting.algorithm](setting.limit, setting.period_s, **setting.options())
             for name, setting in self._settings.items()
             if setting is not None
         }
+        self._charged = limits.tokens_charged
+        self._refused = partial(rate_limited, status=limits.refusal_status)
+        self._style = limits.headers
         self._all = AllOf(list(self._models.values())) if self._models else None
         self._slots = Concurrency(limits.concurrency) if limits.concurrency is not None else None
 
@@ -66,7 +75,9 @@ class KeyQuota:
             return self._concurrency_refusal(now_s)
         decisions: dict[str, Decision] = {}
         if self._all is not None:
-            costs = [1.0 if name == "requests" else float(tokens) for name in self._models]
+            # Charged as used, nothing is known at admission but whether anything is left.
+            needed = 1.0 if self._charged == "used" else float(tokens)
+            costs = [1.0 if name == "requests" else needed for name in self._models]
             decisions = dict(zip(self._models, self._all.decide_each(now_s, costs), strict=True))
         refused = [name for name, decision in decisions.items() if not decision.accepted]
         if refused:
@@ -74,36 +85,45 @@ class KeyQuota:
             return self._rate_refusal(binding, decisions, now_s)
         if self._slots is not None:
             self._slots.acquire()
-        return Grant(self, now_s, tokens, _headers(decisions.get("requests"), now_s))
+        delay_s = max((decision.delay_s for decision in decisions.values()), default=0.0)
+        return Grant(self, now_s, tokens, self._headers(decisions.get("requests"), now_s), delay_s)
 
-    def settle(self, now_s: float, charged_s: float, unused_tokens: int) -> None:
-        """Free one slot and refund tokens that were charged at ``charged_s``."""
+    def settle(self, now_s: float, charged_s: float, reserved_tokens: int, used_tokens: int) -> None:
+        """Free one slot; charge or refund tokens of a request that was let in at ``charged_s``."""
         if self._slots is not None:
             self._slots.release()
-        if "tokens" in self._models and unused_tokens > 0:
-            self._models["tokens"].refund(now_s, charged_s, unused_tokens)
+        model = self._models.get("tokens")
+        if model is None:
+            return
+        if self._charged == "used":
+            model.charge(now_s, max(0, used_tokens - 1))
+        elif self._charged == "refunded" and used_tokens < reserved_tokens:
+            model.refund(now_s, charged_s, reserved_tokens - used_tokens)
 
     def _concurrency_refusal(self, now_s: float) -> Refusal:
         requests = self._models.get("requests")
-        headers = _headers(requests.peek(now_s) if requests else None, now_s)
-        headers.append((b"retry-after", str(CONCURRENCY_RETRY_S).encode()))
+        headers = self._headers(requests.peek(now_s) if requests else None, now_s, CONCURRENCY_RETRY_S)
         limit = self._slots.limit if self._slots else 0
         message = f"Rate limit reached: {limit} concurrent requests. Wait until one of them has ended."
-        return Refusal("concurrency", rate_limited(message, "concurrency_limit_exceeded", headers))
+        return Refusal("concurrency", self._refused(message, "concurrency_limit_exceeded", headers))
 
     def _rate_refusal(self, name: str, decisions: dict[str, Decision], now_s: float) -> Refusal:
         setting, wait_s = self._settings[name], decisions[name].retry_after_s
-        headers = _headers(decisions.get("requests"), now_s)
         code = "rate_limit_exceeded" if name == "requests" else "token_limit_exceeded"
         what = _described(name, setting)
         if wait_s is None or math.isinf(wait_s):
             # It will never fit, so there is no time after which to retry.
             message = f"Request too large: it alone may use more than the limit of {what}."
-            return Refusal(name, rate_limited(message, code, headers))
+            return Refusal(
+                name, self._refused(message, code, self._headers(decisions.get("requests"), now_s))
+            )
         retry_after_s = max(1, math.ceil(wait_s))
-        headers.append((b"retry-after", str(retry_after_s).encode()))
+        headers = self._headers(decisions.get("requests"), now_s, retry_after_s)
         message = f"Rate limit reached: {what}. Please try again in {retry_after_s} s."
-        return Refusal(name, rate_limited(message, code, headers))
+        return Refusal(name, self._refused(message, code, headers))
+
+    def _headers(self, decision: Decision | None, now_s: float, retry_after_s: int | None = None) -> Headers:
+        return styled(self._style, _headers(decision, now_s), decision, retry_after_s)
 
 
 def _described(name: str, setting: RateLimit | None) -> str:

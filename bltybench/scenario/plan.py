@@ -62,7 +62,7 @@ class Plan:
         budget = target.budget
         tokens = None if self.requests is None else self.requests * self.per_request.total
         return [
-            f"{cap:,g} {unit}"
+            f"{cap:,} {unit}"
             for planned, cap, unit in (
                 (self.requests, budget.requests, "requests"),
                 (tokens, budget.tokens, "tokens"),

@@ -68,7 +68,32 @@ class Timeouts(Table):
     total_s: PositiveFloat = 300.0
 
 
-Algorithm = Literal["fixed_window", "sliding_log", "sliding_counter", "token_bucket"]
+Algorithm = Literal[
+    "fixed_window",
+    "first_hit_window",
+    "sliding_log",
+    "sliding_counter",
+    "first_hit_counter",
+    "token_bucket",
+    "interval_refill",
+    "leaky_queue",
+]
+
+OPTIONS: dict[str, tuple[Algorithm, ...]] = {
+    "phase_s": ("fixed_window", "sliding_counter", "interval_refill"),
+    "burst": ("token_bucket",),
+    "ticks": ("interval_refill",),
+    "queue": ("leaky_queue",),
+    "delaying": ("leaky_queue",),
+    "count_refused": (
+        "fixed_window",
+        "first_hit_window",
+        "sliding_log",
+        "sliding_counter",
+        "first_hit_counter",
+    ),
+}
+"""What a limit can be told besides limit and period, and the algorithms that know it."""
 
 
 class RateLimit(Table):
@@ -77,14 +102,49 @@ class RateLimit(Table):
     limit: PositiveInt
     period_s: PositiveFloat = 60.0
     algorithm: Algorithm = "fixed_window"
+    phase_s: NonNegativeFloat | None = None
+    """Where windows or ticks begin, in seconds after a whole period of Unix time; 0 if absent."""
+    burst: PositiveInt | None = None
+    """What a token bucket holds; the limit if absent."""
+    ticks: PositiveInt | None = None
+    """In how many lumps a period's refill comes; 4 if absent."""
+    queue: NonNegativeInt | None = None
+    """How many a leaky queue lets wait; limit - 1 if absent."""
+    delaying: bool | None = None
+    """Whether a leaky queue makes them wait (true if absent) or serves them at once."""
+    count_refused: bool | None = None
+    """Whether refused requests count too; false if absent."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        for name in self.options():
+            if self.algorithm not in OPTIONS[name]:
+                raise ValueError(f"{name} is for {', '.join(OPTIONS[name])}, not for {self.algorithm}")
+        return self
+
+    def options(self) -> dict[str, float | bool]:
+        """Return what was said besides limit, period and algorithm."""
+        return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+
+
+HeaderStyle = Literal[
+    "honest",
+    "none",
+    "no_retry_after",
+    "short_retry_after",
+    "long_retry_after",
+    "full_remaining",
+    "nonsense",
+]
 
 
 class SandboxLimits(Table):
     """The limits that the sandbox enforces, per key. The documented ones unless said otherwise.
 
     Only chat requests that are valid and allowed reach the limits: a 400, 401, 403 or 404 is free. A request
-    that is refused by any of them is charged to none; one that is answered with a 500 costs a request and no
-    tokens. Left out means the documented limit; ``false`` means none.
+    that is refused by any of them is charged to none (but where ``count_refused`` says so); one that is
+    answered with a 500 costs a request and no tokens. Left out means the documented limit; ``false`` means
+    none.
     """
 
     requests: RateLimit | None = RateLimit(limit=60)
@@ -93,6 +153,13 @@ class SandboxLimits(Table):
     when the answer ends, so the limit is never overshot."""
     concurrency: PositiveInt | None = 50
     """Refuses, never queues. A slot is free as soon as the answer ends or its client goes away."""
+    tokens_charged: Literal["refunded", "reserved", "used"] = "refunded"
+    """Reserved at admission and the rest given back (refunded) or kept (reserved); or only what was used,
+    charged when the answer has ended, so that the limit can be overshot."""
+    headers: HeaderStyle = "honest"
+    """What the rate-limit headers say: the truth, nothing, no Retry-After, half or twice the wait that is
+    needed, a Remaining that never falls, or what no client can read."""
+    refusal_status: Literal[429, 503, 403] = 429
 
     @field_validator("requests", "tokens", "concurrency", mode="before")
     @classmethod

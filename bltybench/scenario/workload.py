@@ -184,6 +184,17 @@ class Retry(Table):
     """A server that asks for a longer wait is not waited for: the call ends."""
 
 
+class Objectives(Table):
+    """What a call must keep to count as good, beside being answered."""
+
+    ttft_ms: PositiveFloat | None = None
+    """Streams: from sending to the first token."""
+    tpot_ms: PositiveFloat | None = None
+    """Streams: a token, on average after the first."""
+    latency_ms: PositiveFloat | None = None
+    """From when the call was first due to its last byte, waits and retries included."""
+
+
 Check = str | bool | int | float
 
 
@@ -205,6 +216,11 @@ class Scenario(Table):
     """May be left out where a former run is replayed: then it is that run's."""
     arrivals: Arrivals
     retry: Retry = Retry()
+    warm_up_s: NonNegativeFloat = 0.0
+    """So many seconds at the beginning of the run, or of each stage, are left out of what is reported."""
+    warm_up_calls: NonNegativeInt = 0
+    """The same as a number of calls."""
+    objectives: Objectives = Objectives()
     checks: dict[str, Check] = Field(default_factory=dict)
 
     @property
@@ -219,6 +235,15 @@ class Scenario(Table):
             raise ValueError("two calls of the mix have the same name")
         if not self.mix and not isinstance(self.arrivals, Replay):
             raise ValueError("mix must have 1 or more entries")
+        return self
+
+    @model_validator(mode="after")
+    def _something_after_the_warm_up(self) -> Self:
+        if self.warm_up_s and self.warm_up_calls:
+            raise ValueError("warm_up_s and warm_up_calls are two ways to say one thing: give one")
+        stages = len(self.arrivals.stages) if isinstance(self.arrivals, Stairs | Ladder) else 1
+        if self.warm_up_s >= self.duration_s / stages:
+            raise ValueError("warm_up_s leaves nothing of " + ("a stage" if stages > 1 else "duration_s"))
         return self
 
     @model_validator(mode="after")

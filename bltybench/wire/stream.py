@@ -98,22 +98,31 @@ class StreamFold:
         blocks = framer.feed(data)
         if not blocks:
             return
-        times, raw = self.times, self._raw
-        known = len(times)
+        raw = self._raw if self._keep_text else None
+        fresh = 0
         last_is_content = False
         before, after, start, end, overhead, _ = self._shape
         for block in blocks:
-            if len(block) > overhead and block.startswith(before) and block.endswith(after):
-                text = block[start:end]
-                if b'"' not in text and text[-1] != 0x5C and b"\n" not in text:
-                    times.append(arrival_ns)
-                    last_is_content = True
-                    if self._keep_text:
-                        raw.append(text)
-                    continue
-            last_is_content = self._look(block, arrival_ns)
-            before, after, start, end, overhead, _ = self._shape
-        fresh = len(times) - known
+            size = len(block)
+            if (
+                size > overhead
+                and block.startswith(before)
+                and block.endswith(after)
+                and block.find(b'"', start) == size + end
+                and block[end - 1] != 0x5C
+                and b"\n" not in block
+            ):
+                last_is_content = True
+                if raw is not None:
+                    raw.append(block[start:end])
+            else:
+                last_is_content = self._look(block, arrival_ns)
+                before, after, start, end, overhead, _ = self._shape
+            fresh += last_is_content
+        if fresh == 1:
+            self.times.append(arrival_ns)
+        elif fresh:
+            self.times.extend([arrival_ns] * fresh)
         if fresh:
             # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
             alone = last_is_content and not framer.pending_bytes
@@ -181,7 +190,6 @@ class StreamFold:
         if not content:
             self.other_events += 1
             return False
-        self.times.append(arrival_ns)
         if output and self.first_output_ns is None:
             self.first_output_ns = arrival_ns
         if len(self.times) > self._learnt_at + 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,95 @@ def test_a_former_run_that_is_not_there(tmp_path: Path) -> None:
     done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
     assert done.code == 2, done.output
     assert "there is no run 'nowhere'" in done.output
+
+
+def test_stages_have_rows_and_the_warm_up_is_in_none_of_them(tmp_path: Path) -> None:
+    scenario = arrivals('kind = "stairs", rates_per_min = [300, 900]', 6) + "warm_up_s = 1\n"
+    done, _ = play(tmp_path, scenario)
+    found = summary(done)
+    assert [row["stage"] for row in found["stages"]] == ["300/min", "900/min"]
+    assert [row["calls"] for row in found["stages"]] == [10, 30]
+    assert [row["offered_per_min"] for row in found["stages"]] == [300, 900]
+    assert found["warm_up"] == {"seconds": 1.0, "first_calls": 0, "calls": 20, "attempts": 20}
+    assert found["calls"] == 40
+    assert found["lengths"][0]["within_2pct"] == 1.0
+    assert "The warm-up, 20 calls" in done.run.report_html.read_text()
+
+
+CONVERSATION = """
+duration_s = 5
+users = 3
+arrivals = { kind = "closed", think_s = 0.1 }
+retry = { policy = "backoff", max_attempts = 2, base_s = 0.02 }
+[[scenarios.{name}.mix]]
+name = "talk"
+stream = true
+max_tokens = { kind = "uniform", min = 5, max = 20 }
+turns = { min = 2, max = 4, tokens = { kind = "fixed", tokens = 30 }, think_s = 0.05 }
+"""
+
+
+def talk(tmp_path: Path, **sandbox: Any) -> tuple[Finished, dict[str, Row]]:
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, **sandbox) as running:
+        (tmp_path / "scenarios.toml").write_text(
+            'default_scenario = "talk"\n[targets.here]\n'
+            f'base_url = "{running.base_url}"\napi_key_env = "BLTYBENCH_TEST_KEY"\n'
+            '[scenarios.talk]\ntitle = "t"\nmodel = "deepseek-chat"\ntarget = "here"\n'
+            + CONVERSATION.replace("{name}", "talk")
+        )
+        args = ("--scenario", "talk")
+        done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    return done, truth_of(log)
+
+
+def conversations(done: Finished) -> list[list[dict[str, Any]]]:
+    """The calls' last attempts, by user and conversation, in order."""
+    last: dict[str, dict[str, Any]] = {}
+    for row in sorted(done.attempts, key=lambda row: (row["call_id"], row["attempt"])):
+        last[row["call_id"]] = row
+    found: list[list[dict[str, Any]]] = []
+    open_by_user: dict[int, list[dict[str, Any]]] = {}
+    for row in sorted(last.values(), key=lambda row: row["due_ns"]):
+        if row["turn"] == 1:
+            open_by_user[row["user"]] = []
+            found.append(open_by_user[row["user"]])
+        open_by_user[row["user"]].append(row)
+    return found
+
+
+def test_a_conversation_grows_by_the_real_answers(tmp_path: Path) -> None:
+    done, truth = talk(tmp_path)
+    talks = conversations(done)
+    assert len(talks) > 5
+    for turns in talks:
+        assert [row["turn"] for row in turns] == list(range(1, len(turns) + 1))
+        assert len(turns) <= 4
+        for before, after in pairwise(turns):
+            # What was said before, the answer with its framing of 3, a marker, and the next question.
+            grown = truth[after["request_id"]].prompt_tokens
+            assert grown == after["wanted_prompt_tokens"]
+            asked = before["prompt_tokens"] + before["completion_tokens"] + 3 + 1 + 30
+            assert grown == pytest.approx(asked, abs=3)
+            assert after["due_ns"] - before["end_ns"] >= 50e6
+    assert {len(turns) for turns in talks} >= {2, 3}
+    by_turn = [row for row in summary(done)["timings_by"] if row["by"] == "turn" and row["metric"] == "ttft"]
+    assert [row["value"] for row in by_turn] == ["1", "2", "3", "4"]
+
+
+def test_a_turn_that_fails_ends_its_conversation_and_not_its_user(tmp_path: Path) -> None:
+    done, _ = talk(tmp_path, error_rate=0.5)
+    talks = conversations(done)
+    failed = [turns for turns in talks if turns[-1]["outcome"] == "server_error"]
+    assert failed
+    # A failed turn was tried twice, and is the last of its conversation.
+    for turns in talks:
+        assert all(row["outcome"] == "ok" for row in turns[:-1])
+    assert all(turns[-1]["attempt"] == 1 for turns in failed)
+    assert any(row["attempt"] == 1 and row["outcome"] == "ok" for turns in talks for row in turns)
+    users = {turns[0]["user"] for turns in failed}
+    for user in users:
+        own = [turns for turns in talks if turns[0]["user"] == user]
+        assert own.index(next(turns for turns in own if turns in failed)) < len(own) - 1

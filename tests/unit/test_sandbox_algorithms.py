@@ -1,0 +1,114 @@
+"""What the sandbox's limits can be told: options of the algorithms, styles of headers, charging of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
+from bltybench.scenario.target import HeaderStyle, RateLimit, SandboxLimits
+
+NOON = 1_795_348_800.0
+
+
+def quota(**limits: Any) -> KeyQuota:
+    return KeyQuota(SandboxLimits(**({"requests": None, "tokens": None, "concurrency": None} | limits)))
+
+
+def headers_of(verdict: Grant | Refusal) -> dict[str, str]:
+    headers = verdict.headers if isinstance(verdict, Grant) else verdict.error.headers
+    return {name.decode(): value.decode() for name, value in headers}
+
+
+def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
+    one = quota(requests=rule)
+    return [isinstance(one.admit(NOON + t, 10), Grant) for t in times]
+
+
+@pytest.mark.parametrize(
+    ("options", "times", "expected"),
+    [
+        ({"phase_s": 25.0}, [0, 1, 24, 26], [True, True, False, True]),
+        ({"algorithm": "first_hit_window"}, [50, 51, 61, 111], [True, True, False, True]),
+        ({"algorithm": "first_hit_counter"}, [50, 51, 61, 111], [True, True, False, True]),
+        ({"algorithm": "token_bucket", "burst": 1}, [0, 1, 31], [True, False, True]),
+        ({"algorithm": "interval_refill", "ticks": 2}, [0, 1, 29, 31], [True, True, False, True]),
+        ({"algorithm": "leaky_queue", "queue": 0}, [0, 1, 31], [True, False, True]),
+        (
+            {"algorithm": "sliding_log", "count_refused": True},
+            [0, 1, 30, 40, 62],
+            [True, True, False, False, False],
+        ),
+    ],
+)
+def test_options_reach_the_limiter(options: dict[str, Any], times: list[float], expected: list[bool]) -> None:
+    assert accepted(RateLimit(limit=2, **options), times) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"burst": 3},
+        {"algorithm": "sliding_log", "phase_s": 1.0},
+        {"algorithm": "token_bucket", "count_refused": True},
+    ],
+)
+def test_an_option_of_another_algorithm_is_a_mistake(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is for"):
+        RateLimit(limit=2, **options)
+
+
+def test_a_queue_makes_a_request_wait() -> None:
+    one = quota(requests=RateLimit(limit=2, period_s=1.0, algorithm="leaky_queue", queue=2))
+    verdicts = [one.admit(NOON, 1) for _ in range(4)]
+    assert [each.delay_s for each in verdicts if isinstance(each, Grant)] == pytest.approx([0, 0.5, 1.0])
+    assert isinstance(verdicts[3], Refusal)
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ("honest", {"x-ratelimit-remaining": "0", "retry-after": "60"}),
+        ("none", {}),
+        ("no_retry_after", {"x-ratelimit-remaining": "0"}),
+        ("short_retry_after", {"x-ratelimit-remaining": "0", "retry-after": "30"}),
+        ("long_retry_after", {"x-ratelimit-remaining": "0", "retry-after": "120"}),
+        ("full_remaining", {"x-ratelimit-remaining": "1", "retry-after": "60"}),
+        ("nonsense", {"x-ratelimit-remaining": "soon", "retry-after": "in a while"}),
+    ],
+)
+def test_headers_in_every_style(style: HeaderStyle, expected: dict[str, str]) -> None:
+    one = quota(requests=RateLimit(limit=1), headers=style)
+    one.admit(NOON, 1)
+    said = headers_of(one.admit(NOON, 1))
+    kept = {name: said[name] for name in ("x-ratelimit-remaining", "retry-after") if name in said}
+    assert kept == expected
+
+
+@pytest.mark.parametrize("status", [429, 503, 403])
+def test_a_refusal_has_the_status_that_was_asked_for(status: int) -> None:
+    one = quota(requests=RateLimit(limit=1), refusal_status=status)
+    one.admit(NOON, 1)
+    refusal = one.admit(NOON, 1)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.status == status
+
+
+@pytest.mark.parametrize(("charged", "third"), [("refunded", True), ("reserved", False), ("used", True)])
+def test_tokens_are_charged_as_asked_for(charged: str, third: bool) -> None:
+    one = quota(tokens=RateLimit(limit=100), tokens_charged=charged)
+    for _ in range(2):
+        grant = one.admit(NOON, 50)
+        assert isinstance(grant, Grant)
+        grant.settle(NOON, 10)
+    assert isinstance(one.admit(NOON, 50), Grant) == third
+
+
+def test_tokens_charged_as_used_can_be_overshot() -> None:
+    one = quota(tokens=RateLimit(limit=100), tokens_charged="used")
+    grants = [one.admit(NOON, 90) for _ in range(3)]
+    for grant in grants:
+        assert isinstance(grant, Grant)
+        grant.settle(NOON, 90)
+    assert isinstance(one.admit(NOON, 1), Refusal)
