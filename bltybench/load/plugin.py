@@ -23,10 +23,12 @@ from bltybench.load.options import (
     add_arguments,
     fill_defaults,
     plan_of,
+    require_one_process,
     resolve_options,
 )
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
+from bltybench.load.search import Searcher
 from bltybench.load.session import Session
 from bltybench.load.words import announce, complain
 from bltybench.runs.folder import RunFolder
@@ -90,6 +92,7 @@ class Plugin:
             resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
             plan_of(resolved)
+            require_one_process(resolved, environment.runner)
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
@@ -235,6 +238,12 @@ class Plugin:
             gevent.spawn(self._each_second),
             gevent.spawn(session.stop_when_over),
         ]
+        if session.search is not None:
+            self._greenlets.append(gevent.spawn(self._search, session.search))
+
+    def _search(self, search: Searcher) -> None:
+        search.run()
+        self._stop("the search is over")
 
     def _each_second(self) -> None:
         while True:
@@ -293,6 +302,8 @@ class Plugin:
     def _reason(self, run: Run) -> str:
         if self._spent or (self.session is not None and self.session.purse.exhausted):
             return "budget"
+        if self.session is not None and self.session.search is not None and self.session.search.decided:
+            return "completed"
         return "completed" if run.now_s() >= run.resolved.scenario.duration_s - 1.0 else "interrupted"
 
     def _finish(self, run: Run, reason: str) -> None:

@@ -14,9 +14,11 @@ from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
 from bltybench.load.live import Counter
+from bltybench.load.search import Searcher
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
 from bltybench.scenario.arrivals import Arrival, schedule, stage_at
+from bltybench.scenario.capacity import Search
 from bltybench.scenario.compose import Composer, Prepared
 from bltybench.scenario.patterns import Ladder
 from bltybench.scenario.workload import Closed
@@ -66,8 +68,19 @@ class Session:
         self._closed_index = index
         self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
+        self.search: Searcher | None = None
+        """Decides what is sent where the scenario searches."""
         self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed | Ladder) else None
         """Closed loop: the pause after an answer. None in an open loop: its calls are due at fixed times."""
+        if isinstance(arrivals, Search):
+            self.think_s = 0.0 if arrivals.load == "users" else None
+            self.search = Searcher(
+                arrivals,
+                seed=self.scenario.seed,
+                warm_up_s=self.scenario.warm_up_s,
+                folder=self.folder,
+                now_s=lambda: self.now_ns() / 1e9,
+            )
         self._arrivals = self._own_arrivals()
 
     def now_ns(self) -> int:
@@ -90,6 +103,8 @@ class Session:
         """End the run in this process."""
         self.over.set()
         self.stopping.set()
+        if self.search is not None:
+            self.search.stop()
 
     def connection(self) -> Connection:
         """Return a connection of its own for a user."""
@@ -111,6 +126,8 @@ class Session:
         A user that was free before an arrival was due has claimed it by then. So a claim that comes later
         means that all users were busy, which is counted.
         """
+        if self.search is not None:
+            return self.search.next_arrival()
         arrival = next(self._arrivals, None)
         if arrival is not None and arrival.at_s * 1e9 < self.now_ns():
             self.audit.late_claim()
@@ -123,12 +140,16 @@ class Session:
 
     def stage_now(self) -> str | None:
         """Return the stage that a call which begins now belongs to, where users make the stages."""
+        if self.search is not None:
+            return self.search.stage
         arrivals = self.scenario.arrivals
         stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9)
         return arrivals.stages[stage] if isinstance(arrivals, Ladder) and stage is not None else None
 
     def wait_for_place(self, user: int) -> bool:
         """Wait until ``user`` is among those that the ladder wants; False where the run ends first."""
+        if self.search is not None:
+            return self.search.wait_for_place(user)
         arrivals = self.scenario.arrivals
         if not isinstance(arrivals, Ladder):
             return True

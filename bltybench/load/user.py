@@ -90,7 +90,8 @@ class ScenarioUser(ChatUser):
         stage: str | None = None
         if session.think_s is not None:
             if not session.wait_for_place(self.client.user):
-                return
+                session.stopping.wait()
+                raise StopUser
             prepared, due_ns = session.next_prepared(), None
         elif self._arrival is not None:
             prepared, due_ns = session.prepare(self._arrival), round(self._arrival.at_s * 1e9)
@@ -99,7 +100,11 @@ class ScenarioUser(ChatUser):
             # The first task of an open-loop user comes before it has claimed an arrival.
             return
         if prepared.call.turns is None:
-            self._send(prepared, due_ns, stage)
+            try:
+                self._send(prepared, due_ns, stage)
+            finally:
+                if session.search is not None:
+                    session.search.call_ended()
         else:
             self._converse(prepared, prepared.call.turns.think_s, due_ns, stage)
 

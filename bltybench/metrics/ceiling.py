@@ -14,7 +14,7 @@ from bltybench.runs.manifest import Manifest
 LATE_SHARE = 0.01
 """The most arrivals that may have had to wait for a user, as the p99 of the schedule delay has it."""
 
-CLOSED = frozenset({"closed", "ladder"})
+CLOSED = frozenset({"closed", "ladder", "search"})
 
 
 @dataclass(frozen=True, slots=True)

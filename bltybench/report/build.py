@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pandas as pd
 
 from bltybench.metrics.analysis import load
@@ -10,6 +11,7 @@ from bltybench.report.junit import junit
 from bltybench.report.page import page
 from bltybench.report.summary import Summary, summarise
 from bltybench.runs.folder import RunFolder, write_atomically
+from bltybench.runs.search import read_search
 from bltybench.runs.store import seal
 
 
@@ -22,7 +24,7 @@ def build(folder: RunFolder, *, notebooks: bool = False) -> Summary:
     """
     seal(folder)
     analysis = load(folder)
-    summary = summarise(analysis)
+    summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
     drawings = draw_all(analysis)
     _write_data(folder, drawings)
     write_atomically(folder.summary_json, summary.to_json())

@@ -14,6 +14,7 @@ from bltybench.metrics.ceiling import ceiling
 from bltybench.metrics.checks import Evaluated, evaluate
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.runs.search import SearchResult
 
 SUMMARY_VERSION = 1
 """Raised when a key changes its meaning or goes away; new keys alone do not raise it."""
@@ -92,6 +93,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     lengths: list[dict[str, Any]]
     spent: dict[str, Any]
     arrivals: dict[str, int]
+    search: SearchResult | None = None
 
     def to_json(self) -> bytes:
         """Return it as indented JSON, the same bytes for the same run."""

@@ -36,11 +36,17 @@ def _ladder(arrivals: Arrivals, _: int) -> str:
     return f"closed loop, {', '.join(str(count) for count in arrivals['users'])} users one after another"
 
 
+def _search(arrivals: Arrivals, _: int) -> str:
+    unit = "calls/min" if arrivals.get("load", "rate") == "rate" else "users"
+    return f"a search between {arrivals['start']:g} and {arrivals['max']:g} {unit}"
+
+
 LOADS: dict[str, Callable[[Arrivals, int], str]] = {
     "gamma": _gamma,
     "ramp": _ramp,
     "stairs": _stairs,
     "bursts": _bursts,
     "ladder": _ladder,
+    "search": _search,
 }
 """By kind of arrivals: from their table and the scenario's users to words."""

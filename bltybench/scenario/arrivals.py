@@ -10,7 +10,8 @@ from random import Random
 from typing import assert_never
 
 from bltybench.scenario import trace
-from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Stairs
+from bltybench.scenario.capacity import Search
+from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
 
 
@@ -55,7 +56,7 @@ def schedule(
 
 
 def _times(
-    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts | Replay,
+    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts | Replay | Search,
     duration_s: float,
     rng: Random,
 ) -> Iterator[float]:
@@ -72,6 +73,8 @@ def _times(
             return _bursts(arrivals, duration_s, rng)
         case Closed() | Ladder():
             raise ValueError("a closed loop has no schedule: its users decide when to send")
+        case Search():
+            raise ValueError("a search has no schedule: each trial decides on the next")
         case Replay():
             raise ValueError("a former run is turned into a trace before it is replayed")
     assert_never(arrivals)
@@ -130,11 +133,14 @@ def _stairs(arrivals: Stairs, duration_s: float, rng: Random) -> Iterator[Arriva
     for step, (rate, stage) in enumerate(zip(arrivals.rates_per_min, arrivals.stages, strict=True)):
         begin_s = step * step_s
         calls_per_min = arrivals.calls_per_min(rate)
-        even = arrivals.spacing == "even"
-        times_s = _even(calls_per_min, step_s) if even else _poisson(calls_per_min, step_s, rng)
-        for at_s in times_s:
+        for at_s in step_times(calls_per_min, step_s, arrivals.spacing, rng):
             yield Arrival(index, begin_s + at_s, None, None, stage=stage)
             index += 1
+
+
+def step_times(rate_per_min: float, step_s: float, spacing: Spacing, rng: Random) -> Iterator[float]:
+    """Return the times (s) of one step of constant rate, from its beginning."""
+    return _even(rate_per_min, step_s) if spacing == "even" else _poisson(rate_per_min, step_s, rng)
 
 
 def _bursts(arrivals: Bursts, duration_s: float, rng: Random) -> Iterator[float]:

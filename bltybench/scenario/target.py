@@ -183,6 +183,18 @@ class Delay(Table):
         return self
 
 
+class SandboxQueue(Table):
+    """A server that can do only so much at a time: TTFT grows with the load.
+
+    Each admitted request waits for one of ``slots`` and keeps it for ``service_ms``; its delays begin after
+    that. So the sandbox bears ``slots * 60_000 / service_ms`` requests a minute; beyond that the line of
+    those who wait grows without end.
+    """
+
+    slots: PositiveInt
+    service_ms: PositiveFloat
+
+
 class SandboxKey(Table):
     """A key that the sandbox takes. Plain text on purpose: it opens nothing but a sandbox."""
 
@@ -211,6 +223,8 @@ class SandboxSettings(Table):
         SandboxKey(name="restricted", key=SANDBOX_RESTRICTED_KEY, models=("deepseek-chat",)),
     )
     """Each key has limits of its own."""
+    queue: SandboxQueue | None = None
+    """Absent: as fast under any load."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of chat requests that are answered with a 500."""
 

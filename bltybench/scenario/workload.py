@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bltybench.scenario.base import Table
+from bltybench.scenario.capacity import Search
 from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stairs
 
 
@@ -167,7 +168,7 @@ class Replay(_Recorded):
 
 
 Arrivals = Annotated[
-    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay,
+    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | Search,
     Field(discriminator="kind"),
 ]
 
@@ -225,8 +226,8 @@ class Scenario(Table):
 
     @property
     def is_open_loop(self) -> bool:
-        """Whether calls are due at times that are known beforehand, whatever becomes of those before."""
-        return not isinstance(self.arrivals, Closed | Ladder)
+        """Whether calls are due at times that are known before the run."""
+        return not isinstance(self.arrivals, Closed | Ladder | Search)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -241,6 +242,10 @@ class Scenario(Table):
     def _something_after_the_warm_up(self) -> Self:
         if self.warm_up_s and self.warm_up_calls:
             raise ValueError("warm_up_s and warm_up_calls are two ways to say one thing: give one")
+        if isinstance(self.arrivals, Search):
+            if self.warm_up_calls or self.warm_up_s >= self.arrivals.stage_s:
+                raise ValueError("the warm-up of a search is in seconds, and less than stage_s")
+            return self
         stages = len(self.arrivals.stages) if isinstance(self.arrivals, Stairs | Ladder) else 1
         if self.warm_up_s >= self.duration_s / stages:
             raise ValueError("warm_up_s leaves nothing of " + ("a stage" if stages > 1 else "duration_s"))
@@ -250,4 +255,9 @@ class Scenario(Table):
     def _room_for_the_ladder(self) -> Self:
         if isinstance(self.arrivals, Ladder) and max(self.arrivals.users) > self.users:
             raise ValueError(f"users must be {max(self.arrivals.users)} or more: the ladder goes as high")
+        if isinstance(self.arrivals, Search) and self.arrivals.load == "users":
+            if self.arrivals.max > self.users:
+                raise ValueError(f"users must be {self.arrivals.max:g} or more: the search may go as high")
+            if any(call.turns for call in self.mix):
+                raise ValueError("a search sends single calls: its mix cannot have turns")
         return self
