@@ -98,7 +98,7 @@ def test_a_search_keeps_to_its_budget_and_says_so(tmp_path: Path) -> None:
     search = 'start = 600, max = 6000, stage_s = 1, requests = 65, objectives = { "errors.share" = "<= 0%" }'
     done, found = find(tmp_path, search)
     assert found.ended == "requests"
-    assert (found.holds, found.fails) == (600, None)
+    assert (found.holds, found.fails) == (1200, None)
     # Two trials of 10 and two of 20 agree; another of 40 would pass 65.
     assert found.requests == 60
     assert "did not allow another trial" in done.run.report_html.read_text()
