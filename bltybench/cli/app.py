@@ -8,6 +8,7 @@ import typer
 
 import bltybench
 from bltybench.cli.check import check
+from bltybench.cli.compare import compare
 from bltybench.cli.init import init
 from bltybench.cli.report import report
 from bltybench.cli.runs import runs
@@ -42,5 +43,5 @@ def _options(
     del version  # its callback has done the work
 
 
-for verb in (check, sandbox, report, runs, init):
+for verb in (check, sandbox, report, compare, runs, init):
     app.command()(verb)

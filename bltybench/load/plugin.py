@@ -12,7 +12,14 @@ from typing import Any
 import gevent
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.runners import (
+    STATE_CLEANUP,
+    STATE_RUNNING,
+    STATE_SPAWNING,
+    MasterRunner,
+    Runner,
+    WorkerRunner,
+)
 
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
@@ -42,6 +49,8 @@ JOB_OPTION = "bltybench_job"
 """Parsed options travel from master to workers in Locust's spawn message; the order is one of them."""
 
 BUDGET_MESSAGE = "bltybench_budget_spent"
+
+INTERRUPTED = 130
 
 INTERRUPT_DRAIN_S = 1.0
 """How long calls in flight may go on after Ctrl-C."""
@@ -103,8 +112,6 @@ class Plugin:
             environment.host = self._filled_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
-        # Locust sets its limit on the time next, by the loop's idea of now: when all of the above began.
-        gevent.get_hub().loop.update_now()
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Begin a run: make it where this process owns it, join it where this process makes load."""
@@ -158,12 +165,14 @@ class Plugin:
         """Wait for the report: Locust leaves when this returns."""
         self._quitting = True
         runner = environment.runner
-        if runner is not None and runner.state not in ("ready", "stopped", "stopping"):
-            # Ctrl-C or SIGTERM in the middle: report what there is, soon.
-            environment.stop_timeout = INTERRUPT_DRAIN_S
-            runner.quit()
-        if self._finishing is not None:
-            self._finishing.join()
+        try:
+            if runner is not None:
+                _stop_soon(environment, runner)
+            if self._finishing is not None:
+                self._finishing.join()
+        except KeyboardInterrupt:
+            # A second Ctrl-C: leave without the report. The records are on disk.
+            environment.process_exit_code = INTERRUPTED
         if self._sandbox is not None:
             self._sandbox.stop()
         if self.run is not None and self.run.exit_code is not None:
@@ -211,10 +220,11 @@ class Plugin:
     def _ends_itself(self) -> bool:
         """Whether a run is ended here and not by Locust's limit on its time.
 
-        At that limit a headless master gives its workers half a second and hears no more of them: what they
-        count while calls in flight come to their end would be missing from Locust's tables.
+        That limit counts from before the run has begun. And a headless master then gives its workers half a
+        second and hears no more of them: what they count while calls in flight come to their end would be
+        missing from Locust's tables.
         """
-        return isinstance(self._environment.runner, MasterRunner) and _options(self._environment).headless
+        return bool(_options(self._environment).headless)
 
     def _end_when_over(self, run: Run) -> None:
         gevent.sleep(max(0.0, run.resolved.scenario.duration_s + SPARE_S - run.now_s()))
@@ -318,6 +328,20 @@ PLUGIN = Plugin()
 def current_session() -> Session | None:
     """Return this process's part in the run that goes on, if one does."""
     return PLUGIN.session
+
+
+def _stop_soon(environment: Environment, runner: Runner) -> None:
+    """Stop a run that Ctrl-C or SIGTERM met in the middle, so that what there is can be reported."""
+    if isinstance(runner, WorkerRunner):
+        # The master may say the same at this moment, and Locust cannot stop users that are being stopped.
+        while runner.state == STATE_CLEANUP:
+            gevent.sleep(0.05)
+        runner.greenlet.kill(block=True)
+    if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
+        environment.stop_timeout = INTERRUPT_DRAIN_S
+        runner.stop()
+        if not isinstance(runner, WorkerRunner):
+            runner.quit()
 
 
 def _options(environment: Environment) -> Namespace:

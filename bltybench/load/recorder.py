@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from bltybench.load import locust_stats
 from bltybench.load.session import Session
@@ -16,8 +16,7 @@ ENDPOINT = "/chat/completions"
 FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCELLED}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One logical request, the same in all its attempts."""
 
     call_id: str
@@ -41,8 +40,7 @@ class AttemptError(Exception):
         return str(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(msgspec.Struct, frozen=True):
     """One attempt of a call, as this side sees it."""
 
     call: Call

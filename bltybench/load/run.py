@@ -147,6 +147,8 @@ def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        # Ctrl-C in the terminal ends the load; the report of what there is must not end with it.
+        start_new_session=True,
     )
     words = done.stdout
     if done.returncode not in (0, 1):

@@ -84,7 +84,7 @@ class Analysis:
 
     def timing(self, name: str) -> dict[str, float | None]:
         """Return n, p50 … p99 and max (ms) of a latency metric; None where the sample is too small."""
-        return latency.describe(self.samples[name])
+        return latency.describe(self.samples[name], latency.independent(self.samples).get(name))
 
 
 def load(folder: RunFolder) -> Analysis:
@@ -122,7 +122,7 @@ def _compute(
         calls=calls,
         generator=generator,
         samples=samples,
-        percentiles=latency.table(samples),
+        percentiles=latency.table(samples, latency.independent(samples)),
         percentiles_by=latency.by_kind(attempts, calls),
         best=rates.best(attempts),
         minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns),

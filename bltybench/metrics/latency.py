@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bltybench.metrics.bootstrap import interval, quantile_draws
 from bltybench.metrics.frame import floats
 from bltybench.metrics.sample import Sample
 
@@ -15,7 +18,9 @@ BEYOND = 10
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
-COLUMNS = ["n", *PERCENTILES, "max"]
+COLUMNS = ["n", *(name + end for name in PERCENTILES for end in ("", "_low", "_high")), "max"]
+
+SEED = 1
 
 
 def needed(name: str) -> int:
@@ -23,19 +28,40 @@ def needed(name: str) -> int:
     return round(BEYOND / (1 - PERCENTILES[name]))
 
 
-def describe(sample: Sample) -> dict[str, float | None]:
-    """Return n, p50, p90, p95, p99 and max; a percentile of too small a sample is None."""
+def shown(sample: Sample, name: str) -> float | None:
+    """Return a percentile by its name, None where the sample is too small for it."""
+    return sample.quantile(PERCENTILES[name]) if len(sample) >= needed(name) else None
+
+
+def describe(sample: Sample, independent: int | None = None) -> dict[str, float | None]:
+    """Return n, p50, p90, p95, p99 and max; a percentile of too small a sample is None.
+
+    Beside each percentile stands its 95% bootstrap interval (``p50_low``, ``p50_high``). ``independent``: see
+    ``bootstrap.quantile_draws``.
+    """
     n = len(sample)
     row: dict[str, float | None] = {"n": float(n)}
     for name, share in PERCENTILES.items():
-        row[name] = sample.quantile(share) if n >= needed(name) else None
+        row[name] = shown(sample, name)
+        known = row[name] is not None
+        draws = quantile_draws(sample, share, np.random.default_rng(SEED), independent) if known else None
+        row[f"{name}_low"], row[f"{name}_high"] = (None, None) if draws is None else interval(draws)
     row["max"] = float(sample.values[-1]) if n else None
     return row
 
 
-def table(samples: dict[str, Sample]) -> pd.DataFrame:
-    """Return one row a sample, by its name: ``n``, ``p50`` … ``p99``, ``max`` in the sample's unit."""
-    frame = pd.DataFrame([describe(values) for values in samples.values()], columns=COLUMNS)
+def independent(samples: dict[str, Sample]) -> dict[str, int]:
+    """Return how many values count as independent, by metric, where that is not all of them.
+
+    The gaps of a stream are like one another, so a stream counts as one of them: on the safe side.
+    """
+    return {"itl": max(len(samples["ttft"]), 1)}
+
+
+def table(samples: dict[str, Sample], independent: Mapping[str, int] = MappingProxyType({})) -> pd.DataFrame:
+    """Return one row a sample, by its name: the columns of ``describe``, in the sample's unit."""
+    rows = [describe(sample, independent.get(name)) for name, sample in samples.items()]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     frame.insert(0, "name", list(samples))
     return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
 
@@ -59,13 +85,14 @@ def samples(attempts: pd.DataFrame, calls: pd.DataFrame, gaps_ms: Sample) -> dic
 def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
     """Return latency by endpoint, model, kind of answer and stage, where there are two or more of them.
 
-    Columns: ``metric`` (ttft, latency, attempt_latency), ``by``, ``value``, ``n``, ``p50`` … ``max`` (ms).
+    Columns: ``metric`` (latency, attempt_latency, ttft, tpot), ``by``, ``value``, those of ``describe`` (ms).
     """
     parts: list[pd.DataFrame] = []
     for metric, frame, column in (
         ("latency", calls, "latency_ms"),
         ("attempt_latency", attempts, "latency_ms"),
         ("ttft", attempts, "ttft_ms"),
+        ("tpot", attempts, "tpot_ms"),
     ):
         for by in ("stream", "endpoint", "model", "stage", "name", "turn"):
             measured = frame.loc[frame[column].notna(), [by, column]]

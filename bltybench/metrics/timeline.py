@@ -84,11 +84,11 @@ def _trailing(at_ns: Ints, values: Floats, grid_ns: Ints) -> pd.DataFrame:
     times, values = at_ns[order], values[order]
     upto = np.searchsorted(times, grid_ns, side="right")
     since = np.searchsorted(times, grid_ns - rates.WINDOW_NS, side="right")
-    rows = [latency.describe(Sample.of(values[low:high])) for low, high in zip(since, upto, strict=True)]
+    windows = [Sample.of(values[low:high]) for low, high in zip(since, upto, strict=True)]
     return pd.DataFrame(
         {
-            "ttft_p50_ms": pd.array([row["p50"] for row in rows], dtype="Float64"),
-            "ttft_p95_ms": pd.array([row["p95"] for row in rows], dtype="Float64"),
+            "ttft_p50_ms": pd.array([latency.shown(window, "p50") for window in windows], dtype="Float64"),
+            "ttft_p95_ms": pd.array([latency.shown(window, "p95") for window in windows], dtype="Float64"),
             "ttft_n": (upto - since).astype(np.int64),
         }
     )

@@ -26,7 +26,7 @@ class Thresholds:
     user_stamp_stall_ms: float = 20.0
     """Where arrival stamps are ours and not the kernel's, a stall is an error of TTFT and ITL."""
     busy_cpu_share: float = 0.95
-    """A process at this share of a core in a second was saturated in it."""
+    """A process that used this share of a core in a second, or waited for it, was saturated in it."""
     busy_seconds_share: float = 0.10
     """The most seconds that may have been so."""
     steal_share: float = 0.10
@@ -147,7 +147,7 @@ def requested_calls(manifest: Manifest) -> int | None:
 def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     if generator.empty:
         return []
-    stall = float(floats(generator, "stall_us").max()) / 1000
+    stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
     found = [
         Finding(
             name="event loop, longest stall",
@@ -189,19 +189,30 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
     return found
 
 
+def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds that began before the last attempt was sent.
+
+    When a run ends Locust stops its users, thousands of them in one go: nothing is due any more then.
+    """
+    began_ns = generator.groupby("worker")["at_ns"].shift(fill_value=0)
+    during = generator[began_ns <= attempts["sent_ns"].max()]
+    return generator if during.empty else during
+
+
 def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     if generator.empty:
         return []
     shares = floats(generator, "cpu_share")
-    busy = float(np.mean(shares >= bounds.busy_cpu_share))
+    waits = np.nan_to_num(floats(generator, "cpu_wait_share"))
+    busy = float(np.mean(shares + waits >= bounds.busy_cpu_share))
     return [
         Finding(
             name="CPU of the generator",
             holds=busy <= bounds.busy_seconds_share,
-            actual=f"mean {shares.mean():.0%}, {busy:.0%} of seconds saturated",
+            actual=f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
             bound=f"≤ {bounds.busy_seconds_share:.0%} of seconds at {bounds.busy_cpu_share:.0%} of a core",
-            says=f"the generator had a whole core busy in {busy:.0%} of its seconds",
-            remedy="add workers: --processes -1, or lower the load",
+            says=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
+            remedy="add workers: --processes -1, lower the load, or close other programs",
         )
     ]
 

@@ -80,6 +80,7 @@ GENERATOR_SCHEMA = pa.schema(
         pa.field("at_ns", _NS, nullable=False),
         pa.field("stall_us", _COUNT, nullable=False),
         pa.field("cpu_share", pa.float64(), nullable=False),
+        ("cpu_wait_share", pa.float64()),
         ("steal_share", pa.float64()),
         pa.field("rss_bytes", _COUNT, nullable=False),
         pa.field("users", _COUNT, nullable=False),

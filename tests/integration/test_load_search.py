@@ -102,14 +102,3 @@ def test_a_search_keeps_to_its_budget_and_says_so(tmp_path: Path) -> None:
     # Two trials of 10 and two of 20 agree; another of 40 would pass 65.
     assert found.requests == 60
     assert "did not allow another trial" in done.run.report_html.read_text()
-
-
-def test_a_search_takes_one_process(tmp_path: Path) -> None:
-    search = 'start = 600, max = 6000, stage_s = 1, requests = 65, objectives = { "errors.share" = "<= 0%" }'
-    text = TABLE.format(base_url="http://127.0.0.1:9/v1", search=search, warm_up_s=0)
-    (tmp_path / "scenarios.toml").write_text(text)
-    done = run_locust(
-        LOCUSTFILES / "capacity.py", "--processes", "2", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
-    )
-    assert done.code == 2, done.output
-    assert "a search judges each trial as a whole" in done.output

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from locust.runners import LocalRunner, MasterRunner
 from locust.stats import RequestStats
 
 from bltybench.errors import UserError
+from bltybench.load import audit as audit_module
 from bltybench.load import job as jobs
 from bltybench.load import locust_stats
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse, Spend, share
 from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
+from bltybench.load.options import require_one_process
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
+from bltybench.scenario.resolve import Resolved
 from bltybench.scenario.target import Budget, Price, Target
 from bltybench.scenario.workload import Call, Constant, Retry, Scenario
 
@@ -236,3 +242,32 @@ def test_the_audit_counts_a_second_and_begins_anew() -> None:
     assert (row.observer_lag_p50_us, row.observer_lag_max_us) == (40, 40)
     empty = audit.second(2 * 10**9, users=3, in_flight=0, backlog=0)
     assert (empty.sent, empty.schedule_delay_p99_us, empty.observer_lag_p50_us) == (0, None, None)
+
+
+def test_waiting_for_a_core_is_told_where_the_system_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "schedstat"
+    told.write_text("5000000000 1000000000 7\n")
+    monkeypatch.setattr(audit_module, "PROC_SCHEDSTAT", told)
+    audit = Audit("w0")
+    told.write_text("5000000000 61000000000 8\n")
+    share = audit.second(10**9, users=1, in_flight=0, backlog=0).cpu_wait_share
+    assert share is not None
+    assert share > 1  # a minute of waiting within the moments of this test
+    told.unlink()
+    assert audit.second(2 * 10**9, users=1, in_flight=0, backlog=0).cpu_wait_share is None
+
+
+def test_a_search_takes_one_process() -> None:
+    search: dict[str, Any] = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 99}
+    fields = {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": [{"name": "a"}]}
+    arrivals = search | {"objectives": {"refused.share": "<= 1%"}}
+    target = Target(base_url="http://127.0.0.1:1/v1")
+    searching = Resolved("x", Scenario.model_validate(fields | {"arrivals": arrivals}), "t", target, Path())
+    plain = Scenario.model_validate(fields | {"arrivals": {"kind": "closed"}})
+    master, alone = MasterRunner.__new__(MasterRunner), LocalRunner.__new__(LocalRunner)
+    with pytest.raises(UserError, match="a search judges each trial as a whole, in one process"):
+        require_one_process(searching, master)
+    require_one_process(searching, alone)
+    require_one_process(replace(searching, scenario=plain), master)

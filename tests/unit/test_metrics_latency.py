@@ -28,7 +28,7 @@ def test_nearest_rank_is_a_value_that_was_measured() -> None:
 
 def test_missing_values_are_not_measurements() -> None:
     row = latency.describe(Sample.of(np.array([np.nan, 5.0, np.nan])))
-    assert row == {"n": 1, "p50": None, "p90": None, "p95": None, "p99": None, "max": 5.0}
+    assert {name: value for name, value in row.items() if value is not None} == {"n": 1, "max": 5.0}
     assert latency.describe(Sample.of(np.zeros(0)))["max"] is None
 
 

@@ -46,10 +46,19 @@ def test_a_generator_at_ease_is_valid() -> None:
     [
         ({"stall_us": 251_000}, "event loop, longest stall"),
         ({"cpu_share": 0.97}, "CPU of the generator"),
+        ({"cpu_share": 0.5, "cpu_wait_share": 0.46}, "CPU of the generator"),
     ],
 )
 def test_a_generator_in_trouble_is_not(fields: dict[str, Any], name: str) -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, **fields))) == [name]
+
+
+def test_a_stall_when_nothing_is_due_any_more_is_not_held_against_the_run() -> None:
+    calm, last = generator_seconds(9), generator_seconds(10, stall_us=400_000)[-1:]
+    until_8_s = [attempt(call_id=str(n), due_ns=n * S, sent_ns=n * S, end_ns=20 * S) for n in range(9)]
+    assert broken(frame(*until_8_s), audit_frame([*calm, *last])) == []
+    until_9_s = attempt(call_id="9", due_ns=9 * S, sent_ns=9 * S, end_ns=20 * S)
+    assert broken(frame(*until_8_s, until_9_s), audit_frame([*calm, *last])) == ["event loop, longest stall"]
 
 
 def test_stolen_time_is_held_against_a_run_only_with_an_effect() -> None:
