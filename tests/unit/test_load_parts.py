@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from locust.runners import LocalRunner, MasterRunner
@@ -266,7 +267,7 @@ def test_a_search_takes_one_process() -> None:
     target = Target(base_url="http://127.0.0.1:1/v1")
     searching = Resolved("x", Scenario.model_validate(fields | {"arrivals": arrivals}), "t", target, Path())
     plain = Scenario.model_validate(fields | {"arrivals": {"kind": "closed"}})
-    master, alone = MasterRunner.__new__(MasterRunner), LocalRunner.__new__(LocalRunner)
+    master, alone = Mock(spec=MasterRunner), Mock(spec=LocalRunner)
     with pytest.raises(UserError, match="a search judges each trial as a whole, in one process"):
         require_one_process(searching, master)
     require_one_process(searching, alone)
