@@ -32,7 +32,11 @@ class Audit:
         self._worst_stall_s = 0.0
         self._delays_us: list[int] = []
         self._lags_us: list[int] = []
-        self._sent = self._events = self._coalesced = self._bytes = 0
+        self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
+
+    def late_claim(self) -> None:
+        """Note an arrival that was due before a user was free to send it."""
+        self._no_free_user += 1
 
     def sent(self, delay_us: int) -> None:
         """Note that an attempt was sent ``delay_us`` after it was due."""
@@ -58,7 +62,9 @@ class Audit:
             # After a stall the timer starts anew, so that one stall is counted once and not as many.
             due_s = max(due_s, now_s - TIMER_S)
 
-    def second(self, at_ns: int, *, users: int, in_flight: int, backlog: int) -> GeneratorSecond:
+    def second(
+        self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
+    ) -> GeneratorSecond:
         """Return what was gathered since the last call and begin anew."""
         now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _machine_steal()
         waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
@@ -83,13 +89,15 @@ class Audit:
             events=self._events,
             coalesced_events=self._coalesced,
             bytes_received=self._bytes,
+            no_free_user=self._no_free_user,
+            never_sent=never_sent,
             backlog=backlog,
         )
         self._cpu_s, self._wall_s, self._steal = cpu_s, now_s, steal
         self._waited_s = waited_s
         self._worst_stall_s = 0.0
         self._delays_us, self._lags_us = [], []
-        self._sent = self._events = self._coalesced = self._bytes = 0
+        self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
         return row
 
     def _cpu_now_s(self) -> float:

@@ -12,10 +12,12 @@ from gevent import GreenletExit
 from locust.exception import StopUser
 
 from bltybench import __version__
+from bltybench.load.budget import NOTHING, Spend
 from bltybench.load.recorder import ENDPOINT, Call, Trial, describe, record
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.session import Session
 from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.scenario import tokens
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.reading import Reading, conclude
 
@@ -52,7 +54,8 @@ class ChatClient:
 
     def __init__(self, session: Session, user: int) -> None:
         self._session = session
-        self._user = user
+        self.user = user
+        """Its number, unique in the run."""
         self._connection = session.connection()
         self._rng = random.Random(f"{session.scenario.seed}/retry/{user}")
         self._headers = [
@@ -73,15 +76,19 @@ class ChatClient:
         keep_text: bool = True,
         due_ns: int | None = None,
         prompt_tokens: int | None = None,
+        stage: str | None = None,
+        turn: int | None = None,
         temperature: float | None = None,
         **parameters: Any,
     ) -> Reply:
         """Send a chat completion and return what became of it; the scenario's retry policy applies.
 
         ``name`` is the row it counts in (default: chat or stream). ``due_ns`` is when the call was wanted, on
-        the run's axis (default: now). ``prompt_tokens`` is used where the server reports no usage.
-        ``parameters`` go into the request body as they are. Never raises for what server or network do: look
-        at ``ok``, ``outcome`` and ``error`` of the reply.
+        the run's axis (default: now). ``prompt_tokens`` is used where the server reports no usage. ``stage``
+        and ``turn`` (of a conversation, from 1) go into the record. ``parameters`` go into the request body
+        as they are. Never raises for what server or network do: look at ``ok``, ``outcome`` and ``error`` of
+        the reply. Raises UserError where the budget cannot be kept: a cap on tokens or money and no
+        ``max_tokens``, or a cap on money and a model without a price.
         """
         session = self._session
         body: dict[str, Any] = {"model": model or session.scenario.model, "messages": list(messages)}
@@ -91,6 +98,10 @@ class ChatClient:
             body["temperature"] = temperature
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
+        purse = session.purse
+        if prompt_tokens is None and purse.counts_tokens:
+            prompt_tokens = tokens.count_messages(messages)
+        reserved = purse.cost(body["model"], prompt_tokens, max_tokens)
         call = Call(
             call_id=session.next_call_id(),
             name=name or ("stream" if stream else "chat"),
@@ -100,11 +111,13 @@ class ChatClient:
             max_tokens=max_tokens,
             prompt_tokens=prompt_tokens,
             keep_text=keep_text,
+            stage=stage or session.stage_now(),
+            turn=turn,
         )
         session.wait_until(0)  # the run begins for all users at the same moment
-        return self._call(call, due_ns)
+        return self._call(call, reserved, due_ns)
 
-    def _call(self, call: Call, scheduled_ns: int | None) -> Reply:
+    def _call(self, call: Call, reserved: Spend, scheduled_ns: int | None) -> Reply:
         session = self._session
         scheduled = scheduled_ns is not None
         first_due_ns = session.now_ns() if scheduled_ns is None else scheduled_ns
@@ -112,11 +125,11 @@ class ChatClient:
         while True:
             # An arrival that was due in time is sent however late it is; without a schedule, none was due.
             ended = session.stopping if scheduled else session.over
-            if ended.is_set() or not session.purse.take(call.reserved_tokens):
+            if ended.is_set() or not session.purse.take(reserved):
                 # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
                 raise StopUser
             trial, reading = self._attempt(call, number, due_ns)
-            session.purse.give_back(_unused(trial, reading))
+            session.purse.give_back(reserved - self._spent(call, reserved, trial, reading))
             wait_s = wait_before_retry_s(
                 session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
             )
@@ -134,7 +147,7 @@ class ChatClient:
         accept = "text/event-stream" if call.stream else "application/json"
         exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
         session.in_flight += 1
-        trial = Trial(call, self._user, number, due_ns, session.in_flight, exchange)
+        trial = Trial(call, self.user, number, due_ns, session.in_flight, exchange)
         session.audit.sent((session.now_ns() - due_ns) // 1000)
         try:
             self._connection.send("POST", ENDPOINT, [*self._headers, ("Accept", accept)], call.body, exchange)
@@ -146,23 +159,20 @@ class ChatClient:
             session.in_flight -= 1
         return trial, session.reader.read(exchange)
 
+    def _spent(self, call: Call, reserved: Spend, trial: Trial, reading: Reading) -> Spend:
+        """Return what an attempt cost, as far as the server said; what it did not say counts in full.
+
+        An answer that was refused, or an error in place of one, costs nothing. One that broke off may.
+        """
+        if reading.prompt_tokens is not None or reading.completion_tokens is not None:
+            return self._session.purse.cost(call.model, reading.prompt_tokens, reading.completion_tokens or 0)
+        never_sent = trial.exchange.sent_ns is None
+        refused = reading.status is not None and not 200 <= reading.status < 300
+        return NOTHING if never_sent or refused else reserved
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def _unused(trial: Trial, reading: Reading) -> int:
-    """Return how many of the reserved tokens were not used.
-
-    What was never sent, or was answered with an error, used none. An answer that broke off or did not say
-    what it used may have used all.
-    """
-    reserved = trial.call.reserved_tokens
-    if trial.exchange.sent_ns is None or (reading.status is not None and reading.status >= 300):
-        return reserved
-    if reading.prompt_tokens is None and reading.completion_tokens is None:
-        return 0
-    return reserved - (reading.prompt_tokens or 0) - (reading.completion_tokens or 0)
 
 
 def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:

@@ -7,11 +7,15 @@ from argparse import Namespace
 from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
+from locust.runners import MasterRunner, Runner
 from locust.user.users import User
 
 from bltybench.errors import UserError
+from bltybench.load.replay import with_former_run
 from bltybench.runs.folder import REPORTS
 from bltybench.scenario.book import load_book
+from bltybench.scenario.capacity import Search
+from bltybench.scenario.plan import Plan, make_plan
 from bltybench.scenario.resolve import Resolved, require_budget, resolve
 
 DRAIN_S = 30.0
@@ -69,7 +73,22 @@ def resolve_options(
         base_url=options.host or None,
     )
     require_budget(resolved.target_name, resolved.target)
-    return resolved
+    return with_former_run(resolved, Path(options.reports))
+
+
+def plan_of(resolved: Resolved) -> Plan:
+    """Return what the run will send. Raises UserError where its trace or its budget does not allow it."""
+    return make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+
+
+def require_one_process(resolved: Resolved, runner: Runner | None) -> None:
+    """Raise UserError where a search would be made by several processes."""
+    if isinstance(resolved.scenario.arrivals, Search) and isinstance(runner, MasterRunner):
+        raise UserError(
+            "a search judges each trial as a whole, in one process",
+            where=f"scenario {resolved.name}",
+            remedy="leave out --processes and --master",
+        )
 
 
 def _own_scenario(user_classes: list[type[User]]) -> str | None:

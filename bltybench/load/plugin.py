@@ -24,10 +24,19 @@ from locust.runners import (
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
 from bltybench.load import live
-from bltybench.load.options import DRAIN_S, SPARE_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.options import (
+    DRAIN_S,
+    SPARE_S,
+    add_arguments,
+    fill_defaults,
+    plan_of,
+    require_one_process,
+    resolve_options,
+)
 from bltybench.load.panel import add_tab
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
+from bltybench.load.search import Searcher
 from bltybench.load.session import Session
 from bltybench.load.words import announce, complain
 from bltybench.runs.folder import RunFolder
@@ -92,6 +101,8 @@ class Plugin:
             self._duration_s = float(options.run_time) if options.run_time else None
             resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
+            plan_of(resolved)
+            require_one_process(resolved, environment.runner)
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
@@ -132,7 +143,7 @@ class Plugin:
         run = self.run
         reason = self._reason(run) if run is not None else ""
         if self.session is not None:
-            self._second()
+            self._second(never_sent=self.session.count_unclaimed())
             self.session.close()
             self.session = None
         if isinstance(environment.runner, WorkerRunner):
@@ -186,13 +197,16 @@ class Plugin:
         users = runner.target_user_count if runner else None
         resolved = resolve_options(options, environment.user_classes, users, self._duration_s)
         resolved.target.api_key(resolved.target_name)
+        plan = plan_of(resolved)
         self._ensure_sandbox(resolved)
         workers: list[str] = []
         if isinstance(runner, MasterRunner):
-            workers = [client.id for client in runner.clients.all]
+            # In the order in which Locust deals out users, so that the first of them have the first numbers.
+            workers = sorted(client.id for client in runner.clients.all)
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s())
-        announce(run)
+        replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
+        announce(run, plan if replays else None)
         order = run.job()
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
@@ -237,13 +251,19 @@ class Plugin:
             gevent.spawn(self._each_second),
             gevent.spawn(session.stop_when_over),
         ]
+        if session.search is not None:
+            self._greenlets.append(gevent.spawn(self._search, session.search))
+
+    def _search(self, search: Searcher) -> None:
+        search.run()
+        self._stop("the search is over")
 
     def _each_second(self) -> None:
         while True:
             gevent.sleep(1.0)
             self._second()
 
-    def _second(self) -> None:
+    def _second(self, never_sent: int = 0) -> None:
         session = self.session
         if session is None:
             return
@@ -254,6 +274,7 @@ class Plugin:
                 users=runner.user_count if runner else 0,
                 in_flight=session.in_flight,
                 backlog=session.reader.backlog,
+                never_sent=never_sent,
             )
         )
         session.spool.flush()
@@ -294,6 +315,8 @@ class Plugin:
     def _reason(self, run: Run) -> str:
         if self._spent or (self.session is not None and self.session.purse.exhausted):
             return "budget"
+        if self.session is not None and self.session.search is not None and self.session.search.decided:
+            return "completed"
         return "completed" if run.now_s() >= run.resolved.scenario.duration_s - 1.0 else "interrupted"
 
     def _finish(self, run: Run, reason: str) -> None:

@@ -28,11 +28,8 @@ class Call(msgspec.Struct, frozen=True):
     prompt_tokens: int | None
     """Our estimate, for where the server does not say."""
     keep_text: bool
-
-    @property
-    def reserved_tokens(self) -> int:
-        """What an attempt can cost at most, as far as is known beforehand."""
-        return (self.prompt_tokens or 0) + (self.max_tokens or 0)
+    stage: str | None = None
+    turn: int | None = None
 
 
 class AttemptError(Exception):
@@ -59,6 +56,8 @@ def record(session: Session, trial: Trial, reading: Reading, waited_s: float | N
     attempt = _attempt(session, trial, reading, waited_s)
     session.spool.append(attempt)
     session.audit.ended(attempt, reading.events)
+    if session.search is not None:
+        session.search.note(attempt)
     _count(session, attempt)
     _show(session, trial.call.name, attempt)
     return attempt
@@ -79,7 +78,9 @@ def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float |
         worker=session.worker,
         user=trial.user,
         scenario=session.scenario_name,
-        stage=None,
+        stage=call.stage,
+        name=call.name,
+        turn=call.turn,
         call_id=call.call_id,
         attempt=trial.number,
         request_id=reading.request_id,
@@ -103,6 +104,7 @@ def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float |
         endpoint=ENDPOINT,
         model=reading.model or call.model,
         stream=call.stream,
+        wanted_prompt_tokens=call.prompt_tokens,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         cached_tokens=reading.cached_tokens,

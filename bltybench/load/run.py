@@ -21,7 +21,6 @@ from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.scenario.arrivals import schedule
 from bltybench.scenario.resolve import Resolved
-from bltybench.scenario.workload import Closed
 
 LEAD_ALONE_S = 0.2
 LEAD_WORKERS_S = 2.0
@@ -99,6 +98,8 @@ class Run:
                 requests_per_min=target.limits.requests_per_min,
                 tokens_per_min=target.limits.tokens_per_min,
                 concurrency=target.limits.concurrency,
+                budget=target.budget.model_dump(),
+                prices={model: price.model_dump() for model, price in target.prices.items()},
             ),
             command=["locust", *(arg.replace(secret, "***") if secret else arg for arg in sys.argv[1:])],
             versions=package_versions(),
@@ -109,7 +110,7 @@ class Run:
 
     def _calls_due_until(self, at_s: float) -> int | None:
         scenario = self.resolved.scenario
-        if isinstance(scenario.arrivals, Closed):
+        if not scenario.is_open_loop:
             return None
         until_s = min(at_s, scenario.duration_s)
         arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)

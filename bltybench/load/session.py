@@ -15,10 +15,13 @@ from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
 from bltybench.load.live import Counter
+from bltybench.load.search import Searcher
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
-from bltybench.scenario.arrivals import Arrival, schedule
+from bltybench.scenario.arrivals import Arrival, schedule, stage_at
+from bltybench.scenario.capacity import Search
 from bltybench.scenario.compose import Composer, Prepared
+from bltybench.scenario.patterns import Ladder
 from bltybench.scenario.workload import Closed
 from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
@@ -53,7 +56,7 @@ class Session:
             secrets=[self.key.get_secret_value()] if self.key else [],
         )
         self.reader = Reader()
-        self.purse = Purse(self.target.budget, index, workers)
+        self.purse = Purse(self.target.budget, self.target.prices, index, workers)
         self.spool = Spool(self.folder.attempts_spool / f"{worker}.jsonl")
         self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
         self.counter = Counter()
@@ -68,10 +71,21 @@ class Session:
         self._calls = 0
         self._users = 0
         self._closed_index = index
-        self._composer = Composer(self.scenario, job.base)
+        self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
-        self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed) else None
+        self.search: Searcher | None = None
+        """Decides what is sent where the scenario searches."""
+        self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed | Ladder) else None
         """Closed loop: the pause after an answer. None in an open loop: its calls are due at fixed times."""
+        if isinstance(arrivals, Search):
+            self.think_s = 0.0 if arrivals.load == "users" else None
+            self.search = Searcher(
+                arrivals,
+                seed=self.scenario.seed,
+                warm_up_s=self.scenario.warm_up_s,
+                folder=self.folder,
+                now_s=lambda: self.now_ns() / 1e9,
+            )
         self._arrivals = self._own_arrivals()
         self._usual_collector = gc.get_threshold()
         gc.set_threshold(*self._usual_collector[:2], FULL_COLLECTION_EVERY)
@@ -96,6 +110,8 @@ class Session:
         """End the run in this process."""
         self.over.set()
         self.stopping.set()
+        if self.search is not None:
+            self.search.stop()
 
     def connection(self) -> Connection:
         """Return a connection of its own for a user."""
@@ -112,23 +128,61 @@ class Session:
         return f"{self.worker}-{self._calls}"
 
     def next_arrival(self) -> Arrival | None:
-        """Claim the next arrival of the schedule that is this process's; None when there are no more."""
-        return next(self._arrivals, None)
+        """Claim the next arrival of the schedule that is this process's; None when there are no more.
+
+        A user that was free before an arrival was due has claimed it by then. So a claim that comes later
+        means that all users were busy, which is counted.
+        """
+        if self.search is not None:
+            return self.search.next_arrival()
+        arrival = next(self._arrivals, None)
+        if arrival is not None and arrival.at_s * 1e9 < self.now_ns():
+            self.audit.late_claim()
+        return arrival
+
+    def count_unclaimed(self) -> int:
+        """Return how many arrivals were due by now, or by the end of the load, and found no user at all."""
+        until_s = min(self.now_ns() / 1e9, self.scenario.duration_s)
+        return sum(arrival.at_s < until_s for arrival in self._arrivals)
+
+    def stage_now(self) -> str | None:
+        """Return the stage that a call which begins now belongs to, where users make the stages."""
+        if self.search is not None:
+            return self.search.stage
+        arrivals = self.scenario.arrivals
+        stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9)
+        return arrivals.stages[stage] if isinstance(arrivals, Ladder) and stage is not None else None
+
+    def wait_for_place(self, user: int) -> bool:
+        """Wait until ``user`` is among those that the ladder wants; False where the run ends first."""
+        if self.search is not None:
+            return self.search.wait_for_place(user)
+        arrivals = self.scenario.arrivals
+        if not isinstance(arrivals, Ladder):
+            return True
+        step_s = self.scenario.duration_s / len(arrivals.users)
+        self.wait_until(0)
+        while not self.over.is_set():
+            stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9) or 0
+            if user < arrivals.users[stage]:
+                return True
+            self.wait_until(round((stage + 1) * step_s * 1e9))
+        return False
 
     def next_prepared(self) -> Prepared:
         """Compose the next request of a closed loop; the workers share the numbers between them."""
         index = self._closed_index
         self._closed_index += self._workers
-        return self._composer.prepare(index)
+        return self.composer.prepare(index)
 
     def prepare(self, arrival: Arrival) -> Prepared:
         """Compose the request of an arrival."""
-        return self._composer.prepare(arrival.index, arrival)
+        return self.composer.prepare(arrival.index, arrival)
 
     def _own_arrivals(self) -> Iterator[Arrival]:
         """Return this worker's share of the one schedule: every ``workers``-th arrival."""
         scenario = self.scenario
-        if isinstance(scenario.arrivals, Closed):
+        if not scenario.is_open_loop:
             return iter(())
         arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.job.base)
         return (arrival for arrival in arrivals if arrival.index % self._workers == self._index)

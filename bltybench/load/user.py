@@ -8,10 +8,11 @@ from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from bltybench.load.client import ChatClient
+from bltybench.load.client import ChatClient, Reply
 from bltybench.load.plugin import current_session
 from bltybench.load.session import Session
 from bltybench.scenario.arrivals import Arrival
+from bltybench.scenario.compose import Prepared
 
 
 class ChatUser(User):
@@ -60,6 +61,8 @@ class ScenarioUser(ChatUser):
 
     abstract = True
 
+    replays: ClassVar[bool] = True
+    """It sends what the scenario says, so what it will spend is known beforehand."""
     stream: ClassVar[bool | None] = None
     """Make every call of the mix a stream (True) or plain (False); None leaves them as the mix says."""
 
@@ -82,23 +85,54 @@ class ScenarioUser(ChatUser):
 
     @task
     def play(self) -> None:
-        """Send the call that is due."""
+        """Send the call that is due, and the turns that follow where it begins a conversation."""
         session = self.session
+        stage: str | None = None
         if session.think_s is not None:
+            if not session.wait_for_place(self.client.user):
+                session.stopping.wait()
+                raise StopUser
             prepared, due_ns = session.next_prepared(), None
         elif self._arrival is not None:
             prepared, due_ns = session.prepare(self._arrival), round(self._arrival.at_s * 1e9)
+            stage = self._arrival.stage
         else:
             # The first task of an open-loop user comes before it has claimed an arrival.
             return
+        if prepared.call.turns is None:
+            try:
+                self._send(prepared, due_ns, stage)
+            finally:
+                if session.search is not None:
+                    session.search.call_ended()
+        else:
+            self._converse(prepared, prepared.call.turns.think_s, due_ns, stage)
+
+    def _converse(self, prepared: Prepared, think_s: float, due_ns: int | None, stage: str | None) -> None:
+        """Send one turn after another, until one fails in the end or the run is over."""
+        session = self.session
+        for turn in range(1, prepared.turns + 1):
+            reply = self._send(prepared, due_ns, stage, turn)
+            if not reply.ok or turn == prepared.turns:
+                return
+            due_ns = session.now_ns() + round(think_s * 1e9)
+            if not session.wait_until(due_ns):
+                return
+            prepared = session.composer.next_turn(prepared, turn + 1, reply.text or "")
+
+    def _send(
+        self, prepared: Prepared, due_ns: int | None, stage: str | None, turn: int | None = None
+    ) -> Reply:
         call = prepared.call
-        self.client.chat(
+        return self.client.chat(
             prepared.messages,
             stream=call.stream if self.stream is None else self.stream,
             max_tokens=prepared.max_tokens,
             name=call.name,
-            keep_text=False,
+            keep_text=turn is not None,
             due_ns=due_ns,
             prompt_tokens=prepared.prompt_tokens,
+            stage=stage,
+            turn=turn,
             temperature=call.temperature,
         )

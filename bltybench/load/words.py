@@ -7,6 +7,7 @@ import sys
 
 from bltybench.errors import UserError
 from bltybench.load.run import Run
+from bltybench.scenario.plan import Plan
 
 logger = logging.getLogger("bltybench")
 
@@ -19,8 +20,11 @@ def complain(error: UserError) -> int:
     return COULD_NOT_RUN
 
 
-def announce(run: Run) -> None:
-    """Say what will be sent where, and beyond this machine what it may cost."""
+def announce(run: Run, plan: Plan | None) -> None:
+    """Say what will be sent where, and what it may cost.
+
+    Without a ``plan`` only the locustfile knows what it sends.
+    """
     resolved, target = run.resolved, run.resolved.target
     logger.info(
         "Run %s: scenario %s on %s for %g s",
@@ -29,9 +33,13 @@ def announce(run: Run) -> None:
         target.base_url,
         resolved.scenario.duration_s,
     )
-    if not target.is_local:
-        caps = [
-            f"{target.budget.requests:,} requests" if target.budget.requests is not None else "",
-            f"{target.budget.tokens:,} tokens" if target.budget.tokens is not None else "",
-        ]
-        logger.warning("This run may spend up to %s", " and ".join(cap for cap in caps if cap))
+    if plan is not None:
+        logger.info("%s", plan.sentence())
+    budget = target.budget
+    units = ((budget.requests, "requests"), (budget.tokens, "tokens"), (budget.money, "of money"))
+    caps = [f"{cap:,} {unit}" for cap, unit in units if cap is not None]
+    if caps:
+        level = logging.INFO if target.is_local else logging.WARNING
+        logger.log(level, "This run may spend up to %s", " and ".join(caps))
+    if plan is not None and (exceeded := plan.exceeds(target)):
+        logger.warning("The budget will end it early: %s", " and ".join(exceeded))

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
 
-from bltybench.metrics import concurrency, latency, outcomes, quota, rates, timeline, validity
+from bltybench.metrics import (
+    ceiling,
+    concurrency,
+    latency,
+    outcomes,
+    quota,
+    rates,
+    steady,
+    timeline,
+    validity,
+)
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.frame import LEFT_OUT, attempts_frame, calls_frame, run_end_ns, to_frame
+from bltybench.metrics.goodput import Goodput, good_calls, goodput
+from bltybench.metrics.lengths import lengths
 from bltybench.metrics.sample import Sample, tally_gaps
+from bltybench.metrics.spend import Spent, spent
+from bltybench.metrics.stages import by_stage
+from bltybench.metrics.steady import WarmUp, kept_rows
 from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
@@ -43,6 +59,15 @@ class Analysis:
     retry_after: pd.DataFrame
     quota: pd.DataFrame
     findings: list[Finding]
+    warm_up: WarmUp
+    """What is left out of attempts, calls and what comes from them. The timeline, the minutes, what was in
+    flight and the audit are of everything."""
+    objectives: dict[str, float]
+    goodput: Goodput
+    stages: pd.DataFrame
+    drift: pd.DataFrame
+    lengths: pd.DataFrame
+    spent: Spent
 
     @property
     def valid(self) -> bool:
@@ -65,23 +90,30 @@ class Analysis:
 def load(folder: RunFolder) -> Analysis:
     """Read a run, sealed or not, and compute everything. Raises UserError where it cannot be read."""
     attempts = read_attempts(folder, without=LEFT_OUT)
-    return _compute(attempts, tally_gaps(gap_batches(folder)), read_generator(folder), folder.manifest())
+    return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
 
 
 def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
     """Compute every table of a run from its two Arrow tables and its manifest."""
-    return _compute(attempts_table, tally_gaps(attempts_table.to_batches()), generator_table, manifest)
+    return _compute(attempts_table, attempts_table.to_batches(), generator_table, manifest)
 
 
 def _compute(
-    attempts_table: pa.Table, gaps_ms: Sample, generator_table: pa.Table, manifest: Manifest
+    attempts_table: pa.Table,
+    with_gaps: Iterable[pa.RecordBatch],
+    generator_table: pa.Table,
+    manifest: Manifest,
 ) -> Analysis:
-    attempts = attempts_frame(attempts_table)
+    everything = attempts_frame(attempts_table)
+    excluded, warm_up = steady.warm_up(everything, manifest)
+    attempts = everything[~excluded].reset_index(drop=True) if excluded.any() else everything
     generator = to_frame(generator_table)
     calls = calls_frame(attempts)
-    end_ns = run_end_ns(attempts, manifest.ended_ns)
-    samples = latency.samples(attempts, calls, gaps_ms)
-    steps = concurrency.steps(attempts)
+    end_ns = run_end_ns(everything, manifest.ended_ns)
+    samples = latency.samples(attempts, calls, tally_gaps(kept_rows(with_gaps, ~excluded)))
+    steps = concurrency.steps(everything)
+    objectives = manifest.resolved.get("objectives") or {}
+    good = good_calls(attempts, calls, objectives)
     refused = quota.refusals(attempts)
     return Analysis(
         manifest=manifest,
@@ -93,9 +125,9 @@ def _compute(
         percentiles=latency.table(samples, latency.independent(samples)),
         percentiles_by=latency.by_kind(attempts, calls),
         best=rates.best(attempts),
-        minutes=rates.per_minute(attempts, manifest.clock.wall_ns, end_ns),
-        timeline=timeline.timeline(attempts, steps, end_ns),
-        rolling=timeline.rolling(attempts, steps, end_ns),
+        minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns),
+        timeline=timeline.timeline(everything, steps, end_ns),
+        rolling=timeline.rolling(everything, steps, end_ns),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),
@@ -103,5 +135,12 @@ def _compute(
         refusals=refused,
         retry_after=quota.retry_after(refused),
         quota=quota.headers(attempts),
-        findings=validity.audit(attempts, generator, manifest),
+        findings=[*validity.audit(everything, generator, manifest), *ceiling.findings(generator, manifest)],
+        warm_up=warm_up,
+        objectives={name: bound for name, bound in objectives.items() if bound is not None},
+        goodput=goodput(calls, good, steady.steady_s(manifest, end_ns)),
+        stages=by_stage(attempts, calls, good, manifest.resolved),
+        drift=steady.drift(attempts, manifest),
+        lengths=lengths(attempts),
+        spent=spent(everything, manifest),
     )

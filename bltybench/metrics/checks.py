@@ -74,5 +74,6 @@ _PLAIN: dict[str, Callable[[Analysis], float]] = {
 _SHARES: dict[str, Callable[[Analysis], float | None]] = {
     "refused.share": lambda run: _share(count_of(run.attempts, "rate_limited"), len(run.attempts)),
     "errors.share": lambda run: _share(count_of(run.attempts, *ERRORS), len(run.attempts)),
+    "goodput.share": lambda run: run.goodput.share,
     "calls.ok_share": lambda run: _share(int(run.calls["ok"].sum()), len(run.calls)),
 }

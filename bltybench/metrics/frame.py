@@ -97,9 +97,10 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``call_id``, ``first_due_ns``, ``outcome`` (of its last attempt), ``ok``, ``attempts``,
     ``waited_s`` (sum of the policy's waits), ``latency_ms`` (first due → end of the attempt that
-    succeeded; null where none did), and ``endpoint``, ``stream``, ``model``, ``stage`` of its first attempt.
+    succeeded; null where none did), and ``endpoint``, ``stream``, ``model``, ``stage``, ``name``,
+    ``turn`` of its first attempt.
     """
-    shared = ["endpoint", "stream", "model", "stage"]
+    shared = ["endpoint", "stream", "model", "stage", "name", "turn"]
     columns = ["call_id", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms", *shared]
     if attempts.empty:
         return pd.DataFrame({name: [] for name in columns})

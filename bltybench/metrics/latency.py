@@ -94,7 +94,7 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
         ("ttft", attempts, "ttft_ms"),
         ("tpot", attempts, "tpot_ms"),
     ):
-        for by in ("stream", "endpoint", "model", "stage"):
+        for by in ("stream", "endpoint", "model", "stage", "name", "turn"):
             measured = frame.loc[frame[column].notna(), [by, column]]
             if measured[by].nunique() < 2:
                 continue

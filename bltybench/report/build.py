@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
 import pandas as pd
 
 from bltybench.metrics.analysis import load
@@ -14,6 +15,7 @@ from bltybench.report.page import page
 from bltybench.report.prometheus import prometheus
 from bltybench.report.summary import Summary, summarise
 from bltybench.runs.folder import RunFolder, write_atomically
+from bltybench.runs.search import read_search
 from bltybench.runs.store import seal
 
 FORMATS = {
@@ -39,7 +41,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     """
     seal(folder)
     analysis = load(folder)
-    summary = summarise(analysis)
+    summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
     drawings = draw_all(analysis) if {"html", "csv"} & set(formats) else []
     if "csv" in formats:
         _write_data(folder, drawings)

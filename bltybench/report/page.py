@@ -12,12 +12,14 @@ import numpy as np
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, floats
+from bltybench.metrics.goodput import OBJECTIVES
 from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import templating, text
 from bltybench.report.figures import Drawing
 from bltybench.report.sentences import limits_sentence
 from bltybench.report.summary import Summary
+from bltybench.report.workload import LOADS
 from bltybench.runs.folder import RunFolder
 
 
@@ -51,6 +53,7 @@ def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: 
             percentiles=list(PERCENTILES),
             needed={name: needed(name) for name in PERCENTILES},
             timing_names=TIMING_NAMES,
+            objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
             quota_names=QUOTA_NAMES,
             limits_say=limits_sentence(analysis),
             counted=counted(analysis, summary),
@@ -123,6 +126,8 @@ def load_shape(resolved: dict[str, Any]) -> str:
     if kind in {"constant", "poisson"}:
         how = "evenly spaced" if kind == "constant" else "Poisson"
         return f"open loop, {arrivals.get('rate_per_min'):g} calls/min {how}, at most {users} in flight"
+    if kind in LOADS:
+        return LOADS[kind](arrivals, int(users or 0))
     if kind == "trace":
         return f"open loop, trace {arrivals.get('file')} at {arrivals.get('speed', 1):g}×"
     return "not said"

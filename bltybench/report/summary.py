@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.ceiling import ceiling
 from bltybench.metrics.checks import Evaluated, evaluate
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.runs.search import SearchResult
 
 SUMMARY_VERSION = 1
 """Raised when a key changes its meaning or goes away; new keys alone do not raise it."""
@@ -83,6 +86,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[dict[str, Any]]
     retry_after: list[dict[str, Any]]
     quota: list[dict[str, Any]]
+    warm_up: dict[str, Any]
+    goodput: dict[str, Any]
+    stages: list[dict[str, Any]]
+    drift: list[dict[str, Any]]
+    lengths: list[dict[str, Any]]
+    spent: dict[str, Any]
+    arrivals: dict[str, int]
+    search: SearchResult | None = None
 
     def to_json(self) -> bytes:
         """Return it as indented JSON, the same bytes for the same run."""
@@ -143,6 +154,13 @@ def summarise(analysis: Analysis) -> Summary:
         errors=records(analysis.errors),
         retry_after=records(analysis.retry_after),
         quota=records(analysis.quota),
+        warm_up=analysis.warm_up._asdict(),
+        goodput=analysis.goodput._asdict() | {"objectives": analysis.objectives},
+        stages=records(analysis.stages),
+        drift=records(analysis.drift),
+        lengths=records(analysis.lengths),
+        spent=analysis.spent._asdict(),
+        arrivals=asdict(ceiling(analysis.generator)),
     )
 
 

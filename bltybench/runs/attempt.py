@@ -53,6 +53,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     user: int
     scenario: str
     stage: str | None = None
+    """The step of a sweep or search that the call belongs to."""
+    name: str | None = None
+    """The call of the mix, or the name that a locustfile gave."""
+    turn: int | None = None
+    """Which turn of its conversation the call is, from 1; None where it is not part of one."""
     call_id: str
     """The logical request; its attempts share it."""
     attempt: int
@@ -92,6 +97,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     endpoint: str
     model: str | None = None
     stream: bool
+    wanted_prompt_tokens: int | None = None
+    """What the prompt was made to have, by our tokenizer; ``max_tokens`` is what was wanted of the answer."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
@@ -173,5 +180,9 @@ class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Server-sent events of the attempts that ended in this second."""
     coalesced_events: int
     bytes_received: int
+    no_free_user: int | None = None
+    """Arrivals of this second's claims that were due before a user was free: the ceiling was reached."""
+    never_sent: int | None = None
+    """Arrivals that were due and that the run's end left without a user. In the last row only."""
     backlog: int
     """Answers received and not yet looked at, at the end of the second."""

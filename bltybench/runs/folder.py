@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "generator.parquet"
 
     @property
+    def search_json(self) -> Path:
+        """What a search for the capacity found; only where the run searched."""
+        return self.path / "search.json"
+
+    @property
     def summary_json(self) -> Path:
         """What was found, for programs."""
         return self.path / "summary.json"

@@ -51,6 +51,10 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     concurrency: int | None = None
+    budget: dict[str, float | None] = {}
+    """The caps: requests, tokens, money."""
+    prices: dict[str, dict[str, float]] = {}
+    """By model: input_per_million, output_per_million."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ ATTEMPT_SCHEMA = pa.schema(
         pa.field("user", _COUNT, nullable=False),
         pa.field("scenario", _TEXT, nullable=False),
         ("stage", _TEXT),
+        ("name", _TEXT),
+        ("turn", _COUNT),
         pa.field("call_id", _TEXT, nullable=False),
         pa.field("attempt", _COUNT, nullable=False),
         ("request_id", _TEXT),
@@ -46,6 +48,7 @@ ATTEMPT_SCHEMA = pa.schema(
         pa.field("endpoint", _TEXT, nullable=False),
         ("model", _TEXT),
         pa.field("stream", pa.bool_(), nullable=False),
+        ("wanted_prompt_tokens", _COUNT),
         ("prompt_tokens", _COUNT),
         ("completion_tokens", _COUNT),
         ("cached_tokens", _COUNT),
@@ -92,6 +95,8 @@ GENERATOR_SCHEMA = pa.schema(
         pa.field("events", _COUNT, nullable=False),
         pa.field("coalesced_events", _COUNT, nullable=False),
         pa.field("bytes_received", _COUNT, nullable=False),
+        ("no_free_user", _COUNT),
+        ("never_sent", _COUNT),
         pa.field("backlog", _COUNT, nullable=False),
     ]
 )

@@ -16,6 +16,7 @@ from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.delays import Lognormal, request_rng
 from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error, too_large
 from bltybench.sandbox.keys import KeyRing
+from bltybench.sandbox.line import Line
 from bltybench.sandbox.pacer import Pacer
 from bltybench.sandbox.quota import Grant, KeyQuota, Refusal, UnixClock
 from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, Choice, plan
@@ -39,6 +40,7 @@ class ChatEndpoint:
         self._ttft = Lognormal(settings.ttft)
         self._itl = Lognormal(settings.itl)
         self._ordinal = 0
+        self._line = Line(settings.queue) if settings.queue is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one chat request, as ASGI wants it."""
@@ -83,13 +85,17 @@ class ChatEndpoint:
                 request,
                 choices,
                 row,
-                self._pace(rng, row.received_ns + round(grant.delay_s * 1e9)),
+                self._pace(rng, self._served_ns(row.received_ns + round(grant.delay_s * 1e9))),
                 grant.headers,
             )
             async with Pacer(receive) as pacer:
                 await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
         finally:
             grant.settle(self._clock.now_s(), used + (row.completion_tokens or 0))
+
+    def _served_ns(self, due_ns: int) -> int:
+        """Return when a request that may begin at ``due_ns`` has been worked on."""
+        return due_ns if self._line is None else self._line.served_ns(due_ns)
 
     def _pace(self, rng: random.Random, start_ns: int) -> Callable[[], int]:
         """Return a function that gives the time of each next token: start + TTFT, then an ITL more."""

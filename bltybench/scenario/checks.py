@@ -25,6 +25,7 @@ METRICS: dict[str, Unit] = {
     "errors.share": "share",
     "errors.count": "count",
     "calls.ok_share": "share",
+    "goodput.share": "share",
     **{f"{timing}.{percentile}": "ms" for timing in TIMINGS for percentile in PERCENTILES},
     "tpm.total": "per_min",
     "in_flight.max": "count",

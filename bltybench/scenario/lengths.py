@@ -12,6 +12,9 @@ from bltybench.scenario.workload import Empirical, Fixed, Lengths, Lognormal, No
 P95_Z = NormalDist().inv_cdf(0.95)
 _STANDARD = NormalDist()
 
+GRID = 2_000
+"""Points at which a distribution is looked at for its mean: good to a fraction of a percent."""
+
 
 def draw(lengths: Lengths, rng: Random) -> int:
     """Return a number of tokens, 1 or more.
@@ -20,7 +23,16 @@ def draw(lengths: Lengths, rng: Random) -> int:
     were. Normal and lognormal values beyond ``min`` … ``max`` are not moved to the bounds, where they would
     heap up: the draw is from what lies between the bounds, as if repeated until it fits.
     """
-    u = rng.random()
+    return at_quantile(lengths, rng.random())
+
+
+def mean(lengths: Lengths) -> float:
+    """Return the expected number of tokens: the mean of GRID equally likely quantiles."""
+    return sum(at_quantile(lengths, (step + 0.5) / GRID) for step in range(GRID)) / GRID
+
+
+def at_quantile(lengths: Lengths, u: float) -> int:
+    """Return the ``u`` quantile, 0 ≤ u < 1."""
     match lengths:
         case Fixed():
             return lengths.tokens

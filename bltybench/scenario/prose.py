@@ -80,8 +80,23 @@ def text_of(tokens: int, answer_tokens: int, rng: Random) -> str:
         return " ".join(OPENER.split()[:tokens])
     source = pool()
     words = max(2, round(answer_tokens * WORDS_PER_TOKEN))
-    ask, left = source.asks[int(rng.random() * len(source.asks))]
-    left = tokens - left - number_tokens(words)
+    ask, ask_tokens = source.asks[int(rng.random() * len(source.asks))]
+    prose = _prose(tokens - ask_tokens - number_tokens(words), rng)
+    return (prose + ask.format(words=words))[1:]
+
+
+def block_of(tokens: int, rng: Random) -> str:
+    """Return prose of exactly ``tokens`` tokens (1 or more) without a question, a space before it.
+
+    Blocks may be put one behind the other: their tokens add up.
+    """
+    if tokens < SHORT:
+        return "".join(f" {word}" for word in OPENER.split()[:tokens])
+    return _prose(tokens, rng)
+
+
+def _prose(left: int, rng: Random) -> str:
+    source = pool()
     parts: list[str] = []
     sentences, size = source.sentences, len(source.sentences)
     while left > source.longest + 1:
@@ -90,8 +105,7 @@ def text_of(tokens: int, answer_tokens: int, rng: Random) -> str:
         left -= n
     ending = source.endings[left]
     parts.append(ending[int(rng.random() * len(ending))])
-    parts.append(ask.format(words=words))
-    return "".join(parts)[1:]
+    return "".join(parts)
 
 
 def number_tokens(number: int) -> int:

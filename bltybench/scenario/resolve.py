@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from bltybench.errors import UserError
 from bltybench.scenario.book import Book
+from bltybench.scenario.cost import mean_tokens
+from bltybench.scenario.patterns import Ramp, Stairs
 from bltybench.scenario.problems import explain
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario, Trace
@@ -57,12 +59,13 @@ def resolve(
     if base_url:
         target_name, found = _at(book, target_name, found, base_url)
     _files_exist(name, chosen, book)
+    chosen = _in_requests(chosen, book.base_dir)
     return Resolved(name, chosen, target_name, found, book.base_dir)
 
 
 def require_budget(target_name: str, target: Target) -> None:
     """Raise UserError where a target beyond this machine has no budget."""
-    if target.is_local or target.budget.requests is not None or target.budget.tokens is not None:
+    if target.is_local or any(cap is not None for cap in target.budget.model_dump().values()):
         return
     raise UserError(
         f"target '{target_name}' is not on this machine and has no budget",
@@ -82,6 +85,17 @@ def _override(scenario: Scenario, given: dict[str, object]) -> Scenario:
         lines = list(explain(error, document, Scenario))
         key, _, rest = lines[0].partition(" ")
         raise UserError(f"{_FLAGS.get(key, key)} {rest.removeprefix('= ')}") from None
+
+
+def _in_requests(scenario: Scenario, base_dir: Path) -> Scenario:
+    """Settle what a rate in tokens is divided by, so that every process divides by the same."""
+    arrivals = scenario.arrivals
+    if not isinstance(arrivals, Ramp | Stairs) or arrivals.unit != "tokens" or arrivals.tokens_per_request:
+        return scenario
+    mean = mean_tokens(scenario, base_dir).total
+    return scenario.model_copy(
+        update={"arrivals": arrivals.model_copy(update={"tokens_per_request": round(mean, 3)})}
+    )
 
 
 def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Target]:
@@ -106,7 +120,12 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
     if target.sandbox is not None:
         return name, target.model_copy(update={"base_url": moved.base_url})
     return parts.netloc, moved.model_copy(
-        update={"timeouts": target.timeouts, "budget": target.budget, "verify_tls": target.verify_tls}
+        update={
+            "timeouts": target.timeouts,
+            "budget": target.budget,
+            "prices": target.prices,
+            "verify_tls": target.verify_tls,
+        }
     )
 
 

@@ -41,6 +41,22 @@ class Budget(Table):
 
     requests: PositiveInt | None = None
     tokens: PositiveInt | None = None
+    """Prompt and answer together."""
+    money: PositiveFloat | None = None
+    """In the currency of the target's prices."""
+
+
+class Price(Table):
+    """What a model costs, in any one currency."""
+
+    input_per_million: NonNegativeFloat
+    """For a million prompt tokens."""
+    output_per_million: NonNegativeFloat
+    """For a million tokens of answers, reasoning included."""
+
+    def of(self, prompt_tokens: float, answer_tokens: float) -> float:
+        """Return what so many tokens cost."""
+        return (prompt_tokens * self.input_per_million + answer_tokens * self.output_per_million) / 1e6
 
 
 class Timeouts(Table):
@@ -167,6 +183,18 @@ class Delay(Table):
         return self
 
 
+class SandboxQueue(Table):
+    """A server that can do only so much at a time: TTFT grows with the load.
+
+    Each admitted request waits for one of ``slots`` and keeps it for ``service_ms``; its delays begin after
+    that. So the sandbox bears ``slots * 60_000 / service_ms`` requests a minute; beyond that the line of
+    those who wait grows without end.
+    """
+
+    slots: PositiveInt
+    service_ms: PositiveFloat
+
+
 class SandboxKey(Table):
     """A key that the sandbox takes. Plain text on purpose: it opens nothing but a sandbox."""
 
@@ -195,6 +223,8 @@ class SandboxSettings(Table):
         SandboxKey(name="restricted", key=SANDBOX_RESTRICTED_KEY, models=("deepseek-chat",)),
     )
     """Each key has limits of its own."""
+    queue: SandboxQueue | None = None
+    """Absent: as fast under any load."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of chat requests that are answered with a 500."""
 
@@ -208,6 +238,8 @@ class Target(Table):
     """Name of the environment variable that holds the key."""
     limits: Limits = Limits()
     budget: Budget = Budget()
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """By model. Needed where the budget is in money."""
     timeouts: Timeouts = Timeouts()
     verify_tls: bool = True
     ca_file: str | None = None

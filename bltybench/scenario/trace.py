@@ -1,110 +1,102 @@
-"""Recorded arrivals and lengths: CSV as in the Azure Public Dataset (AzureLLMInferenceDataset).
+"""Recorded arrivals and lengths, read from disk as they are used: a trace may be larger than memory.
 
-``TIMESTAMP,ContextTokens,GeneratedTokens``, a row a request, in order of time; the timestamp has up to nine
-decimals of a second. Read from disk as it is used: a trace may be larger than memory.
+The format is told by the first line; ``trace_formats`` has one reader for each.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from random import Random
 
 from bltybench.errors import UserError
 from bltybench.scenario.files import open_text
+from bltybench.scenario.trace_formats import FORMATS, Format, Row
 
-HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
-EXAMPLE = "a row looks like 2023-11-16 18:15:46.6805900,374,44"
-
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HEADERS = " or ".join(dict.fromkeys(found.header for found in FORMATS))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One recorded request."""
+def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
+    """Read the part from ``start_s`` to ``until_s`` once.
 
-    at_s: float
-    """Seconds after the first row."""
-    prompt_tokens: int
-    max_tokens: int
-
-
-def check(path: Path, until_s: float) -> None:
-    """Read the part before ``until_s`` once. Raises UserError that names file and line of a mistake."""
-    for _ in rows(path, until_s):
-        pass
-
-
-def rows(path: Path, until_s: float) -> Iterator[Row]:
-    """Yield the rows of the first ``until_s`` seconds.
-
-    A request for which nothing was generated is kept and asks for one token, the least an API takes: to
-    leave it out would thin the load.
+    Raises UserError that names file and line of a mistake, also where a row names a call that is not one of
+    ``calls``, or where nothing was recorded in this part.
     """
+    empty = True
+    for row in rows(path, start_s, until_s, calls):
+        empty = False
+        del row
+    if empty:
+        raise UserError(
+            f"has no rows between {start_s:g} s and {until_s:g} s",
+            where=str(path),
+            remedy="choose another start_s, length_s or duration_s",
+        )
+
+
+def rows(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> Iterator[Row]:
+    """Yield the rows from ``start_s`` up to ``until_s``, in the trace's own seconds."""
     lines = open_text(path, what="trace file")
-    _, header = next(lines, (1, ""))
-    if header.strip() != HEADER:
-        said = f"starts with {header.strip()[:60]!r}" if header.strip() else "is empty"
-        raise UserError(f"{said}, not with the header of a trace", where=str(path), remedy=HEADER)
-    first_ns = last_ns = None
-    for number, line in lines:
+    number, first = next(lines, (1, ""))
+    found = _format(path, first)
+    source = chain([(number, first)], lines) if found.keeps_first_line else lines
+    parse = found.reader(first.strip())
+    begin_s: float | None = None
+    last_s = 0.0
+    for number, line in source:
         if not line.strip():
             continue
-        at_ns, prompt_tokens, generated = _parse(line, f"{path}:{number}")
-        if first_ns is None or last_ns is None:
-            first_ns = last_ns = at_ns
-        if at_ns < last_ns:
+        where = f"{path}:{number}"
+        row = parse(line, where)
+        if begin_s is None:
+            begin_s = row.at_s if found.from_first_row else 0.0
+            last_s = row.at_s
+        if row.at_s < last_s:
             raise UserError(
-                "is earlier than the row before it",
-                where=f"{path}:{number}",
-                remedy="sort the rows by TIMESTAMP",
+                "is earlier than the row before it", where=where, remedy=f"sort the rows by {found.time}"
             )
-        last_ns = at_ns
-        at_s = (at_ns - first_ns) / 1e9
+        if calls is not None and row.call is not None and row.call not in calls:
+            raise UserError(
+                f"call {row.call[:40]!r} is not in the scenario's mix",
+                where=where,
+                remedy=f"known: {', '.join(calls)}",
+            )
+        last_s = row.at_s
+        at_s = round(row.at_s - begin_s, 9)
         if at_s >= until_s:
             return
-        yield Row(at_s, prompt_tokens, max(1, generated))
-    if first_ns is None:
-        raise UserError("has a header and no rows", where=str(path), remedy=EXAMPLE)
+        if at_s >= start_s:
+            yield replace(row, at_s=at_s)
+    if begin_s is None:
+        said = "has no rows" if found.keeps_first_line else "has a header and no rows"
+        raise UserError(said, where=str(path), remedy=found.example)
 
 
-def _parse(line: str, where: str) -> tuple[int, int, int]:
-    fields = [field.strip() for field in line.split(",")]
-    if len(fields) != 3:
-        raise UserError(f"has {len(fields)} fields, not 3", where=where, remedy=EXAMPLE)
-    at_ns = _nanoseconds(fields[0])
-    if at_ns is None:
-        raise UserError(f"TIMESTAMP {fields[0][:40]!r} is not a time", where=where, remedy=EXAMPLE)
-    return (
-        at_ns,
-        _tokens(fields[1], "ContextTokens", 1, where),
-        _tokens(fields[2], "GeneratedTokens", 0, where),
-    )
+def scaled(source: Iterator[Row], scale: float, rng: Random) -> Iterator[Row]:
+    """Yield each row ``scale`` times: whole copies, and one more with the probability of the fraction.
+
+    The first copy keeps its time; others lie anywhere between it and the next row, so that no two requests
+    are made to come at the same moment that did not.
+    """
+    if scale == 1:
+        yield from source
+        return
+    row = next(source, None)
+    while row is not None:
+        following = next(source, None)
+        copies = int(scale) + (rng.random() < scale - int(scale))
+        gap_s = following.at_s - row.at_s if following is not None else 0.0
+        late_s = sorted(rng.random() * gap_s for _ in range(copies - 1))
+        for late in [0.0, *late_s][:copies]:
+            yield replace(row, at_s=row.at_s + late)
+        row = following
 
 
-def _nanoseconds(text: str) -> int | None:
-    """Return nanoseconds since 1970, None where the text is not a time. No zone is taken as UTC."""
-    match = _TIMESTAMP.fullmatch(text)
-    if match is None:
-        return None
-    day, clock, fraction, zone = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}")
-    except ValueError:
-        return None
-    whole_s = (moment - _EPOCH) // timedelta(seconds=1)
-    return whole_s * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
-
-
-def _tokens(text: str, column: str, least: int, where: str) -> int:
-    if not (text.isascii() and text.removeprefix("-").isdigit()):
-        raise UserError(f"{column} {text[:40]!r} is not a whole number", where=where, remedy=EXAMPLE)
-    value = int(text[:20])
-    if value < least:
-        raise UserError(
-            f"{column} is {value}, must be {least} or more", where=where, remedy="mend or remove the row"
-        )
-    return value
+def _format(path: Path, first: str) -> Format:
+    for found in FORMATS:
+        if found.fits(first.strip()):
+            return found
+    said = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
+    raise UserError(f"{said}, not with the header of a trace", where=str(path), remedy=HEADERS)

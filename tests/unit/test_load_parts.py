@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from locust.runners import LocalRunner, MasterRunner
 from locust.stats import RequestStats
 
+from bltybench.errors import UserError
 from bltybench.load import audit as audit_module
 from bltybench.load import job as jobs
 from bltybench.load import locust_stats
 from bltybench.load.audit import Audit
-from bltybench.load.budget import Purse, share
+from bltybench.load.budget import Purse, Spend, share
 from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
+from bltybench.load.options import require_one_process
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
-from bltybench.scenario.target import Budget, Target
+from bltybench.scenario.resolve import Resolved
+from bltybench.scenario.target import Budget, Price, Target
 from bltybench.scenario.workload import Call, Constant, Retry, Scenario
 
 RNG = random.Random(1)
@@ -70,25 +76,48 @@ class TestBudget:
 
     def test_requests_run_out(self) -> None:
         purse = Purse(Budget(requests=2))
-        assert [purse.take(10), purse.take(10), purse.take(10)] == [True, True, False]
+        assert [purse.take(Spend(10)), purse.take(Spend(10)), purse.take(Spend(10))] == [True, True, False]
         assert purse.exhausted
 
     def test_tokens_set_aside_and_not_used_can_be_spent_again(self) -> None:
         purse = Purse(Budget(tokens=100))
-        assert purse.take(90)
-        purse.give_back(60)
-        assert purse.take(70)
-        assert not purse.take(1)
+        assert purse.take(Spend(90))
+        purse.give_back(Spend(60))
+        assert purse.take(Spend(70))
+        assert not purse.take(Spend(1))
 
     def test_once_spent_it_stays_spent(self) -> None:
         purse = Purse(Budget(tokens=100))
-        assert purse.take(60)
-        assert not purse.take(60)
-        assert not purse.take(1)
+        assert purse.take(Spend(60))
+        assert not purse.take(Spend(60))
+        assert not purse.take(Spend(1))
+
+    def test_money_runs_out_and_comes_back_where_less_was_used(self) -> None:
+        prices = {"m": Price(input_per_million=1_000_000, output_per_million=2_000_000)}
+        purse = Purse(Budget(money=10), prices)
+        dear = purse.cost("m", 2, 3)
+        assert (dear.tokens, dear.money) == (5, 8)
+        assert purse.take(dear)
+        purse.give_back(dear - purse.cost("m", 2, 1))
+        assert purse.take(purse.cost("m", 0, 3))
+        assert not purse.take(purse.cost("m", 1, 0))
+
+    def test_workers_share_the_money(self) -> None:
+        prices = {"m": Price(input_per_million=1e6, output_per_million=1e6)}
+        for index in range(3):
+            purse = Purse(Budget(money=10), prices, index, 3)
+            assert [purse.take(purse.cost("m", 1, 0)) for _ in range(4)] == [True, True, True, False]
+
+    def test_what_cannot_be_kept_is_refused(self) -> None:
+        with pytest.raises(UserError, match="max_tokens is not given"):
+            Purse(Budget(tokens=10)).cost("m", 5, None)
+        with pytest.raises(UserError, match="model 'm' has no price"):
+            Purse(Budget(money=10)).cost("m", 5, 5)
+        assert Purse(Budget(requests=10)).cost("m", 5, None) == Spend(5)
 
     def test_without_caps_nothing_runs_out(self) -> None:
         purse = Purse(Budget())
-        assert all(purse.take(10**9) for _ in range(100))
+        assert all(purse.take(Spend(10**9)) for _ in range(100))
 
 
 class TestLive:
@@ -229,3 +258,17 @@ def test_waiting_for_a_core_is_told_where_the_system_tells(
     assert share > 1  # a minute of waiting within the moments of this test
     told.unlink()
     assert audit.second(2 * 10**9, users=1, in_flight=0, backlog=0).cpu_wait_share is None
+
+
+def test_a_search_takes_one_process() -> None:
+    search: dict[str, Any] = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 99}
+    fields = {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": [{"name": "a"}]}
+    arrivals = search | {"objectives": {"refused.share": "<= 1%"}}
+    target = Target(base_url="http://127.0.0.1:1/v1")
+    searching = Resolved("x", Scenario.model_validate(fields | {"arrivals": arrivals}), "t", target, Path())
+    plain = Scenario.model_validate(fields | {"arrivals": {"kind": "closed"}})
+    master, alone = Mock(spec=MasterRunner), Mock(spec=LocalRunner)
+    with pytest.raises(UserError, match="a search judges each trial as a whole, in one process"):
+        require_one_process(searching, master)
+    require_one_process(searching, alone)
+    require_one_process(replace(searching, scenario=plain), master)

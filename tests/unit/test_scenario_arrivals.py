@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals import Arrival, schedule
+from bltybench.scenario.trace import HEADERS
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Trace
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
@@ -124,11 +125,10 @@ def test_a_trace_runs_faster_and_stops_at_the_duration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "F: is empty, not with the header of a trace\n  → TIMESTAMP,ContextTokens,GeneratedTokens"),
+        ("", f"F: is empty, not with the header of a trace\n  → {HEADERS}"),
         (
             "a;b\n",
-            "F: starts with 'a;b', not with the header of a trace\n"
-            "  → TIMESTAMP,ContextTokens,GeneratedTokens",
+            f"F: starts with 'a;b', not with the header of a trace\n  → {HEADERS}",
         ),
         (HEADER, "F: has a header and no rows\n  → a row looks like 2023-11-16 18:15:46.6805900,374,44"),
         (

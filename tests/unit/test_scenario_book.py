@@ -14,7 +14,7 @@ from bltybench.scenario.book import Book, load_book
 from bltybench.scenario.compose import Composer
 from bltybench.scenario.resolve import require_budget, resolve
 from bltybench.scenario.starter import starter_file
-from bltybench.scenario.workload import Closed, Constant, Trace
+from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 BLTY = "https://api.jdlbags.com/v1"
@@ -38,7 +38,7 @@ def test_every_scenario_of_the_packaged_file_can_run_but_for_the_trace_it_cannot
         assert len(scenario.answers.splitlines()) == 2
         prepared = Composer(scenario, resolved.base_dir).prepare(0)
         assert prepared.prompt_tokens > 20
-        if not isinstance(scenario.arrivals, Closed):
+        if scenario.is_open_loop:
             assert next(schedule(scenario.arrivals, scenario.duration_s, scenario.seed, resolved.base_dir))
 
 

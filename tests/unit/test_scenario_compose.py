@@ -222,3 +222,58 @@ def test_messages_of_every_shape_can_be_counted() -> None:
     assert tokens.count_messages([{"role": "novel", "content": "Hello"}]) == 5
     assert tokens.count_messages([]) == 3
     assert tokens.count("") == 0
+
+
+def marked(anti_cache: str, nonce: str, index: int, system: str | None = None) -> tuple[str, int, int]:
+    call = Call.model_validate(
+        {
+            "name": "a",
+            "prompt_tokens": {"kind": "fixed", "tokens": 200},
+            "anti_cache": anti_cache,
+            "system": system,
+        }
+    )
+    prepared = Composer(scenario(call), DATA, nonce).prepare(index)
+    counted = tokens.count_messages(prepared.messages)
+    return prepared.messages[0]["content"][:18], prepared.prompt_tokens, counted
+
+
+@pytest.mark.parametrize("system", [None, SYSTEM])
+def test_anti_cache_words_stand_at_the_beginning_and_are_counted(system: str | None) -> None:
+    for index in range(30):
+        for kind in ("run", "request"):
+            _, said, counted = marked(kind, "n", index, system)
+            assert said == 200
+            assert counted == pytest.approx(200, abs=2)
+    assert marked("run", "n", 1, system)[0] == marked("run", "n", 2, system)[0]
+    assert marked("run", "n", 1, system)[0] != marked("run", "m", 1, system)[0]
+    assert marked("request", "n", 1, system)[0] != marked("request", "n", 2, system)[0]
+    assert marked("request", "n", 1, system)[0] != marked("request", "m", 1, system)[0]
+    assert marked("off", "n", 1, system) == marked("off", "m", 1, system)
+
+
+def test_anti_cache_before_a_recorded_conversation() -> None:
+    call = Call(name="a", conversations="conversations.jsonl", anti_cache="request")
+    plain = Composer(scenario(Call(name="a", conversations="conversations.jsonl")), DATA).prepare(3)
+    prepared = Composer(scenario(call), DATA, "n").prepare(3)
+    assert prepared.messages[0] != plain.messages[0]
+    assert prepared.messages[1:] == plain.messages[1:]
+    assert prepared.prompt_tokens == pytest.approx(tokens.count_messages(prepared.messages), abs=1)
+
+
+def test_a_conversation_has_all_its_turns_said_before_and_counts_them() -> None:
+    call = Call.model_validate(
+        {"name": "a", "turns": {"min": 3, "max": 5, "tokens": {"kind": "fixed", "tokens": 25}}}
+    )
+    made = composer(call)
+    assert {made.prepare(index).turns for index in range(60)} == {3, 4, 5}
+    prepared = made.prepare(1)
+    for turn in (2, 3):
+        following = made.next_turn(prepared, turn, "The sea is cold. So is the sky.")
+        assert following.messages[: len(prepared.messages)] == prepared.messages
+        assert following.messages[-2] == {"role": "assistant", "content": "The sea is cold. So is the sky."}
+        assert following.prompt_tokens == tokens.count_messages(following.messages)
+        assert made.next_turn(prepared, turn, "The sea is cold. So is the sky.") == following
+        prepared = following
+    with pytest.raises(ValueError, match="has no turns"):
+        composer(Call(name="b")).next_turn(composer(Call(name="b")).prepare(1), 2, "")

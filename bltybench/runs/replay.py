@@ -1,0 +1,53 @@
+"""A former run as a trace: its calls, when they were due, and how long they were to be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.runs.folder import RunFolder, write_atomically
+from bltybench.runs.store import read_attempts
+
+COLUMNS = (
+    "call_id",
+    "attempt",
+    "due_ns",
+    "name",
+    "wanted_prompt_tokens",
+    "prompt_tokens",
+    "max_tokens",
+)
+
+
+def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
+    """Write ``replay.jsonl`` into a run's folder, in the own form of traces, and return its path.
+
+    A row a call, at the time its first attempt was due, in order of time. Lengths are those that were wanted;
+    where a locustfile wanted none, the prompt's is the server's count, and what is still unknown is left out.
+    The call is named where it is one of ``calls``, the names of the run's mix. Raises UserError where the run
+    has no calls or cannot be read.
+    """
+    table = read_attempts(folder).select(list(COLUMNS))
+    first: dict[str, dict[str, int | float | str]] = {}
+    for row in table.to_pylist():
+        found = first.setdefault(row["call_id"], {})
+        if row["attempt"] == 0:
+            found["at_s"] = max(0, row["due_ns"]) / 1e9
+        prompt = row["wanted_prompt_tokens"] or row["prompt_tokens"]
+        if prompt:
+            found.setdefault("prompt_tokens", prompt)
+        if row["max_tokens"]:
+            found["max_tokens"] = row["max_tokens"]
+        if row["name"] in calls:
+            found["call"] = row["name"]
+    rows = sorted((row for row in first.values() if "at_s" in row), key=lambda row: row["at_s"])
+    if not rows:
+        raise UserError(
+            "has no calls to replay", where=str(folder.path), remedy="choose another: bltybench runs"
+        )
+    path = folder.path / "replay.jsonl"
+    write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return path

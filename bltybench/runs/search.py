@@ -1,0 +1,60 @@
+"""What a search for the capacity found: ``search.json`` in the run's folder."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.runs.folder import RunFolder
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial of one load."""
+
+    stage: str
+    """Its name in the records."""
+    load: float
+    """Requests a minute, or users."""
+    held: bool | None
+    """Whether every objective held; None where too few answers came to say."""
+    sent: int
+    counted: int
+    """Attempts that were judged: those after the warm-up."""
+    settled: bool
+    """Whether all answers came in the time that they were given."""
+    no_free_user: int
+    values: dict[str, float | None]
+    """What was measured, by objective: ms, or a share."""
+
+    def sentence(self) -> str:
+        """Say how it went."""
+        word = {True: "holds", False: "does not hold", None: "too few answers to say"}[self.held]
+        return f"{self.stage} · {word} · {self.counted} attempts judged"
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The interval in which the capacity lies, and every trial."""
+
+    load: str
+    """rate (requests a minute) or users."""
+    objectives: dict[str, str]
+    precision: float
+    confirm: int
+    holds: float | None
+    """The highest load that was seen to hold; None: none did."""
+    fails: float | None
+    """The lowest that was seen to fail; None: none did, up to the highest that was tried."""
+    ended: str | None
+    """found, requests (the budget did not allow another trial), too few answers; None: it was stopped."""
+    requests: int
+    trials: list[Trial]
+
+
+def read_search(folder: RunFolder) -> SearchResult | None:
+    """Return what the search of a run found; None where the run searched for nothing."""
+    try:
+        return msgspec.json.decode(folder.search_json.read_bytes(), type=SearchResult)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(folder.search_json)) from None

@@ -1,0 +1,232 @@
+"""Warm-up, stages, goodput, drift, lengths and spending, worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support_runs import S, attempt, audit_frame, audit_table, frame, generator_seconds, manifest, table
+
+from bltybench.metrics.analysis import analyse
+from bltybench.metrics.ceiling import findings
+from bltybench.metrics.checks import metric
+from bltybench.metrics.frame import calls_frame
+from bltybench.metrics.goodput import good_calls, goodput
+from bltybench.metrics.lengths import lengths
+from bltybench.metrics.spend import spent
+from bltybench.metrics.stages import by_stage
+from bltybench.metrics.steady import drift, steady_s, warm_up
+from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.manifest import TargetInfo
+
+
+def resolved(**fields: Any) -> Any:
+    return manifest(resolved=manifest().resolved | fields)
+
+
+def call(number: int, at_s: float, **fields: Any) -> Attempt:
+    return attempt(call_id=f"c{number}", due_ns=int(at_s * S), sent_ns=int(at_s * S), **fields)
+
+
+def test_a_warm_up_in_seconds_takes_whole_calls_by_their_first_due() -> None:
+    attempts = [
+        call(1, 0.0),
+        call(2, 9.999, outcome=Outcome.RATE_LIMITED, status=429),
+        attempt(call_id="c2", attempt=1, due_ns=20 * S, sent_ns=20 * S, end_ns=21 * S),
+        call(3, 10.0),
+        call(4, 11.0),
+    ]
+    mask, said = warm_up(frame(*attempts), resolved(warm_up_s=10))
+    assert list(mask) == [True, True, True, False, False]
+    assert (said.seconds, said.calls, said.attempts) == (10, 2, 3)
+
+
+def test_a_warm_up_in_calls_counts_in_every_stage() -> None:
+    due = [(3, "a"), (1, "a"), (2, "a"), (9, "b")]
+    attempts = [call(n, at, stage=stage) for n, (at, stage) in enumerate(due)]
+    mask, said = warm_up(frame(*attempts), resolved(warm_up_calls=2))
+    assert list(mask) == [False, True, True, True]
+    assert (said.calls, said.attempts) == (3, 3)
+
+
+def test_a_warm_up_in_seconds_begins_anew_with_each_planned_stage() -> None:
+    about = resolved(
+        warm_up_s=5, duration_s=60.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120, 180]}
+    )
+    due = [4.9, 5.0, 19.9, 20.0, 24.9, 25.0, 44.9, 45.0]
+    stages = ["a", "a", "a", "b", "b", "b", "c", "c"]
+    attempts = [call(n, at, stage=stage) for n, (at, stage) in enumerate(zip(due, stages, strict=True))]
+    mask, _ = warm_up(frame(*attempts), about)
+    assert list(mask) == [True, False, False, True, True, False, True, False]
+    assert steady_s(manifest(resolved=about.resolved, ended_ns=60 * S), 60 * S) == 45
+
+
+def test_without_a_warm_up_or_attempts_nothing_is_left_out() -> None:
+    assert not warm_up(frame(call(1, 0)), manifest())[0].any()
+    assert len(warm_up(frame(), resolved(warm_up_s=5))[0]) == 0
+
+
+def test_the_warm_up_is_out_of_results_and_in_the_timeline() -> None:
+    gaps = {"stream": True, "gaps_us": [5_000], "completion_tokens": 2, "headers_ns": None}
+    early = call(1, 1, first_token_ns=2 * S - S // 2, last_token_ns=2 * S - S // 4, **gaps)
+    late = call(2, 30, first_token_ns=30 * S + S // 2, last_token_ns=30 * S + S * 3 // 4, **gaps)
+    found = analyse(table(early, late), audit_table(generator_seconds(31)), resolved(warm_up_s=5))
+    assert len(found.attempts) == len(found.calls) == 1
+    assert len(found.samples["itl"]) == 1
+    assert found.count_of("accepted") == 1
+    assert int(found.minutes["accepted"].sum()) == 2
+    assert found.warm_up.calls == 1
+    assert metric(found, "attempts.count") == (1.0, "")
+
+
+def streamed(number: int, ttft_ms: float, tpot_ms: float, total_ms: float, **fields: Any) -> Attempt:
+    sent = number * S
+    first = sent + int(ttft_ms * 1e6)
+    return call(
+        number,
+        number,
+        stream=True,
+        first_token_ns=first,
+        last_token_ns=first + int(tpot_ms * 1e6) * 9,
+        gaps_us=[int(tpot_ms * 1000)] * 9,
+        completion_tokens=10,
+        end_ns=sent + int(total_ms * 1e6),
+        **fields,
+    )
+
+
+def test_goodput_has_failures_in_its_denominator_and_what_we_cancelled_in_neither() -> None:
+    attempts = frame(
+        streamed(1, 100, 10, 400),
+        streamed(2, 101, 10, 400),
+        streamed(3, 100, 11, 400),
+        streamed(4, 100, 10, 401),
+        call(5, 5, end_ns=5 * S + 400_000_000),
+        call(6, 6, outcome=Outcome.RATE_LIMITED, status=429),
+        call(7, 7, outcome=Outcome.CANCELLED, status=None),
+    )
+    calls = calls_frame(attempts)
+    bounds = {"ttft_ms": 100.0, "tpot_ms": 10.0, "latency_ms": 400.0}
+    good = good_calls(attempts, calls, bounds)
+    assert list(good) == [True, False, False, False, True, False, False]
+    assert goodput(calls, good, 30) == (6, 2, 2 / 6, 4)
+    assert list(good_calls(attempts, calls, {"ttft_ms": None})) == [True] * 5 + [False] * 2
+    assert goodput(calls[:0], good[:0], 0) == (0, 0, None, None)
+
+
+def test_a_retried_call_is_measured_from_its_first_due() -> None:
+    attempts = frame(
+        call(1, 1, outcome=Outcome.RATE_LIMITED, status=429),
+        attempt(call_id="c1", attempt=1, due_ns=3 * S, sent_ns=3 * S, end_ns=4 * S),
+    )
+    calls = calls_frame(attempts)
+    assert list(good_calls(attempts, calls, {"latency_ms": 3000.0})) == [True]
+    assert list(good_calls(attempts, calls, {"latency_ms": 2999.0})) == [False]
+
+
+def test_each_stage_has_its_row() -> None:
+    about = resolved(warm_up_s=5, duration_s=40.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
+    attempts = frame(
+        *(call(n, 5 + n, stage="60/min", in_flight=2) for n in range(15)),
+        *(call(100 + n, 25 + n / 2, stage="120/min", in_flight=n + 1) for n in range(29)),
+        call(200, 39.5, stage="120/min", outcome=Outcome.RATE_LIMITED, status=429),
+    )
+    calls = calls_frame(attempts)
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), about.resolved).to_dict("records")
+    assert [row["stage"] for row in rows] == ["60/min", "120/min"]
+    assert [row["calls"] for row in rows] == [15, 30]
+    assert [row["offered_per_min"] for row in rows] == [60, 120]
+    assert [row["accepted"] for row in rows] == [15, 29]
+    assert [row["refused_share"] for row in rows] == [0, 1 / 30]
+    assert [row["goodput_share"] for row in rows] == [1, 29 / 30]
+    assert [row["in_flight_max"] for row in rows] == [2, 29]
+    assert rows[0]["latency_p50_ms"] is None or np.isnan(rows[0]["latency_p50_ms"])
+    assert rows[1]["latency_p50_ms"] == 1000
+    assert by_stage(frame(call(1, 1)), calls_frame(frame(call(1, 1))), np.ones(1, dtype=bool), {}).empty
+
+
+def latencies(values_ms: list[float]) -> Any:
+    return frame(*(call(n, n, end_ns=n * S + int(value * 1e6)) for n, value in enumerate(values_ms)))
+
+
+def test_a_drift_is_found_and_chance_is_not_one() -> None:
+    rng = np.random.default_rng(1)
+    about = manifest()
+    steady = drift(latencies(list(rng.normal(300, 30, 300))), about).to_dict("records")
+    assert [(row["metric"], row["n"], row["drifts"]) for row in steady] == [("attempt_latency", 300, False)]
+    rising = list(np.linspace(200, 400, 300) + rng.normal(0, 30, 300))
+    (row,) = drift(latencies(rising), about).to_dict("records")
+    assert row["drifts"]
+    assert row["p_value"] < 1e-9
+    assert row["change"] == pytest.approx(366 / 233 - 1, rel=0.1)
+    # Certain, and too small to matter.
+    (row,) = drift(latencies(list(np.linspace(300, 309, 300))), about).to_dict("records")
+    assert row["p_value"] < 1e-9
+    assert not row["drifts"]
+
+
+def test_chance_alone_is_hardly_ever_called_a_drift() -> None:
+    rng = np.random.default_rng(2)
+    found = 0
+    for _ in range(200):
+        values = list(rng.lognormal(5, 0.5, 60))
+        found += bool(drift(latencies(values), manifest())["drifts"].any())
+    assert found <= 2
+
+
+def test_no_drift_is_looked_for_where_the_load_changes_or_little_came() -> None:
+    rising = list(np.linspace(200, 400, 300))
+    assert drift(latencies(rising), resolved(arrivals={"kind": "ramp"})).empty
+    assert drift(latencies(rising[:59]), manifest()).empty
+    (row,) = drift(latencies([250.0] * 60), manifest()).to_dict("records")
+    assert (row["p_value"], row["drifts"]) == (1.0, False)
+
+
+def test_lengths_wanted_against_actual() -> None:
+    known = {"finish_reason": "length", "max_tokens": 20, "wanted_prompt_tokens": 100}
+    attempts = frame(
+        call(1, 1, prompt_tokens=102, completion_tokens=20, **known),
+        call(2, 2, prompt_tokens=98, completion_tokens=10, **(known | {"finish_reason": "stop"})),
+        call(3, 3, prompt_tokens=110, completion_tokens=15, **(known | {"finish_reason": "stop"})),
+        call(4, 4, outcome=Outcome.RATE_LIMITED, status=429, **known),
+        call(5, 5),
+    )
+    prompt, answer = lengths(attempts).to_dict("records")
+    assert (prompt["what"], prompt["n"], prompt["wanted_mean"]) == ("prompt", 3, 100)
+    assert prompt["ratio"] == pytest.approx(310 / 300)
+    assert prompt["within_2pct"] == pytest.approx(2 / 3)
+    assert (answer["actual_mean"], answer["ratio"], answer["at_the_cap"]) == (15, 0.75, pytest.approx(1 / 3))
+    assert lengths(frame(call(1, 1))).empty
+
+
+def test_what_was_spent_counts_everything_that_the_server_counted() -> None:
+    target = TargetInfo(
+        name="t",
+        base_url="http://127.0.0.1/v1",
+        prices={"deepseek-chat": {"input_per_million": 2.0, "output_per_million": 8.0}},
+    )
+    attempts = frame(
+        call(1, 1, prompt_tokens=1000, completion_tokens=500),
+        call(2, 2, prompt_tokens=10, completion_tokens=None, outcome=Outcome.BROKEN_STREAM, stream=False),
+        call(3, 3, outcome=Outcome.RATE_LIMITED, status=429),
+        attempt(call_id="c4", sent_ns=None, due_ns=S, end_ns=S, outcome=Outcome.TRANSPORT_ERROR, status=None),
+    )
+    found = spent(attempts, manifest(target=target))
+    assert found[:3] == (3, 1010, 500)
+    assert found.money == pytest.approx(0.00602)
+    assert spent(attempts, manifest()).money is None
+
+
+def test_the_ceiling_is_a_finding_of_open_loops() -> None:
+    at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
+    assert [one.holds for one in findings(at_ease, manifest())] == [True]
+    # One in a hundred may be late; more may not, and none may stay behind.
+    seconds = generator_seconds(99) + generator_seconds(1, no_free_user=1)
+    assert findings(audit_frame(seconds), manifest())[0].holds
+    seconds = generator_seconds(98) + generator_seconds(2, no_free_user=1)
+    assert not findings(audit_frame(seconds), manifest())[0].holds
+    (finding,) = findings(audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), manifest())
+    assert not finding.holds
+    assert "1 were never sent" in finding.says
+    assert findings(at_ease, resolved(arrivals={"kind": "closed"})) == []

@@ -1,0 +1,99 @@
+"""What a run will send and spend, before it starts; and the budgets that cannot be kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.scenario.plan import Plan, make_plan
+from bltybench.scenario.target import Target
+from bltybench.scenario.workload import Scenario
+
+MIX = [
+    {
+        "name": "a",
+        "prompt_tokens": {"kind": "fixed", "tokens": 100},
+        "max_tokens": {"kind": "uniform", "min": 10, "max": 30},
+    }
+]
+PRICES = {"m": {"input_per_million": 2.0, "output_per_million": 10.0}}
+
+
+def plan(
+    arrivals: dict[str, Any], base: Path = Path(), *, target: dict[str, Any] | None = None, **fields: Any
+) -> tuple[Plan, Target]:
+    scenario = Scenario.model_validate(
+        {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": MIX, "arrivals": arrivals} | fields
+    )
+    at = Target.model_validate({"base_url": "http://127.0.0.1:1/v1", "prices": PRICES} | (target or {}))
+    return make_plan(scenario, "here", at, base), at
+
+
+def test_an_open_loop_is_counted() -> None:
+    found, target = plan({"kind": "constant", "rate_per_min": 50})
+    assert (found.requests, found.prompt_tokens, found.answer_tokens) == (50, 5000, 1000)
+    assert found.money == pytest.approx(50 * (100 * 2 + 20 * 10) / 1e6)
+    assert found.sentence() == (
+        "Will send about 50 requests with 5,000 prompt tokens and at most 1,000 of answers, for 0.02 at most"
+    )
+    assert found.exceeds(target) == []
+
+
+def test_a_closed_loop_says_what_a_request_costs() -> None:
+    found, _ = plan({"kind": "closed"})
+    assert found.requests is found.prompt_tokens is found.answer_tokens is found.money is None
+    assert "about 100 prompt tokens and at most 20 of answer, 0.0004 at most" in found.sentence()
+
+
+def test_a_trace_is_added_up(tmp_path: Path) -> None:
+    rows = [
+        {"at_s": 0, "prompt_tokens": 10, "max_tokens": 5},
+        {"at_s": 1, "prompt_tokens": 30},
+        {"at_s": 70, "prompt_tokens": 9, "max_tokens": 1},
+    ]
+    (tmp_path / "t").write_text("\n".join(json.dumps(row) for row in rows))
+    found, _ = plan({"kind": "trace", "file": "t"}, tmp_path)
+    assert (found.requests, found.prompt_tokens, found.answer_tokens) == (2, 40, 25)
+
+
+def test_conversations_count_all_their_turns() -> None:
+    turns = {"min": 2, "max": 4, "tokens": {"kind": "fixed", "tokens": 26}}
+    talk = [MIX[0] | {"turns": turns}]
+    found, _ = plan({"kind": "constant", "rate_per_min": 10}, mix=talk)
+    assert found.requests == 30
+    # Turn n has 100 tokens and n − 1 times 20 of answer, 26 of question and 4 of framing: with 2, 3 and 4
+    # turns 1, 3 and 6 such additions.
+    assert found.prompt_tokens == round(10 * (3 * 100 + (1 + 3 + 6) / 3 * 50))
+    assert found.answer_tokens == 10 * 3 * 20
+
+
+def test_the_caps_that_the_plan_would_pass_are_named() -> None:
+    budget = {"budget": {"requests": 49, "tokens": 5999, "money": 0.0199}}
+    found, target = plan({"kind": "constant", "rate_per_min": 50}, target=budget)
+    assert found.exceeds(target) == ["49 requests", "5,999 tokens", "0.0199 of money"]
+    found, target = plan(
+        {"kind": "constant", "rate_per_min": 50}, target={"budget": {"requests": 50, "tokens": 6000}}
+    )
+    assert found.exceeds(target) == []
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "target", "message"),
+    [
+        ({"kind": "closed"}, {"budget": {"money": 1}, "prices": {}}, "model 'm' has no price"),
+        ({"kind": "closed"}, {"budget": {"tokens": 109}}, "109 tokens do not suffice for one request"),
+        ({"kind": "closed"}, {"budget": {"money": 0.0003}}, "0.0003 does not suffice for one request"),
+        ({"kind": "gamma", "rate_per_min": 0.001, "burstiness": 1}, {}, "nothing would be sent in 60 s"),
+    ],
+)
+def test_what_cannot_run_is_refused(arrivals: dict[str, Any], target: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(arrivals, target=target)
+
+
+def test_the_smallest_budget_that_suffices_is_taken() -> None:
+    plan({"kind": "closed"}, target={"budget": {"tokens": 110, "money": 0.0004}})

@@ -1,0 +1,171 @@
+"""Traces of every form: read, windowed, scaled, composed, and their mistakes named by line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.scenario import tokens
+from bltybench.scenario.arrivals import Arrival, schedule
+from bltybench.scenario.compose import Composer
+from bltybench.scenario.workload import Call, Scenario, Trace
+
+TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
+MOONCAKE = "mooncake-conversation.jsonl"
+
+BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+BURSTGPT_2 = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+
+
+def read(folder: Path, text: str, duration_s: float = 60, **fields: Any) -> list[Arrival]:
+    (folder / "t").write_text(text)
+    return list(schedule(Trace(kind="trace", file="t", **fields), duration_s, 1, folder, ["a", "b"]))
+
+
+def test_burstgpt_in_both_its_forms(tmp_path: Path) -> None:
+    expected = [Arrival(0, 0.0, 472, 18), Arrival(1, 40.0, 1087, 1)]
+    old = BURSTGPT + "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n"
+    assert read(tmp_path, old) == expected
+    new = BURSTGPT_2 + "5.0,s1,3.2,GPT-4,472,18,490,API log\n45.0,s2,0.1,ChatGPT,1087,0,1087,API log\n"
+    assert read(tmp_path, new) == expected
+
+
+def test_our_own_form_keeps_its_times_and_may_name_the_call(tmp_path: Path) -> None:
+    text = (
+        '{"at_s": 0.5, "prompt_tokens": 7, "max_tokens": 3}\n\n'
+        '{"at_s": 2, "prompt_tokens": 9, "max_tokens": 4, "call": "b"}\n'
+    )
+    assert read(tmp_path, text) == [Arrival(0, 0.5, 7, 3), Arrival(1, 2.0, 9, 4, call="b")]
+
+
+def own(times_s: list[float]) -> str:
+    return "".join(f'{{"at_s": {at}, "prompt_tokens": 5, "max_tokens": 1}}\n' for at in times_s)
+
+
+def test_a_window_of_a_trace(tmp_path: Path) -> None:
+    text = own([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert [a.at_s for a in read(tmp_path, text, start_s=3, length_s=4)] == [0, 1, 2, 3]
+    assert [a.at_s for a in read(tmp_path, text, start_s=3, speed=2, duration_s=2)] == [0, 0.5, 1, 1.5]
+    with pytest.raises(UserError, match="has no rows between 20 s and 80 s"):
+        read(tmp_path, text, start_s=20)
+
+
+def test_scaling_up_sends_copies_between_a_row_and_the_next(tmp_path: Path) -> None:
+    text = own([0, 10, 20, 30])
+    found = [a.at_s for a in read(tmp_path, text, scale=3)]
+    assert len(found) == 12
+    assert {0, 10, 20, 30} <= set(found)
+    assert Counter(int(at / 10) for at in found) == {0: 3, 1: 3, 2: 3, 3: 3}
+    assert found == sorted(found)
+    assert found == [a.at_s for a in read(tmp_path, text, scale=3)]
+
+
+def test_scaling_down_leaves_out_by_chance_and_keeps_the_times(tmp_path: Path) -> None:
+    rows = [float(number) for number in range(4000)]
+    found = [a.at_s for a in read(tmp_path, own(rows), duration_s=5000, scale=0.25)]
+    assert set(found) <= set(rows)
+    assert len(found) == pytest.approx(1000, abs=5 * (4000 * 0.25 * 0.75) ** 0.5)
+    more = read(tmp_path, own(rows), duration_s=5000, scale=1.5)
+    assert len(more) == pytest.approx(6000, abs=5 * (4000 * 0.25) ** 0.5)
+
+
+def mooncake(**fields: Any) -> str:
+    return json.dumps({"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]} | fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BURSTGPT + "5,ChatGPT,472,18,490\n", "t:2: has 5 fields, not 6"),
+        (BURSTGPT + "soon,ChatGPT,472,18,490,x\n", "t:2: Timestamp 'soon' is not a number of seconds"),
+        (BURSTGPT + "5,ChatGPT,-4,18,490,x\n", "t:2: Request tokens is -4, must be 0 or more"),
+        (BURSTGPT + "5,C,4,1,5,x\n4,C,4,1,5,x\n", "t:3: is earlier than the row before it"),
+        (own([1]) + "{", "t:2: not valid JSON"),
+        (own([1]) + "[1]", "t:2: not a JSON object"),
+        (own([1]) + '{"at_s": true, "prompt_tokens": 1, "max_tokens": 1}', "t:2: at_s is not a number"),
+        (own([1]) + '{"at_s": 2, "prompt_tokens": 0, "max_tokens": 1}', "t:2: prompt_tokens is 0, must be 1"),
+        (own([1]) + '{"at_s": 2, "prompt_tokens": 4, "max_tokens": -1}', "t:2: max_tokens is -1, must be 1"),
+        (own([1]) + '{"at_s": 2, "prompt_tokens": 4, "max_token": 1}', "t:2: unknown key 'max_token'"),
+        (
+            own([1]) + '{"at_s": 2, "prompt_tokens": 4, "max_tokens": 1, "call": "c"}',
+            "t:2: call 'c' is not in the scenario's mix\n  → known: a, b",
+        ),
+        (own([2, 1]), "t:2: is earlier than the row before it\n  → sort the rows by at_s"),
+        (mooncake() + "\n" + mooncake(timestamp=-1), "t:2: timestamp is not a number of 0 or more"),
+        (mooncake() + "\n" + mooncake(input_length=0), "t:2: input_length is 0, must be 1 or more"),
+        (mooncake(hash_ids=[1]), "t:1: has 1 hash_ids; an input_length of 600 is 2 blocks of 512"),
+        (mooncake(hash_ids="x"), "t:1: hash_ids is not a list of whole numbers"),
+        ("{}\n", "t:1: input_length is not a whole number"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def composer(**fields: Any) -> Composer:
+    scenario = Scenario(
+        title="t",
+        model="m",
+        duration_s=60,
+        users=1,
+        mix=(Call(name="a", **fields), Call(name="b", weight=1e-9, stream=True)),
+        arrivals=Trace(kind="trace", file="t"),
+    )
+    return Composer(scenario, Path())
+
+
+def test_the_same_ids_give_the_same_text(tmp_path: Path) -> None:
+    rows = [
+        mooncake(input_length=1100, hash_ids=[7, 8, 9]),
+        mooncake(input_length=1500, hash_ids=[7, 8, 10]),
+        mooncake(input_length=1100, hash_ids=[6, 8, 9]),
+    ]
+    made = composer()
+    prompts = [made.prepare(a.index, a).messages[0]["content"] for a in read(tmp_path, "\n".join(rows))]
+    assert [tokens.count(prompt) + 4 for prompt in prompts] == [1100, 1500, 1100]
+    # Blocks 7 and 8 are the same 1,024 tokens, and what follows is not.
+    shared = len(next(iter(_common(prompts[0], prompts[1]))))
+    assert tokens.count(prompts[0][:shared]) >= 1024
+    assert tokens.count(prompts[0][:shared]) < 1100 - 30
+    # A prompt that starts otherwise shares nothing worth a cache, though its second block is the same.
+    assert len(next(iter(_common(prompts[0], prompts[2])))) < 200
+
+
+def _common(one: str, other: str) -> list[str]:
+    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    return [one[:length]]
+
+
+def test_a_row_decides_the_call(tmp_path: Path) -> None:
+    text = '{"at_s": 0, "prompt_tokens": 40, "max_tokens": 3, "call": "b"}\n'
+    (arrival,) = read(tmp_path, text)
+    prepared = composer().prepare(0, arrival)
+    assert (prepared.call.name, prepared.prompt_tokens, prepared.max_tokens) == ("b", 40, 3)
+
+
+def test_the_recorded_mooncake_trace() -> None:
+    if not (TRACES / MOONCAKE).exists():
+        pytest.skip(f"the recorded traces are not in {TRACES}")
+    found = list(schedule(Trace(kind="trace", file=MOONCAKE), 1e6, 1, TRACES))
+    lines = [json.loads(line) for line in (TRACES / MOONCAKE).read_text().splitlines()]
+    assert len(found) == len(lines)
+    first_ms = lines[0]["timestamp"]
+    for arrival, line in zip(found, lines, strict=True):
+        assert arrival.at_s == pytest.approx((line["timestamp"] - first_ms) / 1000)
+        assert (arrival.prompt_tokens, arrival.max_tokens) == (
+            line["input_length"],
+            max(1, line["output_length"]),
+        )
+        assert arrival.blocks == tuple(line["hash_ids"])
+    made = composer()
+    for arrival in islice(found, 20):
+        prepared = made.prepare(arrival.index, arrival)
+        assert prepared.prompt_tokens == arrival.prompt_tokens == tokens.count_messages(prepared.messages)
