@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from bltybench.errors import UserError
+from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
@@ -35,6 +37,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def read_target(self) -> Target:
         """Return the target as it was resolved."""
         return Target.model_validate(self.target)
+
+    def place_of(self, client_id: str) -> int:
+        """Return which of the run's workers that is. Raises UserError where it cannot take part."""
+        if not RunFolder(Path(self.run_path)).manifest_json.is_file():
+            raise UserError(
+                "the folder of the run is not on this machine",
+                where=self.run_path,
+                remedy="start workers on the master's machine (--processes), or share its reports folder",
+            )
+        if client_id not in self.workers:
+            raise UserError(
+                "this worker came after the run had begun", remedy="start all workers, then the run"
+            )
+        return self.workers.index(client_id)
 
     @property
     def base(self) -> Path:

@@ -6,20 +6,12 @@ import gc
 import logging
 import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import gevent
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import (
-    STATE_CLEANUP,
-    STATE_RUNNING,
-    STATE_SPAWNING,
-    MasterRunner,
-    Runner,
-    WorkerRunner,
-)
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
@@ -38,8 +30,8 @@ from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.search import Searcher
 from bltybench.load.session import Session
+from bltybench.load.stop import stop_soon
 from bltybench.load.words import announce, complain
-from bltybench.runs.folder import RunFolder
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
 from bltybench.scenario.resolve import Resolved
@@ -52,9 +44,6 @@ JOB_OPTION = "bltybench_job"
 BUDGET_MESSAGE = "bltybench_budget_spent"
 
 INTERRUPTED = 130
-
-INTERRUPT_DRAIN_S = 1.0
-"""How long calls in flight may go on after Ctrl-C."""
 
 
 class Plugin:
@@ -124,7 +113,7 @@ class Plugin:
         try:
             if isinstance(runner, WorkerRunner):
                 order = jobs.decode(getattr(environment.parsed_options, JOB_OPTION))
-                index = _place(order, runner.client_id)
+                index = order.place_of(runner.client_id)
                 self._join(Session(order, environment, worker_name(index), index, len(order.workers)))
             else:
                 self._own(environment)
@@ -157,7 +146,7 @@ class Plugin:
     def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
         """Send what was counted since the last report."""
         if self.session is not None:
-            data["bltybench"] = live.encode_ticks([self._tick(self.session)])
+            data["bltybench"] = live.encode_ticks([self.session.tick()])
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """Take in what a worker counted."""
@@ -170,7 +159,7 @@ class Plugin:
         runner = environment.runner
         try:
             if runner is not None:
-                _stop_soon(environment, runner)
+                stop_soon(environment, runner)
             if self._finishing is not None:
                 self._finishing.join()
         except KeyboardInterrupt:
@@ -268,24 +257,11 @@ class Plugin:
         if session is None:
             return
         runner = self._environment.runner
-        session.generator_spool.append(
-            session.audit.second(
-                session.now_ns(),
-                users=runner.user_count if runner else 0,
-                in_flight=session.in_flight,
-                backlog=session.reader.backlog,
-                never_sent=never_sent,
-            )
-        )
-        session.spool.flush()
-        session.generator_spool.flush()
+        session.second(users=runner.user_count if runner else 0, never_sent=never_sent)
         if self.run is not None:
-            self.run.live.add(session.worker, [self._tick(session)])
+            self.run.live.add(session.worker, [session.tick()])
         if session.purse.exhausted:
             self._budget_spent()
-
-    def _tick(self, session: Session) -> live.Tick:
-        return session.counter.take(session.now_ns() / 1e9, session.in_flight)
 
     def _budget_spent(self) -> None:
         runner = self._environment.runner
@@ -301,7 +277,7 @@ class Plugin:
 
     def _stop(self, why: str) -> None:
         runner = self._environment.runner
-        if runner is None or runner.state not in ("spawning", "running"):
+        if runner is None or runner.state not in {STATE_SPAWNING, STATE_RUNNING}:
             return
         logger.warning("Stopping: %s", why)
         gevent.spawn(self._end, runner)
@@ -333,36 +309,9 @@ def current_session() -> Session | None:
     return PLUGIN.session
 
 
-def _stop_soon(environment: Environment, runner: Runner) -> None:
-    """Stop a run that Ctrl-C or SIGTERM met in the middle, so that what there is can be reported."""
-    if isinstance(runner, WorkerRunner):
-        # The master may say the same at this moment, and Locust cannot stop users that are being stopped.
-        while runner.state == STATE_CLEANUP:
-            gevent.sleep(0.05)
-        runner.greenlet.kill(block=True)
-    if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
-        environment.stop_timeout = INTERRUPT_DRAIN_S
-        runner.stop()
-        if not isinstance(runner, WorkerRunner):
-            runner.quit()
-
-
 def _options(environment: Environment) -> Namespace:
     """Return the parsed command line, which a run that Locust's command started always has."""
     options: Namespace | None = environment.parsed_options
     if options is None:
         raise RuntimeError("bltybench.load works with Locust's command line, not as a library")
     return options
-
-
-def _place(order: jobs.Job, client_id: str) -> int:
-    """Return which of the run's workers this is. Raises UserError where it cannot take part."""
-    if not RunFolder(Path(order.run_path)).manifest_json.is_file():
-        raise UserError(
-            "the folder of the run is not on this machine",
-            where=order.run_path,
-            remedy="start workers on the master's machine (--processes), or share the reports folder with it",
-        )
-    if client_id not in order.workers:
-        raise UserError("this worker came after the run had begun", remedy="start all workers, then the run")
-    return order.workers.index(client_id)

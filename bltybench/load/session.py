@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
-from bltybench.load.live import Counter
+from bltybench.load.live import Counter, Tick
 from bltybench.load.search import Searcher
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
@@ -186,6 +186,24 @@ class Session:
             return iter(())
         arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.job.base)
         return (arrival for arrival in arrivals if arrival.index % self._workers == self._index)
+
+    def tick(self) -> Tick:
+        """Return what was counted since the last time, for those who watch."""
+        return self.counter.take(self.now_ns() / 1e9, self.in_flight)
+
+    def second(self, *, users: int, never_sent: int = 0) -> None:
+        """Put the second that is over on record."""
+        self.generator_spool.append(
+            self.audit.second(
+                self.now_ns(),
+                users=users,
+                in_flight=self.in_flight,
+                backlog=self.reader.backlog,
+                never_sent=never_sent,
+            )
+        )
+        self.spool.flush()
+        self.generator_spool.flush()
 
     def close(self) -> None:
         """Write out the records and say that this process has no more."""

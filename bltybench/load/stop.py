@@ -1,0 +1,24 @@
+"""Stopping a run in the middle, without Locust tripping over itself."""
+
+from __future__ import annotations
+
+import gevent
+from locust.env import Environment
+from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, Runner, WorkerRunner
+
+INTERRUPT_DRAIN_S = 1.0
+"""How long calls in flight may go on after Ctrl-C."""
+
+
+def stop_soon(environment: Environment, runner: Runner) -> None:
+    """Stop a run that Ctrl-C or SIGTERM met in the middle, so that what there is can be reported."""
+    if isinstance(runner, WorkerRunner):
+        # The master may say the same at this moment, and Locust cannot stop users that are being stopped.
+        while runner.state == STATE_CLEANUP:
+            gevent.sleep(0.05)
+        runner.greenlet.kill(block=True)
+    if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
+        environment.stop_timeout = INTERRUPT_DRAIN_S
+        runner.stop()
+        if not isinstance(runner, WorkerRunner):
+            runner.quit()
