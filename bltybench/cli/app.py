@@ -9,6 +9,7 @@ import typer
 import bltybench
 from bltybench.cli.check import check
 from bltybench.cli.init import init
+from bltybench.cli.limits import limits
 from bltybench.cli.report import report
 from bltybench.cli.runs import runs
 from bltybench.cli.sandbox import sandbox
@@ -42,5 +43,5 @@ def _options(
     del version  # its callback has done the work
 
 
-for verb in (check, sandbox, report, runs, init):
+for verb in (check, sandbox, report, limits, runs, init):
     app.command()(verb)
