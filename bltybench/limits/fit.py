@@ -18,11 +18,13 @@ FLIP_RATE = 0.01
 """Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 TELLING = HARD + 1
 """A family is told from another where it has a contradiction fewer."""
+FEW = 250
+"""Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 HOPELESS = 4
 """A family is not looked at closely where its cost on a coarse grid is so many times the best."""
 CLOCK_SLACK_S = 0.25
 """How far the server's clock and this one may be apart where windows are called aligned to the clock."""
-PRECISE = 0.02
+PRECISE = 0.03
 """Half width of a period's range, relative, within which it is rounded to what people choose."""
 
 Phase = Literal["clock", "first_hit", "other"]
@@ -154,7 +156,7 @@ def fit(
         )
         fits.append(one(family, sights, count_refused=counting, hints_s=hints_s, give_up=hopeless))
     allowed = HARD * (1 + math.ceil(FLIP_RATE * len(sights)))
-    if among is None and min(each.cost for each in fits) >= HARD:
+    if among is None and (len(sights) <= FEW or min(each.cost for each in fits) >= HARD):
         fits.append(one("interval_refill", sights, hints_s=hints_s))
     return _compared(fits, counts, allowed)
 
@@ -171,10 +173,16 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int) -> Ve
             f"{ranked[0].contradictions} of {counts[0]} decisions contradict the best",
         )
     left = [each for each in ranked if each.cost < least + TELLING and each.cost <= allowed]
+    close = tuple(left)
+    if {"token_bucket", "fixed_window"} & {each.family for each in left}:
+        # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
+        left = [each for each in left if each.family != "interval_refill"]
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}
     for each in ranked:
+        if each.family == "interval_refill" and each.family not in names and each in close:
+            continue  # it is the simpler one under another name
         weight = FLIP_RATE ** ((each.cost - least) / (HARD + 1))
         weights[each.family] = max(weight, weights.get(each.family, 0.0))
     confidence = weights[merged[0].family] / sum(weights.values())

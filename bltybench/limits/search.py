@@ -114,11 +114,9 @@ USES: dict[str, Uses] = {
 PHASED = frozenset({"fixed_window", "sliding_counter", "interval_refill"})
 DRIFTING = frozenset({"fixed_window", "sliding_counter"})
 """Families whose windows follow each other through the whole span."""
-COUNTS = frozenset({"fixed_window", "first_hit_window", "sliding_log"})
-"""Families whose use is a whole number."""
 BUCKETS = frozenset({"token_bucket", "interval_refill"})
 """Families that need a whole token for a request; a weighted counter rounds its use down instead."""
-HARD = 3
+HARD = 6
 """Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
 
 
@@ -178,7 +176,8 @@ def _judge(family: str, counted: Counted, grid: Grid) -> Found:
 
 def _cost(family: str, sights: Sights, least: Floats, most: Floats, top: int) -> Ints:
     """Return, for each candidate and each limit from 1 to ``top``, how many decisions contradict it."""
-    doubt = 0.0 if family in COUNTS else EPS
+    # Sums of refill round; counts, weighted or not, are whole where it matters.
+    doubt = EPS if family in BUCKETS else 0.0
     used = least[:, sights.accepted]
     needed = np.ceil(used + 1 - doubt) if family in BUCKETS else np.floor(used - doubt) + 1
     allowed = np.ceil(most[:, sights.refused] + doubt)

@@ -94,9 +94,12 @@ def counter(counted: Counted, period_s: Floats, phase_s: Floats) -> Bounds:
     return _weighted(counted, period_s, phase_s[:, None], np.zeros((1, 1)))
 
 
-def _weighted(counted: Counted, period_s: Floats, phase_s: Floats, chain: Floats) -> Bounds:
+def _weighted(
+    counted: Counted, period_s: Floats, phase_s: Floats, chain: Floats, *, first: float = -np.inf
+) -> Bounds:
+    """``first`` is the first window of a chain: its first request cannot lie before it."""
     sights = counted.sights
-    early = np.floor((sights.lo[None, :] - phase_s) / period_s[:, None]) + chain
+    early = np.maximum(np.floor((sights.lo[None, :] - phase_s) / period_s[:, None]), first) + chain
     late = np.floor((sights.hi[None, :] - phase_s) / period_s[:, None]) + chain
     starts_early, starts_late = _starts(early), _starts(late)
     found = []
@@ -128,7 +131,7 @@ def first_hit_counter(counted: Counted, period_s: Floats) -> Bounds:
             anchor, chain = np.where(idle, middle[i], anchor), chain + idle
             last = np.full(k, middle[i])
         anchors[:, i], chains[:, i] = anchor, chain
-    return _weighted(counted, period_s, anchors, chains * CHAIN)
+    return _weighted(counted, period_s, anchors, chains * CHAIN, first=0.0)
 
 
 def bucket(counted: Counted, rate_per_s: Floats) -> Bounds:

@@ -34,18 +34,26 @@ class World:
         self._noise = noise
         self._rng = random.Random(seed)
         self._decided_s = 0.0
+        self._began_s: float | None = None
+        self._ended_s = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Return the time from the first request to the last."""
+        return 0.0 if self._began_s is None else self._ended_s - self._began_s
 
     def play(self, plan: Plan) -> Verdict:
         """Run a plan to its end."""
         try:
             burst = next(plan)
             while True:
-                burst = plan.send(self._answer(burst))
+                burst = plan.send(self.answer(burst))
         except StopIteration as end:
             verdict: Verdict = end.value
             return verdict
 
-    def _answer(self, burst: Burst) -> Sequence[Sight]:
+    def answer(self, burst: Burst) -> Sequence[Sight]:
+        """Return what is seen of a burst."""
         seen: list[Sight] = []
         free = [burst.at_s] * burst.width
         while len(seen) < burst.cap:
@@ -61,6 +69,8 @@ class World:
 
     def _one(self, at_s: float) -> Sight:
         noise = self._noise
+        self._began_s = at_s if self._began_s is None else self._began_s
+        self._ended_s = at_s
         latency_s = noise.latency_s * self._rng.lognormvariate(0, noise.jitter)
         self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8))
         decision = self._model.decide(self._decided_s + noise.clock_offset_s)
