@@ -131,11 +131,16 @@ class Verdict:
 
 
 def fit(
-    seen: Sequence[Sight], *, hints_s: tuple[float, ...] = (), among: Sequence[tuple[str, bool]] | None = None
+    seen: Sequence[Sight],
+    *,
+    hints_s: tuple[float, ...] = (),
+    among: Sequence[tuple[str, bool]] | None = None,
+    believed: tuple[int, float] | None = None,
 ) -> Verdict:
     """Find the limiter that explains what was seen; ``hints_s`` are periods that are documented or announced.
 
-    ``among`` leaves only these families (and ways of counting refusals) to choose from.
+    ``among`` leaves only these families (and ways of counting refusals) to choose from; ``believed`` is a
+    limit and a period: of several families that explain all, those are preferred for which they hold.
     """
     sights = Sights(seen)
     accepted, refused = int(np.sum(sights.accepted)), int(np.sum(sights.refused))
@@ -158,10 +163,12 @@ def fit(
     allowed = HARD * (1 + math.ceil(FLIP_RATE * len(sights)))
     if among is None and (len(sights) <= FEW or min(each.cost for each in fits) >= HARD):
         fits.append(one("interval_refill", sights, hints_s=hints_s))
-    return _compared(fits, counts, allowed)
+    return _compared(fits, counts, allowed, believed)
 
 
-def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int) -> Verdict:
+def _compared(
+    fits: list[Fit], counts: tuple[int, int, int], allowed: int, believed: tuple[int, float] | None
+) -> Verdict:
     ranked = tuple(sorted(fits, key=lambda each: each.cost))
     least = ranked[0].cost
     if least > allowed:
@@ -174,6 +181,8 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int) -> Ve
         )
     left = [each for each in ranked if each.cost < least + TELLING and each.cost <= allowed]
     close = tuple(left)
+    if believed is not None:
+        left = [each for each in left if _holds(each, *believed)] or left
     if {"token_bucket", "fixed_window"} & {each.family for each in left}:
         # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
         left = [each for each in left if each.family != "interval_refill"]
@@ -181,8 +190,8 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int) -> Ve
     names = {each.family for each in merged}
     weights: dict[str, float] = {}
     for each in ranked:
-        if each.family == "interval_refill" and each.family not in names and each in close:
-            continue  # it is the simpler one under another name
+        if each.family not in names and each in close:
+            continue  # set aside above
         weight = FLIP_RATE ** ((each.cost - least) / (HARD + 1))
         weights[each.family] = max(weight, weights.get(each.family, 0.0))
     confidence = weights[merged[0].family] / sum(weights.values())
@@ -192,6 +201,15 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int) -> Ve
     return Verdict(
         "ambiguous", *counts, ranked, merged, confidence, f"these cannot be told apart here: {shown}"
     )
+
+
+def _holds(each: Fit, limit: int, period_s: float) -> bool:
+    """Say whether a fit has this limit and period, or for a bucket this rate, as far as is known."""
+    if each.family == "token_bucket":
+        period_s *= each.limit / limit
+    elif not each.limit_range[0] <= limit <= each.limit_range[1]:
+        return False
+    return 0.98 * each.period_range_s[0] <= period_s <= 1.02 * each.period_range_s[1]
 
 
 def _merged(left: list[Fit]) -> tuple[Fit, ...]:

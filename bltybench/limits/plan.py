@@ -105,7 +105,9 @@ class _Planner:
         """Fit all that was seen; to save time, with the families of ``among`` only."""
         hint = self.aims.period_s
         kinds = None if among is None else [(each.family, bool(each.count_refused)) for each in among]
-        return fit(self.seen, hints_s=(hint,) if hint else (), among=kinds)
+        # A short plan leaves much open: then what is documented or announced counts for something.
+        believed = (self.aims.limit, hint) if self.aims.quick and self.aims.limit and hint else None
+        return fit(self.seen, hints_s=(hint,) if hint else (), among=kinds, believed=believed)
 
 
 def plan(aims: Aims, now_s: float) -> Plan:

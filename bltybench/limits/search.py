@@ -180,7 +180,7 @@ def _cost(family: str, sights: Sights, least: Floats, most: Floats, top: int) ->
     doubt = EPS if family in BUCKETS else 0.0
     used = least[:, sights.accepted]
     needed = np.ceil(used + 1 - doubt) if family in BUCKETS else np.floor(used - doubt) + 1
-    allowed = np.ceil(most[:, sights.refused] + doubt)
+    allowed = np.ceil(most[:, sights.refused])
     above = _histogram(np.minimum(needed, top).astype(np.int64), top)
     below = _histogram(np.minimum(allowed, top).astype(np.int64), top)
     # A limit is contradicted by each acceptance that needed more, and each refusal that it would let in.
@@ -203,7 +203,9 @@ def _coarse(family: str, sights: Sights, *, count_refused: bool, hints_s: tuple[
         accepted = int(np.sum(sights.accepted))
         # The period here is the time for one more: from all at once to nothing but the first burst.
         shortest_s, longest_s = span_s / (50 * accepted), 2 * max(hi - lo for lo, hi in _waits(sights))
-        period = _geometric(shortest_s, max(longest_s, 2 * shortest_s))
+        together = float(np.max(sights.offsets(np.ones(len(sights), dtype=np.int64))[0])) + 1
+        shortest_s = max(shortest_s, sights.doubt_s() / together)
+        period = _geometric(shortest_s, max(longest_s, 2 * shortest_s), 1 + (STEP - 1) / 4)
         return Grid(period, np.zeros_like(period), np.zeros_like(period))
     longest_s = 1.05 * span_s
     shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
@@ -241,9 +243,9 @@ def _around(family: str, best: Grid, width: float, slack_s: float) -> Grid:
     )
 
 
-def _geometric(least: float, most: float) -> Floats:
-    steps = int(np.ceil(np.log(most / least) / np.log(STEP)))
-    return np.array(least * STEP ** np.arange(steps + 1), dtype=np.float64)
+def _geometric(least: float, most: float, step: float = STEP) -> Floats:
+    steps = int(np.ceil(np.log(most / least) / np.log(step)))
+    return np.array(least * step ** np.arange(steps + 1), dtype=np.float64)
 
 
 def _dense(least: float, most: float, span_s: float) -> Floats:
