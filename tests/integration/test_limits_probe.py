@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from support_cli import bltybench
 from support_locust import LOCUSTFILES, run_locust
+from support_probe import write_scenario
 from support_sandbox import running_sandbox
 
 from bltybench.scenario.limits_file import load_limits
@@ -17,27 +18,6 @@ from bltybench.scenario.target import HeaderStyle, RateLimit, SandboxLimits
 
 PERIOD_S = 2.0
 LIMIT = 8
-
-
-def write_scenario(folder: Path, base_url: str) -> None:
-    (folder / "scenarios.toml").write_text(
-        f"""
-default_scenario = "limits"
-[targets.here]
-base_url = "{base_url}"
-api_key_env = "BLTYBENCH_TEST_KEY"
-[scenarios.limits]
-title = "For a test"
-model = "deepseek-chat"
-target = "here"
-duration_s = 600
-users = 1
-arrivals = {{ kind = "closed", think_s = 0 }}
-[[scenarios.limits.mix]]
-name = "probe"
-max_tokens = {{ kind = "fixed", tokens = 1 }}
-"""
-    )
 
 
 def probe(
