@@ -36,6 +36,15 @@ def bltybench(
     )
 
 
+def listens(port: int) -> bool:
+    """Say whether something accepts connections at that port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """Return a port where nothing listens."""
     with socket.socket() as listener:

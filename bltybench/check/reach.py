@@ -20,15 +20,6 @@ def address(target: Target) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def listens(target: Target) -> bool:
-    """Say whether something accepts connections there."""
-    try:
-        socket.create_connection(address(target), timeout=target.timeouts.connect_s).close()
-    except OSError:
-        return False
-    return True
-
-
 def tls_context(target: Target) -> ssl.SSLContext:
     """Return how certificates of ``target`` are checked: by its ca_file, else as the system does.
 

@@ -11,7 +11,7 @@ from bltybench.check import completion, drain, errors, models, ratelimits, strea
 from bltybench.check.client import Answer, Client
 from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evidence, gather
 from bltybench.check.finding import Checkup, Finding
-from bltybench.check.reach import address, listens, reach
+from bltybench.check.reach import reach
 from bltybench.check.text import clean
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
@@ -173,12 +173,12 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
 @contextmanager
 def _running(target: Target, tell: Callable[[str], None]) -> Iterator[None]:
     """Start the sandbox for the check where nothing listens, and stop it afterwards."""
-    if target.sandbox is None or listens(target):
+    from bltybench.sandbox.process import start_if_absent  # noqa: PLC0415 - most targets need no sandbox
+
+    sandbox = start_if_absent(target)
+    if sandbox is None:
         yield
         return
-    from bltybench.sandbox.process import SandboxProcess  # noqa: PLC0415 - most targets need no sandbox
-
-    host, port = address(target)
-    tell("Starting the sandbox for the check.")
-    with SandboxProcess.start(target.sandbox, host=host, port=port):
+    tell("Started the sandbox for the check.")
+    with sandbox:
         yield

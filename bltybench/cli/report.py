@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bltybench.errors import UserError
 
 if TYPE_CHECKING:
     from bltybench.report import Summary
@@ -15,9 +18,22 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]…",
+            help="Runs' folders, their ids or the beginnings of them. Several get an index page too.",
+            show_default="newest",
+        ),
+    ] = None,
+    formats: Annotated[
         str | None,
-        typer.Argument(help="A run's folder, its id or the beginning of it.", show_default="newest"),
+        typer.Option(
+            "--format",
+            metavar="FORMAT,…",
+            help="Write these only: html, csv, json, junit, md, parquet, prom.",
+            show_default="all but prom",
+        ),
     ] = None,
     notebooks: Annotated[bool, typer.Option("--notebooks", help="Execute the notebooks too.")] = False,
     reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
@@ -25,24 +41,76 @@ def report(
         bool, typer.Option("--json", help="Write summary.json, and nothing else, to stdout.")
     ] = False,
 ) -> None:
-    """Make the report of a run: report.html, summary.json, junit.xml and the figures' data.
+    """Make the report of a run: report.html, summary.json, summary.md, junit.xml and the figures' data.
 
     Exits with 1 where a check of the scenario failed, with 2 where the report could not be made.
     """
     from bltybench.report import build  # noqa: PLC0415 - pandas and matplotlib are slow to import
+    from bltybench.report.build import USUAL  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
 
-    folder = find_run(run, reports)
-    summary = build(folder, notebooks=notebooks)
-    if as_json:
-        sys.stdout.write(summary.to_json().decode())
-    else:
-        _show(summary, folder, notebooks=notebooks)
-    if not summary.passed:
+    chosen = USUAL if formats is None else _formats(formats)
+    folders = [find_run(run, reports) for run in runs] if runs else [find_run(None, reports)]
+    if as_json and len(folders) > 1:
+        raise UserError("--json is of one run", remedy="name one run, or leave --json out")
+    made: list[tuple[RunFolder, Summary]] = []
+    for folder in folders:
+        summary = build(folder, notebooks=notebooks, formats=chosen)
+        made.append((folder, summary))
+        if "md" in chosen:
+            _tell_github(summary)
+        if as_json:
+            sys.stdout.write(summary.to_json().decode())
+        else:
+            _show(summary, folder, chosen, notebooks=notebooks)
+    if len(made) > 1 and "html" in chosen:
+        _write_index(made, reports)
+    if not all(summary.passed for _, summary in made):
         raise typer.Exit(1)
 
 
-def _show(summary: Summary, folder: RunFolder, *, notebooks: bool) -> None:
+def _formats(given: str) -> set[str]:
+    from bltybench.report.build import FORMATS  # noqa: PLC0415
+
+    names = {name.strip() for name in given.split(",") if name.strip()}
+    unknown = sorted(names - set(FORMATS))
+    if unknown or not names:
+        raise UserError(
+            f"no such format: {', '.join(unknown) or 'none given'}",
+            where="--format",
+            remedy=f"choose of {', '.join(FORMATS)}",
+        )
+    return names
+
+
+def _tell_github(summary: Summary) -> None:
+    """Add the Markdown summary to that of the CI job, where GitHub Actions asks for one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    from bltybench.report.markdown import markdown  # noqa: PLC0415
+
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(markdown(summary) + "\n")
+    except OSError as error:
+        # The report is made; that a job's page lacks it must not fail the job.
+        print(f"bltybench: the step summary cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def _write_index(made: list[tuple[RunFolder, Summary]], reports: Path) -> None:
+    from bltybench.report.index import index  # noqa: PLC0415
+    from bltybench.runs.folder import write_atomically  # noqa: PLC0415
+
+    path = reports / "index.html"
+    try:
+        write_atomically(path, index(made, reports).encode())
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    print(f"Index {_near(path)}")
+
+
+def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, notebooks: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
 
@@ -67,7 +135,10 @@ def _show(summary: Summary, folder: RunFolder, *, notebooks: bool) -> None:
         console.print(mark, Text(f"{check.metric} {check.target}, was {was}{note}"))
     if notebooks:
         console.print(Text(f"Notebooks {_near(folder.path / 'notebooks')}"))
-    console.print(Text(f"Report {_near(folder.report_html)}"))
+    if "html" in formats:
+        console.print(Text(f"Report {_near(folder.report_html)}"))
+    else:
+        console.print(Text(f"Written to {_near(folder.path)}"))
 
 
 def _near(path: Path) -> str:

@@ -18,6 +18,7 @@ FLIP_RATE = 0.01
 """Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 TELLING = HARD + 1
 """A family is told from another where it has a contradiction fewer."""
+REFILL_TELLING = 3 * TELLING
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 HOPELESS = 4
@@ -179,13 +180,16 @@ def _compared(
             reason="no family explains it: "
             f"{ranked[0].contradictions} of {counts[0]} decisions contradict the best",
         )
-    left = [each for each in ranked if each.cost < least + TELLING and each.cost <= allowed]
+    # A refill in lumps has a parameter more than the others, and must be better by more.
+    margin = REFILL_TELLING if ranked[0].family == "interval_refill" else TELLING
+    left = [each for each in ranked if each.cost < least + margin and each.cost <= allowed]
     close = tuple(left)
     if believed is not None:
         left = [each for each in left if _holds(each, *believed)] or left
     if {"token_bucket", "fixed_window"} & {each.family for each in left}:
         # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
-        left = [each for each in left if each.family != "interval_refill"]
+        simple = [each for each in left if each.family != "interval_refill"]
+        left = simple if simple[0].cost < least + TELLING else left
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}

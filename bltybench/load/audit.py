@@ -15,6 +15,8 @@ TIMER_S = 0.02
 """How often the event loop is asked to prove that it serves timers in time."""
 
 PROC_STAT = Path("/proc/stat")
+PROC_SCHEDSTAT = Path("/proc/self/schedstat")
+"""Of the main thread, where the event loop is: nanoseconds on a core, nanoseconds waiting for one, turns."""
 
 
 class Audit:
@@ -24,6 +26,7 @@ class Audit:
         self._worker = worker
         self._process = psutil.Process()
         self._cpu_s = self._cpu_now_s()
+        self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
         self._steal = _machine_steal()
         self._worst_stall_s = 0.0
@@ -58,12 +61,14 @@ class Audit:
     def second(self, at_ns: int, *, users: int, in_flight: int, backlog: int) -> GeneratorSecond:
         """Return what was gathered since the last call and begin anew."""
         now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _machine_steal()
+        waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
         delays, lags = sorted(self._delays_us), sorted(self._lags_us)
         row = GeneratorSecond(
             worker=self._worker,
             at_ns=at_ns,
             stall_us=round(self._worst_stall_s * 1e6),
-            cpu_share=(cpu_s - self._cpu_s) / max(1e-9, now_s - self._wall_s),
+            cpu_share=(cpu_s - self._cpu_s) / wall_s,
+            cpu_wait_share=None if waited_s is None else (waited_s - (self._waited_s or 0.0)) / wall_s,
             steal_share=_share(self._steal, steal),
             rss_bytes=self._process.memory_info().rss,
             users=users,
@@ -81,6 +86,7 @@ class Audit:
             backlog=backlog,
         )
         self._cpu_s, self._wall_s, self._steal = cpu_s, now_s, steal
+        self._waited_s = waited_s
         self._worst_stall_s = 0.0
         self._delays_us, self._lags_us = [], []
         self._sent = self._events = self._coalesced = self._bytes = 0
@@ -94,6 +100,14 @@ class Audit:
 def _rank(ordered: list[int], share: float) -> int | None:
     """Nearest-rank percentile of a sorted list; None of an empty one."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+def _waited_s() -> float | None:
+    """Return how long the main thread has waited for a core; None where the system does not tell."""
+    try:
+        return int(PROC_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _machine_steal() -> tuple[int, int] | None:

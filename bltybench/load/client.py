@@ -118,7 +118,7 @@ class ChatClient:
                 # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
                 raise StopUser
             trial, reading = self._attempt(call, number, due_ns)
-            session.purse.give_back(_unused(call, reading))
+            session.purse.give_back(_unused(trial, reading))
             wait_s = wait_before_retry_s(
                 session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
             )
@@ -153,13 +153,18 @@ class ChatClient:
         self._connection.close()
 
 
-def _unused(call: Call, reading: Reading) -> int:
-    """Return how many of the reserved tokens were not used; a refusal or an error used none of them."""
-    if reading.outcome is not Outcome.OK:
-        return call.reserved_tokens
+def _unused(trial: Trial, reading: Reading) -> int:
+    """Return how many of the reserved tokens were not used.
+
+    What was never sent, or was answered with an error, used none. An answer that broke off or did not say
+    what it used may have used all.
+    """
+    reserved = trial.call.reserved_tokens
+    if trial.exchange.sent_ns is None or (reading.status is not None and reading.status >= 300):
+        return reserved
     if reading.prompt_tokens is None and reading.completion_tokens is None:
         return 0
-    return call.reserved_tokens - (reading.prompt_tokens or 0) - (reading.completion_tokens or 0)
+    return reserved - (reading.prompt_tokens or 0) - (reading.completion_tokens or 0)
 
 
 def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+
+from bltybench.runs.attempt import Attempt
+
+T = TypeVar("T")
 
 WINDOW_S = 60.0
 TTFT_KEPT = 2_000
@@ -24,6 +28,25 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     in_flight: int = 0
     ttft_ms: tuple[float, ...] = ()
+    retry_after_s: float | None = None
+    """The last that a server named in this tick; so with the two below."""
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+
+
+class Snapshot(NamedTuple):
+    """The last minute: sums over it, and what was last seen in it. None: nothing of the kind."""
+
+    accepted: int
+    refused: int
+    failed: int
+    tokens: int
+    in_flight: int
+    ttft_p50_ms: float | None
+    ttft_p95_ms: float | None
+    retry_after_s: float | None
+    remaining_requests: int | None
+    remaining_tokens: int | None
 
 
 class Counter:
@@ -35,11 +58,23 @@ class Counter:
     def _clear(self) -> None:
         self.accepted = self.refused = self.failed = self.tokens = 0
         self._ttft_ms: list[float] = []
+        self._retry_after_s: float | None = None
+        self._remaining_requests: int | None = None
+        self._remaining_tokens: int | None = None
 
     def add_ttft(self, ttft_ms: float) -> None:
         """Note a TTFT; of very many within a second only the first are kept."""
         if len(self._ttft_ms) < TTFT_KEPT:
             self._ttft_ms.append(ttft_ms)
+
+    def note_quota(self, attempt: Attempt) -> None:
+        """Remember what an answer said about the server's limits."""
+        if attempt.retry_after_s is not None:
+            self._retry_after_s = attempt.retry_after_s
+        if attempt.remaining_requests is not None:
+            self._remaining_requests = attempt.remaining_requests
+        if attempt.remaining_tokens is not None:
+            self._remaining_tokens = attempt.remaining_tokens
 
     def take(self, at_s: float, in_flight: int) -> Tick:
         """Return what was counted since the last call."""
@@ -51,6 +86,9 @@ class Counter:
             tokens=self.tokens,
             in_flight=in_flight,
             ttft_ms=tuple(self._ttft_ms),
+            retry_after_s=self._retry_after_s,
+            remaining_requests=self._remaining_requests,
+            remaining_tokens=self._remaining_tokens,
         )
         self._clear()
         return tick
@@ -69,30 +107,52 @@ class Live:
             self._ticks.append(tick)
             self._in_flight[worker] = tick.in_flight
 
-    def line(self, now_s: float, total_s: float) -> str:
-        """Return the progress line at ``now_s`` seconds into a run of ``total_s``."""
+    def snapshot(self, now_s: float) -> Snapshot:
+        """Return the minute up to ``now_s`` on the run's axis."""
+        # Ticks of several processes come nearly, not wholly, in order: one too old may stay for a second.
         while self._ticks and self._ticks[0].at_s <= now_s - WINDOW_S:
             self._ticks.popleft()
-        per_min = (
-            f"{sum(t.accepted for t in self._ticks)} ok/min  {sum(t.refused for t in self._ticks)} 429/min"
+        ticks = self._ticks
+        ttft = sorted(ms for tick in ticks for ms in tick.ttft_ms)
+        return Snapshot(
+            accepted=sum(tick.accepted for tick in ticks),
+            refused=sum(tick.refused for tick in ticks),
+            failed=sum(tick.failed for tick in ticks),
+            tokens=sum(tick.tokens for tick in ticks),
+            in_flight=sum(self._in_flight.values()),
+            ttft_p50_ms=_at(ttft, 0.5) if ttft else None,
+            ttft_p95_ms=_at(ttft, 0.95) if ttft else None,
+            retry_after_s=_last(tick.retry_after_s for tick in ticks),
+            remaining_requests=_last(tick.remaining_requests for tick in ticks),
+            remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
         )
-        failed = sum(t.failed for t in self._ticks)
+
+    def line(self, now_s: float, total_s: float) -> str:
+        """Return the progress line at ``now_s`` seconds into a run of ``total_s``."""
+        seen = self.snapshot(now_s)
         parts = [
             f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
-            per_min,
-            *([f"{failed} failed/min"] if failed else []),
-            f"{_short(sum(t.tokens for t in self._ticks))} tok/min",
-            f"{sum(self._in_flight.values())} in flight",
+            f"{seen.accepted} ok/min  {seen.refused} 429/min",
+            *([f"{seen.failed} failed/min"] if seen.failed else []),
+            f"{_short(seen.tokens)} tok/min",
+            f"{seen.in_flight} in flight",
         ]
-        ttft = sorted(ms for tick in self._ticks for ms in tick.ttft_ms)
-        if ttft:
-            parts.append(f"TTFT p50 {_at(ttft, 0.5):.0f} p95 {_at(ttft, 0.95):.0f} ms")
+        if seen.ttft_p50_ms is not None and seen.ttft_p95_ms is not None:
+            parts.append(f"TTFT p50 {seen.ttft_p50_ms:.0f} p95 {seen.ttft_p95_ms:.0f} ms")
         return "  ".join(parts)
 
 
 def _at(ordered: list[float], share: float) -> float:
     """Nearest-rank percentile of a sorted list."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _last(values: Iterable[T | None]) -> T | None:
+    """Return the last value that is there."""
+    found: T | None = None
+    for value in values:
+        found = found if value is None else value
+    return found
 
 
 def _short(count: int) -> str:

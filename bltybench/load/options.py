@@ -83,17 +83,18 @@ def _own_scenario(user_classes: list[type[User]]) -> str | None:
     return next(iter(names), None)
 
 
-def fill_defaults(options: Namespace, resolved: Resolved, lead_s: float) -> None:
+def fill_defaults(options: Namespace, resolved: Resolved, *, lead_s: float, ends_itself: bool) -> None:
     """Give Locust the scenario's values where its own options say nothing.
 
-    A run begins ``lead_s`` after Locust starts it, so Locust's limit on its time is set to come later.
+    A run begins ``lead_s`` after Locust starts it, so Locust's limit on its time is set to come later; where
+    the run ``ends_itself`` there is none.
     """
     scenario = resolved.scenario
     if options.num_users is None:
         options.num_users = scenario.users
     if options.spawn_rate is None:
         options.spawn_rate = scenario.spawn_rate or float(options.num_users)
-    options.run_time = math.ceil(scenario.duration_s + lead_s) + SPARE_S
+    options.run_time = None if ends_itself else math.ceil(scenario.duration_s + lead_s) + SPARE_S
     if options.headless:
         # The progress line takes the place of a table every second; the table is still printed at the end.
         options.only_summary = True

@@ -6,20 +6,31 @@ import gc
 import logging
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import gevent
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import (
+    STATE_CLEANUP,
+    STATE_RUNNING,
+    STATE_SPAWNING,
+    MasterRunner,
+    Runner,
+    WorkerRunner,
+)
 
 from bltybench.errors import UserError
 from bltybench.load import job as jobs
 from bltybench.load import live
-from bltybench.load.options import DRAIN_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.options import DRAIN_S, SPARE_S, add_arguments, fill_defaults, resolve_options
+from bltybench.load.panel import add_tab
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.session import Session
+from bltybench.load.words import announce, complain
+from bltybench.runs.folder import RunFolder
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
 from bltybench.scenario.resolve import Resolved
@@ -30,6 +41,8 @@ JOB_OPTION = "bltybench_job"
 """Parsed options travel from master to workers in Locust's spawn message; the order is one of them."""
 
 BUDGET_MESSAGE = "bltybench_budget_spent"
+
+INTERRUPTED = 130
 
 INTERRUPT_DRAIN_S = 1.0
 """How long calls in flight may go on after Ctrl-C."""
@@ -48,7 +61,9 @@ class Plugin:
         self._spent: set[str] = set()
         self._sandbox: SandboxProcess | None = None
         self._duration_s: float | None = None
-        self._filled_run_time = 0
+        # What was filled in for people to see, and is no wish of theirs where it comes back unchanged.
+        self._filled_run_time: int | None = None
+        self._filled_host: str | None = None
 
     def register(self, events: Events) -> None:
         """Listen to Locust."""
@@ -80,13 +95,15 @@ class Plugin:
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
-            sys.exit(_say(error))
-        fill_defaults(options, resolved, self._lead_s())
+            sys.exit(complain(error))
+        fill_defaults(options, resolved, lead_s=self._lead_s(), ends_itself=self._ends_itself())
         self._filled_run_time = options.run_time
         if environment.host is None:
-            environment.host = resolved.target.base_url
+            environment.host = self._filled_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
+        if environment.web_ui is not None:
+            add_tab(environment.web_ui, lambda: self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Begin a run: make it where this process owns it, join it where this process makes load."""
@@ -96,12 +113,12 @@ class Plugin:
         try:
             if isinstance(runner, WorkerRunner):
                 order = jobs.decode(getattr(environment.parsed_options, JOB_OPTION))
-                index = order.workers.index(runner.client_id)
+                index = _place(order, runner.client_id)
                 self._join(Session(order, environment, worker_name(index), index, len(order.workers)))
             else:
                 self._own(environment)
         except UserError as error:
-            code = _say(error)
+            code = complain(error)
             if _options(environment).headless or isinstance(runner, WorkerRunner):
                 sys.exit(code)
 
@@ -118,6 +135,10 @@ class Plugin:
             self._second()
             self.session.close()
             self.session = None
+        if isinstance(environment.runner, WorkerRunner):
+            # All its users have ended. Locust would have the worker wait this long once more before it
+            # listened to its master again.
+            environment.stop_timeout = 0.0
         gevent.killall(self._greenlets)
         if run is not None and self._finishing is None:
             self._finishing = gevent.spawn(self._finish, run, reason)
@@ -136,12 +157,14 @@ class Plugin:
         """Wait for the report: Locust leaves when this returns."""
         self._quitting = True
         runner = environment.runner
-        if runner is not None and runner.state not in ("ready", "stopped", "stopping"):
-            # Ctrl-C or SIGTERM in the middle: report what there is, soon.
-            environment.stop_timeout = INTERRUPT_DRAIN_S
-            runner.quit()
-        if self._finishing is not None:
-            self._finishing.join()
+        try:
+            if runner is not None:
+                _stop_soon(environment, runner)
+            if self._finishing is not None:
+                self._finishing.join()
+        except KeyboardInterrupt:
+            # A second Ctrl-C: leave without the report. The records are on disk.
+            environment.process_exit_code = INTERRUPTED
         if self._sandbox is not None:
             self._sandbox.stop()
         if self.run is not None and self.run.exit_code is not None:
@@ -156,7 +179,7 @@ class Plugin:
 
     def _own(self, environment: Environment) -> None:
         runner, options = environment.runner, _options(environment)
-        options.host = environment.host
+        options.host = None if environment.host == self._filled_host else environment.host
         if options.run_time != self._filled_run_time:
             # Changed in the web page: Locust will stop the run by it, so that much is left for the load.
             self._duration_s = max(1.0, options.run_time - self._lead_s()) if options.run_time else None
@@ -169,7 +192,7 @@ class Plugin:
             workers = [client.id for client in runner.clients.all]
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s())
-        _announce(resolved, run)
+        announce(run)
         order = run.job()
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
@@ -177,9 +200,26 @@ class Plugin:
             self._join(Session(order, environment, "local", 0, 1))
         progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
         self._greenlets.append(gevent.spawn(progress.show_for_ever))
+        if self._ends_itself():
+            gevent.spawn(self._end_when_over, run)
 
     def _lead_s(self) -> float:
         return LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+
+    def _ends_itself(self) -> bool:
+        """Whether a run is ended here and not by Locust's limit on its time.
+
+        That limit counts from before the run has begun. And a headless master then gives its workers half a
+        second and hears no more of them: what they count while calls in flight come to their end would be
+        missing from Locust's tables.
+        """
+        return bool(_options(self._environment).headless)
+
+    def _end_when_over(self, run: Run) -> None:
+        gevent.sleep(max(0.0, run.resolved.scenario.duration_s + SPARE_S - run.now_s()))
+        runner = self._environment.runner
+        if runner is not None and self.run is run:
+            self._end(runner)
 
     def _ensure_sandbox(self, resolved: Resolved) -> None:
         if self._sandbox is None:
@@ -248,8 +288,13 @@ class Plugin:
         if runner is None or runner.state not in ("spawning", "running"):
             return
         logger.warning("Stopping: %s", why)
-        headless = _options(self._environment).headless
-        gevent.spawn(runner.quit if headless else runner.stop)
+        gevent.spawn(self._end, runner)
+
+    def _end(self, runner: Runner) -> None:
+        """Stop the users and hear their last words; where nobody watches a page, quit then."""
+        runner.stop()
+        if _options(self._environment).headless:
+            runner.quit()
 
     def _reason(self, run: Run) -> str:
         if self._spent or (self.session is not None and self.session.purse.exhausted):
@@ -272,6 +317,20 @@ def current_session() -> Session | None:
     return PLUGIN.session
 
 
+def _stop_soon(environment: Environment, runner: Runner) -> None:
+    """Stop a run that Ctrl-C or SIGTERM met in the middle, so that what there is can be reported."""
+    if isinstance(runner, WorkerRunner):
+        # The master may say the same at this moment, and Locust cannot stop users that are being stopped.
+        while runner.state == STATE_CLEANUP:
+            gevent.sleep(0.05)
+        runner.greenlet.kill(block=True)
+    if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
+        environment.stop_timeout = INTERRUPT_DRAIN_S
+        runner.stop()
+        if not isinstance(runner, WorkerRunner):
+            runner.quit()
+
+
 def _options(environment: Environment) -> Namespace:
     """Return the parsed command line, which a run that Locust's command started always has."""
     options: Namespace | None = environment.parsed_options
@@ -280,24 +339,14 @@ def _options(environment: Environment) -> Namespace:
     return options
 
 
-def _say(error: UserError) -> int:
-    """Print what is wrong and return the exit code for it."""
-    print(f"bltybench: {error}", file=sys.stderr, flush=True)
-    return 2
-
-
-def _announce(resolved: Resolved, run: Run) -> None:
-    target = resolved.target
-    logger.info(
-        "Run %s: scenario %s on %s for %g s",
-        run.folder.path.name,
-        resolved.name,
-        target.base_url,
-        resolved.scenario.duration_s,
-    )
-    if not target.is_local:
-        caps = [
-            f"{target.budget.requests} requests" if target.budget.requests is not None else "",
-            f"{target.budget.tokens} tokens" if target.budget.tokens is not None else "",
-        ]
-        logger.warning("This run may spend up to %s", " and ".join(cap for cap in caps if cap))
+def _place(order: jobs.Job, client_id: str) -> int:
+    """Return which of the run's workers this is. Raises UserError where it cannot take part."""
+    if not RunFolder(Path(order.run_path)).manifest_json.is_file():
+        raise UserError(
+            "the folder of the run is not on this machine",
+            where=order.run_path,
+            remedy="start workers on the master's machine (--processes), or share the reports folder with it",
+        )
+    if client_id not in order.workers:
+        raise UserError("this worker came after the run had begun", remedy="start all workers, then the run")
+    return order.workers.index(client_id)

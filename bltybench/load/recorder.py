@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from bltybench.load import locust_stats
 from bltybench.load.session import Session
@@ -16,8 +16,7 @@ ENDPOINT = "/chat/completions"
 FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCELLED}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One logical request, the same in all its attempts."""
 
     call_id: str
@@ -39,9 +38,12 @@ class Call:
 class AttemptError(Exception):
     """What Locust shows for a failure. Holds no id and no time: Locust keeps every distinct message."""
 
+    def __repr__(self) -> str:
+        """Return the words alone: Locust's tables show the repr of an exception."""
+        return str(self)
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+
+class Trial(msgspec.Struct, frozen=True):
     """One attempt of a call, as this side sees it."""
 
     call: Call
@@ -138,6 +140,7 @@ def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, Token
 
 def _count(session: Session, attempt: Attempt) -> None:
     counter = session.counter
+    counter.note_quota(attempt)
     if attempt.outcome is Outcome.OK:
         counter.accepted += 1
         counter.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)

@@ -19,7 +19,9 @@ from bltybench.load.options import DRAIN_S
 from bltybench.load.session import done_marker
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.scenario.arrivals import schedule
 from bltybench.scenario.resolve import Resolved
+from bltybench.scenario.workload import Closed
 
 LEAD_ALONE_S = 0.2
 LEAD_WORKERS_S = 2.0
@@ -69,7 +71,12 @@ class Run:
         """
         ended_s = self.now_s()
         missing = self._wait_for_workers()
-        self._manifest = msgspec.structs.replace(self._manifest, ended_ns=round(ended_s * 1e9), ended=reason)
+        self._manifest = msgspec.structs.replace(
+            self._manifest,
+            ended_ns=round(ended_s * 1e9),
+            ended=reason,
+            planned_calls=self._calls_due_until(ended_s),
+        )
         self.folder.write_manifest(self._manifest)
         self.exit_code, words = _report(self.folder, hidden=self.resolved.target.api_key_env)
         lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
@@ -99,6 +106,14 @@ class Run:
             clock=self.clock,
             workers=max(1, len(self.workers)),
         )
+
+    def _calls_due_until(self, at_s: float) -> int | None:
+        scenario = self.resolved.scenario
+        if isinstance(scenario.arrivals, Closed):
+            return None
+        until_s = min(at_s, scenario.duration_s)
+        arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)
+        return sum(1 for arrival in arrivals if arrival.at_s < until_s)
 
     def _wait_for_workers(self) -> list[str]:
         """Wait until every worker has left its marker; return those that did not within the drain."""
@@ -131,6 +146,8 @@ def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        # Ctrl-C in the terminal ends the load; the report of what there is must not end with it.
+        start_new_session=True,
     )
     words = done.stdout
     if done.returncode not in (0, 1):

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, timeline, validity
 from bltybench.metrics.concurrency import InFlight
-from bltybench.metrics.frame import Floats, attempts_frame, calls_frame, gaps, run_end_ns, to_frame
+from bltybench.metrics.frame import LEFT_OUT, attempts_frame, calls_frame, run_end_ns, to_frame
+from bltybench.metrics.sample import Sample, tally_gaps
 from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
-from bltybench.runs.store import read_attempts, read_generator
+from bltybench.runs.store import gap_batches, read_attempts, read_generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Analysis:
     attempts: pd.DataFrame
     calls: pd.DataFrame
     generator: pd.DataFrame
-    samples: dict[str, Floats]
+    samples: dict[str, Sample]
     """Latency samples in ms, by metric: those of ``latency.samples``."""
     percentiles: pd.DataFrame
     percentiles_by: pd.DataFrame
@@ -58,21 +59,27 @@ class Analysis:
 
     def timing(self, name: str) -> dict[str, float | None]:
         """Return n, p50 … p99 and max (ms) of a latency metric; None where the sample is too small."""
-        return latency.describe(self.samples[name])
+        return latency.describe(self.samples[name], latency.independent(self.samples).get(name))
 
 
 def load(folder: RunFolder) -> Analysis:
     """Read a run, sealed or not, and compute everything. Raises UserError where it cannot be read."""
-    return analyse(read_attempts(folder), read_generator(folder), folder.manifest())
+    attempts = read_attempts(folder, without=LEFT_OUT)
+    return _compute(attempts, tally_gaps(gap_batches(folder)), read_generator(folder), folder.manifest())
 
 
 def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
     """Compute every table of a run from its two Arrow tables and its manifest."""
+    return _compute(attempts_table, tally_gaps(attempts_table.to_batches()), generator_table, manifest)
+
+
+def _compute(
+    attempts_table: pa.Table, gaps_ms: Sample, generator_table: pa.Table, manifest: Manifest
+) -> Analysis:
     attempts = attempts_frame(attempts_table)
     generator = to_frame(generator_table)
     calls = calls_frame(attempts)
     end_ns = run_end_ns(attempts, manifest.ended_ns)
-    gaps_ms, _ = gaps(attempts_table)
     samples = latency.samples(attempts, calls, gaps_ms)
     steps = concurrency.steps(attempts)
     refused = quota.refusals(attempts)
@@ -83,12 +90,12 @@ def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
         calls=calls,
         generator=generator,
         samples=samples,
-        percentiles=latency.table(samples),
+        percentiles=latency.table(samples, latency.independent(samples)),
         percentiles_by=latency.by_kind(attempts, calls),
         best=rates.best(attempts),
         minutes=rates.per_minute(attempts, manifest.clock.wall_ns, end_ns),
-        timeline=timeline.timeline(attempts, end_ns),
-        rolling=timeline.rolling(attempts, end_ns),
+        timeline=timeline.timeline(attempts, steps, end_ns),
+        rolling=timeline.rolling(attempts, steps, end_ns),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -18,6 +17,9 @@ REFUSED = "refused"
 OTHER = "other"
 FATES = (ACCEPTED, REFUSED, OTHER)
 """What the server did with an attempt: let it in (2xx), refused it for its rate, anything else."""
+
+LEFT_OUT = frozenset({"gaps_us", "request_id", "response_id"})
+"""Columns of the record that no table needs in memory. Gaps are read in batches (``sample.tally_gaps``)."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -125,18 +127,6 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     for name in shared:
         calls[name] = attempts[name].iloc[first_rows].array
     return calls.sort_values("first_due_ns", kind="stable", ignore_index=True)
-
-
-def gaps(table: pa.Table) -> tuple[Floats, Ints]:
-    """Return every inter-token gap (ms) of the ok attempts, and the row of the attempt each belongs to."""
-    column = table.column("gaps_us").combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
-    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64) / 1000.0
-    ok = pc.equal(table.column("outcome"), "ok").to_numpy().astype(np.bool_)
-    kept = ok[rows] if len(rows) else np.zeros(0, dtype=np.bool_)
-    return values[kept], rows[kept]
 
 
 def run_end_ns(attempts: pd.DataFrame, ended_ns: int | None) -> int:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bltybench.metrics import concurrency, latency, rates
 from bltybench.metrics.frame import ACCEPTED, FATES, NS_PER_S, REFUSED, Floats, Ints, floats, ints
+from bltybench.metrics.sample import Sample
 
 BIN_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 MIN_BINS = 24
@@ -27,8 +28,8 @@ def bin_seconds(end_ns: int, attempts: int) -> int:
     return int(np.ceil(end_ns / NS_PER_S / bins / 3600)) * 3600
 
 
-def timeline(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
-    """Return one row a bin, from the run's start to its end.
+def timeline(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
+    """Return one row a bin, from the run's start to its end. ``steps``: ``concurrency.steps``.
 
     ``start_s``, ``end_s``; counts of attempts offered in the bin: ``offered``, ``accepted``, ``refused``,
     ``other``; ``prompt_tokens`` and ``completion_tokens`` in the bin; ``in_flight_max``, ``in_flight_mean``.
@@ -43,12 +44,11 @@ def timeline(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     events = rates.token_events(attempts)
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = _binned(ints(events, "at_ns"), edges, floats(events, name))
-    stepped = concurrency.steps(attempts)
-    frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(stepped, edges)
+    frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(steps, edges)
     return frame
 
 
-def rolling(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
+def rolling(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     """Return sums and percentiles over the 60 s up to each of at most LINE_POINTS moments.
 
     ``at_s``; ``offered``, ``accepted``, ``refused`` (requests), ``tokens`` (prompt and completion);
@@ -65,7 +65,7 @@ def rolling(attempts: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     events = rates.token_events(attempts)
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
     frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
-    peak, _ = concurrency.per_bin(concurrency.steps(attempts), grid)
+    peak, _ = concurrency.per_bin(steps, grid)
     frame["in_flight_max"] = np.concatenate(([0], peak))
     streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
     trailing = _trailing(ints(streams, "at_ns"), floats(streams, "ttft_ms"), grid)
@@ -84,11 +84,11 @@ def _trailing(at_ns: Ints, values: Floats, grid_ns: Ints) -> pd.DataFrame:
     times, values = at_ns[order], values[order]
     upto = np.searchsorted(times, grid_ns, side="right")
     since = np.searchsorted(times, grid_ns - rates.WINDOW_NS, side="right")
-    rows = [latency.describe(values[low:high]) for low, high in zip(since, upto, strict=True)]
+    windows = [Sample.of(values[low:high]) for low, high in zip(since, upto, strict=True)]
     return pd.DataFrame(
         {
-            "ttft_p50_ms": pd.array([row["p50"] for row in rows], dtype="Float64"),
-            "ttft_p95_ms": pd.array([row["p95"] for row in rows], dtype="Float64"),
+            "ttft_p50_ms": pd.array([latency.shown(window, "p50") for window in windows], dtype="Float64"),
+            "ttft_p95_ms": pd.array([latency.shown(window, "p95") for window in windows], dtype="Float64"),
             "ttft_n": (upto - since).astype(np.int64),
         }
     )

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from bltybench.metrics.analysis import load
 from bltybench.report.figures import Drawing, draw_all
 from bltybench.report.junit import junit
+from bltybench.report.markdown import markdown
 from bltybench.report.page import page
+from bltybench.report.prometheus import prometheus
 from bltybench.report.summary import Summary, summarise
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.store import seal
 
+FORMATS = {
+    "html": "report.html",
+    "csv": "figures/*.csv",
+    "json": "summary.json",
+    "junit": "junit.xml",
+    "md": "summary.md",
+    "parquet": "attempts.parquet, generator.parquet",
+    "prom": "metrics.prom",
+}
+"""What a report can be written as, and the files of it."""
 
-def build(folder: RunFolder, *, notebooks: bool = False) -> Summary:
-    """Make the whole report of a run and return its summary.
+USUAL = frozenset({"html", "csv", "json", "junit", "md", "parquet"})
 
-    Seals the run if that was not done, then writes ``summary.json``, ``report.html``, ``junit.xml`` and
-    ``figures/*.csv``; with ``notebooks`` also each notebook, executed, as ``notebooks/*.html``. The same run
+
+def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
+    """Make the report of a run and return its summary.
+
+    Seals the run if that was not done (which is all of ``parquet``), then writes the files of ``formats``,
+    names of FORMATS; with ``notebooks`` also each notebook, executed, as ``notebooks/*.html``. The same run
     gives the same bytes (notebooks excepted). Raises UserError where the run cannot be read.
     """
     seal(folder)
     analysis = load(folder)
     summary = summarise(analysis)
-    drawings = draw_all(analysis)
-    _write_data(folder, drawings)
-    write_atomically(folder.summary_json, summary.to_json())
-    write_atomically(folder.junit_xml, junit(summary))
-    write_atomically(folder.report_html, page(analysis, summary, drawings, folder).encode())
+    drawings = draw_all(analysis) if {"html", "csv"} & set(formats) else []
+    if "csv" in formats:
+        _write_data(folder, drawings)
+    if "json" in formats:
+        write_atomically(folder.summary_json, summary.to_json())
+    if "junit" in formats:
+        write_atomically(folder.junit_xml, junit(summary))
+    if "md" in formats:
+        write_atomically(folder.summary_md, markdown(summary).encode())
+    if "prom" in formats:
+        write_atomically(folder.metrics_prom, prometheus(summary).encode())
+    if "html" in formats:
+        write_atomically(folder.report_html, page(analysis, summary, drawings, folder).encode())
     if notebooks:
         from bltybench.report.notebooks import export  # noqa: PLC0415  # Jupyter is slow to import
 

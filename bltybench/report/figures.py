@@ -65,7 +65,7 @@ def hero(analysis: Analysis) -> Drawing:
     hover = _hover([f"{style.clock(since)} to {style.clock(until)}" for since, until in spans], columns)
     title = "The run on one time axis"
     data = {"timeline": lines, "rolling": rolled}
-    return _drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
+    return drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
 
 
 def latencies(analysis: Analysis) -> Drawing:
@@ -79,7 +79,7 @@ def latencies(analysis: Analysis) -> Drawing:
         return figure
 
     says = latency_sentence(analysis)
-    return _drawing("latency", "How long things took", says, draw, {"latency": data}, {})
+    return drawing("latency", "How long things took", says, draw, {"latency": data}, {})
 
 
 def single(analysis: Analysis, name: str) -> str:
@@ -95,7 +95,7 @@ def single(analysis: Analysis, name: str) -> str:
         return style.to_svg(figure, name, name, themed=False)
 
 
-def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
+def drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
     name: str,
     title: str,
     says: str,
@@ -103,6 +103,7 @@ def _drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
     data: dict[str, pd.DataFrame],
     hover: dict[str, Any],
 ) -> Drawing:
+    """Draw a figure at both widths."""
     with style.rc_context():
         wide = style.to_svg(draw(style.WIDE), f"{name}-w", says)
         narrow = style.to_svg(draw(style.NARROW), f"{name}-n", says)

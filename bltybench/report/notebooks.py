@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ def execute(path: Path, run: RunFolder) -> Any:
     # The kernel is a process of its own and takes what it should look at from its environment.
     environment = {**os.environ, RUN_VARIABLE: str(run.path.absolute())}
     client = NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3")
-    try:
-        client.execute(env=environment, cwd=str(run.path))
-    except CellExecutionError as error:
-        raise UserError(f"failed: {error.ename}: {error.evalue}", where=path.name) from error
+    manager = client.create_kernel_manager()
+    with tempfile.TemporaryDirectory(prefix="bltybench-") as folder:
+        # Sockets in a folder of our own, not TCP ports that anyone on this machine could connect to.
+        manager.transport, manager.ip = "ipc", f"{folder}/kernel"
+        try:
+            client.execute(env=environment, cwd=str(run.path))
+        except CellExecutionError as error:
+            raise UserError(f"failed: {error.ename}: {error.evalue}", where=path.name) from error
     return notebook
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, floats
 from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
-from bltybench.report import text
+from bltybench.report import templating, text
 from bltybench.report.figures import Drawing
+from bltybench.report.limits_section import limits_found
 from bltybench.report.sentences import limits_sentence
 from bltybench.report.summary import Summary
 from bltybench.runs.folder import RunFolder
@@ -39,42 +36,28 @@ class Tile:
 
 def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: RunFolder) -> str:
     """Return the report of a run as one HTML document."""
-    environment = Environment(
-        loader=PackageLoader("bltybench.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        num=text.number,
-        ms=text.milliseconds,
-        pct=text.percent,
-        bounded=text.bounded,
-        clock=text.clock,
-        compact=text.compact,
-        sentence=text.sentence,
-    )
-    environment.globals["unit"] = text.with_unit
     manifest = analysis.manifest
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        manifest=manifest,
-        title=manifest.resolved.get("title") or manifest.scenario,
-        answers=manifest.resolved.get("answers") or "",
-        strip=strip(analysis, summary),
-        command=shlex.join(manifest.command),
-        tiles=tiles(analysis, summary),
-        figures={drawing.name: _figure(drawing) for drawing in drawings},
-        percentiles=list(PERCENTILES),
-        needed={name: needed(name) for name in PERCENTILES},
-        timing_names=TIMING_NAMES,
-        quota_names=QUOTA_NAMES,
-        limits_say=limits_sentence(analysis),
-        counted=counted(analysis, summary),
-        hashes=hashes(folder),
-        style=Markup(_asset("report.css")),  # noqa: S704  # our own file, not anyone's input
-        script=Markup(_asset("report.js")),  # noqa: S704  # our own file, not anyone's input
+    return (
+        templating.environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            manifest=manifest,
+            title=manifest.resolved.get("title") or manifest.scenario,
+            answers=manifest.resolved.get("answers") or "",
+            strip=strip(analysis, summary),
+            command=shlex.join(manifest.command),
+            tiles=tiles(analysis, summary),
+            figures={drawing.name: templating.figure(drawing) for drawing in drawings},
+            percentiles=list(PERCENTILES),
+            needed={name: needed(name) for name in PERCENTILES},
+            timing_names=TIMING_NAMES,
+            quota_names=QUOTA_NAMES,
+            limits_say=limits_sentence(analysis),
+            limits_found=limits_found(folder),
+            counted=counted(analysis, summary),
+            hashes=hashes(folder),
+        )
     )
 
 
@@ -211,7 +194,7 @@ def counted(analysis: Analysis, summary: Summary) -> list[str]:
     )
     requested = requested_calls(analysis.manifest)
     if requested is not None:
-        lines.append(f"The schedule asked for {requested:,.0f} calls in this time.")
+        lines.append(f"The schedule had {requested:,} calls until the load stopped.")
     return lines
 
 
@@ -254,18 +237,3 @@ def _goodput(analysis: Analysis, summary: Summary) -> str:
 
 def _main_versions(versions: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, versions[name]) for name in ("bltybench", "locust", "python") if name in versions]
-
-
-def _figure(drawing: Drawing) -> dict[str, Any]:
-    return {
-        "title": drawing.title,
-        "says": drawing.says,
-        "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
-        "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
-        "csv": [f"figures/{name}.csv" for name in drawing.data],
-        "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
-    }
-
-
-def _asset(name: str) -> str:
-    return (files("bltybench.report") / "templates" / name).read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S, floats, ints
+from bltybench.metrics.frame import NS_PER_S, Floats, floats, ints
 from bltybench.metrics.latency import ecdf
 from bltybench.report import style
 
@@ -53,7 +54,7 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
         rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
     )
     _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), float(base.max()))
-    _head(ax, "Requests a minute", width)
+    head(ax, "Requests a minute", width)
 
 
 def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
@@ -71,7 +72,7 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
     tallest = float((prompt + completion).max())
     _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), tallest)
-    _head(ax, "Tokens a minute", width)
+    head(ax, "Tokens a minute", width)
 
 
 def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
@@ -84,7 +85,7 @@ def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
     peak = rolled["in_flight_max"].to_numpy()[1:]
     ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
     _scale(ax, analysis.manifest.target.concurrency, float(peak.max()))
-    _head(ax, "Requests in flight", width)
+    head(ax, "Requests in flight", width)
 
 
 def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
@@ -106,8 +107,8 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
         )
     ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0) if len(ms) else 1.0)
     if len(ms) == 0:
-        _nothing(ax, "no stream succeeded")
-    _head(ax, "TTFT, ms", width)
+        nothing(ax, "no stream succeeded")
+    head(ax, "TTFT, ms", width)
 
 
 CURVES = (
@@ -127,25 +128,35 @@ def curves(analysis: Analysis) -> pd.DataFrame:
 
 def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> None:
     """Distributions (``data``: those of ``curves``) on a logarithmic axis."""
-    positive = data.loc[data["value_ms"] > 0, "value_ms"].to_numpy(dtype=np.float64)
-    low = float(positive.min()) * 0.8 if len(positive) else 1.0
-    high = float(positive.max()) * 1.25 if len(positive) else 1000.0
     for name, label, colour, dashes in CURVES:
         curve = data[data["metric"] == name]
         if len(curve):
             named = f"{label} (n {len(analysis.samples[name]):,})"
-            share = curve["share"] * 100
-            ax.step(
-                curve["value_ms"],
-                share,
-                where="post",
-                color=colour,
-                linestyle=dashes,
-                linewidth=1.8,
-                label=named,
-            )
-    if not len(positive):
-        _nothing(ax, "nothing succeeded")
+            distribution(ax, curve, named, colour, dashes)
+    if data.empty:
+        nothing(ax, "nothing succeeded")
+    log_axis(ax, data["value_ms"].to_numpy(dtype=np.float64), width)
+    head(ax, "Share that took at most so long", width)
+
+
+def distribution(ax: Axes, curve: pd.DataFrame, label: str, colour: str, dashes: Any) -> None:
+    """Draw one distribution: ``value_ms``, ``share`` at or below it."""
+    ax.step(
+        curve["value_ms"],
+        curve["share"] * 100,
+        where="post",
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.8,
+        label=label,
+    )
+
+
+def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
+    """Give a plot of distributions its axes: times on a logarithmic one, shares from none to all."""
+    positive = values_ms[values_ms > 0]
+    low = float(positive.min()) * 0.8 if len(positive) else 1.0
+    high = float(positive.max()) * 1.25 if len(positive) else 1000.0
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     ax.set_ylim(0, 100)
@@ -155,7 +166,6 @@ def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> Non
     ax.xaxis.set_minor_locator(FixedLocator([]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))
     ax.grid(axis="x", color=style.GRID, linewidth=0.8)
-    _head(ax, "Share that took at most so long", width)
 
 
 def time_axis(axes: list[Axes], analysis: Analysis, width: int) -> None:
@@ -196,7 +206,7 @@ def _scale(ax: Axes, limit: int | None, lines: float, bins: float = 0.0) -> None
     ax.set_ylim(0, top * 1.12)
 
 
-def _head(ax: Axes, title: str, width: int) -> None:
+def head(ax: Axes, title: str, width: int) -> None:
     """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
     box, wide = ax.get_window_extent(), width == style.WIDE
     keyed = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -239,7 +249,8 @@ def _place_in_key(label: str) -> int:
     return 2 if label.startswith(("limit", "cut off")) else 1 if "60 s" in label else 0
 
 
-def _nothing(ax: Axes, text: str) -> None:
+def nothing(ax: Axes, text: str) -> None:
+    """Say in an empty plot why it is empty."""
     ax.text(0.5, 0.45, text, transform=ax.transAxes, ha="center", color=style.MUTED)
 
 

@@ -135,7 +135,7 @@ def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit" if themed else "sans-serif", svg)
     for colour, variable in VARIABLES.items() if themed else ():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"|\bheight="[\d.]+pt" ', "", svg, count=1)

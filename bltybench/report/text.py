@@ -15,7 +15,9 @@ __all__ = [
     "milliseconds",
     "number",
     "percent",
+    "range_ms",
     "sentence",
+    "signed",
     "with_unit",
 ]
 
@@ -36,6 +38,24 @@ def milliseconds(value: float | None) -> str:
     if value >= 9999.5:
         return f"{value / 1000:,.1f} s"
     return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} ms"
+
+
+def signed(value: float | None, kind: str) -> str:
+    """Return a change with its sign: ``+4.2%``, of a share ``−0.5 points``; a dash for none."""
+    if value is None:
+        return NONE
+    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
+    size = f"{abs(value) * 100:,.1f}".removesuffix(".0")
+    return f"{sign}{size}{' points' if kind == 'share' else '%'}"
+
+
+def range_ms(low: float | None, high: float | None) -> str:
+    """Return ``0.38 – 0.52 ms``, ``170 – 201 ms`` or ``950 ms – 1.2 s``; a dash for none."""
+    if low is None or high is None:
+        return NONE
+    first, last = milliseconds(low), milliseconds(high)
+    unit = last[last.rindex(" ") :]
+    return f"{first.removesuffix(unit)} – {last}"
 
 
 def percent(value: float | None) -> str:

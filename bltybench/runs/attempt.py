@@ -153,6 +153,8 @@ class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """How late the event loop served a timer, at worst in this second."""
     cpu_share: float
     """CPU time of this process over wall time; 1.0 is one core."""
+    cpu_wait_share: float | None = None
+    """Share of wall time in which its main thread was ready to run and others had the core (Linux)."""
     steal_share: float | None = None
     """Share of the machine's CPU time that the hypervisor gave to others (Linux)."""
     rss_bytes: int

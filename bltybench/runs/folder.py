@@ -64,6 +64,16 @@ class RunFolder:
         """The checks, for CI servers."""
         return self.path / "junit.xml"
 
+    @property
+    def summary_md(self) -> Path:
+        """What was found, for a pull request."""
+        return self.path / "summary.md"
+
+    @property
+    def metrics_prom(self) -> Path:
+        """What was found, as Prometheus text."""
+        return self.path / "metrics.prom"
+
     def manifest(self) -> Manifest:
         """Read the manifest. Raises UserError where it is missing, damaged or of a newer format."""
         try:
@@ -125,11 +135,11 @@ def _unwritable(reports: Path, why: str) -> UserError:
 
 
 def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
-    """Return the run folders below ``reports``, newest first by their id."""
+    """Return the run folders below ``reports``, newest first by their id; renamed ones come last."""
     if not reports.is_dir():
         return []
     found = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
-    return sorted(found, key=lambda run: run.path.name, reverse=True)
+    return sorted(found, key=lambda run: (run.path.name[:1].isdigit(), run.path.name), reverse=True)
 
 
 def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:

@@ -91,6 +91,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     ended_ns: int | None = None
     """When the load stopped, on the run's axis; None while it runs or if it was killed."""
+    planned_calls: int | None = None
+    """Open loop: how many calls were due until the load stopped. None for a closed loop, or while it runs."""
     ended: str | None = None
     """Why it stopped: completed, interrupted, budget."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,6 +77,7 @@ GENERATOR_SCHEMA = pa.schema(
         pa.field("at_ns", _NS, nullable=False),
         pa.field("stall_us", _COUNT, nullable=False),
         pa.field("cpu_share", pa.float64(), nullable=False),
+        ("cpu_wait_share", pa.float64()),
         ("steal_share", pa.float64()),
         pa.field("rss_bytes", _COUNT, nullable=False),
         pa.field("users", _COUNT, nullable=False),
@@ -101,15 +102,34 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 TAIL_BYTES = 64 * 1024
 
+GAP_ROWS = 16 * 1024
 
-def read_attempts(folder: RunFolder) -> pa.Table:
-    """Return all attempts of a run, sealed or not, in ATTEMPT_SCHEMA."""
-    return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA)
+
+def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
+    """Return all attempts of a run, sealed or not, in ATTEMPT_SCHEMA, but for the columns ``without``."""
+    wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
+    return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
+
+
+def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
+    """Yield ``outcome`` and ``gaps_us`` of all attempts in batches: many streams' gaps fill a memory."""
+    columns = ["outcome", "gaps_us"]
+    path = folder.attempts_parquet
+    if not path.is_file():
+        yield from (batch.select(columns) for batch in _spooled(folder.attempts_spool, ATTEMPT_SCHEMA))
+        return
+    try:
+        with pq.ParquetFile(path) as file:
+            if set(columns) <= set(file.schema_arrow.names):
+                yield from file.iter_batches(GAP_ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from None
 
 
 def read_generator(folder: RunFolder) -> pa.Table:
     """Return the self-audit of a run, sealed or not, in GENERATOR_SCHEMA."""
-    return _read(folder.generator_parquet, folder.generator_spool, GENERATOR_SCHEMA)
+    names = GENERATOR_SCHEMA.names
+    return _read(folder.generator_parquet, folder.generator_spool, GENERATOR_SCHEMA, names)
 
 
 def seal(folder: RunFolder) -> None:
@@ -119,19 +139,22 @@ def seal(folder: RunFolder) -> None:
     remove_spools(folder)
 
 
-def _read(parquet: Path, spool: Path, schema: pa.Schema) -> pa.Table:
+def _read(parquet: Path, spool: Path, stored: pa.Schema, wanted: list[str]) -> pa.Table:
+    schema = pa.schema([stored.field(name) for name in wanted])
     if not parquet.is_file():
-        return pa.Table.from_batches(_spooled(spool, schema), schema)
+        batches = (batch.select(wanted) for batch in _spooled(spool, stored))
+        return pa.Table.from_batches(batches, schema)
     try:
-        table = pq.read_table(parquet)
+        present = set(pq.read_schema(parquet).names)
+        table = pq.read_table(parquet, columns=[name for name in wanted if name in present])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot be read: {error}", where=str(parquet)) from None
-    missing = [name for name in schema.names if name not in table.column_names]
+    missing = [name for name in wanted if name not in table.column_names]
     for name in missing:
         if not schema.field(name).nullable:
             raise UserError(f"has no column '{name}'", where=str(parquet))
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-    return table.select(schema.names).cast(schema)
+    return table.select(wanted).cast(schema)
 
 
 def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:

@@ -137,6 +137,16 @@ class Exchange:
                 return value.lower()
         return ""
 
+    def take_lone_pieces(self) -> tuple[list[bytearray], array[int]] | None:
+        """Return the pieces kept so far and their arrivals, and keep them no longer; None where some read
+        brought several."""
+        if len(self.pieces) != len(self.marks):
+            return None
+        lone = self.pieces[:], self.arrivals
+        self.pieces.clear()
+        self.marks, self.arrivals, self.kept_bytes = array("q"), array("q"), 0
+        return lone
+
     def take_reads(self) -> list[tuple[bytes, int]]:
         """Return the body bytes kept so far, read by read with their arrival, and keep them no longer."""
         pieces, start = self.pieces, 0

@@ -27,11 +27,12 @@ class Origin:
         ca_file: str | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        parts = urlsplit(base_url)
         try:
+            parts = urlsplit(base_url)
             host, port = parts.hostname, parts.port
+            (host or "").encode("idna")  # the resolver's thread would print a traceback for a bad name
         except ValueError:
-            host = port = None
+            parts, host, port = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host:
             raise UserError("the base URL must look like https://api.example.com/v1", where="base_url")
         self.host = host

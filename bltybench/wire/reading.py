@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,8 +67,12 @@ class Reading(msgspec.Struct, kw_only=True, gc=False):
 def fold(exchange: Exchange) -> Failure | None:
     """Fold what a stream has kept so far, and return the bound that it went over, if any."""
     state = _state(exchange)
-    for data, arrival_ns in exchange.take_reads():
-        state.take(data, arrival_ns)
+    lone = exchange.take_lone_pieces()
+    if lone is not None:
+        state.take_lone(*lone)
+    else:
+        for data, arrival_ns in exchange.take_reads():
+            state.take(data, arrival_ns)
     state.settle()
     return state.overrun()
 
@@ -131,9 +136,9 @@ def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
         offsets_us = [(at - times[0]) // 1000 for at in times]
         reading.gaps_us = [b - a for a, b in pairwise(offsets_us)]
     secrets = exchange.secrets
-    reading.finish_reason = problem.name_or_none(state.finish_reason, secrets)
+    reading.finish_reason = _known_name(state.finish_reason, secrets)
     reading.response_id = problem.name_or_none(state.response_id, secrets)
-    reading.model = problem.name_or_none(state.model, secrets)
+    reading.model = _known_name(state.model, secrets)
     _read_usage(state.usage, reading)
     if exchange.keep_text:
         reading.text, reading.reasoning, reading.tool_calls = state.text, state.reasoning, state.tool_calls
@@ -150,6 +155,12 @@ def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
     if not state.done:
         return Problem(Fault.MISSING_DONE, None, "the stream ended without [DONE]")
     return None
+
+
+@lru_cache(maxsize=256)
+def _known_name(name: str | None, secrets: tuple[str, ...]) -> str | None:
+    """``name_or_none`` for names of which there are only a few."""
+    return problem.name_or_none(name, secrets)
 
 
 def _conclude_plain(exchange: Exchange, reading: Reading, body: bytes) -> Problem | None:

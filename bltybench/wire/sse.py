@@ -19,7 +19,7 @@ class Event(NamedTuple):
 
 
 class Framer:
-    """Cuts a stream into blocks, one an event, whatever the reads' boundaries are."""
+    """Cuts a stream where events end, whatever the reads' boundaries are."""
 
     __slots__ = ("_after_cr", "_buffer", "_started")
 
@@ -33,25 +33,29 @@ class Framer:
         """Bytes of an event that has not ended."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the blocks that ``data`` completes. Line ends in them are LF; blank lines are left out
-        or lead a block."""
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return self._started and not self._buffer and not self._after_cr
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the events that ``data`` completes, each with its blank line. Line ends in them are LF."""
         if not self._started:
             data = self._skip_mark(data)
         if self._after_cr or b"\r" in data:
             data = self._normalise(data)
         buffer = self._buffer
         if not buffer and data.endswith(b"\n\n"):
-            return data[:-2].split(b"\n\n")  # by far the most reads: whole events
+            return data  # by far the most reads: whole events
         # Only what is new is searched: a line that never ends costs no more than its length.
         start = max(0, len(buffer) - 1)
         buffer += data
         end = buffer.rfind(b"\n\n", start)
         if end < 0:
-            return []
-        blocks = bytes(buffer[:end]).split(b"\n\n")
+            return b""
+        whole = bytes(buffer[: end + 2])
         del buffer[: end + 2]
-        return blocks
+        return whole
 
     def rest(self) -> bytes:
         """Return the bytes of the event that the end of the stream cut off."""

@@ -14,15 +14,17 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 SO_TIMESTAMPING: Final = 37
 RX_SOFTWARE: Final = 1 << 3
 SOFTWARE: Final = 1 << 4
 """linux/net_tstamp.h: make receive stamps in software, and report them."""
 
-_TIMESPECS = struct.Struct("@6q")  # struct scm_timestamping: three timespecs, the first is the software stamp
-ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPECS.size)
+_TIMESPECS_BYTES: Final = 48
+_TIMESPEC = struct.Struct("@2q")
+"""struct scm_timestamping: three timespecs, the first is the software stamp."""
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPECS_BYTES)
 
 OFFSET_TOLERANCE_NS: Final = 200_000
 """The two clocks are read one after the other; a difference beyond this is looked at more closely."""
@@ -34,12 +36,9 @@ ORDER_TOLERANCE_NS: Final = 1_000_000
 Ancillary = list[tuple[int, int, bytes]]
 
 
-class Arrival(NamedTuple):
-    """When the last byte of a read arrived (monotonic ns), how long it lay in the kernel, and who says so."""
-
-    at_ns: int
-    lag_ns: int
-    by_kernel: bool
+Arrival = tuple[int, int, bool]
+"""When the last byte of a read arrived (monotonic ns), how long it lay in the kernel, and whether the kernel
+says so. A bare tuple: one is made for every read, and a named one costs several times as much."""
 
 
 class StampClock:
@@ -65,10 +64,10 @@ class StampClock:
         if not -OFFSET_TOLERANCE_NS < drift_ns < OFFSET_TOLERANCE_NS:
             self._check_for_step(now_ns)
         if now_ns < self._doubt_until_ns:
-            return Arrival(now_ns, 0, False)
+            return (now_ns, 0, False)
         for level, kind, data in ancillary:
-            if kind == SO_TIMESTAMPING and level == socket.SOL_SOCKET and len(data) == _TIMESPECS.size:
-                seconds, nanoseconds, *_ = _TIMESPECS.unpack(data)
+            if kind == SO_TIMESTAMPING and level == socket.SOL_SOCKET and len(data) == _TIMESPECS_BYTES:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
                 at_ns = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
                 if at_ns > now_ns:
                     if at_ns > now_ns + ORDER_TOLERANCE_NS:
@@ -78,8 +77,8 @@ class StampClock:
                     if at_ns < floor_ns - ORDER_TOLERANCE_NS:
                         break
                     at_ns = floor_ns
-                return Arrival(at_ns, now_ns - at_ns, True)
-        return Arrival(now_ns, 0, False)
+                return (at_ns, now_ns - at_ns, True)
+        return (now_ns, 0, False)
 
     def _check_for_step(self, now_ns: int) -> None:
         """Tell a step of the wall clock from having been interrupted between the two clock calls."""

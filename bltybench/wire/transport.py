@@ -124,7 +124,8 @@ class Connection:
         self._floor_ns = arrival_ns
         exchange.bytes_received += len(data)
         if by_kernel:
-            exchange.observer_lag_ns = max(exchange.observer_lag_ns, lag_ns)
+            if lag_ns > exchange.observer_lag_ns:  # noqa: PLR1730 - max() would be the dearest call of a read
+                exchange.observer_lag_ns = lag_ns
         else:
             exchange.stamp = Stamp.USER
         try:

@@ -8,11 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support_cli import bltybench, free_port, sandbox_target, write_book
+from support_cli import bltybench, free_port, listens, sandbox_target, write_book
 from support_runs import manifest, write_run
-
-from bltybench.check.reach import listens
-from bltybench.scenario.target import Target
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +32,7 @@ def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "bltybench: interrupted\n")
-    assert not listens(Target(base_url=f"http://127.0.0.1:{port}/v1"))
+    assert not listens(port)
 
 
 def test_an_unknown_target_names_the_known_ones(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from support_locust import LOCUSTFILES, run_locust, write_scenarios
 from support_sandbox import running_sandbox
 
+from bltybench.scenario.target import SANDBOX_KEY
+
 KEY = "sk-not-to-be-seen-0123456789"
 
 
@@ -93,8 +95,10 @@ def test_the_sandboxs_port_taken_by_something_else(tmp_path: Path) -> None:
 class TestDuringTheRun:
     """What only the server can tell: the run goes through, its checks fail, and the page says why."""
 
-    def run(self, tmp_path: Path, base_url: str, key: str) -> str:
-        write_scenarios(tmp_path, base_url, checks='"errors.count" = "== 0"')
+    def run(self, tmp_path: Path, base_url: str, key: str, **changes: str) -> str:
+        path = write_scenarios(tmp_path, base_url, checks='"errors.count" = "== 0"')
+        for old, new in changes.items():
+            path.write_text(path.read_text().replace(old, new))
         done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=key)
         assert done.code == 1, done.output
         assert "Traceback" not in done.output
@@ -106,7 +110,13 @@ class TestDuringTheRun:
 
     def test_wrong_key(self, tmp_path: Path) -> None:
         with running_sandbox() as sandbox:
-            assert "401" in self.run(tmp_path, sandbox.base_url, KEY)
+            said = self.run(tmp_path, sandbox.base_url, KEY)
+        assert "client_error 401 invalid_api_key" in said
+
+    def test_unknown_model(self, tmp_path: Path) -> None:
+        with running_sandbox() as sandbox:
+            said = self.run(tmp_path, sandbox.base_url, SANDBOX_KEY, **{"deepseek-chat": "deepseek-cat"})
+        assert "client_error 404 model_not_found" in said
 
     def test_nothing_listens(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -143,19 +143,22 @@ def test_the_verb_runs_until_ctrl_c(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     with process:
-        assert process.stdout is not None
-        greeting = ""
-        while "Ctrl-C" not in greeting:
-            line = process.stdout.readline()
-            assert line, greeting
-            greeting += line
-        base_url = greeting.split()[2]
-        assert "1 requests per 3600 s (fixed_window)" in greeting
-        assert "tokens per" not in greeting
-        with httpx.Client(base_url=base_url, headers=bearer(), timeout=30) as client:
-            statuses = [client.post("/chat/completions", json=chat_body()).status_code for _ in range(2)]
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        try:
+            assert process.stdout is not None
+            greeting = ""
+            while "Ctrl-C" not in greeting:
+                line = process.stdout.readline()
+                assert line, greeting
+                greeting += line
+            base_url = greeting.split()[2]
+            assert "1 requests per 3600 s (first_hit_window)" in greeting
+            assert "tokens per" not in greeting
+            with httpx.Client(base_url=base_url, headers=bearer(), timeout=30) as client:
+                statuses = [client.post("/chat/completions", json=chat_body()).status_code for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()  # else a failure above would wait for it for ever
     assert statuses == [200, 429]
     assert (process.returncode, stderr.strip()) == (0, "Stopped.")
     assert len(read_truth(log)) == 2

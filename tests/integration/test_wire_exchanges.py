@@ -344,6 +344,14 @@ def test_tls_that_must_not_be_trusted(
         assert ("localhost" if problem == "name" else "issuer") in (reading.error_message or "")
 
 
+@pytest.mark.parametrize(
+    "url", ["", "ftp://x/v1", "http://127.0.0.1:99999/v1", "http://a..b/v1", "http://[/v1"]
+)
+def test_a_base_url_that_is_none_is_the_users_to_mend(url: str) -> None:
+    with pytest.raises(UserError, match="base URL"):
+        Origin(url, PATIENT)
+
+
 def test_a_missing_ca_file_is_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="certificates"):
         Origin("https://127.0.0.1/v1", PATIENT, ca_file=str(tmp_path / "none.pem"))

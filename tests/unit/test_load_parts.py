@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from locust.stats import RequestStats
 
+from bltybench.load import audit as audit_module
 from bltybench.load import job as jobs
 from bltybench.load import locust_stats
 from bltybench.load.audit import Audit
@@ -212,3 +214,18 @@ def test_the_audit_counts_a_second_and_begins_anew() -> None:
     assert (row.observer_lag_p50_us, row.observer_lag_max_us) == (40, 40)
     empty = audit.second(2 * 10**9, users=3, in_flight=0, backlog=0)
     assert (empty.sent, empty.schedule_delay_p99_us, empty.observer_lag_p50_us) == (0, None, None)
+
+
+def test_waiting_for_a_core_is_told_where_the_system_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "schedstat"
+    told.write_text("5000000000 1000000000 7\n")
+    monkeypatch.setattr(audit_module, "PROC_SCHEDSTAT", told)
+    audit = Audit("w0")
+    told.write_text("5000000000 61000000000 8\n")
+    share = audit.second(10**9, users=1, in_flight=0, backlog=0).cpu_wait_share
+    assert share is not None
+    assert share > 1  # a minute of waiting within the moments of this test
+    told.unlink()
+    assert audit.second(2 * 10**9, users=1, in_flight=0, backlog=0).cpu_wait_share is None

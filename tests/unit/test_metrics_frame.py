@@ -1,4 +1,4 @@
-"""Frames from Arrow tables: derived columns, calls, gaps."""
+"""Frames from Arrow tables: derived columns, calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support_runs import S, attempt, table
 
-from bltybench.metrics.frame import attempts_frame, calls_frame, gaps, run_end_ns
+from bltybench.metrics.frame import attempts_frame, calls_frame, run_end_ns
 from bltybench.runs.attempt import Attempt, Outcome
 
 MS = 1_000_000
@@ -91,15 +91,9 @@ def test_a_call_lasts_from_its_first_due_to_the_end_of_the_attempt_that_succeede
     assert calls["ok"].tolist() == [False, True]
 
 
-def test_gaps_are_those_of_successes_with_the_row_they_belong_to() -> None:
-    values, rows = gaps(table(attempt(), stream(outcome=Outcome.BROKEN_STREAM), stream()))
-    assert values.tolist() == [100.0, 200.0]
-    assert rows.tolist() == [2, 2]
-
-
 def test_an_empty_table_gives_empty_frames() -> None:
     frame = attempts_frame(table())
-    assert len(frame) == len(calls_frame(frame)) == len(gaps(table())[0]) == 0
+    assert len(frame) == len(calls_frame(frame)) == 0
     assert run_end_ns(frame, None) == 0
     assert run_end_ns(frame, 5) == 5
 

@@ -7,27 +7,29 @@ import pytest
 from support_runs import S, attempt, frame
 
 from bltybench.metrics import latency, timeline
+from bltybench.metrics.concurrency import steps
 from bltybench.metrics.frame import calls_frame
+from bltybench.metrics.sample import Sample
 
 
 @pytest.mark.parametrize(("name", "least"), [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1000)])
 def test_a_percentile_needs_ten_values_beyond_it(name: str, least: int) -> None:
     assert latency.needed(name) == least
-    assert latency.describe(np.arange(least - 1, dtype=np.float64))[name] is None
+    assert latency.describe(Sample.of(np.arange(least - 1, dtype=np.float64)))[name] is None
     # Of 1 … n the nearest rank is the share of n itself, which leaves ten above.
-    assert latency.describe(np.arange(1, least + 1, dtype=np.float64))[name] == least - 10
+    assert latency.describe(Sample.of(np.arange(1, least + 1, dtype=np.float64)))[name] == least - 10
 
 
 def test_nearest_rank_is_a_value_that_was_measured() -> None:
-    assert latency.quantile(np.array([1.0, 2.0, 3.0, 10.0]), 0.5) == 2.0
-    assert latency.quantile(np.array([1.0, 2.0, 3.0, 10.0]), 0.51) == 3.0
-    assert latency.quantile(np.array([7.0]), 0.99) == 7.0
+    assert Sample.of(np.array([3.0, 2.0, 1.0, 10.0])).quantile(0.5) == 2.0
+    assert Sample.of(np.array([1.0, 2.0, 3.0, 10.0])).quantile(0.51) == 3.0
+    assert Sample.of(np.array([7.0])).quantile(0.99) == 7.0
 
 
 def test_missing_values_are_not_measurements() -> None:
-    row = latency.describe(np.array([np.nan, 5.0, np.nan]))
-    assert row == {"n": 1, "p50": None, "p90": None, "p95": None, "p99": None, "max": 5.0}
-    assert latency.describe(np.zeros(0))["max"] is None
+    row = latency.describe(Sample.of(np.array([np.nan, 5.0, np.nan])))
+    assert {name: value for name, value in row.items() if value is not None} == {"n": 1, "max": 5.0}
+    assert latency.describe(Sample.of(np.zeros(0)))["max"] is None
 
 
 def test_kinds_are_listed_only_where_there_are_several() -> None:
@@ -52,23 +54,23 @@ def test_kinds_are_listed_only_where_there_are_several() -> None:
 
 
 def test_ecdf_keeps_the_extremes_however_much_it_is_thinned() -> None:
-    curve = latency.ecdf(np.arange(1, 10_001, dtype=np.float64), points=50)
+    curve = latency.ecdf(Sample.of(np.arange(1, 10_001, dtype=np.float64)), points=50)
     assert len(curve) <= 50
     assert curve.iloc[[0, -1]].to_numpy().tolist() == [[1.0, 0.0001], [10_000.0, 1.0]]
-    assert latency.ecdf(np.zeros(0)).empty
+    assert latency.ecdf(Sample.of(np.zeros(0))).empty
 
 
 def test_the_timeline_counts_every_attempt_once_and_the_last_moment_too() -> None:
     run = frame(*(attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + 1) for i in (0, 4, 5, 90)))
-    bins = timeline.timeline(run, 90 * S)
+    bins = timeline.timeline(run, steps(run), 90 * S)
     assert bins["offered"].sum() == 4
     assert bins["accepted"].iloc[[0, 1, -1]].tolist() == [2, 1, 1]
     assert bins["end_s"].iloc[0] == 5.0
-    rolled = timeline.rolling(run, 90 * S).set_index("at_s")
+    rolled = timeline.rolling(run, steps(run), 90 * S).set_index("at_s")
     assert rolled.loc[[0.0, 5.0, 60.0, 90.0], "accepted"].tolist() == [1, 3, 2, 1]
 
 
 def test_an_empty_run_has_a_timeline_of_zeros() -> None:
-    bins = timeline.timeline(frame(), 0)
+    bins = timeline.timeline(frame(), steps(frame()), 0)
     assert bins["offered"].tolist() == [0]
-    assert timeline.rolling(frame(), 0)["ttft_p50_ms"].isna().all()
+    assert timeline.rolling(frame(), steps(frame()), 0)["ttft_p50_ms"].isna().all()

@@ -84,3 +84,11 @@ def test_every_key_of_the_summary_is_documented() -> None:
         )
     )
     assert {field.name for field in msgspec.structs.fields(Summary)} <= documented
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [(170.2, 201.0, "170 – 201 ms"), (950.0, 12_000.0, "950 ms – 12.0 s"), (None, None, "–")],
+)
+def test_ranges_say_the_unit_once(low: float | None, high: float | None, shown: str) -> None:
+    assert text.range_ms(low, high) == shown

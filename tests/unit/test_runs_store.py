@@ -165,11 +165,11 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], me
 
 def test_runs_are_found_by_path_by_id_by_beginning_and_newest(tmp_path: Path) -> None:
     names = ["20260101-000000-a", "20260102-000000-b", "20260102-000000-b-2"]
-    for name in names:
+    for name in [*names, "sample"]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
     (tmp_path / "not-a-run").mkdir()
-    assert [run.path.name for run in list_runs(tmp_path)] == names[::-1]
+    assert [run.path.name for run in list_runs(tmp_path)] == [*names[::-1], "sample"]
     assert find_run(None, tmp_path).path.name == names[2]
     assert find_run("20260101", tmp_path).path.name == names[0]
     assert find_run("20260102-000000-b", tmp_path).path.name == names[1]

@@ -13,7 +13,7 @@ def events_of(reads: list[bytes]) -> list[Event]:
     framer = Framer()
     events = []
     for data in reads:
-        events += [parse_block(block) for block in framer.feed(data)]
+        events += [parse_block(block) for block in framer.feed(data).split(b"\n\n")]
     return [event for event in events if event is not None]
 
 
@@ -81,8 +81,8 @@ def test_byte_order_mark_only_opens_the_stream() -> None:
 
 def test_an_event_comes_with_the_read_that_ends_it() -> None:
     framer = Framer()
-    assert framer.feed(b"data: a\n") == []
-    assert framer.feed(b"\ndata: b\n\nda") == [b"data: a", b"data: b"]
+    assert framer.feed(b"data: a\n") == b""
+    assert framer.feed(b"\ndata: b\n\nda") == b"data: a\n\ndata: b\n\n"
     assert framer.pending_bytes == 2
     assert framer.rest() == b"da"
 

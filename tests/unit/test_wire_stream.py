@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from itertools import pairwise
 from typing import Any
 
@@ -219,3 +220,40 @@ JSON = st.recursive(
 def test_any_json_is_taken(values: list[Any]) -> None:
     state = fold(*[b"data: " + json.dumps(value).encode() + b"\n\n" for value in values])
     assert len(state.times) <= len(values)
+
+
+@given(st.lists(DELTAS, min_size=1, max_size=12), st.integers(0, 11))
+def test_events_in_one_read_say_what_they_say_in_reads_of_their_own(
+    deltas: list[dict[str, Any]], split: int
+) -> None:
+    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
+    apart, together = fold(*events), fold(b"".join(events[: split + 1]), b"".join(events[split + 1 :]))
+    assert len(together.times) == len(apart.times)
+    assert (together.text, together.reasoning) == (apart.text, apart.reasoning)
+    assert together.other_events == apart.other_events
+
+
+@pytest.mark.parametrize("odd", [' "quoted"', "\\", "two\nlines", ""])
+def test_a_run_of_like_events_with_an_odd_one_in_it(odd: str) -> None:
+    texts = ["a", " b", odd, " c", "d", "e"]
+    for keep_text in (True, False):
+        state = fold(b"".join(event({"content": text}) for text in texts), keep_text=keep_text)
+        assert len(state.times) == sum(1 for text in texts if text)
+        assert state.text == ("".join(texts) if keep_text else "")
+
+
+@given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=4))
+def test_reads_of_one_piece_say_what_any_reads_say(
+    deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int]
+) -> None:
+    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
+    whole = b"".join(events)
+    edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
+    for reads in (events, [whole[a:b] for a, b in pairwise(edges)]):
+        lone = StreamFold(keep_text=keep_text)
+        arrivals = array("q", range(1000, 1000 * (len(reads) + 1), 1000))
+        lone.take_lone([bytearray(data) for data in reads], arrivals)
+        lone.close()
+        read_by_read = fold(*reads, keep_text=keep_text)
+        for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
+            assert getattr(lone, name) == getattr(read_by_read, name)

@@ -1,0 +1,64 @@
+"""Any bytes into the HTTP and event-stream path, led by coverage: no exception, a typed outcome, bounds kept.
+
+By hand, with atheris (which is no dependency): ``python -m benchmarks.fuzz -max_total_time=300``. The first
+bytes of an input say where the answer is cut into reads; the rest is the answer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris  # type: ignore[import-untyped]  # installed by hand, where it is run
+
+with atheris.instrument_imports(include=["bltybench.wire"]):
+    from geventhttpclient._parser import HTTPParseError
+
+    from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
+    from bltybench.wire.exchange import Exchange, Failure, Fault
+    from bltybench.wire.reading import conclude, fold
+    from bltybench.wire.response import ResponseParser, TrailingDataError
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+def one(data: bytes) -> None:
+    """Take one input."""
+    if len(data) < 4:
+        return
+    steps, raw, answer = [1 + step for step in data[:3]], data[3] & 1, data[4:]
+    if not raw:
+        answer = HEAD + answer  # most of what is interesting lies beyond the headers
+    exchange = Exchange(stream=not data[3] & 2, keep_text=bool(data[3] & 4))
+    exchange.sent_ns = 1
+    parser = ResponseParser(exchange)
+    at = number = 0
+    try:
+        while at < len(answer):
+            step = steps[number % 3]
+            parser.feed(answer[at : at + step])
+            at, number = at + step, number + 1
+            if exchange.pieces and (not exchange.marks or exchange.marks[-1] != len(exchange.pieces)):
+                exchange.marks.append(len(exchange.pieces))
+                exchange.arrivals.append(1 + number)
+            if data[3] & 8 and number % 5 == 0 and exchange.is_event_stream:
+                fold(exchange)
+        parser.feed(b"")
+    except (HTTPParseError, TrailingDataError):
+        pass
+    if exchange.pieces and (not exchange.marks or exchange.marks[-1] != len(exchange.pieces)):
+        # The transport gives up on bytes that are not HTTP; what the parser had kept until then has no mark.
+        del exchange.pieces[exchange.marks[-1] if exchange.marks else 0 :]
+    exchange.end_ns = 2 + number
+    if not parser.complete:
+        exchange.failure = Failure(Fault.CLOSED_EARLY, "closed")
+    reading = conclude(exchange)
+    assert isinstance(reading.outcome, Outcome)
+    assert len(reading.error_message or "") <= MAX_MESSAGE_CHARS
+    assert reading.events == (len(reading.gaps_us) + 1 if reading.gaps_us is not None else 0)
+    assert (reading.coalesced_events or 0) <= reading.events
+    assert not any(gap < 0 for gap in reading.gaps_us or ())
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()

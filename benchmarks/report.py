@@ -1,0 +1,253 @@
+"""How long a report takes, and how much memory, by the size of the run.
+
+``python benchmarks/report.py [N …]``
+
+Makes a run of N attempts with 100 gaps each (an hour long, a third of it refused, some of it retried), then
+measures in processes of their own: the whole report from the Parquet files, and each part of it by itself.
+Prints Markdown. Times are of one go; memory is the highest resident size while that part ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
+
+SIZES = [10_000, 100_000, 1_000_000]
+GAPS = 100
+HOUR_NS = 3600 * 10**9
+T = TypeVar("T")
+
+ROWS = 20_000
+"""Rows made and written at once; a sealed run has row groups of about this size or smaller."""
+
+
+def make(path: Path, attempts: int) -> None:
+    """Write a sealed run folder of so many attempts."""
+    path.mkdir(parents=True)
+    folder = RunFolder(path)
+    folder.write_manifest(_manifest(path.name))
+    rng = np.random.default_rng(1)
+    with pq.ParquetWriter(folder.attempts_parquet, ATTEMPT_SCHEMA, compression="zstd") as writer:
+        for first in range(0, attempts, ROWS):
+            writer.write_table(_attempts(rng, first, min(ROWS, attempts - first), attempts))
+    seconds = {
+        "worker": ["w0"] * 3600,
+        "at_ns": (np.arange(3600) + 1) * 10**9,
+        "stall_us": rng.integers(200, 4000, 3600),
+        "cpu_share": rng.uniform(0.1, 0.5, 3600),
+        "steal_share": np.zeros(3600),
+    }
+    zeros = {name: np.zeros(3600, dtype=np.int64) for name in GENERATOR_SCHEMA.names}
+    columns = [pa.array((zeros | seconds)[field.name], type=field.type) for field in GENERATOR_SCHEMA]
+    pq.write_table(pa.table(columns, schema=GENERATOR_SCHEMA), folder.generator_parquet)
+
+
+def _manifest(run_id: str) -> Manifest:
+    return Manifest(
+        run_id=run_id,
+        created="2026-11-22T14:15:10Z",
+        scenario="made",
+        resolved={
+            "model": "deepseek-chat",
+            "duration_s": 3600.0,
+            "arrivals": {"kind": "closed"},
+            "users": 50,
+        },
+        target=TargetInfo(name="made", base_url="http://127.0.0.1:8808/v1", requests_per_min=60),
+        command=["locust"],
+        versions=package_versions(),
+        host=Host.here(),
+        clock=Clock(monotonic_ns=0, wall_ns=1_795_356_910_000_000_000),
+        ended_ns=HOUR_NS,
+        ended="completed",
+    )
+
+
+def _attempts(rng: np.random.Generator, first: int, rows: int, total: int) -> pa.Table:
+    """Make attempts ``first`` … as they would have ended one after another within the hour."""
+    sent = np.sort(rng.integers(HOUR_NS * first // total, HOUR_NS * (first + rows) // total, rows))
+    refused = rng.random(rows) < 0.33
+    first_token = sent + rng.lognormal(19, 0.5, rows).astype(np.int64)
+    gaps = rng.lognormal(9.6, 0.5, (rows, GAPS)).astype(np.int64)
+    last = first_token + gaps.sum(axis=1) * 1000
+    offsets = np.concatenate(([0], np.cumsum(np.where(refused, 0, GAPS)))).astype(np.int32)
+    kept = gaps[~refused].reshape(-1)
+    values: dict[str, pa.Array] = {
+        "gaps_us": pa.ListArray.from_arrays(pa.array(offsets), pa.array(kept), mask=pa.array(refused))
+    }
+
+    def put(name: str, data: object, null: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None) -> None:
+        values[name] = pa.array(data, type=ATTEMPT_SCHEMA.field(name).type, mask=null)
+
+    numbers = np.arange(first, first + rows)
+    # One attempt in ten is the second of the call before it.
+    again = (numbers % 10 == 9) & (numbers > first)
+    for name, text in (("worker", "w0"), ("scenario", "made"), ("endpoint", "/chat/completions")):
+        put(name, [text] * rows)
+    put("call_id", [f"w0-{number:09d}" for number in numbers - again])
+    put("attempt", again.astype(np.int64))
+    put("request_id", [f"req-{number:032d}" for number in numbers])
+    put("due_ns", sent - 200_000)
+    put("sent_ns", sent)
+    put("headers_ns", np.where(refused, sent + 4_000_000, first_token - 1000))
+    for name in ("first_token_ns", "first_output_ns"):
+        put(name, first_token, refused)
+    put("last_token_ns", last, refused)
+    put("end_ns", np.where(refused, sent + 5_000_000, last + 100_000))
+    put("outcome", np.where(refused, "rate_limited", "ok"))
+    put("status", np.where(refused, 429, 200))
+    put("model", np.where(numbers % 3 == 0, "deepseek-reasoner", "deepseek-chat"))
+    put("stream", np.ones(rows, dtype=np.bool_))
+    put("prompt_tokens", rng.integers(10, 100, rows), refused)
+    put("completion_tokens", np.full(rows, GAPS + 1), refused)
+    put("tokens_source", np.full(rows, "usage"), refused)
+    put("retry_after_s", rng.integers(1, 60, rows).astype(np.float64), ~refused)
+    for name, number in (("limit_requests", 60), ("bytes_sent", 640), ("bytes_received", 900)):
+        put(name, np.full(rows, number))
+    put("remaining_requests", rng.integers(0, 60, rows))
+    put("stamp", np.full(rows, "kernel"))
+    put("observer_lag_us", rng.integers(20, 400, rows))
+    put("coalesced_events", np.zeros(rows, dtype=np.int64), refused)
+    for name in ("user", "in_flight"):
+        put(name, rng.integers(1, 50, rows))
+    columns = [values.get(field.name, pa.nulls(rows, field.type)) for field in ATTEMPT_SCHEMA]
+    return pa.table(columns, schema=ATTEMPT_SCHEMA)
+
+
+class Part(msgspec.Struct):
+    """What one part cost."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+
+
+def peak_bytes(*, begin: bool = False) -> int:
+    """Return the highest resident size since the last beginning (Linux keeps and resets it)."""
+    if begin:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def measured(name: str, parts: list[Part], work: Callable[[], T]) -> T:
+    """Do some work and note what it cost."""
+    peak_bytes(begin=True)
+    started = time.perf_counter()
+    result = work()
+    parts.append(Part(name, time.perf_counter() - started, peak_bytes()))
+    return result
+
+
+def whole(path: Path) -> list[Part]:
+    """Measure the report as ``bltybench report`` makes it, imports included."""
+    parts: list[Part] = []
+
+    def work() -> None:
+        from bltybench.report import build  # noqa: PLC0415  # the imports are part of what it takes
+
+        build(RunFolder(path))
+
+    measured("the whole report", parts, work)
+    return parts
+
+
+def in_tables(path: Path) -> list[Part]:
+    """Measure loading and every table, one after another, all held."""
+    from bltybench.metrics import concurrency, frame, latency, outcomes, quota, rates, timeline  # noqa: PLC0415
+    from bltybench.metrics.sample import tally_gaps  # noqa: PLC0415
+    from bltybench.runs.store import gap_batches, read_attempts  # noqa: PLC0415
+
+    folder, parts = RunFolder(path), list[Part]()
+    measured("load: gaps", parts, lambda: tally_gaps(gap_batches(folder)))
+    table = measured("load: columns", parts, lambda: read_attempts(folder, without=frame.LEFT_OUT))
+    attempts = measured("load: frame", parts, lambda: frame.attempts_frame(table))
+    calls = measured("table: calls", parts, lambda: frame.calls_frame(attempts))
+    steps = measured("table: in flight", parts, lambda: concurrency.steps(attempts))
+    measured("table: latency by kind", parts, lambda: latency.by_kind(attempts, calls))
+    measured("table: best minutes", parts, lambda: rates.best(attempts))
+    measured("table: minutes", parts, lambda: rates.per_minute(attempts, 0, HOUR_NS))
+    measured("table: timeline", parts, lambda: timeline.timeline(attempts, steps, HOUR_NS))
+    measured("table: rolling", parts, lambda: timeline.rolling(attempts, steps, HOUR_NS))
+    measured("table: outcomes", parts, lambda: outcomes.by_outcome(attempts))
+    measured("table: errors", parts, lambda: outcomes.errors(attempts))
+    measured("table: refusals", parts, lambda: quota.retry_after(quota.refusals(attempts)))
+    measured("table: quotas", parts, lambda: quota.headers(attempts))
+    return parts
+
+
+def in_figures(path: Path) -> list[Part]:
+    """Measure loading with all tables, then each figure, the summary and the page."""
+    from bltybench.metrics.analysis import load  # noqa: PLC0415
+    from bltybench.report import figures  # noqa: PLC0415
+    from bltybench.report.page import page  # noqa: PLC0415
+    from bltybench.report.summary import summarise  # noqa: PLC0415
+
+    folder, parts = RunFolder(path), list[Part]()
+    run = measured("load and all tables", parts, lambda: load(folder))
+    drawings = [
+        measured("figure: timeline", parts, lambda: figures.hero(run)),
+        measured("figure: latency", parts, lambda: figures.latencies(run)),
+    ]
+    summary = measured("summary", parts, lambda: summarise(run))
+    measured("page, with figures drawn", parts, lambda: page(run, summary, drawings, folder))
+    return parts
+
+
+WHATS: dict[str, Callable[[Path], list[Part]]] = {"whole": whole, "tables": in_tables, "figures": in_figures}
+
+
+def main() -> None:
+    """Make and measure each size; with ``--path`` measure one run in this process, for the above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="N")
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=list(WHATS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.path is not None:
+        sys.stdout.write(msgspec.json.encode(WHATS[options.what](options.path)).decode())
+        return
+    columns: dict[int, dict[str, Part]] = {}
+    pages: dict[int, int] = {}
+    with tempfile.TemporaryDirectory(prefix="bltybench-") as place:
+        for size in options.sizes:
+            run = Path(place) / f"run-{size}"
+            make(run, size)
+            columns[size] = {part.name: part for what in WHATS for part in _elsewhere(run, what)}
+            pages[size] = RunFolder(run).report_html.stat().st_size
+            for file in (RunFolder(run).attempts_parquet, RunFolder(run).generator_parquet):
+                file.unlink()
+    print("| part |" + "".join(f" {size:,} |" for size in columns))
+    print("|---|" + "---:|" * len(columns))
+    for name in next(iter(columns.values())):
+        cells = (parts[name] for parts in columns.values())
+        print(f"| {name} |" + "".join(f" {c.seconds:.2f} s, {c.peak_bytes / 1e9:.2f} GB |" for c in cells))
+    print("| size of the page |" + "".join(f" {pages[size] / 1e6:.2f} MB |" for size in columns))
+    print(f"\n{os.cpu_count()} CPUs, {', '.join(f'{k} {v}' for k, v in package_versions().items())}")
+
+
+def _elsewhere(run: Path, what: str) -> list[Part]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--path", str(run), "--what", what], capture_output=True, check=True
+    )
+    return msgspec.json.decode(done.stdout, type=list[Part])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""``bltybench compare``: is the candidate better, worse or the same, and how sure is that?"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bltybench.errors import UserError
+
+if TYPE_CHECKING:
+    from bltybench.report.comparison import Comparison, Side
+
+PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+
+
+def compare(  # noqa: PLR0917 - typer makes options of them
+    base: Annotated[str, typer.Argument(help="A run, or repeats of it with commas between.")],
+    candidates: Annotated[
+        list[str], typer.Argument(metavar="CANDIDATE…", help="The same: each is compared with the base.")
+    ],
+    tolerance: Annotated[
+        str, typer.Option(help="How much worse times and rates may be and still be the same.")
+    ] = "5%",
+    tolerance_share: Annotated[str, typer.Option(help="The same for shares, in percentage points.")] = "1%",
+    allow_invalid: Annotated[
+        bool, typer.Option("--allow-invalid", help="Compare runs whose generator was itself the bottleneck.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as a page to this file.")] = None,
+    reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the comparison as JSON, and nothing else, to stdout.")
+    ] = False,
+) -> None:
+    """Compare runs: differences with intervals, and a verdict for each metric.
+
+    Exits with 1 where a candidate is worse beyond the tolerance, with 2 where the runs cannot be compared.
+    """
+    from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas is slow to import
+    from bltybench.report import comparison as report  # noqa: PLC0415
+    from bltybench.runs.folder import write_atomically  # noqa: PLC0415
+
+    bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
+    reference = _side(base, reports)
+    others = [_side(candidate, reports) for candidate in candidates]
+    for other in others:
+        found = obstacles(reference.runs, other.runs, invalid=allow_invalid)
+        if found:
+            more = f" (and {len(found) - 1} more reasons)" if len(found) > 1 else ""
+            raise UserError(
+                f"these runs cannot be compared: {found[0]}{more}",
+                remedy="run the same scenario on both sides"
+                + ("; --allow-invalid if you must" if "INVALID" in found[0] else ""),
+            )
+    result = report.compare_sides(reference, others, bounds)
+    if html is not None:
+        try:
+            write_atomically(html, report.page(result, reference, others).encode())
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=str(html)) from None
+    if as_json:
+        sys.stdout.write(result.to_json().decode())
+    else:
+        _show(result, html)
+    if result.regressed:
+        raise typer.Exit(1)
+
+
+def _side(argument: str, reports: Path) -> Side:
+    from bltybench.metrics.analysis import load  # noqa: PLC0415
+    from bltybench.metrics.outline import outline  # noqa: PLC0415
+    from bltybench.report.comparison import Side  # noqa: PLC0415
+    from bltybench.runs.folder import find_run  # noqa: PLC0415
+
+    folders = [find_run(ref, reports) for ref in argument.split(",") if ref]
+    if not folders:
+        raise UserError("names no run", where=repr(argument), remedy="`bltybench runs` lists them")
+    # One after another: of each run only its outline is kept.
+    runs = [outline(load(folder)) for folder in folders]
+    label = runs[0].manifest.run_id
+    return Side(label if len(runs) == 1 else f"{label} and {len(runs) - 1} more", runs)
+
+
+def _percent(given: str, option: str) -> float:
+    match = PERCENT.fullmatch(given.strip())
+    if match is None:
+        raise UserError("must be a percentage, such as 5%", where=f"{option} {given}")
+    return float(match[1]) / 100
+
+
+def _show(result: Comparison, html: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from bltybench.report.text import signed, with_unit  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    styles = {"worse": "bold red", "better": "green", "same": "", "cannot tell": "dim"}
+    for candidate in result.candidates:
+        console.print(Text(f"{candidate.side.label} against {result.base.label}"))
+        table = Table(box=None, pad_edge=False)
+        table.add_column("metric", no_wrap=True)
+        for column in ("base", "candidate", "change", "95% interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("verdict")
+        for row in candidate.changes:
+            low, high = signed(row.low, row.kind), signed(row.high, row.kind)
+            cells: Sequence[str] = [
+                row.metric,
+                with_unit(row.base, row.kind),
+                with_unit(row.candidate, row.kind),
+                signed(row.change, row.kind),
+                low if row.low is None else f"{low} … {high}",
+            ]
+            why = f" ({row.why})" if row.why and row.low is None else ""
+            table.add_row(*cells, Text(row.verdict + why, style=styles[row.verdict]))
+        # A narrow terminal folds the lines rather than hide what the numbers are of.
+        console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)
+        worse = candidate.named("worse")
+        console.print(
+            Text("WORSE", style="bold red") if worse else Text("NO REGRESSION SHOWN", style="bold green"),
+            Text(", ".join(worse)),
+        )
+    if html is not None:
+        console.print(Text(f"Page {html}"))

@@ -1,0 +1,56 @@
+"""Pages from templates: what came from elsewhere is escaped, style and script stand in the page."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from bltybench.report import text
+from bltybench.report.figures import Drawing
+
+
+def environment() -> Environment:
+    """Return the environment of all pages, with their filters, style and script."""
+    made = Environment(
+        loader=PackageLoader("bltybench.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        num=text.number,
+        ms=text.milliseconds,
+        pct=text.percent,
+        bounded=text.bounded,
+        clock=text.clock,
+        compact=text.compact,
+        sentence=text.sentence,
+    )
+    made.globals.update(
+        unit=text.with_unit,
+        range_ms=text.range_ms,
+        style=Markup(_asset("report.css")),  # noqa: S704  # our own file, not anyone's input
+        script=Markup(_asset("report.js")),  # noqa: S704  # our own file, not anyone's input
+    )
+    return made
+
+
+def figure(drawing: Drawing) -> dict[str, Any]:
+    """Return a drawing as the templates' macro ``figure`` takes it."""
+    return {
+        "title": drawing.title,
+        "says": drawing.says,
+        "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
+        "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
+        "csv": [f"figures/{name}.csv" for name in drawing.data],
+        "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
+    }
+
+
+def _asset(name: str) -> str:
+    return (files("bltybench.report") / "templates" / name).read_text(encoding="utf-8")

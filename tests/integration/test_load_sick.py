@@ -1,0 +1,134 @@
+"""Generators made sick on purpose, each in its own way: the run must be INVALID, and say why."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from support_locust import LOCUSTFILES, Finished, finish, run_locust, start_locust, write_scenarios
+from support_sandbox import running_sandbox
+
+from benchmarks.bench import Server
+from bltybench.runs.store import read_generator
+from bltybench.scenario.target import SANDBOX_KEY, Delay
+
+STALL = "event loop, longest stall"
+CPU = "CPU of the generator"
+DELAY = "schedule delay, p99"
+RATE = "achieved rate"
+
+GENTLE = """
+duration_s = 4
+users = 4
+arrivals = { kind = "closed", think_s = 0.2 }
+"""
+
+
+def findings(done: Finished) -> dict[str, dict[str, Any]]:
+    """What the audit of the run found, by name; the terminal must have said the verdict."""
+    assert done.code in (0, 1), done.output
+    summary = json.loads(done.run.summary_json.read_bytes())
+    found = {finding["name"]: finding for finding in summary["audit"]}
+    assert summary["valid"] == all(finding["holds"] for finding in found.values())
+    assert ("INVALID" in done.output) == (not summary["valid"]), done.output
+    for finding in found.values():
+        if not finding["holds"]:
+            assert finding["reason"] in " ".join(done.output.split()), done.output
+            assert finding["remedy"]
+    return found
+
+
+def broken(done: Finished) -> set[str]:
+    """The names of the findings that do not hold."""
+    return {name for name, finding in findings(done).items() if not finding["holds"]}
+
+
+def run(tmp_path: Path, locustfile: Path = LOCUSTFILES / "stream.py") -> Finished:
+    return run_locust(locustfile, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+
+
+def test_a_generator_at_ease_is_valid(tmp_path: Path) -> None:
+    found: list[set[str]] = []
+    with running_sandbox() as sandbox:
+        # On a machine that others use, one of three quiet runs is enough; a sick one is sick in all.
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            write_scenarios(folder, sandbox.base_url, GENTLE)
+            found.append(broken(run(folder)))
+            if not found[-1]:
+                return
+    raise AssertionError(f"never valid: {found}")
+
+
+def test_a_busy_greenlet_stalls_the_loop(tmp_path: Path) -> None:
+    locustfile = tmp_path / "busy.py"
+    locustfile.write_text(
+        """
+import time
+from bltybench.load import ScenarioUser
+import gevent
+from locust import events
+
+def hog():
+    while True:
+        gevent.sleep(1)
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            pass
+
+@events.test_start.add_listener
+def begin(**_):
+    gevent.spawn(hog)
+
+class Busy(ScenarioUser):
+    scenario = "stream"
+"""
+    )
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, GENTLE)
+        done = run(tmp_path, locustfile)
+    assert STALL in broken(done)
+    assert all(row["outcome"] == "ok" for row in done.attempts)
+
+
+def test_more_than_one_core_can_do(tmp_path: Path) -> None:
+    with Server() as server:
+        flooding = 'duration_s = 5\nusers = 200\narrivals = { kind = "closed" }'
+        write_scenarios(tmp_path, server.url(tokens=64, rate=0), flooding)
+        done = run(tmp_path)
+    assert CPU in broken(done)
+
+
+def test_a_rate_that_cannot_be_sent(tmp_path: Path) -> None:
+    with running_sandbox(ttft=Delay(median_ms=400, p95_ms=401)) as sandbox:
+        # 4 users with answers of 0.4 s make 10 calls a second, and 50 are wanted.
+        write_scenarios(
+            tmp_path,
+            sandbox.base_url,
+            'duration_s = 4\nusers = 4\narrivals = { kind = "constant", rate_per_min = 3000 }',
+        )
+        done = run(tmp_path)
+    assert {DELAY, RATE} <= broken(done)
+    assert "users" in findings(done)[RATE]["remedy"]
+
+
+def test_a_stopped_process(tmp_path: Path) -> None:
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, GENTLE)
+        locust = start_locust(
+            LOCUSTFILES / "stream.py", "--headless", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        )
+        while not any(path.stat().st_size for path in tmp_path.glob("reports/*/generator/*.jsonl")):
+            assert locust.poll() is None
+            time.sleep(0.05)
+        locust.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        locust.send_signal(signal.SIGCONT)
+        done = finish(locust, tmp_path)
+    assert STALL in broken(done)
+    stalls_us = read_generator(done.run).column("stall_us").to_pylist()
+    assert max(stalls_us) >= 900_000

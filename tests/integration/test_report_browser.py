@@ -1,0 +1,167 @@
+"""Pages in a real browser: quiet, alone, readable in light and dark, usable with keys, wide and narrow."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_browser import Tab, browser
+from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
+
+from bltybench.report import build
+from bltybench.runs.attempt import Attempt, Outcome
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=http://127.0.0.1:9/x onerror=alert(2)>\x1b[31m{{ 7*7 }}"
+
+CONTRAST = """
+(() => {
+  const parts = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
+  const pen = canvas.getContext("2d", {willReadFrequently: true});
+  const over = (colours) => {
+    pen.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    const box = element.getBoundingClientRect();
+    if (!walker.currentNode.data.trim() || box.width < 2) continue;
+    if (element.closest("script, style, .sr, .skip")) continue;
+    const behind = [];
+    for (let e = element; e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
+    const style = getComputedStyle(element);
+    const colour = element.closest("svg") ? style.fill : style.color;
+    const below = light(over(["white", ...behind])), text = light(over(["white", ...behind, colour]));
+    const ratio = (Math.max(below, text) + 0.05) / (Math.min(below, text) + 0.05);
+    if (ratio < 4.5) found.push([walker.currentNode.data.trim().slice(0, 40), Math.round(ratio * 100) / 100]);
+  }
+  return found;
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def fresh(tab: Tab) -> Tab:
+    tab.send("Emulation.setEmulatedMedia", media="", features=[])
+    tab.send("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    tab.open("about:blank#fresh")
+    tab.events.clear()
+    return tab
+
+
+def report(path: Path, attempts: list[Attempt], **about: Any) -> str:
+    folder = write_run(path / "run", attempts, seconds=generator_seconds(90), about=manifest(**about))
+    build(folder)
+    return folder.report_html.as_uri()
+
+
+KINDS = {
+    "realistic": realistic(),
+    "empty": [],
+    "all refused": [
+        attempt(call_id=f"c{i}", sent_ns=i * S // 2, outcome=Outcome.RATE_LIMITED, status=429)
+        for i in range(150)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_quiet_and_asks_for_nothing(kind: str, fresh: Tab, tmp_path: Path) -> None:
+    page = report(tmp_path, KINDS[kind])
+    fresh.open(page)
+    assert fresh.complaints() == []
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [page]
+
+
+def test_hostile_text_runs_nothing_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None:
+    hostile = attempt(
+        outcome=Outcome.CLIENT_ERROR,
+        status=400,
+        error_type=HOSTILE,
+        error_code=HOSTILE,
+        error_message=HOSTILE,
+        model=HOSTILE,
+    )
+    others = [attempt(call_id=f"m{i}", model=HOSTILE + str(i)) for i in range(2)]
+    resolved = manifest().resolved | {"title": HOSTILE, "answers": HOSTILE, "model": HOSTILE}
+    page = report(tmp_path, [hostile, *others], resolved=resolved, command=["locust", HOSTILE])
+    fresh.open(page)
+    assert fresh.of("Page.javascriptDialogOpening") == []
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [page]
+    assert fresh.complaints() == []
+    assert fresh.run("document.scripts.length") == 1
+    assert fresh.run("document.images.length") == 0
+    assert "<script>alert(1)</script>" in fresh.run("document.querySelector('h1').textContent")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(scheme: str, fresh: Tab, tmp_path: Path) -> None:
+    fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    fresh.open(report(tmp_path, realistic()))
+    fresh.run("document.querySelectorAll('details').forEach((each) => each.open = true)")
+    assert fresh.run(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, tmp_path: Path) -> None:
+    fresh.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    fresh.open(report(tmp_path, realistic()))
+    assert fresh.run("document.documentElement.scrollWidth") <= width
+
+
+def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, tmp_path: Path) -> None:
+    fresh.open(report(tmp_path, realistic()))
+    fresh.run("document.getElementById('timeline').focus()")
+    assert fresh.run("document.activeElement.id") == "timeline"
+    assert fresh.run("document.getElementById('tip').hidden") is True
+    fresh.press("ArrowRight")
+    first = fresh.run("document.getElementById('tip').innerText")
+    assert "accepted" in first
+    fresh.press("ArrowRight")
+    assert fresh.run("document.getElementById('tip').innerText") != first
+    fresh.press("Escape")
+    assert fresh.run("document.getElementById('tip').hidden") is True
+
+
+def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, tmp_path: Path) -> None:
+    fresh.open(report(tmp_path, realistic()))
+    assert fresh.run("document.documentElement.lang") == "en"
+    levels = fresh.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    unnamed = "[...document.querySelectorAll('svg')].filter((each) => !each.ariaLabel).length"
+    assert fresh.run(unnamed) == 0
+    loose = "[...document.querySelectorAll('th')].filter((each) => !each.scope).length"
+    assert fresh.run(loose) == 0
+
+
+def test_it_prints_on_a_few_sheets_with_a_light_ground(fresh: Tab, tmp_path: Path) -> None:
+    fresh.open(report(tmp_path, realistic()))
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    fresh.send("Emulation.setEmulatedMedia", media="print", features=dark)
+    assert fresh.run(CONTRAST) == []
+    ground = fresh.run("getComputedStyle(document.body).backgroundColor")
+    assert ground == "rgb(255, 255, 255)"
+    pdf = base64.b64decode(fresh.send("Page.printToPDF")["data"])
+    assert pdf.startswith(b"%PDF")
+    assert 2 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") <= 8

@@ -1,0 +1,154 @@
+"""Comparing: what is worse is found, what is the same left alone, what cannot be compared refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from support_runs import S, attempt, audit_table, generator_seconds, manifest, realistic, table
+
+from bltybench.metrics.analysis import analyse
+from bltybench.metrics.bootstrap import Interval
+from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare, judge, obstacles
+from bltybench.metrics.outline import Outline, outline
+from bltybench.runs.attempt import Attempt, Outcome
+
+LOAD_S = 180
+
+
+def slowed(attempts: list[Attempt], factor: float) -> list[Attempt]:
+    """Stretch everything that the server took its time for."""
+    made: list[Attempt] = []
+    for one in attempts:
+        times: dict[str, Any] = {}
+        for name in ("headers_ns", "first_token_ns", "first_output_ns", "last_token_ns", "end_ns"):
+            at, sent = getattr(one, name), one.sent_ns
+            if at is not None and sent is not None:
+                times[name] = sent + int((at - sent) * factor)
+        if one.gaps_us is not None:
+            times["gaps_us"] = [int(gap * factor) for gap in one.gaps_us]
+        made.append(msgspec.structs.replace(one, **times))
+    return made
+
+
+def run(
+    name: str, seed: int = 1, *, factor: float = 1.0, attempts: list[Attempt] | None = None, **about: Any
+) -> Outline:
+    rows = realistic(LOAD_S, 100, limit=1000, seed=seed) if attempts is None else attempts
+    fields = {"run_id": name, "ended_ns": LOAD_S * S, **about}
+    return outline(
+        analyse(table(*slowed(rows, factor)), audit_table(generator_seconds(LOAD_S)), manifest(**fields))
+    )
+
+
+def verdicts(found: list[Difference]) -> dict[str, Verdict]:
+    return {one.metric: one.verdict for one in found}
+
+
+def test_a_slower_server_is_worse_by_as_much_and_a_quicker_one_better() -> None:
+    base, slow = run("base"), run("slow", 2, factor=1.5)
+    found = {one.metric: one for one in compare([base], [slow], Tolerance())}
+    for name in ("ttft.p50", "tpot.p50", "itl.p50", "latency.p50", "attempt_latency.p95"):
+        assert found[name].verdict == "worse", name
+        bounds = found[name].bounds
+        assert bounds is not None
+        assert bounds.low < 0.5 < bounds.high, name
+    back = {one.metric: one.verdict for one in compare([slow], [base], Tolerance())}
+    assert back["ttft.p50"] == back["latency.p50"] == "better"
+
+
+def test_another_sample_of_the_same_server_is_never_worse() -> None:
+    base = run("base", 1)
+    wrong = [
+        (seed, metric)
+        for seed in range(2, 6)
+        for metric, verdict in verdicts(compare([base], [run("again", seed)], Tolerance())).items()
+        if verdict == "worse"
+    ]
+    assert wrong == []
+
+
+def test_the_same_records_are_the_same_where_the_tolerance_allows_for_chance() -> None:
+    found = compare([run("a")], [run("b")], Tolerance(relative=0.9, share=0.5))
+    measured = {one.metric: one.verdict for one in found if one.bounds is not None}
+    assert len(measured) > 12
+    assert set(measured.values()) == {"same"}
+
+
+def test_refusals_and_errors_are_seen() -> None:
+    plain = [attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2) for i in range(LOAD_S)]
+    failed = [
+        msgspec.structs.replace(one, outcome=Outcome.SERVER_ERROR, status=500) if i % 4 == 0 else one
+        for i, one in enumerate(plain)
+    ]
+    found = {
+        one.metric: one
+        for one in compare([run("a", attempts=plain)], [run("b", attempts=failed)], Tolerance())
+    }
+    assert found["errors.share"].verdict == "worse"
+    assert found["errors.share"].change == pytest.approx(0.25)
+    assert found["calls.ok_share"].verdict == "worse"
+    assert found["ok.per_min"].change == pytest.approx(-0.25)
+    assert found["refused.share"].verdict == "same" or found["refused.share"].change == 0
+
+
+def test_repeats_count_with_their_mean_and_their_spread_widens_the_interval() -> None:
+    steady = [run("a1", 1), run("a2", 2), run("a3", 3)]
+    uneven = [run("b1", 1, factor=0.7), run("b2", 2, factor=1.0), run("b3", 3, factor=1.3)]
+    same = {one.metric: one for one in compare(steady, [run("c", 4)], Tolerance())}["tpot.p50"]
+    spread = {one.metric: one for one in compare(steady, uneven, Tolerance())}["tpot.p50"]
+    assert same.bounds is not None
+    assert spread.bounds is not None
+    assert spread.bounds.high - spread.bounds.low > 3 * (same.bounds.high - same.bounds.low)
+    assert spread.verdict == "cannot tell"
+
+
+def test_what_cannot_be_told_says_why() -> None:
+    few = [attempt(call_id=f"c{i}", sent_ns=i * 10 * S) for i in range(10)]
+    found = {
+        one.metric: one for one in compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance())
+    }
+    assert found["latency.p50"].why == "n too small: 10 of the 20 needed"
+    assert found["tokens.per_min"].why == "the base had none, so there is nothing to be relative to"
+    short = run("s", attempts=few, ended_ns=30 * S)
+    why = {one.metric: one.why for one in compare([short], [short], Tolerance())}
+    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s"
+
+
+def test_the_same_runs_give_the_same_numbers() -> None:
+    first, second = (compare([run("a")], [run("b", 2)], Tolerance()) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("bounds", "lower", "higher"),
+    [
+        ((0.06, 0.2), "worse", "better"),
+        ((-0.2, -0.06), "better", "worse"),
+        ((-0.04, 0.05), "same", "same"),
+        ((0.04, 0.2), "cannot tell", "cannot tell"),
+        ((-0.2, 0.2), "cannot tell", "cannot tell"),
+    ],
+)
+def test_verdicts(bounds: tuple[float, float], lower: Verdict, higher: Verdict) -> None:
+    assert judge(Interval(*bounds), 0.05, lower_is_better=True) == lower
+    assert judge(Interval(*bounds), 0.05, lower_is_better=False) == higher
+
+
+def test_runs_that_cannot_be_compared_say_why() -> None:
+    base = run("base")
+    resolved = manifest().resolved
+    other_rate = run("rate", resolved=resolved | {"arrivals": {"kind": "poisson", "rate_per_min": 90.0}})
+    assert obstacles([base], [other_rate]) == [
+        "rate had another load than base: arrivals.rate_per_min 90.0 instead of 110.0"
+    ]
+    killed = run("killed", ended_ns=None, ended=None)
+    assert obstacles([base], [killed])[0].startswith("killed is INVALID: the run was killed")
+    assert obstacles([base], [killed], invalid=True) == []
+    assert obstacles([base], [base]) == ["base is named twice"]
+    elsewhere = run("other", resolved=resolved | {"model": "deepseek-reasoner", "seed": 4, "checks": {}})
+    assert obstacles([base], [elsewhere]) == []
+    assert obstacles([base, elsewhere], [run("c")]) == [
+        "repeats of one side differ in their model: deepseek-chat, deepseek-reasoner"
+    ]

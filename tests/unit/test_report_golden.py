@@ -1,0 +1,57 @@
+"""The page's structure against a kept one: sections, headings, tables and figures, in their order.
+
+After a change on purpose, delete ``tests/data/report_structure.txt`` and run this test: it writes the new
+one, and the difference is there to be read in the commit.
+"""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from support_runs import realistic, write_run
+
+from bltybench.report import build
+
+GOLDEN = Path(__file__).parent.parent / "data" / "report_structure.txt"
+HEADINGS = frozenset({"h1", "h2", "h3"})
+
+
+class Structure(HTMLParser):
+    """Collects one line for each section, heading, column head, list of names and drawing."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._open: str | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag in {"section", "figure", "details", "main", "header"}:
+            self.lines.append(" ".join(filter(None, [tag, named.get("id"), named.get("aria-label")])))
+        elif tag == "svg":
+            self.lines.append("  drawing")
+        elif tag == "table":
+            self.lines.append("  table")
+        elif tag in HEADINGS | {"dt"} or (tag == "th" and named.get("scope") == "col"):
+            self._open = tag
+            self.lines.append(f"  {tag} ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._open:
+            self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.lines[-1] += data.strip()
+
+
+def test_the_page_has_the_structure_that_it_had(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", realistic())
+    build(folder)
+    found = "\n".join(Structure(folder.report_html.read_text(encoding="utf-8")).lines) + "\n"
+    if not GOLDEN.is_file():
+        GOLDEN.write_text(found, encoding="utf-8")
+    assert GOLDEN.read_text(encoding="utf-8") == found, "see this module's docstring"
