@@ -21,7 +21,7 @@ class LimitsFound:
 
 
 def limits_found(folder: RunFolder) -> LimitsFound | None:
-    """Read what the probe left in ``limits.json``; None where the run was no probe, or it left nothing whole."""
+    """Read what the probe left in ``limits.json``; None where there is nothing, or nothing whole."""
     try:
         found: dict[str, Any] = json.loads((folder.path / "limits.json").read_bytes())
         documented, announced = found["documented"]["requests_per_min"], found["announced"]["limit"]
@@ -48,12 +48,7 @@ def _rows(
     bucket = observed["family"] == "token_bucket"
     return [
         (*limits, f"{observed['limit']}{' at once' if bucket else ''}"),
-        (
-            "Period",
-            "60 s" if documented else nothing,
-            nothing,
-            f"{observed['period_s']:g} s ({least:g} to {most:g})",
-        ),
+        ("Period", "60 s" if documented else nothing, nothing, period),
         ("In the long run", nothing, nothing, f"{observed['rate_per_min']:g} a minute"),
         ("Algorithm", nothing, nothing, str(observed["family"]).replace("_", " ")),
         ("Windows begin with", nothing, nothing, aligned.get(observed["phase"], nothing)),
