@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from bltybench.limits.sights import Sight
@@ -18,6 +18,8 @@ OTHER_LIMITS = ("token", "concurren")
 """In the code of a refusal: another limit than that of requests refused it."""
 STAND_INS = (503, 403)
 """What some limiters refuse with where nothing says so."""
+MOST = 1200
+"""Attempts of a long run that are fitted: enough to tell, and few enough to take seconds."""
 NS = 1e9
 LEAST_SLACK_S = 0.05
 
@@ -192,3 +194,14 @@ def busiest(sights: Sequence[Sight], period_s: float = 60.0) -> tuple[int, float
         if last - first + 1 > best:
             best, at_s = last - first + 1, times[first]
     return best, at_s
+
+
+def stretch(sights: Sequence[Sight], most: int = MOST) -> list[Sight]:
+    """Return at most ``most`` successive sights: those among which refusals ended most often."""
+    rows = sorted(sights, key=lambda sight: sight.sent_s)
+    if len(rows) <= most:
+        return rows
+    ends = [0, *accumulate(one.accepted is False and bool(two.accepted) for one, two in pairwise(rows))]
+    within = [ends[start + most - 1] - ends[start] for start in range(len(rows) - most + 1)]
+    start = within.index(max(within))
+    return rows[start : start + most]

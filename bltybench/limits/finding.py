@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bltybench.limits.evidence import Honesty, Row, Share, busiest, honesty, refusal_status, sights_of
+from bltybench.limits.evidence import (
+    Honesty,
+    Row,
+    Share,
+    busiest,
+    honesty,
+    refusal_status,
+    sights_of,
+    stretch,
+)
 from bltybench.limits.fit import Fit, Verdict, fit
 
 FINDINGS_VERSION = 1
@@ -153,7 +162,7 @@ def find(
     count, at_s = busiest(sights)
     return Findings(
         documented_per_min,
-        verdict or fit(sights, hints_s=hints),
+        verdict or fit(stretch(sights), hints_s=hints),
         honesty(rows),
         refusal_status(rows),
         count,

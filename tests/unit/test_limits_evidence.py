@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bltybench.errors import UserError
 from bltybench.limits import FixedWindow
-from bltybench.limits.evidence import Share, busiest, honesty, refusal_status, sights_of
+from bltybench.limits.evidence import Share, busiest, honesty, refusal_status, sights_of, stretch
 from bltybench.limits.finding import find
 from bltybench.limits.sights import Sight
+from bltybench.scenario.limits_file import load_limits
+from bltybench.scenario.target import RateLimit
 
 NS = 1_000_000_000
 
@@ -127,6 +131,27 @@ def test_more_than_documented_is_said_with_the_time() -> None:
     rows = [row(t / 10) for t in range(12)] + [row(5, "rate_limited")]
     lines = find(rows, 1_795_348_800.0, 10).sentences()
     assert "Documented 10 a minute; 12 accepted within 60 s at 12:00:00." in lines
+
+
+def test_of_a_long_run_the_stretch_that_tells_most_is_taken() -> None:
+    seen = [Sight(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
+    chosen = stretch(seen, most=40)
+    assert len(chosen) == 40
+    assert chosen[0].sent_s >= 45
+    assert stretch(seen) == seen
+
+
+def test_limits_in_a_file_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text('tokens = false\n[requests]\nlimit = 5\nperiod_s = 2\nalgorithm = "sliding_log"\n')
+    limits = load_limits(path)
+    assert limits.requests == RateLimit(limit=5, period_s=2.0, algorithm="sliding_log")
+    assert limits.tokens is None
+    path.write_text("[requests]\nlimit = 0\n")
+    with pytest.raises(UserError, match="limit"):
+        load_limits(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_limits(tmp_path / "none.toml")
 
 
 def test_never_refused_is_at_least() -> None:
