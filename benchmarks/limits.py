@@ -136,7 +136,8 @@ def judge(verdict: Verdict, family: str, limit: int, period_s: float, quick: boo
 
 INTRODUCTION = """# How often the probe is right
 
-Made by `python benchmarks/limits.py --write`: simulated limiters behind a simulated network, in virtual time.
+Made by `python benchmarks/limits.py --seconds 150 --write` on a busy machine: simulated limiters
+behind a simulated network, in virtual time.
 Limits of 8 to 60, periods of 1 to 60 s, latencies of 2 to 200 ms with lognormal jitter, clocks up to 0.2 s
 apart, and in half of the cases 2% of the answers lost. *Right*: the one family named is the true one, its
 limit is in the range that is given, and so is its period or it is within 2%. *Abstained*: several families
