@@ -144,8 +144,8 @@ limit is in the range that is given, and so is its period or it is within 2%. *A
 are named and the true one is among them, or none is, with the reason. *Wrong*: anything else.
 
 What this does not show: the quick plan is given the true limit and period, and its period is not judged;
-latencies are such that the limit can be reached one by one within a fifth of a period; the same seeds were looked
-at while the thresholds were set, and there are too few cases to bound the wrong ones below 0.5%."""
+latencies are such that the limit can be reached one by one within a fifth of a period; the same seeds were
+looked at while the thresholds were set, and there are too few cases to bound the wrong ones below 0.5%."""
 
 
 def _section(quick: bool, cases: list[Case], seconds: float) -> str:
