@@ -10,6 +10,7 @@ import bltybench
 from bltybench.cli.check import check
 from bltybench.cli.compare import compare
 from bltybench.cli.init import init
+from bltybench.cli.limits import limits
 from bltybench.cli.report import report
 from bltybench.cli.runs import runs
 from bltybench.cli.sandbox import sandbox
@@ -43,5 +44,5 @@ def _options(
     del version  # its callback has done the work
 
 
-for verb in (check, sandbox, report, compare, runs, init):
+for verb in (check, sandbox, report, limits, compare, runs, init):
     app.command()(verb)

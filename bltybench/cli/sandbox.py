@@ -40,6 +40,12 @@ def sandbox(
     log: Annotated[
         Path | None, typer.Option(help="Append one JSON line an exchange: what really happened, and when.")
     ] = None,
+    limits_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--limits", help="Limits in place of the target's: a limits.toml, as the probe writes it."
+        ),
+    ] = None,
     requests: Annotated[int | None, typer.Option(min=0, help="Requests a period; 0 for no limit.")] = None,
     tokens: Annotated[int | None, typer.Option(min=0, help="Tokens a period; 0 for no limit.")] = None,
     concurrency: Annotated[
@@ -58,6 +64,7 @@ def sandbox(
     from bltybench.sandbox.listen import listen  # noqa: PLC0415
     from bltybench.sandbox.serve import serve  # noqa: PLC0415
     from bltybench.scenario.book import load_book  # noqa: PLC0415
+    from bltybench.scenario.limits_file import load_limits  # noqa: PLC0415
 
     book = load_book(scenario_file)
     settings = book.target(target).sandbox
@@ -67,7 +74,7 @@ def sandbox(
             where=str(book.path),
             remedy=f"add [targets.{target}.sandbox], or name another target",
         )
-    limits = settings.limits
+    limits = settings.limits if limits_file is None else load_limits(limits_file)
     given = {
         "requests": _changed(limits.requests, requests, period_s, algorithm),
         "tokens": _changed(limits.tokens, tokens, period_s, algorithm),

@@ -42,6 +42,8 @@ class Reply:
     latency_s: float
     """Call latency: from when the call was due to the last byte of its last attempt, waits included."""
     retry_after_s: float | None
+    record: Attempt
+    """The last attempt, as it was stored."""
 
     @property
     def ok(self) -> bool:
@@ -192,4 +194,5 @@ def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int)
         ttft_s=ttft_s,
         latency_s=(attempt.end_ns - first_due_ns) / 1e9,
         retry_after_s=attempt.retry_after_s,
+        record=attempt,
     )

@@ -245,6 +245,8 @@ class Plugin:
 
     def _search(self, search: Searcher) -> None:
         search.run()
+        if self.session is not None and search.decided:
+            self.session.finished = True
         self._stop("the search is over")
 
     def _each_second(self) -> None:
@@ -275,6 +277,11 @@ class Plugin:
         if self.run is not None and self._spent >= set(self.run.workers):
             self._stop("the budget is spent")
 
+    def finish(self, session: Session) -> None:
+        """End the run before its time: what it was for has been done."""
+        session.finished = True
+        self._stop("done")
+
     def _stop(self, why: str) -> None:
         runner = self._environment.runner
         if runner is None or runner.state not in {STATE_SPAWNING, STATE_RUNNING}:
@@ -291,7 +298,7 @@ class Plugin:
     def _reason(self, run: Run) -> str:
         if self._spent or (self.session is not None and self.session.purse.exhausted):
             return "budget"
-        if self.session is not None and self.session.search is not None and self.session.search.decided:
+        if self.session is not None and self.session.finished:
             return "completed"
         return "completed" if run.now_s() >= run.resolved.scenario.duration_s - 1.0 else "interrupted"
 

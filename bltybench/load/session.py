@@ -65,6 +65,8 @@ class Session:
         """Set when the scenario's time is over: no new calls and no retries, but arrivals that were due."""
         self.stopping = Event()
         """Set when the run ends: nothing at all is sent from then on, and what is in flight may finish."""
+        self.finished = False
+        """Set by a user that had something to do and has done it, before the scenario's time is over."""
         self.in_flight = 0
         self._index = index
         self._workers = workers

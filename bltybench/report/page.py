@@ -17,6 +17,7 @@ from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import templating, text
 from bltybench.report.figures import Drawing
+from bltybench.report.limits_section import limits_found
 from bltybench.report.sentences import limits_sentence
 from bltybench.report.summary import Summary
 from bltybench.report.workload import LOADS
@@ -56,6 +57,7 @@ def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: 
             objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
             quota_names=QUOTA_NAMES,
             limits_say=limits_sentence(analysis),
+            limits_found=limits_found(folder),
             counted=counted(analysis, summary),
             hashes=hashes(folder),
         )

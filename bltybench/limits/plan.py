@@ -1,0 +1,235 @@
+"""The plan of the probe: what to send next, from what was seen so far. Pure: it neither waits nor sends.
+
+A plan is a generator. It yields a ``Burst``, is sent the sights that came of it, and returns a verdict. The
+same answers give the same plan, so an interrupted probe goes on by playing its record back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bltybench.limits.fit import Fit, Verdict, fit
+from bltybench.limits.sights import Sight
+
+OFFSETS = (0.0, 0.40, 0.75, 1.05, 1.50)
+"""When the bursts of a round begin, in periods. Between them each family frees something else."""
+FIRST_SHARE = 0.35
+"""Share of the limit that the first burst takes: a log gives back this pattern and no other."""
+EDGES = (0.70, 0.25, 0.55)
+"""Where, in a round, a clock's window would turn: another place each time, so that an edge that only happened
+to lie so is found out."""
+CONFIRM_SHARE = 0.02
+"""A refusal is confirmed by one more request so much of a period later."""
+GROWTH = 1.35
+"""From one wait to the next while the period is not known."""
+PRECISION = 0.01
+"""Half width of the period's range at which it is known well enough."""
+SHARPENINGS = 4
+"""How often it asks again just where what is left differs."""
+QUICK_BUDGET = 160
+POLLS = 6
+"""Requests between the earliest and the latest time at which more may be let in."""
+WIDTHS = (1, 4, 16)
+"""Requests in flight at a time: more where answers are too slow to reach the limit one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Send from ``at_s`` until the first refusal, or ``cap`` times; then once more after ``confirm_s``."""
+
+    at_s: float
+    """Unix time; in the past means at once."""
+    cap: int
+    width: int = 1
+    """How many may be in flight at a time."""
+    confirm_s: float | None = None
+    says: str = ""
+    """What it is for, for who watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aims:
+    """What the probe may spend, and what is known beforehand."""
+
+    budget: int = 600
+    """Requests."""
+    quick: bool = False
+    """Limit, period and class of algorithm only: two periods and 160 requests."""
+    period_s: float | None = None
+    """Documented or announced."""
+    limit: int | None = None
+    longest_wait_s: float = 300.0
+    """How long it waits at most for a refusal to end."""
+    rounds: int = 3
+    earlier: tuple[Sight, ...] = ()
+    """What an interrupted probe of the same limit had seen."""
+
+    @property
+    def most(self) -> int:
+        """Return the most requests that will be sent."""
+        return min(self.budget, QUICK_BUDGET) if self.quick else self.budget
+
+
+Plan = Generator[Burst, Sequence[Sight], Verdict]
+
+
+class _Planner:
+    def __init__(self, aims: Aims, now_s: float) -> None:
+        self.aims = aims
+        self.seen: list[Sight] = list(aims.earlier)
+        self.now_s = now_s
+        self.left = aims.most
+        self.width = 1
+
+    def send(
+        self, at_s: float, cap: int, says: str, *, confirm_s: float | None = None
+    ) -> Generator[Burst, Sequence[Sight], Sequence[Sight]]:
+        """Send a burst within what is left."""
+        cap = min(cap, self.left - (confirm_s is not None))
+        if cap <= 0:
+            return ()
+        got = yield Burst(max(at_s, self.now_s), cap, self.width, confirm_s, says)
+        self.seen += got
+        self.left -= len(got)
+        self.now_s = max([self.now_s, *(sight.decided_s for sight in got)])
+        return got
+
+    def latency_s(self) -> float:
+        """Return the median time of an answer."""
+        return float(np.median([sight.decided_s - sight.sent_s for sight in self.seen]))
+
+    def verdict(self, among: Sequence[Fit] | None = None) -> Verdict:
+        """Fit all that was seen; to save time, with the families of ``among`` only."""
+        hint = self.aims.period_s
+        kinds = None if among is None else [(each.family, bool(each.count_refused)) for each in among]
+        # A short plan leaves much open: then what is documented or announced counts for something.
+        believed = (self.aims.limit, hint) if self.aims.quick and self.aims.limit and hint else None
+        return fit(self.seen, hints_s=(hint,) if hint else (), among=kinds, believed=believed)
+
+
+def plan(aims: Aims, now_s: float) -> Plan:
+    """Return the plan of a probe that begins at ``now_s`` (Unix time)."""
+    if aims.quick:
+        return _quick(_Planner(aims, now_s))
+    return _full(_Planner(aims, now_s))
+
+
+def _quick(planner: _Planner) -> Plan:
+    period_s, limit = planner.aims.period_s or 60.0, planner.aims.limit
+    yield from _round(planner, 0, period_s, limit)
+    return planner.verdict()
+
+
+def _full(planner: _Planner) -> Plan:
+    verdict = planner.verdict()
+    if not verdict.fits:
+        if not (yield from _drain(planner)):
+            return planner.verdict()
+        for _ in range(2):
+            if not (yield from _recover(planner)):
+                return planner.verdict()
+        verdict = planner.verdict()
+    for number in range(planner.aims.rounds):
+        guess = verdict.best or (verdict.fits[0] if verdict.fits else None)
+        if guess is None or planner.left < 2 * len(OFFSETS):
+            return verdict
+        yield from _round(planner, number, _longest(verdict, guess), guess.limit)
+        verdict = planner.verdict()
+        # The first round's edge may lie where another phase looks the same, so there are always two.
+        if number and len(verdict.families) == 1:
+            break
+    for _ in range(SHARPENINGS):
+        if not verdict.consistent or _sharp(verdict):
+            break
+        if not (yield from _sharpen(planner, verdict.consistent)):
+            break
+        narrowed = planner.verdict(verdict.consistent)
+        if narrowed.best is None:
+            break
+        verdict = narrowed
+    return planner.verdict()
+
+
+def _sharp(verdict: Verdict) -> bool:
+    return len(verdict.families) == 1 and verdict.consistent[0].precision <= PRECISION
+
+
+def _longest(verdict: Verdict, guess: Fit) -> float:
+    """Return a period that suits the round: of what is left, that of the families with windows."""
+    windowed = [each.period_s for each in verdict.consistent if each.family != "token_bucket"]
+    return max(windowed) if windowed else guess.period_s
+
+
+def _drain(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
+    """Send until something is refused: one by one, then more at a time where that is too slow."""
+    for width in WIDTHS:
+        planner.width = width
+        cap = planner.left if width == WIDTHS[-1] else min(planner.left // 3, 64 * width)
+        got = yield from planner.send(0.0, cap, "until the first refusal")
+        if any(sight.accepted is False for sight in got):
+            return True
+    return False
+
+
+def _recover(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
+    """Ask, at growing intervals, until something is accepted again; then send until the next refusal."""
+    refused_s = planner.now_s
+    wait_s = max(2 * planner.latency_s(), 0.002)
+    while planner.left > 0:
+        at_s = refused_s + wait_s
+        if at_s - refused_s > planner.aims.longest_wait_s:
+            return False
+        got = yield from planner.send(at_s, 1, "waiting for the refusals to end")
+        if any(sight.accepted for sight in got):
+            yield from planner.send(0.0, planner.left // 3, "again until the next refusal", confirm_s=0.0)
+            return True
+        wait_s = max(wait_s * GROWTH, planner.now_s - refused_s)
+    return False
+
+
+def _round(
+    planner: _Planner, number: int, period_s: float, limit: int | None
+) -> Generator[Burst, Sequence[Sight], None]:
+    """Send five bursts between which the families free different amounts."""
+    # Two idle periods empty every window; then so that a clock's window turns where it tells most.
+    ready_s = planner.now_s + 2 * period_s if planner.seen else planner.now_s
+    start_s = ready_s + (-(ready_s + EDGES[number % len(EDGES)] * period_s)) % period_s
+    first = max(1, int(FIRST_SHARE * limit)) if limit else planner.left
+    for offset in OFFSETS:
+        cap = first if offset == 0 else planner.left
+        yield from planner.send(
+            start_s + offset * period_s,
+            cap,
+            f"round {number + 1}: {offset:.2f} periods",
+            confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
+        )
+
+
+def _sharpen(planner: _Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Sight], bool]:
+    """Ask between the earliest and the latest time at which what is left would let the next request in."""
+    got = yield from planner.send(0.0, max(each.limit for each in left) + 2, "sharpening")
+    if not got or got[-1].accepted is not False:
+        return False
+    waits = [_next_s(planner, each, period_s) for each in left for period_s in each.period_range_s]
+    earliest_s, latest_s = min(waits), max(waits)
+    slack_s = 0.1 * (latest_s - earliest_s) + planner.latency_s()
+    for step in range(POLLS + 1):
+        at_s = earliest_s - slack_s + (latest_s - earliest_s + 2 * slack_s) * step / POLLS
+        got = yield from planner.send(at_s, 1, "sharpening")
+        if not got:
+            return False
+        if got[0].accepted:
+            break
+    return True
+
+
+def _next_s(planner: _Planner, guess: Fit, period_s: float) -> float:
+    """Return when the next request will be let in, if the period is this."""
+    model = guess.model(period_s)
+    for sight in planner.seen:
+        if sight.accepted or (guess.count_refused and sight.accepted is False):
+            model.charge((sight.sent_s + sight.decided_s) / 2)
+    return planner.now_s + (model.peek(planner.now_s).retry_after_s or 0.0)

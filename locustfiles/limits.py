@@ -1,0 +1,9 @@
+"""Finds out the rate limit of an API: `locust -f locustfiles/limits.py --headless`."""
+
+from bltybench.load.probe import LimitProbe
+
+
+class Limits(LimitProbe):
+    """Sends bursts and silences to the target of scenario `limits`: the sandbox, or that of --target."""
+
+    scenario = "limits"

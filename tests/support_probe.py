@@ -1,0 +1,27 @@
+"""A scenarios.toml for the probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_scenario(folder: Path, base_url: str) -> None:
+    """Write a scenarios.toml whose only scenario is the probe's, at ``base_url``."""
+    (folder / "scenarios.toml").write_text(
+        f"""
+default_scenario = "limits"
+[targets.here]
+base_url = "{base_url}"
+api_key_env = "BLTYBENCH_TEST_KEY"
+[scenarios.limits]
+title = "For a test"
+model = "deepseek-chat"
+target = "here"
+duration_s = 600
+users = 1
+arrivals = {{ kind = "closed", think_s = 0 }}
+[[scenarios.limits.mix]]
+name = "probe"
+max_tokens = {{ kind = "fixed", tokens = 1 }}
+"""
+    )

@@ -1,0 +1,159 @@
+"""From attempts to sights, and what the headers claimed against what happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bltybench.errors import UserError
+from bltybench.limits import FixedWindow
+from bltybench.limits.evidence import Share, busiest, honesty, refusal_status, sights_of, stretch
+from bltybench.limits.finding import find
+from bltybench.limits.sights import Sight
+from bltybench.scenario.limits_file import load_limits
+from bltybench.scenario.target import RateLimit
+
+NS = 1_000_000_000
+
+
+def row(at_s: float, outcome: str = "ok", **fields: Any) -> dict[str, Any]:
+    """One attempt as the store gives it back: it took 20 ms."""
+    sent = round(at_s * NS)
+    base: dict[str, Any] = {
+        "sent_ns": sent,
+        "headers_ns": sent + NS // 50,
+        "end_ns": sent + NS // 50,
+        "outcome": outcome,
+        "status": {"ok": 200, "rate_limited": 429, "server_error": 503, "client_error": 400}.get(outcome),
+        "error_type": None,
+        "error_code": None,
+        "limit_requests": None,
+        "remaining_requests": None,
+        "retry_after_s": None,
+        "header_dialect": None,
+    }
+    return base | fields
+
+
+def verdicts(*rows: dict[str, Any]) -> list[bool | None]:
+    return [sight.accepted for sight in sights_of(rows)]
+
+
+def test_a_429_is_a_refusal_and_a_lost_answer_is_unknown() -> None:
+    lost = row(2, "timeout", status=None, headers_ns=None)
+    assert verdicts(row(0), row(1, "rate_limited"), lost) == [True, False, None]
+
+
+def test_what_was_never_sent_says_nothing() -> None:
+    assert verdicts(row(0), row(1, "transport_error", sent_ns=None)) == [True]
+
+
+def test_a_mistake_of_the_client_or_a_bill_says_nothing() -> None:
+    bill = row(2, "client_error", status=429, error_code="insufficient_quota")
+    assert verdicts(row(0), row(1, "client_error"), bill) == [True]
+
+
+@pytest.mark.parametrize("status", [503, 403])
+def test_other_statuses_stand_in_where_nothing_is_a_429(status: int) -> None:
+    outcome = "server_error" if status == 503 else "client_error"
+    rows = [row(0), row(1, outcome, status=status)]
+    assert refusal_status(rows) == status
+    assert verdicts(*rows) == [True, False]
+
+
+def test_a_503_beside_429s_is_an_error_that_was_let_in() -> None:
+    assert verdicts(row(0), row(1, "rate_limited"), row(2, "server_error")) == [True, False, True]
+
+
+@pytest.mark.parametrize("code", ["token_limit_exceeded", "concurrency_limit_exceeded"])
+def test_refusals_by_another_limit_are_left_out(code: str) -> None:
+    assert verdicts(row(0), row(1, "rate_limited", error_code=code)) == [True]
+
+
+def test_a_slow_answer_was_still_decided_on_admission() -> None:
+    slow = row(0, headers_ns=5 * NS, end_ns=5 * NS)
+    (first, _) = sights_of([slow, row(1, "rate_limited")])
+    assert first.decided_s == pytest.approx(0.05)
+
+
+def test_remaining_that_never_falls_is_found_out() -> None:
+    told = honesty([row(t / 10, remaining_requests=60) for t in range(5)])
+    assert told.remaining_steps == Share(0, 4)
+    assert honesty([row(t / 10, remaining_requests=60 - t) for t in range(5)]).remaining_steps == Share(4, 4)
+
+
+def test_retry_after_that_is_too_short_is_found_out() -> None:
+    rows = [row(0), row(1, "rate_limited", retry_after_s=2.0), row(3.1, "rate_limited", retry_after_s=2.0)]
+    assert honesty(rows).retry_enough == Share(0, 1)
+    assert honesty([*rows[:2], row(3.1)]).retry_enough == Share(1, 1)
+
+
+def test_retry_after_that_is_too_long_is_found_out() -> None:
+    rows = [row(0), row(1, "rate_limited", retry_after_s=60.0), row(3)]
+    assert honesty(rows).retry_early == Share(1, 1)
+
+
+def test_an_interval_is_wider_for_less() -> None:
+    assert Share(0, 0).interval() is None
+    few, many = Share(5, 5).interval(), Share(500, 500).interval()
+    assert few is not None
+    assert many is not None
+    assert few[0] == pytest.approx(0.566, abs=0.01)
+    assert many[0] > 0.99
+
+
+def test_the_busiest_minute() -> None:
+    seen = [Sight(t, t, True) for t in (0.0, 50.0, 55.0, 70.0, 111.0)]
+    assert busiest(seen) == (3, 0.0)
+    assert busiest([]) == (0, 0.0)
+
+
+def test_a_fixed_window_that_gave_more_than_is_documented() -> None:
+    """Two full windows meet at an edge: 20 within 60 s where 10 a minute are documented."""
+    rows: list[dict[str, Any]] = []
+    model = FixedWindow(10, 60.0)
+    for at_s in [50.0 + step for step in range(200)]:
+        rows.append(row(at_s, "ok" if model.decide(at_s).accepted else "rate_limited"))
+    findings = find(rows, 0.0, 10)
+    assert "fixed_window" in findings.verdict.families
+    assert findings.verdict.best is not None
+    assert findings.verdict.best.limit == 10
+    assert "; consistent with a fixed window" in "".join(findings.sentences())
+    told = findings.to_dict()
+    assert told["observed"]["family"] == findings.verdict.best.family
+    assert told["headers"]["without_retry_after"]["count"] == told["refused"]
+    assert all(isinstance(line, str) for line in told["says"])
+
+
+def test_more_than_documented_is_said_with_the_time() -> None:
+    rows = [row(t / 10) for t in range(12)] + [row(5, "rate_limited")]
+    lines = find(rows, 1_795_348_800.0, 10).sentences()
+    assert "Documented 10 a minute; 12 accepted within 60 s at 12:00:00." in lines
+
+
+def test_of_a_long_run_the_stretch_that_tells_most_is_taken() -> None:
+    seen = [Sight(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
+    chosen = stretch(seen, most=40)
+    assert len(chosen) == 40
+    assert chosen[0].sent_s >= 45
+    assert stretch(seen) == seen
+
+
+def test_limits_in_a_file_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text('tokens = false\n[requests]\nlimit = 5\nperiod_s = 2\nalgorithm = "sliding_log"\n')
+    limits = load_limits(path)
+    assert limits.requests == RateLimit(limit=5, period_s=2.0, algorithm="sliding_log")
+    assert limits.tokens is None
+    path.write_text("[requests]\nlimit = 0\n")
+    with pytest.raises(UserError, match="limit"):
+        load_limits(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_limits(tmp_path / "none.toml")
+
+
+def test_never_refused_is_at_least() -> None:
+    (line, *_) = find([row(float(t)) for t in range(30)], 0.0, None).sentences()
+    assert line.startswith("At least 30 requests within 60 s are let in")
