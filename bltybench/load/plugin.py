@@ -30,7 +30,7 @@ from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.search import Searcher
 from bltybench.load.session import Session
-from bltybench.load.stop import stop_soon
+from bltybench.load.stop import dismiss_workers, stop_soon
 from bltybench.load.words import announce, complain
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
@@ -95,7 +95,9 @@ class Plugin:
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
-            sys.exit(complain(error))
+            code = complain(error)
+            dismiss_workers(environment.runner, options.processes)
+            sys.exit(code)
         fill_defaults(options, resolved, lead_s=self._lead_s(), ends_itself=self._ends_itself())
         self._filled_run_time = options.run_time
         if environment.host is None:
@@ -120,6 +122,7 @@ class Plugin:
         except UserError as error:
             code = complain(error)
             if _options(environment).headless or isinstance(runner, WorkerRunner):
+                dismiss_workers(runner, _options(environment).processes)
                 sys.exit(code)
 
     def on_test_stopping(self, **_: Any) -> None:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, Runner, WorkerRunner
+from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
 INTERRUPT_DRAIN_S = 1.0
 """How long calls in flight may go on after Ctrl-C."""
+
+WORKERS_COME_S = 10.0
+
+
+def dismiss_workers(runner: Runner | None, processes: int | None) -> None:
+    """Tell the processes that Locust forked to end, where there will be no run.
+
+    Left alone they would wait for ever for a master that is gone.
+    """
+    if not isinstance(runner, MasterRunner) or not processes:
+        return
+    give_up_s = time.monotonic() + WORKERS_COME_S
+    while len(runner.clients) < processes and time.monotonic() < give_up_s:
+        gevent.sleep(0.1)
+    runner.quit()
 
 
 def stop_soon(environment: Environment, runner: Runner) -> None:

@@ -42,6 +42,10 @@ class TestBeforeTheRun:
         assert "quikstart" in said
         assert "quickstart" in said
 
+    def test_workers_leave_with_their_master(self, tmp_path: Path) -> None:
+        # The output ends when the last process that writes to it does.
+        assert "nope" in refused(tmp_path, "--processes", "2", "--scenario", "nope", BLTYBENCH_TEST_KEY=KEY)
+
     def test_unknown_target(self, tmp_path: Path) -> None:
         assert 'no target is named "her"' in refused(tmp_path, "--target", "her", BLTYBENCH_TEST_KEY=KEY)
 
