@@ -74,6 +74,15 @@ def test_late_sends() -> None:
     assert broken(frame(*prompt, late[0], attempt(call_id="q"))) == []
 
 
+def test_connecting_is_not_the_generators_delay() -> None:
+    ms = S // 1000
+    slow = [
+        attempt(call_id=str(n), due_ns=n * S, sent_ns=n * S + 180 * ms, end_ns=20 * S, **took)
+        for n, took in enumerate([{"connect_ns": 60 * ms, "tls_ns": 110 * ms}, {"connect_ns": 170 * ms}] * 5)
+    ]
+    assert broken(frame(*slow)) == []
+
+
 def test_unread_answers() -> None:
     assert broken(frame(attempt(observer_lag_us=300_000))) == ["observer lag, p99"]
 
