@@ -11,9 +11,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 bench: $(VENV)/.installed
 	$(BIN)/locust -f locustfiles/mixed.py --headless
 
+# Runs that are timed get in each other's way: what fails among the others is tried once more alone.
 test: $(VENV)/.installed-test
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal || \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
