@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import sys
 from argparse import Namespace
 from typing import Any
@@ -30,7 +31,7 @@ from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
 from bltybench.load.search import Searcher
 from bltybench.load.session import Session
-from bltybench.load.stop import dismiss_workers, stop_soon
+from bltybench.load.stop import dismiss_workers, interrupt, stop_soon
 from bltybench.load.words import announce, complain
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
@@ -80,6 +81,8 @@ class Plugin:
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Check everything that can be checked before a test is started."""
         self._environment = environment
+        # Through the event loop: raised by Python itself, it would hit whatever user happens to run.
+        gevent.signal_handler(signal.SIGINT, interrupt)
         tokens.load()
         if isinstance(environment.runner, WorkerRunner):
             return

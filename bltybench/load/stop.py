@@ -14,6 +14,12 @@ INTERRUPT_DRAIN_S = 1.0
 WORKERS_COME_S = 10.0
 
 
+def interrupt() -> None:
+    """Raise KeyboardInterrupt where Locust waits for it, in the main greenlet."""
+    hub = gevent.get_hub()
+    hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
+
+
 def dismiss_workers(runner: Runner | None, processes: int | None) -> None:
     """Tell the processes that Locust forked to end, where there will be no run.
 
