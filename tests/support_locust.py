@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ class Finished:
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user: no key of the machine's, nothing that steers Locust from outside."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "BLTY"))}
-    return kept | changes
+    # A port of its own for a master and its workers: other tests may have a master at the same time.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    return kept | {"LOCUST_MASTER_BIND_PORT": port, "LOCUST_MASTER_NODE_PORT": port} | changes
 
 
 def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
