@@ -156,20 +156,20 @@ class Session:
         return arrivals.stages[stage] if isinstance(arrivals, Ladder) and stage is not None else None
 
     def wait_for_place(self, user: int) -> bool:
-        """Wait until ``user`` is among those that the ladder wants; False where the run ends first."""
+        """Wait until ``user`` is among those that the ladder wants; False where it never will be again."""
         if self.search is not None:
             return self.search.wait_for_place(user)
         arrivals = self.scenario.arrivals
         if not isinstance(arrivals, Ladder):
             return True
-        step_s = self.scenario.duration_s / len(arrivals.users)
         self.wait_until(0)
-        while not self.over.is_set():
-            stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9) or 0
-            if user < arrivals.users[stage]:
-                return True
-            self.wait_until(round((stage + 1) * step_s * 1e9))
-        return False
+        now = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9) or 0
+        stages = range(now, len(arrivals.users))
+        wanted = next((stage for stage in stages if user < arrivals.users[stage]), None)
+        if wanted is None:
+            return False
+        step_s = self.scenario.duration_s / len(arrivals.users)
+        return self.wait_until(round(wanted * step_s * 1e9))
 
     def next_prepared(self) -> Prepared:
         """Compose the next request of a closed loop; the workers share the numbers between them."""
