@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,18 +153,24 @@ def _after_wait(sent: Sequence[Row], refused: Sequence[Row], status: int | None)
     """Each end of a wait is asked about once, by the first request within a second after it."""
     count = of = 0
     asked: set[int] = set()
+    times = [row["sent_ns"] for row in sent]
+    let_in = list(accumulate((bool(accepted(row, status)) for row in sent), initial=0))
     for row in refused:
         wait_s = row["retry_after_s"]
         if wait_s is None:
             continue
         over_ns = (row["headers_ns"] or row["end_ns"]) + wait_s * NS
-        between = [each for each in sent if row["sent_ns"] < each["sent_ns"] <= over_ns + NS]
-        after = next((i for i, each in enumerate(between) if each["sent_ns"] >= over_ns), None)
-        if after is None or id(between[after]) in asked or any(accepted(x, status) for x in between[:after]):
+        first, after = bisect_right(times, row["sent_ns"]), bisect_left(times, over_ns)
+        if (
+            after == len(sent)
+            or times[after] > over_ns + NS
+            or after in asked
+            or let_in[after] > let_in[first]
+        ):
             continue
-        decided = accepted(between[after], status)
+        decided = accepted(sent[after], status)
         if decided is not None:
-            asked.add(id(between[after]))
+            asked.add(after)
             of += 1
             count += decided
     return Share(count, of)

@@ -157,3 +157,25 @@ def test_limits_in_a_file_of_their_own(tmp_path: Path) -> None:
 def test_never_refused_is_at_least() -> None:
     (line, *_) = find([row(float(t)) for t in range(30)], 0.0, None).sentences()
     assert line.startswith("At least 30 requests within 60 s are let in")
+
+
+def drained(outcome: str = "rate_limited", **refusal: Any) -> list[dict[str, Any]]:
+    """Forty tries, ten a second, of a window aligned to the clock."""
+    model = FixedWindow(5, 2.0)
+    return [
+        row(t / 10) if model.decide(t / 10).accepted else row(t / 10, outcome, **refusal) for t in range(80)
+    ]
+
+
+def test_the_advice_follows_what_was_found() -> None:
+    told = find(drained(), 0.0, 600).to_dict()
+    assert "Plan with 150 a minute, not with the 600 documented." in told["advice"]
+    assert any("Bring a wait of your own" in line for line in told["advice"])
+    assert not set(told["says"]) & set(told["advice"])
+    early = find(drained(retry_after_s=3.0), 0.0, None).to_dict()
+    assert any("Obeying Retry-After is safe" in line for line in early["advice"])
+
+
+def test_a_status_that_stands_in_for_429_is_named() -> None:
+    refused = find(drained(outcome="server_error", status=503), 0.0, None).to_dict()
+    assert any("Take a 503 for a refusal" in line for line in refused["advice"])
