@@ -99,18 +99,18 @@ def test_a_token_refusal_is_charged_no_request() -> None:
 def test_unused_tokens_come_back_when_the_answer_ends() -> None:
     key = quota(tokens=RateLimit(limit=100))
     first = granted(key.admit(NOON, 90))
-    refused(key.admit(NOON + 1, 50))
+    assert refused(key.admit(NOON + 1, 50)).limit == "tokens"
     first.settle(NOON + 2, 40)
-    granted(key.admit(NOON + 3, 60))
-    refused(key.admit(NOON + 4, 1))
+    assert granted(key.admit(NOON + 3, 60))
+    assert refused(key.admit(NOON + 4, 1)).limit == "tokens"
 
 
 def test_tokens_of_the_last_window_do_not_come_back_in_this_one() -> None:
     key = quota(tokens=RateLimit(limit=100))
     old = granted(key.admit(NOON, 90))
-    granted(key.admit(NOON + 61, 100))
+    assert granted(key.admit(NOON + 61, 100))
     old.settle(NOON + 62, 0)
-    refused(key.admit(NOON + 63, 1))
+    assert refused(key.admit(NOON + 63, 1)).limit == "tokens"
 
 
 def test_what_can_never_fit_is_told_no_time() -> None:
@@ -203,7 +203,9 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         TruthLog(tmp_path)
 
 
-def test_without_a_log_nothing_is_kept() -> None:
+def test_without_a_log_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     log = TruthLog(None)
     log.add(Row(request_id="req_1", path="/", received_ns=1))
     log.close()
+    assert list(tmp_path.iterdir()) == []
