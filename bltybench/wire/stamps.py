@@ -99,6 +99,18 @@ class StampClock:
         return best_offset
 
 
+def keep_stamping() -> None:
+    """Have the kernel stamp from now on, for as long as this process lives.
+
+    It stamps packets only while some socket asks for it, and begins a moment after the first has asked: the
+    only connection of a process got its first answers, and at times all of them, without stamps. So one
+    socket that is never used asks before any other and is left open.
+    """
+    keeper = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    enable(keeper)
+    keeper.detach()
+
+
 def enable(sock: _socket.socket) -> bool:
     """Ask the kernel to stamp what ``sock`` receives. False where it cannot (not Linux)."""
     if not sys.platform.startswith("linux"):

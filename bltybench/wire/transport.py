@@ -42,6 +42,7 @@ PAUSE_BYTES = 8 * FOLD_BYTES
 """A stream that has kept this much is not read further until it is folded: memory stays bounded."""
 
 _CLOCK = stamps.StampClock()
+stamps.keep_stamping()
 
 
 class Connection:
