@@ -20,6 +20,9 @@ REPO = Path(__file__).resolve().parents[1]
 LOCUSTFILES = REPO / "locustfiles"
 LOCUST = Path(sys.executable).with_name("locust")
 
+STARTED: list[subprocess.Popen[str]] = []
+"""What this test has started."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -53,7 +56,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
     """Start Locust in ``cwd``, in a process group of its own so that Ctrl-C can be sent to it."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(LOCUST), "-f", str(locustfile), *args],
         cwd=cwd,
         env=environment(**changes),
@@ -62,6 +65,17 @@ def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> sub
         text=True,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
+
+
+def end_started() -> None:
+    """Kill what a test that failed in the middle left running."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def finish(process: subprocess.Popen[str], cwd: Path, timeout_s: float = 120) -> Finished:
