@@ -71,13 +71,18 @@ def refusal_status(rows: Sequence[Row]) -> int | None:
 
 
 def sights_of(rows: Sequence[Row], start_s: float = 0.0) -> list[Sight]:
-    """Return what attempts say of the limit of requests; ``start_s`` is the run's start in Unix time.
+    """Return what attempts say of the limit of requests; ``start_s`` is the run's start in Unix time."""
+    return [sight for _, sight in seen(rows, start_s)]
+
+
+def seen(rows: Sequence[Row], start_s: float = 0.0) -> list[tuple[Row, Sight]]:
+    """Return the attempts that say something of the limit of requests, each with what it says.
 
     Left out: what was never sent, what the client got wrong, what another limit refused, and what a bill did.
     """
     status = refusal_status(rows)
     slack_s = _slack_s(rows, status)
-    found: list[Sight] = []
+    found: list[tuple[Row, Sight]] = []
     for row in rows:
         if row["sent_ns"] is None:
             continue
@@ -89,7 +94,7 @@ def sights_of(rows: Sequence[Row], start_s: float = 0.0) -> list[Sight]:
         if decided:
             # It is decided on admission, and a plain answer's headers come when all of it is ready.
             seen_s = min(seen_s, sent_s + slack_s)
-        found.append(Sight(start_s + sent_s, start_s + seen_s, decided))
+        found.append((row, Sight(start_s + sent_s, start_s + seen_s, decided)))
     return found
 
 

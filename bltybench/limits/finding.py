@@ -97,15 +97,18 @@ def asdict_shares(told: Honesty) -> dict[str, Share]:
 
 
 def _fit(best: Fit) -> dict[str, Any]:
+    period_s = round(best.period_s, 4)
+    # Unix time holds very many periods: the phase must be that of the period as it is written.
+    phase_s = best.phase_s() if best.phase == "clock" else best.phase_s(period_s)
     return {
         "family": best.family,
         "limit": best.limit,
         "limit_range": list(best.limit_range),
-        "period_s": round(best.period_s, 4),
+        "period_s": period_s,
         "period_range_s": [round(each, 4) for each in best.period_range_s],
         "rate_per_min": round(best.rate_per_min, 4),
         "phase": best.phase,
-        "phase_s": None if (phase := best.phase_s()) is None else round(phase, 4),
+        "phase_s": None if phase_s is None else round(phase_s, 4),
         "ticks": best.ticks,
         "count_refused": best.count_refused,
         "contradictions": best.contradictions,

@@ -257,7 +257,8 @@ def one(
         period, period_range = period * ticks, (period_range[0] * ticks, period_range[1] * ticks)
     rounded = _rounded(period, period_range, hints_s)
     raw = rounded / (ticks or 1)
-    near = chosen[np.abs(found.grid.period[chosen] - raw) <= 0.001 * raw]
+    alike = chosen[found.limit_least[chosen] == limit]
+    near = alike[np.abs(found.grid.period[alike] - raw) <= 0.001 * raw]
     phase, edge_s = _phase(family, sights, found.grid.take(near if len(near) else np.array([middle])), raw)
     return Fit(
         family=family,

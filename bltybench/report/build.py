@@ -10,6 +10,7 @@ import pandas as pd
 from bltybench.metrics.analysis import load
 from bltybench.report.figures import Drawing, draw_all
 from bltybench.report.junit import junit
+from bltybench.report.limits_section import limits_section
 from bltybench.report.markdown import markdown
 from bltybench.report.page import page
 from bltybench.report.prometheus import prometheus
@@ -42,7 +43,9 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     seal(folder)
     analysis = load(folder)
     summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
-    drawings = draw_all(analysis) if {"html", "csv"} & set(formats) else []
+    drawn = bool({"html", "csv"} & set(formats))
+    limits = limits_section(folder) if drawn else None
+    drawings = [*draw_all(analysis), *(limits.drawings if limits else [])] if drawn else []
     if "csv" in formats:
         _write_data(folder, drawings)
     if "json" in formats:
@@ -54,7 +57,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     if "prom" in formats:
         write_atomically(folder.metrics_prom, prometheus(summary).encode())
     if "html" in formats:
-        write_atomically(folder.report_html, page(analysis, summary, drawings, folder).encode())
+        write_atomically(folder.report_html, page(analysis, summary, drawings, folder, limits).encode())
     if notebooks:
         from bltybench.report.notebooks import export  # noqa: PLC0415  # Jupyter is slow to import
 

@@ -17,7 +17,7 @@ from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import templating, text
 from bltybench.report.figures import Drawing
-from bltybench.report.limits_section import limits_found
+from bltybench.report.limits_section import LimitsSection
 from bltybench.report.sentences import limits_sentence
 from bltybench.report.summary import Summary
 from bltybench.report.workload import LOADS
@@ -36,7 +36,13 @@ class Tile:
     """Of the documented limit, 0 … 1 and more; None where there is none."""
 
 
-def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: RunFolder) -> str:
+def page(
+    analysis: Analysis,
+    summary: Summary,
+    drawings: list[Drawing],
+    folder: RunFolder,
+    limits: LimitsSection | None = None,
+) -> str:
     """Return the report of a run as one HTML document."""
     manifest = analysis.manifest
     return (
@@ -50,19 +56,23 @@ def page(analysis: Analysis, summary: Summary, drawings: list[Drawing], folder: 
             strip=strip(analysis, summary),
             command=shlex.join(manifest.command),
             tiles=tiles(analysis, summary),
-            figures={drawing.name: templating.figure(drawing) for drawing in drawings},
+            figures=dict.fromkeys(OPTIONAL_FIGURES)
+            | {drawing.name: templating.figure(drawing) for drawing in drawings},
             percentiles=list(PERCENTILES),
             needed={name: needed(name) for name in PERCENTILES},
             timing_names=TIMING_NAMES,
             objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
             quota_names=QUOTA_NAMES,
             limits_say=limits_sentence(analysis),
-            limits_found=limits_found(folder),
+            limits=limits,
             counted=counted(analysis, summary),
             hashes=hashes(folder),
         )
     )
 
+
+OPTIONAL_FIGURES = ("limits_evidence", "limits_retry_after", "limits_remaining")
+"""Figures that a run may lack the evidence for."""
 
 TIMING_NAMES = {
     "ttft": ("TTFT", "streams: sent → first token"),

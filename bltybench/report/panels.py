@@ -173,9 +173,13 @@ def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
 
 def time_axis(axes: list[Axes], analysis: Analysis, width: int) -> None:
     """Give plots that share it the run's time axis."""
-    end = float(analysis.timeline["end_s"].iloc[-1])
-    axes[-1].set_xlim(0, end)
-    ticks = _time_ticks(end, 10 if width == style.WIDE else 5)
+    span_axis(axes, 0.0, float(analysis.timeline["end_s"].iloc[-1]), width)
+
+
+def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> None:
+    """Give plots that share it an axis of part of the run's time."""
+    axes[-1].set_xlim(start_s, end_s)
+    ticks = _time_ticks(start_s, end_s, 10 if width == style.WIDE else 5)
     for ax in axes:
         ax.xaxis.set_major_locator(FixedLocator(ticks))
     axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
@@ -257,10 +261,12 @@ def nothing(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.45, text, transform=ax.transAxes, ha="center", color=style.MUTED)
 
 
-def _time_ticks(end_s: float, most: int) -> list[float]:
+def _time_ticks(start_s: float, end_s: float, most: int) -> list[float]:
     steps = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-    step = next((step for step in steps if end_s / step <= most), end_s)
-    return [float(x) for x in np.arange(0, end_s + step / 1000, step)]
+    span_s = end_s - start_s
+    step = next((step for step in steps if span_s / step <= most), span_s)
+    first = np.ceil(start_s / step) * step
+    return [float(x) for x in np.arange(first, end_s + step / 1000, step)]
 
 
 def _log_ticks(low: float, high: float, *, dense: bool) -> list[float]:
