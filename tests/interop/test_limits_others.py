@@ -3,68 +3,118 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from support_limiters import express, limits_package, nginx
+from support_limiters import express, nginx, python_limiters
 from support_locust import LOCUSTFILES, run_locust
 from support_probe import write_scenario
+from support_sandbox import running_sandbox
+
+LIMIT, PERIOD_S = 8, 2
+QUICK = ("--quick", "--probe-period", str(PERIOD_S))
+AT_ONCE = 3
+"""Probes that run side by side: mostly they wait."""
+
+Found = dict[str, Any]
 
 
-def probe(folder: Path, base_url: str) -> dict[str, Any]:
+def probe(folder: Path, base_url: str, *args: str) -> Found:
+    folder.mkdir()
     write_scenario(folder, base_url)
-    done = run_locust(LOCUSTFILES / "limits.py", cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
+    done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
-    found: dict[str, Any] = json.loads((done.run.path / "limits.json").read_text())
+    found: Found = json.loads((done.run.path / "limits.json").read_text())
     assert found["stopped"] is None, found
     return found
 
 
-def named(found: dict[str, Any], family: str) -> dict[str, Any]:
-    families = {each["family"]: each for each in found["consistent"]}
-    assert family in families, found["says"]
-    fit: dict[str, Any] = families[family]
+def probes(folder: Path, asked: Mapping[str, tuple[str, ...]]) -> dict[str, Found]:
+    """Probe several APIs at a time: name -> address and options."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {name: pool.submit(probe, folder / name, *rest) for name, rest in asked.items()}
+        return {name: each.result() for name, each in running.items()}
+
+
+def named(found: Found, *families: str) -> dict[str, Any]:
+    """Return the fit of the first of ``families`` that explains what was seen."""
+    fits = {each["family"]: each for each in found["consistent"]}
+    family = next((name for name in families if name in fits), None)
+    assert family is not None, found["says"]
+    fit: dict[str, Any] = fits[family]
     return fit
 
 
-def test_nginx_is_a_bucket_of_its_burst_and_one(tmp_path: Path) -> None:
-    zone = "limit_req_zone $binary_remote_addr zone=one:1m rate=5r/s;"
-    with nginx(tmp_path, zone, "limit_req zone=one burst=7 nodelay;") as base_url:
-        found = probe(tmp_path, base_url)
-    fit = named(found, "token_bucket")
-    assert fit["limit"] == 8
-    assert fit["rate_per_min"] == pytest.approx(300, rel=0.02)
-    assert found["refusal_status"] == 503
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with python_limiters(LIMIT, PERIOD_S) as url:
+        yield url
 
 
-@pytest.mark.parametrize(
-    ("strategy", "family"),
-    [
-        ("FixedWindowRateLimiter", "first_hit_window"),
-        ("MovingWindowRateLimiter", "sliding_log"),
-        ("SlidingWindowCounterRateLimiter", "sliding_counter"),
-    ],
-)
-def test_the_package_limits_in_each_strategy(strategy: str, family: str, tmp_path: Path) -> None:
-    with limits_package(strategy, 8, 2) as base_url:
-        found = probe(tmp_path, base_url)
-    fit = named(found, family)
-    assert fit["limit"] == 8
-    assert fit["period_s"] == pytest.approx(2, rel=0.02)
+STRATEGIES = {
+    "fixed-window": "first_hit_window",
+    "moving-window": "sliding_log",
+    "sliding-window-counter": "sliding_counter",
+}
 
 
-@pytest.mark.parametrize(
-    ("headers", "dialect"),
-    [("legacy", "x-ratelimit"), ("draft-6", "ietf-6"), ("draft-7", "ietf-7"), ("draft-8", "ietf-8")],
-)
-def test_express_rate_limit_with_each_draft_of_the_headers(
-    headers: str, dialect: str, tmp_path: Path
-) -> None:
-    with express(8, 2.0, headers) as base_url:
-        found = probe(tmp_path, base_url)
-    fit = {each["family"]: each for each in found["consistent"]}
-    assert set(fit) & {"first_hit_window", "fixed_window"}, found["says"]
-    assert found["observed"]["limit"] == 8
-    assert found["observed"]["period_s"] == pytest.approx(2, rel=0.02)
-    assert found["announced"] == {"limit": 8, "dialect": dialect}
+def test_slowapi_in_each_strategy(python: str, tmp_path: Path) -> None:
+    found = probes(tmp_path, {name: (f"{python}/slowapi-{name}/v1",) for name in STRATEGIES})
+    for strategy, family in STRATEGIES.items():
+        fit = named(found[strategy], family)
+        assert fit["limit"] == LIMIT, strategy
+        assert fit["period_s"] == pytest.approx(PERIOD_S, rel=0.02), strategy
+        assert found[strategy]["announced"] == {"limit": LIMIT, "dialect": "x-ratelimit"}
+
+
+def test_express_rate_limit_with_each_draft_of_the_headers(tmp_path: Path) -> None:
+    dialects = {"legacy": "x-ratelimit", "draft-6": "ietf-6", "draft-7": "ietf-7", "draft-8": "ietf-8"}
+    with express(LIMIT, PERIOD_S) as url:
+        found = probes(tmp_path, {draft: (f"{url}/{draft}/v1", *QUICK) for draft in dialects})
+    for draft, dialect in dialects.items():
+        fit = named(found[draft], "first_hit_window", "fixed_window")
+        assert fit["limit"] == LIMIT, draft
+        assert found[draft]["announced"] == {"limit": LIMIT, "dialect": dialect}
+        assert found[draft]["headers"]["without_retry_after"]["count"] == 0
+        steps = found[draft]["headers"]["remaining_steps"]
+        assert steps["count"] == steps["of"] > 0
+
+
+def test_refusals_with_503_or_403_and_slow_answers(python: str, tmp_path: Path) -> None:
+    asked: dict[str, tuple[str, ...]] = {
+        f"status-{code}": (f"{python}/status-{code}/v1", *QUICK) for code in (503, 403)
+    }
+    asked["slow"] = (f"{python}/slow/v1", "--probe-budget", "150")
+    found = probes(tmp_path, asked)
+    for name, code in (("status-503", 503), ("status-403", 403), ("slow", 429)):
+        assert found[name]["refusal_status"] == code
+        assert named(found[name], "sliding_log")["limit"] == LIMIT, name
+    assert found["status-403"]["headers"]["without_retry_after"]["count"] == found["status-403"]["refused"]
+
+
+def test_nginx_and_a_limit_that_two_nodes_keep_apart(python: str, tmp_path: Path) -> None:
+    with running_sandbox() as sandbox, python_limiters(LIMIT, PERIOD_S) as second:
+        settings = f"""
+limit_req_zone $binary_remote_addr zone=one:1m rate=5r/s;
+upstream nodes {{ server {urlsplit(python).netloc}; server {urlsplit(second).netloc}; }}
+upstream sandbox {{ server {urlsplit(sandbox.base_url).netloc}; }}
+"""
+        locations = """
+location /req/ { limit_req zone=one burst=7 nodelay; proxy_pass http://sandbox/; }
+location /nodes/ { proxy_pass http://nodes/slowapi-fixed-window/; }
+"""
+        with nginx(tmp_path, settings, locations) as url:
+            found = probes(tmp_path, {"req": (f"{url}/req/v1",), "nodes": (f"{url}/nodes/v1", *QUICK)})
+    bucket = named(found["req"], "token_bucket")
+    assert bucket["limit"] == 8
+    assert bucket["rate_per_min"] == pytest.approx(300, rel=0.02)
+    assert found["req"]["refusal_status"] == 503
+    # Each node announces its own limit and counts half: twice as much is let in, and Remaining falls in turns.
+    assert found["nodes"]["announced"]["limit"] == LIMIT
+    assert named(found["nodes"], "first_hit_window", "fixed_window")["limit"] == 2 * LIMIT
+    steps = found["nodes"]["headers"]["remaining_steps"]
+    assert steps["count"] < steps["of"]

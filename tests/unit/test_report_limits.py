@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from support_runs import S, attempt, manifest, realistic, write_run
@@ -152,7 +153,7 @@ def test_an_empty_run_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("span_s", [0.0, 0.7, 31.0, 100_000.0])
 def test_bins_hold_every_attempt_and_are_few(span_s: float) -> None:
-    at = pd.Series([3.0, 3.0 + span_s]).to_numpy()
+    at = np.array([3.0, 3.0 + span_s], dtype=np.float64)
     edges = bins(at)
     assert edges[0] <= at[0]
     assert at[1] < edges[-1]
