@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +20,11 @@ from bltybench.limits.evidence import (
     stretch,
 )
 from bltybench.limits.fit import Fit, Verdict, fit
+from bltybench.limits.in_flight import InFlight, in_flight
 
 FINDINGS_VERSION = 1
+LONGER = 3
+"""A period of so many median answers is not taken for the time in which slots are freed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Findings:
     refusal_status: int | None
     busiest_count: int
     busiest_at_s: float
+    in_flight: InFlight | None = None
+    """A limit on how many are in flight, where that alone would explain the refusals."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -60,6 +65,13 @@ class Findings:
                 for each in verdict.fits
                 if each.family not in verdict.families
             ],
+            "in_flight": None
+            if self.in_flight is None
+            else {
+                "limit": self.in_flight.limit,
+                "limit_range": list(self.in_flight.limit_range),
+                "contradictions": self.in_flight.contradictions,
+            },
             "busiest_minute": {"accepted": self.busiest_count, "at": _utc(self.busiest_at_s)},
             "headers": {name: _share(value) for name, value in asdict_shares(self.honesty).items()},
             "says": words.sentences(self),
@@ -81,13 +93,35 @@ def find(
     sights = sights_of(rows, start_s)
     hints = (60.0,) if documented_per_min is not None else ()
     count, at_s = busiest(sights)
+    open_at_once = in_flight(rows)
     return Findings(
         documented_per_min,
-        verdict or fit(stretch(sights), hints_s=hints),
+        _reconciled(verdict or fit(stretch(sights), hints_s=hints), open_at_once),
         honesty(rows),
         refusal_status(rows),
         count,
         at_s,
+        open_at_once if open_at_once is not None and open_at_once.explains else None,
+    )
+
+
+def _reconciled(verdict: Verdict, slots: InFlight | None) -> Verdict:
+    """Choose between a limit of the rate and one of what is in flight, where the latter explains all.
+
+    Slots are freed by answers that end, so a run that met such a limit looks like a rate over about that
+    time. A rate over a period that is much longer cannot be mistaken for it.
+    """
+    best = verdict.best
+    if slots is None or not slots.explains:
+        return verdict
+    if best is not None and best.period_s > LONGER * slots.answer_s:
+        return verdict
+    return replace(
+        verdict,
+        status="unknown",
+        consistent=(),
+        confidence=None,
+        reason="a limit on how many are in flight explains the refusals",
     )
 
 

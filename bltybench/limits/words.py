@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bltybench.limits.evidence import Share
 from bltybench.limits.fit import Fit
+from bltybench.limits.in_flight import InFlight
 
 if TYPE_CHECKING:
     from bltybench.limits.finding import Findings
@@ -45,6 +46,8 @@ def sentences(found: Findings) -> list[str]:
             f"At least {found.busiest_count} requests within 60 s are let in: {verdict.reason}, so "
             "the limit, if there is one, is higher."
         )
+    elif best is None and found.in_flight is not None:
+        lines.append(_slots(found.in_flight))
     elif best is None:
         lines.append(f"Cannot tell: {verdict.reason}.")
     elif verdict.status == "ambiguous":
@@ -52,6 +55,8 @@ def sentences(found: Findings) -> list[str]:
         lines.append(f"Cannot tell whether it is a {names}. If it is the first: {described(best)}")
     else:
         lines.append(f"A {NAMES[best.family]}: {described(best)}")
+    if best is not None and found.in_flight is not None:
+        lines.append(f"It may as well be another limit. {_slots(found.in_flight)}")
     return lines + _against_documented(found) + _headers(found)
 
 
@@ -70,6 +75,9 @@ def advice(found: Findings) -> list[str]:
             lines.append(f"Send evenly, at most {slowest:.4g} a minute: all that it may be lets that in.")
         if best.count_refused:
             lines.append("Do not retry early: refused requests count, so hammering keeps you out.")
+    if found.in_flight is not None:
+        most = found.in_flight.limit
+        lines.append(f"Keep at most {most} in flight: after a refusal wait until an answer of yours ends.")
     if verdict.refused:
         lines += _retrying(found)
     steps = found.honesty.remaining_steps
@@ -160,6 +168,13 @@ def described(best: Fit) -> str:
 
 def _words(value: Share) -> str:
     return f"{value.count} of {value.of}"
+
+
+def _slots(slots: InFlight) -> str:
+    least, most = slots.limit_range
+    said = f"{least}" if least == most else f"{least} to {most}"
+    explained = slots.decisions - slots.contradictions
+    return f"At most {said} in flight at a time: that explains {explained} of {slots.decisions} decisions."
 
 
 def _percent(share: float) -> str:

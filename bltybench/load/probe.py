@@ -167,7 +167,9 @@ class LimitProbe(ChatUser):
         reply = self._clients[lane].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
         row = as_row(reply.record)
         self._rows.append(row)
-        unclear = reply.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+        failed = reply.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+        # A 403 may be a refusal.
+        unclear = failed and accepted(row, refusal_status(self._rows)) is not False
         self._unclear = self._unclear + 1 if unclear else 0
         if self._unclear >= HOPELESS:
             raise ProbeStopped(f"{HOPELESS} requests in a row failed: {reply.error}")

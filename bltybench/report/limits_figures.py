@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,8 @@ from bltybench.metrics.limiter import remainders, waits
 from bltybench.report import figures, panels, style
 from bltybench.report.figures import Drawing
 
-HALF = 480
-"""Width of a figure that has another beside it on a wide page."""
+HALF = 440
+"""Width of a figure that has another beside it on a wide page, and the page's on a narrow one."""
 MOST_BINS = 130
 BINS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 MOST_WAITS = 400
@@ -109,7 +110,7 @@ def evidence_sentence(known: pd.DataFrame, differing: int, model: Named | None) 
     accepted = int((known["observed"] == "accepted").sum())
     said = f"{accepted:,} of {len(known):,} requests were let in"
     if model is None:
-        return f"{said}; no model explains which."
+        return f"{said}; no model of their rate explains which."
     maybe = "" if model.sure else ", one of those that explain it,"
     alike = len(known) - differing
     share = f"all {alike:,}" if not differing else f"{alike:,} of {len(known):,}"
@@ -127,8 +128,8 @@ def _retry_after(told: pd.DataFrame, model: Named | None) -> Drawing:
     # The best guess, as far as what happened allows it.
     dots = np.clip(np.where(np.isnan(by_model), ends, by_model), least, ends)
 
-    def draw(width: int) -> Figure:
-        figure, ax = _half(width)
+    def draw() -> Figure:
+        figure, ax = _half()
         ax.fill_between([0, top], [-1, top - 1], [0, top], color=style.GRID, alpha=0.7, linewidth=0,
                         label="rounded up to seconds")  # fmt: skip
         ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exactly as told")
@@ -142,13 +143,12 @@ def _retry_after(told: pd.DataFrame, model: Named | None) -> Drawing:
         _axes(ax, top, "Retry-After as told, s", "Wait that was needed, s")
         return figure
 
-    return figures.drawing(
+    return _drawn_once(
         "limits_retry_after",
         "Retry-After against what was needed",
         retry_sentence(told, model),
         draw,
         {"limits_retry_after": told},
-        {},
     )
 
 
@@ -181,8 +181,8 @@ def _remaining(said: pd.DataFrame, model: Named) -> Drawing:
     answers = floats(said, "answers")
     top = max(1.0, float(expected.max()), float(announced.max())) * 1.08
 
-    def draw(width: int) -> Figure:
-        figure, ax = _half(width)
+    def draw() -> Figure:
+        figure, ax = _half()
         ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="as it should be")
         for fate, colour, marker in (("accepted", style.ACCEPTED, "o"), ("refused", style.REFUSED, "D")):
             of = (said["observed"] == fate).to_numpy(dtype=np.bool_)
@@ -193,13 +193,12 @@ def _remaining(said: pd.DataFrame, model: Named) -> Drawing:
         _axes(ax, top, "Left by the model", "Remaining as announced")
         return figure
 
-    return figures.drawing(
+    return _drawn_once(
         "limits_remaining",
         "Remaining against what it should be",
         remaining_sentence(said, model),
         draw,
         {"limits_remaining": said},
-        {},
     )
 
 
@@ -225,10 +224,19 @@ def bins(at_s: Floats) -> Floats:
     return edges
 
 
-def _half(width: int) -> tuple[Figure, Axes]:
+def _half() -> tuple[Figure, Axes]:
     room = style.Margins(panels.LABELS[style.NARROW], 14, 78, 50, 0)
-    figure, (ax,) = style.panels(HALF if width == style.WIDE else width, [230], room)
+    figure, (ax,) = style.panels(HALF, [230], room)
     return figure, ax
+
+
+def _drawn_once(
+    name: str, title: str, says: str, draw: Callable[[], Figure], data: dict[str, pd.DataFrame]
+) -> Drawing:
+    """Draw a figure that is about as wide on any page: once, with ids of its own at both places."""
+    with style.rc_context():
+        wide = style.to_svg(draw(), f"{name}-w", says)
+    return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), data, {})
 
 
 def _axes(ax: Axes, top: float, x: str, y: str) -> None:

@@ -135,8 +135,10 @@ def _rows(
     if target.tokens_per_min or tokens:
         per_min = f"{target.tokens_per_min:,} a minute" if target.tokens_per_min else NOTHING
         table.append(("Tokens", per_min, _or_nothing(common), _asked(found, "token")))
-    if target.concurrency:
-        table.append(("In flight", f"{target.concurrency:,}", NOTHING, _asked(found, "concurren")))
+    slots = found.get("in_flight")
+    if target.concurrency or slots:
+        most = _span("at most", *slots["limit_range"]) if slots else _asked(found, "concurren")
+        table.append(("In flight", _or_nothing(target.concurrency), NOTHING, most))
     return [row for row in table if set(row[1:]) != {NOTHING}]
 
 
@@ -151,6 +153,10 @@ def _limit(observed: Mapping[str, Any]) -> str:
         f"bursts of {observed['limit']}" if bucket else f"{observed['limit']} in {observed['period_s']:.4g} s"
     )
     return said if least == most else f"{said} ({least} to {most})"
+
+
+def _span(before: str, least: int, most: int) -> str:
+    return f"{before} {least}" if least == most else f"{before} {least} to {most}"
 
 
 def _period(observed: Mapping[str, Any]) -> str:

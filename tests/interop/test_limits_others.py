@@ -10,10 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support_cli import bltybench
 from support_limiters import express, nginx, python_limiters
-from support_locust import LOCUSTFILES, run_locust
+from support_locust import LOCUSTFILES, run_locust, write_scenarios
 from support_probe import write_scenario
 from support_sandbox import running_sandbox
+
+from bltybench.scenario.target import Delay
 
 LIMIT, PERIOD_S = 8, 2
 QUICK = ("--quick", "--probe-period", str(PERIOD_S))
@@ -113,8 +116,45 @@ location /nodes/ { proxy_pass http://nodes/slowapi-fixed-window/; }
     assert bucket["limit"] == 8
     assert bucket["rate_per_min"] == pytest.approx(300, rel=0.02)
     assert found["req"]["refusal_status"] == 503
-    # Each node announces its own limit and counts half: twice as much is let in, and Remaining falls in turns.
+    # Each node announces its own limit and counts half: twice as much is let in; Remaining falls in turns.
     assert found["nodes"]["announced"]["limit"] == LIMIT
     assert named(found["nodes"], "first_hit_window", "fixed_window")["limit"] == 2 * LIMIT
     steps = found["nodes"]["headers"]["remaining_steps"]
     assert steps["count"] < steps["of"]
+
+
+def test_an_ordinary_run_tells_nginx_limit_conn_from_a_rate(tmp_path: Path) -> None:
+    with running_sandbox(ttft=Delay(median_ms=150, p95_ms=200)) as sandbox:
+        settings = f"""
+limit_conn_zone $binary_remote_addr zone=two:1m;
+upstream sandbox {{ server {urlsplit(sandbox.base_url).netloc}; }}
+"""
+        locations = """
+location /503/ { limit_conn two 3; proxy_pass http://sandbox/; }
+location /429/ { limit_conn two 3; limit_conn_status 429; proxy_pass http://sandbox/; }
+"""
+        with nginx(tmp_path, settings, locations) as url:
+            # One after the other: they share the zone.
+            runs = {status: crowded(tmp_path / status, f"{url}/{status}/v1") for status in ("503", "429")}
+    for status, (attempts, told) in runs.items():
+        refused = [each for each in attempts if each["status"] == int(status)]
+        outcome = {"503": "server_error", "429": "rate_limited"}[status]
+        assert {each["outcome"] for each in refused} == {outcome}
+        assert told["refusal_status"] == int(status)
+        assert told["refused"] == len(refused) > 5
+        assert told["status"] == "unknown"
+        assert told["in_flight"]["limit_range"] == [3, 3]
+
+
+def crowded(folder: Path, base_url: str) -> tuple[list[dict[str, Any]], Found]:
+    """Run eight users for two seconds; return the attempts and what `bltybench limits` says of them."""
+    folder.mkdir()
+    write_scenarios(
+        folder, base_url, 'duration_s = 2\nusers = 8\narrivals = { kind = "closed", think_s = 0.1 }'
+    )
+    done = run_locust(LOCUSTFILES / "chat.py", cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
+    assert done.code == 0, done.output
+    told = bltybench("limits", "--json", cwd=folder)
+    assert told.returncode == 0, told.stderr
+    found: Found = json.loads(told.stdout)
+    return done.attempts, found

@@ -144,7 +144,7 @@ def test_a_run_that_is_all_refused_has_evidence_and_no_model(tmp_path: Path) -> 
     found = section(write_run(tmp_path / "made", refused))
     assert found.rows[0][-1] == "all refused"
     (drawing,) = found.drawings
-    assert drawing.says == "0 of 5 requests were let in; no model explains which."
+    assert drawing.says == "0 of 5 requests were let in; no model of their rate explains which."
 
 
 def test_an_empty_run_has_none(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Limits on what is in flight, told from limits of the rate by an ordinary run's attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bltybench.limits import SlidingLog
+from bltybench.limits.finding import find
+from bltybench.limits.in_flight import in_flight
+
+NS = 1_000_000_000
+
+
+def row(sent_s: float, takes_s: float, status: int, **fields: Any) -> dict[str, Any]:
+    """One attempt as the store gives it back; a refusal takes 2 ms."""
+    sent = round(sent_s * NS)
+    outcome = {200: "ok", 429: "rate_limited", 503: "server_error"}[status]
+    return {
+        "sent_ns": sent,
+        "headers_ns": sent + round((takes_s / 2 if status == 200 else 0.002) * NS),
+        "end_ns": sent + round((takes_s if status == 200 else 0.002) * NS),
+        "outcome": outcome,
+        "status": status,
+        "error_type": None,
+        "error_code": None,
+        "limit_requests": None,
+        "remaining_requests": None,
+        "retry_after_s": None,
+        "header_dialect": None,
+    } | fields
+
+
+def crowd(count: int = 160) -> Iterator[tuple[float, float]]:
+    """When requests are sent, irregularly, and how long each answer takes."""
+    at_s = 0.0
+    for i in range(count):
+        at_s += 0.013 + 0.029 * ((i * 7) % 5) / 5
+        yield at_s, 0.11 + 0.13 * ((i * 11) % 7) / 7
+
+
+def by_slots(slots: int, status: int = 429, **fields: Any) -> list[dict[str, Any]]:
+    """The attempts of a crowd where ``slots`` may be in flight."""
+    rows: list[dict[str, Any]] = []
+    ends: list[float] = []
+    for at_s, takes_s in crowd():
+        ends = [end for end in ends if end > at_s + 0.001]
+        if len(ends) < slots:
+            ends.append(at_s + takes_s - 0.001)
+            rows.append(row(at_s, takes_s, 200))
+        else:
+            rows.append(row(at_s, takes_s, status, **fields))
+    return rows
+
+
+@pytest.mark.parametrize("slots", [1, 3, 5])
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> None:
+    rows = by_slots(slots, status)
+    limit = in_flight(rows)
+    assert limit is not None
+    assert limit.explains
+    assert limit.limit_range[0] <= slots <= limit.limit_range[1]
+    found = find(rows, 0.0, None).to_dict()
+    assert found["status"] == "unknown"
+    assert found["observed"] is None
+    assert found["in_flight"]["limit"] == limit.limit
+    assert any(f"at most {limit.limit} in flight" in line for line in found["advice"])
+
+
+def test_refusals_that_say_so_count() -> None:
+    limit = in_flight(by_slots(3, error_code="concurrency_limit_exceeded"))
+    assert limit is not None
+    assert limit.explains
+
+
+def test_a_limit_of_the_rate_is_not_taken_for_one() -> None:
+    model = SlidingLog(12, 1.0)
+    rows = [row(at_s, takes_s, 200 if model.decide(at_s).accepted else 429) for at_s, takes_s in crowd()]
+    limit = in_flight(rows)
+    assert limit is not None
+    assert not limit.explains
+    assert find(rows, 0.0, None).to_dict()["in_flight"] is None
+
+
+def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
+    # Two bursts a minute apart: 20 in a minute, or 20 at a time.
+    bursts = [
+        row(minute * 60 + i / 200, 2.0, 200 if i < 20 else 429) for minute in range(2) for i in range(30)
+    ]
+    both = find(bursts, 0.0, None).to_dict()
+    assert both["observed"] is not None
+    assert both["in_flight"]["limit_range"][0] <= 20 <= both["in_flight"]["limit_range"][1]
+    assert any("It may as well be another limit" in line for line in both["says"])
+    # One refused while nothing was open: it is the rate.
+    alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None).to_dict()
+    assert alone["in_flight"] is None
+
+
+def test_without_refusals_or_acceptances_there_is_nothing_to_tell() -> None:
+    assert in_flight([row(0.0, 1.0, 200)]) is None
+    assert in_flight([row(0.0, 1.0, 429)]) is None
