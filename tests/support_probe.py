@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def write_scenario(folder: Path, base_url: str) -> None:
-    """Write a scenarios.toml whose only scenario is the probe's, at ``base_url``."""
+def write_scenario(folder: Path, base_url: str, requests_per_min: int | None = None) -> None:
+    """Write a scenarios.toml whose only scenario is the probe's, at ``base_url``, with what is documented."""
+    documented = f"[targets.here.limits]\nrequests_per_min = {requests_per_min}" if requests_per_min else ""
     (folder / "scenarios.toml").write_text(
         f"""
 default_scenario = "limits"
 [targets.here]
 base_url = "{base_url}"
 api_key_env = "BLTYBENCH_TEST_KEY"
+{documented}
 [scenarios.limits]
 title = "For a test"
 model = "deepseek-chat"

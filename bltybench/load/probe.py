@@ -106,7 +106,8 @@ class LimitProbe(ChatUser):
         options = self.environment.parsed_options
         limits, budget = self.session.target.limits, self.session.target.budget
         most = options.probe_budget if budget.requests is None else min(options.probe_budget, budget.requests)
-        period_s = options.probe_period or (60.0 if limits.requests_per_min is not None else None)
+        per_min = limits.requests_per_min
+        period_s = options.probe_period or (60.0 if per_min is not None else None)
         if options.probe_resume:
             folder = find_run(options.probe_resume)
             rows = read_attempts(folder).to_pylist()
@@ -115,7 +116,7 @@ class LimitProbe(ChatUser):
             budget=most,
             quick=options.quick,
             period_s=period_s,
-            limit=limits.requests_per_min,
+            limit=None if per_min is None or period_s is None else max(1, round(per_min * period_s / 60)),
             earlier=tuple(self._earlier),
         )
 

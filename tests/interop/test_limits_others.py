@@ -20,7 +20,8 @@ from bltybench.scenario.target import Delay
 
 LIMIT, PERIOD_S = 8, 2
 QUICK = ("--quick", "--probe-period", str(PERIOD_S))
-AT_ONCE = 3
+PER_MIN = LIMIT * 60 // PERIOD_S
+AT_ONCE = 4
 """Probes that run side by side: mostly they wait."""
 
 Found = dict[str, Any]
@@ -28,7 +29,7 @@ Found = dict[str, Any]
 
 def probe(folder: Path, base_url: str, *args: str) -> Found:
     folder.mkdir()
-    write_scenario(folder, base_url)
+    write_scenario(folder, base_url, PER_MIN if "--quick" in args else None)
     done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
     found: Found = json.loads((done.run.path / "limits.json").read_text())
@@ -66,11 +67,14 @@ STRATEGIES = {
 
 
 def test_slowapi_in_each_strategy(python: str, tmp_path: Path) -> None:
-    found = probes(tmp_path, {name: (f"{python}/slowapi-{name}/v1",) for name in STRATEGIES})
+    found = probes(tmp_path, {name: (f"{python}/slowapi-{name}/v1", *QUICK) for name in STRATEGIES})
     for strategy, family in STRATEGIES.items():
         fit = named(found[strategy], family)
         assert fit["limit"] == LIMIT, strategy
         assert fit["period_s"] == pytest.approx(PERIOD_S, rel=0.02), strategy
+        assert set(STRATEGIES.values()) & {each["family"] for each in found[strategy]["consistent"]} == {
+            family
+        }
         assert found[strategy]["announced"] == {"limit": LIMIT, "dialect": "x-ratelimit"}
 
 
@@ -91,7 +95,7 @@ def test_refusals_with_503_or_403_and_slow_answers(python: str, tmp_path: Path) 
     asked: dict[str, tuple[str, ...]] = {
         f"status-{code}": (f"{python}/status-{code}/v1", *QUICK) for code in (503, 403)
     }
-    asked["slow"] = (f"{python}/slow/v1", "--probe-budget", "150")
+    asked["slow"] = (f"{python}/slow/v1", "--probe-budget", "60")
     found = probes(tmp_path, asked)
     for name, code in (("status-503", 503), ("status-403", 403), ("slow", 429)):
         assert found[name]["refusal_status"] == code
