@@ -86,7 +86,8 @@ def _evidence(known: pd.DataFrame, model: Named | None) -> Drawing:
                 ax.plot(middle[at], top[at] + tallest * 0.09, "x", color=style.INK, markersize=6,
                         label=f"not as the API did ({int(differs.sum())})")  # fmt: skip
             ax.set_ylim(0, tallest * 1.2)
-            panels.head(ax, title if width == style.WIDE else title.replace(" would have done", ""), width)
+            short = "What the model would have done" if name == "predicted" else title
+            panels.head(ax, title if width == style.WIDE else short, width)
         panels.span_axis(axes, float(edges[0]), float(edges[-1]), width)
         return figure
 
