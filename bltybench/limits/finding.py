@@ -119,6 +119,7 @@ def _reconciled(verdict: Verdict, slots: InFlight | None) -> Verdict:
     return replace(
         verdict,
         status="unknown",
+        fits=(),
         consistent=(),
         confidence=None,
         reason="a limit on how many are in flight explains the refusals",

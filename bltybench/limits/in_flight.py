@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 
 from bltybench.limits.evidence import NS, Row, accepted, refusal_status
 from bltybench.limits.sights import Ints
+
+Bools = npt.NDArray[np.bool_]
 
 FLIP_RATE = 0.01
 """Share of decisions that may contradict the true limit."""
@@ -43,6 +45,18 @@ class InFlight:
         return self.refused >= FEWEST and self.contradictions <= math.ceil(FLIP_RATE * self.decisions)
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """Attempts that say something, in the order of sending, and how many others were open at each."""
+
+    rows: list[Row]
+    let_in: Bools
+    refused: Bools
+    least: Ints
+    most: Ints
+    answer_s: float
+
+
 def in_flight(rows: Sequence[Row]) -> InFlight | None:
     """Return the limit of requests in flight that suits a run best; None where nothing was let in or refused.
 
@@ -50,12 +64,43 @@ def in_flight(rows: Sequence[Row]) -> InFlight | None:
     ones are counted at least and at most: letting one in contradicts a limit where at least so many were
     open, refusing one where at most fewer were.
     """
+    seen = _open(rows)
+    if seen is None:
+        return None
+    limits: Ints = np.arange(1, int(seen.most.max()) + 2)
+    beyond = (seen.least[seen.let_in][None, :] >= limits[:, None]).sum(axis=1)
+    short = (seen.most[seen.refused][None, :] < limits[:, None]).sum(axis=1)
+    best = np.flatnonzero(beyond + short == (beyond + short).min())
+    return InFlight(
+        limit=int(limits[best[0]]),
+        limit_range=(int(limits[best[0]]), int(limits[best[-1]])),
+        contradictions=int((beyond + short).min()),
+        decisions=int(seen.let_in.sum() + seen.refused.sum()),
+        refused=int(seen.refused.sum()),
+        answer_s=seen.answer_s,
+    )
+
+
+def admitted(rows: Sequence[Row], limit: int) -> list[tuple[Row, bool]]:
+    """Return what a limit of requests in flight would have decided on each attempt that says something.
+
+    Charged with what was observed; where it depends on the doubt about times, it is what was observed.
+    """
+    seen = _open(rows)
+    if seen is None:
+        return []
+    fits = (seen.most < limit) | ((seen.least < limit) & seen.let_in)
+    known = seen.let_in | seen.refused
+    return [(row, bool(fit)) for row, fit, sure in zip(seen.rows, fits, known, strict=True) if sure]
+
+
+def _open(rows: Sequence[Row]) -> _Open | None:
     status = refusal_status(rows)
     sent = sorted((row for row in rows if row["sent_ns"] is not None), key=lambda row: int(row["sent_ns"]))
     said = [(row, _decision(row, status)) for row in sent[:MOST]]
     known = [(row, decision) for row, decision in said if decision is not None or row["status"] is None]
-    let_in = np.array([decision is True for _, decision in known], dtype=bool)
-    refused = np.array([decision is False for _, decision in known], dtype=bool)
+    let_in: Bools = np.array([decision is True for _, decision in known], dtype=np.bool_)
+    refused: Bools = np.array([decision is False for _, decision in known], dtype=np.bool_)
     if not let_in.any() or not refused.any():
         return None
     lo = np.array([row["sent_ns"] / NS for row, _ in known])
@@ -64,23 +109,12 @@ def in_flight(rows: Sequence[Row]) -> InFlight | None:
     refusal_s = float(np.median((head - lo)[refused]))
     hi = np.where(refused, head, np.minimum(head, lo + 2 * max(refusal_s, LEAST_SLACK_S)))
     slack_s = max(LEAST_SLACK_S, refusal_s)
-    others = ~np.eye(len(known), dtype=bool)
-    holding = let_in | ~refused  # a lost answer may have held a slot
+    others = ~np.eye(len(known), dtype=np.bool_)
+    holding = ~refused  # a lost answer may have held a slot
     surely = (hi[None, :] <= lo[:, None]) & (end[None, :] - slack_s > hi[:, None]) & let_in[None, :] & others
     maybe = (lo[None, :] <= hi[:, None]) & (end[None, :] + slack_s >= lo[:, None]) & holding[None, :] & others
-    least, most = surely.sum(axis=1), maybe.sum(axis=1)
-    limits: Ints = np.arange(1, int(most.max()) + 2)
-    beyond = (least[let_in][None, :] >= limits[:, None]).sum(axis=1)
-    short = (most[refused][None, :] < limits[:, None]).sum(axis=1)
-    best = np.flatnonzero(beyond + short == (beyond + short).min())
-    return InFlight(
-        limit=int(limits[best[0]]),
-        limit_range=(int(limits[best[0]]), int(limits[best[-1]])),
-        contradictions=int((beyond + short).min()),
-        decisions=int(let_in.sum() + refused.sum()),
-        refused=int(refused.sum()),
-        answer_s=float(median((end - lo)[let_in])),
-    )
+    answer_s = float(np.median((end - lo)[let_in]))
+    return _Open([row for row, _ in known], let_in, refused, surely.sum(axis=1), maybe.sum(axis=1), answer_s)
 
 
 def _decision(row: Row, status: int | None) -> bool | None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from bltybench.limits import FAMILIES
 from bltybench.limits.base import Model
 from bltybench.limits.evidence import NS, STAND_INS, Row, seen
+from bltybench.limits.in_flight import admitted
 from bltybench.limits.sights import Sight
 from bltybench.runs.attempt import Outcome
 
@@ -84,12 +85,17 @@ def telling(attempts: pa.Table, most: int) -> pa.Table:
     return sent.slice(int(within.argmax()), most)
 
 
-def decisions(rows: Sequence[Row], start_s: float, make: Callable[[], Model] | None) -> pd.DataFrame:
+def decisions(
+    rows: Sequence[Row],
+    start_s: float,
+    make: Callable[[], Model] | None,
+    slots: int | None = None,
+) -> pd.DataFrame:
     """Return one row an attempt that says something of the limit of requests, in the order of sending.
 
-    ``rows`` have COLUMNS, ``start_s`` is the run's start in Unix time, ``make`` gives a new model.
-    Columns (DECISIONS): ``at_s`` (sent, on
-    the run's axis); ``observed`` and ``predicted`` (accepted, refused, null where it is not known);
+    ``rows`` have COLUMNS, ``start_s`` is the run's start in Unix time, ``make`` gives a new model,
+    or ``slots`` is a limit of requests in flight. Columns (DECISIONS): ``at_s`` (sent, on the run's axis);
+    ``observed`` and ``predicted`` (accepted, refused, null where it is not known);
     ``remaining`` (announced) and ``remaining_expected`` (by the model, after the request); of refusals
     ``retry_after_s`` as told, ``needed_at_least_s`` (the last refusal before the next acceptance),
     ``needed_at_most_s`` (that acceptance; null where none came) and ``needed_by_model_s``, all from the
@@ -105,6 +111,9 @@ def decisions(rows: Sequence[Row], start_s: float, make: Callable[[], Model] | N
     frame[["needed_at_least_s", "needed_at_most_s"]] = _needed(pairs)
     if make is not None and pairs:
         frame[["predicted", "remaining_expected", "needed_by_model_s"]] = _best_prediction(pairs, make)
+    elif slots is not None:
+        fits = {id(row): fit for row, fit in admitted(rows, slots)}
+        frame["predicted"] = [_name(fits.get(id(row))) for row, _ in pairs]
     refused = frame["observed"] == "refused"
     for name in ("retry_after_s", "needed_at_least_s", "needed_at_most_s", "needed_by_model_s"):
         frame[name] = frame[name].where(refused, None)

@@ -84,7 +84,8 @@ def _section(
     """Return the section, or None where ``found`` is damaged."""
     try:
         observed = found["observed"]
-        decided = decisions(rows, start_s, maker_of(observed))
+        slots = found.get("in_flight") if observed is None else None
+        decided = decisions(rows, start_s, maker_of(observed), slots and int(slots["limit"]))
         return LimitsSection(
             probed=probed,
             attempts=int(found["attempts"]),
@@ -101,7 +102,9 @@ def _section(
 
 
 def _named(found: Mapping[str, Any]) -> Named | None:
-    observed = found["observed"]
+    observed, slots = found["observed"], found.get("in_flight")
+    if observed is None and slots:
+        return Named(f"a limit of {slots['limit']} in flight", sure=True)
     if maker_of(observed) is None:
         return None
     return Named(f"a {NAMES[observed['family']]}", sure=found["status"] == "found")

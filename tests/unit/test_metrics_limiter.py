@@ -126,3 +126,19 @@ def test_of_a_long_run_the_part_that_tells_most_is_taken() -> None:
     assert part.num_rows == 110
     assert part["sent_ns"][0].as_py() > 11 * NS
     assert telling(pa.table(columns), 1000).num_rows == 240
+
+
+def test_a_limit_of_requests_in_flight_predicts_as_well() -> None:
+    # Each takes half a second and one is sent each tenth: with three slots two in five are refused.
+    rows, ends = served(lambda: FAMILIES["sliding_log"](7, 2.0)), list[int]()
+    for row in rows:
+        ends = [end for end in ends if end > row["sent_ns"]]
+        fits = len(ends) < 3
+        end = row["sent_ns"] + (NS // 2 - NS // 50 if fits else NS // 100)
+        row |= {"end_ns": end, "outcome": "ok" if fits else "rate_limited", "status": 200 if fits else 429}
+        ends += [end] if fits else []
+    decided = decisions(rows, START_S, None, slots=3)
+    assert set(decided["observed"]) == {"accepted", "refused"}
+    assert decided["predicted"].tolist() == decided["observed"].tolist()
+    more = decisions(rows, START_S, None, slots=4)
+    assert (more["predicted"] == "accepted").sum() > (more["observed"] == "accepted").sum()
