@@ -17,6 +17,8 @@ Row = Mapping[str, Any]
 
 OTHER_LIMITS = ("token", "concurren")
 """In the code of a refusal: another limit than that of requests refused it."""
+OVERLOAD = "overload"
+"""In what a refusal says: the server was too busy, which is no limit of anyone's rate."""
 STAND_INS = (503, 403)
 """What some limiters refuse with where nothing says so."""
 MOST = 1200
@@ -61,6 +63,7 @@ class Honesty:
 
 def refusal_status(rows: Sequence[Row]) -> int | None:
     """Return the status that requests are refused with for their rate; None where none was."""
+    rows = [row for row in rows if not _overloaded(row)]
     known = Counter(row["status"] for row in rows if row["outcome"] == Outcome.RATE_LIMITED)
     if known:
         return int(known.most_common(1)[0][0])
@@ -78,7 +81,8 @@ def sights_of(rows: Sequence[Row], start_s: float = 0.0) -> list[Sight]:
 def seen(rows: Sequence[Row], start_s: float = 0.0) -> list[tuple[Row, Sight]]:
     """Return the attempts that say something of the limit of requests, each with what it says.
 
-    Left out: what was never sent, what the client got wrong, what another limit refused, and what a bill did.
+    Left out: what was never sent, what the client got wrong, and what another limit, a bill or overload
+    refused.
     """
     status = refusal_status(rows)
     slack_s = _slack_s(rows, status)
@@ -102,12 +106,21 @@ def accepted(row: Row, status: int | None) -> bool | None:
     """Return whether the limit of requests let an attempt in; None where that cannot be said."""
     outcome = row["outcome"]
     refused = outcome == Outcome.RATE_LIMITED or (status in STAND_INS and row["status"] == status)
+    if _overloaded(row):
+        return None
     if refused:
         said = f"{row['error_code']} {row['error_type']}".lower()
         return None if any(word in said for word in OTHER_LIMITS) else False
     if outcome == Outcome.CLIENT_ERROR or row["status"] is None:
         return None
     return True
+
+
+def _overloaded(row: Row) -> bool:
+    if row["outcome"] == Outcome.OK:
+        return False
+    said = f"{row['error_code']} {row['error_type']} {row.get('error_message')}"
+    return OVERLOAD in said.lower()
 
 
 def _lost(row: Row) -> bool:

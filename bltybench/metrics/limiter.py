@@ -27,6 +27,7 @@ COLUMNS = (
     "status",
     "error_type",
     "error_code",
+    "error_message",
     "limit_requests",
     "remaining_requests",
     "reset_requests_s",

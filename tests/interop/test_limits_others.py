@@ -131,15 +131,17 @@ def test_an_ordinary_run_tells_nginx_limit_conn_from_a_rate(tmp_path: Path) -> N
     with running_sandbox(ttft=Delay(median_ms=150, p95_ms=200)) as sandbox:
         settings = f"""
 limit_conn_zone $binary_remote_addr zone=two:1m;
+limit_conn_zone $binary_remote_addr zone=three:1m;
 upstream sandbox {{ server {urlsplit(sandbox.base_url).netloc}; }}
 """
         locations = """
 location /503/ { limit_conn two 3; proxy_pass http://sandbox/; }
-location /429/ { limit_conn two 3; limit_conn_status 429; proxy_pass http://sandbox/; }
+location /429/ { limit_conn three 3; limit_conn_status 429; proxy_pass http://sandbox/; }
 """
-        with nginx(tmp_path, settings, locations) as url:
-            # One after the other: they share the zone.
-            runs = {status: crowded(tmp_path / status, f"{url}/{status}/v1") for status in ("503", "429")}
+        with nginx(tmp_path, settings, locations) as url, ThreadPoolExecutor() as pool:
+            asked = {status: (tmp_path / status, f"{url}/{status}/v1") for status in ("503", "429")}
+            running = {status: pool.submit(crowded, *rest) for status, rest in asked.items()}
+            runs = {status: each.result() for status, each in running.items()}
     for status, (attempts, told) in runs.items():
         refused = [each for each in attempts if each["status"] == int(status)]
         outcome = {"503": "server_error", "429": "rate_limited"}[status]

@@ -55,6 +55,22 @@ def test_a_mistake_of_the_client_or_a_bill_says_nothing() -> None:
     assert verdicts(row(0), row(1, "client_error"), bill) == [True]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"error_type": "overloaded_error"},
+        {"error_code": "engine_overloaded"},
+        {"error_message": "The engine is currently overloaded, please try again later"},
+    ],
+)
+@pytest.mark.parametrize(("outcome", "status"), [("rate_limited", 429), ("server_error", 503)])
+def test_overload_is_no_limit(outcome: str, status: int, said: dict[str, str]) -> None:
+    busy = row(1, outcome, status=status, **said)
+    assert verdicts(row(0), busy, row(2)) == [True, True]
+    assert refusal_status([row(0), busy]) is None
+    assert verdicts(row(0), busy, row(2, "rate_limited")) == [True, False]
+
+
 @pytest.mark.parametrize("status", [503, 403])
 def test_other_statuses_stand_in_where_nothing_is_a_429(status: int) -> None:
     outcome = "server_error" if status == 503 else "client_error"
