@@ -7,14 +7,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
-from locust.runners import MasterRunner, Runner
 from locust.user.users import User
 
 from bltybench.errors import UserError
 from bltybench.load.replay import with_former_run
 from bltybench.runs.folder import REPORTS
 from bltybench.scenario.book import load_book
-from bltybench.scenario.capacity import Search
 from bltybench.scenario.plan import Plan, make_plan
 from bltybench.scenario.resolve import Resolved, require_budget, resolve
 
@@ -79,16 +77,6 @@ def resolve_options(
 def plan_of(resolved: Resolved) -> Plan:
     """Return what the run will send. Raises UserError where its trace or its budget does not allow it."""
     return make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
-
-
-def require_one_process(resolved: Resolved, runner: Runner | None) -> None:
-    """Raise UserError where a search would be made by several processes."""
-    if isinstance(resolved.scenario.arrivals, Search) and isinstance(runner, MasterRunner):
-        raise UserError(
-            "a search judges each trial as a whole, in one process",
-            where=f"scenario {resolved.name}",
-            remedy="leave out --processes and --master",
-        )
 
 
 def _own_scenario(user_classes: list[type[User]]) -> str | None:

@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 from argparse import Namespace
 from typing import Any
 
@@ -23,18 +24,18 @@ from bltybench.load.options import (
     add_arguments,
     fill_defaults,
     plan_of,
-    require_one_process,
     resolve_options,
 )
 from bltybench.load.panel import add_tab
 from bltybench.load.progress import Progress
 from bltybench.load.run import LEAD_ALONE_S, LEAD_WORKERS_S, Run, worker_name
-from bltybench.load.search import Searcher
+from bltybench.load.search_link import SearchLink
 from bltybench.load.session import Session
 from bltybench.load.stop import dismiss_workers, interrupt, stop_soon
 from bltybench.load.words import announce, complain
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario import tokens
+from bltybench.scenario.plan import Plan
 from bltybench.scenario.resolve import Resolved
 
 logger = logging.getLogger("bltybench")
@@ -59,6 +60,8 @@ class Plugin:
         self._quitting = False
         self._spent: set[str] = set()
         self._sandbox: SandboxProcess | None = None
+        self._link = SearchLink(lambda: self.session.part if self.session else None)
+        self._planning_s = 0.0
         self._duration_s: float | None = None
         # What was filled in for people to see, and is no wish of theirs where it comes back unchanged.
         self._filled_run_time: int | None = None
@@ -73,6 +76,7 @@ class Plugin:
         events.test_stop.add_listener(self.on_test_stop)
         events.report_to_master.add_listener(self.on_report_to_master)
         events.worker_report.add_listener(self.on_worker_report)
+        events.spawning_complete.add_listener(lambda **_: self._link.all_users_are_there())
         events.quitting.add_listener(self.on_quitting)
         events.quit.add_listener(self.on_quit)
 
@@ -84,6 +88,7 @@ class Plugin:
         # Through the event loop: raised by Python itself, it would hit whatever user happens to run.
         gevent.signal_handler(signal.SIGINT, interrupt)
         tokens.load()
+        self._link.register(environment.runner)
         if isinstance(environment.runner, WorkerRunner):
             return
         if isinstance(environment.runner, MasterRunner):
@@ -93,8 +98,7 @@ class Plugin:
             self._duration_s = float(options.run_time) if options.run_time else None
             resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
-            plan_of(resolved)
-            require_one_process(resolved, environment.runner)
+            self._plan(resolved)
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
@@ -192,7 +196,7 @@ class Plugin:
         users = runner.target_user_count if runner else None
         resolved = resolve_options(options, environment.user_classes, users, self._duration_s)
         resolved.target.api_key(resolved.target_name)
-        plan = plan_of(resolved)
+        plan = self._plan(resolved)
         self._ensure_sandbox(resolved)
         workers: list[str] = []
         if isinstance(runner, MasterRunner):
@@ -206,14 +210,30 @@ class Plugin:
         if workers:
             setattr(options, JOB_OPTION, jobs.encode(order))
         else:
-            self._join(Session(order, environment, "local", 0, 1))
+            session = Session(order, environment, "local", 0, 1)
+            run.put_off(self._lead_s())
+            session.begin(run.job())
+            self._join(session)
         progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
         self._greenlets.append(gevent.spawn(progress.show_for_ever))
+        if self._link.begin(run, runner) is not None:
+            self._greenlets.append(gevent.spawn(self._search))
         if self._ends_itself():
             gevent.spawn(self._end_when_over, run)
 
+    def _plan(self, resolved: Resolved) -> Plan:
+        started_s = time.monotonic()
+        plan = plan_of(resolved)
+        self._planning_s = time.monotonic() - started_s
+        return plan
+
     def _lead_s(self) -> float:
-        return LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+        """Return the time from the order to the zero of the run's axis.
+
+        Each process then goes through the schedule as planning did: with a long trace that takes a while.
+        """
+        lead_s = LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+        return lead_s + 2 * self._planning_s
 
     def _ends_itself(self) -> bool:
         """Whether a run is ended here and not by Locust's limit on its time.
@@ -246,13 +266,9 @@ class Plugin:
             gevent.spawn(self._each_second),
             gevent.spawn(session.stop_when_over),
         ]
-        if session.search is not None:
-            self._greenlets.append(gevent.spawn(self._search, session.search))
 
-    def _search(self, search: Searcher) -> None:
-        search.run()
-        if self.session is not None and search.decided:
-            self.session.finished = True
+    def _search(self) -> None:
+        self._link.run()
         self._stop("the search is over")
 
     def _each_second(self) -> None:
@@ -275,12 +291,12 @@ class Plugin:
         runner = self._environment.runner
         if isinstance(runner, WorkerRunner):
             runner.send_message(BUDGET_MESSAGE, {})
-        else:
+        elif not self._link.searches:  # a search ends by itself, as it cannot go on with a part of its load
             self._stop("the budget is spent")
 
     def _on_worker_spent(self, msg: Any, **_: Any) -> None:
         self._spent.add(msg.node_id)
-        if self.run is not None and self._spent >= set(self.run.workers):
+        if self.run is not None and not self._link.searches and self._spent >= set(self.run.workers):
             self._stop("the budget is spent")
 
     def finish(self, session: Session) -> None:
@@ -302,9 +318,10 @@ class Plugin:
             runner.quit()
 
     def _reason(self, run: Run) -> str:
-        if self._spent or (self.session is not None and self.session.purse.exhausted):
+        exhausted = self.session is not None and self.session.purse.exhausted
+        if self._spent or exhausted or self._link.ended == "budget":
             return "budget"
-        if self.session is not None and self.session.finished:
+        if self._link.ended is not None or (self.session is not None and self.session.finished):
             return "completed"
         return "completed" if run.now_s() >= run.resolved.scenario.duration_s - 1.0 else "interrupted"
 

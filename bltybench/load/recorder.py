@@ -56,8 +56,8 @@ def record(session: Session, trial: Trial, reading: Reading, waited_s: float | N
     attempt = _attempt(session, trial, reading, waited_s)
     session.spool.append(attempt)
     session.audit.ended(attempt, reading.events)
-    if session.search is not None:
-        session.search.note(attempt)
+    if session.part is not None:
+        session.part.note(attempt)
     _count(session, attempt)
     _show(session, trial.call.name, attempt)
     return attempt

@@ -22,7 +22,7 @@ from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_v
 from bltybench.scenario.arrivals import schedule
 from bltybench.scenario.resolve import Resolved
 
-LEAD_ALONE_S = 0.2
+LEAD_ALONE_S = 0.3
 LEAD_WORKERS_S = 2.0
 """From the order to the zero of the run's axis: time for every process to make its users."""
 
@@ -38,12 +38,14 @@ class Run:
         self.closing_words = ""
         """What the report said on its end, for the terminal."""
         self.folder = create_run(Path(reports), resolved.name)
-        clock = Clock.now()
-        lead_ns = round(lead_s * 1e9)
-        self.clock = msgspec.structs.replace(
-            clock, monotonic_ns=clock.monotonic_ns + lead_ns, wall_ns=clock.wall_ns + lead_ns
-        )
+        self.clock = _clock_in(lead_s)
         self._manifest = self._describe()
+        self.folder.write_manifest(self._manifest)
+
+    def put_off(self, lead_s: float) -> None:
+        """Let the load begin ``lead_s`` from now: what there was to prepare has taken its time."""
+        self.clock = _clock_in(lead_s)
+        self._manifest = msgspec.structs.replace(self._manifest, clock=self.clock)
         self.folder.write_manifest(self._manifest)
 
     def job(self) -> Job:
@@ -125,6 +127,15 @@ class Run:
             if not missing or time.monotonic() > give_up_s:
                 return missing
             gevent.sleep(0.1)
+
+
+def _clock_in(lead_s: float) -> Clock:
+    """Return a clock whose zero lies ``lead_s`` ahead."""
+    now = Clock.now()
+    lead_ns = round(lead_s * 1e9)
+    return msgspec.structs.replace(
+        now, monotonic_ns=now.monotonic_ns + lead_ns, wall_ns=now.wall_ns + lead_ns
+    )
 
 
 def worker_name(index: int) -> str:

@@ -1,135 +1,117 @@
-"""The search for the capacity, at work: one trial after another, each a stage of the run."""
+"""The search for the capacity, at work: one trial after another, each a stage of the run.
+
+It runs in the process that owns the run and decides alone. The load of a trial is made by that process, or by
+all workers together: each gets the order, sends its share, and tells what it saw.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from random import Random
 
 import gevent
 import msgspec
 from gevent.event import Event
 
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.load.trial import SETTLE_S, Order, Told, trial_times
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.search import SearchResult, Trial
-from bltybench.scenario.arrivals import Arrival, step_times
-from bltybench.scenario.capacity import Bracket, Search, Seen, measure
+from bltybench.scenario.bracket import Bracket
+from bltybench.scenario.capacity import Search, Seen, hopeless, measure
+from bltybench.scenario.workload import Scenario
 
 logger = logging.getLogger("bltybench")
 
 LEAD_S = 0.1
-"""From the decision on a trial to its first request."""
+LEAD_WORKERS_S = 0.5
+"""From the decision on a trial to its first request: time for the order to come everywhere."""
 
-SETTLE_S = 10.0
-"""How long the answers of a trial are waited for; a trial with answers outstanding then has failed."""
+LOST_S = 10.0
+"""A worker that has told nothing so long after it should have is lost, and the search ends."""
 
 LATE_SHARE = 0.01
 """The most arrivals of a trial that may have found no free user; with more it has failed."""
 
 
 class Searcher:
-    """Decides what is sent in a run that searches. One process only: every trial is judged as a whole."""
+    """Decides what is sent in a run that searches.
+
+    ``order`` gives a trial to all ``parts`` (processes that make load), ``cut`` ends it in them.
+    """
 
     def __init__(
-        self, search: Search, *, seed: int, warm_up_s: float, folder: RunFolder, now_s: Callable[[], float]
+        self,
+        search: Search,
+        scenario: Scenario,
+        *,
+        parts: int,
+        folder: RunFolder,
+        now_s: Callable[[], float],
+        order: Callable[[Order], None],
+        cut: Callable[[int], None],
     ) -> None:
         self._search = search
-        self._warm_up_s = warm_up_s
+        self._scenario = scenario
+        self._parts = parts
         self._folder = folder
         self._now_s = now_s
-        self._rng = Random(f"{seed}:arrivals")
+        self._order = order
+        self._cut = cut
         self._bracket = Bracket(
             search.start,
             search.max,
             precision=search.precision,
             confirm=search.confirm,
             whole=search.load == "users",
+            step=search.step,
         )
+        self._attempts_each = 1 if scenario.retry.policy == "none" else scenario.retry.max_attempts
         self._trials: list[Trial] = []
-        self._queue: deque[Arrival] = deque()
-        self._changed = Event()
-        self._index = self._sent = self._open = self._late = 0
-        self._active = 0
-        self._begin_s = 0.0
-        self._first_due_ns: dict[str, int] = {}
+        self._index = self._sent = 0
+        self._number = 0
+        self._told: list[Told] = []
         self._seen: list[Seen] = []
-        self.stage: str | None = None
-        """The trial that goes on; None between trials."""
-        self.finished = False
-        """Nothing more is sent."""
-        self.decided = False
-        """It came to its own end."""
+        self._heard = Event()
+        self.ready = Event()
+        """To be set when all users are there."""
+        self.ended: str | None = None
+        """Why it came to its own end; None while it goes on, and where it was stopped."""
 
-    # What users ask
-
-    def next_arrival(self) -> Arrival | None:
-        """Return the next arrival, waiting for the next trial if need be; None when the search is over."""
-        while not self._queue:
-            if self.finished:
-                return None
-            self._wait()
-        arrival = self._queue.popleft()
-        self._open += 1
-        if self._now_s() > arrival.at_s:
-            self._late += 1
-        return arrival
-
-    def wait_for_place(self, user: int) -> bool:
-        """Wait until ``user`` is among those that a trial wants; False when the search is over."""
-        while not self.finished:
-            if user < self._active and self._sent < self._search.requests:
-                self._open += 1
-                return True
-            self._wait()
-        return False
-
-    def _wait(self) -> None:
-        self._changed.wait()
-
-    def call_ended(self) -> None:
-        """Note that a call that was handed out is over, whatever became of it."""
-        self._open -= 1
-
-    def note(self, attempt: Attempt) -> None:
-        """Take in an attempt."""
-        self._sent += attempt.sent_ns is not None
-        first_due_ns = self._first_due_ns.setdefault(attempt.call_id, attempt.due_ns)
-        if attempt.stage != self.stage or attempt.outcome is Outcome.CANCELLED:
-            return
-        if first_due_ns / 1e9 >= self._begin_s + self._warm_up_s:
-            self._seen.append(_seen(attempt, first_due_ns))
-
-    # The search itself
+    def take(self, told: Told) -> None:
+        """Take in what a process saw."""
+        self._sent += told.sent
+        if told.number == self._number:
+            self._told.append(told)
+            self._seen.extend(told.seen)
+            self._heard.set()
 
     def run(self) -> None:
-        """Search until it is decided or the budget is spent. Runs as a greenlet."""
-        search, bracket = self._search, self._bracket
-        ended = "found"
-        while not bracket.done:
-            if self._sent + self._expected(bracket.level) > search.requests:
-                ended = "requests"
-                break
-            trial = self._try(bracket.level)
-            self._trials.append(trial)
-            logger.info("%s", trial.sentence())
-            if trial.held is None:
-                ended = "too few answers"
-                break
-            bracket.add(trial.held)
+        """Search until it is decided or a budget is spent. Runs as a greenlet."""
+        self.ready.wait()
+        ended = self._step()
+        while ended is None:
             self._write(None)
-            gevent.sleep(search.pause_s)
+            gevent.sleep(self._search.pause_s)
+            ended = self._step()
         self._write(ended)
-        self.decided = True
-        self.stop()
+        self.ended = ended
 
-    def stop(self) -> None:
-        """Send nothing more."""
-        self.finished = True
-        self._active = 0
-        self._queue.clear()
-        self._changed.set()
+    def _step(self) -> str | None:
+        """Make one trial; return why the search ends, None where it goes on."""
+        if self._sent + self._expected(self._bracket.level) > self._search.requests:
+            return "requests"
+        trial = self._try(self._bracket.level)
+        if trial is None:
+            return "worker lost"
+        short = next((told.short for told in self._told if told.short is not None), None)
+        if short is not None:
+            return short
+        self._trials.append(trial)
+        logger.info("%s", trial.sentence())
+        if trial.held is None:
+            return "too few answers"
+        self._bracket.add(trial.held)
+        return "found" if self._bracket.done else None
 
     def _expected(self, level: float) -> int:
         """Return how many requests a trial sends; of users, as many each as in the trial before."""
@@ -138,58 +120,75 @@ class Searcher:
         last = self._trials[-1] if self._trials else None
         return 0 if last is None else round(last.sent * level / last.load)
 
-    def _try(self, level: float) -> Trial:
+    def _try(self, level: float) -> Trial | None:
+        """Make a trial; None where a process was lost."""
         search = self._search
         unit = "/min" if search.load == "rate" else " users"
-        self.stage = f"trial {len(self._trials) + 1}: {level:.6g}{unit}"
-        self._begin_s = self._now_s() + LEAD_S
-        self._first_due_ns.clear()
-        self._seen = []
-        self._late, sent_before = 0, self._sent
-        due = 0
-        if search.load == "rate":
-            for at_s in step_times(level, search.stage_s, search.spacing, self._rng):
-                self._queue.append(Arrival(self._index, self._begin_s + at_s, None, None, stage=self.stage))
-                self._index += 1
-                due += 1
-        else:
-            gevent.sleep(LEAD_S)
-            self._active = int(level)
-        self._wake()
-        gevent.sleep(max(0.0, self._begin_s + search.stage_s - self._now_s()))
-        self._active = 0
-        settled = self._settle()
-        values = {check.metric: measure(self._seen, check.metric) for check in search.checks}
-        held: bool | None = settled and self._late <= LATE_SHARE * due
-        known = [(check, value) for check in search.checks if (value := values[check.metric]) is not None]
-        if held and len(known) < len(search.checks) and not any(not c.holds(v) for c, v in known):
-            held = None
-        elif held:
-            held = all(check.holds(value) for check, value in known)
-        trial = Trial(
-            stage=self.stage,
+        self._number += 1
+        self._told, self._seen = [], []
+        sent_before = self._sent
+        begin_s = max(0.0, self._now_s()) + (LEAD_WORKERS_S if self._parts > 1 else LEAD_S)
+        order = Order(
+            number=self._number,
+            stage=f"trial {self._number}: {level:.6g}{unit}",
             load=level,
-            held=held,
+            begin_s=begin_s,
+            end_s=begin_s + search.stage_s,
+            first_index=self._index,
+            may_send=max(0, search.requests - self._sent),
+        )
+        due: list[float] = []
+        if search.load == "rate":
+            due = trial_times(search, level, self._scenario.seed, self._number)
+            self._index += len(due)
+        self._order(order)
+        counted_due = sum(at_s >= self._scenario.warm_up_s for at_s in due)
+        was_cut = self._listen(order, counted_due)
+        if was_cut is None:
+            return None
+        values = {check.metric: measure(self._seen, check.metric) for check in search.checks}
+        late = sum(told.late for told in self._told)
+        settled = was_cut or all(told.settled for told in self._told if told.done)
+        return Trial(
+            stage=order.stage,
+            load=level,
+            held=not was_cut and settled and late <= LATE_SHARE * len(due) and self._verdict(values),
             sent=self._sent - sent_before,
             counted=len(self._seen),
             settled=settled,
-            no_free_user=self._late,
+            cut=was_cut,
+            no_free_user=late,
             values=values,
         )
-        self.stage = None
-        return trial
 
-    def _settle(self) -> bool:
-        """Wait for the answers to what was sent; say whether all came."""
-        give_up_s = self._now_s() + SETTLE_S
-        while (self._open or self._queue) and self._now_s() < give_up_s:
-            gevent.sleep(0.01)
-        self._queue.clear()
-        return self._open == 0
+    def _verdict(self, values: dict[str, float | None]) -> bool | None:
+        """Return whether the objectives held; None where those that are known did and another is not."""
+        known = [
+            (check, value) for check in self._search.checks if (value := values[check.metric]) is not None
+        ]
+        if not all(check.holds(value) for check, value in known):
+            return False
+        return True if len(known) == len(self._search.checks) else None
 
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, Event()
-        changed.set()
+    def _listen(self, order: Order, calls: int) -> bool | None:
+        """Hear what is seen until all are done; say whether the trial was cut, None where one was lost.
+
+        It is cut as soon as it cannot hold any more. How much users will send is not known: theirs is not.
+        """
+        was_cut = False
+        give_up_s = order.end_s + SETTLE_S + LOST_S
+        while sum(told.done for told in self._told) < self._parts:
+            self._heard.clear()
+            if not self._heard.wait(max(0.0, give_up_s - self._now_s())):
+                return None
+            if (
+                calls
+                and not was_cut
+                and hopeless(self._seen, self._search.checks, calls, self._attempts_each)
+            ):
+                was_cut = True
+                self._cut(order.number)
+        return was_cut
 
     def _write(self, ended: str | None) -> None:
         result = SearchResult(
@@ -204,23 +203,3 @@ class Searcher:
             trials=self._trials,
         )
         write_atomically(self._folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
-
-
-def _seen(attempt: Attempt, first_due_ns: int) -> Seen:
-    if attempt.outcome is not Outcome.OK or attempt.sent_ns is None:
-        refused = attempt.outcome is Outcome.RATE_LIMITED
-        return Seen(attempt.call_id, "refused" if refused else "error")
-    ttft = tpot = None
-    if attempt.first_token_ns is not None:
-        ttft = (attempt.first_token_ns - attempt.sent_ns) / 1e6
-        steps = (attempt.completion_tokens or 0) - 1
-        if attempt.last_token_ns is not None and steps > 0:
-            tpot = (attempt.last_token_ns - attempt.first_token_ns) / 1e6 / steps
-    return Seen(
-        attempt.call_id,
-        "ok",
-        ttft=ttft,
-        tpot=tpot,
-        latency=(attempt.end_ns - first_due_ns) / 1e6,
-        attempt_latency=(attempt.end_ns - attempt.sent_ns) / 1e6,
-    )

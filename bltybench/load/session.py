@@ -15,7 +15,7 @@ from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
 from bltybench.load.live import Counter, Tick
-from bltybench.load.search import Searcher
+from bltybench.load.trial import Part
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
 from bltybench.scenario.arrivals import Arrival, schedule, stage_at
@@ -39,7 +39,7 @@ class Session:
     """
 
     def __init__(self, job: Job, environment: Environment, worker: str, index: int, workers: int) -> None:
-        self.job = job
+        self.begin(job)
         self.environment = environment
         self.worker = worker
         self.scenario_name = job.scenario_name
@@ -47,7 +47,6 @@ class Session:
         self.target = job.read_target()
         self.key: SecretStr | None = self.target.api_key(job.target_name)
         self.folder = RunFolder(Path(job.run_path))
-        self.start_ns = job.clock.local_start_ns()
         self.origin = Origin(
             self.target.base_url,
             self.target.timeouts,
@@ -75,22 +74,29 @@ class Session:
         self._closed_index = index
         self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
-        self.search: Searcher | None = None
-        """Decides what is sent where the scenario searches."""
+        self.part: Part | None = None
+        """Where the scenario searches: this process's part in the trials, which decide what is sent."""
         self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed | Ladder) else None
         """Closed loop: the pause after an answer. None in an open loop: its calls are due at fixed times."""
         if isinstance(arrivals, Search):
             self.think_s = 0.0 if arrivals.load == "users" else None
-            self.search = Searcher(
+            self.part = Part(
                 arrivals,
                 seed=self.scenario.seed,
                 warm_up_s=self.scenario.warm_up_s,
-                folder=self.folder,
+                index=index,
+                workers=workers,
                 now_s=lambda: self.now_ns() / 1e9,
+                spent=lambda: self.purse.exhausted,
             )
         self._arrivals = self._own_arrivals()
         self._usual_collector = gc.get_threshold()
         gc.set_threshold(*self._usual_collector[:2], FULL_COLLECTION_EVERY)
+
+    def begin(self, job: Job) -> None:
+        """Take the order's clock: its zero is when the load begins."""
+        self.job = job
+        self.start_ns = job.clock.local_start_ns()
 
     def now_ns(self) -> int:
         """Return this moment on the run's axis."""
@@ -112,8 +118,8 @@ class Session:
         """End the run in this process."""
         self.over.set()
         self.stopping.set()
-        if self.search is not None:
-            self.search.stop()
+        if self.part is not None:
+            self.part.stop()
 
     def connection(self) -> Connection:
         """Return a connection of its own for a user."""
@@ -135,8 +141,8 @@ class Session:
         A user that was free before an arrival was due has claimed it by then. So a claim that comes later
         means that all users were busy, which is counted.
         """
-        if self.search is not None:
-            return self.search.next_arrival()
+        if self.part is not None:
+            return self.part.next_arrival()
         arrival = next(self._arrivals, None)
         if arrival is not None and arrival.at_s * 1e9 < self.now_ns():
             self.audit.late_claim()
@@ -149,16 +155,16 @@ class Session:
 
     def stage_now(self) -> str | None:
         """Return the stage that a call which begins now belongs to, where users make the stages."""
-        if self.search is not None:
-            return self.search.stage
+        if self.part is not None:
+            return self.part.stage
         arrivals = self.scenario.arrivals
         stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9)
         return arrivals.stages[stage] if isinstance(arrivals, Ladder) and stage is not None else None
 
     def wait_for_place(self, user: int) -> bool:
         """Wait until ``user`` is among those that the ladder wants; False where it never will be again."""
-        if self.search is not None:
-            return self.search.wait_for_place(user)
+        if self.part is not None:
+            return self.part.wait_for_place(user)
         arrivals = self.scenario.arrivals
         if not isinstance(arrivals, Ladder):
             return True

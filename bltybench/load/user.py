@@ -103,8 +103,8 @@ class ScenarioUser(ChatUser):
             try:
                 self._send(prepared, due_ns, stage)
             finally:
-                if session.search is not None:
-                    session.search.call_ended()
+                if session.part is not None:
+                    session.part.call_ended()
         else:
             self._converse(prepared, prepared.call.turns.think_s, due_ns, stage)
 

@@ -22,6 +22,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that were judged: those after the warm-up."""
     settled: bool
     """Whether all answers came in the time that they were given."""
+    cut: bool
+    """Ended before its time, as it could not hold any more."""
     no_free_user: int
     values: dict[str, float | None]
     """What was measured, by objective: ms, or a share."""
@@ -41,11 +43,12 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     precision: float
     confirm: int
     holds: float | None
-    """The highest load that was seen to hold; None: none did."""
+    """The lower end of the interval, the highest load that was seen to hold; None: none did."""
     fails: float | None
-    """The lowest that was seen to fail; None: none did, up to the highest that was tried."""
+    """The upper end, the lowest that was seen to fail; None: none did, up to the highest that was tried."""
     ended: str | None
-    """found, requests (the budget did not allow another trial), too few answers; None: it was stopped."""
+    """found, requests (it may not send as many as another trial takes), budget (the target's is spent), too
+    few answers, worker lost; None: it was stopped. Only where it is found have both ends been confirmed."""
     requests: int
     trials: list[Trial]
 

@@ -1,15 +1,14 @@
-"""How far does it go? The search for the highest load at which objectives hold: its settings and its logic.
-
-Pure: it says which load to try next and is told whether that held. ``load/search.py`` does the trying.
+"""How far does it go? The search for the highest load at which objectives hold: its settings, and how a
+trial of one load is judged. ``bracket.py`` says which load comes next, ``load/search.py`` does the trying.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Self
 
+import msgspec
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from bltybench.errors import UserError
@@ -20,9 +19,6 @@ from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Spacing
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
 SHARES = ("refused.share", "errors.share", "calls.ok_share")
 SAMPLES = ("ttft", "tpot", "latency", "attempt_latency")
-
-LEAST = 1 / 64
-"""A search that has gone down to this part of its start without anything that holds gives up."""
 
 
 class Search(Table):
@@ -35,14 +31,17 @@ class Search(Table):
     """The first load to try."""
     max: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
     """The highest load to try."""
+    step: float = Field(default=2.0, ge=1.01, le=2)
+    """The factor from the first load to the second; each further one is the square of the one before, and
+    2 at most. Near 1 where the capacity is likely to be near ``start``."""
     stage_s: PositiveFloat
-    """How long each trial lasts, its warm-up included."""
+    """How long each trial lasts, its warm-up included; less where it cannot hold any more."""
     pause_s: NonNegativeFloat = 0.0
     """Between trials, after the last answer: so long that a limiter has forgotten what was before."""
     precision: float = Field(default=0.05, ge=0.001, le=1)
     """The search ends when the load that failed is this little above the one that held."""
     confirm: PositiveInt = Field(default=2, le=10)
-    """Trials of one load that must agree before it is believed."""
+    """Trials that must agree before a load is believed."""
     requests: PositiveInt
     """The most requests to send: the search ends before a trial that could pass it."""
     objectives: dict[str, str] = Field(min_length=1)
@@ -71,8 +70,7 @@ class Search(Table):
         return [parse_check(name, value) for name, value in self.objectives.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, array_like=True):
     """One attempt of a trial. Times in ms; None where there is none, or it did not succeed."""
 
     call_id: str
@@ -104,52 +102,25 @@ def measure(seen: Sequence[Seen], metric: str) -> float | None:
     return float(values[max(0, math.ceil(round(share * len(values), 9)) - 1)])
 
 
-class Bracket:
-    """Doubles until a load fails or halves until one holds, then takes the middle until it is sure."""
+def hopeless(seen: Sequence[Seen], checks: Sequence[ParsedCheck], calls: int, attempts_each: int) -> bool:
+    """Return whether a trial cannot hold any more, whatever the rest of its ``calls`` may bring.
 
-    def __init__(self, start: float, most: float, *, precision: float, confirm: int, whole: bool) -> None:
-        self._level = start
-        self._least = max(1.0, start * LEAST) if whole else start * LEAST
-        self._most = most
-        self._precision = precision
-        self._confirm = confirm
-        self._whole = whole
-        self._votes = [0, 0]
-        self.holds: float | None = None
-        """The highest load that held, as often as it takes to believe it."""
-        self.fails: float | None = None
-        """The lowest load that failed, as often."""
-        self.done = False
+    A call is answered once at most and has up to ``attempts_each`` attempts. So the share of what is refused
+    will not be less than what was refused by now of all attempts that there can be; and the percentile p of
+    a time will pass its bound once more answers passed it than the (1 − p) part of all calls.
+    """
+    return any(_lost(seen, check, calls, attempts_each) for check in checks if check.op in {"<", "<="})
 
-    @property
-    def level(self) -> float:
-        """The load to try now."""
-        return self._level
 
-    def add(self, held: bool) -> None:
-        """Take in how a trial at ``level`` went, and choose the next level once enough of them agree."""
-        self._votes[held] += 1
-        if self._votes[held] < self._confirm:
-            return
-        self._votes = [0, 0]
-        if held:
-            self.holds = self._level
-        else:
-            self.fails = self._level
-        self._choose()
-
-    def _choose(self) -> None:
-        low, high = self.holds, self.fails
-        if high is None:
-            self.done = self._level >= self._most
-            self._level = min(self._most, self._level * 2)
-        elif low is None:
-            self.done = self._level <= self._least
-            half = self._level / 2
-            self._level = max(self._least, math.floor(half) if self._whole else half)
-        elif self._whole:
-            self.done = high - low <= max(1.0, low * self._precision)
-            self._level = float((low + high) // 2)
-        else:
-            self.done = high <= low * (1 + self._precision)
-            self._level = math.sqrt(low * high)
+def _lost(seen: Sequence[Seen], check: ParsedCheck, calls: int, attempts_each: int) -> bool:
+    if check.metric in {"refused.share", "errors.share"}:
+        wanted = "refused" if check.metric == "refused.share" else "error"
+        most = max(calls * attempts_each, len(seen))
+        return most > 0 and not check.holds(sum(one.outcome == wanted for one in seen) / most)
+    sample, _, name = check.metric.rpartition(".")
+    if sample not in SAMPLES:
+        return False
+    values = [value for one in seen if (value := getattr(one, sample)) is not None]
+    beyond = sum(not check.holds(value) for value in values)
+    most = max(calls, len(values))
+    return beyond > most - math.ceil(round(QUANTILES[name] * most, 9))

@@ -23,6 +23,8 @@ class Plan:
     """None in a closed loop: it sends as fast as it is answered."""
     price: Price | None
     """Of the scenario's model, where the target has one."""
+    at_most: bool = False
+    """A search: it sends so many at most, and mostly far fewer."""
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -52,8 +54,9 @@ class Plan:
             return said + (
                 "" if self.price is None else f", {self.price.of(each.prompt, each.answer):.3g} at most"
             )
+        how = "at most" if self.at_most else "about"
         said = (
-            f"Will send about {self.requests:,} requests with {self.prompt_tokens:,} prompt tokens "
+            f"Will send {how} {self.requests:,} requests with {self.prompt_tokens:,} prompt tokens "
             f"and at most {self.answer_tokens:,} of answers"
         )
         return said + ("" if self.money is None else f", for {self.money:,.4g} at most")
@@ -114,7 +117,7 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     per_arrival = requests_per_arrival(scenario)
     each = Tokens(mean.prompt / per_arrival, mean.answer / per_arrival)
     if isinstance(scenario.arrivals, Search):
-        return least, Plan(each, scenario.arrivals.requests, price)
+        return least, Plan(each, scenario.arrivals.requests, price, at_most=True)
     if not scenario.is_open_loop:
         return least, Plan(each, None, price)
     names = [call.name for call in scenario.mix]

@@ -255,8 +255,8 @@ class Scenario(Table):
     def _room_for_the_ladder(self) -> Self:
         if isinstance(self.arrivals, Ladder) and max(self.arrivals.users) > self.users:
             raise ValueError(f"users must be {max(self.arrivals.users)} or more: the ladder goes as high")
-        if isinstance(self.arrivals, Search) and self.arrivals.load == "users":
-            if self.arrivals.max > self.users:
+        if isinstance(self.arrivals, Search):
+            if self.arrivals.load == "users" and self.arrivals.max > self.users:
                 raise ValueError(f"users must be {self.arrivals.max:g} or more: the search may go as high")
             if any(call.turns for call in self.mix):
                 raise ValueError("a search sends single calls: its mix cannot have turns")

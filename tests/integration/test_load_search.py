@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,15 @@ import pytest
 from support_locust import LOCUSTFILES, Finished, run_locust, truth_of
 from support_sandbox import running_sandbox
 
+from bltybench.limits import TokenBucket
+from bltybench.load.trial import trial_times
 from bltybench.runs.search import SearchResult, read_search
+from bltybench.scenario.bracket import Bracket
+from bltybench.scenario.capacity import Search
 from bltybench.scenario.target import SANDBOX_KEY, Delay, RateLimit, SandboxLimits, SandboxQueue
+from bltybench.scenario.workload import Scenario
+
+TWO = ("--processes", "2")
 
 TABLE = """
 default_scenario = "find-capacity"
@@ -23,8 +32,8 @@ title = "t"
 model = "deepseek-chat"
 target = "here"
 duration_s = 150
+seed = 34
 users = 120
-warm_up_s = {warm_up_s}
 arrivals = {{ kind = "search", {search} }}
 [[scenarios.find-capacity.mix]]
 name = "short"
@@ -35,11 +44,11 @@ max_tokens = {{ kind = "fixed", tokens = 2 }}
 
 
 def find(
-    tmp_path: Path, search: str, *args: str, warm_up_s: float = 0.0, **sandbox: Any
+    tmp_path: Path, search: str, *args: str, table: str = TABLE, **sandbox: Any
 ) -> tuple[Finished, SearchResult]:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, **sandbox) as running:
-        text = TABLE.format(base_url=running.base_url, search=search, warm_up_s=warm_up_s)
+        text = table.format(base_url=running.base_url, search=search)
         (tmp_path / "scenarios.toml").write_text(text)
         done = run_locust(LOCUSTFILES / "capacity.py", *args, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
     assert done.code == 0, done.output
@@ -64,34 +73,81 @@ def check(done: Finished, found: SearchResult, capacity: float) -> None:
 
 
 def test_a_limit_of_requests_is_found(tmp_path: Path) -> None:
-    limits = SandboxLimits(requests=RateLimit(limit=15, period_s=1), tokens=None, concurrency=None)
+    limit = RateLimit(limit=8, period_s=0.5, algorithm="first_hit_window")
+    limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
     search = (
-        "start = 500, max = 5000, stage_s = 2.5, pause_s = 1.1, precision = 0.03, requests = 5000, "
-        'objectives = { "refused.share" = "<= 1%" }'
+        "start = 800, max = 5000, step = 1.1, stage_s = 0.75, pause_s = 0.55, precision = 0.03, "
+        'requests = 5000, objectives = { "refused.share" = "<= 1%" }'
     )
-    check(*find(tmp_path, search, limits=limits), 900)
+    done, found = find(tmp_path, search, limits=limits)
+    check(done, found, 960)
+    # What is refused is seen as the first window fills; nothing more has to be sent then.
+    failed = [trial for trial in found.trials if not trial.held]
+    assert failed
+    assert all(trial.cut and trial.sent < trial.load * 0.75 / 60 for trial in failed)
+    assert all(trial.sent == math.ceil(trial.load * 0.75 / 60) for trial in found.trials if trial.held)
 
 
-def test_the_rate_that_a_server_keeps_up_with_is_found(tmp_path: Path) -> None:
+def test_the_rate_that_a_server_keeps_up_with_is_found_by_two_processes(tmp_path: Path) -> None:
     # Two slots of 160 ms bear 750 a minute; beyond that the line grows, by 3% of the time at a rate 3% above.
     search = (
-        "start = 500, max = 5000, stage_s = 6, precision = 0.03, requests = 5000, "
+        "start = 690, max = 5000, step = 1.1, stage_s = 4, precision = 0.03, requests = 5000, "
         'objectives = { "ttft.p95" = "< 265 ms" }'
     )
     quick = Delay(median_ms=5, p95_ms=5)
     queue = SandboxQueue(slots=2, service_ms=160)
-    check(*find(tmp_path, search, ttft=quick, queue=queue), 750)
+    done, found = find(tmp_path, search, *TWO, ttft=quick, queue=queue)
+    check(done, found, 750)
+    by_stage: dict[str, list[dict[str, Any]]] = {}
+    for row in done.attempts:
+        by_stage.setdefault(row["stage"], []).append(row)
+    for trial in found.trials:
+        rows = sorted(by_stage[trial.stage], key=lambda row: row["due_ns"])
+        shares = [sum(row["worker"] == name for row in rows) for name in ("w0", "w1")]
+        # Cut at a moment that each hears for itself, their shares may differ by what was due meanwhile.
+        assert abs(shares[0] - shares[1]) <= (1 if not trial.cut else 5)
+        gaps_ms = [(b["due_ns"] - a["due_ns"]) / 1e6 for a, b in pairwise(rows[: len(rows) - 10])]
+        assert gaps_ms == pytest.approx([60_000 / trial.load] * len(gaps_ms), abs=0.01)
 
 
-def test_the_number_of_users_that_a_server_lets_in_is_found(tmp_path: Path) -> None:
+def test_the_number_of_users_that_a_server_lets_in_is_found_by_two_processes(tmp_path: Path) -> None:
     limits = SandboxLimits(requests=None, tokens=None, concurrency=21)
     search = (
-        'load = "users", start = 8, max = 100, stage_s = 1, precision = 0.001, requests = 20000, '
-        'objectives = { "refused.share" = "<= 0%" }'
+        'load = "users", start = 16, max = 100, step = 1.2, stage_s = 1, precision = 0.001, '
+        'requests = 20000, objectives = { "refused.share" = "<= 0%" }'
     )
-    done, found = find(tmp_path, search, limits=limits, ttft=Delay(median_ms=200, p95_ms=220))
+    done, found = find(tmp_path, search, *TWO, limits=limits, ttft=Delay(median_ms=200, p95_ms=220))
     assert (found.holds, found.fails) == (21, 22), done.output
     assert found.ended == "found"
+    in_22 = {row["user"] for row in done.attempts if row["stage"].endswith(": 22 users")}
+    assert in_22 == set(range(22))
+
+
+def test_arrivals_by_chance_are_refused_as_the_limiter_s_model_says(tmp_path: Path) -> None:
+    limit = RateLimit(limit=20, period_s=1, algorithm="token_bucket", burst=5)
+    text = (
+        "start = 1000, max = 5000, stage_s = 2, pause_s = 0.5, precision = 0.2, requests = 5000, "
+        'spacing = "poisson", objectives = { "refused.share" = "<= 10%" }'
+    )
+    limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
+    done, found = find(tmp_path, text, limits=limits)
+    scenario = Scenario.model_validate(done.run.manifest().resolved)
+    assert isinstance(scenario.arrivals, Search)
+    assert [(trial.load, trial.held) for trial in found.trials] == predicted(scenario.arrivals, scenario.seed)
+    assert found.ended == "found"
+
+
+def predicted(search: Search, seed: int) -> list[tuple[float, bool]]:
+    """The trials that the search makes, and how they go, where arrivals are never late."""
+    bracket = Bracket(search.start, search.max, precision=search.precision, confirm=2, whole=False)
+    trials: list[tuple[float, bool]] = []
+    while not bracket.done:
+        bucket = TokenBucket(20, 1.0, burst=5)
+        times = trial_times(search, bracket.level, seed, len(trials) + 1)
+        refused = sum(not bucket.decide(at_s, 1).accepted for at_s in times)
+        trials.append((bracket.level, refused <= 0.1 * len(times)))
+        bracket.add(trials[-1][1])
+    return trials
 
 
 def test_a_search_keeps_to_its_budget_and_says_so(tmp_path: Path) -> None:
@@ -99,6 +155,27 @@ def test_a_search_keeps_to_its_budget_and_says_so(tmp_path: Path) -> None:
     done, found = find(tmp_path, search)
     assert found.ended == "requests"
     assert (found.holds, found.fails) == (1200, None)
-    # Two trials of 10 and two of 20 agree; another of 40 would pass 65.
-    assert found.requests == 60
+    # Trials of 10 and 20; another of 40 would pass 65.
+    assert found.requests == 30
     assert "did not allow another trial" in done.run.report_html.read_text()
+
+
+def test_users_of_a_search_keep_to_its_budget(tmp_path: Path) -> None:
+    search = (
+        'load = "users", start = 8, max = 100, stage_s = 2, requests = 50, '
+        'objectives = { "errors.share" = "<= 0%" }'
+    )
+    _, found = find(tmp_path, search, ttft=Delay(median_ms=50, p95_ms=60))
+    assert found.ended == "requests"
+    assert (found.holds, found.fails, found.trials) == (None, None, [])
+    assert 50 <= found.requests <= 58
+
+
+def test_a_target_s_budget_ends_a_search(tmp_path: Path) -> None:
+    text = TABLE.replace("[scenarios.find", "[targets.here.budget]\nrequests = 41\n[scenarios.find", 1)
+    search = 'start = 600, max = 6000, stage_s = 1, requests = 900, objectives = { "errors.share" = "<= 0%" }'
+    done, found = find(tmp_path, search, *TWO, table=text)
+    assert done.run.manifest().ended == found.ended == "budget"
+    assert len(done.attempts) <= 41
+    # Trials of 10 and 20; the third has 11 to send where it needs 40, and is not judged.
+    assert [trial.load for trial in found.trials] == [600, 1200]

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from locust.runners import LocalRunner, MasterRunner
 from locust.stats import RequestStats
 
 from bltybench.errors import UserError
@@ -17,11 +14,9 @@ from bltybench.load import locust_stats
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse, Spend, share
 from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
-from bltybench.load.options import require_one_process
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
-from bltybench.scenario.resolve import Resolved
 from bltybench.scenario.target import Budget, Price, Target
 from bltybench.scenario.workload import Call, Constant, Retry, Scenario
 
@@ -258,17 +253,3 @@ def test_waiting_for_a_core_is_told_where_the_system_tells(
     assert share > 1  # a minute of waiting within the moments of this test
     told.unlink()
     assert audit.second(2 * 10**9, users=1, in_flight=0, backlog=0).cpu_wait_share is None
-
-
-def test_a_search_takes_one_process() -> None:
-    search: dict[str, Any] = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 99}
-    fields = {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": [{"name": "a"}]}
-    arrivals = search | {"objectives": {"refused.share": "<= 1%"}}
-    target = Target(base_url="http://127.0.0.1:1/v1")
-    searching = Resolved("x", Scenario.model_validate(fields | {"arrivals": arrivals}), "t", target, Path())
-    plain = Scenario.model_validate(fields | {"arrivals": {"kind": "closed"}})
-    master, alone = Mock(spec=MasterRunner), Mock(spec=LocalRunner)
-    with pytest.raises(UserError, match="a search judges each trial as a whole, in one process"):
-        require_one_process(searching, master)
-    require_one_process(searching, alone)
-    require_one_process(replace(searching, scenario=plain), master)

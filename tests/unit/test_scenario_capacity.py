@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -10,17 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bltybench.scenario.capacity import Bracket, Search, Seen, measure
+from bltybench.scenario.bracket import Bracket
+from bltybench.scenario.capacity import Search, Seen, hopeless, measure
 
 
-def search(capacity: float, start: float, most: float, *, whole: bool = False, **fields: float) -> Bracket:
+def search(
+    capacity: float, start: float, most: float, *, whole: bool = False, precision: float = 0.05
+) -> Bracket:
     """Search a server that holds exactly up to ``capacity``."""
-    bracket = Bracket(start, most, precision=fields.get("precision", 0.05), confirm=2, whole=whole)
-    for _ in range(200):
-        if bracket.done:
-            return bracket
+    return play(Bracket(start, most, precision=precision, confirm=2, whole=whole), capacity)[0]
+
+
+def play(bracket: Bracket, capacity: float) -> tuple[Bracket, list[float]]:
+    """Search to the end; return the loads that were tried, too."""
+    tried: list[float] = []
+    while not bracket.done:
+        tried.append(bracket.level)
+        assert len(tried) < 100, "the search did not end"
         bracket.add(bracket.level <= capacity)
-    raise AssertionError("the search did not end")
+    return bracket, tried
 
 
 @settings(deadline=None)
@@ -52,17 +61,52 @@ def test_a_server_that_holds_everything_and_one_that_holds_nothing() -> None:
     assert (found.holds, found.fails) == (None, 1)
 
 
-def test_a_trial_that_lies_now_and_then_is_outvoted() -> None:
-    right = 0
+@pytest.mark.parametrize("step", [1.05, 1.5, 2.0])
+def test_trials_that_lie_now_and_then_are_outvoted(step: float) -> None:
+    right = trials = 0
     for seed in range(200):
         rng = Random(seed)
-        bracket = Bracket(60, 1e4, precision=0.05, confirm=3, whole=False)
+        bracket = Bracket(60, 1e4, precision=0.05, confirm=3, whole=False, step=step)
         while not bracket.done:
             bracket.add((bracket.level <= 700) != (rng.random() < 0.05))
+            trials += 1
         low, high = bracket.holds or 0, bracket.fails or math.inf
         right += low * 0.95 <= 700 <= high * 1.05
-    # One vote of 0.05 is outvoted but for 0.12% of levels, of which there are about ten.
-    assert right >= 190
+    # An end is wrong where two of its trials lie before three tell the truth, which is once in 140 times;
+    # and there are two ends.
+    assert right >= 195
+    assert trials / 200 < 22
+
+
+def test_a_search_that_starts_near_the_capacity_is_short() -> None:
+    bracket = Bracket(57, 240, precision=0.05, confirm=2, whole=False, step=1.1)
+    middle = math.sqrt(57 * 57 * 1.1)
+    found, tried = play(bracket, 60)
+    assert tried == pytest.approx([57, 62.7, middle, 62.7, middle])
+    assert (found.holds, found.fails) == pytest.approx((middle, 62.7))
+
+
+def test_steps_grow_until_they_double() -> None:
+    _, tried = play(Bracket(100, 1500, precision=0.05, confirm=1, whole=False, step=1.1), 1e9)
+    factors = [after / before for before, after in pairwise(tried)]
+    assert factors == pytest.approx([1.1, 1.21, 1.4641, 2.0, 2.0, 1500 / (100 * 1.1 * 1.21 * 1.4641 * 4)])
+    _, tried = play(Bracket(100, 1500, precision=0.05, confirm=1, whole=False, step=1.1), 0)
+    assert tried[:4] == pytest.approx([100, 100 / 1.1, 100 / 1.1**3, 100 / 1.1**7])
+    assert tried[-1] == 100 / 64
+
+
+def test_an_end_that_is_outvoted_opens_the_interval_again() -> None:
+    bracket = Bracket(100, 1000, precision=0.5, confirm=2, whole=False)
+    for held in (True, False, False):  # 100 holds, 200 and 141 fail: 141 has to be confirmed …
+        bracket.add(held)
+    assert bracket.holds == 100
+    assert bracket.fails == pytest.approx(141.42, rel=1e-4)
+    bracket.add(True)
+    assert bracket.level == pytest.approx(141.42, rel=1e-4)
+    bracket.add(True)  # … and is not
+    assert bracket.holds == pytest.approx(141.42, rel=1e-4)
+    assert bracket.fails == 200
+    assert not bracket.done
 
 
 def test_a_server_whose_latency_rises_with_load() -> None:
@@ -93,6 +137,48 @@ def test_what_is_measured_of_a_trial() -> None:
     assert measure(rising, "latency.p50") is None
 
 
+def hopeless_with(objective: dict[str, str], found: list[Seen], calls: int, attempts_each: int = 1) -> bool:
+    checks = Search.model_validate(FIELDS | {"objectives": objective}).checks
+    return hopeless(found, checks, calls, attempts_each)
+
+
+def test_a_trial_is_given_up_when_it_can_no_longer_hold() -> None:
+    share = {"refused.share": "<= 1%"}
+    assert not hopeless_with(share, seen(2, "refused"), 200)
+    assert hopeless_with(share, seen(3, "refused"), 200)
+    # With retries there may be more attempts to divide by.
+    assert not hopeless_with(share, seen(3, "refused"), 200, attempts_each=3)
+    assert hopeless_with(share, seen(7, "refused"), 200, attempts_each=3)
+    assert not hopeless_with({"errors.share": "<= 1%"}, seen(9, "refused"), 200)
+    late = {"ttft.p95": "< 800 ms"}
+    assert not hopeless_with(late, seen(5, ttft=800.0), 100)
+    assert hopeless_with(late, seen(6, ttft=800.0), 100)
+    assert not hopeless_with(late, seen(90, ttft=799.0), 100)
+    # What only more of the same could make hold is waited for.
+    assert not hopeless_with({"calls.ok_share": ">= 99%"}, seen(50, "error"), 100)
+    assert not hopeless_with({"refused.share": ">= 50%"}, seen(1), 100)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ok", "refused", "error"]), st.floats(1, 2000)), min_size=1, max_size=80
+    ),
+    st.integers(0, 80),
+    st.sampled_from([{"refused.share": "<= 10%"}, {"errors.share": "< 5%"}, {"ttft.p90": "<= 1 s"}]),
+)
+def test_what_is_given_up_would_not_have_held(
+    outcomes: list[tuple[str, float]], cut: int, objective: dict[str, str]
+) -> None:
+    whole = [
+        Seen(str(n), outcome, ttft=ttft if outcome == "ok" else None)  # type: ignore[arg-type] # of three strings
+        for n, (outcome, ttft) in enumerate(outcomes)
+    ]
+    if hopeless_with(objective, whole[:cut], len(whole)):
+        (check,) = Search.model_validate(FIELDS | {"objectives": objective}).checks
+        value = measure(whole, check.metric)
+        assert value is None or not check.holds(value)
+
+
 FIELDS = {
     "kind": "search",
     "start": 60,
@@ -114,6 +200,7 @@ FIELDS = {
         ({"load": "users", "start": 1.5}, "they must be whole"),
         ({"requests": 0}, "greater than 0"),
         ({"precision": 0}, "greater than or equal to 0.001"),
+        ({"step": 1}, "greater than or equal to 1.01"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:

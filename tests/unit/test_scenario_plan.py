@@ -49,6 +49,12 @@ def test_a_closed_loop_says_what_a_request_costs() -> None:
     assert "about 100 prompt tokens and at most 20 of answer, 0.0004 at most" in found.sentence()
 
 
+def test_a_search_says_the_most_that_it_may_send() -> None:
+    arrivals = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 90}
+    found, _ = plan(arrivals | {"objectives": {"refused.share": "<= 1%"}})
+    assert found.sentence().startswith("Will send at most 90 requests with 9,000 prompt tokens")
+
+
 def test_a_trace_is_added_up(tmp_path: Path) -> None:
     rows = [
         {"at_s": 0, "prompt_tokens": 10, "max_tokens": 5},
@@ -96,4 +102,6 @@ def test_what_cannot_run_is_refused(arrivals: dict[str, Any], target: dict[str, 
 
 
 def test_the_smallest_budget_that_suffices_is_taken() -> None:
-    plan({"kind": "closed"}, target={"budget": {"tokens": 110, "money": 0.0004}})
+    found, target = plan({"kind": "closed"}, target={"budget": {"tokens": 110, "money": 0.0004}})
+    assert found.exceeds(target) == []
+    assert found.per_request.total == 120
