@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -15,15 +16,29 @@ from bltybench.errors import UserError
 from bltybench.scenario.files import open_text
 from bltybench.scenario.trace_formats import FORMATS, Format, Row
 
+LFS = "version https://git-lfs"
+
 HEADERS = " or ".join(dict.fromkeys(found.header for found in FORMATS))
 
 
 def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
-    """Read the part from ``start_s`` to ``until_s`` once.
+    """Read the part from ``start_s`` to ``until_s`` once; later calls trust it until the file changes.
 
     Raises UserError that names file and line of a mistake, also where a row names a call that is not one of
     ``calls``, or where nothing was recorded in this part.
     """
+    try:
+        stat = path.stat()
+        state = (stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        state = (0, 0)  # reading it will say what is wrong
+    _check(path, state, start_s, until_s, None if calls is None else tuple(calls))
+
+
+@lru_cache(maxsize=4)
+def _check(
+    path: Path, _: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
+) -> None:
     empty = True
     for row in rows(path, start_s, until_s, calls):
         empty = False
@@ -68,7 +83,7 @@ def rows(path: Path, start_s: float, until_s: float, calls: Collection[str] | No
         if at_s >= until_s:
             return
         if at_s >= start_s:
-            yield replace(row, at_s=at_s)
+            yield Row(at_s, row.prompt_tokens, row.max_tokens, row.blocks, row.call)
     if begin_s is None:
         said = "has no rows" if found.keeps_first_line else "has a header and no rows"
         raise UserError(said, where=str(path), remedy=found.example)
@@ -98,5 +113,9 @@ def _format(path: Path, first: str) -> Format:
     for found in FORMATS:
         if found.fits(first.strip()):
             return found
+    if first.startswith(LFS):
+        raise UserError(
+            "is not the trace but a pointer to it, kept by Git LFS", where=str(path), remedy="git lfs pull"
+        )
     said = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
     raise UserError(f"{said}, not with the header of a trace", where=str(path), remedy=HEADERS)

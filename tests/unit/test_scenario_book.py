@@ -14,10 +14,20 @@ from bltybench.scenario.book import Book, load_book
 from bltybench.scenario.compose import Composer
 from bltybench.scenario.resolve import require_budget, resolve
 from bltybench.scenario.starter import starter_file
+from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 BLTY = "https://api.jdlbags.com/v1"
+
+
+def missing_budget(name: str, target: Target) -> str:
+    """What is said about a target without a budget; nothing where there is no need of one."""
+    try:
+        require_budget(name, target)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,8 @@ def test_every_scenario_of_the_packaged_file_can_run_but_for_the_trace_it_cannot
         assert scenario.title
         assert len(scenario.answers.splitlines()) == 2
         prepared = Composer(scenario, resolved.base_dir).prepare(0)
-        assert prepared.prompt_tokens >= 8
+        if name != "limits":  # the probe makes its own calls, and the shortest that there are
+            assert prepared.prompt_tokens > 20
         if scenario.is_open_loop:
             assert next(schedule(scenario.arrivals, scenario.duration_s, scenario.seed, resolved.base_dir))
 
@@ -61,7 +72,7 @@ def test_missing_conversations_are_named_with_their_key(tmp_path: Path) -> None:
     assert str(caught.value).splitlines()[0] == (
         f"{path}: scenarios.chat.mix[chat].conversations: no file at {tmp_path / 'talks.jsonl'}"
     )
-    resolve(load_book(path), "stream")
+    assert resolve(load_book(path), "stream").name == "stream"
 
 
 def test_quickstart_passes_the_limit_wherever_its_minute_begins(book: Book) -> None:
@@ -171,12 +182,10 @@ def test_host_elsewhere_is_refused(book: Book) -> None:
 
 
 def test_a_target_beyond_this_machine_needs_a_budget(book: Book) -> None:
-    require_budget("sandbox", book.target("sandbox"))
-    require_budget("blty", book.target("blty"))
+    for name in ("sandbox", "blty"):
+        assert not missing_budget(name, book.target(name))
     unlimited = book.target("blty").model_copy(update={"budget": type(book.target("blty").budget)()})
-    with pytest.raises(UserError) as caught:
-        require_budget("blty", unlimited)
-    assert str(caught.value) == (
+    assert missing_budget("blty", unlimited) == (
         f"{BLTY}: target 'blty' is not on this machine and has no budget\n"
         "  → add the most that a run may spend:\n"
         "      [targets.blty.budget]\n"
@@ -191,7 +200,9 @@ def test_the_example_of_an_own_target_works_as_it_stands() -> None:
     example = "\n".join(line.removeprefix("#") for line in lines[first : first + 5])
     document = tomllib.loads((ROOT / "scenarios.toml").read_text() + example)
     target = Book.model_validate(document).target("mine")
-    require_budget("mine", target)
+    assert (target.base_url, target.api_key_env) == ("https://api.example.com/v1", "MY_API_KEY")
+    assert target.budget.requests == 200
+    assert not missing_budget("mine", target)
 
 
 def test_reading_scenarios_loads_no_tokenizer() -> None:

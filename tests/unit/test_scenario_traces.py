@@ -36,6 +36,18 @@ def test_burstgpt_in_both_its_forms(tmp_path: Path) -> None:
     assert read(tmp_path, new) == expected
 
 
+def test_a_pointer_in_the_place_of_a_trace_is_told_from_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a pointer to it, kept by Git LFS"):
+        read(tmp_path, "version https://git-lfs.github.com/spec/v1\noid sha256:4bb3\nsize 52283111\n")
+
+
+def test_a_trace_that_was_changed_is_checked_again(tmp_path: Path) -> None:
+    row = "5,ChatGPT,472,18,490,Conversation log\n"
+    assert len(read(tmp_path, BURSTGPT + row)) == 1
+    with pytest.raises(UserError, match="t:3: Timestamp 'x'"):
+        read(tmp_path, BURSTGPT + row + row.replace("5", "x", 1))
+
+
 def test_our_own_form_keeps_its_times_and_may_name_the_call(tmp_path: Path) -> None:
     text = (
         '{"at_s": 0.5, "prompt_tokens": 7, "max_tokens": 3}\n\n'

@@ -1,0 +1,88 @@
+"""Recorded traces, replayed: times and lengths as they were, prefixes shared as they were."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_locust import Finished
+from support_workloads import TRACES, arrivals, pace, play, refused, scheduled
+
+from bltybench.sandbox.truth import Row
+
+BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
+5,ChatGPT,472,18,490,Conversation log
+5,GPT-4,87,23,110,API log
+6,ChatGPT,417,0,417,Conversation log
+9,ChatGPT,1087,9,1096,Conversation log
+"""
+
+
+def recorded(name: str, folder: Path) -> None:
+    """Put a recorded trace beside the scenario."""
+    source = TRACES / name
+    if not source.is_file():
+        pytest.skip(f"the recorded trace is not here: {source}")
+    shutil.copy(source, folder / "trace")
+
+
+def replay(folder: Path, keys: str, duration_s: float) -> tuple[Finished, dict[str, Row]]:
+    text = f'kind = "trace", file = "trace", {keys}'
+    return play(folder, f"duration_s = {duration_s}\nusers = 200\narrivals = {{ {text} }}\n")
+
+
+def as_recorded(done: Finished, truth: dict[str, Row]) -> list[dict[str, Any]]:
+    """Check times and lengths, on our side and at the sandbox; return the attempts."""
+    wanted = scheduled(done)
+    attempts = sorted(done.attempts, key=lambda row: row["due_ns"])
+    assert Counter((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts) == (
+        Counter((round(a.at_s * 1e9), a.prompt_tokens, a.max_tokens) for a in wanted)
+    )
+    assert truth.keys() == {row["request_id"] for row in attempts}
+    for row in attempts:
+        true = truth[row["request_id"]]
+        assert true.prompt_tokens == row["wanted_prompt_tokens"] == row["prompt_tokens"]
+        assert true.completion_tokens == row["max_tokens"] == row["completion_tokens"]
+    return attempts
+
+
+def test_an_azure_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
+    recorded("azure-llm-2023-conv.csv", tmp_path)
+    done, truth = replay(tmp_path, "speed = 3, start_s = 720", 4)
+    attempts = as_recorded(done, truth)
+    assert len(attempts) > 30
+    start_ns = done.run.manifest().clock.monotonic_ns
+    seen_ns = {name: row.received_ns - start_ns for name, row in truth.items()}
+    assert pace(attempts, seen_ns) == pytest.approx(1.0, abs=0.005)
+
+
+def test_a_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
+    recorded("mooncake-conversation.jsonl", tmp_path)
+    attempts = as_recorded(*replay(tmp_path, "speed = 4, scale = 0.5, start_s = 60", 5))
+    assert len(attempts) > 10
+
+
+def test_a_burstgpt_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text(BURSTGPT)
+    attempts = as_recorded(*replay(tmp_path, "speed = 4", 2))
+    assert [(row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts] == [
+        (0, 472, 18),
+        (0, 87, 23),
+        (250_000_000, 417, 1),
+        (1_000_000_000, 1087, 9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": -1}\n', "trace.jsonl:2"),
+        ("", "is empty"),
+    ],
+)
+def test_a_malformed_trace_does_not_start(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "trace.jsonl").write_text(text)
+    assert said in refused(tmp_path, arrivals('kind = "trace", file = "trace.jsonl"'))
