@@ -35,7 +35,7 @@ COLUMNS = (
     "retry_after_s",
     "header_dialect",
 )
-"""What of an attempt says something of a limit."""
+"""What of an attempt says something of the limit of requests."""
 
 DECISIONS = (
     "at_s",
@@ -72,9 +72,9 @@ def maker_of(fit: Mapping[str, Any] | None) -> Callable[[], Model] | None:
 def telling(attempts: pa.Table, most: int) -> pa.Table:
     """Return at most ``most`` successive attempts, those among which refusals ended most often.
 
-    ``attempts`` has the columns of the record; the result has COLUMNS, in the order of sending.
+    The result is in the order of sending and leaves out what was never sent.
     """
-    sent = attempts.filter(pc.is_valid(attempts["sent_ns"])).select(list(COLUMNS)).sort_by("sent_ns")
+    sent = attempts.filter(pc.is_valid(attempts["sent_ns"])).sort_by("sent_ns")
     if sent.num_rows <= most:
         return sent
     outcome = sent["outcome"].to_numpy()

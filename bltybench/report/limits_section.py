@@ -11,17 +11,20 @@ from typing import Any
 from bltybench.limits.evidence import Row
 from bltybench.limits.finding import find
 from bltybench.limits.words import NAMES
-from bltybench.metrics.limiter import COLUMNS, decisions, maker_of, telling
+from bltybench.metrics.frame import LEFT_OUT
+from bltybench.metrics.limiter import decisions, maker_of, telling
 from bltybench.report.figures import Drawing
 from bltybench.report.limits_figures import Named, draw_all
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
-from bltybench.runs.store import ATTEMPT_SCHEMA, read_attempts
+from bltybench.runs.store import read_attempts
 
 MOST = 4000
 """Attempts in a row that are looked at: a probe's whole record, and of a long run what tells most."""
 SUREST = 0.9999
 """Nothing is shown as certain."""
+EXPERIMENT = "probe: "
+"""Before the stage of attempts that a probe sent to learn of something else than the limit of requests."""
 NOTHING = "–"
 UNKNOWN = "cannot tell"
 
@@ -57,8 +60,7 @@ class LimitsSection:
 def limits_section(folder: RunFolder) -> LimitsSection | None:
     """Read what a probe left in ``limits.json``, or work out what the run implies; None of an empty run."""
     manifest = folder.manifest()
-    others = set(ATTEMPT_SCHEMA.names) - set(COLUMNS)
-    rows = telling(read_attempts(folder, without=others), MOST).to_pylist()
+    rows = telling(read_attempts(folder, without=LEFT_OUT), MOST).to_pylist()
     if not rows:
         return None
     start_s = manifest.clock.wall_ns / 1e9
@@ -85,7 +87,9 @@ def _section(
     try:
         observed = found["observed"]
         slots = found.get("in_flight") if observed is None else None
-        decided = decisions(rows, start_s, maker_of(observed), slots and int(slots["limit"]))
+        # Other experiments of a probe ask about other limits.
+        own = [row for row in rows if not str(row["stage"]).startswith(EXPERIMENT)]
+        decided = decisions(own, start_s, maker_of(observed), slots and int(slots["limit"]))
         return LimitsSection(
             probed=probed,
             attempts=int(found["attempts"]),
