@@ -86,6 +86,7 @@ def _section(
     """Return the section, or None where ``found`` is damaged."""
     try:
         observed = found["observed"]
+        answers = _answers(found.get("answers", []))
         slots = found.get("in_flight") if observed is None else None
         # Other experiments of a probe ask about other limits.
         own = [row for row in rows if not str(row["stage"]).startswith(EXPERIMENT)]
@@ -94,10 +95,11 @@ def _section(
             probed=probed,
             attempts=int(found["attempts"]),
             confidence=None if found["confidence"] is None else min(float(found["confidence"]), SUREST),
-            says=[str(line) for line in found["says"]],
+            # What the answers say stands beside their evidence.
+            says=[str(line) for line in found["says"] if line not in {each.answer for each in answers}],
             advice=[str(line) for line in found.get("advice", [])],
             rows=_rows(found, rows, target),
-            answers=_answers(found.get("answers", [])),
+            answers=answers,
             rejected=[(_name(each), int(each["contradictions"])) for each in found["rejected"]],
             drawings=draw_all(decided, _named(found)),
         )
@@ -208,7 +210,8 @@ def _honesty(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _asked(found: Mapping[str, Any], word: str) -> str:
     about = [each for each in found.get("answers", []) if word in str(each["question"])]
-    return "see below" if about else "not looked at"
+    numbers = [each["value"] for each in about if type(each.get("value")) in {int, float}]
+    return _or_nothing(numbers[0]) if numbers else "see below" if about else "not looked at"
 
 
 def _answers(answers: Sequence[Mapping[str, Any]]) -> list[Answered]:

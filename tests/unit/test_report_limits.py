@@ -46,7 +46,7 @@ FOUND: dict[str, Any] = {
         "retry_early": SHARE,
         "without_retry_after": {"count": 0, "of": 51, "interval": [0.0, 0.1]},
     },
-    "says": ["A fixed window: 60 in 60 s."],
+    "says": ["A fixed window: 60 in 60 s.", "At most 47 in flight."],
     "advice": ["After a refusal wait for the window to turn."],
     "answers": [
         {
@@ -55,7 +55,8 @@ FOUND: dict[str, Any] = {
             "says": "It is <b>teal</b>.",
             "confidence": 0.93,
             "evidence": ["it looked so twice", "nothing looked otherwise"],
-        }
+        },
+        {"question": "concurrency_limit", "value": 47, "says": "At most 47 in flight.", "evidence": []},
     ],
 }
 
@@ -87,7 +88,9 @@ def test_documented_announced_and_observed_stand_side_by_side(probed: RunFolder)
     assert ("Windows begin with", "–", "–", "the clock") in found.rows
     assert ("Refused requests count", "–", "–", "cannot tell") in found.rows
     assert ("Retry-After", "–", "on 51 of 51 refusals", "enough in 3 of 4 cases") in found.rows
-    assert ("In flight", "50", "–", "not looked at") in found.rows
+    assert ("In flight", "50", "–", "47") in found.rows
+    assert ("Tokens", "100,000 a minute", "–", "not looked at") in found.rows
+    assert found.says == ["A fixed window: 60 in 60 s."]
     assert found.rejected == [("sliding window (log), counting refusals", 31)]
     assert found.confidence is not None
     assert found.confidence < 1
