@@ -74,16 +74,18 @@ def telling(attempts: pa.Table, most: int) -> pa.Table:
 
     The result is in the order of sending and leaves out what was never sent.
     """
-    sent = attempts.filter(pc.is_valid(attempts["sent_ns"])).sort_by("sent_ns")
-    if sent.num_rows <= most:
-        return sent
-    outcome = sent["outcome"].to_numpy()
-    refused = (outcome == Outcome.RATE_LIMITED) | np.isin(
-        sent["status"].fill_null(0).to_numpy(), list(STAND_INS)
-    )
-    ends = np.concatenate([[0], np.cumsum(refused[:-1] & (outcome[1:] == Outcome.OK))])
-    within = ends[most - 1 :] - ends[: len(ends) - most + 1]
-    return sent.slice(int(within.argmax()), most)
+    sent_ns = attempts["sent_ns"]
+    order = pc.sort_indices(sent_ns).to_numpy()
+    order = order[: len(sent_ns) - sent_ns.null_count]  # nulls come last
+    if len(order) > most:
+        ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
+        refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
+        stood_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
+        ends = np.concatenate([[0], np.cumsum((refused | stood_in)[:-1] & ok[1:])])
+        within = ends[most - 1 :] - ends[: len(ends) - most + 1]
+        first = int(within.argmax())
+        order = order[first : first + most]
+    return attempts.take(pa.array(order))
 
 
 def decisions(
