@@ -148,20 +148,26 @@ def test_hostile_text_runs_nothing_and_loads_nothing(fresh: Tab, tmp_path: Path)
     assert "<script>alert(1)</script>" in fresh.run("document.querySelector('h1').textContent")
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page of a realistic run, for tests that only look at it."""
+    return report(tmp_path_factory.mktemp("usual"), realistic())
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_what_is_behind_it(scheme: str, fresh: Tab, tmp_path: Path) -> None:
+def test_every_text_stands_out_from_what_is_behind_it(scheme: str, fresh: Tab, usual: str) -> None:
     fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    fresh.open(report(tmp_path, realistic()))
+    fresh.open(usual)
     fresh.run("document.querySelectorAll('details').forEach((each) => each.open = true)")
     assert fresh.run(CONTRAST) == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, tmp_path: Path) -> None:
+def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, usual: str) -> None:
     fresh.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
-    fresh.open(report(tmp_path, realistic()))
+    fresh.open(usual)
     assert fresh.run("document.documentElement.scrollWidth") <= width
 
 
@@ -192,8 +198,8 @@ def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, tmp_p
     assert fresh.run(loose) == 0
 
 
-def test_it_prints_on_a_few_sheets_with_a_light_ground(fresh: Tab, tmp_path: Path) -> None:
-    fresh.open(report(tmp_path, realistic()))
+def test_it_prints_on_a_few_sheets_with_a_light_ground(fresh: Tab, usual: str) -> None:
+    fresh.open(usual)
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     fresh.send("Emulation.setEmulatedMedia", media="print", features=dark)
     assert fresh.run(CONTRAST) == []

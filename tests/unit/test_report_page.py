@@ -102,8 +102,14 @@ def test_every_run_has_a_whole_page(kind: str, tmp_path: Path) -> None:
     assert json.loads(folder.summary_json.read_bytes())["run_id"] == "20261122-141510-made"
 
 
-def test_the_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
-    folder, _, page = report(tmp_path, realistic())
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Summary, Page]:
+    """A realistic run with its page, for tests that only look at it."""
+    return report(tmp_path_factory.mktemp("usual"), realistic())
+
+
+def test_the_page_asks_the_network_for_nothing(usual: tuple[RunFolder, Summary, Page]) -> None:
+    folder, _, page = usual
     for _, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "action"):
             assert re.fullmatch(r"#.*|data:.*|figures/\w+\.csv", attrs.get(name) or "#"), attrs
@@ -175,7 +181,8 @@ def test_the_page_says_what_the_numbers_are(tmp_path: Path) -> None:
 
 
 def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:
-    folder, _, _ = report(tmp_path, realistic())
+    folder = write_run(tmp_path / "old", realistic())
+    build(folder, formats={"parquet"})
     rows = pq.read_table(folder.attempts_parquet)
     old = ["gaps_us", "coalesced_events", "observer_lag_us", "stamp", "stage", "first_output_ns"]
     pq.write_table(rows.drop_columns(old), folder.attempts_parquet)
@@ -195,8 +202,8 @@ def test_junit_has_a_case_for_the_audit_and_for_each_check(tmp_path: Path) -> No
     assert "accepted.rpm >= 55" in failed
 
 
-def test_the_data_of_the_figures_is_there_and_adds_up(tmp_path: Path) -> None:
-    folder, summary, _ = report(tmp_path, realistic())
+def test_the_data_of_the_figures_is_there_and_adds_up(usual: tuple[RunFolder, Summary, Page]) -> None:
+    folder, summary, _ = usual
     bins = pd.read_csv(folder.path / "figures" / "timeline.csv")
     assert bins["offered"].sum() == summary.attempts
     assert bins[["accepted", "refused", "other"]].sum(axis=None) == summary.attempts
