@@ -31,6 +31,7 @@ def row(at_s: float, outcome: str = "ok", **fields: Any) -> dict[str, Any]:
         "error_code": None,
         "limit_requests": None,
         "remaining_requests": None,
+        "reset_requests_s": None,
         "retry_after_s": None,
         "header_dialect": None,
     }

@@ -28,6 +28,7 @@ def row(sent_s: float, takes_s: float, status: int, **fields: Any) -> dict[str, 
         "error_code": None,
         "limit_requests": None,
         "remaining_requests": None,
+        "reset_requests_s": None,
         "retry_after_s": None,
         "header_dialect": None,
     } | fields
