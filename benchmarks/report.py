@@ -174,7 +174,7 @@ def whole(path: Path) -> list[Part]:
 def in_tables(path: Path) -> list[Part]:
     """Measure loading and every table, one after another, all held."""
     from bltybench.metrics import concurrency, frame, latency, outcomes, quota, rates, timeline  # noqa: PLC0415
-    from bltybench.metrics.sample import tally_gaps  # noqa: PLC0415
+    from bltybench.metrics.gaps import tally_gaps  # noqa: PLC0415
     from bltybench.runs.store import gap_batches, read_attempts  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[Part]()

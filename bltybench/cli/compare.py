@@ -42,7 +42,6 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     """
     from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas is slow to import
     from bltybench.report import comparison as report  # noqa: PLC0415
-    from bltybench.runs.folder import write_atomically  # noqa: PLC0415
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
     reference = _side(base, reports)
@@ -59,7 +58,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     result = report.compare_sides(reference, others, bounds)
     if html is not None:
         try:
-            write_atomically(html, report.page(result, reference, others).encode())
+            report.write_page(html, result, reference, others)
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=str(html)) from None
     if as_json:

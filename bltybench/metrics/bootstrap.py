@@ -16,6 +16,15 @@ from bltybench.metrics.sample import Sample
 DRAWS = 2000
 LEVEL = 0.95
 
+NORMAL = 1.96
+STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5% point of Student's t with 1, 2, … 30 degrees of freedom; NORMAL is that of the normal."""
+
+MIN_BLOCKS = 3
+
 
 class Interval(NamedTuple):
     """Bounds that hold LEVEL of the draws."""
@@ -38,6 +47,31 @@ def quantile_draws(
     rank = max(int(np.ceil(round(share * n, 9))), 1)
     places = rng.beta(rank, n - rank + 1, DRAWS)
     return sample.at_ranks(np.clip(np.ceil(places * len(sample)), 1, len(sample)).astype(np.int64))
+
+
+def effective_size(below: Ints, total: Ints) -> int | None:
+    """Return how many independent values say as much of a quantile as a sample taken in blocks does.
+
+    ``total`` is how many values each block has, ``below`` how many of them lie at or below the quantile. The
+    variance of the share Σ below / Σ total between blocks, over what it would be were all values independent,
+    is the design effect; n over it is the effective size (L. Kish, Survey Sampling, 1965), smaller again by
+    how much Student's t with that few blocks is wider than the normal (E. L. Korn, B. I. Graubard, Survey
+    Methodology 24 (1998), 193). It is never more than n. None where there are fewer than MIN_BLOCKS blocks
+    with values: they show nothing of how blocks differ.
+    """
+    there = total > 0
+    below, total = below[there], total[there]
+    blocks, n = len(total), int(total.sum())
+    if blocks < MIN_BLOCKS:
+        return None
+    share = float(below.sum() / n)
+    independent = share * (1 - share) / n
+    if independent == 0:
+        return n
+    apart = below - share * total
+    between = blocks / (blocks - 1) * float(np.sum(apart**2)) / n**2
+    few = STUDENT[min(blocks - 1, len(STUDENT)) - 1] / NORMAL
+    return max(round(n / max(between / independent * few**2, 1.0)), 1)
 
 
 def share_draws(count: Ints, total: Ints, rng: np.random.Generator) -> Floats:

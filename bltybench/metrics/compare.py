@@ -16,12 +16,11 @@ from bltybench.metrics.bootstrap import (
     Interval,
     interval,
     mean_draws,
-    quantile_draws,
     share_draws,
     span_weights,
 )
 from bltybench.metrics.frame import Floats, Ints
-from bltybench.metrics.latency import PERCENTILES, independent, needed
+from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.outline import BINS, MIN_SPAN_S, MIN_SPANS, Outline
 from bltybench.metrics.sample import Sample
 
@@ -171,9 +170,7 @@ def _percentile(sample: str, name: str) -> Callable[[Outline, np.random.Generato
             return Measured(None, None, f"n too small: {len(values):,} of the {needed(name):,} needed")
         share = PERCENTILES[name]
         value = values.quantile(share)
-        if sample not in run.timings:
-            return Measured(value, quantile_draws(values, share, rng, independent(run.samples).get(sample)))
-        if len(run.timings[sample]) < MIN_SPANS:
+        if not long_enough(run):
             return Measured(None, None, TOO_SHORT)
         return Measured(value, _spanned_quantile(values, run.timings[sample], share, rng))
 
@@ -183,7 +180,7 @@ def _percentile(sample: str, name: str) -> Callable[[Outline, np.random.Generato
 def _rate(name: str) -> Callable[[Outline, np.random.Generator], Measured]:
     def measure(run: Outline, rng: np.random.Generator) -> Measured:
         counts = run.counts[name]
-        if len(counts) < MIN_SPANS:
+        if not long_enough(run):
             return Measured(None, None, TOO_SHORT)
         per_min = 60 / run.span_s
         return Measured(float(counts.mean() * per_min), mean_draws(counts, rng) * per_min)
@@ -196,7 +193,7 @@ def _share(name: str, of: str) -> Callable[[Outline, np.random.Generator], Measu
         counts, totals = run.counts[name], run.counts[of]
         if totals.sum() == 0:
             return Measured(None, None, "there was nothing to take a share of")
-        if len(counts) < MIN_SPANS:
+        if not long_enough(run):
             return Measured(None, None, TOO_SHORT)
         weights = span_weights(len(counts), rng)
         draws = share_draws(weights @ counts, weights @ totals, rng)
@@ -205,7 +202,12 @@ def _share(name: str, of: str) -> Callable[[Outline, np.random.Generator], Measu
     return measure
 
 
-TOO_SHORT = f"the run is too short: its load must last {MIN_SPANS * MIN_SPAN_S} s"
+TOO_SHORT = f"the run is too short: its load must last {MIN_SPANS * MIN_SPAN_S} s, warm-up not counted"
+
+
+def long_enough(run: Outline) -> bool:
+    """Return whether a run has enough spans that are long enough to be resampled."""
+    return len(run.counts["attempts"]) >= MIN_SPANS and run.span_s >= MIN_SPAN_S
 
 
 def _spanned_quantile(sample: Sample, timings: Ints, share: float, rng: np.random.Generator) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,27 @@ OTHER = "other"
 FATES = (ACCEPTED, REFUSED, OTHER)
 """What the server did with an attempt: let it in (2xx), refused it for its rate, anything else."""
 
-LEFT_OUT = frozenset({"gaps_us", "request_id", "response_id"})
-"""Columns of the record that no table needs in memory. Gaps are read in batches (``sample.tally_gaps``)."""
+LEFT_OUT = frozenset(
+    {
+        "gaps_us",
+        "request_id",
+        "response_id",
+        "headers_ns",
+        "cached_tokens",
+        "reasoning_tokens",
+        "bytes_sent",
+        "bytes_received",
+        "header_dialect",
+    }
+)
+"""Columns of the record that no table needs in memory. Gaps are read in batches (``gaps.tally_gaps``)."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+Columns = pa.Table | Iterable[tuple[str, pa.ChunkedArray]]
+"""Arrow columns by name: all at once, or one after another."""
 
 _DTYPES: dict[pa.DataType, Any] = {
     pa.int8(): pd.Int64Dtype(),
@@ -46,30 +62,36 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
     return frame[column].to_numpy(dtype=np.int64)
 
 
-def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Convert to nullable dtypes: Int64, Float64, boolean; repeated strings as categories."""
-    columns: dict[str, pd.Series[Any]] = {}
-    for field in table.schema:
-        column = table.column(field.name)
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            if field.name not in {"call_id", "request_id", "response_id", "error_message"}:
-                column = column.dictionary_encode()
-            columns[field.name] = column.to_pandas()
+def to_frame(columns: Columns) -> pd.DataFrame:
+    """Convert to nullable dtypes: Int64, Float64, boolean; repeated strings as categories.
+
+    Of columns that come one by one none is held as Arrow beside the frame.
+    """
+    given = (
+        zip(columns.column_names, columns.columns, strict=True) if isinstance(columns, pa.Table) else columns
+    )
+    made: dict[str, pd.Series[Any]] = {}
+    for name, column in given:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            plain = name in {"call_id", "request_id", "response_id", "error_message"}
+            made[name] = (column if plain else column.dictionary_encode()).to_pandas()
         else:
-            columns[field.name] = column.to_pandas(types_mapper=_DTYPES.get)
-    return pd.DataFrame(columns)
+            made[name] = column.to_pandas(types_mapper=_DTYPES.get)
+    return pd.DataFrame(made, copy=False)
 
 
-def attempts_frame(table: pa.Table) -> pd.DataFrame:
-    """Return one row an attempt: every column of the record but ``gaps_us``, and the derived ones.
+def attempts_frame(columns: Columns) -> pd.DataFrame:
+    """Return one row an attempt: the columns given but ``gaps_us``, and the derived ones.
 
     Derived: ``fate`` (accepted: a 2xx status; refused: rate_limited; other), ``at_ns`` (sent_ns; due_ns where
     it was never sent), ``ok``, ``schedule_delay_ms`` (sent − due), and, where the outcome is ok and null
     elsewhere, ``latency_ms`` (end − sent), ``ttft_ms`` (first token − sent), ``first_output_ms``,
     ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
     """
-    kept = [name for name in table.column_names if name != "gaps_us"]
-    frame = to_frame(table.select(kept))
+    given = (
+        zip(columns.column_names, columns.columns, strict=True) if isinstance(columns, pa.Table) else columns
+    )
+    frame = to_frame((name, column) for name, column in given if name != "gaps_us")
     outcome = frame["outcome"].astype("object").to_numpy()
     status = floats(frame, "status")
     sent, end = floats(frame, "sent_ns"), floats(frame, "end_ns")

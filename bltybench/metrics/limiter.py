@@ -69,10 +69,14 @@ def maker_of(fit: Mapping[str, Any] | None) -> Callable[[], Model] | None:
     return partial(FAMILIES[family], int(fit["limit"]), float(fit["period_s"]), **options)
 
 
-def telling(attempts: pa.Table, most: int) -> pa.Table:
-    """Return at most ``most`` successive attempts, those among which refusals ended most often.
+TELLING = ("sent_ns", "outcome", "status")
+"""What ``telling`` looks at."""
 
-    The result is in the order of sending and leaves out what was never sent.
+
+def telling(attempts: pa.Table, most: int) -> pa.Array:
+    """Return the rows of at most ``most`` successive attempts, those among which refusals ended most often.
+
+    They are in the order of sending; what was never sent is left out.
     """
     sent_ns = attempts["sent_ns"]
     order = pc.sort_indices(sent_ns).to_numpy()
@@ -85,7 +89,7 @@ def telling(attempts: pa.Table, most: int) -> pa.Table:
         within = ends[most - 1 :] - ends[: len(ends) - most + 1]
         first = int(within.argmax())
         order = order[first : first + most]
-    return attempts.take(pa.array(order))
+    return pa.array(order)
 
 
 def decisions(

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import ACCEPTED, NS_PER_S, REFUSED, Floats, Ints, floats, ints
+from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, floats, ints
 from bltybench.metrics.outcomes import ERRORS
 from bltybench.metrics.rates import request_times, token_events
 from bltybench.metrics.sample import Sample
 from bltybench.runs.manifest import Manifest
 
-SPANS = 30
-"""A run is cut into so many spans of equal length, which are resampled whole: what lies close together in
-time (a full window, a slow minute) is not independent."""
-
 MIN_SPAN_S = 10
 MIN_SPANS = 6
+"""A run is resampled by spans of its steady part (``spans``), short ones put together until they are so long;
+there must be so many, or it is not resampled at all."""
 
 BINS = 2000
 """Steps of rank in which a span's timings are counted."""
@@ -33,6 +31,7 @@ class Outline:
     """Why the run is INVALID; empty where it is valid."""
     samples: dict[str, Sample]
     span_s: float
+    """How long a span is; what was warm-up is in none."""
     timings: dict[str, Ints]
     """Of a sample: how many values of each span (row) lie in each of BINS steps of rank (column)."""
     counts: dict[str, Ints]
@@ -40,18 +39,17 @@ class Outline:
 
 
 def outline(run: Analysis) -> Outline:
-    """Keep of a run what comparing needs."""
+    """Keep of a run what comparing needs. Neither attempts nor time of the warm-up are in it."""
     attempts, calls = run.attempts, run.calls
-    load_ns = run.manifest.ended_ns if run.manifest.ended_ns is not None else run.end_ns
-    spans = min(SPANS, int(load_ns // (MIN_SPAN_S * NS_PER_S)))
-    # What ends after the load has stopped belongs to the last span.
-    edges = np.linspace(0, load_ns, max(spans, 1) + 1)[1:-1]
+    spans = run.spans
+    merged = max(1, -int(-MIN_SPAN_S // spans.span_s)) if spans.span_s else 1
+    number = max(1, spans.count // merged)
 
     def place(at_ns: Ints) -> Ints:
-        return np.searchsorted(edges, at_ns, side="right").astype(np.int64)
+        return np.minimum(spans.place(at_ns) // merged, number - 1)
 
     def count(at_ns: Ints, weight: Floats | None = None) -> Ints:
-        return np.bincount(place(at_ns), weights=weight, minlength=len(edges) + 1).astype(np.int64)
+        return np.bincount(place(at_ns), weights=weight, minlength=number).astype(np.int64)
 
     at, due = ints(attempts, "at_ns"), ints(calls, "first_due_ns")
     ok, calls_ok = attempts["ok"].to_numpy(dtype=np.bool_), calls["ok"].to_numpy(dtype=np.bool_)
@@ -61,9 +59,10 @@ def outline(run: Analysis) -> Outline:
         manifest=run.manifest,
         reasons=[finding.says for finding in run.findings if not finding.holds],
         samples=run.samples,
-        span_s=load_ns / NS_PER_S / spans if spans else 0.0,
-        timings={
-            name: _by_rank(floats(frame, column), place(times), len(edges) + 1)
+        span_s=spans.steady_s / number,
+        timings={"itl": _by_rank_of_steps(np.add.reduceat(run.gaps.of(), np.arange(number) * merged))}
+        | {
+            name: _by_rank(floats(frame, column), place(times), number)
             for name, frame, column, times in (
                 ("ttft", attempts, "ttft_ms", at),
                 ("tpot", attempts, "tpot_ms", at),
@@ -94,3 +93,14 @@ def _by_rank(values: Floats, span: Ints, spans: int) -> Ints:
     rank[np.argsort(values, kind="stable")] = np.arange(len(values))
     step = rank * BINS // len(values)
     return np.bincount(span * BINS + step, minlength=spans * BINS).reshape(spans, BINS).astype(np.int64)
+
+
+def _by_rank_of_steps(counts: Ints) -> Ints:
+    """Do the same with counts by span and step of value, in order: a step counts where its middle ranks."""
+    steps = counts.sum(axis=0)
+    n = int(steps.sum())
+    found = np.zeros((BINS, len(counts)), dtype=np.int64)
+    if n:
+        middle = np.cumsum(steps) - steps / 2
+        np.add.at(found, np.minimum(middle * BINS / n, BINS - 1).astype(np.int64), counts.T)
+    return np.ascontiguousarray(found.T)

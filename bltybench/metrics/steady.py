@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from math import erfc, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from bltybench.metrics.frame import Bools, Floats, Ints, floats, ints
 from bltybench.metrics.latency import needed
@@ -60,15 +58,6 @@ def warm_up(attempts: pd.DataFrame, manifest: Manifest) -> tuple[Bools, WarmUp]:
         excluded = first_due - _begin_ns(first_due, stage_of, resolved) < seconds * 1e9
     mask = np.asarray(excluded[codes], dtype=np.bool_)
     return mask, WarmUp(seconds, first_calls, int(excluded.sum()), int(mask.sum()))
-
-
-def kept_rows(batches: Iterable[pa.RecordBatch], keep: Bools) -> Iterator[pa.RecordBatch]:
-    """Yield batches without the rows that are not kept; ``keep`` is of all rows, in order."""
-    start = 0
-    for batch in batches:
-        part = keep[start : start + len(batch)]
-        start += len(batch)
-        yield batch if part.all() else batch.filter(pa.array(part))
 
 
 def _place_in_stage(first_due: Ints, stage_of: Ints) -> Ints:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import msgspec
-import pandas as pd
 
 from bltybench.metrics.analysis import load
-from bltybench.report.figures import Drawing, draw_all
+from bltybench.report.drawing import write_data
+from bltybench.report.figures import draw_all
 from bltybench.report.junit import junit
 from bltybench.report.limits_section import limits_section
 from bltybench.report.markdown import markdown
@@ -47,7 +47,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     limits = limits_section(folder) if drawn else None
     drawings = [*draw_all(analysis), *(limits.drawings if limits else [])] if drawn else []
     if "csv" in formats:
-        _write_data(folder, drawings)
+        write_data(drawings, folder.path / "figures")
     if "json" in formats:
         write_atomically(folder.summary_json, summary.to_json())
     if "junit" in formats:
@@ -63,16 +63,3 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
 
         export(folder)
     return summary
-
-
-def _write_data(folder: RunFolder, drawings: list[Drawing]) -> None:
-    """Write the data behind every figure, so that anyone can draw it anew."""
-    (folder.path / "figures").mkdir(exist_ok=True)
-    for drawing in drawings:
-        for name, data in drawing.data.items():
-            _to_csv(data, folder, name)
-
-
-def _to_csv(data: pd.DataFrame, folder: RunFolder, name: str) -> None:
-    text = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    write_atomically(folder.path / "figures" / f"{name}.csv", text.encode())

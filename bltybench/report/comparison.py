@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from bltybench.metrics.compare import Difference, Kind, Tolerance, Verdict, compare
 from bltybench.metrics.outline import Outline
 from bltybench.report import overlays, templating, text
+from bltybench.report.drawing import write_data
+from bltybench.runs.folder import write_atomically
 
 COMPARISON_VERSION = 1
 """Raised when a key changes its meaning or goes away; new keys alone do not raise it."""
@@ -97,20 +100,24 @@ def compare_sides(base: Side, candidates: Sequence[Side], tolerance: Tolerance) 
     )
 
 
-def page(comparison: Comparison, base: Side, candidates: Sequence[Side]) -> str:
-    """Return a comparison as one HTML document."""
+def write_page(path: Path, comparison: Comparison, base: Side, candidates: Sequence[Side]) -> None:
+    """Write a comparison as one HTML document, its figures' data as CSV into ``NAME-figures`` beside it."""
     sides = [(base.label, base.runs), *((side.label, side.runs) for side in candidates)]
-    return (
+    drawings = overlays.draw_all(comparison, sides)
+    data = path.with_name(f"{path.stem}-figures")
+    html = (
         templating.environment()
         .get_template("compare.html.j2")
         .render(
             comparison=comparison,
-            figures=[templating.figure(drawing) for drawing in overlays.draw_all(comparison, sides)],
+            figures=[templating.figure(drawing, data.name) for drawing in drawings],
             sides=[comparison.base, *(candidate.side for candidate in comparison.candidates)],
             signed=text.signed,
             name_of=name_of,
         )
     )
+    write_data(drawings, data)
+    write_atomically(path, html.encode())
 
 
 NAMES: dict[str, str] = {

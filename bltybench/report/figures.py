@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.report import panels, style
+from bltybench.metrics.capacity import capacity as find_capacity
+from bltybench.report import capacity, panels, style
+from bltybench.report.drawing import Drawing, drawing, hover, hover_shares
 from bltybench.report.sentences import latency_sentence, timeline_sentence
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """One figure: two drawings of it for two widths of page, what it says, and the data it was made of."""
-
-    name: str
-    title: str
-    says: str
-    """One sentence about this run."""
-    wide: str
-    narrow: str
-    data: dict[str, pd.DataFrame]
-    """By file name without its ending."""
-    hover: dict[str, Any]
-    """What the page's script shows under the pointer: plot edges (shares of the width), x range, columns."""
 
 
 def draw_all(analysis: Analysis) -> list[Drawing]:
     """Draw the figures of the page, in its order."""
-    return [hero(analysis), latencies(analysis)]
+    found = find_capacity(analysis.stages)
+    return [hero(analysis), *([] if found is None else [capacity.draw(found)]), latencies(analysis)]
 
 
 def hero(analysis: Analysis) -> Drawing:
@@ -62,10 +44,10 @@ def hero(analysis: Analysis) -> Drawing:
         "TTFT p95, last 60 s (ms)": then["ttft_p95_ms"],
     }
     spans = zip(lines["start_s"], lines["end_s"], strict=True)
-    hover = _hover([f"{style.clock(since)} to {style.clock(until)}" for since, until in spans], columns)
+    shown = hover([f"{style.clock(since)} to {style.clock(until)}" for since, until in spans], columns)
     title = "The run on one time axis"
     data = {"timeline": lines, "rolling": rolled}
-    return drawing("timeline", title, timeline_sentence(analysis), draw, data, hover)
+    return drawing("timeline", title, timeline_sentence(analysis), draw, data, shown)
 
 
 def latencies(analysis: Analysis) -> Drawing:
@@ -79,7 +61,8 @@ def latencies(analysis: Analysis) -> Drawing:
         return figure
 
     says = latency_sentence(analysis)
-    return drawing("latency", "How long things took", says, draw, {"latency": data}, {})
+    named = {label: data[data["metric"] == name] for name, label, *_ in panels.CURVES}
+    return drawing("latency", "How long things took", says, draw, {"latency": data}, hover_shares(named))
 
 
 def single(analysis: Analysis, name: str) -> str:
@@ -93,34 +76,3 @@ def single(analysis: Analysis, name: str) -> str:
             panels.TIMED[name](ax, analysis, style.WIDE)
             panels.time_axis([ax], analysis, style.WIDE)
         return style.to_svg(figure, name, name, themed=False)
-
-
-def drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
-    name: str,
-    title: str,
-    says: str,
-    draw: Callable[[int], Figure],
-    data: dict[str, pd.DataFrame],
-    hover: dict[str, Any],
-) -> Drawing:
-    """Draw a figure at both widths."""
-    with style.rc_context():
-        wide = style.to_svg(draw(style.WIDE), f"{name}-w", says)
-        narrow = style.to_svg(draw(style.NARROW), f"{name}-n", says)
-    return Drawing(name, title, says, wide, narrow, data, hover)
-
-
-def _hover(labels: list[str], columns: dict[str, Any]) -> dict[str, Any]:
-    def edges(width: int) -> list[float]:
-        room = panels.margins(width)
-        return [room.left / width, 1 - room.right / width]
-
-    return {
-        "wide": edges(style.WIDE),
-        "narrow": edges(style.NARROW),
-        "labels": labels,
-        "columns": {
-            name: [None if pd.isna(value) else round(float(value), 1) for value in column]
-            for name, column in columns.items()
-        },
-    }

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bltybench.metrics.frame import Floats, floats
 from bltybench.metrics.limiter import remainders, waits
-from bltybench.report import figures, panels, style
-from bltybench.report.figures import Drawing
+from bltybench.report import panels, style
+from bltybench.report.drawing import Drawing, drawing
 
 HALF = 440
 """Width of a figure that has another beside it on a wide page, and the page's on a narrow one."""
@@ -94,7 +94,7 @@ def _evidence(known: pd.DataFrame, model: Named | None) -> Drawing:
     title = "The evidence"
     says = evidence_sentence(known, int(differs.sum()), model)
     data = {"limits_decisions": known, "limits_bins": counts}
-    return figures.drawing("limits_evidence", title, says, draw, data, {})
+    return drawing("limits_evidence", title, says, draw, data, {})
 
 
 def _bars(ax: Axes, counts: pd.DataFrame, name: str) -> None:

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from bltybench.limits.evidence import Row
 from bltybench.limits.finding import find
 from bltybench.limits.words import NAMES
-from bltybench.metrics.frame import LEFT_OUT
-from bltybench.metrics.limiter import decisions, maker_of, telling
-from bltybench.report.figures import Drawing
+from bltybench.metrics.limiter import TELLING, decisions, maker_of, telling
+from bltybench.report.drawing import Drawing
 from bltybench.report.limits_figures import Named, draw_all
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
-from bltybench.runs.store import read_attempts
+from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns
 
 MOST = 4000
 """Attempts in a row that are looked at: a probe's whole record, and of a long run what tells most."""
@@ -60,7 +61,11 @@ class LimitsSection:
 def limits_section(folder: RunFolder) -> LimitsSection | None:
     """Read what a probe left in ``limits.json``, or work out what the run implies; None of an empty run."""
     manifest = folder.manifest()
-    rows = telling(read_attempts(folder, without=LEFT_OUT), MOST).to_pylist()
+    others = set(ATTEMPT_SCHEMA.names) - set(TELLING)
+    chosen = telling(pa.table(dict(attempt_columns(folder, without=others))), MOST)
+    # A column after another: of a long run only the rows that are looked at are held.
+    columns = attempt_columns(folder, without={"gaps_us"})
+    rows = pa.table({name: column.take(chosen) for name, column in columns}).to_pylist()
     if not rows:
         return None
     start_s = manifest.clock.wall_ns / 1e9

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter
 
 from bltybench.metrics.latency import ecdf
 from bltybench.metrics.outline import Outline
-from bltybench.report import figures, panels, style, text
-from bltybench.report.figures import Drawing
+from bltybench.report import panels, style, text
+from bltybench.report.drawing import Drawing, drawing, hover_rows, hover_shares
 
 if TYPE_CHECKING:
     from bltybench.report.comparison import CandidateSummary, Comparison
@@ -38,6 +38,9 @@ VERDICT_COLOURS = {
 }
 
 DISTRIBUTIONS = {"ttft": "TTFT", "itl": "Inter-token latency", "latency": "Call latency"}
+
+ROOM = {style.WIDE: style.Margins(200, 14, 16, 32, 0), style.NARROW: style.Margins(150, 14, 16, 32, 0)}
+"""Around the changes, by width of drawing: their names stand on the left."""
 
 WIDEST = 1.0
 """Changes are drawn up to ±100%; one beyond is an arrow at the edge."""
@@ -64,8 +67,7 @@ def _changes(number: int, candidate: CandidateSummary, comparison: Comparison) -
     reach = min(max([tolerance * 3, *(abs(row[2]) * 1.3 for row in rows)]), WIDEST)
 
     def draw(width: int) -> Figure:
-        room = style.Margins(200 if width == style.WIDE else 150, 14, 16, 32, 0)
-        figure, (ax,) = style.panels(width, [max(len(rows), 1) * 24 + 10], room)
+        figure, (ax,) = style.panels(width, [max(len(rows), 1) * 24 + 10], ROOM[width])
         _forest(ax, rows, tolerance, reach)
         return figure
 
@@ -76,7 +78,20 @@ def _changes(number: int, candidate: CandidateSummary, comparison: Comparison) -
         f"{len(candidate.named('cannot tell'))} cannot be told."
     )
     title = f"How {text.bounded(candidate.side.label, 60)} differs from the base"
-    return figures.drawing(f"changes-{number}", title, says, draw, {}, {})
+    data = pd.DataFrame(
+        [
+            {"metric": one.metric, "base": one.base, "candidate": one.candidate, "change": one.change,
+             "low": one.low, "high": one.high, "verdict": one.verdict}
+            for one in candidate.changes
+        ]
+    )  # fmt: skip
+    columns = {
+        "change, %": [row[2] * 100 for row in rows],
+        "from, %": [row[3] * 100 for row in rows],
+        "to, %": [row[4] * 100 for row in rows],
+    }
+    shown = hover_rows([f"{row[0]}: {row[1]}" for row in rows], columns, ROOM)
+    return drawing(f"changes-{number}", title, says, draw, {f"changes-{number}": data}, shown)
 
 
 def _forest(
@@ -105,7 +120,7 @@ def _forest(
 
 def _distribution(sample: str, title: str, sides: Sides) -> Drawing:
     drawn = [
-        (place, label, ecdf(run.samples[sample]).rename(columns={"value": "value_ms"}))
+        (place, label, run.manifest.run_id, ecdf(run.samples[sample]).rename(columns={"value": "value_ms"}))
         for place, (label, runs) in enumerate(sides)
         for run in runs
     ]
@@ -113,7 +128,7 @@ def _distribution(sample: str, title: str, sides: Sides) -> Drawing:
 
     def draw(width: int) -> Figure:
         figure, (ax,) = style.panels(width, [220 if width == style.WIDE else 190], panels.margins(width))
-        for place, label, curve in drawn:
+        for place, label, _, curve in drawn:
             colour, dashes = look(place)
             panels.distribution(ax, curve, text.bounded(label, 40), colour, dashes)
         panels.log_axis(ax, values, width)
@@ -122,7 +137,14 @@ def _distribution(sample: str, title: str, sides: Sides) -> Drawing:
 
     medians = [_median(label, runs, sample) for label, runs in sides]
     says = f"Half took at most {'; '.join(medians)}."
-    return figures.drawing(f"overlay-{sample}", title, says, draw, {}, {})
+    data = pd.concat([curve.assign(side=label, run=run) for _, label, run, curve in drawn], ignore_index=True)
+    curves = {
+        f"{text.bounded(label, 30)} ({run})" if len(sides[place][1]) > 1 else text.bounded(label, 30): curve
+        for place, label, run, curve in drawn
+    }
+    name = f"overlay-{sample}"
+    data = data[["side", "run", "value_ms", "share"]]
+    return drawing(name, title, says, draw, {name: data}, hover_shares(curves))
 
 
 def look(place: int) -> tuple[str, Any]:

@@ -16,9 +16,9 @@ from bltybench.metrics.goodput import OBJECTIVES
 from bltybench.metrics.latency import PERCENTILES, needed
 from bltybench.metrics.validity import requested_calls
 from bltybench.report import templating, text
-from bltybench.report.figures import Drawing
+from bltybench.report.drawing import Drawing
 from bltybench.report.limits_section import LimitsSection
-from bltybench.report.sentences import limits_sentence
+from bltybench.report.sentences import limits_sentence, policy_in_words, retries_sentence
 from bltybench.report.summary import Summary
 from bltybench.report.workload import LOADS
 from bltybench.runs.folder import RunFolder
@@ -63,6 +63,12 @@ def page(
             timing_names=TIMING_NAMES,
             objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
             quota_names=QUOTA_NAMES,
+            spans=analysis.spans,
+            timings_by=_by_kind(summary),
+            kind_names=KIND_NAMES,
+            most_kinds=MOST_KINDS,
+            retries_say=retries_sentence(analysis),
+            policy=policy_in_words(summary.retries["policy"]),
             limits_say=limits_sentence(analysis),
             limits=limits,
             counted=counted(analysis, summary),
@@ -83,6 +89,18 @@ TIMING_NAMES = {
     "attempt_latency": ("Attempt latency", "sent → last byte"),
     "schedule_delay": ("Schedule delay", "every attempt: due → sent"),
 }
+
+KIND_NAMES = {
+    "stream": "kind of answer",
+    "endpoint": "endpoint",
+    "model": "model",
+    "stage": "stage",
+    "name": "call of the mix",
+    "turn": "turn",
+}
+
+MOST_KINDS = 60
+"""Rows of latencies that a kind has on the page at most."""
 
 QUOTA_NAMES = {
     "limit_requests": ("Limit, requests", ""),
@@ -124,6 +142,7 @@ def strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Retry", str(resolved.get("retry", {}).get("policy", "none")).replace("_", "-")),
         ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
         ("Documented limits", " · ".join(documented) or "none"),
+        ("Left out as warm-up", _left_out(summary)),
         ("Made by", " · ".join(f"{name} {version}" for name, version in _main_versions(manifest.versions))),
     ]
 
@@ -178,12 +197,7 @@ def tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
             "of attempts",
             f"{rates['refused'].count:,} of {summary.attempts:,}",
         ),
-        Tile(
-            "Calls that succeeded",
-            text.percent(summary.calls_ok / summary.calls if summary.calls else None),
-            "of calls",
-            _goodput(analysis, summary),
-        ),
+        Tile("Goodput", text.percent(analysis.goodput.share), "of calls", _goodput(analysis)),
     ]
 
 
@@ -224,6 +238,12 @@ def hashes(folder: RunFolder) -> list[tuple[str, str, int]]:
     return found
 
 
+def _by_kind(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of ``timings_by`` for each kind, in the order of KIND_NAMES."""
+    kinds = {by: [row for row in summary.timings_by if row["by"] == by] for by in KIND_NAMES}
+    return {by: rows for by, rows in kinds.items() if rows}
+
+
 def _limited(label: str, value: float, unit: str, limit: int | None, beside: str = "") -> Tile:
     against = f"limit {limit:,}" if limit else "no documented limit"
     words = f"{against} · {beside}" if beside else against
@@ -243,11 +263,22 @@ def _ttft_tile(ttft: dict[str, float | None]) -> Tile:
     return Tile("TTFT", text.milliseconds(ttft["p50"]), "p50", beside)
 
 
-def _goodput(analysis: Analysis, summary: Summary) -> str:
-    minutes = summary.duration_s / 60
-    if not summary.calls or not minutes:
+def _goodput(analysis: Analysis) -> str:
+    found = analysis.goodput
+    if not found.calls:
         return "no calls"
-    return f"{summary.calls_ok:,} of {summary.calls:,} · {summary.calls_ok / minutes:,.1f} a minute"
+    held = "kept the objectives" if analysis.objectives else "answered, no objectives set"
+    rate = "" if found.per_min is None else f" · {found.per_min:,.1f} a minute"
+    return f"{found.good:,} of {found.calls:,} {held}{rate}"
+
+
+def _left_out(summary: Summary) -> str:
+    warm_up = summary.warm_up
+    if not warm_up["seconds"] and not warm_up["first_calls"]:
+        return "nothing"
+    rule = f"{warm_up['seconds']:g} s" if warm_up["seconds"] else f"{warm_up['first_calls']:,} calls"
+    each = " of each stage" if summary.stages else ""
+    return f"the first {rule}{each}: {warm_up['calls']:,} calls, {warm_up['attempts']:,} attempts"
 
 
 def _main_versions(versions: dict[str, str]) -> list[tuple[str, str]]:

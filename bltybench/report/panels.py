@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, Floats, floats, ints
 from bltybench.metrics.latency import ecdf
-from bltybench.report import style
+from bltybench.report import style, text
 
 MAX_DOTS = 1500
 """Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
@@ -157,9 +157,7 @@ def distribution(ax: Axes, curve: pd.DataFrame, label: str, colour: str, dashes:
 
 def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
     """Give a plot of distributions its axes: times on a logarithmic one, shares from none to all."""
-    positive = values_ms[values_ms > 0]
-    low = float(positive.min()) * 0.8 if len(positive) else 1.0
-    high = float(positive.max()) * 1.25 if len(positive) else 1000.0
+    low, high = log_range(values_ms)
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     ax.set_ylim(0, 100)
@@ -171,9 +169,19 @@ def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
     ax.grid(axis="x", color=style.GRID, linewidth=0.8)
 
 
+def log_range(values_ms: Floats) -> tuple[float, float]:
+    """Return from where to where a logarithmic axis of times goes."""
+    positive = values_ms[values_ms > 0]
+    if len(positive) == 0:
+        return 1.0, 1000.0
+    return float(positive.min()) * 0.8, float(positive.max()) * 1.25
+
+
 def time_axis(axes: list[Axes], analysis: Analysis, width: int) -> None:
     """Give plots that share it the run's time axis."""
-    span_axis(axes, 0.0, float(analysis.timeline["end_s"].iloc[-1]), width)
+    end_s = float(analysis.timeline["end_s"].iloc[-1])
+    _shade(axes, analysis.stages, end_s, width)
+    span_axis(axes, 0.0, end_s, width)
 
 
 def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> None:
@@ -183,6 +191,28 @@ def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> Non
     for ax in axes:
         ax.xaxis.set_major_locator(FixedLocator(ticks))
     axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
+
+
+def _shade(axes: list[Axes], stages: pd.DataFrame, end_s: float, width: int) -> None:
+    """Shade every second stage, and name them over the first plot where there is room."""
+    named = len(stages) * 70 <= width
+    for place, stage in enumerate(stages.itertuples()):
+        low, high = max(float(stage.begin_s), 0.0), min(float(stage.end_s), end_s)
+        if place % 2 == 0:
+            for ax in axes:
+                ax.axvspan(low, high, facecolor=style.GRID, alpha=0.45, linewidth=0, zorder=0)
+        if named and high > low:
+            axes[0].annotate(
+                text.bounded(str(stage.stage).rpartition(": ")[2], 14),
+                ((low + high) / 2, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -11),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color=style.MUTED,
+                bbox={"facecolor": style.PAPER, "alpha": 0.8, "linewidth": 0, "pad": 1.5},
+            )
 
 
 TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
@@ -256,9 +286,9 @@ def _place_in_key(label: str) -> int:
     return 2 if label.startswith(("limit", "cut off")) else 1 if "60 s" in label else 0
 
 
-def nothing(ax: Axes, text: str) -> None:
+def nothing(ax: Axes, why: str) -> None:
     """Say in an empty plot why it is empty."""
-    ax.text(0.5, 0.45, text, transform=ax.transAxes, ha="center", color=style.MUTED)
+    ax.text(0.5, 0.45, why, transform=ax.transAxes, ha="center", color=style.MUTED)
 
 
 def _time_ticks(start_s: float, end_s: float, most: int) -> list[float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
-from bltybench.report.text import clock, milliseconds
+from bltybench.report.text import clock, duration, milliseconds
 
 
 def timeline_sentence(analysis: Analysis) -> str:
@@ -61,3 +63,37 @@ def limits_sentence(analysis: Analysis) -> str:
         return f"{said}; no call waited that long and tried again, so whether it is enough was not seen."
     ok = int(given["then_ok"].sum())
     return f"{said}; of the {waited:,} retries that waited at least that long, {ok:,} succeeded."
+
+
+def retries_sentence(analysis: Analysis) -> str:
+    """Say how often calls were tried again, and whether that helped."""
+    found = analysis.retries
+    if found.calls == 0 or found.attempts_per_call is None:
+        return "There were no calls."
+    if found.retried == 0:
+        return f"None of the {found.calls:,} calls was tried again."
+    waited = duration(found.waited_s)
+    return (
+        f"{found.retried:,} of {found.calls:,} calls were tried again and {found.recovered:,} of those "
+        f"succeeded; {found.gave_up:,} calls ended refused. A call took {found.attempts_per_call:.2f} "
+        f"attempts on average, and {waited} went by in waits."
+    )
+
+
+def policy_in_words(retry: dict[str, Any]) -> str:
+    """Describe a scenario's retry policy."""
+    policy = retry.get("policy", "none")
+    if policy == "none":
+        return "none, each call has one attempt"
+    how = {
+        "retry_after": "waits as Retry-After says, else backs off",
+        "backoff": "backs off, whatever the server says",
+    }.get(policy, str(policy))
+    parts = [how]
+    if retry.get("base_s") and retry.get("cap_s"):
+        parts.append(f"from {retry['base_s']:g} s up to {retry['cap_s']:g} s")
+    if retry.get("max_attempts"):
+        parts.append(f"at most {retry['max_attempts']} attempts")
+    if policy == "retry_after" and retry.get("max_wait_s"):
+        parts.append(f"gives up where told to wait more than {retry['max_wait_s']:g} s")
+    return ", ".join(parts)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.capacity import capacity
 from bltybench.metrics.ceiling import ceiling
 from bltybench.metrics.checks import Evaluated, evaluate
 from bltybench.metrics.frame import NS_PER_S
@@ -85,10 +86,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     retry_after: list[dict[str, Any]]
+    retries: dict[str, Any]
+    """The policy, and what it did."""
     quota: list[dict[str, Any]]
     warm_up: dict[str, Any]
     goodput: dict[str, Any]
     stages: list[dict[str, Any]]
+    capacity: dict[str, Any] | None
+    """Of two stages or more: where keeping up with them ends."""
     drift: list[dict[str, Any]]
     lengths: list[dict[str, Any]]
     spent: dict[str, Any]
@@ -153,15 +158,24 @@ def summarise(analysis: Analysis) -> Summary:
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),
         retry_after=records(analysis.retry_after),
+        retries={"policy": manifest.resolved.get("retry") or {"policy": "none"}}
+        | analysis.retries._asdict()
+        | {"by_attempts": records(analysis.retries.by_attempts)},
         quota=records(analysis.quota),
         warm_up=analysis.warm_up._asdict(),
         goodput=analysis.goodput._asdict() | {"objectives": analysis.objectives},
         stages=records(analysis.stages),
+        capacity=_capacity(analysis),
         drift=records(analysis.drift),
         lengths=records(analysis.lengths),
         spent=analysis.spent._asdict(),
         arrivals=asdict(ceiling(analysis.generator)),
     )
+
+
+def _capacity(analysis: Analysis) -> dict[str, Any] | None:
+    found = capacity(analysis.stages)
+    return None if found is None else found._asdict() | {"points": records(found.points)}
 
 
 def check_result(evaluated: Evaluated) -> CheckResult:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from bltybench.report import text
-from bltybench.report.figures import Drawing
+from bltybench.report.drawing import Drawing
 
 
 def environment() -> Environment:
@@ -40,14 +41,14 @@ def environment() -> Environment:
     return made
 
 
-def figure(drawing: Drawing) -> dict[str, Any]:
-    """Return a drawing as the templates' macro ``figure`` takes it."""
+def figure(drawing: Drawing, folder: str = "figures") -> dict[str, Any]:
+    """Return a drawing as the templates' macro ``figure`` takes it; its data lie in ``folder``."""
     return {
         "title": drawing.title,
         "says": drawing.says,
         "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
         "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
-        "csv": [f"figures/{name}.csv" for name in drawing.data],
+        "csv": [f"{quote(folder)}/{quote(name)}.csv" for name in drawing.data],
         "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
     }
 

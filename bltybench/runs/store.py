@@ -116,6 +116,14 @@ def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
     return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
 
 
+def attempt_columns(
+    folder: RunFolder, without: Collection[str] = ()
+) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Yield the columns of ``read_attempts`` one by one: nobody needs to hold all of them as Arrow."""
+    wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
+    return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
+
+
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
     """Yield ``outcome`` and ``gaps_us`` of all attempts in batches: many streams' gaps fill a memory."""
     columns = ["outcome", "gaps_us"]
@@ -146,20 +154,30 @@ def seal(folder: RunFolder) -> None:
 
 def _read(parquet: Path, spool: Path, stored: pa.Schema, wanted: list[str]) -> pa.Table:
     schema = pa.schema([stored.field(name) for name in wanted])
+    return pa.table([column for _, column in _columns(parquet, spool, stored, wanted)], schema=schema)
+
+
+def _columns(
+    parquet: Path, spool: Path, stored: pa.Schema, wanted: list[str]
+) -> Iterator[tuple[str, pa.ChunkedArray]]:
     if not parquet.is_file():
         batches = (batch.select(wanted) for batch in _spooled(spool, stored))
-        return pa.Table.from_batches(batches, schema)
+        table = pa.Table.from_batches(batches, pa.schema([stored.field(name) for name in wanted]))
+        yield from zip(wanted, table.columns, strict=True)
+        return
     try:
-        present = set(pq.read_schema(parquet).names)
-        table = pq.read_table(parquet, columns=[name for name in wanted if name in present])
+        with pq.ParquetFile(parquet) as file:
+            present = set(file.schema_arrow.names)
+            for name in wanted:
+                field = stored.field(name)
+                if name in present:
+                    yield name, file.read(columns=[name]).column(0).cast(field.type)
+                elif field.nullable:
+                    yield name, pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
+                else:
+                    raise UserError(f"has no column '{name}'", where=str(parquet))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot be read: {error}", where=str(parquet)) from None
-    missing = [name for name in wanted if name not in table.column_names]
-    for name in missing:
-        if not schema.field(name).nullable:
-            raise UserError(f"has no column '{name}'", where=str(parquet))
-        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-    return table.select(wanted).cast(schema)
 
 
 def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:

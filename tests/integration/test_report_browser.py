@@ -16,7 +16,7 @@ from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
 from bltybench.report import build
-from bltybench.report.comparison import Side, compare_sides, page
+from bltybench.report.comparison import Side, compare_sides, write_page
 from bltybench.report.index import index
 from bltybench.runs.attempt import Attempt, Outcome
 
@@ -106,10 +106,9 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         runs.append((folder, build(folder)))
     sides = [Side(folder.path.name, [outline(load(folder))]) for folder, _ in runs]
     compared = compare_sides(sides[0], sides[1:], Tolerance())
-    pages = {"index": index(runs, place), "comparison": page(compared, sides[0], sides[1:])}
-    for name, html in pages.items():
-        (place / f"{name}.html").write_text(html, encoding="utf-8")
-    return {name: place / f"{name}.html" for name in pages}
+    write_page(place / "comparison.html", compared, sides[0], sides[1:])
+    (place / "index.html").write_text(index(runs, place), encoding="utf-8")
+    return {name: place / f"{name}.html" for name in ("index", "comparison")}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -183,6 +182,28 @@ def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, tmp_path: Path) -
     assert fresh.run("document.getElementById('tip').innerText") != first
     fresh.press("Escape")
     assert fresh.run("document.getElementById('tip').hidden") is True
+
+
+def test_distributions_and_differences_tell_their_values_too(
+    fresh: Tab, tmp_path: Path, other_pages: dict[str, Path]
+) -> None:
+    fresh.open(report(tmp_path, realistic()))
+    fresh.run("document.getElementById('ecdf').focus()")
+    for _ in range(60):
+        fresh.press("ArrowRight")
+    tip = fresh.run("document.getElementById('tip').innerText")
+    assert "at most" in tip
+    assert "TTFT, %" in tip
+    fresh.open(other_pages["comparison"].as_uri())
+    fresh.run("document.getElementById('figure-1').focus()")
+    fresh.press("ArrowDown")
+    assert "change, %" in fresh.run("document.getElementById('tip').innerText")
+    edges = "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+    x, y = fresh.run(f"{edges}(document.querySelector('#figure-2 svg').getBoundingClientRect())")
+    fresh.run(f"scrollTo(0, {y - 300})")
+    x, y = fresh.run(f"{edges}(document.querySelector('#figure-2 svg').getBoundingClientRect())")
+    fresh.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    assert "at most" in fresh.run("document.getElementById('tip').innerText")
 
 
 def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, tmp_path: Path) -> None:

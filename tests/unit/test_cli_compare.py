@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from support_runs import S, attempt, generator_seconds, manifest, write_run
@@ -72,14 +73,23 @@ def test_the_page_holds_both_sides_and_shows_foreign_text_as_text(reports: Path,
     page = tmp_path / "compare.html"
     invoke(reports, "base", "like", "slow", "--html", str(page))
     html = page.read_text(encoding="utf-8")
-    assert html.count("<script") == 0
+    assert html.count("<script") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "\x1b" not in html
     assert "{{ 7*7 }}" in html
     assert html.count("<svg ") == 2 * (2 + 1)
-    again = tmp_path / "again.html"
-    invoke(reports, "base", "like", "slow", "--html", str(again))
-    assert again.read_bytes() == page.read_bytes()
+    data = tmp_path / "compare-figures"
+    assert sorted(path.name for path in data.iterdir()) == [
+        "changes-0.csv",
+        "changes-1.csv",
+        "overlay-latency.csv",
+    ]
+    assert all(f'href="compare-figures/{path.name}"' in html for path in data.iterdir())
+    changes = pd.read_csv(data / "changes-1.csv").set_index("metric")
+    assert changes.loc["latency.p50", "candidate"] > changes.loc["latency.p50", "base"]
+    before = {path: path.read_bytes() for path in [page, *data.iterdir()]}
+    invoke(reports, "base", "like", "slow", "--html", str(page))
+    assert {path: path.read_bytes() for path in before} == before
     assert page.stat().st_size < 3_000_000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bltybench.metrics.bootstrap import interval, mean_draws, quantile_draws, share_draws
+from bltybench.metrics.bootstrap import effective_size, interval, mean_draws, quantile_draws, share_draws
 from bltybench.metrics.sample import Sample
 
 
@@ -47,3 +47,41 @@ def test_fewer_independent_values_widen_the_interval() -> None:
     narrow = interval(quantile_draws(sample, 0.5, rng))
     wide = interval(quantile_draws(sample, 0.5, rng, independent=100))
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
+
+
+def covered(
+    hang: float, share: float, *, spans: int = 30, each: int = 40, runs: int = 400
+) -> tuple[float, float]:
+    """Return how often intervals hold the truth: with effective sizes, and as if all values were independent.
+
+    ``hang``: how far a span shifts all of its values, in their own standard deviations.
+    """
+    rng = np.random.default_rng(11)
+    many = rng.normal(0, 1, 400_000) + hang * rng.normal(0, 1, 400_000)
+    truth = float(np.quantile(many, share))
+    span = np.repeat(np.arange(spans), each)
+    held = np.zeros(2)
+    for _ in range(runs):
+        values = rng.normal(0, 1, spans * each) + hang * np.repeat(rng.normal(0, 1, spans), each)
+        sample = Sample.of(values)
+        below = np.bincount(span[values <= sample.quantile(share)], minlength=spans)
+        size = effective_size(below, np.full(spans, each))
+        for place, n in enumerate((size, None)):
+            found = interval(quantile_draws(sample, share, rng, n))
+            held[place] += found.low <= truth <= found.high
+    return float(held[0] / runs), float(held[1] / runs)
+
+
+@pytest.mark.parametrize(("hang", "share"), [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (0.5, 0.95)])
+def test_intervals_hold_the_truth_where_values_near_in_time_are_alike(hang: float, share: float) -> None:
+    held, naive = covered(hang, share)
+    assert 0.91 <= held <= 0.99
+    assert hang == 0 or naive < held - 0.2
+
+
+def test_so_few_spans_say_nothing_and_alike_values_are_all_independent() -> None:
+    assert effective_size(np.array([5, 5]), np.array([10, 10])) is None
+    assert effective_size(np.array([5, 0, 5]), np.array([10, 0, 10])) is None
+    assert effective_size(np.array([5, 5, 5]), np.array([5, 5, 5])) == 15
+    # Each span lies wholly on one side: as good as a value a span, and less for how few they are.
+    assert effective_size(np.array([10, 0, 10, 0]), np.full(4, 10)) == 1

@@ -113,7 +113,36 @@ def test_what_cannot_be_told_says_why() -> None:
     assert found["tokens.per_min"].why == "the base had none, so there is nothing to be relative to"
     short = run("s", attempts=few, ended_ns=30 * S)
     why = {one.metric: one.why for one in compare([short], [short], Tolerance())}
-    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s"
+    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s, warm-up not counted"
+
+
+def test_neither_attempts_nor_time_of_the_warm_up_are_in_the_rates() -> None:
+    steady = [
+        attempt(call_id=f"c{i}", sent_ns=(20 + i) * S, end_ns=(20 + i) * S + S // 2) for i in range(100)
+    ]
+    rush = [attempt(call_id=f"w{i}", sent_ns=i * S // 20, end_ns=30 * S) for i in range(300)]
+    resolved = manifest().resolved
+    without = run("a", attempts=steady, ended_ns=120 * S)
+    base = run("b", attempts=[*rush, *steady], ended_ns=120 * S, resolved=resolved | {"warm_up_s": 20.0})
+    assert base.span_s == 10.0
+    rates = {one.metric: one for one in compare([base], [base], Tolerance())}
+    assert rates["accepted.per_min"].base == 60.0
+    assert rates["ok.per_min"].base == 60.0
+    # Without a warm-up to leave out, the quiet 20 s count.
+    assert {one.metric: one.base for one in compare([without], [without], Tolerance())}[
+        "accepted.per_min"
+    ] == 50.0
+
+
+def test_stages_that_are_short_are_put_together_until_they_are_long_enough() -> None:
+    resolved = manifest().resolved | {
+        "duration_s": 90.0,
+        "arrivals": {"kind": "stairs", "rates_per_min": [60, 60, 60]},
+    }
+    steady = [attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2) for i in range(90)]
+    found = run("a", attempts=steady, ended_ns=90 * S, resolved=resolved)
+    assert found.span_s == 10.0
+    assert found.counts["accepted"].tolist() == [10] * 9
 
 
 def test_the_same_runs_give_the_same_numbers() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support_runs import S, attempt, frame
+from support_runs import S, attempt, audit_table, frame, manifest, table
 
 from bltybench.metrics import latency, timeline
+from bltybench.metrics.analysis import analyse
 from bltybench.metrics.concurrency import steps
 from bltybench.metrics.frame import calls_frame
 from bltybench.metrics.sample import Sample
@@ -51,6 +52,32 @@ def test_kinds_are_listed_only_where_there_are_several() -> None:
     attempts = found[found["metric"] == "attempt_latency"].set_index("value")
     assert attempts["p50"].to_dict() == {"plain": 1000.0, "streaming": 2000.0}
     assert latency.by_kind(frame(*plain), calls_frame(frame(*plain))).empty
+
+
+def test_itl_is_told_apart_by_kind_too_and_intervals_go_by_spans() -> None:
+    made = [
+        attempt(
+            call_id=f"{model}{i}",
+            model=model,
+            stream=True,
+            sent_ns=i * S,
+            first_token_ns=i * S + S // 2,
+            gaps_us=[gap + i % 7] * 20,
+            end_ns=(i + 2) * S,
+        )
+        for model, gap in (("a", 10_000), ("b", 30_000))
+        for i in range(60)
+    ]
+    found = analyse(table(*made), audit_table([]), manifest(ended_ns=60 * S))
+    itl = found.percentiles_by.query("metric == 'itl' and by == 'model'").set_index("value")
+    assert itl["n"].to_dict() == {"a": 1200, "b": 1200}
+    assert itl.loc["a", "p50"] == pytest.approx(10.0, rel=0.004)
+    assert itl.loc["b", "p50"] == pytest.approx(30.0, rel=0.004)
+    assert found.spans.count == 6
+    assert itl["p50_low"].notna().all()
+    short = analyse(table(*made[:20]), audit_table([]), manifest(ended_ns=4 * S))
+    assert short.timing("ttft")["p50"] is not None
+    assert short.timing("ttft")["p50_low"] is None
 
 
 def test_ecdf_keeps_the_extremes_however_much_it_is_thinned() -> None:

@@ -211,6 +211,34 @@ def test_the_data_of_the_figures_is_there_and_adds_up(usual: tuple[RunFolder, Su
     assert curve.groupby("metric")["share"].max().tolist() == [1.0] * 4
 
 
+def test_a_sweep_shows_where_the_knee_is(tmp_path: Path) -> None:
+    resolved = manifest().resolved | {
+        "arrivals": {"kind": "stairs", "rates_per_min": [60, 120, 240]},
+        "duration_s": 90.0,
+    }
+    made = [
+        attempt(
+            call_id=f"{stage}-{i}",
+            stage=f"{60 * stage}/min",
+            sent_ns=(place * 30 * S) + i * S // stage,
+            outcome=Outcome.OK if i % stage < 2 else Outcome.RATE_LIMITED,
+            status=200 if i % stage < 2 else 429,
+            end_ns=(place * 30 * S) + i * S // stage + S // 10,
+        )
+        for place, stage in enumerate((1, 2, 4))
+        for i in range(30 * stage)
+    ]
+    folder, summary, page = report(tmp_path, made, manifest(resolved=resolved))
+    assert "The knee lies between 120 and 240 calls a minute" in page.text
+    assert summary.capacity is not None
+    points = pd.read_csv(folder.path / "figures" / "capacity.csv")
+    assert points["accepted_per_min"].tolist() == [60, 120, 120]
+    sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
+    wanted = ["run", "capacity", "limits", "retries", "latency", "workload", "errors", "audit", "method"]
+    assert [one for one in sections if one in wanted] == wanted
+    assert sum(tag == "svg" for tag, _ in page.tags) == 6
+
+
 def test_a_burst_does_not_flatten_the_rest_of_the_figure(tmp_path: Path) -> None:
     burst = [attempt(call_id=f"b{i}", sent_ns=30 * S + i, end_ns=31 * S + i) for i in range(100)]
     folder, _, page = report(tmp_path, burst)

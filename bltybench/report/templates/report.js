@@ -1,10 +1,11 @@
-// Values under the pointer, or under the arrow keys, in figures that have a time axis. Nothing else needs this.
+// Values under the pointer, or under the arrow keys, in figures. Nothing else needs this.
 (() => {
   const tip = document.getElementById("tip");
   for (const figure of document.querySelectorAll("[data-hover]")) {
     const data = JSON.parse(figure.dataset.hover);
+    const count = data.labels.length;
     const cross = document.createElement("div");
-    cross.className = "cross";
+    cross.className = data.rows ? "cross row" : "cross";
     cross.hidden = true;
     figure.append(cross);
     let at = -1;
@@ -14,13 +15,27 @@
       const [left, right] = svg.parentElement.className === "wide" ? data.wide : data.narrow;
       return [box.left + left * box.width, box.left + right * box.width];
     };
+    const share = (index) => data.at ? data.at[index] : (index + 0.5) / count;
+    const nearest = (part) => {
+      if (!data.at) return Math.floor(part * count);
+      return data.at.reduce((best, place, index) => Math.abs(place - part) < Math.abs(data.at[best] - part) ? index : best, 0);
+    };
     const hide = () => { tip.hidden = cross.hidden = true; };
     const show = (index) => {
-      at = Math.max(0, Math.min(data.labels.length - 1, index));
-      const [left, right] = edges(shown());
-      const x = left + ((at + 0.5) / data.labels.length) * (right - left);
+      at = Math.max(0, Math.min(count - 1, index));
+      const svg = shown();
+      const drawn = svg.getBoundingClientRect();
+      const [left, right] = edges(svg);
       const box = figure.getBoundingClientRect();
-      cross.style.left = `${x - box.left}px`;
+      let x = left + share(at) * (right - left);
+      let y = box.top + 60;
+      if (data.rows) {
+        const [top, bottom] = data.rows.map((part) => drawn.top + part * drawn.height);
+        x = left;
+        y = top + share(at) * (bottom - top);
+        Object.assign(cross.style, { top: `${y - box.top}px`, left: `${left - box.left}px`, width: `${right - left}px` });
+        y += 10;
+      } else cross.style.left = `${x - box.left}px`;
       cross.hidden = tip.hidden = false;
       const title = document.createElement("b");
       title.textContent = data.labels[at];
@@ -35,18 +50,21 @@
       }
       const beside = x + 16 + tip.offsetWidth > document.documentElement.clientWidth ? x - 16 - tip.offsetWidth : x + 16;
       tip.style.left = `${Math.max(8, beside) + scrollX}px`;
-      tip.style.top = `${box.top + 60 + scrollY}px`;
+      tip.style.top = `${y + scrollY}px`;
     };
     figure.addEventListener("pointermove", (event) => {
+      const drawn = shown().getBoundingClientRect();
       const [left, right] = edges(shown());
-      const share = (event.clientX - left) / (right - left);
-      if (share < 0 || share > 1) hide();
-      else show(Math.floor(share * data.labels.length));
+      const [top, bottom] = (data.rows || [0, 1]).map((part) => drawn.top + part * drawn.height);
+      const across = (event.clientX - left) / (right - left);
+      const down = (event.clientY - top) / (bottom - top);
+      if (data.rows ? down < 0 || down > 1 : across < 0 || across > 1) hide();
+      else show(nearest(data.rows ? down : across));
     });
     figure.addEventListener("pointerleave", hide);
     figure.addEventListener("blur", hide);
     figure.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: data.rows && 1, ArrowUp: data.rows && -1 }[event.key];
       if (step) { event.preventDefault(); show(at + step); }
       if (event.key === "Escape") hide();
     });

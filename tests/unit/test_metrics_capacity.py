@@ -1,0 +1,107 @@
+"""Where a service falls behind: the knee, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from support_runs import S, attempt, frame
+
+from bltybench.metrics.capacity import capacity
+from bltybench.metrics.frame import calls_frame
+from bltybench.metrics.goodput import good_calls
+from bltybench.metrics.retries import retries
+from bltybench.metrics.stages import COLUMNS, by_stage
+from bltybench.runs.attempt import Outcome
+
+
+def stages(*loads: tuple[float, float], users: bool = False) -> pd.DataFrame:
+    """Make stages of (offered or users, accepted a minute)."""
+    rows = [
+        {
+            "stage": str(load),
+            "begin_s": place,
+            "offered_per_min": accepted if users else load,
+            "users": load if users else None,
+            "accepted_per_min": accepted,
+            "refused_share": 0.0,
+        }
+        for place, (load, accepted) in enumerate(loads)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"users": "Int64"})
+
+
+@pytest.mark.parametrize(
+    ("loads", "knee", "beyond"),
+    [
+        ([(30, 30), (60, 60), (90, 61), (120, 60)], 60, 90),
+        ([(30, 30), (60, 58)], 60, None),
+        ([(30, 10), (60, 60)], None, 30),
+        # A search comes back to a load, and in no order.
+        ([(60, 60), (120, 61), (90, 90), (90.1, 80), (60, 60)], 60, 90.05),
+    ],
+)
+def test_the_knee_is_the_highest_load_that_is_kept_up_with(
+    loads: list[tuple[float, float]], knee: float | None, beyond: float | None
+) -> None:
+    found = capacity(stages(*loads))
+    assert found is not None
+    assert found.unit == "rate"
+    assert (found.knee, found.beyond) == (pytest.approx(knee), pytest.approx(beyond))
+    assert found.points["load"].is_monotonic_increasing
+    assert found.points["ideal_per_min"].tolist() == found.points["load"].tolist()
+
+
+def test_users_are_judged_by_what_the_fewest_of_them_got() -> None:
+    found = capacity(stages((2, 20), (4, 39), (8, 70), (16, 75), users=True))
+    assert found is not None
+    assert (found.unit, found.knee, found.beyond) == ("users", 8, 16)
+    assert found.points["ideal_per_min"].tolist() == [20, 40, 80, 160]
+
+
+def test_one_load_has_no_knee() -> None:
+    assert capacity(stages()) is None
+    assert capacity(stages((60, 60))) is None
+    assert capacity(stages((60, 60), (60.1, 60))) is None
+
+
+def call(number: int, stage: str, due_s: float, *, accepted_s: float | None) -> list[Any]:
+    """Make a call that is accepted at once, later (refused first), or never."""
+    common = {"call_id": f"c{number}", "stage": stage, "due_ns": int(due_s * S)}
+    refused = attempt(
+        **common, sent_ns=int(due_s * S), end_ns=int(due_s * S) + 1, outcome=Outcome.RATE_LIMITED, status=429,
+        waited_s=None if accepted_s is None else accepted_s - due_s,
+    )  # fmt: skip
+    if accepted_s is None:
+        return [refused]
+    if accepted_s == due_s:
+        return [attempt(**common, sent_ns=int(due_s * S))]
+    return [
+        refused,
+        attempt(**common | {"due_ns": int(accepted_s * S)}, sent_ns=int(accepted_s * S), attempt=1),
+    ]
+
+
+def test_what_a_stage_let_in_is_counted_while_it_lasted() -> None:
+    made = [one for i in range(10) for one in call(i, "low", i, accepted_s=i)]
+    made += [one for i in range(10) for one in call(10 + i, "high", 10 + i / 2, accepted_s=10 + i / 2)]
+    made += [one for i in range(10) for one in call(20 + i, "high", 15 + i / 2, accepted_s=21)]
+    attempts = frame(*made)
+    calls = calls_frame(attempts)
+    resolved = {"duration_s": 20.0, "arrivals": {"rates_per_min": [60, 120]}}
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), resolved)
+    assert rows["offered_per_min"].tolist() == [60, 120]
+    assert rows["accepted_per_min"].tolist() == [60, 60]
+    assert rows["accepted"].tolist() == [10, 20]
+    assert rows[["begin_s", "end_s"]].to_numpy().tolist() == [[0, 10], [10, 20]]
+
+
+def test_retries_are_summed_by_call() -> None:
+    made = [*call(1, "s", 0, accepted_s=0), *call(2, "s", 1, accepted_s=4), *call(3, "s", 2, accepted_s=None)]
+    found = retries(calls_frame(frame(*made)))
+    assert (found.calls, found.attempts, found.retried, found.recovered, found.gave_up) == (3, 4, 1, 1, 1)
+    assert (found.attempts_per_call, found.waited_s) == (pytest.approx(4 / 3), 3.0)
+    rows = found.by_attempts[["attempts", "calls", "ok"]].to_numpy().tolist()
+    assert rows == [["1", 2, 1], ["2", 1, 1]]
+    assert retries(calls_frame(frame())).attempts_per_call is None
