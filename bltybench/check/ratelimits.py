@@ -102,6 +102,10 @@ def countdown(evidence: Evidence) -> Verdict:
         reset = whole(one, RESET)
         if before is None or after is None or (reset is not None and server_time(next_) >= reset):
             continue
+        # Date and Reset are whole seconds: a new window may have begun before Date says so.
+        begun = whole(next_, RESET)
+        if after > before and reset is not None and begun is not None and begun > reset:
+            continue
         steps.append(before - after)
         spans.append(next_.ended_s - one.sent_s)
     if not steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-Columns = pa.Table | Iterable[tuple[str, pa.ChunkedArray]]
+Columns: TypeAlias = pa.Table | Iterable[tuple[str, pa.ChunkedArray]]
 """Arrow columns by name: all at once, or one after another."""
 
 _DTYPES: dict[pa.DataType, Any] = {

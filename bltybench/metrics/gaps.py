@@ -66,7 +66,7 @@ class Gaps:
     def of(self, chosen: npt.NDArray[np.bool_] | None = None) -> Ints:
         """Return the counts of the chosen groups together: spans × STEPS."""
         counts = self.counts if chosen is None else self.counts[chosen]
-        return counts.sum(axis=0, dtype=np.int64)
+        return np.asarray(counts.sum(axis=0, dtype=np.int64))
 
 
 def tally_gaps(

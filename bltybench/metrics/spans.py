@@ -54,7 +54,7 @@ class Spans:
         axis = np.column_stack((self.begins_ns, self.ends_ns)).reshape(-1)
         clock = np.column_stack((before[:-1], before[1:])).reshape(-1)
         share = np.interp(at_ns, axis, clock) / max(before[-1], 1.0)
-        return np.clip(share * self.count, 0, self.count - 1).astype(np.int64)
+        return np.asarray(np.clip(share * self.count, 0, self.count - 1), dtype=np.int64)
 
 
 def steady_spans(calls: pd.DataFrame, manifest: Manifest, end_ns: int) -> Spans:

@@ -105,21 +105,24 @@ def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     # A user's first call connects before it is sent. That takes as long as the network and the server
     # make it take, and says nothing of the generator.
     connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
-    delays = floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6
-    delays = np.sort(delays[~np.isnan(delays)])
+    delays = Sample.of(floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)
     if len(delays) == 0:
         return []
-    p99 = Sample.of(delays).quantile(0.99)
+    p99 = delays.quantile(0.99)
     return [
-        Finding(
-            name="schedule delay, p99",
-            holds=p99 <= bounds.schedule_delay_p99_ms,
-            actual=f"{p99:,.1f} ms",
-            bound=f"≤ {bounds.schedule_delay_p99_ms:g} ms",
+        _at_most(
+            "schedule delay, p99",
+            p99,
+            bounds.schedule_delay_p99_ms,
             says=f"one send in a hundred was {p99:,.0f} ms or more behind its schedule",
             remedy=MORE_ROOM,
         )
     ]
+
+
+def _at_most(name: str, ms: float, bound_ms: float, *, says: str, remedy: str, digits: int = 1) -> Finding:
+    """Return a finding on a time that has an upper bound."""
+    return Finding(name, ms <= bound_ms, f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms", says, remedy)
 
 
 def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) -> list[Finding]:
@@ -152,19 +155,17 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
         return []
     stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
     found = [
-        Finding(
-            name="event loop, longest stall",
-            holds=stall <= bounds.stall_ms,
-            actual=f"{stall:,.1f} ms",
-            bound=f"≤ {bounds.stall_ms:g} ms",
+        _at_most(
+            "event loop, longest stall",
+            stall,
+            bounds.stall_ms,
             says=f"the event loop stood still for {stall:,.0f} ms: what was due then was sent late",
             remedy="keep slow code out of the locustfile, close other programs, or add workers",
         )
     ]
     user = int((attempts["stamp"] == "user").sum())
     if user:
-        stalls = np.sort(floats(generator, "stall_us")) / 1000
-        p99 = Sample.of(stalls).quantile(0.99)
+        p99 = Sample.of(floats(generator, "stall_us") / 1000).quantile(0.99)
         found.append(
             Finding(
                 name="arrival stamps",
@@ -175,18 +176,17 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
                 remedy="run on Linux, where the kernel stamps arrivals, or lower the load",
             )
         )
-    lags = floats(attempts, "observer_lag_us")
-    lags = np.sort(lags[~np.isnan(lags)]) / 1000
+    lags = Sample.of(floats(attempts, "observer_lag_us") / 1000)
     if len(lags):
-        p99 = Sample.of(lags).quantile(0.99)
+        p99 = lags.quantile(0.99)
         found.append(
-            Finding(
-                name="observer lag, p99",
-                holds=p99 <= bounds.stall_ms,
-                actual=f"{p99:,.2f} ms",
-                bound=f"≤ {bounds.stall_ms:g} ms",
+            _at_most(
+                "observer lag, p99",
+                p99,
+                bounds.stall_ms,
                 says=f"answers lay unread for {p99:,.0f} ms: events in between have run together",
                 remedy="lower the load of one process, or add workers: --processes -1",
+                digits=2,
             )
         )
     return found

@@ -196,14 +196,15 @@ def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> Non
 def _shade(axes: list[Axes], stages: pd.DataFrame, end_s: float, width: int) -> None:
     """Shade every second stage, and name them over the first plot where there is room."""
     named = len(stages) * 70 <= width
-    for place, stage in enumerate(stages.itertuples()):
-        low, high = max(float(stage.begin_s), 0.0), min(float(stage.end_s), end_s)
+    bounds = zip(stages["stage"], floats(stages, "begin_s"), floats(stages, "end_s"), strict=True)
+    for place, (name, begin, end) in enumerate(bounds):
+        low, high = max(float(begin), 0.0), min(float(end), end_s)
         if place % 2 == 0:
             for ax in axes:
                 ax.axvspan(low, high, facecolor=style.GRID, alpha=0.45, linewidth=0, zorder=0)
         if named and high > low:
             axes[0].annotate(
-                text.bounded(str(stage.stage).rpartition(": ")[2], 14),
+                text.bounded(str(name).rpartition(": ")[2], 14),
                 ((low + high) / 2, 1),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, -11),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -208,6 +209,22 @@ def test_a_retry_after_that_is_too_short_is_broken() -> None:
 
     api.refuse = refuse
     assert broken(findings(api)) == [LIMITS + "waiting helps"]
+
+
+@pytest.mark.parametrize(("reset_moves", "status"), [(True, Status.UNCLEAR), (False, Status.BROKEN)])
+def test_a_window_that_begins_within_a_second_is_no_fault(reset_moves: bool, status: Status) -> None:
+    api, lefts = FakeApi(), iter([3, LIMIT - 1, 1] * 10)
+    now = int(time.time())
+
+    def quota() -> dict[str, str]:
+        left = next(lefts)
+        late = 4 if reset_moves and left == LIMIT - 1 else 0
+        headers = {"Limit": str(LIMIT), "Remaining": str(left), "Reset": str(now + 20 + late)}
+        return {f"X-RateLimit-{name}": value for name, value in headers.items()}
+
+    _replace(api, "quota", quota)
+    found = findings(api, spend=False)
+    assert found[LIMITS + "counts down by one"].status is status, found[LIMITS + "counts down by one"]
 
 
 def _replace(api: FakeApi, method: str, by: Callable[..., Any]) -> None:
