@@ -212,7 +212,9 @@ def long_enough(run: Outline) -> bool:
 
 def _spanned_quantile(sample: Sample, timings: Ints, share: float, rng: np.random.Generator) -> Floats:
     """Return the quantile of DRAWS resamples of the spans, to a step of rank."""
-    upto = np.cumsum(span_weights(len(timings), rng) @ timings, axis=1)
+    # As floats, in which whole numbers are exact: products of integers do not go through BLAS.
+    drawn = span_weights(len(timings), rng).astype(np.float64) @ timings.astype(np.float64)
+    upto = np.cumsum(drawn, axis=1)
     step = np.argmax(upto >= share * upto[:, -1:], axis=1)
     ranks = np.ceil((step + 0.5) * len(sample) / BINS)
     return sample.at_ranks(np.clip(ranks, 1, len(sample)).astype(np.int64))

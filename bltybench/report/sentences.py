@@ -71,7 +71,7 @@ def retries_sentence(analysis: Analysis) -> str:
     if found.calls == 0 or found.attempts_per_call is None:
         return "There were no calls."
     if found.retried == 0:
-        return f"None of the {found.calls:,} calls was tried again."
+        return f"Not one of the {found.calls:,} calls was tried again."
     waited = duration(found.waited_s)
     return (
         f"{found.retried:,} of {found.calls:,} calls were tried again and {found.recovered:,} of those "
