@@ -11,12 +11,10 @@ import sys
 import atheris  # type: ignore[import-untyped]  # installed by hand, where it is run
 
 with atheris.instrument_imports(include=["bltybench.wire"]):
-    from geventhttpclient._parser import HTTPParseError
-
     from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
     from bltybench.wire.exchange import Exchange, Failure, Fault
     from bltybench.wire.reading import conclude, fold
-    from bltybench.wire.response import ResponseParser, TrailingDataError
+    from bltybench.wire.response import BAD_BYTES, ResponseParser
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
@@ -42,8 +40,8 @@ def one(data: bytes) -> None:
                 exchange.arrivals.append(1 + number)
             if data[3] & 8 and number % 5 == 0 and exchange.is_event_stream:
                 fold(exchange)
-        parser.feed(b"")
-    except (HTTPParseError, TrailingDataError):
+        parser.end()
+    except BAD_BYTES:
         pass
     if exchange.pieces and (not exchange.marks or exchange.marks[-1] != len(exchange.pieces)):
         # The transport gives up on bytes that are not HTTP; what the parser had kept until then has no mark.

@@ -63,6 +63,14 @@ def decode_any(data: bytes) -> Any:
         return _decode_lenient(data)
 
 
+def decoded(data: bytes) -> Any:
+    """Decode any JSON; None for anything else."""
+    try:
+        return decode_any(data)
+    except ValueError:
+        return None
+
+
 def _decode_lenient(data: bytes) -> Any:
     """Take what strict decoders refuse: half of a surrogate pair, raw control characters, bad UTF-8.
 

@@ -108,7 +108,7 @@ class Exchange:
         self.bytes_received = 0
         self.secrets: tuple[str, ...] = ()
         # Body bytes as they came: pieces[marks[i - 1]:marks[i]] arrived at arrivals[i]. A fold empties them.
-        self.pieces: list[bytearray] = []
+        self.pieces: list[bytes] = []
         self.marks = array("q")
         self.arrivals = array("q")
         self.kept_bytes = 0
@@ -137,23 +137,10 @@ class Exchange:
                 return value.lower()
         return ""
 
-    def take_lone_pieces(self) -> tuple[list[bytearray], array[int]] | None:
-        """Return the pieces kept so far and their arrivals, and keep them no longer; None where some read
-        brought several."""
-        if len(self.pieces) != len(self.marks):
-            return None
-        lone = self.pieces[:], self.arrivals
-        self.pieces.clear()
+    def take_pieces(self) -> tuple[list[bytes], array[int], array[int]]:
+        """Return the body's pieces kept so far, their marks and arrivals, and keep them no longer."""
+        # Without a mark are pieces of a read that was not HTTP to its end.
+        kept = self.pieces[: self.marks[-1] if self.marks else 0], self.marks, self.arrivals
+        self.pieces.clear()  # the same list as before: the parser goes on filling it
         self.marks, self.arrivals, self.kept_bytes = array("q"), array("q"), 0
-        return lone
-
-    def take_reads(self) -> list[tuple[bytes, int]]:
-        """Return the body bytes kept so far, read by read with their arrival, and keep them no longer."""
-        pieces, start = self.pieces, 0
-        reads: list[tuple[bytes, int]] = []
-        for mark, arrival in zip(self.marks, self.arrivals, strict=True):
-            reads.append((b"".join(pieces[start:mark]), arrival))
-            start = mark
-        pieces.clear()
-        self.marks, self.arrivals, self.kept_bytes = array("q"), array("q"), 0
-        return reads
+        return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from itertools import pairwise
+from operator import sub
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,12 +67,7 @@ class Reading(msgspec.Struct, kw_only=True, gc=False):
 def fold(exchange: Exchange) -> Failure | None:
     """Fold what a stream has kept so far, and return the bound that it went over, if any."""
     state = _state(exchange)
-    lone = exchange.take_lone_pieces()
-    if lone is not None:
-        state.take_lone(*lone)
-    else:
-        for data, arrival_ns in exchange.take_reads():
-            state.take(data, arrival_ns)
+    state.take_pieces(*exchange.take_pieces())
     state.settle()
     return state.overrun()
 
@@ -93,12 +88,12 @@ def conclude(exchange: Exchange) -> Reading:
         found = Problem()
         body = b""
     elif exchange.header("content-encoding") not in {"", "identity"}:
-        exchange.take_reads()
+        exchange.take_pieces()
         found = Problem(Fault.CONTENT_ENCODING, None, "a compressed answer that was not asked for")
     elif exchange.is_event_stream:
         found = _conclude_stream(exchange, reading)
     else:
-        body = b"".join(data for data, _ in exchange.take_reads())
+        body = b"".join(exchange.take_pieces()[0])
         found = _conclude_plain(exchange, reading, body)
     reading.outcome = _outcome(exchange, reading, found)
     failure = exchange.failure
@@ -134,7 +129,7 @@ def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
         reading.last_token_ns = times[-1]
         # From offsets cut to microseconds: the sum of the gaps is then off by one at most, not by one each.
         offsets_us = [(at - times[0]) // 1000 for at in times]
-        reading.gaps_us = [b - a for a, b in pairwise(offsets_us)]
+        reading.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
     secrets = exchange.secrets
     reading.finish_reason = _known_name(state.finish_reason, secrets)
     reading.response_id = problem.name_or_none(state.response_id, secrets)

@@ -2,70 +2,81 @@
 
 from __future__ import annotations
 
-from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
 
+BAD_BYTES = (HttpParserError, HttpParserUpgrade)
+"""What ``feed`` raises: for bytes that are not HTTP, for what follows the end, for a switch of protocols."""
 
-class TrailingDataError(Exception):
-    """Bytes came after the end of the message."""
 
-
-class ResponseParser(HTTPResponseParser):
+class ResponseParser:
     """Parses one final answer into an Exchange; interim answers (1xx) are passed over.
 
     ``final``: the headers of the final answer are complete. ``complete``: so is the message.
     """
 
+    __slots__ = (
+        "_exchange",
+        "_parser",
+        "complete",
+        "feed",
+        "final",
+        "keep_alive",
+        "on_body",
+        "too_many_headers",
+    )
+
     def __init__(self, exchange: Exchange) -> None:
-        super().__init__()
         self.final = False
         self.complete = False
         self.keep_alive = False
         self.too_many_headers = False
         self._exchange = exchange
-        self._headers = exchange.headers
-        self._name = ""
-        self._value: str | None = None
-        # A bound C method in place of a Python one: a busy stream has one body callback a chunk.
-        self._on_body = exchange.pieces.append
+        # Called for every chunk of a body, so not a method of ours: list.append itself.
+        self.on_body = exchange.pieces.append
+        self._parser = HttpResponseParser(self)
+        self.feed = self._parser.feed_data
 
-    def _on_message_begin(self) -> None:
+    def close(self) -> None:
+        """Let go of the parser: it holds this and this holds it, and the collector comes late in a run."""
+        del self._parser, self.feed
+
+    def end(self) -> None:
+        """The connection has ended, and with it an answer that said neither its length nor that it is chunked
+        (RFC 9112, 6.3)."""
+        coding = self._exchange.header("transfer-encoding")
+        chunked = coding.rsplit(",", 1)[-1].strip() == "chunked"
+        sized = not coding and any(name.lower() == "content-length" for name, _ in self._exchange.headers)
+        if self.final and not chunked and not sized:
+            self.complete = True
+
+    def on_message_begin(self) -> None:
+        """Refuse what comes after the end. The exception ends the feed; its type does not get through."""
         if self.complete:
-            raise TrailingDataError
+            raise ValueError
 
-    def _on_status(self, text: str) -> None:
-        """Pass over the reason phrase; the parser insists on the method."""
-
-    def _on_header_field(self, text: str) -> None:
-        if self._value is not None:
-            self._store_header()
-        self._name += text
-
-    def _on_header_value(self, text: str) -> None:
-        self._value = text if self._value is None else self._value + text
-
-    def _store_header(self) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers are passed over, nothing here is measured from them."""
         if self.final:
-            pass  # trailers: nothing here is measured from them
-        elif len(self._headers) < MAX_HEADERS:
-            self._headers.append((self._name, self._value or ""))
-        else:
+            return
+        headers = self._exchange.headers
+        if len(headers) == MAX_HEADERS:
             self.too_many_headers = True
-            raise HTTPParseError("too many headers")
-        self._name, self._value = "", None
+            raise ValueError
+        headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
-    def _on_headers_complete(self) -> None:
-        if self._name:
-            self._store_header()
-        status = self.get_code()
+    def on_headers_complete(self) -> None:
+        """Note the status of the final answer."""
+        status = self._parser.get_status_code()
         if 100 <= status < 200:
-            self._headers.clear()
+            self._exchange.headers.clear()
             return
         self.final = True
         self._exchange.status = status
 
-    def _on_message_complete(self) -> None:
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
         if self.final:
             self.complete = True
-            self.keep_alive = self.should_keep_alive()
+            self.keep_alive = self._parser.should_keep_alive()

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk, mend
+from bltybench.wire.chunk import Chunk, Delta, decode_any, decode_chunk, decoded, mend
 from bltybench.wire.exchange import Failure, Fault
+from bltybench.wire.said import merge_tool_call, reasoning_in, text_in
+from bltybench.wire.shape import NO_SHAPE, learn
 from bltybench.wire.sse import Framer, parse_block
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500_000
 
-_CONTENT_KEYS = (b'"content"', b'"reasoning_content"', b'"reasoning"')
-
-_STRING = re.compile(rb'[ \t]*:[ \t]*"((?:[^"\\]|\\.)*+)"')
-
 _LEARNING_TRIES = 16
 """A stream whose events differ in more than their text soon costs no more than parsing."""
-
-
-Bytes = bytes | bytearray
-
-
-class Shape(NamedTuple):
-    """The bytes around the text in one event, which are mostly the same in the next.
-
-    An event with the same bytes before and after, and between them one or more bytes that hold no
-    quote, no line end and do not end in a backslash, differs from the one that was parsed in the value of
-    that one string only: it need not be parsed to be counted as content.
-    """
-
-    before: bytes
-    after: bytes
-    start: int
-    end: int
-    overhead: int
-    reasoning: bool
-
-
-_NO_SHAPE = Shape(b"", b"", 0, 0, sys.maxsize, False)
+_RUN_TRIES = 4
+"""So often is a fold tried all at once: each try costs as much as the fold is long."""
 
 
 class StreamFold:
@@ -75,12 +51,12 @@ class StreamFold:
     def __init__(self, *, keep_text: bool) -> None:
         self._keep_text = keep_text
         self._framer = Framer()
-        self._shape = _NO_SHAPE
+        self._shape = NO_SHAPE
         self._tries = _LEARNING_TRIES
         self._learnt_at = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._raw: list[Bytes] = []
+        self._raw: list[bytes] = []
         self._settled = (0, 0)
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self.times = array("q")
@@ -96,8 +72,59 @@ class StreamFold:
         self.response_id: str | None = None
         self.model: str | None = None
 
-    def take(self, data: bytes, arrival_ns: int) -> None:
-        """Fold one read."""
+    def take_pieces(self, pieces: Sequence[bytes], marks: array[int], arrivals: array[int]) -> None:
+        """Fold reads as the HTTP parser cut them: ``pieces[marks[i - 1]:marks[i]]`` came at ``arrivals[i]``.
+
+        Most servers write each event as a chunk of its own. Such pieces are folded many at once, where they
+        follow each other in the known shape.
+        """
+        at, read, tries = 0, 0, _RUN_TRIES
+        while at < len(pieces):
+            before = self._shape.before
+            if tries and before and pieces[at].startswith(before) and self._framer.between_events:
+                tries -= 1
+                until = self._take_run(pieces, at)
+                if until > at:
+                    read = self._stamp_run(at, until, read, marks, arrivals)
+                    at = until
+                    continue
+            while marks[read] <= at:
+                read += 1
+            at += 1
+            self.take(pieces[at - 1], arrivals[read], last=at == marks[read])
+
+    def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
+        """Take the events of the known shape from piece ``at`` on; return the number of the piece after them."""
+        before = self._shape.before
+        until = len(pieces)
+        while until > at and not pieces[until - 1].startswith(before):
+            until -= 1
+        while until > at:
+            texts, rebuilt = self._shape.rebuild(pieces[at:until], 2)
+            if texts and rebuilt == b"".join(pieces[at:until]):
+                if self._keep_text:
+                    self._raw.extend(texts)
+                return until
+            # An odd one among them: perhaps not among the first of them.
+            until = at + (until - at) // 4
+        return at
+
+    def _stamp_run(self, at: int, until: int, read: int, marks: array[int], arrivals: array[int]) -> int:
+        """Note the arrival of pieces that are an event each; return the read that the next piece is in."""
+        if len(marks) == marks[-1]:
+            self.times.extend(arrivals[at:until])
+            return until
+        while at < until:
+            while marks[read] <= at:
+                read += 1
+            ends = min(until, marks[read])
+            self.times.extend([arrivals[read]] * (ends - at))
+            self.coalesced += ends - at - (ends == marks[read])
+            at = ends
+        return read
+
+    def take(self, data: bytes, arrival_ns: int, *, last: bool = True) -> None:
+        """Fold a read, or a part of one; ``last`` says that nothing follows in the same read."""
         framer = self._framer
         whole = framer.feed(data)
         raw = self._raw if self._keep_text else None
@@ -137,60 +164,17 @@ class StreamFold:
             self.times.extend([arrival_ns] * fresh)
         if fresh:
             # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
-            alone = last_is_content and not framer.pending_bytes
+            alone = last and last_is_content and not framer.pending_bytes
             self.coalesced += fresh - 1 if alone else fresh
 
-    def _run(self, whole: bytes, at: int) -> tuple[list[Bytes], int]:
+    def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
         """Return the texts of the events from ``at`` on that follow each other in the known shape, and where
-        they end; no texts where some of them must be looked at one by one.
-
-        Cut to texts by lengths alone, put together again as the shape says and compared: the many events of a
-        read that came late cost a fraction of what they would cost each by itself.
-        """
+        they end; no texts where some of them must be looked at one by one."""
         blocks = whole[at:].split(b"\n\n")
         while not blocks[-1].startswith(self._shape.before):
             blocks.pop()
-        texts, run = self._rebuild(blocks, 0)
+        texts, run = self._shape.rebuild(blocks, 0)
         return (texts, at + len(run)) if whole.startswith(run, at) else ([], at)
-
-    def _rebuild(self, blocks: Sequence[Bytes], blank: int) -> tuple[list[Bytes], bytes]:
-        """Return what the texts are if all blocks have the known shape, and the stream's bytes then; no texts
-        where they could not be texts. ``blank`` bytes at a block's end are line ends."""
-        before, after, start, end, *_ = self._shape
-        end -= blank
-        texts: list[Bytes] = [block[start:end] for block in blocks]
-        after += b"\n\n"
-        quoted = b'"'.join(texts) + b'"'
-        if (
-            quoted.count(b'"') != len(texts)
-            or b'\\"' in quoted
-            or b"\n" in quoted
-            or b"\r" in quoted
-            or b"" in texts
-        ):
-            return [], b""
-        return texts, before + (after + before).join(texts) + after
-
-    def take_lone(self, pieces: Sequence[bytearray], arrivals: array[int]) -> None:
-        """Fold reads that brought one piece each, most of them one event: those all at once."""
-        at, runs = 0, True
-        while at < len(pieces):
-            before = self._shape.before
-            if runs and before and pieces[at].startswith(before) and self._framer.between_events:
-                until = at + 1
-                while until < len(pieces) and pieces[until].startswith(before):
-                    until += 1
-                run = b"".join(pieces[at:until])
-                texts, rebuilt = self._rebuild(pieces[at:until], 2)
-                if texts and rebuilt == run:
-                    if self._keep_text:
-                        self._raw.extend(texts)
-                    self.times.extend(arrivals[at:until])
-                    at = until
-                    continue
-                runs = False
-            self.take(bytes(pieces[at]), arrivals[at])
-            at += 1
 
     def settle(self) -> None:
         """Keep the text of a slice as one string: one a token would take ten times the memory."""
@@ -249,7 +233,7 @@ class StreamFold:
             self._odd(event.name, data)
             return False
         if chunk.error is not None or event.name == b"error":
-            self.error = self.error or chunk.error or _decoded(data)
+            self.error = self.error or chunk.error or decoded(data)
         content, output = self.add(chunk)
         if not content:
             self.other_events += 1
@@ -261,7 +245,7 @@ class StreamFold:
         if self._tries:
             self._tries -= 1
             self._learnt_at = len(self.times)
-            self._shape = _learn(block, chunk)
+            self._shape = learn(block, chunk)
         return True
 
     def add(self, chunk: Chunk) -> tuple[bool, bool]:
@@ -278,7 +262,7 @@ class StreamFold:
     def _odd(self, name: bytes, data: bytes) -> None:
         """An event that is not a chunk: an error in another form, an event of the server's own, or junk."""
         self.other_events += 1
-        value = _decoded(data)
+        value = decoded(data)
         if name == b"error":
             self.error = self.error or value or {"message": data.decode("utf-8", "replace")}
         elif isinstance(value, dict) and value.get("error"):
@@ -295,7 +279,7 @@ class StreamFold:
             if delta is not None:
                 has_output = self._delta(delta, keep=first and self._keep_text)
                 output = output or has_output
-                content = content or has_output or bool(_reasoning(delta))
+                content = content or has_output or bool(reasoning_in(delta))
             if isinstance(choice.text, str) and choice.text:
                 content = output = True
                 if first and self._keep_text:
@@ -305,16 +289,16 @@ class StreamFold:
         return content, output
 
     def _delta(self, delta: Delta, *, keep: bool) -> bool:
-        text = _text(delta.content) or _text(delta.refusal)
+        text = text_in(delta.content) or text_in(delta.refusal)
         if keep:
             if text:
                 self._text.append(text)
-            if reasoning := _reasoning(delta):
+            if reasoning := reasoning_in(delta):
                 self._reasoning.append(reasoning)
             if isinstance(delta.tool_calls, list):
                 for call in delta.tool_calls:
                     if isinstance(call, dict):
-                        _merge_tool_call(self._tool_calls, call)
+                        merge_tool_call(self._tool_calls, call)
         return bool(text or delta.tool_calls or delta.function_call)
 
     def _flush(self) -> None:
@@ -329,72 +313,3 @@ class StreamFold:
         except ValueError:
             text = joined[1:-1].decode("utf-8", "replace")
         (self._reasoning if self._shape.reasoning else self._text).append(text)
-
-
-def _decoded(data: bytes) -> Any:
-    try:
-        return decode_any(data)
-    except ValueError:
-        return None
-
-
-def _text(content: Any) -> str:
-    """Return the text of a content field: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(text for text in texts if isinstance(text, str))
-    return ""
-
-
-def _reasoning(delta: Delta) -> str:
-    return _text(delta.reasoning_content) or _text(delta.reasoning)
-
-
-def _merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Add one delta of a tool call: strings of ``function.arguments`` are joined, the rest is set once."""
-    index = part.get("index")
-    known = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
-    for key in ("id", "type"):
-        if isinstance(part.get(key), str):
-            known.setdefault(key, mend(part[key]))
-    function = part.get("function")
-    if isinstance(function, dict):
-        if isinstance(function.get("name"), str):
-            known["function"].setdefault("name", mend(function["name"]))
-        if isinstance(function.get("arguments"), str):
-            known["function"]["arguments"] = known["function"].get("arguments", "") + mend(
-                function["arguments"]
-            )
-
-
-def _learn(block: bytes, chunk: Chunk) -> Shape:
-    """Return the shape of an event that holds one text and nothing else to look at, or none."""
-    choices = chunk.choices or []
-    if len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
-        return _NO_SHAPE
-    choice = choices[0]
-    delta = choice.delta
-    if (
-        delta is None
-        or choice.index not in (0, None)
-        or choice.finish_reason
-        or choice.text
-        or choice.message
-    ):
-        return _NO_SHAPE
-    values = (delta.content, delta.reasoning_content, delta.reasoning)
-    told = [(key, value) for key, value in zip(_CONTENT_KEYS, values, strict=True) if value]
-    if len(told) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
-        return _NO_SHAPE
-    key, value = told[0]
-    if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
-        return _NO_SHAPE
-    match = _STRING.match(block, block.index(key) + len(key))
-    # Bytes that decode to the parsed value, at the only place that has the key: this is where it was.
-    if match is None or _decoded(b'"' + match[1] + b'"') != value:
-        return _NO_SHAPE
-    before, after = block[: match.start(1)], block[match.end(1) :]
-    overhead = len(before) + len(after)
-    return Shape(before, after, len(before), -len(after), overhead, reasoning=key != _CONTENT_KEYS[0])

@@ -18,7 +18,6 @@ from typing import Any
 import gevent
 import gevent.socket
 from gevent.hub import Waiter
-from geventhttpclient._parser import HTTPParseError
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
@@ -33,7 +32,7 @@ from bltybench.wire.exchange import (
 from bltybench.wire.link import READ_BYTES, Link
 from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
-from bltybench.wire.response import ResponseParser, TrailingDataError
+from bltybench.wire.response import BAD_BYTES, ResponseParser
 from bltybench.wire.tls import Tls
 
 FOLD_BYTES = 32 * 1024
@@ -135,7 +134,7 @@ class Connection:
                 if not data:
                     return
             response.feed(data)
-        except (TrailingDataError, HTTPParseError, ssl.SSLError) as error:
+        except (*BAD_BYTES, ssl.SSLError) as error:
             if not response.complete:
                 self._on_bad_bytes(error, response)
                 return
@@ -181,6 +180,8 @@ class Connection:
         exchange, response, link = self._exchange, self._response, self._link
         self._exchange = self._response = None
         self._stop_timer()
+        if response is not None:
+            response.close()
         if exchange is not None:
             exchange.end_ns = end_ns
             if exchange.stamp is None and exchange.bytes_received:
@@ -196,17 +197,14 @@ class Connection:
     def _fail(self, kind: Fault, message: str) -> None:
         if self._exchange is not None:
             self._exchange.failure = Failure(kind, message)
-        self._response = None
+        if self._response is not None:
+            self._response.keep_alive = False
         self._finish(time.monotonic_ns())
 
     def _on_end(self, exchange: Exchange, response: ResponseParser) -> None:
         """The server closed the connection: the end of some answers, too early for the others."""
-        try:
-            response.feed(b"")
-        except (TrailingDataError, HTTPParseError):
-            response.keep_alive = False
+        response.end()
         if response.complete:
-            response.keep_alive = False
             self._finish(self._floor_ns)
         else:
             self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {_progress(exchange)}")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import gevent
 import pytest
-from geventhttpclient._parser import HTTPParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
 from bltybench.wire.exchange import Exchange, Failure, Fault
 from bltybench.wire.reader import INLINE_BYTES, Reader
 from bltybench.wire.reading import conclude
-from bltybench.wire.response import ResponseParser, TrailingDataError
+from bltybench.wire.response import BAD_BYTES, ResponseParser
 
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'
 
@@ -20,11 +21,9 @@ def ended(answer: bytes, *, stream: bool = False, failure: Failure | None = None
     exchange = Exchange(stream=stream)
     exchange.sent_ns = 1
     parser = ResponseParser(exchange)
-    for data in (answer, b""):
-        try:
-            parser.feed(data)
-        except (HTTPParseError, TrailingDataError):
-            break
+    with suppress(*BAD_BYTES):
+        parser.feed(answer)
+        parser.end()
     if parser.final:
         exchange.headers_ns = 2
     if exchange.pieces:

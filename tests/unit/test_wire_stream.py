@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -252,8 +252,32 @@ def test_reads_of_one_piece_say_what_any_reads_say(
     for reads in (events, [whole[a:b] for a, b in pairwise(edges)]):
         lone = StreamFold(keep_text=keep_text)
         arrivals = array("q", range(1000, 1000 * (len(reads) + 1), 1000))
-        lone.take_lone([bytearray(data) for data in reads], arrivals)
+        lone.take_pieces(reads, array("q", range(1, len(reads) + 1)), arrivals)
         lone.close()
         read_by_read = fold(*reads, keep_text=keep_text)
         for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
             assert getattr(lone, name) == getattr(read_by_read, name)
+
+
+@given(
+    st.lists(DELTAS, max_size=12),
+    st.booleans(),
+    st.lists(st.integers(0, 3000), max_size=4),
+    st.lists(st.integers(1, 4), max_size=12),
+)
+def test_reads_of_many_pieces_say_what_the_same_bytes_say(
+    deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int], in_a_read: list[int]
+) -> None:
+    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
+    whole = b"".join(events)
+    edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
+    for pieces in (events, [whole[a:b] for a, b in pairwise(edges)]):
+        marks = sorted({*(min(at, len(pieces)) for at in accumulate(in_a_read)), len(pieces)})
+        arrivals = array("q", range(1000, 1000 * (len(marks) + 1), 1000))
+        cut = StreamFold(keep_text=keep_text)
+        cut.take_pieces(pieces, array("q", marks), arrivals)
+        cut.close()
+        reads = [b"".join(pieces[a:b]) for a, b in pairwise([0, *marks])]
+        uncut = fold(*reads, keep_text=keep_text)
+        for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
+            assert getattr(cut, name) == getattr(uncut, name)
