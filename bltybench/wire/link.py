@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bltybench.wire import stamps
+from bltybench.wire.rounds import Rounds
 from bltybench.wire.tls import Tls
 
 READ_BYTES = 64 * 1024
@@ -29,6 +30,7 @@ class Link:
         loop: Any,
         on_readable: Callable[[], None],
         on_unsendable: Callable[[str], None],
+        rounds: Rounds,
     ) -> None:
         self.socket = _socket.socket(
             connected.family, connected.type, connected.proto, fileno=connected.detach()
@@ -39,6 +41,8 @@ class Link:
         self.recvmsg = self.socket.recvmsg
         self.tls: Tls | None = None
         self.paused = True
+        self.in_rounds = False
+        self._rounds = rounds
         self._loop = loop
         self._on_readable = on_readable
         self._on_unsendable = on_unsendable
@@ -52,15 +56,29 @@ class Link:
         return bool(self._outgoing)
 
     def resume(self) -> None:
-        """Have ``on_readable`` called."""
-        if self.paused:
+        """Have ``on_readable`` called as soon as there is something to read."""
+        if self.paused or self.in_rounds:
+            self._leave_rounds()
             self.paused = False
             self._reading.start(self._on_readable)
 
     def pause(self) -> None:
         """Leave what arrives in the kernel for now."""
         self.paused = True
+        self._leave_rounds()
         self._reading.stop()
+
+    def read_in_rounds(self) -> None:
+        """Have ``on_readable`` called together with those of other slow streams, until the next resume."""
+        if not self.paused and not self.in_rounds:
+            self._reading.stop()
+            self.in_rounds = True
+            self._rounds.add(self.socket.fileno(), self._on_readable)
+
+    def _leave_rounds(self) -> None:
+        if self.in_rounds:
+            self.in_rounds = False
+            self._rounds.remove(self.socket.fileno())
 
     def write(self, data: bytes) -> None:
         """Send ``data`` as fast as the socket takes it, without blocking."""
@@ -93,7 +111,7 @@ class Link:
     def close(self) -> None:
         """Stop watching and close the socket. Watchers go first: the number of a closed file is reused."""
         self._stop_writing()
-        self._reading.stop()
+        self.pause()
         self._reading.close()
         self._outgoing = memoryview(b"")
         self.socket.close()

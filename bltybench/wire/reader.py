@@ -16,6 +16,7 @@ from gevent.hub import Waiter
 
 from bltybench.wire.exchange import Exchange, Failure
 from bltybench.wire.reading import Reading, conclude, fold
+from bltybench.wire.rounds import Rounds
 
 SLICE_NS = 1_000_000
 SLICE_NS_PER_JOB = 20_000
@@ -32,6 +33,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._loop = gevent.get_hub().loop
+        self.rounds = Rounds(self._loop)
+        """Of its connections: those whose streams are slow."""
         self._jobs: deque[tuple[Exchange, Any, Folded | None]] = deque()
         self._timer: Any = None
 

@@ -1,4 +1,4 @@
-"""What a delta says: its text, its reasoning, its part of a tool call, in the forms that servers give them."""
+"""What a delta says: text, reasoning, a part of a tool call, in the forms that servers give them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def text_in(content: Any) -> str:
 
 
 def reasoning_in(delta: Delta) -> str:
+    """Return the reasoning of a delta; servers have two names for it."""
     return text_in(delta.reasoning_content) or text_in(delta.reasoning)
 
 

@@ -33,8 +33,8 @@ class Shape(NamedTuple):
         """Return what the texts are if all blocks have this shape, and the stream's bytes then; no texts
         where they could not be texts. ``blank`` bytes at a block's end are line ends.
 
-        Cut to texts by lengths alone and put together again as the shape says; who calls compares. Many events
-        so cost a fraction of what they would cost each by itself.
+        Cut to texts by lengths alone and put together again as the shape says; who calls compares. So many
+        events cost a fraction of what they would cost each by itself.
         """
         before, after, start, end, *_ = self
         end -= blank

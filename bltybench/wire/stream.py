@@ -94,7 +94,7 @@ class StreamFold:
             self.take(pieces[at - 1], arrivals[read], last=at == marks[read])
 
     def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
-        """Take the events of the known shape from piece ``at`` on; return the number of the piece after them."""
+        """Take the events of the known shape from piece ``at`` on; return the piece after them."""
         before = self._shape.before
         until = len(pieces)
         while until > at and not pieces[until - 1].startswith(before):

@@ -33,6 +33,7 @@ from bltybench.wire.link import READ_BYTES, Link
 from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
 from bltybench.wire.response import BAD_BYTES, ResponseParser
+from bltybench.wire.rounds import FAR_NS, FAR_READS
 from bltybench.wire.tls import Tls
 
 FOLD_BYTES = 32 * 1024
@@ -62,6 +63,7 @@ class Connection:
         self._waiter: Any = None
         self._timer: Any = None
         self._floor_ns = 0
+        self._far_reads = 0
 
     def send(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
@@ -121,6 +123,7 @@ class Connection:
         if not data:
             self._on_end(exchange, response)
             return
+        gap_ns = arrival_ns - self._floor_ns
         self._floor_ns = arrival_ns
         exchange.bytes_received += len(data)
         if by_kernel:
@@ -141,16 +144,30 @@ class Connection:
             response.keep_alive = False  # bytes after the end: the answer is whole, the connection suspect
         kept = len(exchange.pieces)
         marks = exchange.marks
-        if kept and (not marks or marks[-1] != kept):
+        before = marks[-1] if marks else 0
+        if kept != before:
             marks.append(kept)
             exchange.arrivals.append(arrival_ns)
             exchange.kept_bytes += len(data)
+        if gap_ns < FAR_NS or not link.in_rounds or kept > before + 1:
+            self._on_pace(link, slow=gap_ns >= FAR_NS and kept == before + 1 and by_kernel)
         if response.complete:
             if exchange.headers_ns is None:
                 exchange.headers_ns = arrival_ns
             self._finish(arrival_ns)
         elif exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
             self._on_much(exchange, response, link, arrival_ns)
+
+    def _on_pace(self, link: Link, *, slow: bool) -> None:
+        """See whether a stream is slow: reads of one piece each, far apart, stamped by the kernel."""
+        if not slow:
+            self._far_reads = 0
+            if link.in_rounds:
+                link.resume()
+            return
+        self._far_reads += 1
+        if self._far_reads >= FAR_READS:
+            link.read_in_rounds()
 
     def _on_much(self, exchange: Exchange, response: ResponseParser, link: Link, arrival_ns: int) -> None:
         """What few reads need: note complete headers, and bound what an answer may hold."""
@@ -254,6 +271,7 @@ class Connection:
 
     def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
+        self._far_reads = 0
         if link.tls is not None:
             request = link.tls.encrypt(request)
         timeouts = self._origin.timeouts
@@ -271,7 +289,9 @@ class Connection:
         try:
             connected = gevent.socket.create_connection((origin.host, origin.port))
             exchange.connect_ns = time.monotonic_ns() - began_ns
-            self._link = link = Link(connected, self._loop, self._on_readable, self._on_unsendable)
+            self._link = link = Link(
+                connected, self._loop, self._on_readable, self._on_unsendable, self._reader.rounds
+            )
             if origin.tls is not None:
                 began_ns = time.monotonic_ns()
                 link.tls = Tls(origin.tls, origin.host)

@@ -15,7 +15,7 @@ import trustme
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome, Stamp
 from bltybench.scenario.target import Timeouts
-from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading, rounds
 from bltybench.wire.stamps import enable
 
 TIMEOUTS = Timeouts(connect_s=5, headers_s=0.6, between_events_s=0.4, total_s=1.5)
@@ -275,6 +275,36 @@ def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader
     # Something arrived while the loop was busy and was stamped then, though it was read only afterwards.
     assert any(began < at < ended - 1_000_000 for at in stamped for began, ended in busy)
     assert (exchange.observer_lag_us or 0) >= 1_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
+def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
+    server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_SAMPLE", 4)
+    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of 100 events a second pays
+    seen: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        while True:
+            seen.append((len(reader.rounds), reader.rounds.ticking))
+            gevent.sleep(0.001)
+
+    watcher = gevent.spawn(look)
+    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
+    watcher.kill()
+    assert (reading.outcome, exchange.stamp) == (Outcome.OK, Stamp.KERNEL)
+    assert (1, True) in seen
+    assert (len(reader.rounds), reader.rounds.ticking) == (0, False)
+    assert reading.first_token_ns is not None
+    written = [int(part) for part in _split_times(reading.text)]
+    stamped = [reading.first_token_ns]
+    for gap_us in reading.gaps_us or []:
+        stamped.append(stamped[-1] + gap_us * 1000)
+    late_ns = sorted(at - wrote for at, wrote in zip(stamped, written, strict=True))
+    # Had they been stamped when they were read, half of them would be later than a round is long.
+    assert late_ns[len(late_ns) // 2] < rounds.ROUND_S * 1e9
+    assert late_ns[0] >= -2_000
 
 
 def _split_times(text: str) -> list[str]:

@@ -1,0 +1,110 @@
+"""Slow streams are read in rounds, as a network card collects packets before it interrupts.
+
+Waking up costs several times what reading does, and a stream of 50 events a second wakes the process for each
+of them. The kernel stamps what arrives, so nothing is lost by looking once a millisecond or two instead, as
+long as the stream's next event does not come sooner. So only those streams are read in rounds whose events
+keep coming far apart, one a read; the first that comes close to another ends it. Where there are too few of
+them for rounds to pay, they too are read at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gevent import monkey
+
+ROUND_S = 0.001
+"""libev waits in whole milliseconds and begins a new one each time: a round comes every 1 to 2 ms."""
+FAR_NS = 8_000_000
+"""Events further apart than this are several rounds apart."""
+FAR_READS = 3
+"""So many reads in a row make a stream a slow one."""
+
+_SAMPLE = 64
+_PAYS_PER_S = 1_500.0
+"""Rounds wake the process up to a thousand times a second, however little there is to read."""
+
+
+class Rounds:
+    """Reads the slow streams of one event loop: in rounds while there are many, else as their bytes come."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._epoll: Any = None
+        self._watch: Any = None
+        self._timer: Any = None
+        self._reads: dict[int, Callable[[], None]] = {}
+        self._served = self._rounds = 0
+        self._since_s = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of slow streams."""
+        return len(self._reads)
+
+    @property
+    def ticking(self) -> bool:
+        """Whether they are read in rounds now."""
+        return self._timer is not None
+
+    def add(self, fileno: int, read: Callable[[], None]) -> None:
+        """Have ``read`` called when there is something to read."""
+        if self._epoll is None:
+            # gevent takes epoll out of the module, as its wait would block the loop; here it never waits.
+            # Kernel stamps are Linux's, as epoll is: nothing is added elsewhere.
+            self._epoll = monkey.get_original("select", "epoll")()
+            self._watch = self._loop.io(self._epoll.fileno(), 1)
+        if not self._reads:
+            self._watch_it()
+        self._reads[fileno] = read
+        self._epoll.register(fileno, 1)
+
+    def remove(self, fileno: int) -> None:
+        """Have it called no longer."""
+        del self._reads[fileno]
+        self._epoll.unregister(fileno)
+        if not self._reads:
+            self._stop_ticking()
+            self._watch.stop()
+
+    def _serve(self) -> None:
+        found = self._epoll.poll(0)
+        self._served += len(found)
+        for fileno, _ in found:
+            read = self._reads.get(fileno)
+            if read is not None:  # a read before it may have ended others
+                read()
+
+    def _watch_it(self) -> None:
+        self._served, self._since_s = 0, time.monotonic()
+        self._watch.start(self._on_watch)
+
+    def _on_watch(self) -> None:
+        self._serve()
+        if self._served < _SAMPLE:
+            return
+        now_s = time.monotonic()
+        often = self._served > _PAYS_PER_S * (now_s - self._since_s)
+        self._served, self._since_s = 0, now_s
+        if often and self._reads:
+            self._watch.stop()
+            self._rounds = 0
+            self._timer = self._loop.timer(ROUND_S, ROUND_S)
+            self._timer.start(self._on_round)
+
+    def _on_round(self) -> None:
+        self._serve()
+        self._rounds += 1
+        if self._rounds < _SAMPLE:
+            return
+        if self._served < _SAMPLE and self._reads:
+            self._stop_ticking()
+            self._watch_it()
+        self._rounds = self._served = 0
+
+    def _stop_ticking(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
