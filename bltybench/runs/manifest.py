@@ -15,7 +15,7 @@ from bltybench.runs.attempt import FORMAT_VERSION
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "geventhttpclient", "msgspec", "pandas", "pyarrow")
+REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "httptools", "msgspec", "pandas", "pyarrow")
 
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True):

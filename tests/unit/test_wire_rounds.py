@@ -38,23 +38,29 @@ def test_few_are_read_as_they_come_and_many_in_rounds() -> None:
     peers = [Peer(rounds) for _ in range(50)]
     peers[0].far.send(b"x")
     assert peers[0].came.wait(5)
-    assert not rounds.ticking
+
+    def now() -> bool:
+        return rounds.ticking
+
+    seen = [now()]
     sent = 1
     with gevent.Timeout(20):
-        while not rounds.ticking:  # on a slow machine fewer come in a second
+        while not now():  # on a slow machine fewer come in a second
             for peer in peers:
                 peer.far.send(b"x" * 3)
             sent += 3 * len(peers)
             gevent.sleep(0)
+        seen.append(now())
         while sum(peer.received for peer in peers) < sent:
             gevent.sleep(0.001)
-        while rounds.ticking:
+        while now():
             gevent.sleep(0.01)
     peers[0].came.clear()
     peers[0].far.send(b"x")
     assert peers[0].came.wait(5)
     for peer in peers:
         peer.close()
+    assert seen == [False, True]
     assert not len(rounds)
 
 
