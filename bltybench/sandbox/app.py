@@ -22,6 +22,7 @@ from bltybench.sandbox.chat import ChatEndpoint, send_error
 from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.errors import ApiError, ClientGone, no_method, no_model, no_route, server_error
 from bltybench.sandbox.keys import KeyRing
+from bltybench.sandbox.quota import Quotas, UnixClock
 from bltybench.sandbox.truth import Row, TruthLog
 from bltybench.scenario.target import SandboxSettings
 
@@ -102,6 +103,7 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     """Return the application. It writes to ``log`` while it runs; closing it is for the caller."""
     ring = KeyRing(settings.keys, settings.models)
     counter = PromptCounter()
+    quotas, clock = Quotas(settings.limits), UnixClock()
     started = int(time.time())
 
     def model(name: str) -> dict[str, str | int]:
@@ -110,6 +112,10 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     def authenticated(request: Request) -> list[str]:
         key = ring.authenticate(request.scope["headers"])
         request.scope["state"]["row"].key = key.name
+        if "models" in settings.limits.charged_endpoints:
+            refusal = quotas.of(key.name, settings.models[0]).charge(clock.now_s())
+            if refusal is not None:
+                raise refusal.error
         return ring.models_for(key)
 
     async def list_models(request: Request) -> Response:
@@ -136,7 +142,9 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     app = Starlette(
         routes=[
             Route("/", about, methods=["GET"]),
-            Route("/v1/chat/completions", ChatEndpoint(settings, ring, counter), methods=["POST"]),
+            Route(
+                "/v1/chat/completions", ChatEndpoint(settings, ring, counter, quotas, clock), methods=["POST"]
+            ),
             Route("/v1/models", list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", get_model, methods=["GET"]),
         ],

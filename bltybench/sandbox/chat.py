@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +18,12 @@ from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, ser
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.line import Line
 from bltybench.sandbox.pacer import Pacer
-from bltybench.sandbox.quota import Grant, KeyQuota, Refusal, UnixClock
+from bltybench.sandbox.quota import Grant, Quotas, Refusal, UnixClock
 from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, Choice, plan
 from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
 from bltybench.sandbox.stream import ChunkWriter, usage_of
 from bltybench.sandbox.truth import Row
-from bltybench.scenario.target import SandboxSettings
+from bltybench.scenario.target import SandboxKey, SandboxSettings
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -31,12 +31,19 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 class ChatEndpoint:
     """The endpoint, as a plain ASGI application: Starlette's response classes would cost more an event."""
 
-    def __init__(self, settings: SandboxSettings, ring: KeyRing, counter: PromptCounter) -> None:
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        ring: KeyRing,
+        counter: PromptCounter,
+        quotas: Quotas,
+        clock: UnixClock,
+    ) -> None:
         self._settings = settings
         self._ring = ring
         self._counter = counter
-        self._clock = UnixClock()
-        self._quotas: defaultdict[str, KeyQuota] = defaultdict(lambda: KeyQuota(settings.limits))
+        self._clock = clock
+        self._quotas = quotas
         self._ttft = Lognormal(settings.ttft)
         self._itl = Lognormal(settings.itl)
         self._ordinal = 0
@@ -49,9 +56,7 @@ class ChatEndpoint:
         row.received_ns = time.monotonic_ns()
         key = self._ring.authenticate(scope["headers"])
         row.key = key.name
-        request = parse_request(raw)
-        row.model, row.stream = request.model[:100], request.stream
-        self._ring.authorize(key, request.model)
+        request = self._checked(raw, key, row)
         row.prompt_tokens = await self._counter.count(request.messages)
         reserved = row.prompt_tokens + request.n * (request.max_tokens or DEFAULT_MAX_TOKENS)
         if row.prompt_tokens + (request.max_tokens or 1) > CONTEXT_TOKENS:
@@ -61,12 +66,27 @@ class ChatEndpoint:
                 "messages",
                 "context_length_exceeded",
             )
-        verdict = self._quotas[key.name].admit(self._clock.now_s(), reserved)
+        verdict = self._quotas.of(key.name, request.model).admit(self._clock.now_s(), reserved)
         row.decided_ns = time.monotonic_ns()
         if isinstance(verdict, Refusal):
             row.decision = f"refused:{verdict.limit}"
             raise verdict.error
         await self._answer(request, verdict, row, receive, send)
+
+    def _checked(self, raw: bytes, key: SandboxKey, row: Row) -> ChatRequest:
+        """Return a request that is valid and allowed; ApiError where it is not, counted where that counts."""
+        try:
+            request = parse_request(raw)
+            row.model, row.stream = request.model[:100], request.stream
+            self._ring.authorize(key, request.model)
+        except ApiError as error:
+            if error.status in self._settings.limits.charged_errors:
+                refusal = self._quotas.of(key.name, self._settings.models[0]).charge(self._clock.now_s())
+                if refusal is not None:
+                    row.decision = f"refused:{refusal.limit}"
+                    raise refusal.error from error
+            raise
+        return request
 
     async def _answer(
         self, request: ChatRequest, grant: Grant, row: Row, receive: Receive, send: Send
@@ -74,6 +94,7 @@ class ChatEndpoint:
         rng = request_rng(self._settings.seed, self._ordinal)
         self._ordinal += 1
         used = 0
+        left_s = 0.0
         try:
             if rng.random() < self._settings.error_rate:
                 raise server_error(grant.headers)
@@ -81,17 +102,23 @@ class ChatEndpoint:
             row.completion_tokens = 0
             used = row.prompt_tokens or 0
             choices = plan(request, rng)
-            answer = _Answer(
-                request,
-                choices,
-                row,
-                self._pace(rng, self._served_ns(row.received_ns + round(grant.delay_s * 1e9))),
-                grant.headers,
-            )
             async with Pacer(receive) as pacer:
-                await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
+                begun_ns = row.received_ns
+                if not grant.has_slot:
+                    await pacer.while_there(grant.turn())
+                    begun_ns = time.monotonic_ns()
+                next_ns = self._pace(rng, self._served_ns(begun_ns + round(grant.delay_s * 1e9)))
+                answer = _Answer(request, choices, row, next_ns, grant.headers)
+                try:
+                    await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
+                except ClientGone:
+                    if self._settings.limits.cancelled_keeps_slot:
+                        left_s = (answer.end_ns() - time.monotonic_ns()) / 1e9
+                    raise
         finally:
-            grant.settle(self._clock.now_s(), used + (row.completion_tokens or 0))
+            grant.settle(self._clock.now_s(), used + (row.completion_tokens or 0), keep_slot=left_s > 0)
+            if left_s > 0:
+                asyncio.get_running_loop().call_later(left_s, grant.free)
 
     def _served_ns(self, due_ns: int) -> int:
         """Return when a request that may begin at ``due_ns`` has been worked on."""
@@ -123,16 +150,26 @@ class _Answer:
         # An answer that is stopped before its first token takes as long as that token would have.
         self._steps = max(1, *(choice.tokens for choice in choices))
         self._row = row
-        self._next_ns = next_ns
+        self._draw_ns = next_ns
+        self._left = self._steps
+        self._at_ns = 0
         self._headers = headers
         self._id = f"chatcmpl-{os.urandom(12).hex()}"
         self._created = int(time.time())
 
+    def end_ns(self) -> int:
+        """Return when the last token is due: its time, and those of all before it, are drawn by this."""
+        while self._left:
+            self._at_ns = self._next_ns()
+        return self._at_ns
+
+    def _next_ns(self) -> int:
+        self._left -= 1
+        return self._draw_ns()
+
     async def plain(self, pacer: Pacer, send: Send) -> None:
         """Wait as long as the same stream would take to its last token, then send all at once."""
-        for _ in range(self._steps):
-            at_ns = self._next_ns()
-        await pacer.until(at_ns)
+        await pacer.until(self.end_ns())
         self._row.completion_tokens = sum(choice.tokens for choice in self._choices)
         body: dict[str, Any] = {
             "id": self._id,

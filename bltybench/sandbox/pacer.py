@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from starlette.types import Receive
 
@@ -52,6 +54,20 @@ class Pacer:
         self._check()
         await asyncio.sleep(0)
         self._check()
+
+    async def while_there(self, work: Coroutine[Any, Any, None]) -> None:
+        """Return when ``work`` is done; it is cancelled where the client goes away first."""
+        task = self._loop.create_task(work)
+        waiter = self._waiter = self._loop.create_future()
+        task.add_done_callback(lambda _: _wake(waiter))
+        try:
+            self._check()
+            await waiter
+            self._check()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        task.result()
 
     def _check(self) -> None:
         if self._gone:

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from bltybench.limits import FAMILIES, AllOf, Concurrency, Decision, Model
+from bltybench.limits import FAMILIES, AllOf, Decision, Model
 from bltybench.sandbox.errors import ApiError, Headers, rate_limited
 from bltybench.sandbox.header_styles import styled
+from bltybench.sandbox.slots import Slots
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 CONCURRENCY_RETRY_S = 1
@@ -44,13 +45,49 @@ class Grant:
         self._quota = quota
         self._at_s = at_s
         self._reserved_tokens = reserved_tokens
+        self._slot = quota.slots.take()
         self.headers = headers
         self.delay_s = delay_s
         """How long a queue makes it wait before it is served."""
 
-    def settle(self, now_s: float, used_tokens: int) -> None:
+    @property
+    def has_slot(self) -> bool:
+        """Whether it may be served now."""
+        return self._slot
+
+    async def turn(self) -> None:
+        """Wait for a slot where one is needed and requests wait for it."""
+        if not self._slot:
+            await self._quota.slots.turn()
+            self._slot = True
+
+    def settle(self, now_s: float, used_tokens: int, *, keep_slot: bool = False) -> None:
         """Free the slot and settle what it cost in tokens. Once only."""
         self._quota.settle(now_s, self._at_s, self._reserved_tokens, used_tokens)
+        if not keep_slot:
+            self.free()
+
+    def free(self) -> None:
+        """Free the slot, if it holds one."""
+        if self._slot:
+            self._slot = False
+            self._quota.slots.free()
+
+
+class Quotas:
+    """The quota of each key, of each model, of each pair of them, or one for all, as the limits say."""
+
+    def __init__(self, limits: SandboxLimits) -> None:
+        self._limits = limits
+        self._quotas: dict[tuple[str | None, ...], KeyQuota] = {}
+
+    def of(self, key: str, model: str | None = None) -> KeyQuota:
+        """Return the quota that a request with this key for this model counts in."""
+        names = {"key": key, "model": model}
+        place = tuple(names[each] for each in ("key", "model") if each in self._limits.per)
+        if place not in self._quotas:
+            self._quotas[place] = KeyQuota(self._limits)
+        return self._quotas[place]
 
 
 class KeyQuota:
@@ -67,11 +104,19 @@ class KeyQuota:
         self._refused = partial(rate_limited, status=limits.refusal_status)
         self._style = limits.headers
         self._all = AllOf(list(self._models.values())) if self._models else None
-        self._slots = Concurrency(limits.concurrency) if limits.concurrency is not None else None
+        self.slots = Slots(limits.concurrency, queues=limits.concurrency_excess == "queued")
+
+    def charge(self, now_s: float) -> Refusal | None:
+        """Count what is no chat answer as a request, or refuse it."""
+        model = self._models.get("requests")
+        if model is None:
+            return None
+        decision = model.decide(now_s)
+        return None if decision.accepted else self._rate_refusal("requests", {"requests": decision}, now_s)
 
     def admit(self, now_s: float, tokens: int) -> Grant | Refusal:
         """Let a request in that may use up to ``tokens``, or refuse it and charge nothing."""
-        if self._slots is not None and self._slots.in_use >= self._slots.limit:
+        if self.slots.refuses:
             return self._concurrency_refusal(now_s)
         decisions: dict[str, Decision] = {}
         if self._all is not None:
@@ -83,15 +128,11 @@ class KeyQuota:
         if refused:
             binding = max(refused, key=lambda name: decisions[name].retry_after_s or 0.0)
             return self._rate_refusal(binding, decisions, now_s)
-        if self._slots is not None:
-            self._slots.acquire()
         delay_s = max((decision.delay_s for decision in decisions.values()), default=0.0)
         return Grant(self, now_s, tokens, self._headers(decisions.get("requests"), now_s), delay_s)
 
     def settle(self, now_s: float, charged_s: float, reserved_tokens: int, used_tokens: int) -> None:
-        """Free one slot; charge or refund tokens of a request that was let in at ``charged_s``."""
-        if self._slots is not None:
-            self._slots.release()
+        """Charge or refund tokens of a request that was let in at ``charged_s``."""
         model = self._models.get("tokens")
         if model is None:
             return
@@ -103,8 +144,9 @@ class KeyQuota:
     def _concurrency_refusal(self, now_s: float) -> Refusal:
         requests = self._models.get("requests")
         headers = self._headers(requests.peek(now_s) if requests else None, now_s, CONCURRENCY_RETRY_S)
-        limit = self._slots.limit if self._slots else 0
-        message = f"Rate limit reached: {limit} concurrent requests. Wait until one of them has ended."
+        message = (
+            f"Rate limit reached: {self.slots.limit} concurrent requests. Wait until one of them has ended."
+        )
         return Refusal("concurrency", self._refused(message, "concurrency_limit_exceeded", headers))
 
     def _rate_refusal(self, name: str, decisions: dict[str, Decision], now_s: float) -> Refusal:

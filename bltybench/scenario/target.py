@@ -141,7 +141,8 @@ HeaderStyle = Literal[
 class SandboxLimits(Table):
     """The limits that the sandbox enforces, per key. The documented ones unless said otherwise.
 
-    Only chat requests that are valid and allowed reach the limits: a 400, 401, 403 or 404 is free. A request
+    Only chat requests that are valid and allowed reach the limits: a 400, 401, 403 or 404 is free, unless
+    ``charged_errors`` and ``charged_endpoints`` say otherwise. A request
     that is refused by any of them is charged to none (but where ``count_refused`` says so); one that is
     answered with a 500 costs a request and no tokens. Left out means the documented limit; ``false`` means
     none.
@@ -152,7 +153,17 @@ class SandboxLimits(Table):
     """Prompt + max_tokens (1,024 where not given) are reserved at admission; what was not used comes back
     when the answer ends, so the limit is never overshot."""
     concurrency: PositiveInt | None = 50
-    """Refuses, never queues. A slot is free as soon as the answer ends or its client goes away."""
+    """A slot is free as soon as the answer ends or its client goes away."""
+    concurrency_excess: Literal["refused", "queued"] = "refused"
+    """What becomes of requests beyond it: refused at once, or kept waiting, without a byte, for a slot."""
+    cancelled_keeps_slot: bool = False
+    """Whether a slot stays taken, where its client goes away, until its answer would have ended."""
+    per: tuple[Literal["key", "model"], ...] = ("key",)
+    """What has limits of its own: each key, each model, both; with ``[]`` all share them."""
+    charged_errors: tuple[Literal[400, 403, 404], ...] = ()
+    """Errors that cost a request all the same."""
+    charged_endpoints: tuple[Literal["models"], ...] = ()
+    """Endpoints besides chat whose calls cost a request, and are refused with the same limit."""
     tokens_charged: Literal["refunded", "reserved", "used"] = "refunded"
     """Reserved at admission and the rest given back (refunded) or kept (reserved); or only what was used,
     charged when the answer has ended, so that the limit can be overshot."""
