@@ -24,13 +24,16 @@ def limits(
     `locust -f locustfiles/limits.py --headless`.
     """
     from bltybench.limits.finding import find  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
+    from bltybench.limits.known import Known  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import read_attempts  # noqa: PLC0415
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
     rows = read_attempts(folder).to_pylist()
-    findings = find(rows, manifest.clock.wall_ns / 1e9, manifest.target.requests_per_min)
+    target = manifest.target
+    known = Known(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
+    findings = find(rows, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
     if as_json:
         sys.stdout.write(json.dumps({"run_id": manifest.run_id, **findings.to_dict()}, indent=2) + "\n")
         return

@@ -9,18 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bltybench.limits import words
+from bltybench.limits.answer import Answer
 from bltybench.limits.evidence import (
     Honesty,
     Row,
     Share,
     busiest,
-    honesty,
     refusal_status,
     sights_of,
     stretch,
 )
 from bltybench.limits.fit import Fit, Verdict, fit
 from bltybench.limits.in_flight import InFlight, in_flight
+from bltybench.limits.inquiry import answers, by_question, told_by
+from bltybench.limits.known import Known
 
 FINDINGS_VERSION = 1
 LONGER = 3
@@ -39,6 +41,8 @@ class Findings:
     busiest_at_s: float
     in_flight: InFlight | None = None
     """A limit on how many are in flight, where that alone would explain the refusals."""
+    answers: tuple[Answer, ...] = ()
+    """To the questions beside the limit of requests."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -74,6 +78,7 @@ class Findings:
             },
             "busiest_minute": {"accepted": self.busiest_count, "at": _utc(self.busiest_at_s)},
             "headers": {name: _share(value) for name, value in asdict_shares(self.honesty).items()},
+            "answers": [each.to_dict() for each in self.answers],
             "says": words.sentences(self),
             "advice": words.advice(self),
         }
@@ -84,24 +89,35 @@ class Findings:
 
 
 def find(
-    rows: Sequence[Row], start_s: float, documented_per_min: int | None, verdict: Verdict | None = None
+    rows: Sequence[Row],
+    start_s: float,
+    documented_per_min: int | None,
+    verdict: Verdict | None = None,
+    *,
+    known: Known | None = None,
+    asked: Sequence[str] = (),
 ) -> Findings:
     """Find out what attempts imply.
 
-    ``start_s`` is the run's start in Unix time, ``verdict`` one that was already made.
+    ``start_s`` is the run's start in Unix time, ``verdict`` one that was already made, ``known`` what is
+    documented besides, ``asked`` the names of the experiments that were to be made.
     """
-    sights = sights_of(rows, start_s)
+    each = by_question(rows)
+    own = each[None]
+    sights = sights_of(own, start_s)
     hints = (60.0,) if documented_per_min is not None else ()
     count, at_s = busiest(sights)
-    open_at_once = in_flight(rows)
+    open_at_once = in_flight(own)
+    verdict = _reconciled(verdict or fit(stretch(sights), hints_s=hints), open_at_once)
     return Findings(
         documented_per_min,
-        _reconciled(verdict or fit(stretch(sights), hints_s=hints), open_at_once),
-        honesty(rows),
-        refusal_status(rows),
+        verdict,
+        told_by(each),
+        refusal_status(own),
         count,
         at_s,
         open_at_once if open_at_once is not None and open_at_once.explains else None,
+        tuple(answers(each, start_s, (known or Known()).with_limit(verdict, documented_per_min), asked)),
     )
 
 

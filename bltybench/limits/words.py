@@ -31,6 +31,8 @@ WAITING = {
     "token_bucket": "Send at the rate, and burst no more than the bucket holds.",
     "interval_refill": "Send in step with the refill: between two ticks nothing comes back.",
 }
+WITH_COUNTS = {"limit_header", "remaining_header", "retry_after"}
+"""Answers that have sentences with counts of their own."""
 TRUSTED = 5
 """Remaining is called reliable where it fell by one in so many successive answers, and in all of them."""
 SHORT_OF = 0.95
@@ -57,7 +59,8 @@ def sentences(found: Findings) -> list[str]:
         lines.append(f"A {NAMES[best.family]}: {described(best)}")
     if best is not None and found.in_flight is not None:
         lines.append(f"It may as well be another limit. {_slots(found.in_flight)}")
-    return lines + _against_documented(found) + _headers(found)
+    lines += _against_documented(found) + _headers(found)
+    return lines + [each.says for each in found.answers if each.question not in WITH_COUNTS]
 
 
 def advice(found: Findings) -> list[str]:

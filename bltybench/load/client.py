@@ -10,16 +10,19 @@ from typing import Any
 import msgspec
 from gevent import GreenletExit
 from locust.exception import StopUser
+from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.load.budget import NOTHING, Spend
-from bltybench.load.recorder import ENDPOINT, Call, Trial, describe, record
+from bltybench.load.recorder import Call, Trial, describe, record
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.session import Session
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario import tokens
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.reading import Reading, conclude
+
+MODELS = "/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Reply:
 class ChatClient:
     """Makes chat calls for one user. Not shared between greenlets."""
 
-    def __init__(self, session: Session, user: int) -> None:
+    def __init__(self, session: Session, user: int, key: SecretStr | None = None) -> None:
+        """``key`` stands in for the target's."""
         self._session = session
         self.user = user
         """Its number, unique in the run."""
@@ -64,8 +68,15 @@ class ChatClient:
             ("Content-Type", "application/json"),
             ("User-Agent", f"bltybench/{__version__}"),
         ]
-        if session.key is not None:
-            self._headers.append(("Authorization", f"Bearer {session.key.get_secret_value()}"))
+        key = key or session.key
+        if key is not None:
+            self._headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
+        self.exchange: Exchange | None = None
+        """What is under way, or was last."""
+        self.last: Attempt | None = None
+        """What was stored last."""
+        self.body = b""
+        """The last list of models."""
 
     def chat(
         self,
@@ -119,6 +130,25 @@ class ChatClient:
         session.wait_until(0)  # the run begins for all users at the same moment
         return self._call(call, reserved, due_ns)
 
+    def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
+        """Ask for the list of models, as a call like any other; the answer is then in ``body``."""
+        session = self._session
+        call = Call(
+            call_id=session.next_call_id(),
+            name=name,
+            body=b"",
+            stream=False,
+            model=session.scenario.model,
+            max_tokens=None,
+            prompt_tokens=None,
+            keep_text=False,
+            stage=stage or session.stage_now(),
+            method="GET",
+            endpoint=MODELS,
+        )
+        session.wait_until(0)
+        return self._call(call, NOTHING, None)
+
     def _call(self, call: Call, reserved: Spend, scheduled_ns: int | None) -> Reply:
         session = self._session
         scheduled = scheduled_ns is not None
@@ -137,7 +167,7 @@ class ChatClient:
             )
             if session.over.is_set():
                 wait_s = None
-            attempt = record(session, trial, reading, wait_s)
+            attempt = self.last = record(session, trial, reading, wait_s)
             if wait_s is None:
                 return _reply(attempt, reading, number + 1, first_due_ns)
             due_ns, number = session.now_ns() + round(wait_s * 1e9), number + 1
@@ -147,18 +177,21 @@ class ChatClient:
     def _attempt(self, call: Call, number: int, due_ns: int) -> tuple[Trial, Reading]:
         session = self._session
         accept = "text/event-stream" if call.stream else "application/json"
-        exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
+        exchange = self.exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
         session.in_flight += 1
         trial = Trial(call, self.user, number, due_ns, session.in_flight, exchange)
         session.audit.sent((session.now_ns() - due_ns) // 1000)
         try:
-            self._connection.send("POST", ENDPOINT, [*self._headers, ("Accept", accept)], call.body, exchange)
+            headers = [*self._headers, ("Accept", accept)]
+            self._connection.send(call.method, call.endpoint, headers, call.body, exchange)
         except GreenletExit:
             # The run was stopped with this attempt in the air: it happened, so it is recorded.
-            record(session, trial, conclude(exchange), None)
+            self.last = record(session, trial, conclude(exchange), None)
             raise
         finally:
             session.in_flight -= 1
+        if call.endpoint == MODELS:
+            self.body = b"".join(exchange.pieces)
         return trial, session.reader.read(exchange)
 
     def _spent(self, call: Call, reserved: Spend, trial: Trial, reading: Reading) -> Spend:
@@ -171,6 +204,10 @@ class ChatClient:
         never_sent = trial.exchange.sent_ns is None
         refused = reading.status is not None and not 200 <= reading.status < 300
         return NOTHING if never_sent or refused else reserved
+
+    def forget(self) -> None:
+        """Forget what was sent last."""
+        self.exchange = self.last = None
 
     def close(self) -> None:
         """Close the connection."""

@@ -30,6 +30,8 @@ class Call(msgspec.Struct, frozen=True):
     keep_text: bool
     stage: str | None = None
     turn: int | None = None
+    method: str = "POST"
+    endpoint: str = ENDPOINT
 
 
 class AttemptError(Exception):
@@ -59,7 +61,7 @@ def record(session: Session, trial: Trial, reading: Reading, waited_s: float | N
     if session.part is not None:
         session.part.note(attempt)
     _count(session, attempt)
-    _show(session, trial.call.name, attempt)
+    _show(session, trial.call, attempt)
     return attempt
 
 
@@ -101,7 +103,7 @@ def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float |
         error_code=reading.error_code,
         error_message=reading.error_message,
         finish_reason=reading.finish_reason,
-        endpoint=ENDPOINT,
+        endpoint=call.endpoint,
         model=reading.model or call.model,
         stream=call.stream,
         wanted_prompt_tokens=call.prompt_tokens,
@@ -133,7 +135,7 @@ def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, Token
     """Return prompt and completion tokens and where they come from: the server's usage where it gave one."""
     if reading.prompt_tokens is not None or reading.completion_tokens is not None:
         return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE
-    if reading.outcome is not Outcome.OK:
+    if reading.outcome is not Outcome.OK or call.endpoint != ENDPOINT:
         return None, None, None
     if call.stream:
         return call.prompt_tokens, len(reading.gaps_us or ()) + 1, TokensSource.EVENTS
@@ -154,15 +156,16 @@ def _count(session: Session, attempt: Attempt) -> None:
         counter.add_ttft((attempt.first_token_ns - attempt.sent_ns) / 1e6)
 
 
-def _show(session: Session, name: str, attempt: Attempt) -> None:
+def _show(session: Session, call: Call, attempt: Attempt) -> None:
     """Put the attempt into Locust's table: a refusal is an expected outcome there, with a row of its own."""
+    name = call.name
     stats = session.environment.stats
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if attempt.outcome is Outcome.RATE_LIMITED:
         locust_stats.add_refusal(stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         session.environment.events.request.fire(
-            request_type="POST",
+            request_type=call.method,
             name=name,
             response_time=latency_ms,
             response_length=attempt.bytes_received,

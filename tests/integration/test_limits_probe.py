@@ -33,7 +33,8 @@ def probe(
     )
     with running_sandbox(limits=limits) as sandbox:
         write_scenario(folder, sandbox.base_url)
-        done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
+        command = ["--probe-ask", "requests", *args]
+        done = run_locust(LOCUSTFILES / "limits.py", *command, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
     found: dict[str, Any] = json.loads((done.run.path / "limits.json").read_text())
     assert found["stopped"] is None

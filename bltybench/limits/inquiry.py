@@ -1,0 +1,90 @@
+"""The questions beside the limit of requests: their experiments, and what a record of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bltybench.limits import (
+    charges_judgement,
+    charges_question,
+    concurrency_question,
+    headers_judgement,
+    tokens_judgement,
+    tokens_question,
+)
+from bltybench.limits.answer import Answer
+from bltybench.limits.ask import PREFIX, Experiment, Seen, seen_of
+from bltybench.limits.evidence import Honesty, Row, honesty, refusal_status
+from bltybench.limits.known import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An experiment, and the judgement of what is seen in it."""
+
+    ask: Callable[[Known, float], Experiment]
+    judge: Callable[[Sequence[Seen], Known], list[Answer]]
+
+
+QUESTIONS: dict[str, Question] = {
+    concurrency_question.NAME: Question(
+        concurrency_question.ask, lambda seen, _: concurrency_question.judge(seen)
+    ),
+    tokens_question.NAME: Question(tokens_question.ask, tokens_judgement.judge),
+    charges_question.NAME: Question(charges_question.ask, charges_judgement.judge),
+}
+"""By the name that is stored with their attempts, in the order in which they are asked."""
+
+REQUESTS = "requests"
+ALL = (REQUESTS, *QUESTIONS)
+
+OTHERS = {charges_question.SECOND_KEY, charges_question.OTHER_MODEL, *charges_question.WRONG.values()}
+"""Roles of requests that may not count in the limit of the probe's own key and model."""
+
+
+def question_of(row: Row) -> str | None:
+    """Return the name of the experiment that an attempt belongs to; None for others."""
+    stage = row.get("stage")
+    return stage.removeprefix(PREFIX) if isinstance(stage, str) and stage.startswith(PREFIX) else None
+
+
+def by_question(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
+    """Return the attempts of each experiment; under None all others: of an ordinary run, for one."""
+    found: dict[str | None, list[Row]] = {None: []}
+    for row in rows:
+        found.setdefault(question_of(row), []).append(row)
+    return found
+
+
+def sights(rows: Sequence[Row], start_s: float) -> list[Seen]:
+    """Return what attempts of one experiment say."""
+    refusal = 429 if any(row["status"] == 429 for row in rows) else None
+    return sorted((seen_of(row, start_s, refusal) for row in rows), key=lambda each: each.sent_s)
+
+
+def header_rows(rows: Mapping[str | None, Sequence[Row]]) -> list[Row]:
+    """Return the attempts whose refusals and headers are about the limit of requests."""
+    charges = rows.get(charges_question.NAME, ())
+    return [*rows.get(None, ()), *(row for row in charges if row.get("name") not in OTHERS)]
+
+
+def told_by(rows: Mapping[str | None, Sequence[Row]]) -> Honesty:
+    """Compare headers and what happened."""
+    return honesty(header_rows(rows))
+
+
+def answers(
+    rows: Mapping[str | None, Sequence[Row]], start_s: float, known: Known, asked: Sequence[str] = ()
+) -> list[Answer]:
+    """Return what a record says of each experiment that is in it or was ``asked`` for, and of the headers."""
+    found: list[Answer] = []
+    for name, question in QUESTIONS.items():
+        if name in rows or name in asked:
+            found += question.judge(sights(rows.get(name, ()), start_s), known)
+    own = [row for each in rows.values() for row in each if row.get("name") not in OTHERS]
+    status = refusal_status(rows.get(None, ()))
+    seen = [seen_of(row, start_s, status) for row in own if row["sent_ns"] is not None]
+    headers = headers_judgement.judge(seen, told_by(rows), known)
+    # Of a run that was made for something else, only what it tells.
+    return [*found, *(each for each in headers if found or asked or each.value is not None)]

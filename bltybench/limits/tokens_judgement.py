@@ -1,0 +1,281 @@
+"""What the experiment with tokens implies: pure, and the same of a record as of the probe that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bltybench.limits.answer import Answer, cannot_tell, sure
+from bltybench.limits.ask import Seen
+from bltybench.limits.fit import Verdict
+from bltybench.limits.known import Known
+from bltybench.limits.tokens_question import (
+    AFTER,
+    FILL,
+    ONE_BY_ONE,
+    PART,
+    REFILL,
+    SIZE,
+    TOGETHER,
+    UNIT,
+    bounds,
+    charged_of,
+    cost,
+    unit_verdict,
+    used,
+)
+
+QUESTIONS = {
+    "token_limit": "how many tokens are allowed",
+    "token_period_s": "in which time",
+    "token_algorithm": "by what algorithm tokens are limited",
+    "tokens_charged": "how tokens are charged",
+    "tokens_charged_at": "when tokens are charged",
+}
+STEADY = {"token_bucket", "interval_refill", "sliding_log", "sliding_counter", "first_hit_counter"}
+"""Families that give something back while the limit is being filled."""
+PROMPT_SLACK = 2
+"""Tokens by which the server may count a short prompt otherwise than we do."""
+FEWEST = 3
+"""Units that the limit must hold for its period to be told."""
+
+
+def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
+    """Return the limit of tokens, its period and algorithm, and what is charged when."""
+    if not seen:
+        return _silent("the budget, or the limit of requests, allowed no experiment")
+    failed = [each for each in seen if each.accepted is None and each.status != 400 and not each.cancelled]
+    if len(failed) > len(seen) // 4:
+        return _silent(f"{len(failed)} of {len(seen)} requests failed")
+    if any(each.about_concurrency for each in seen):
+        return _silent("the limit of requests in flight refused first")
+    filled = bounds(seen)
+    verdict = unit_verdict(seen, known.guess_s)
+    if filled is not None and filled[1] is not None:
+        return _reserved(seen, known, verdict, filled[0], filled[1])
+    if verdict.refused:
+        return _used(seen, known, verdict)
+    return _never(seen, known)
+
+
+def _silent(reason: str, *, least: float | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
+    return [
+        cannot_tell(name, what, reason, evidence, least=least if name == "token_limit" else None)
+        for name, what in QUESTIONS.items()
+    ]
+
+
+def _never(seen: Sequence[Seen], known: Known) -> list[Answer]:
+    reserved = (bounds(seen) or (0, None))[0]
+    spent = sum(used(each) for each in seen if each.role in {SIZE, UNIT} and each.accepted)
+    reason = f"{reserved:,} tokens in flight and {spent:,} used within the budget met no refusal"
+    return _silent(reason, least=float(spent))
+
+
+def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, most: int) -> list[Answer]:
+    fills = [each for each in seen if each.role == FILL]
+    refused = sum(each.refused for each in fills)
+    evidence = [
+        f"streams that could use {least:,} tokens in all were let in; where it would have been {most:,}, "
+        f"one was refused ({refused} refusals)"
+    ]
+    charged = charged_of(seen)
+    best = verdict.best
+    again = bounds(seen, REFILL)
+    role = FILL
+    if again is not None and again[1] is not None:
+        least, most, role = again[0], again[1], REFILL
+        evidence = [
+            f"{least:,} tokens in flight were let in, {most:,} were not, at the beginning of a period"
+        ]
+    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
+    if best is not None and not _agree(least, most, best.limit_range, unit):
+        return _silent(
+            f"{least:,} tokens were let in at once, and {best.limit} requests of {unit:,} each: "
+            "a window may have turned meanwhile, or others use the same quota"
+        )
+    took_s = _took_s(seen, role)
+    if best is not None and best.family in STEADY:
+        # What came back while it was being filled may have been more than fits at once.
+        least = max(1, round(least - took_s / best.period_s * least))
+    # What the server counts for their prompts is not told: none of them ended.
+    slack = PROMPT_SLACK * sum(each.role == role for each in seen)
+    least, most = max(1, least - slack), most + slack
+    limit = _limit(least, most - 1, known, sure(refused), evidence)
+    answers = [limit, *_period(verdict, known)]
+    if charged is None:
+        return [
+            *answers,
+            *_uncharged("whether reservations come back was not seen"),
+            _at("admission", evidence),
+        ]
+    after = [each for each in seen if each.role in {AFTER, ONE_BY_ONE}]
+    let_in = sum(bool(each.accepted) for each in after)
+    told = f"of {len(after)} that might have used about half, and used next to nothing, {let_in} were let in"
+    says = {
+        "refunded": "Prompt + max_tokens are reserved; what was not used comes back when the answer ends.",
+        "reserved": "Prompt + max_tokens are charged in full, whatever was used.",
+    }[charged]
+    rule = Answer(
+        question="tokens_charged",
+        value=charged,
+        says=says,
+        confidence=sure(max(1, let_in if charged == "refunded" else len(after) - let_in)),
+        evidence=(told,),
+    )
+    return [*answers, rule, _at("admission", evidence)]
+
+
+def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
+    units = [each for each in seen if each.role == UNIT]
+    size = max((cost(each) for each in units if each.accepted), default=0)
+    best = verdict.best
+    reserved = (bounds(seen) or (0, None))[0]
+    if best is None:
+        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}")
+    together = [each for each in seen if each.role == TOGETHER]
+    let_in = sum(bool(each.accepted) for each in together)
+    at_end = let_in == len(together) if together else None
+    fewest, greatest = best.limit_range
+    least, most = (fewest - 1 - (best.family in STEADY)) * size + 1, greatest * size
+    if at_end is False:
+        least, most = least + size - 1, most + size - 1
+    elif at_end is None:
+        most += size - 1
+    parts = _parts(seen, at_end)
+    if parts is not None:
+        back = _took_s(seen, PART) / best.period_s * most if best.family in STEADY else 0.0
+        least, most = max(least, round(parts[0] - back)), min(most, parts[1])
+    if least > most:
+        return _silent("the experiments contradict each other: others may use the same quota")
+    unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
+    evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
+    answers = [_limit(least, most, known, verdict.confidence or 0.0, evidence), *_period(verdict, known)]
+    if reserved < least:
+        reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
+        return [
+            *answers,
+            *_uncharged(reason),
+            cannot_tell("tokens_charged_at", QUESTIONS["tokens_charged_at"], reason),
+        ]
+    rule = Answer(
+        question="tokens_charged",
+        value="used",
+        says="Only what was used is charged, whatever max_tokens allows.",
+        confidence=sure(2),
+        evidence=(unused,),
+    )
+    if at_end is None:
+        reason = "the budget did not reach to send all at once"
+        return [*answers, rule, cannot_tell("tokens_charged_at", QUESTIONS["tokens_charged_at"], reason)]
+    told = [f"of {len(together)} sent together, where {best.limit} fit, {let_in} were let in"]
+    return [*answers, rule, _at("end" if at_end else "admission", told)]
+
+
+def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
+    """Say whether a limit between two bounds lets in so many units and no more, give or take one."""
+    return least <= (units[1] + 2) * size and most >= (units[0] - 1) * size
+
+
+def _took_s(seen: Sequence[Seen], role: str) -> float:
+    times = [each.sent_s for each in seen if each.role == role]
+    return max(times) - min(times) if times else 0.0
+
+
+def _parts(seen: Sequence[Seen], at_end: bool | None) -> tuple[int, int] | None:
+    """Return the bounds that units and then parts of them give."""
+    rows = [each for each in seen if each.role == PART]
+    refused = next((each for each in rows if each.refused), None)
+    if refused is None or any(each.accepted is None for each in rows):
+        return None
+    let_in = [used(each) for each in rows if each.accepted]
+    total = sum(let_in)
+    if at_end:
+        return total - let_in[-1] + 1, total
+    if at_end is None:
+        return total - let_in[-1] + 1, total + cost(refused) - 1
+    return total, total + cost(refused) - 1
+
+
+def _limit(least: int, most: int, known: Known, confidence: float, evidence: Sequence[str]) -> Answer:
+    value = rounded(least, most, known.tokens_per_min)
+    around = "" if least == most else f" (between {least:,} and {most:,})"
+    return Answer(
+        question="token_limit",
+        value=value,
+        range=(least, most),
+        says=f"{value:,} tokens{around}.",
+        confidence=confidence,
+        evidence=tuple(evidence),
+    )
+
+
+def rounded(least: int, most: int, documented: int | None = None) -> int:
+    """Return what people would have chosen between two bounds: the documented, else the roundest number."""
+    if documented is not None and least <= documented <= most:
+        return documented
+    step = 10 ** len(str(most))
+    while step > 1:
+        for part in (step, step // 2):
+            nearest = (most // part) * part if part else 0
+            if nearest >= least and nearest > 0:
+                return nearest
+        step //= 10
+    return most
+
+
+def _period(verdict: Verdict, known: Known) -> list[Answer]:
+    """Return period and algorithm, which may be known where the other is not."""
+    names = ("token_period_s", "token_algorithm")
+    fits = verdict.consistent
+    if not fits or fits[0].limit < FEWEST:
+        reason = verdict.reason or "too few units fit into it"
+        return [cannot_tell(name, QUESTIONS[name], reason) for name in names]
+    evidence = (
+        f"{verdict.attempts} requests of the same size: {verdict.accepted} let in, {verdict.refused} refused",
+    )
+    least = min(each.period_range_s[0] for each in fits)
+    most = max(each.period_range_s[1] for each in fits)
+    answers = []
+    if most - least <= 0.1 * most:
+        period_s = fits[0].period_s
+        answers.append(
+            Answer(
+                question="token_period_s",
+                value=round(period_s, 4),
+                range=(round(least, 4), round(most, 4)),
+                says=f"Tokens are counted over {period_s:.4g} s ({least:.4g} to {most:.4g}).",
+                confidence=verdict.confidence,
+                evidence=evidence,
+            )
+        )
+    else:
+        reason = f"it lies between {least:.4g} and {most:.4g} s"
+        answers.append(cannot_tell(names[0], QUESTIONS[names[0]], reason, evidence))
+    if len(verdict.families) == 1:
+        says = f"Tokens are limited by a {fits[0].family.replace('_', ' ')}."
+        answers.append(
+            Answer(
+                question="token_algorithm",
+                value=fits[0].family,
+                says=says,
+                confidence=verdict.confidence,
+                evidence=evidence,
+            )
+        )
+    else:
+        answers.append(cannot_tell(names[1], QUESTIONS[names[1]], verdict.reason, evidence))
+    return answers
+
+
+def _uncharged(reason: str) -> list[Answer]:
+    return [cannot_tell("tokens_charged", QUESTIONS["tokens_charged"], reason)]
+
+
+def _at(when: str, evidence: Sequence[str]) -> Answer:
+    says = {
+        "admission": "Tokens are charged when a request is let in.",
+        "end": "Tokens are charged when the answer ends: what is in flight together can overshoot the limit.",
+    }[when]
+    return Answer(
+        question="tokens_charged_at", value=when, says=says, confidence=sure(2), evidence=tuple(evidence)
+    )

@@ -1,0 +1,279 @@
+"""How tokens are limited: what is charged, when, how many in which time.
+
+1. *Fill*: streams that might use much are held open. One that is refused, though next to nothing was used,
+   shows that prompt + max_tokens are reserved at admission; ever smaller ones fill the rest, to a few
+   tokens. It is filled again when the period is known, for a window may have turned meanwhile.
+2. *After*: these are dropped, and others that might use much but end with their first word follow one by one.
+   Reservations that are given back let all of them in, and those that are kept do not.
+3. *Size*, where nothing is documented and nothing reserved: prompts that double until one is refused.
+   *Units*: requests of an eighth of the limit each, so that the limit of tokens is one of eight requests,
+   whose period and algorithm are found as those of any other. What is given back must really be used then.
+4. Where only used tokens count: smaller *parts* for the exact size, and all units *together*: where they are
+   charged when their answers end, more are let in than fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
+from bltybench.limits.ask import Drop, Experiment, Seen, Send, Shot, Step
+from bltybench.limits.fit import Verdict, fit
+from bltybench.limits.known import IDLE, Known
+from bltybench.limits.plan import GROWTH, Aims, Burst, plan
+from bltybench.limits.sights import Sight
+
+NAME = "tokens"
+FILL, REFILL = "fill", "fill again"
+AFTER, LATER, ONE_BY_ONE = "right after", "later", "one by one"
+SIZE, UNIT, PART, TOGETHER = "size", "unit", "part of a unit", "together"
+
+UNITS = 8
+"""Into so many requests the limit of tokens is cut."""
+MOST_FILLED = 48
+SMALL = 8
+"""Tokens of a short prompt, about."""
+FIRST_FILL = 1024
+FINE = 0.001
+"""The share of the limit to which it is filled."""
+BEYOND = 1.3
+"""So many times the documented limit are reserved before it is taken that nothing is."""
+SHARES = (0.5, 0.45, 0.45, 0.45)
+"""Of the limit: what might be used, one by one. Kept, the first two fit and no more."""
+LONGEST_S = 300.0
+MOST_UNITS = 120
+SIZE_SHARE = 6
+"""The part of the tokens that finding the size may cost: the rest is needed to find out about it."""
+PARTS = 8
+EXTRA = 3
+"""So many more units than fit are sent together."""
+
+
+def ask(known: Known, now_s: float) -> Experiment:
+    """Return the experiment, to begin at ``now_s`` (Unix time) or later."""
+    if min(known.burst, known.requests_left) < 2 * len(SHARES):
+        return
+    seen = yield from _fill(known, now_s)
+    filled = bounds(seen)
+    if filled is not None and filled[1] is not None:
+        seen = yield from _after(seen, filled[0])
+        size, kept = filled[0], charged_of(seen) == "reserved"
+    else:
+        size, kept = known.tokens_per_min or 0, False
+    if any(each.accepted is None for each in seen[-2:]):
+        return
+    if not size:
+        seen = yield from _size(known, seen)
+        size = sum(used(each) for each in seen if each.role == SIZE)
+        if not seen[-1].refused:
+            return
+    yield from _units(known, seen, size, kept=kept)
+
+
+def bounds(seen: Sequence[Seen], role: str = FILL) -> tuple[int, int | None] | None:
+    """Return the tokens that were reserved at once, and the least that were refused; None without a fill."""
+    fills = [each for each in seen if each.role == role]
+    if not fills:
+        return None
+    least, most = 0, None
+    for each in fills:
+        if each.accepted:
+            least += cost(each)
+        elif each.refused:
+            most = min(most or least + cost(each), least + cost(each))
+    return least, most
+
+
+def cost(each: Seen) -> int:
+    """Return the most that a request could use."""
+    return each.prompt_tokens + each.max_tokens
+
+
+def used(each: Seen) -> int:
+    """Return what a request used."""
+    return each.prompt_tokens + each.completion_tokens
+
+
+def charged_of(seen: Sequence[Seen]) -> str | None:
+    """Return whether reservations were given back (refunded) or kept (reserved); None where not known."""
+    rest = [each for each in seen if each.role == ONE_BY_ONE and each.accepted is not None]
+    if len(rest) == len(SHARES) - 1 and all(each.accepted for each in rest):
+        return "refunded"
+    if any(each.refused for each in rest):
+        return "reserved"
+    return None
+
+
+def unit_sights(seen: Sequence[Seen]) -> list[Sight]:
+    """Return what the units say of a limit of so many of them."""
+    units = [each for each in seen if each.role == UNIT and each.decided_s is not None]
+    took = sorted((each.decided_s or 0.0) - each.sent_s for each in units if each.refused)
+    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
+    return [
+        Sight(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted)
+        for each in units
+        if each.accepted is not None
+    ]
+
+
+def unit_verdict(seen: Sequence[Seen], hint_s: float | None) -> Verdict:
+    """Return what the units say of period and algorithm."""
+    return fit(unit_sights(seen), hints_s=(hint_s,) if hint_s else ())
+
+
+def _fill(known: Known, now_s: float) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+    documented = known.tokens_per_min
+    size = max(FIRST_FILL, documented // 4) if documented else FIRST_FILL
+    room = min(MOST_FILLED, known.burst - 2 * len(SHARES), (known.slots or MOST_FILLED) - 1)
+    at_s, mistakes = known.fresh_s(now_s), 0
+    seen: Sequence[Seen] = ()
+    while len(seen) < room and mistakes < 4:
+        least, most = bounds(seen) or (0, None)
+        if least + size > known.tokens_left // 2 and most is None:
+            break
+        shot = Shot(role=FILL, stream=True, max_tokens=size)
+        seen = yield Send((shot,), at_s, until="decided", says=f"{least + size:,} tokens in flight")
+        at_s = 0.0
+        last = seen[-1]
+        least, most = bounds(seen) or (0, None)
+        if last.status == 400:
+            mistakes += 1
+            size //= 2
+        elif last.accepted is None or last.about_concurrency:
+            break
+        elif most is None:
+            if documented is not None and least > BEYOND * documented:
+                break
+            size = size if documented else 2 * size
+        else:
+            if most - least <= max(2 * SMALL, FINE * most):
+                break
+            size = max(1, (most - least) // 2 - SMALL)
+    seen = yield Drop()
+    return seen
+
+
+def _after(seen: Sequence[Seen], size: int) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+    """See whether the reservations come back: at once, or later, and whether they do each time."""
+
+    def brief(role: str, share: float) -> tuple[Shot, ...]:
+        return (Shot(role=role, brief=True, max_tokens=max(1, int(share * size) - SMALL)),)
+
+    seen = yield Send(brief(AFTER, SHARES[0]), after_s=0.5, says="are reservations given back?")
+    wait_s, waited_s = 0.5, 0.5
+    while seen[-1].refused and waited_s < LONGEST_S:
+        seen = yield Send(brief(LATER, SHARES[0]), after_s=wait_s, says="waiting for tokens")
+        waited_s += wait_s
+        wait_s *= GROWTH
+    for share in SHARES[1:]:
+        if seen[-1].accepted is not True:
+            break
+        seen = yield Send(brief(ONE_BY_ONE, share), says="one by one")
+    return seen
+
+
+def _size(known: Known, seen: Sequence[Seen]) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+    """Find about how many tokens can be used, with prompts that double."""
+    size, spent = FIRST_FILL, 0
+    while spent + size <= known.tokens_left // SIZE_SHARE:
+        seen = yield Send((Shot(role=SIZE, prompt_tokens=size),), says=f"{spent + size:,} tokens used")
+        if seen[-1].accepted is not True:
+            break
+        spent += used(seen[-1])
+        size *= 2
+    return seen
+
+
+def unit_of(known: Known, size: int, *, kept: bool) -> Shot:
+    """Return one of the units that the limit is cut into."""
+    count = max(2, min(UNITS, known.burst // 3, known.requests_left // 8))
+    each = max(2 * SMALL, size // count) if size else 2 * FIRST_FILL
+    if kept:
+        return Shot(role=UNIT, brief=True, max_tokens=max(1, each - SMALL - 2))
+    return Shot(role=UNIT, prompt_tokens=each)
+
+
+def _units(known: Known, seen: Sequence[Seen], size: int, *, kept: bool) -> Experiment:
+    unit = unit_of(known, size, kept=kept)
+    spent = sum(used(each) for each in seen)
+    afford = (known.tokens_left - spent) // (2 * SMALL if kept else unit.most_tokens)
+    exact = 0 if (bounds(seen) or (0, None))[1] is not None else 2 * UNITS + EXTRA
+    if afford > 2 * exact:
+        afford -= exact
+    budget = min(MOST_UNITS, known.requests_left - len(seen), afford)
+    if budget < 4:
+        return
+    fresh_s = _idle_s(known, known.guess_s, seen)
+    hints = Aims(budget=budget, rounds=1, period_s=known.guess_s)
+    seen = yield from _play(plan(hints, fresh_s), unit, fresh_s, seen)
+    if (bounds(seen) or (0, None))[1] is None:
+        yield from _exact(known, unit, seen)
+    else:
+        yield from _refill(known, unit, seen)
+
+
+def _play(
+    playing: Generator[Burst, Sequence[Sight], Verdict], unit: Shot, fresh_s: float, seen: Sequence[Seen]
+) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+    """Play the plan for a limit of requests with units; return all that was seen."""
+    try:
+        burst = next(playing)
+        while True:
+            before = len(seen)
+            at_s = max(fresh_s, burst.at_s)
+            seen = yield Send((unit,) * burst.cap, at_s, until_refused=True, says=burst.says)
+            if burst.confirm_s is not None and seen[-1].refused:
+                seen = yield Send((unit,), after_s=burst.confirm_s, says=burst.says)
+            since_s = min((each.sent_s for each in seen[before:]), default=at_s)
+            burst = playing.send([sight for sight in unit_sights(seen) if sight.sent_s >= since_s])
+    except StopIteration:
+        return seen
+
+
+def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
+    """Fill the limit once more where a window begins: first nearly all that the units say, then less."""
+    verdict = unit_verdict(seen, known.guess_s)
+    if verdict.best is None:
+        return
+    at_s = replace(known, fits=verdict.consistent).fresh_s(_idle_s(known, 0.0, seen))
+    spread = (verdict.best.limit + 1) * unit.most_tokens
+    size = max(1, verdict.best.limit_range[0] * unit.most_tokens - 2 * SMALL)
+    for _ in range(MOST_FILLED // 2):
+        shot = Shot(role=REFILL, stream=True, max_tokens=size)
+        seen = yield Send((shot,), at_s, until="decided", says="filling it again")
+        at_s = 0.0
+        least, most = bounds(seen, REFILL) or (0, None)
+        left = (spread if most is None else most) - least
+        if seen[-1].accepted is None or (most is not None and left <= max(2 * SMALL, FINE * most)):
+            break
+        size = max(1, left // 2 - SMALL)
+    yield Drop()
+
+
+def _exact(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
+    """Find the size to a part of a unit, and whether what is in flight is charged already."""
+    best = unit_verdict(seen, known.guess_s).best
+    spent = sum(used(each) for each in seen)
+    if best is None or known.tokens_left - spent < (best.limit + 1) * unit.most_tokens:
+        return
+    part = Shot(role=PART, prompt_tokens=max(2 * SMALL, unit.most_tokens // PARTS))
+    found = replace(known, fits=unit_verdict(seen, known.guess_s).consistent)
+    ready_s = found.fresh_s(_idle_s(known, best.period_s, seen))
+    yield Send((unit_like(unit, PART),) * (best.limit - 1), ready_s, until_refused=True, says="exact size")
+    seen = yield Send((part,) * (PARTS + 2), until_refused=True, says="exact size")
+    count = best.limit + EXTRA
+    spent = sum(used(each) for each in seen)
+    if known.tokens_left - spent < count * unit.most_tokens or count > min(known.slots or count, known.burst):
+        return
+    ready_s = found.fresh_s(_idle_s(known, best.period_s, seen))
+    yield Send((unit_like(unit, TOGETHER),) * count, ready_s, width=count, says="all together")
+
+
+def unit_like(unit: Shot, role: str) -> Shot:
+    """Return a unit for another purpose."""
+    return Shot(role=role, prompt_tokens=unit.prompt_tokens, max_tokens=unit.max_tokens, brief=unit.brief)
+
+
+def _idle_s(known: Known, period_s: float, seen: Sequence[Seen]) -> float:
+    last_s = max((each.end_s or each.sent_s for each in seen), default=0.0)
+    return max(last_s + (1 + IDLE) * period_s, known.fresh_s(last_s))

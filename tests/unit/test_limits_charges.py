@@ -1,0 +1,110 @@
+"""What counts and whose limit it is, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support_virtual_api import START_S, VirtualApi, virtual_limits
+
+from bltybench.limits.answer import Answer
+from bltybench.limits.charges_judgement import judge
+from bltybench.limits.charges_question import ask
+from bltybench.limits.fit import Fit
+from bltybench.limits.known import Known
+from bltybench.scenario.target import RateLimit
+
+
+def fitted(family: str, limit: int, period_s: float, *, count_refused: bool | None = None) -> Fit:
+    phased = family in {"fixed_window", "sliding_counter"}
+    return Fit(
+        family=family,
+        limit=limit,
+        limit_range=(limit, limit),
+        period_s=period_s,
+        period_range_s=(0.995 * period_s, 1.005 * period_s),
+        phase="clock" if phased else None,
+        edge_s=START_S - START_S % period_s if phased else None,
+        ticks=None,
+        count_refused=count_refused,
+        contradictions=0,
+        cost=0,
+    )
+
+
+def asked(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
+    usual: dict[str, Any] = {"latency_s": 0.03, "second_key": True, "other_model": "b", "with_401": True}
+    known = Known(fits=fits, **(usual | facts))
+    return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
+
+
+@pytest.mark.parametrize(("charged", "models"), [((), ()), ((400,), ()), ((404,), ("models",))])
+@pytest.mark.parametrize("limit", [3, 8, 60])
+@pytest.mark.parametrize(
+    "family", ["fixed_window", "first_hit_window", "sliding_log", "sliding_counter", "token_bucket"]
+)
+def test_what_wrong_requests_cost(
+    family: str, limit: int, models: tuple[str, ...], charged: tuple[int, ...]
+) -> None:
+    rule = RateLimit.model_validate({"limit": limit, "period_s": 20.0, "algorithm": family})
+    limits = virtual_limits(requests=rule, charged_errors=charged, charged_endpoints=models)
+    found = asked(
+        VirtualApi(limits, ttft_s=0.01, jitter=0.3), fitted(family, limit, 20.0, count_refused=False)
+    )
+    assert found["malformed_counts"].value is (400 in charged)
+    assert found["unknown_model_counts"].value is (404 in charged)
+    assert found["models_endpoint_counts"].value is bool(models)
+    assert found["wrong_key_counts"].value is False
+    assert found["refused_counts"].value is False
+    assert found["models_endpoint_shares"].value is bool(models)
+
+
+@pytest.mark.parametrize("per", [(), ("key",), ("model",), ("key", "model")])
+def test_whose_limit_it_is(per: tuple[str, ...]) -> None:
+    limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0), per=per)
+    found = asked(VirtualApi(limits, ttft_s=0.01), fitted("fixed_window", 20, 10.0))
+    assert found["limit_per_key"].value is ("key" in per)
+    assert found["limit_per_model"].value is ("model" in per)
+
+
+@pytest.mark.parametrize("family", ["sliding_log", "sliding_counter", "first_hit_counter"])
+def test_refusals_that_count(family: str) -> None:
+    rule = RateLimit.model_validate(
+        {"limit": 20, "period_s": 10.0, "algorithm": family, "count_refused": True}
+    )
+    found = asked(
+        VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), fitted(family, 20, 10.0, count_refused=True)
+    )
+    assert found["refused_counts"].value is True
+    assert found["malformed_counts"].value is False
+
+
+def test_what_was_not_named_cannot_be_told() -> None:
+    limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
+    api = VirtualApi(limits, ttft_s=0.01)
+    found = asked(api, fitted("fixed_window", 20, 10.0), second_key=False, other_model=None, with_401=False)
+    assert "--probe-second-key-env" in str(found["limit_per_key"].reason)
+    assert "--probe-model" in str(found["limit_per_model"].reason)
+    assert "wrong_key_counts" not in found
+
+
+def test_a_quota_that_others_use_too_is_not_judged() -> None:
+    limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
+    api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < 0.25))
+    found = asked(api, fitted("fixed_window", 60, 20.0))
+    assert found["malformed_counts"].value is None
+    assert found["unknown_model_counts"].value is None
+
+
+def test_nothing_is_asked_beyond_the_budget_or_without_a_limit() -> None:
+    api = VirtualApi(virtual_limits())
+    assert asked(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value is None
+    assert asked(api)["limit_per_key"].value is None
+    assert not api.flights
+
+
+def test_a_limit_that_is_not_what_was_found_is_not_judged() -> None:
+    limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
+    wrong = replace(fitted("fixed_window", 60, 20.0), limit=57, limit_range=(57, 57))
+    assert asked(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
