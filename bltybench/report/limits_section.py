@@ -73,7 +73,8 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     section = None if stored is None else _section(stored, rows, manifest.target, start_s, probed=True)
     if section is not None:
         return section
-    found = find(rows, start_s, manifest.target.requests_per_min).to_dict()
+    # Nothing was asked: what the headers turned out to be is among the sentences and in the figures.
+    found = find(rows, start_s, manifest.target.requests_per_min).to_dict() | {"answers": []}
     return _section(found, rows, manifest.target, start_s, probed=False)
 
 

@@ -30,7 +30,8 @@ Found = dict[str, Any]
 def probe(folder: Path, base_url: str, *args: str) -> Found:
     folder.mkdir()
     write_scenario(folder, base_url, PER_MIN if "--quick" in args else None)
-    done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
+    command = ("--probe-ask", "requests", *args)
+    done = run_locust(LOCUSTFILES / "limits.py", *command, cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
     found: Found = json.loads((done.run.path / "limits.json").read_text())
     assert found["stopped"] is None, found
