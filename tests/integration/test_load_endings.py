@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -18,7 +16,6 @@ import pytest
 from support_locust import (
     LOCUSTFILES,
     OPEN,
-    REPO,
     Finished,
     environment,
     finish,
@@ -32,8 +29,6 @@ from support_sandbox import running_sandbox
 from bltybench.runs.folder import list_runs
 from bltybench.runs.store import read_generator
 from bltybench.scenario.target import SANDBOX_KEY, Delay
-
-TRACES = REPO.parent / "shared" / "traces"
 
 LONG = """
 duration_s = 60
@@ -135,37 +130,6 @@ itl = { median_ms = 1, p95_ms = 2 }
     assert {row["outcome"] for row in done.attempts} == {"ok"}
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
-
-
-def test_a_recorded_trace_is_replayed_with_its_arrivals_and_lengths(tmp_path: Path) -> None:
-    source = TRACES / "azure-llm-2023-conv.csv"
-    if not source.is_file():
-        pytest.skip(f"the recorded trace is not here: {source}")
-    shutil.copy(source, tmp_path / "trace.csv")
-    lines = source.read_text().splitlines()[1:]
-    scenario = """
-duration_s = 6
-users = 600
-arrivals = { kind = "trace", file = "trace.csv", speed = 20 }
-"""
-    log = tmp_path / "truth.jsonl"
-    with running_sandbox(log) as sandbox:
-        write_scenarios(tmp_path, sandbox.base_url, scenario)
-        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
-    assert done.code == 0, done.output
-    attempts = sorted(done.attempts, key=lambda row: row["due_ns"])
-    recorded = [line.split(",") for line in lines[: len(attempts)]]
-    clock = [float(stamp.rpartition(":")[2]) + 60 * int(stamp.split(":")[1]) for stamp, _, _ in recorded]
-    assert [row["max_tokens"] for row in attempts] == [int(generated) for _, _, generated in recorded]
-    for row, at_s, (_, context, _) in zip(attempts, clock, recorded, strict=True):
-        assert row["due_ns"] / 1e9 == pytest.approx((at_s - clock[0]) / 20, abs=1e-6)
-        # A prompt has a few tokens of framing and a word at least.
-        assert row["prompt_tokens"] == pytest.approx(max(5, int(context)), rel=0.02, abs=1)
-    assert (clock[-1] - clock[0]) / 20 < 6
-    assert Counter(row["outcome"] for row in attempts) == {"ok": len(truth_of(log))}
-    # The next arrival in the file lies beyond the run: none was left out.
-    following = lines[len(attempts)].split(",")[0]
-    assert (float(following.rpartition(":")[2]) + 60 * int(following.split(":")[1]) - clock[0]) / 20 >= 6
 
 
 def test_each_second_of_the_generator_is_on_record(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,18 @@ def test_an_azure_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
     recorded("azure-llm-2023-conv.csv", tmp_path)
     done, truth = replay(tmp_path, "speed = 3, start_s = 720", 4)
     attempts = as_recorded(done, truth)
-    assert len(attempts) > 30
+    # Told from the file itself, too: all that was recorded in these twelve seconds, and nothing else.
+    rows = [line.split(",") for line in (tmp_path / "trace").read_text().splitlines()[1:]]
+    times = [datetime.fromisoformat(stamp[:26]) for stamp, _, _ in rows]
+    part = [
+        ((time - times[0]).total_seconds() - 720, int(context), int(generated))
+        for time, (_, context, generated) in zip(times, rows, strict=True)
+        if 720 <= (time - times[0]).total_seconds() < 732
+    ]
+    assert len(attempts) == len(part) > 30
+    for row, (at_s, context, generated) in zip(attempts, part, strict=True):
+        assert row["due_ns"] / 1e9 == pytest.approx(at_s / 3, abs=1e-6)
+        assert (row["prompt_tokens"], row["max_tokens"]) == (context, generated)
     start_ns = done.run.manifest().clock.monotonic_ns
     seen_ns = {name: row.received_ns - start_ns for name, row in truth.items()}
     assert pace(attempts, seen_ns) == pytest.approx(1.0, abs=0.005)
