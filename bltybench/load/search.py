@@ -93,7 +93,7 @@ class Searcher:
             self._write(None)
             gevent.sleep(self._search.pause_s)
             ended = self._step()
-        self._write(ended)
+        logger.info("%s", self._write(ended).sentence())
         self.ended = ended
 
     def _step(self) -> str | None:
@@ -190,7 +190,7 @@ class Searcher:
                 self._cut(order.number)
         return was_cut
 
-    def _write(self, ended: str | None) -> None:
+    def _write(self, ended: str | None) -> SearchResult:
         result = SearchResult(
             load=self._search.load,
             objectives=dict(self._search.objectives),
@@ -203,3 +203,4 @@ class Searcher:
             trials=self._trials,
         )
         write_atomically(self._folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+        return result

@@ -7,6 +7,14 @@ import msgspec
 from bltybench.errors import UserError
 from bltybench.runs.folder import RunFolder
 
+UNFINISHED = {
+    "requests": "its budget of requests did not allow another trial",
+    "too few answers": "a trial had too few answers, so stage_s must be longer",
+    "budget": "the target's budget was spent",
+    "worker lost": "a worker told nothing any more",
+}
+"""By how a search ended: why it found no more."""
+
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One trial of one load."""
@@ -51,6 +59,24 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     few answers, worker lost; None: it was stopped. Only where it is found have both ends been confirmed."""
     requests: int
     trials: list[Trial]
+
+    def sentence(self) -> str:
+        """Say what was found, and why there is no more of it where the search was not finished."""
+        unit = "requests a minute" if self.load == "rate" else "users"
+        if self.holds is None:
+            down_to = "" if self.fails is None else f", down to {self.fails:.1f} {unit}"
+            said = f"No load that was tried kept the objectives{down_to}."
+        elif self.fails is None:
+            said = f"The objectives held up to {self.holds:.1f} {unit}, and no higher load was seen to fail."
+        else:
+            said = (
+                f"The objectives held at {self.holds:.1f} {unit} and not at {self.fails:.1f}: "
+                "the capacity lies between."
+            )
+        if self.ended == "found":
+            return f"{said} Each end was confirmed by {self.confirm} trials."
+        why = UNFINISHED.get(self.ended or "", "the run was stopped")
+        return f"{said} The search was not finished: {why}. An end may rest on a single trial."
 
 
 def read_search(folder: RunFolder) -> SearchResult | None:
