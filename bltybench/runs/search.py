@@ -39,7 +39,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Say how it went."""
         word = {True: "holds", False: "does not hold", None: "too few answers to say"}[self.held]
-        return f"{self.stage} · {word} · {self.counted} attempts judged"
+        said = [self.stage, word, f"{self.counted} attempts judged"]
+        if not self.settled:
+            said.append("answers were outstanding at its end")
+        if self.no_free_user and not self.held:
+            said.append(f"{self.no_free_user} arrivals found no free user")
+        return " · ".join(said)
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
