@@ -60,7 +60,8 @@ def ask(known: Known, now_s: float) -> Experiment:
         size, kept = filled[0], charged_of(seen) == "reserved"
     else:
         size, kept = known.tokens_per_min or 0, False
-    if any(each.accepted is None for each in seen[-2:]):
+    # A 400 only says that so many tokens cannot be asked for at once.
+    if any(each.accepted is None and each.status != 400 for each in seen[-2:]):
         return
     if not size:
         seen = yield from _size(known, seen)

@@ -92,7 +92,7 @@ def test_what_is_refused_in_flight_what_counts_and_whose_limit_it_is(tmp_path: P
     again = {each["question"]: each["value"] for each in json.loads(verb.stdout)["answers"]}
     assert again["concurrency_limit"] == 4
     assert again["unknown_model_counts"] is True
-    assert "What else was asked" in (run.path / "report.html").read_text()
+    assert "Further questions" in (run.path / "report.html").read_text()
 
 
 def test_a_queue_whose_cancelled_streams_keep_their_slots(tmp_path: Path) -> None:
