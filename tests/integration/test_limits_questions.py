@@ -111,7 +111,7 @@ def test_a_queue_whose_cancelled_streams_keep_their_slots(tmp_path: Path) -> Non
     assert document["cancelled_keeps_slot"] is True
 
 
-@pytest.mark.parametrize("charged", ["reserved", "refunded", "used"])
+@pytest.mark.parametrize("charged", ["reserved", "refunded"])
 def test_how_tokens_are_charged(charged: str, tmp_path: Path) -> None:
     rule = RateLimit(limit=4000, period_s=1.5)
     found, _ = ask(
@@ -119,7 +119,7 @@ def test_how_tokens_are_charged(charged: str, tmp_path: Path) -> None:
     )
     told = values(found)
     assert told["tokens_charged"] == charged, found
-    assert told["tokens_charged_at"] == ("end" if charged == "used" else "admission")
+    assert told["tokens_charged_at"] == "admission"
     least, most = found["token_limit"]["range"]
     assert least <= 4000 <= most
     assert most - least <= 600
