@@ -124,6 +124,7 @@ class Server:
     def _clear(self) -> None:
         self._streams: dict[int, tuple[int, list[int]]] = {}
         self._late_ns = array("q")
+        self._first_ns = self._last_ns = 0
         self._since = (time.monotonic(), time.process_time(), self._answers)
 
     def run(self, lifeline: int) -> None:
@@ -224,6 +225,8 @@ class Server:
         tokens, rate, *burst = what.split("x")
         events = events_of(int(tokens), int(burst[0]) if burst else 1)
         self._answers += 1
+        self._last_ns = time.monotonic_ns()
+        self._first_ns = self._first_ns or self._last_ns
         peer.number = self._answers
         head = _HEAD % peer.number
         if rate == "0":
@@ -244,6 +247,7 @@ class Server:
             {
                 "streams": self._streams,
                 "answers": self._answers - answers,
+                "asked_s": (self._last_ns - self._first_ns) / 1e9,
                 "cpu_share": (time.process_time() - cpu_s) / (time.monotonic() - wall_s),
                 "late_p99_us": late[int(len(late) * 0.99)] / 1000 if late else None,
             }

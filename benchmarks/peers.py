@@ -1,0 +1,354 @@
+"""The same streams with published load-testing tools, each as its users run it, and with this one.
+
+python -m benchmarks.peers --install           an environment for each tool, below --environments (gigabytes)
+python -m benchmarks.peers --json peers.json
+
+Every tool gets one core with all its processes; the server has the other one. A tool that is not installed,
+or does not do the work, is named with the reason. No model hub is asked: they count with a tokenizer of one
+word a token, made here. CPU time is that of all its processes from start to end, its report included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.bench import CORES, REPO, Server, now, stolen
+from benchmarks.scale import SCENARIO
+from bltybench.runs.folder import list_runs
+
+TOKENS = 64
+ENVIRONMENTS = Path.home() / ".cache" / "bltybench-peers"
+TIMEOUT_S = 300.0
+
+
+class Run(NamedTuple):
+    """What a tool is asked to do."""
+
+    url: str
+    streams: int
+    requests: int
+    seconds: float
+    tokenizer: Path
+    folder: Path
+
+
+class Tool(NamedTuple):
+    """A published tool: what pip calls it, how it is run, and where it says the TTFT (median, ms)."""
+
+    package: str
+    command: Callable[[Run], list[str]]
+    ttft_ms: Callable[[Path], float | None]
+
+
+def _guidellm(run: Run) -> list[str]:
+    backend = f"kind=openai_http,target={run.url.removesuffix('/v1')},model=deepseek-chat"
+    return [
+        *("guidellm", "run", "--backend", backend, "--profile", f"kind=concurrent,streams={run.streams}"),
+        *("--constraint", f"kind=max_requests,count={run.requests}"),
+        *("--tokenizer", f"kind=huggingface_auto,model={run.tokenizer}"),
+        *("--data", f"kind=synthetic_text,prompt_tokens=64,output_tokens={TOKENS}"),
+        *("--output", f"kind=json,path={run.folder / 'guidellm.json'}", "--disable-console-interactive"),
+    ]
+
+
+def _aiperf(run: Run) -> list[str]:
+    return [
+        *("aiperf", "profile", "--model", "deepseek-chat", "--url", run.url.removesuffix("/v1")),
+        *("--endpoint-type", "chat", "--streaming", "--tokenizer", str(run.tokenizer)),
+        *("--concurrency", str(run.streams), "--request-count", str(run.requests)),
+        *("--isl", "64", "--osl", str(TOKENS), "--ui", "none", "--artifact-dir", str(run.folder)),
+    ]
+
+
+def _genai_bench(run: Run) -> list[str]:
+    return [
+        *("genai-bench", "benchmark", "--api-backend", "openai", "--api-key", "none"),
+        *("--api-base", run.url.removesuffix("/v1"), "--api-model-name", "deepseek-chat"),
+        *("--task", "text-to-text", "--model-tokenizer", str(run.tokenizer)),
+        *("--traffic-scenario", f"D(64,{TOKENS})", "--num-concurrency", str(run.streams)),
+        *("--max-time-per-run", "2", "--max-requests-per-run", str(run.requests)),
+        *("--experiment-base-dir", str(run.folder), "--metrics-time-unit", "ms"),
+    ]
+
+
+def _evalscope(run: Run) -> list[str]:
+    return [
+        *("evalscope", "perf", "--model", "deepseek-chat", "--api", "openai"),
+        *("--url", f"{run.url}/chat/completions", "--tokenizer-path", str(run.tokenizer)),
+        *("--dataset", "random", "--min-prompt-length", "64", "--max-prompt-length", "64"),
+        *("--max-tokens", str(TOKENS), "--parallel", str(run.streams), "--number", str(run.requests)),
+        *("--stream", "--no-test-connection", "--outputs-dir", str(run.folder), "--name", "peers"),
+    ]
+
+
+def _found(folder: Path, pattern: str, *keys: str | int) -> float | None:
+    """Return a number that lies under ``keys`` in the JSON file of that name."""
+    for path in sorted(folder.rglob(pattern)):
+        value: Any = json.loads(path.read_bytes())
+        try:
+            for key in keys:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        return float(value)
+    return None
+
+
+def _evalscope_ttft(folder: Path) -> float | None:
+    for path in sorted(folder.rglob("benchmark_percentile.json")):
+        rows = json.loads(path.read_bytes())
+        for row in rows:
+            if row.get("Percentiles") in {"50%", "50"}:
+                return next((float(value) for name, value in row.items() if name.startswith("TTFT")), None)
+    return None
+
+
+def _guidellm_ttft(folder: Path) -> float | None:
+    keys = ("benchmarks", 0, "metrics", "time_to_first_token_ms", "successful", "median")
+    return _found(folder, "guidellm.json", *keys)
+
+
+def _aiperf_ttft(folder: Path) -> float | None:
+    return _found(folder, "profile_export_aiperf.json", "time_to_first_token", "p50")
+
+
+def _genai_bench_ttft(folder: Path) -> float | None:
+    return _found(folder, "*.json", "aggregated_metrics", "stats", "ttft", "p50")
+
+
+TOOLS = {
+    "guidellm": Tool("guidellm", _guidellm, _guidellm_ttft),
+    "aiperf": Tool("aiperf", _aiperf, _aiperf_ttft),
+    "genai-bench": Tool("genai-bench", _genai_bench, _genai_bench_ttft),
+    "evalscope": Tool("evalscope[perf]", _evalscope, _evalscope_ttft),
+}
+OURS = "bltybench"
+
+
+def _ours(run: Run) -> list[str]:
+    text = SCENARIO.format(
+        url=run.url,
+        seconds=run.seconds,
+        users=run.streams,
+        spawn_rate=run.streams,
+        arrivals='{ kind = "closed" }',
+        tokens=TOKENS,
+    )
+    (run.folder / "scenarios.toml").write_text(text)
+    file = str(REPO / "locustfiles/stream.py")
+    return [sys.executable, "-m", "locust", "-f", file, "--headless", "--scenario", "bench"]
+
+
+def _our_ttft(folder: Path) -> float | None:
+    (made,) = list_runs(folder / "reports")
+    from bltybench.runs.store import read_attempts  # noqa: PLC0415
+
+    rows = read_attempts(made).select(["sent_ns", "first_token_ns"]).to_pylist()
+    times = [(row["first_token_ns"] - row["sent_ns"]) / 1e6 for row in rows if row["first_token_ns"]]
+    return statistics.median(times) if times else None
+
+
+class Memory(threading.Thread):
+    """Watches the memory of a process and its children; ``most_mb`` is the most they held at a time."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._group, self._over = pid, threading.Event()
+        self.most_mb = 0.0
+
+    def run(self) -> None:
+        """Look twice a second."""
+        while not self._over.wait(0.5):
+            self.most_mb = max(self.most_mb, _group_mb(self._group))
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._over.set()
+        self.join()
+
+
+def _group_mb(group: int) -> float:
+    """Return the memory of the processes of a session, pages that they share counted once each."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[3]) == group:
+                rollup = stat.with_name("smaps_rollup").read_text()
+                total += int(rollup.split("\nPss:", 1)[1].split()[0]) / 1000
+        except (OSError, IndexError, ValueError):
+            continue  # it has ended meanwhile
+    return total
+
+
+def measure(name: str, run: Run, rate: float, server: Server, environments: Path) -> dict[str, Any]:
+    """Run a tool once; what it reached by the server's own record. ``skipped`` says why there is nothing."""
+    tool = TOOLS.get(name)
+    command = _ours(run) if tool is None else tool.command(run)
+    if tool is not None:
+        program = environments / name / "bin" / command[0]
+        if not program.exists():
+            return {"tool": name, "skipped": "not installed (--install)"}
+        command[0] = str(program)
+    server.record()
+    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    # Offline, aiperf takes a path for the name of a model.
+    offline = {} if name == "aiperf" else {"HF_HUB_OFFLINE": "1"}
+    log = run.folder / "output.txt"
+    with stolen() as steal, log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=run.folder,
+            env=os.environ | offline | {"HOME": str(run.folder), "GUIDELLM__LOGGING__DISABLED": "true"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        os.sched_setaffinity(process.pid, {CORES[0]})
+        memory = Memory(process.pid)
+        memory.start()
+        try:
+            process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        memory.stop()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    record = server.record()
+    if not record["answers"]:
+        last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+        return {"tool": name, "rate": rate, "skipped": f"sent nothing: {''.join(last)[:200]}"}
+    true_ms = [(times[0] - arrived) / 1e6 for arrived, times in record["streams"].values() if times]
+    return {
+        "tool": name,
+        "rate": rate,
+        "answers": record["answers"],
+        "requests_per_s": record["answers"] / max(record["asked_s"], 1e-9),
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "wall_s": time.monotonic() - began_s,
+        "memory_mb": memory.most_mb,
+        "ttft_ms": _our_ttft(run.folder) if tool is None else tool.ttft_ms(run.folder),
+        "true_ttft_ms": statistics.median(true_ms) if true_ms else None,
+        "steal_share": steal[0],
+    }
+
+
+def table(found: Iterable[dict[str, Any]]) -> str:
+    """Return the figures as a Markdown table."""
+    lines = ["| tool | work | requests/s | CPU ms a request | memory MB | TTFT p50 said / true, ms | steal |"]
+    lines.append("|" + "---|" * 7)
+    for row in found:
+        if "skipped" in row:
+            lines.append(f"| {row['tool']} | skipped: {row['skipped']} | | | | | |")
+            continue
+        work = f"paced, {row['rate']:g}/s" if row["rate"] else "flooded"
+        said, true = row["ttft_ms"], row["true_ttft_ms"]
+        ttft = "–" if said is None or true is None else f"{said:.1f} / {true:.1f}"
+        cells = [row["tool"], work, f"{row['requests_per_s']:,.0f}"]
+        cells += [f"{row['cpu_s'] * 1000 / row['answers']:.1f}", f"{row['memory_mb']:,.0f}", ttft]
+        lines.append("| " + " | ".join([*cells, f"{row['steal_share']:.0%}"]) + " |")
+    return "\n".join(lines)
+
+
+def make_tokenizer(folder: Path) -> Path:
+    """Write a tokenizer of one word a token, in the form that Hugging Face's libraries load."""
+    words = {"[UNK]": 0} | {f"w{number}": number for number in range(1, 4096)}
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 100_000}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    return folder
+
+
+def install(names: Iterable[str], environments: Path) -> None:
+    """Make an environment for each tool that has none; one that cannot be installed is named."""
+    for name in names:
+        place = environments / name
+        if (place / "bin" / name).exists():
+            continue
+        print(f"installing {name} …", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        pip = [str(place / "bin" / "pip"), "install", "--quiet", TOOLS[name].package]
+        if subprocess.run(pip, check=False).returncode:
+            shutil.rmtree(place)
+            print(f"{name} could not be installed; see above", file=sys.stderr)
+
+
+def versions(environments: Path) -> dict[str, str]:
+    """Return the version of each tool that is installed."""
+    found = {}
+    for name in TOOLS:
+        pattern = f"lib/python*/site-packages/{name.replace('-', '_')}-*.dist-info"
+        for path in (environments / name).glob(pattern):
+            found[name] = path.name.removesuffix(".dist-info").rsplit("-", 1)[1]
+    return found
+
+
+def main() -> None:
+    """Install, or measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--install", action="store_true", help="install the tools with pip, then stop")
+    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where they are installed")
+    parser.add_argument("--tools", nargs="+", choices=[OURS, *TOOLS], default=[OURS, *TOOLS])
+    parser.add_argument("--streams", type=int, default=200, help="open at a time (200)")
+    parser.add_argument("--requests", type=int, default=1500, help="that each tool makes (1500)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 50.0], help="0 is flooded")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long this tool runs (10)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.install:
+        install([name for name in options.tools if name != OURS], options.environments)
+        return
+    if len(CORES) < 2:
+        sys.exit("two cores are needed: one for the tool, one for the server")
+    found = []
+    with Server() as server, tempfile.TemporaryDirectory(prefix="bltybench-peers-") as folder:
+        tokenizer = make_tokenizer(Path(folder) / "tokenizer")
+        for rate in options.rates:
+            for name in options.tools:
+                place = Path(folder) / f"{name}-{rate:g}"
+                place.mkdir()
+                url = server.url(TOKENS, rate)
+                run = Run(url, options.streams, options.requests, options.seconds, tokenizer, place)
+                found.append(measure(name, run, rate, server, options.environments))
+                print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    known = versions(options.environments)
+    print(table(found))
+    print(f"\n{now()}; {options.streams} streams; " + ", ".join(f"{name} {known[name]}" for name in known))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"when": now(), "versions": known, "tools": found}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
