@@ -13,9 +13,12 @@ import numpy as np
 
 from bltybench.limits.fit import Fit, Verdict, fit
 from bltybench.limits.sights import Sight
+from bltybench.limits.telling import most_telling, replayed
 
 OFFSETS = (0.0, 0.40, 0.75, 1.05, 1.50)
 """When the bursts of a round begin, in periods. Between them each family frees something else."""
+QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
+"""With a known period it can be asked just before and after one: a phase hardly ever lies there by chance."""
 FIRST_SHARE = 0.35
 """Share of the limit that the first burst takes: a log gives back this pattern and no other."""
 EDGES = (0.70, 0.25, 0.55)
@@ -29,6 +32,10 @@ PRECISION = 0.01
 """Half width of the period's range at which it is known well enough."""
 SHARPENINGS = 4
 """How often it asks again just where what is left differs."""
+SETTLINGS = 4
+"""How often it asks where the families that are left differ most."""
+SETTLE_PERIODS = 3
+"""For how long, where nothing forbids it."""
 QUICK_BUDGET = 160
 POLLS = 6
 """Requests between the earliest and the latest time at which more may be let in."""
@@ -83,6 +90,7 @@ class _Planner:
         self.now_s = now_s
         self.left = aims.most
         self.width = 1
+        self._known: tuple[int, Verdict] | None = None
 
     def send(
         self, at_s: float, cap: int, says: str, *, confirm_s: float | None = None
@@ -105,9 +113,12 @@ class _Planner:
         """Fit all that was seen; to save time, with the families of ``among`` only."""
         hint = self.aims.period_s
         kinds = None if among is None else [(each.family, bool(each.count_refused)) for each in among]
-        # A short plan leaves much open: then what is documented or announced counts for something.
-        believed = (self.aims.limit, hint) if self.aims.quick and self.aims.limit and hint else None
-        return fit(self.seen, hints_s=(hint,) if hint else (), among=kinds, believed=believed)
+        if among is None and self._known is not None and self._known[0] == len(self.seen):
+            return self._known[1]
+        found = fit(self.seen, hints_s=(hint,) if hint else (), among=kinds)
+        if among is None:
+            self._known = len(self.seen), found
+        return found
 
 
 def plan(aims: Aims, now_s: float) -> Plan:
@@ -119,7 +130,12 @@ def plan(aims: Aims, now_s: float) -> Plan:
 
 def _quick(planner: _Planner) -> Plan:
     period_s, limit = planner.aims.period_s or 60.0, planner.aims.limit
-    yield from _round(planner, 0, period_s, limit)
+    yield from _round(planner, 0, period_s, limit, QUICK_OFFSETS)
+    if not planner.seen:
+        return planner.verdict()
+    began_s = planner.seen[0].sent_s
+    verdict = planner.verdict()
+    yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
     return planner.verdict()
 
 
@@ -141,6 +157,10 @@ def _full(planner: _Planner) -> Plan:
         # The first round's edge may lie where another phase looks the same, so there are always two.
         if number and len(verdict.families) == 1:
             break
+    if len(verdict.families) > 1:
+        period_s = _longest(verdict, verdict.consistent[0])
+        yield from _settle(planner, verdict, planner.now_s + SETTLE_PERIODS * period_s)
+        verdict = planner.verdict()
     for _ in range(SHARPENINGS):
         if not verdict.consistent or _sharp(verdict):
             break
@@ -191,14 +211,14 @@ def _recover(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
 
 
 def _round(
-    planner: _Planner, number: int, period_s: float, limit: int | None
+    planner: _Planner, number: int, period_s: float, limit: int | None, offsets: Sequence[float] = OFFSETS
 ) -> Generator[Burst, Sequence[Sight], None]:
     """Send five bursts between which the families free different amounts."""
     # Two idle periods empty every window; then so that a clock's window turns where it tells most.
     ready_s = planner.now_s + 2 * period_s if planner.seen else planner.now_s
     start_s = ready_s + (-(ready_s + EDGES[number % len(EDGES)] * period_s)) % period_s
     first = max(1, int(FIRST_SHARE * limit)) if limit else planner.left
-    for offset in OFFSETS:
+    for offset in offsets:
         cap = first if offset == 0 else planner.left
         yield from planner.send(
             start_s + offset * period_s,
@@ -228,8 +248,30 @@ def _sharpen(planner: _Planner, left: Sequence[Fit]) -> Generator[Burst, Sequenc
 
 def _next_s(planner: _Planner, guess: Fit, period_s: float) -> float:
     """Return when the next request will be let in, if the period is this."""
-    model = guess.model(period_s)
-    for sight in planner.seen:
-        if sight.accepted or (guess.count_refused and sight.accepted is False):
-            model.charge((sight.sent_s + sight.decided_s) / 2)
+    model = replayed(planner.seen, guess, period_s)
     return planner.now_s + (model.peek(planner.now_s).retry_after_s or 0.0)
+
+
+def _settle(
+    planner: _Planner, verdict: Verdict, until_s: float
+) -> Generator[Burst, Sequence[Sight], Verdict]:
+    """Ask where what is left differs most, as long as there is time and something to tell."""
+    for _ in range(SETTLINGS):
+        each_s = 1.5 * planner.latency_s() / planner.width
+        most = min(planner.left - 1, int((until_s - planner.now_s) / (2 * each_s)))
+        if not verdict.consistent or _sharp(verdict) or most < 1:
+            break
+        # So that even the longest burst is over in time.
+        last_s = until_s - (most + 1) * each_s
+        found = most_telling(planner.seen, verdict.consistent, planner.now_s, last_s, most)
+        if found is None:
+            break
+        at_s, cap = found
+        yield from planner.send(at_s, cap, "where what is left differs")
+        narrowed = planner.verdict(verdict.consistent)
+        if narrowed.best is None:
+            break
+        verdict = narrowed
+    return verdict
+
+

@@ -78,6 +78,13 @@ class Sights:
         """Return the median time for which it is open when a request was decided on."""
         return float(np.median(self.hi - self.lo))
 
+    @property
+    def first_run(self) -> int:
+        """Return the acceptances before the first refusal after any; there must be one."""
+        known = self.seen[np.argmax(self.accepted) :]
+        return int(np.argmax(known == REFUSED))
+
+    @cached_property
     def largest_run(self) -> int:
         """Return the most acceptances in a row."""
         longest = run = 0
@@ -100,13 +107,14 @@ class Sights:
 
 
 def _imputed(seen: Ints) -> Ints:
-    """Read a lost answer as its neighbours where these agree: between two acceptances it was one."""
+    """Read a lost answer between two acceptances as one.
+
+    Between two refusals it may have been either: a bucket lets single ones in there.
+    """
     known = np.flatnonzero(seen != UNKNOWN)
     filled = seen.copy()
-    if len(known) == 0:
-        return filled
     for lost in np.flatnonzero(seen == UNKNOWN):
         place = int(np.searchsorted(known, lost))
-        if 0 < place < len(known) and seen[known[place - 1]] == seen[known[place]]:
-            filled[lost] = seen[known[place]]
+        if 0 < place < len(known) and seen[known[place - 1]] == seen[known[place]] == ACCEPTED:
+            filled[lost] = ACCEPTED
     return filled

@@ -1,0 +1,139 @@
+"""Simulated limiters behind simulated networks: what the probe is tried on, and whether it was right."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bltybench.limits import FAMILIES
+from bltybench.limits.base import Model
+from bltybench.limits.fit import Verdict
+from bltybench.limits.plan import Aims, plan
+from bltybench.limits.virtual import Noise, World
+
+START_S = 1_795_358_400.0
+NATURAL_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+LATENCIES_S = (0.005, 0.02, 0.05, 0.2)
+PERIOD_ERROR = 0.02
+VAGUE = 0.2
+"""A period with such a range, half of it relative, is not said to be right."""
+
+Make = Callable[[int, float, random.Random], Model]
+
+
+def _of(family: str, **options: bool) -> Make:
+    return lambda limit, period_s, _: FAMILIES[family](limit, period_s, **options)
+
+
+def _other_phase(family: str) -> Make:
+    return lambda limit, period_s, rng: FAMILIES[family](limit, period_s, rng.uniform(0.1, 0.9) * period_s)
+
+
+KINDS: dict[str, tuple[str, Make]] = {
+    "fixed window, clock": ("fixed_window", _of("fixed_window")),
+    "fixed window, other phase": ("fixed_window", _other_phase("fixed_window")),
+    "fixed window, first hit": ("first_hit_window", _of("first_hit_window")),
+    "sliding log": ("sliding_log", _of("sliding_log")),
+    "sliding log, counts refused": ("sliding_log", _of("sliding_log", count_refused=True)),
+    "weighted counter, clock": ("sliding_counter", _of("sliding_counter")),
+    "weighted counter, other phase": ("sliding_counter", _other_phase("sliding_counter")),
+    "weighted counter, first hit": ("first_hit_counter", _of("first_hit_counter")),
+    "weighted counter, counts refused": ("sliding_counter", _of("sliding_counter", count_refused=True)),
+    "token bucket": ("token_bucket", _of("token_bucket")),
+    "token bucket, small burst": (
+        "token_bucket",
+        lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, small(limit)),
+    ),
+    "refill in four lumps": ("interval_refill", _of("interval_refill")),
+}
+
+
+def small(limit: int) -> int:
+    """Return the burst of the bucket with a small one."""
+    return max(2, limit // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One limiter behind one network, and what was said of it."""
+
+    number: int
+    quick: bool
+    kind: str
+    limit: int
+    period_s: float
+    noise: str
+    documented: str
+    """Whether what the quick plan was told was true."""
+    judged: str
+    """right, abstained or wrong."""
+    named: str
+    requests: int
+    took_s: float
+    said: str
+
+
+def play(number: int, quick: bool) -> Case:
+    """Play one case; the same number gives the same case."""
+    began = time.process_time()
+    rng = random.Random(f"{number}/{quick}")
+    kind = list(KINDS)[number % len(KINDS)]
+    limit = rng.randint(5, 60)
+    # Half of the periods are not what people choose, so that rounding to those is no help.
+    period_s = rng.choice(NATURAL_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)
+    # What cannot be reached one by one within a part of a period is no case for a sequential probe.
+    latency_s = rng.choice([each for each in LATENCIES_S if each * limit <= 0.2 * period_s] or [0.002])
+    noise = Noise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
+    family, make = KINDS[kind]
+    told = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
+    aims = Aims(
+        quick=quick,
+        period_s=period_s * (2 if told == "period" else 1) if quick else None,
+        limit=max(2, limit * 2 // 3 if told == "limit" else limit) if quick else None,
+        budget=800,
+    )
+    start_s = START_S + rng.uniform(0, 100)
+    verdict = World(make(limit, period_s, rng), noise, number).play(plan(aims, start_s))
+    burst = "small" in kind
+    judged = judge(
+        verdict, family, small(limit) if burst else limit, period_s * (small(limit) / limit if burst else 1)
+    )
+    named = verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
+    said = "; ".join(
+        f"{each.family}{'+' if each.count_refused else ''} {each.limit} {each.limit_range} "
+        f"{each.period_s:.4g} ({each.period_range_s[0]:.4g}-{each.period_range_s[1]:.4g}) "
+        f"{each.phase} {each.cost}"
+        for each in verdict.consistent
+    )
+    return Case(
+        number,
+        quick,
+        kind,
+        limit,
+        period_s,
+        f"{latency_s * 1000:.0f} ms, jitter {noise.jitter:.2f}, lost {noise.lost:.0%}",
+        told,
+        judged,
+        named,
+        verdict.attempts,
+        round(time.process_time() - began, 3),
+        said or verdict.reason,
+    )
+
+
+def judge(verdict: Verdict, family: str, limit: int, period_s: float) -> str:
+    """Say whether a verdict is right."""
+    if verdict.status == "ambiguous":
+        return "abstained" if family in verdict.families else "wrong"
+    best = verdict.best
+    if best is None:
+        return "abstained"
+    if best.family == family and best.precision > VAGUE:
+        return "abstained"
+    period_right = abs(best.period_s - period_s) <= PERIOD_ERROR * period_s
+    # A limit or a period given as a range does not claim more than the range.
+    limit_right = best.limit_range[0] <= limit <= best.limit_range[1]
+    in_range = best.period_range_s[0] * 0.98 <= period_s <= best.period_range_s[1] * 1.02
+    return "right" if best.family == family and limit_right and (period_right or in_range) else "wrong"
