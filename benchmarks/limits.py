@@ -109,11 +109,12 @@ INTRODUCTION = """# How often the probe is right
 
 Made by `python -m benchmarks.limits`: simulated limiters behind a simulated network, in virtual time.
 Limits of 5 to 60, periods of 1 to 63 s (half of them such as people choose), latencies of 2 to 200 ms with
-lognormal jitter, clocks up to 0.2 s apart, and in half of the cases 2% of the answers lost. *Right*: the one
-family named is the true one, its limit is in the range that is given, and so is its period or it is within
-2%. *Abstained*: several families are named and the true one is among them, or none is, with the reason, or
-the period is given as a range of 20% or more to either side. *Wrong*: anything else. The quick plan is told a limit and a period, of which one is false in a third of the cases; the
-full plan is told nothing.
+lognormal jitter, clocks up to 0.2 s apart, and in half of the cases 2% of the answers lost. *Right*: the
+one family named is the true one, its limit is in the range that is given, and so is its period or it is
+within 2%. *Abstained*: several families are named and the true one is among them, or none is, with the
+reason, or the period is given as a range of more than 20% to either side. *Wrong*: anything else. The quick
+plan is told a limit and a period, of which one is false in a third of the cases; the full plan is told
+nothing.
 
 The seeds are not those that the fit was worked on with. What this does not show: latencies are such that the
 limit can be reached one by one within a fifth of a period, and nobody else uses the quota."""

@@ -20,6 +20,8 @@ FLIP_RATE = 0.01
 TELLING = HARD + 1
 """A family is told from another where it has a contradiction fewer."""
 REFILL_TELLING = 3 * TELLING
+LUMPS_SEEN = 5
+"""Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 HOPELESS = 2
@@ -29,7 +31,7 @@ HOPELESS_SHARE = 1 / 16
 contradictions more, and so many for each request: a closer look takes a few away."""
 RATE_SLACK = 2
 RATE_FACTOR = 1.3
-"""A refill in lumps may have a rate so much off those of buckets with so many contradictions above the best."""
+"""Lumps may come at a rate so much off those of buckets that contradict little more than the best."""
 LUMPS = "interval_refill"
 SIMPLE = (
     ("fixed_window", False),
@@ -81,9 +83,10 @@ def fit(
         rates = _rates(*(buckets or [Search("token_bucket", sights)]))
         searches.append(Search(LUMPS, sights, rates=rates))
         _refine(searches[-1:], least)
+    span_s = float(sights.hi[-1] - sights.lo[0])
     fits = [best_fit(each, sights, hints_s) for each in searches]
     allowed = round(HARD * (0.5 + FLIP_RATE * len(sights)))
-    return _compared(fits, counts, allowed)
+    return _compared(fits, counts, allowed, span_s)
 
 
 def _refine(searches: Sequence[Search], least: int | None = None) -> None:
@@ -101,9 +104,7 @@ def _rates(buckets: Search) -> tuple[float, float]:
     return 1 / (RATE_FACTOR * float(good.max())), RATE_FACTOR / float(good.min())
 
 
-def _compared(
-    fits: list[Fit], counts: tuple[int, int, int], allowed: int
-) -> Verdict:
+def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int, span_s: float) -> Verdict:
     ranked = tuple(sorted(fits, key=_weighed))
     least = _weighed(ranked[0])
     if ranked[0].cost > allowed:
@@ -131,6 +132,9 @@ def _compared(
         weight = FLIP_RATE ** ((_weighed(each) - least) / TELLING)
         weights[each.family] = max(weight, weights.get(each.family, 0.0))
     confidence = weights[merged[0].family] / sum(weights.values())
+    if merged[0].family == LUMPS and span_s < LUMPS_SEEN * merged[0].period_s:
+        reason = f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
+        return Verdict("ambiguous", *counts, ranked, merged, confidence, reason)
     if len(names) == 1:
         return Verdict("found", *counts, ranked, merged, confidence)
     shown = ", ".join(dict.fromkeys(each.family.replace("_", " ") for each in merged))
@@ -156,6 +160,23 @@ def _merged(left: list[Fit]) -> tuple[Fit, ...]:
         if twin is None:
             merged.append(each)
         elif merged[twin].count_refused != each.count_refused:
-            simpler = merged[twin] if not merged[twin].count_refused else each
-            merged[twin] = replace(simpler, count_refused=None)
+            merged[twin] = _joined(merged[twin], each)
     return tuple(merged)
+
+
+def _joined(one: Fit, two: Fit) -> Fit:
+    """Return one fit for both ways of counting refusals, with all that either leaves open."""
+    simpler, other = (two, one) if one.count_refused else (one, two)
+    return replace(
+        simpler,
+        count_refused=None,
+        limit_range=(
+            min(one.limit_range[0], two.limit_range[0]),
+            max(one.limit_range[1], two.limit_range[1]),
+        ),
+        period_range_s=(
+            min(one.period_range_s[0], two.period_range_s[0]),
+            max(one.period_range_s[1], two.period_range_s[1]),
+        ),
+        variants=simpler.variants + other.variants,
+    )

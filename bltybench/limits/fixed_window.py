@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from bltybench.limits.base import Model
+from bltybench.limits.windows import Windowed
 
 
-class FixedWindow(Model):
+class FixedWindow(Windowed):
     """At most ``limit`` in each window [phase + k·W, phase + (k+1)·W).
 
     k = floor((t − phase) / W); used ← 0 when k changes; accept iff used + cost ≤ limit, then used += cost.
@@ -19,23 +19,8 @@ class FixedWindow(Model):
     def __init__(
         self, limit: int, period_s: float, phase_s: float = 0.0, *, count_refused: bool = False
     ) -> None:
-        super().__init__(limit, period_s, count_refused=count_refused)
-        self.phase_s = phase_s
-        self._window = -math.inf
+        super().__init__(limit, period_s, phase_s, count_refused=count_refused)
         self._used = 0.0
-
-    def _edge(self, window: float) -> float:
-        return self.phase_s + window * self.period_s
-
-    def window_of(self, t_s: float) -> float:
-        """Return the whole number k of the window that holds ``t_s``."""
-        window = float(math.floor((t_s - self.phase_s) / self.period_s))
-        # The division may round over an edge; the edges themselves decide.
-        if t_s >= self._edge(window + 1):
-            return window + 1
-        if t_s < self._edge(window):
-            return window - 1
-        return window
 
     def _advance(self, t_s: float) -> None:
         window = self.window_of(t_s)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from bltybench.limits.search import NATURAL_S, PHASED, Found, Grid, Search, alike
+from bltybench.limits.grid import NATURAL_S, PHASED, Grid
+from bltybench.limits.search import Found, Search, alike, spread
 from bltybench.limits.sights import Ints, Sights
 from bltybench.limits.verdict import Fit, Phase
 
 CLOCK_SLACK_S = 0.25
 """How far the server's clock and this one may be apart where windows are called aligned to the clock."""
+VARIANTS = 12
 PRECISE = 0.03
 """Half width of a period's range, relative, within which it is rounded to what people choose."""
 
@@ -35,15 +39,19 @@ def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...]) -> Fit:
             float((periods * found.limit_most[chosen]).max()),
         )
     elif family == "interval_refill":
-        lump = float(found.grid.lump[middle])
-        ticks = max(1, round(limit / lump))
-        period, period_range = period * ticks, (period_range[0] * ticks, period_range[1] * ticks)
+        shared = np.maximum(1, np.round(found.limit_least[chosen] / found.grid.lump[chosen]))
+        ticks = max(1, round(limit / float(found.grid.lump[middle])))
+        period, period_range = (
+            period * ticks,
+            (float((periods * shared).min()), float((periods * shared).max())),
+        )
     rounded = _rounded(period, period_range, hints_s)
     raw = rounded / (ticks or 1)
     same = chosen[found.limit_least[chosen] == limit]
     near = same[np.abs(found.grid.period[same] - raw) <= 0.001 * raw]
-    phase, edge_s = _phase(family, sights, found.grid.take(near if len(near) else np.array([middle])), raw)
-    return Fit(
+    around = found.grid.take(near if len(near) else np.array([middle]))
+    phase, edge_s = _phase(family, sights, around, raw, hints_s)
+    best = Fit(
         family=family,
         limit=limit,
         limit_range=limits,
@@ -57,6 +65,22 @@ def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...]) -> Fit:
         cost=least,
         phase_share=done.phase_share(middle),
     )
+    return replace(best, variants=_variants(best, found, sights.origin_s))
+
+
+def _variants(best: Fit, found: Found, origin_s: float) -> tuple[Fit, ...]:
+    """Return a few of the candidates that explain as much, as fits."""
+    made: list[Fit] = []
+    for i in spread(found, VARIANTS):
+        period, limit = float(found.grid.period[i]), int(found.limit_least[i])
+        ticks = max(1, round(limit / float(found.grid.lump[i]))) if best.ticks else None
+        times = limit if best.family == "token_bucket" else ticks or 1
+        edge_s = origin_s + float(found.grid.phase[i]) if best.family in PHASED else None
+        phase: Phase | None = "other" if best.family in PHASED else best.phase
+        made.append(
+            replace(best, limit=limit, period_s=period * times, ticks=ticks, phase=phase, edge_s=edge_s)
+        )
+    return tuple(made)
 
 
 def _representative(found: Found, chosen: Ints, hints_s: tuple[float, ...]) -> int:
@@ -85,7 +109,9 @@ def _rounded(period: float, bounds: tuple[float, float], hints_s: tuple[float, .
     return period
 
 
-def _phase(family: str, sights: Sights, near: Grid, period_s: float) -> tuple[Phase | None, float | None]:
+def _phase(
+    family: str, sights: Sights, near: Grid, period_s: float, hints_s: tuple[float, ...]
+) -> tuple[Phase | None, float | None]:
     """Return what the windows are aligned to, and an edge of theirs."""
     if family in {"first_hit_window", "first_hit_counter"}:
         return "first_hit", None
@@ -104,6 +130,6 @@ def _phase(family: str, sights: Sights, near: Grid, period_s: float) -> tuple[Ph
     slack_s = min(CLOCK_SLACK_S, 0.05 * period_s) + 0.01 * period_s
     least, most = (float(each) / (2 * np.pi) * period_s for each in (off.min(), off.max()))
     past_s = (edge_s + period_s / 2) % period_s - period_s / 2
-    if period_s in NATURAL_S and past_s + least - slack_s <= 0 <= past_s + most + slack_s:
+    if period_s in (*NATURAL_S, *hints_s) and past_s + least - slack_s <= 0 <= past_s + most + slack_s:
         return "clock", edge_s - past_s
     return "other", edge_s

@@ -273,5 +273,3 @@ def _settle(
             break
         verdict = narrowed
     return verdict
-
-

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from bltybench.limits.base import Model
+from bltybench.limits.windows import Windowed
 
 
-class SlidingCounter(Model):
+class SlidingCounter(Windowed):
     """Weighs the previous window by the share of it that a sliding window would still see.
 
     With k = floor((t − phase) / W) and e = phase + (k+1)·W: x = previous·(e − t)/W + current; accept iff
@@ -21,23 +21,9 @@ class SlidingCounter(Model):
     def __init__(
         self, limit: int, period_s: float, phase_s: float = 0.0, *, count_refused: bool = False
     ) -> None:
-        super().__init__(limit, period_s, count_refused=count_refused)
-        self.phase_s = phase_s
-        self._window = -math.inf
+        super().__init__(limit, period_s, phase_s, count_refused=count_refused)
         self._current = 0.0
         self._previous = 0.0
-
-    def _edge(self, window: float) -> float:
-        return self.phase_s + window * self.period_s
-
-    def _window_of(self, t_s: float) -> float:
-        window = float(math.floor((t_s - self.phase_s) / self.period_s))
-        # The division may round over an edge; the edges themselves decide.
-        if t_s >= self._edge(window + 1):
-            return window + 1
-        if t_s < self._edge(window):
-            return window - 1
-        return window
 
     def _counters(self, window: float) -> tuple[float, float]:
         """Return (previous, current) as they will stand in ``window`` if nobody sends."""
@@ -48,12 +34,12 @@ class SlidingCounter(Model):
         return 0.0, 0.0
 
     def _advance(self, t_s: float) -> None:
-        window = self._window_of(t_s)
+        window = self.window_of(t_s)
         self._previous, self._current = self._counters(window)
         self._window = window
 
     def _estimate(self, t_s: float) -> float:
-        window = self._window_of(t_s)
+        window = self.window_of(t_s)
         previous, current = self._counters(window)
         share = (self._edge(window + 1) - t_s) / self.period_s
         return math.floor(previous * min(1.0, max(0.0, share)) + current)
@@ -77,7 +63,7 @@ class SlidingCounter(Model):
         self._current += cost
 
     def _refund(self, charged_s: float, cost: float) -> None:
-        window = self._window_of(charged_s)
+        window = self.window_of(charged_s)
         if window == self._window:
             self._current = max(0.0, self._current - cost)
         elif window == self._window - 1:
@@ -105,5 +91,5 @@ class FirstHitCounter(SlidingCounter):
     def _charge(self, t_s: float, cost: float) -> None:
         if self._current == 0 and self._previous == 0 and cost > 0:
             self.phase_s = t_s
-            self._window = self._window_of(t_s)
+            self._window = self.window_of(t_s)
         super()._charge(t_s, cost)

@@ -26,20 +26,20 @@ def most_telling(
 
     Two fits differ at a time by how many requests they would let in then, up to ``cap``.
     """
-    guesses = [(each, period_s) for each in left for period_s in {each.period_s, *each.period_range_s}]
+    guesses = [variant for each in left for variant in each.variants or (each,)]
     times = np.linspace(now_s, until_s, MOMENTS + 1)[1:]
-    counts = np.array([_let_in(replayed(seen, *guess), times, cap) for guess in guesses])
+    counts = np.array([_let_in(replayed(seen, guess), times, cap) for guess in guesses])
     worth = np.zeros(len(times))
-    for i, (one, _) in enumerate(guesses):
-        for j, (two, _) in enumerate(guesses[:i]):
+    for i, one in enumerate(guesses):
+        for j, two in enumerate(guesses[:i]):
             weight = OTHER_FAMILY if one.family != two.family else 1
             worth += weight * np.minimum(ENOUGH, np.abs(counts[i] - counts[j]))
     best = int(worth.argmax())
     return (float(times[best]), int(counts[:, best].max()) + 1) if worth[best] else None
 
 
-def replayed(seen: Sequence[Sight], guess: Fit, period_s: float) -> Model:
-    """Return the model of a fit, with this period, charged with all that was seen."""
+def replayed(seen: Sequence[Sight], guess: Fit, period_s: float | None = None) -> Model:
+    """Return the model of a fit, or one with this period, charged with all that was seen."""
     model, at_s = guess.model(period_s), -np.inf
     for sight in sorted(seen, key=lambda sight: sight.sent_s):
         at_s = max(at_s, (sight.sent_s + sight.decided_s) / 2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
 
@@ -112,9 +113,10 @@ def _first_hits(counted: Counted, period_s: Floats) -> Ints:
     return last
 
 
-def _after_refusal(sights: Sights) -> Floats:
+def _after_refusal(sights: Sights) -> npt.NDArray[np.bool_]:
     before = np.concatenate([[UNKNOWN], sights.seen[:-1]])
-    return (before == REFUSED) & (sights.seen == ACCEPTED)
+    found: npt.NDArray[np.bool_] = (before == REFUSED) & (sights.seen == ACCEPTED)
+    return found
 
 
 def log(counted: Counted, period_s: Floats) -> Bounds:
@@ -201,6 +203,6 @@ def _drained(counted: Counted, given: Callable[[Floats], Floats]) -> Bounds:
         which = np.flatnonzero(charged)
         lowest = np.minimum.accumulate(before[which] - given(since[which]), axis=1)
         past = np.searchsorted(which, counted.columns)
-        lowest = np.where(past > 0, lowest[:, np.maximum(past - 1, 0)], np.inf) if len(which) else np.inf
+        lowest = np.concatenate([np.full((len(lowest), 1), np.inf), lowest], axis=1)[:, past]
         found.append(np.maximum(0.0, before[counted.columns] - given(at) - lowest))
     return counted.bounds(found[0], found[1])

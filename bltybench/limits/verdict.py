@@ -7,7 +7,7 @@ from typing import Literal
 
 from bltybench.limits import FAMILIES
 from bltybench.limits.base import Model
-from bltybench.limits.search import PHASED
+from bltybench.limits.grid import PHASED
 
 Phase = Literal["clock", "first_hit", "other"]
 Status = Literal["found", "ambiguous", "unknown", "never_refused", "always_refused", "nothing_sent"]
@@ -37,6 +37,8 @@ class Fit:
     """What the search minimises: contradictions, and doubtful decisions."""
     phase_share: float = field(default=1.0, repr=False)
     """Share of all phases that would explain as much at this period; 1 where the family has none."""
+    variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
+    """Other parameters that explain as much, over all that are left open."""
 
     @property
     def rate_per_min(self) -> float:

@@ -1,0 +1,67 @@
+"""What looks like something else, in virtual time: named rightly, or not at all."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+from bltybench.limits import FirstHitCounter, FirstHitWindow, FixedWindow, TokenBucket
+from bltybench.limits.base import Decision, Model
+from bltybench.limits.fit import Verdict, fit
+from bltybench.limits.plan import Aims, plan
+from bltybench.limits.sights import Sight
+from bltybench.limits.virtual import Noise, World
+
+START_S = 1_795_358_417.3
+PERIOD_S = 10.0
+LIMIT = 12
+
+
+def quick(model: Model, period_s: float = PERIOD_S) -> Verdict:
+    aims = Aims(quick=True, period_s=period_s, limit=LIMIT)
+    return World(model, Noise(latency_s=0.005), seed=1).play(plan(aims, START_S))
+
+
+class Nodes(FixedWindow):
+    """Two nodes behind a balancer, each with a window of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMIT, PERIOD_S)
+        self._nodes = cycle([FixedWindow(LIMIT, PERIOD_S), FixedWindow(LIMIT, PERIOD_S, 4.0)])
+
+    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+        return next(self._nodes).decide(t_s, cost)
+
+
+def test_a_limiter_on_several_nodes_is_not_given_the_limit_of_one() -> None:
+    verdict = World(Nodes(), Noise(), seed=1).play(plan(Aims(budget=300, rounds=2), START_S))
+    assert verdict.status != "found" or verdict.best is None or verdict.best.limit != LIMIT
+
+
+def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
+    """One after another, 0.4 s each, never reach 4 a second."""
+    model = TokenBucket(LIMIT, 3.0)
+    verdict = World(model, Noise(latency_s=0.4, jitter=0.05), seed=1).play(plan(Aims(budget=400), START_S))
+    assert verdict.refused
+    assert verdict.status in {"ambiguous", "unknown"} or verdict.families == ("token_bucket",)
+
+
+def test_the_quick_plan_tells_a_first_hit_window_from_a_counter() -> None:
+    assert quick(FirstHitWindow(LIMIT, PERIOD_S)).families == ("first_hit_window",)
+    assert "first_hit_counter" in quick(FirstHitCounter(LIMIT, PERIOD_S)).families
+
+
+def test_a_false_documented_period_is_not_believed() -> None:
+    verdict = quick(FixedWindow(LIMIT, PERIOD_S), period_s=2 * PERIOD_S)
+    fixed = [each for each in verdict.consistent if each.family == "fixed_window"]
+    assert fixed
+    assert fixed[0].period_range_s[0] <= 1.02 * PERIOD_S
+
+
+def test_who_hammers_once_a_second_is_not_told_of_a_counter_of_one() -> None:
+    """A window of a second would explain each decision by doubt alone."""
+    model = FixedWindow(10, 60.0)
+    seen = [Sight(t, t + 0.01, model.decide(t).accepted) for t in (50.0 + each for each in range(200))]
+    verdict = fit(seen, hints_s=(60.0,))
+    assert verdict.families == ("fixed_window",)
+    assert verdict.best is not None
+    assert verdict.best.limit == 10
