@@ -64,7 +64,8 @@ def test_the_quick_plan_keeps_to_its_cost(name: str) -> None:
     family, make = MODELS[name]
     world = World(make(), Noise(), seed=1)
     verdict = world.play(plan(Aims(quick=True, period_s=PERIOD_S, limit=LIMIT), START_S))
-    assert family in verdict.families
+    # A refill in lumps takes more periods than the quick plan has: it may say so instead.
+    assert family in verdict.families or (name == "lumps" and verdict.status == "unknown")
     assert verdict.attempts <= QUICK_BUDGET
     assert world.busy_s <= 2 * PERIOD_S
 
