@@ -9,14 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from bltybench.limits.parameters import best_fit
-from bltybench.limits.search import HARD, Search
+from bltybench.limits.search import FLIP_RATE, HARD, Search, allowed
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.verdict import Fit, Verdict
 
 __all__ = ["Fit", "Verdict", "fit"]
 
-FLIP_RATE = 0.01
-"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 TELLING = HARD + 1
 """A family is told from another where it has a contradiction fewer."""
 REFILL_TELLING = 3 * TELLING
@@ -85,8 +83,7 @@ def fit(
         _refine(searches[-1:], least)
     span_s = float(sights.hi[-1] - sights.lo[0])
     fits = [best_fit(each, sights, hints_s) for each in searches]
-    allowed = round(HARD * (0.5 + FLIP_RATE * len(sights)))
-    return _compared(fits, counts, allowed, span_s)
+    return _compared(fits, counts, allowed(len(sights)), span_s)
 
 
 def _refine(searches: Sequence[Search], least: int | None = None) -> None:
@@ -104,10 +101,10 @@ def _rates(buckets: Search) -> tuple[float, float]:
     return 1 / (RATE_FACTOR * float(good.max())), RATE_FACTOR / float(good.min())
 
 
-def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int, span_s: float) -> Verdict:
+def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s: float) -> Verdict:
     ranked = tuple(sorted(fits, key=_weighed))
     least = _weighed(ranked[0])
-    if ranked[0].cost > allowed:
+    if ranked[0].cost > bound:
         return Verdict(
             "unknown",
             *counts,
@@ -117,7 +114,7 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], allowed: int, span_
         )
     # A refill in lumps has a parameter more than the others, and must be better by more.
     margin = REFILL_TELLING if ranked[0].family == LUMPS else TELLING
-    left = [each for each in ranked if _weighed(each) < least + margin and each.cost <= allowed]
+    left = [each for each in ranked if _weighed(each) < least + margin and each.cost <= bound]
     close = tuple(left)
     if {"token_bucket", "fixed_window"} & {each.family for each in left}:
         # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.

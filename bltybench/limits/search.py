@@ -64,6 +64,8 @@ BUCKETS = frozenset({"token_bucket", "interval_refill"})
 WEIGHTED = frozenset({"sliding_counter", "first_hit_counter"})
 HARD = 6
 """Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
+FLIP_RATE = 0.01
+"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 FAR = 4 * HARD
 """A family so far from the best is not refined to the end."""
 
@@ -161,10 +163,16 @@ def spread(found: Found, most: int) -> Ints:
     return chosen
 
 
+def allowed(decisions: int) -> int:
+    """Return the most that a model may cost that is to explain so many decisions."""
+    return round(HARD * (0.5 + FLIP_RATE * decisions))
+
+
 def judge(family: str, counted: Counted, grid: Grid) -> Found:
     """Count, for each candidate, the decisions that contradict the limit that suits it best.
 
-    Candidates that cannot be among the best are left out: some of the requests contradict them too often.
+    Candidates that cannot be among the best, or explain nothing, are left out: some of the requests contradict
+    them too often. So of a family that explains nothing the best that is returned is near to its best.
     """
     if len(counted.telling) < len(counted.every) and len(grid) > SURE:
         counted.ask(counted.telling)
@@ -173,7 +181,7 @@ def judge(family: str, counted: Counted, grid: Grid) -> Found:
         counted.ask(counted.every)
         found = _chunked(family, counted, grid.take(order[:SURE]))
         rest = order[SURE:]
-        rest = rest[at_least[rest] <= found.cost.min()]
+        rest = rest[at_least[rest] <= min(int(found.cost.min()), allowed(len(counted.every)))]
         return found.plus(_chunked(family, counted, grid.take(rest))) if len(rest) else found
     counted.ask(counted.every)
     return _chunked(family, counted, grid)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from bltybench.limits.answer import Answer, cannot_tell, sure
 from bltybench.limits.ask import Seen
-from bltybench.limits.fit import Verdict
+from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.known import Known
 from bltybench.limits.tokens_question import (
     AFTER,
@@ -35,6 +36,7 @@ STEADY = {"token_bucket", "interval_refill", "sliding_log", "sliding_counter", "
 """Families that give something back while the limit is being filled."""
 PROMPT_SLACK = 2
 """Tokens by which the server may count a short prompt otherwise than we do."""
+BUCKETS = {"token_bucket", "interval_refill"}
 FEWEST = 3
 """Units that the limit must hold for its period to be told."""
 
@@ -101,7 +103,7 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     slack = PROMPT_SLACK * sum(each.role == role for each in seen)
     least, most = max(1, least - slack), most + slack
     limit = _limit(least, most - 1, known, sure(refused), evidence)
-    answers = [limit, *_period(verdict, known)]
+    answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=charged == "reserved"))]
     if charged is None:
         return [
             *answers,
@@ -149,7 +151,8 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
         return _silent("the experiments contradict each other: others may use the same quota")
     unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
     evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
-    answers = [_limit(least, most, known, verdict.confidence or 0.0, evidence), *_period(verdict, known)]
+    limit = _limit(least, most, known, verdict.confidence or 0.0, evidence)
+    answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=False))]
     if reserved < least:
         reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
         return [
@@ -223,7 +226,30 @@ def rounded(least: int, most: int, documented: int | None = None) -> int:
     return most
 
 
-def _period(verdict: Verdict, known: Known) -> list[Answer]:
+def _unit_size(seen: Sequence[Seen], *, kept: bool) -> float:
+    """Return how many tokens a unit was charged in the median."""
+    return median((cost if kept else used)(each) for each in seen if each.role == UNIT and each.accepted)
+
+
+def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float, float]]:
+    """Return the period in which the limit of tokens is refilled, and its range.
+
+    A bucket shows how fast it refills. What that means for all of it depends on its size in tokens: in units
+    it is off by one where they are charged when they end, and by what does not divide.
+    """
+    if each.family not in BUCKETS or limit.range is None or limit.value is None:
+        return each.period_s, each.period_range_s
+    rates = [
+        per / count for per, count in zip(each.period_range_s, each.limit_range, strict=True)
+    ]  # seconds a unit
+    tokens = sorted(limit.range)
+    return (
+        each.period_s / each.limit * float(limit.value) / size,
+        (min(rates) * tokens[0] / size, max(rates) * tokens[1] / size),
+    )
+
+
+def _period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
     """Return period and algorithm, which may be known where the other is not."""
     names = ("token_period_s", "token_algorithm")
     fits = verdict.consistent
@@ -233,11 +259,11 @@ def _period(verdict: Verdict, known: Known) -> list[Answer]:
     evidence = (
         f"{verdict.attempts} requests of the same size: {verdict.accepted} let in, {verdict.refused} refused",
     )
-    least = min(each.period_range_s[0] for each in fits)
-    most = max(each.period_range_s[1] for each in fits)
+    periods = [_period_s(each, limit, size) for each in fits]
+    least, most = min(around[0] for _, around in periods), max(around[1] for _, around in periods)
     answers = []
     if most - least <= 0.1 * most:
-        period_s = fits[0].period_s
+        period_s = periods[0][0]
         answers.append(
             Answer(
                 question="token_period_s",

@@ -66,6 +66,8 @@ def _telling(sights: Sights) -> Ints:
     if n <= PLAIN:
         return np.arange(n)
     turns = np.flatnonzero(np.diff(sights.seen)) + 1
+    # Refusals by chance begin and end all the time: a part of them tells that nothing explains them.
+    turns = turns[:: -(-len(turns) // PLAIN)] if len(turns) else turns
     some = np.linspace(0, n - 1, PLAIN // 4).astype(np.int64)
     return np.unique(np.concatenate([turns - 1, turns, some]))
 
