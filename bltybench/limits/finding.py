@@ -23,6 +23,7 @@ from bltybench.limits.fit import Fit, Verdict, fit
 from bltybench.limits.in_flight import InFlight, in_flight
 from bltybench.limits.inquiry import answers, by_question, told_by
 from bltybench.limits.known import Known
+from bltybench.limits.verdict import VAGUE
 
 FINDINGS_VERSION = 1
 LONGER = 3
@@ -128,7 +129,7 @@ def _reconciled(verdict: Verdict, slots: InFlight | None) -> Verdict:
     time. A rate over a period that is much longer cannot be mistaken for it.
     """
     best = verdict.best
-    if slots is None or not slots.explains:
+    if slots is None or not slots.explains or verdict.reason == VAGUE:
         return verdict
     if best is not None and best.period_s > LONGER * slots.answer_s:
         return verdict

@@ -11,7 +11,7 @@ import numpy as np
 from bltybench.limits.parameters import best_fit
 from bltybench.limits.search import FLIP_RATE, HARD, Search, allowed
 from bltybench.limits.sights import Sight, Sights
-from bltybench.limits.verdict import Fit, Verdict
+from bltybench.limits.verdict import VAGUE, Fit, Verdict
 
 __all__ = ["Fit", "Verdict", "fit"]
 
@@ -105,13 +105,9 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     ranked = tuple(sorted(fits, key=_weighed))
     least = _weighed(ranked[0])
     if ranked[0].cost > bound:
-        return Verdict(
-            "unknown",
-            *counts,
-            fits=ranked,
-            reason="no family explains it: "
-            f"{ranked[0].contradictions} of {counts[0]} decisions contradict the best",
-        )
+        against = ranked[0].contradictions
+        reason = f"no family explains it: {against} of {counts[0]} decisions contradict the best"
+        return Verdict("unknown", *counts, fits=ranked, reason=reason if HARD * against > bound else VAGUE)
     # A refill in lumps has a parameter more than the others, and must be better by more.
     margin = REFILL_TELLING if ranked[0].family == LUMPS else TELLING
     left = [each for each in ranked if _weighed(each) < least + margin and each.cost <= bound]

@@ -75,6 +75,10 @@ class Fit:
         return FAMILIES[self.family](self.limit, period_s or self.period_s, **self.options(period_s))
 
 
+VAGUE = "nearly any limit explains it, so too little was seen"
+"""The reason where decisions hardly contradict anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the sights imply."""

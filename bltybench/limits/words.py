@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bltybench.limits.evidence import Share
 from bltybench.limits.fit import Fit
 from bltybench.limits.in_flight import InFlight
+from bltybench.limits.verdict import VAGUE
 
 if TYPE_CHECKING:
     from bltybench.limits.finding import Findings
@@ -50,6 +51,8 @@ def sentences(found: Findings) -> list[str]:
         )
     elif best is None and found.in_flight is not None:
         lines.append(_slots(found.in_flight))
+        if verdict.reason == VAGUE:
+            lines.append(f"It may as well be a limit of the rate: {VAGUE}.")
     elif best is None:
         lines.append(f"Cannot tell: {verdict.reason}.")
     elif verdict.status == "ambiguous":
