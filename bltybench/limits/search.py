@@ -171,8 +171,8 @@ def allowed(decisions: int) -> int:
 def judge(family: str, counted: Counted, grid: Grid) -> Found:
     """Count, for each candidate, the decisions that contradict the limit that suits it best.
 
-    Candidates that cannot be among the best, or explain nothing, are left out: some of the requests contradict
-    them too often. So of a family that explains nothing the best that is returned is near to its best.
+    Candidates that cannot be among the best, or that explain nothing, are left out: some of the requests
+    contradict them too often. Of a family that explains nothing, what is returned is near to the best.
     """
     if len(counted.telling) < len(counted.every) and len(grid) > SURE:
         counted.ask(counted.telling)
