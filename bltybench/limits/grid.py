@@ -132,6 +132,9 @@ def ticks_and_lumps(sights: Sights, rates: tuple[float, float]) -> Grid:
     which, lump = np.nonzero(
         (lumps >= rates[0] * ticks[:, None]) & (lumps <= rates[1] * ticks[:, None]) & (lumps >= LEAST_LUMP)
     )
+    if not len(which):
+        # No lump gives such a rate, so none explains anything; one candidate shows that.
+        which, lump = np.array([0]), np.array([0])
     phases = np.array([(lo + hi) / 2 for lo, hi in narrow(sights)])
     return Grid(
         np.repeat(ticks[which], len(phases)), np.tile(phases, len(which)), np.repeat(lumps[lump], len(phases))

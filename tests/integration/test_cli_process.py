@@ -24,6 +24,8 @@ def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, here and in what is started.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import cycle
+from random import Random
 
 from bltybench.limits import FirstHitCounter, FirstHitWindow, FixedWindow, TokenBucket
 from bltybench.limits.base import Decision, Model
 from bltybench.limits.fit import Verdict, fit
 from bltybench.limits.plan import Aims, plan
-from bltybench.limits.sights import Sight
+from bltybench.limits.search import Search
+from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.virtual import Noise, World
 
 START_S = 1_795_358_417.3
@@ -65,3 +67,16 @@ def test_who_hammers_once_a_second_is_not_told_of_a_counter_of_one() -> None:
     assert verdict.families == ("fixed_window",)
     assert verdict.best is not None
     assert verdict.best.limit == 10
+
+
+def test_refusals_by_chance_are_explained_by_nothing() -> None:
+    draw = Random(4)
+    seen = [
+        Sight(at / 50, at / 50 + 0.01, draw.random() > 0.3)
+        for at in sorted(draw.uniform(0, 3000) for _ in range(1200))
+    ]
+    verdict = fit(seen)
+    assert verdict.status == "unknown"
+    assert "no family explains it" in verdict.reason
+    # No lump that suits what was seen gives such a rate: then one is judged all the same.
+    assert Search("interval_refill", Sights(seen), rates=(1e6, 2e6)).cost > 0
