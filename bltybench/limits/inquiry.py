@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bltybench.limits import (
     charges_judgement,
     charges_question,
+    concurrency_judgement,
     concurrency_question,
     headers_judgement,
     tokens_judgement,
@@ -29,7 +30,7 @@ class Question:
 
 QUESTIONS: dict[str, Question] = {
     concurrency_question.NAME: Question(
-        concurrency_question.ask, lambda seen, _: concurrency_question.judge(seen)
+        concurrency_question.ask, lambda seen, _: concurrency_judgement.judge(seen)
     ),
     tokens_question.NAME: Question(tokens_question.ask, tokens_judgement.judge),
     charges_question.NAME: Question(charges_question.ask, charges_judgement.judge),

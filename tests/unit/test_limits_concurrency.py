@@ -8,7 +8,8 @@ import pytest
 from support_virtual_api import START_S, VirtualApi, virtual_limits
 
 from bltybench.limits.answer import Answer
-from bltybench.limits.concurrency_question import ask, judge
+from bltybench.limits.concurrency_judgement import judge
+from bltybench.limits.concurrency_question import ask
 from bltybench.limits.known import Known
 from bltybench.scenario.target import RateLimit
 
