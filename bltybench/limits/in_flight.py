@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bltybench.limits.evidence import NS, Row, accepted, refusal_status
+from bltybench.limits.search import FLIP_RATE
 from bltybench.limits.sights import Ints
 
 Bools = npt.NDArray[np.bool_]
 
-FLIP_RATE = 0.01
-"""Share of decisions that may contradict the true limit."""
 MOST = 2000
 """Attempts that are looked at, each against each."""
 FEWEST = 5

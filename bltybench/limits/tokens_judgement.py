@@ -9,6 +9,7 @@ from bltybench.limits.answer import Answer, cannot_tell, sure
 from bltybench.limits.ask import Seen
 from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.known import Known
+from bltybench.limits.search import BUCKETS
 from bltybench.limits.tokens_question import (
     AFTER,
     FILL,
@@ -36,7 +37,6 @@ STEADY = {"token_bucket", "interval_refill", "sliding_log", "sliding_counter", "
 """Families that give something back while the limit is being filled."""
 PROMPT_SLACK = 2
 """Tokens by which the server may count a short prompt otherwise than we do."""
-BUCKETS = {"token_bucket", "interval_refill"}
 FEWEST = 3
 """Units that the limit must hold for its period to be told."""
 
