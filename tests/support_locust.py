@@ -45,13 +45,21 @@ class Finished:
         return rows
 
 
+WITH_PAGE = {"BLTYBENCH_REPORT_FORMAT": ""}
+"""For a run whose whole report is looked at: a page with its figures takes seconds of a core to make."""
+
+
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a user: no key of the machine's, nothing that steers Locust from outside."""
+    """The environment of a user: no key of the machine's, nothing that steers Locust from outside.
+
+    Of a run's report the summary only is made, except WITH_PAGE.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "BLTY"))}
     # A port of its own for a master and its workers: other tests may have a master at the same time.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-    return kept | {"LOCUST_MASTER_BIND_PORT": port, "LOCUST_MASTER_NODE_PORT": port} | changes
+    ports = {"LOCUST_MASTER_BIND_PORT": port, "LOCUST_MASTER_NODE_PORT": port}
+    return kept | ports | {"BLTYBENCH_REPORT_FORMAT": "json"} | changes
 
 
 def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:

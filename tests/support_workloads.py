@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support_locust import LOCUSTFILES, REPO, Finished, run_locust, truth_of, write_scenarios
+from support_locust import LOCUSTFILES, REPO, WITH_PAGE, Finished, run_locust, truth_of, write_scenarios
 from support_sandbox import running_sandbox
 
 from bltybench.sandbox.truth import Row
@@ -26,11 +26,12 @@ def play(
     *args: str,
     target: str = "",
     mix: str | None = None,
+    page: bool = False,
     **sandbox: Any,
 ) -> tuple[Finished, dict[str, Row]]:
     """Run a scenario against a sandbox; return what it left and what the sandbox saw.
 
-    ``mix`` replaces the mix of plain and streamed calls.
+    ``mix`` replaces the mix of plain and streamed calls. With ``page`` the whole report is made.
     """
     log = folder / "truth.jsonl"
     log.unlink(missing_ok=True)
@@ -43,7 +44,8 @@ def play(
                 f'{head}[scenarios.quickstart]\ntitle = "For a test"\nmodel = "deepseek-chat"\n'
                 f'target = "here"\n{rest}\n[[scenarios.quickstart.mix]]\n{mix}'
             )
-        done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=folder, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        changes = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY} | (WITH_PAGE if page else {})
+        done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=folder, **changes)
     assert done.code == 0, done.output
     assert "Traceback" not in done.output
     return done, truth_of(log)

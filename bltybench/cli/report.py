@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
+from bltybench.runs.formats import read_formats
 
 if TYPE_CHECKING:
     from bltybench.report import Summary
@@ -46,10 +47,9 @@ def report(
     Exits with 1 where a check of the scenario failed, with 2 where the report could not be made.
     """
     from bltybench.report import build  # noqa: PLC0415 - pandas and matplotlib are slow to import
-    from bltybench.report.build import USUAL  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
 
-    chosen = USUAL if formats is None else _formats(formats)
+    chosen = read_formats(formats, "--format")
     folders = [find_run(run, reports) for run in runs] if runs else [find_run(None, reports)]
     if as_json and len(folders) > 1:
         raise UserError("--json is of one run", remedy="name one run, or leave --json out")
@@ -67,20 +67,6 @@ def report(
         _write_index(made, reports)
     if not all(summary.passed for _, summary in made):
         raise typer.Exit(1)
-
-
-def _formats(given: str) -> set[str]:
-    from bltybench.report.build import FORMATS  # noqa: PLC0415
-
-    names = {name.strip() for name in given.split(",") if name.strip()}
-    unknown = sorted(names - set(FORMATS))
-    if unknown or not names:
-        raise UserError(
-            f"no such format: {', '.join(unknown) or 'none given'}",
-            where="--format",
-            remedy=f"choose of {', '.join(FORMATS)}",
-        )
-    return names
 
 
 def _tell_github(summary: Summary) -> None:

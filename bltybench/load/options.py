@@ -12,6 +12,7 @@ from locust.user.users import User
 from bltybench.errors import UserError
 from bltybench.load.replay import with_former_run
 from bltybench.runs.folder import REPORTS
+from bltybench.runs.formats import FORMATS, read_formats
 from bltybench.scenario.book import load_book
 from bltybench.scenario.plan import Plan, make_plan
 from bltybench.scenario.resolve import Resolved, require_budget, resolve
@@ -48,7 +49,17 @@ def add_arguments(parser: LocustArgumentParser) -> None:
         include_in_web_ui=False,
         help="Folder in which runs are stored. Default: reports",
     )
+    parser.add_argument(
+        REPORT_FORMAT,
+        env_var="BLTYBENCH_REPORT_FORMAT",
+        default="",
+        include_in_web_ui=False,
+        help=f"Make these only of a run's report, with commas between: {', '.join(FORMATS)}. "
+        "Default: all but prom",
+    )
 
+
+REPORT_FORMAT = "--report-format"
 
 SPARE_S = 1
 """Locust's own limit on the run's time lies this much behind ours, which is exact."""
@@ -72,6 +83,11 @@ def resolve_options(
     )
     require_budget(resolved.target_name, resolved.target)
     return with_former_run(resolved, Path(options.reports))
+
+
+def formats_of(options: Namespace) -> frozenset[str]:
+    """Return what a run's report is to be made as. Raises UserError for formats that there are not."""
+    return read_formats(options.report_format or None, REPORT_FORMAT)
 
 
 def plan_of(resolved: Resolved) -> Plan:

@@ -14,6 +14,8 @@ from locust.web import WebUI
 from bltybench.load.live import Snapshot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flask import Response
 
     from bltybench.load.run import Run
@@ -62,8 +64,12 @@ def rows(run: Run | None) -> list[dict[str, str]]:
         _row("Last Retry-After", NONE if seen.retry_after_s is None else f"{seen.retry_after_s:g} s"),
         _row("Remaining requests, as last said", _count(seen.remaining_requests)),
         _row("Remaining tokens, as last said", _count(seen.remaining_tokens)),
-        *([_row("Report", str(run.folder.report_html.absolute()))] if made else []),
+        *([_row("Report", str(_report(run).absolute()))] if made else []),
     ]
+
+
+def _report(run: Run) -> Path:
+    return run.folder.report_html if "html" in run.formats else run.folder.path
 
 
 def _row(measure: str, now: str, limit: int | None = None) -> dict[str, str]:

@@ -23,6 +23,7 @@ from bltybench.load.options import (
     SPARE_S,
     add_arguments,
     fill_defaults,
+    formats_of,
     plan_of,
     resolve_options,
 )
@@ -99,6 +100,7 @@ class Plugin:
             resolved = resolve_options(options, environment.user_classes, options.num_users, self._duration_s)
             resolved.target.api_key(resolved.target_name)
             self._plan(resolved)
+            formats_of(options)
             if options.headless:
                 self._ensure_sandbox(resolved)
         except UserError as error:
@@ -203,7 +205,7 @@ class Plugin:
             # In the order in which Locust deals out users, so that the first of them have the first numbers.
             workers = sorted(client.id for client in runner.clients.all)
         self._finishing = None
-        self.run = run = Run(resolved, options.reports, workers, self._lead_s())
+        self.run = run = Run(resolved, options.reports, workers, self._lead_s(), formats_of(options))
         replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
         announce(run, plan if replays else None)
         order = run.job()

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bltybench.load.live import Live
 from bltybench.load.options import DRAIN_S
 from bltybench.load.session import done_marker
 from bltybench.runs.folder import RunFolder, create_run
+from bltybench.runs.formats import USUAL
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.scenario.arrivals import schedule
 from bltybench.scenario.resolve import Resolved
@@ -30,8 +32,16 @@ LEAD_WORKERS_S = 2.0
 class Run:
     """Owns a run from its start to its report."""
 
-    def __init__(self, resolved: Resolved, reports: str, workers: list[str], lead_s: float) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        reports: str,
+        workers: list[str],
+        lead_s: float,
+        formats: Collection[str] = USUAL,
+    ) -> None:
         self.resolved = resolved
+        self.formats = formats
         self.workers = workers
         self.live = Live()
         self.exit_code: int | None = None
@@ -79,7 +89,7 @@ class Run:
             planned_calls=self._calls_due_until(ended_s),
         )
         self.folder.write_manifest(self._manifest)
-        self.exit_code, words = _report(self.folder, hidden=self.resolved.target.api_key_env)
+        self.exit_code, words = _report(self.folder, self.formats, hidden=self.resolved.target.api_key_env)
         lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
         self.closing_words = (lost if missing else "") + words
 
@@ -143,7 +153,7 @@ def worker_name(index: int) -> str:
     return f"w{index}"
 
 
-def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:
+def _report(folder: RunFolder, formats: Collection[str], hidden: str | None) -> tuple[int, str]:
     """Have the report made by a process of its own: pandas and gevent do not share one.
 
     Returns its exit code and what it said. The key is taken out of its environment: it has no use for it.
@@ -152,7 +162,15 @@ def _report(folder: RunFolder, hidden: str | None) -> tuple[int, str]:
     if sys.stdout.isatty():
         environment.setdefault("FORCE_COLOR", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "bltybench", "report", str(folder.path)],
+        [
+            sys.executable,
+            "-m",
+            "bltybench",
+            "report",
+            str(folder.path),
+            "--format",
+            ",".join(sorted(formats)),
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

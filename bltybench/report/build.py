@@ -16,29 +16,17 @@ from bltybench.report.page import page
 from bltybench.report.prometheus import prometheus
 from bltybench.report.summary import Summary, summarise
 from bltybench.runs.folder import RunFolder, write_atomically
+from bltybench.runs.formats import USUAL
 from bltybench.runs.search import read_search
 from bltybench.runs.store import seal
-
-FORMATS = {
-    "html": "report.html",
-    "csv": "figures/*.csv",
-    "json": "summary.json",
-    "junit": "junit.xml",
-    "md": "summary.md",
-    "parquet": "attempts.parquet, generator.parquet",
-    "prom": "metrics.prom",
-}
-"""What a report can be written as, and the files of it."""
-
-USUAL = frozenset({"html", "csv", "json", "junit", "md", "parquet"})
 
 
 def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
     """Make the report of a run and return its summary.
 
     Seals the run if that was not done (which is all of ``parquet``), then writes the files of ``formats``,
-    names of FORMATS; with ``notebooks`` also each notebook, executed, as ``notebooks/*.html``. The same run
-    gives the same bytes (notebooks excepted). Raises UserError where the run cannot be read.
+    names of ``runs.formats``; with ``notebooks`` also each notebook, executed, as ``notebooks/*.html``. The
+    same run gives the same bytes (notebooks excepted). Raises UserError where the run cannot be read.
     """
     seal(folder)
     analysis = load(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support_cli import bltybench
-from support_locust import LOCUSTFILES, finish, run_locust, start_locust
+from support_locust import LOCUSTFILES, WITH_PAGE, finish, run_locust, start_locust
 from support_probe import write_scenario
 from support_sandbox import running_sandbox
 
@@ -32,11 +32,12 @@ def sandbox(**rules: Any) -> Any:
     return running_sandbox(limits=limits, keys=KEYS, ttft=ttft, itl=itl)
 
 
-def ask(folder: Path, *args: str, **rules: Any) -> tuple[dict[str, Any], RunFolder]:
+def ask(folder: Path, *args: str, page: bool = False, **rules: Any) -> tuple[dict[str, Any], RunFolder]:
     """Return the answers by question, and the run."""
     with sandbox(**rules) as running:
         write_scenario(folder, running.base_url)
-        done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, **ENVIRONMENT)
+        changes = ENVIRONMENT | (WITH_PAGE if page else {})
+        done = run_locust(LOCUSTFILES / "limits.py", *args, cwd=folder, **changes)
     assert done.code == 0, done.output
     return answers_of(done.run), done.run
 
@@ -61,6 +62,7 @@ def test_what_is_refused_in_flight_what_counts_and_whose_limit_it_is(tmp_path: P
             "--probe-second-key-env",
             "BLTYBENCH_SECOND_KEY",
         ),
+        page=True,
         requests=rule,
         concurrency=4,
         charged_errors=(404,),

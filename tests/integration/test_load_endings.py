@@ -16,6 +16,7 @@ import pytest
 from support_locust import (
     LOCUSTFILES,
     OPEN,
+    WITH_PAGE,
     Finished,
     environment,
     finish,
@@ -29,6 +30,8 @@ from support_sandbox import running_sandbox
 from bltybench.runs.folder import list_runs
 from bltybench.runs.store import read_generator
 from bltybench.scenario.target import SANDBOX_KEY, Delay
+
+KEY = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY}
 
 LONG = """
 duration_s = 60
@@ -55,7 +58,7 @@ def test_ctrl_c_gives_a_report_of_what_there_is(tmp_path: Path, processes: tuple
     with running_sandbox(log, ttft=Delay(median_ms=20, p95_ms=30)) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
         process = start_locust(
-            LOCUSTFILES / "mixed.py", "--headless", *processes, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+            LOCUSTFILES / "mixed.py", "--headless", *processes, cwd=tmp_path, **(KEY | WITH_PAGE)
         )
         wait_for_records(tmp_path / "reports", process)
         os.killpg(process.pid, signal.SIGINT)
@@ -75,9 +78,7 @@ def test_ctrl_c_gives_a_report_of_what_there_is(tmp_path: Path, processes: tuple
 def test_after_a_kill_what_was_recorded_can_be_reported(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
-        process = start_locust(
-            LOCUSTFILES / "mixed.py", "--headless", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
-        )
+        process = start_locust(LOCUSTFILES / "mixed.py", "--headless", cwd=tmp_path, **KEY)
         folder = wait_for_records(tmp_path / "reports", process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -101,7 +102,7 @@ def test_a_budget_ends_the_run_and_is_never_overshot(tmp_path: Path, processes: 
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG, target="[targets.here.budget]\nrequests = 25\n")
-        done = run_locust(LOCUSTFILES / "chat.py", *processes, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        done = run_locust(LOCUSTFILES / "chat.py", *processes, cwd=tmp_path, **KEY)
     assert done.code == 0, done.output
     assert done.run.manifest().ended == "budget"
     assert len(truth_of(log)) == len(done.attempts) == 25
@@ -110,7 +111,7 @@ def test_a_budget_ends_the_run_and_is_never_overshot(tmp_path: Path, processes: 
 def test_checks_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
     with running_sandbox(error_rate=1.0) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, checks='"errors.share" = "<= 1%"')
-        done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, **(KEY | WITH_PAGE))
     assert done.code == 1, done.output
     assert {row["outcome"] for row in done.attempts} == {"server_error"}
     assert 'failures="1"' in done.run.junit_xml.read_text()
@@ -135,7 +136,7 @@ itl = { median_ms = 1, p95_ms = 2 }
 def test_each_second_of_the_generator_is_on_record(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, OPEN)
-        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, **KEY)
     seconds = read_generator(done.run).to_pylist()
     assert len(seconds) >= 4
     assert sum(row["sent"] for row in seconds) == len(done.attempts) == 60
@@ -155,7 +156,7 @@ def test_the_web_page_starts_and_stops_runs_that_are_reported(tmp_path: Path) ->
             "--web-host=127.0.0.1",
             f"--web-port={port}",
             cwd=tmp_path,
-            BLTYBENCH_TEST_KEY=SANDBOX_KEY,
+            **(KEY | WITH_PAGE),
         )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as page:
             wait_for_page(page, process)

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support_locust import LOCUSTFILES, run_locust, write_scenarios
+from support_locust import LOCUSTFILES, WITH_PAGE, run_locust, write_scenarios
 from support_sandbox import running_sandbox
 
 from bltybench.scenario.target import SANDBOX_KEY
@@ -103,7 +103,9 @@ class TestDuringTheRun:
         path = write_scenarios(tmp_path, base_url, checks='"errors.count" = "== 0"')
         for old, new in changes.items():
             path.write_text(path.read_text().replace(old, new))
-        done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=key)
+        done = run_locust(
+            LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, BLTYBENCH_TEST_KEY=key, **WITH_PAGE
+        )
         assert done.code == 1, done.output
         assert "Traceback" not in done.output
         assert done.run.report_html.is_file()

@@ -28,7 +28,7 @@ def test_the_sandbox_sees_the_schedule(tmp_path: Path, text: str) -> None:
 
 def test_stages_of_two_workers_have_rows_and_the_warm_up_is_in_none_of_them(tmp_path: Path) -> None:
     scenario = arrivals('kind = "stairs", rates_per_min = [300, 900]', 6) + "warm_up_s = 1\n"
-    done, truth = play(tmp_path, scenario, "--processes", "2")
+    done, truth = play(tmp_path, scenario, "--processes", "2", page=True)
     attempts = as_scheduled(done, truth)
     by_worker = Counter(row["worker"] for row in attempts)
     assert by_worker == {"w0": 30, "w1": 30}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bltybench.load import locust_stats
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse, Spend, share
 from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
+from bltybench.load.options import formats_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
@@ -27,6 +29,14 @@ def wait_s(
     outcome: Outcome, *, attempt: int = 0, retry_after_s: float | None = None, **retry: Any
 ) -> float | None:
     return wait_before_retry_s(Retry(**retry), attempt, outcome, retry_after_s, RNG)
+
+
+def test_a_report_of_a_kind_that_there_is_not_is_the_user_s_to_mend() -> None:
+    assert formats_of(Namespace(report_format="json, md")) == {"json", "md"}
+    assert "html" in formats_of(Namespace(report_format=""))
+    with pytest.raises(UserError, match="no such format: pdf") as caught:
+        formats_of(Namespace(report_format="json,pdf"))
+    assert caught.value.where == "--report-format"
 
 
 class TestRetry:
