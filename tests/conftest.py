@@ -10,3 +10,7 @@ os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 import locust  # noqa: F401 - after the variable that it reads
 
 del os.environ["LOCUST_SKIP_MONKEY_PATCH"]
+
+# The processes that tests start find compiled what the ones before them read, as a user's do: half of a
+# command's start goes into compiling otherwise.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
