@@ -19,8 +19,8 @@ from bltybench.limits.charges_question import (
     OTHER_MODEL,
     SECOND_DRAIN,
     SECOND_KEY,
-    SHARE,
     WRONG,
+    unit_of,
 )
 from bltybench.limits.fit import Fit
 from bltybench.limits.known import Known
@@ -55,7 +55,7 @@ def _of(seen: Sequence[Seen], role: str) -> list[Seen]:
 
 def _prices(seen: Sequence[Seen], known: Known, kinds: Sequence[Kind]) -> list[Answer]:
     answers: list[Answer] = []
-    slack = max(0, known.burst // SHARE - 1)
+    slack = unit_of(known) - 1
     for kind in kinds:
         name, what = PRICES[kind]
         if not _undisturbed(seen, known, slack):
@@ -85,7 +85,7 @@ def _price(name: str, what: str, kind: Kind, cycle: Sequence[Seen], known: Known
     drain = _of(cycle, DRAIN)
     if not wrong or not drain:
         return cannot_tell(name, asked, "the budget did not reach")
-    statuses = sorted({str(each.status) for each in wrong})
+    statuses = sorted({str(each.status) for each in wrong if each.status is not None})
     if kind != "models" and any(each.accepted for each in wrong):
         return cannot_tell(name, asked, f"they were answered with {', '.join(statuses)}")
     if kind == "models" and statuses not in (["200"], ["429"]):
@@ -137,7 +137,18 @@ def _undisturbed(seen: Sequence[Seen], known: Known, slack: int) -> bool:
 
 
 def _wrongly(best: Fit, cycle: Sequence[Seen], counting: set[str]) -> int:
-    """Return by how many requests a drain is longer or shorter than it is where these roles count."""
+    """Return by how many requests a drain is longer or shorter than it is where these roles count.
+
+    Answers that were lost may have been let in, or not.
+    """
+    lost = [each for each in cycle if each.role in {FIRST, DRAIN} and each.status is None]
+    if not lost:
+        return _off(best, cycle, counting)
+    let_in = [replace(each, accepted=True) if each in lost else each for each in cycle]
+    return min(_off(best, cycle, counting), _off(best, let_in, counting))
+
+
+def _off(best: Fit, cycle: Sequence[Seen], counting: set[str]) -> int:
     model = best.model()
     off = 0
     timed = [((each.sent_s + (each.decided_s or each.sent_s)) / 2, each) for each in cycle]
@@ -227,19 +238,23 @@ def _scope(seen: Sequence[Seen], known: Known) -> list[Answer]:
         if not rows:
             answers.append(cannot_tell(name, what, without))
             continue
-        if not control or not control[-1].refused:
+        # Each time the own was sent last: only where it was refused, the limit was used up.
+        sure_of = [each for each, own in zip(rows, control, strict=False) if own.refused]
+        if not sure_of:
             answers.append(cannot_tell(name, what, "the limit was free again before it was sure"))
             continue
-        first = rows[0]
-        if first.accepted is None:
-            answers.append(cannot_tell(name, what, f"it was answered with {first.status or 'nothing'}"))
+        decided = [each for each in sure_of if each.accepted is not None]
+        if not decided:
+            answers.append(cannot_tell(name, what, f"it was answered with {rows[0].status or 'nothing'}"))
             continue
-        value = first.refused if role == MODELS else bool(first.accepted)
-        done = "refused" if first.refused else "let in"
-        told = f"while own requests were refused, before and after, it was {done}"
+        refused, let_in = (sum(bool(each.accepted) is yes for each in decided) for yes in (False, True))
+        # One that is let in may be what came back meanwhile; one that is refused shares the limit.
+        shared = refused > 0
+        value = shared if role == MODELS else not shared
+        told = f"while own requests were refused, before and after, {let_in} of {len(decided)} were let in"
+        votes = refused if shared else let_in
+        says = yes if value else no
         answers.append(
-            Answer(
-                question=name, value=value, says=yes if value else no, confidence=sure(1), evidence=(told,)
-            )
+            Answer(question=name, value=value, says=says, confidence=sure(votes), evidence=(told,))
         )
     return answers

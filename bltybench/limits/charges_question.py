@@ -30,7 +30,13 @@ WRONG: dict[Kind, str] = {
 """Kinds whose price is asked for, and the roles of those that are sent for it."""
 
 SHARE = 16
-"""The first kind is sent once for so many requests of the limit."""
+"""The first kind is sent once for so many requests of the limit; twice at least where it is not tiny, for
+one may go missing by chance."""
+TINY = 6
+ASKED = 2
+"""How often others are tried while the limit is used up."""
+RETRIES = 3
+"""How often a Retry-After is followed that was not enough."""
 MOST_SHARE = {False: 0.85, True: 0.6}
 """Of the limit, the most that the wrong ones may take: where nothing comes back meanwhile, and else."""
 BUCKETS = {"token_bucket", "interval_refill"}
@@ -75,7 +81,7 @@ def groups(known: Known) -> list[list[tuple[Kind, int]]]:
     kinds: list[Kind] = ["malformed", "unknown_model", "models"]
     if known.with_401:
         kinds.append("wrong_key")
-    unit = max(1, known.burst // SHARE)
+    unit = unit_of(known)
     most = MOST_SHARE[_gives_back(known)] * known.burst
     made: list[list[tuple[Kind, int]]] = []
     while kinds:
@@ -85,6 +91,11 @@ def groups(known: Known) -> list[list[tuple[Kind, int]]]:
         made.append(group)
         kinds = kinds[len(group) :]
     return made
+
+
+def unit_of(known: Known) -> int:
+    """Return how many of the first kind are sent."""
+    return max(2 if known.burst >= TINY else 1, known.burst // SHARE)
 
 
 def _gives_back(known: Known) -> bool:
@@ -119,20 +130,28 @@ def _asides(known: Known) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
         shots.append(Shot(role=SECOND_KEY, second_key=True))
     if known.other_model is not None:
         shots.append(Shot(role=OTHER_MODEL, model=known.other_model))
-    # All at once: the limit must still be used up when the last of them is decided on.
-    seen = yield Send((*shots, Shot(role=CONTROL)), width=len(shots), says="whose limit is it?")
+    seen: Sequence[Seen] = ()
+    # What a bucket gave back meanwhile looks like a limit of its own: once more tells.
+    for _ in range(ASKED + _gives_back(known)):
+        # All at once: the limit must still be used up when the last of them is decided on.
+        seen = yield Send((*shots, Shot(role=CONTROL)), width=len(shots), says="whose limit is it?")
     return seen
 
 
 def _retry(known: Known, seen: Sequence[Seen]) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
-    refused = next((each for each in reversed(seen) if each.role in {CONTROL, DRAIN} and each.refused), None)
-    if refused is None or refused.retry_after_s is None or refused.retry_after_s > LONGEST_S:
-        return seen
-    over_s = (refused.decided_s or refused.sent_s) + refused.retry_after_s
-    counting = any(each.count_refused for each in known.fits)
-    if refused.retry_after_s > EARLY_S + 0.2 and not counting:
-        yield Send((Shot(role=EARLY),), over_s - EARLY_S, says="just before Retry-After is over")
-    seen = yield Send((Shot(role=RETRY),), over_s + AFTER_S, says="just after Retry-After is over")
+    roles = {CONTROL, DRAIN}
+    for _ in range(RETRIES):
+        refused = next((each for each in reversed(seen) if each.role in roles and each.refused), None)
+        if refused is None or refused.retry_after_s is None or refused.retry_after_s > LONGEST_S:
+            return seen
+        over_s = (refused.decided_s or refused.sent_s) + refused.retry_after_s
+        counting = any(each.count_refused for each in known.fits)
+        if refused.retry_after_s > EARLY_S + 0.2 and not counting:
+            yield Send((Shot(role=EARLY),), over_s - EARLY_S, says="just before Retry-After is over")
+        seen = yield Send((Shot(role=RETRY),), over_s + AFTER_S, says="just after Retry-After is over")
+        if not seen[-1].refused:
+            return seen
+        roles = {RETRY}
     return seen
 
 

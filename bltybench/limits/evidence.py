@@ -56,7 +56,7 @@ class Honesty:
     retry_enough: Share
     """Of the first requests sent once Retry-After was over: how many were accepted."""
     retry_early: Share
-    """Of requests sent more than a second before it was over: how many were accepted all the same."""
+    """Of requests answered more than a second before it was over: how many were accepted all the same."""
     without_retry_after: Share
     """Of the refusals: how many had none."""
 
@@ -137,8 +137,11 @@ def _slack_s(rows: Sequence[Row], status: int | None) -> float:
     return max(LEAST_SLACK_S, 2 * took[int(0.9 * (len(took) - 1))]) if took else math.inf
 
 
-def honesty(rows: Sequence[Row]) -> Honesty:
-    """Compare headers and what happened. Rows are attempts in any order."""
+def honesty(rows: Sequence[Row], *, undisturbed: bool = False) -> Honesty:
+    """Compare headers and what happened. Rows are attempts in any order.
+
+    ``undisturbed`` asks only about waits in which nothing was sent.
+    """
     status = refusal_status(rows)
     sent = sorted((row for row in rows if row["sent_ns"] is not None), key=lambda row: int(row["sent_ns"]))
     limits = Counter(row["limit_requests"] for row in sent if row["limit_requests"] is not None)
@@ -148,7 +151,7 @@ def honesty(rows: Sequence[Row]) -> Honesty:
         announced_limit=limits.most_common(1)[0][0] if limits else None,
         dialect=dialects.most_common(1)[0][0] if dialects else None,
         remaining_steps=_steps(sent, status),
-        retry_enough=_after_wait(sent, refused, status),
+        retry_enough=_after_wait(sent, refused, status, undisturbed=undisturbed),
         retry_early=_before_wait(sent, refused, status),
         without_retry_after=Share(sum(row["retry_after_s"] is None for row in refused), len(refused)),
     )
@@ -167,23 +170,30 @@ def _steps(sent: Sequence[Row], status: int | None) -> Share:
     return Share(count, of)
 
 
-def _after_wait(sent: Sequence[Row], refused: Sequence[Row], status: int | None) -> Share:
+def _after_wait(
+    sent: Sequence[Row], refused: Sequence[Row], status: int | None, *, undisturbed: bool
+) -> Share:
     """Each end of a wait is asked about once, by the first request within a second after it."""
     count = of = 0
     asked: set[int] = set()
     times = [row["sent_ns"] for row in sent]
-    let_in = list(accumulate((bool(accepted(row, status)) for row in sent), initial=0))
+    ends = sorted(row["headers_ns"] or row["end_ns"] for row in sent)
+    # Those that may have taken what the wait was for, what was lost on the way among them.
+    taking = [row for row in sent if accepted(row, status) or _lost(row)]
+    takers = [row["sent_ns"] for row in taking]
+    takers_ends = sorted(row["headers_ns"] or row["end_ns"] for row in taking)
     for row in refused:
         wait_s = row["retry_after_s"]
         if wait_s is None:
             continue
         over_ns = (row["headers_ns"] or row["end_ns"]) + wait_s * NS
-        first, after = bisect_right(times, row["sent_ns"]), bisect_left(times, over_ns)
+        after = bisect_left(times, over_ns)
         if (
             after == len(sent)
             or times[after] > over_ns + NS
             or after in asked
-            or let_in[after] > let_in[first]
+            or bisect_left(takers, over_ns) > bisect_right(takers_ends, row["sent_ns"])
+            or (undisturbed and after - bisect_right(ends, row["sent_ns"]) > 1)
         ):
             continue
         decided = accepted(sent[after], status)
@@ -195,15 +205,19 @@ def _after_wait(sent: Sequence[Row], refused: Sequence[Row], status: int | None)
 
 
 def _before_wait(sent: Sequence[Row], refused: Sequence[Row], status: int | None) -> Share:
-    """Rounding up to whole seconds makes an honest value up to one second too long."""
+    """Rounding up to whole seconds makes an honest value up to one second too long.
+
+    What was let in may have been so as late as when its answer came.
+    """
     count = of = 0
     for row, following in pairwise(sent):
         wait_s = row["retry_after_s"]
         if wait_s is None or accepted(row, status) is not False:
             continue
         decided = accepted(following, status)
-        left_s = (row["sent_ns"] - following["sent_ns"]) / NS + wait_s
-        if decided is not None and left_s > 1:
+        left_s = (row["sent_ns"] - (following["headers_ns"] or following["end_ns"])) / NS + wait_s
+        after = following["sent_ns"] >= (row["headers_ns"] or row["end_ns"])
+        if decided is not None and after and left_s > 1:
             of += 1
             count += decided
     return Share(count, of)

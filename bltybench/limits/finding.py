@@ -45,6 +45,10 @@ class Findings:
     answers: tuple[Answer, ...] = ()
     """To the questions beside the limit of requests."""
 
+    def value(self, question: str) -> int | float | str | bool | None:
+        """Return the answer to a question; None where it cannot be told, or was not asked."""
+        return next((each.value for each in self.answers if each.question == question), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         verdict = self.verdict
@@ -110,15 +114,17 @@ def find(
     count, at_s = busiest(sights)
     open_at_once = in_flight(own)
     verdict = _reconciled(verdict or fit(stretch(sights), hints_s=hints), open_at_once)
+    told = told_by(each, verdict)
+    known = (known or Known()).with_limit(verdict, documented_per_min)
     return Findings(
         documented_per_min,
         verdict,
-        told_by(each),
+        told,
         refusal_status(own),
         count,
         at_s,
         open_at_once if open_at_once is not None and open_at_once.explains else None,
-        tuple(answers(each, start_s, (known or Known()).with_limit(verdict, documented_per_min), asked)),
+        tuple(answers(each, start_s, known, told, asked)),
     )
 
 

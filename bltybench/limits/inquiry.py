@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bltybench.limits import (
     charges_judgement,
@@ -17,6 +17,7 @@ from bltybench.limits import (
 from bltybench.limits.answer import Answer
 from bltybench.limits.ask import PREFIX, Experiment, Seen, seen_of
 from bltybench.limits.evidence import Honesty, Row, honesty, refusal_status
+from bltybench.limits.fit import Verdict
 from bltybench.limits.known import Known
 
 
@@ -40,8 +41,14 @@ QUESTIONS: dict[str, Question] = {
 REQUESTS = "requests"
 ALL = (REQUESTS, *QUESTIONS)
 
-OTHERS = {charges_question.SECOND_KEY, charges_question.OTHER_MODEL, *charges_question.WRONG.values()}
-"""Roles of requests that may not count in the limit of the probe's own key and model."""
+OTHERS = {
+    charges_question.SECOND_KEY: ("limit_per_key", False),
+    charges_question.OTHER_MODEL: ("limit_per_model", False),
+    charges_question.MODELS: ("models_endpoint_counts", True),
+    **{role: (charges_judgement.PRICES[kind][0], True) for kind, role in charges_question.WRONG.items()},
+}
+"""Roles of requests that may not count in the limit of the probe's own key and model, and what must be found
+that they do."""
 
 
 def question_of(row: Row) -> str | None:
@@ -70,22 +77,50 @@ def header_rows(rows: Mapping[str | None, Sequence[Row]]) -> list[Row]:
     return [*rows.get(None, ()), *(row for row in charges if row.get("name") not in OTHERS)]
 
 
-def told_by(rows: Mapping[str | None, Sequence[Row]]) -> Honesty:
-    """Compare headers and what happened."""
-    return honesty(header_rows(rows))
+def told_by(rows: Mapping[str | None, Sequence[Row]], verdict: Verdict) -> Honesty:
+    """Compare headers and what happened. Where refusals may count, asking makes a wait longer."""
+    counting = any(
+        each.count_refused or (each.count_refused is None and "window" not in each.family)
+        for each in verdict.consistent
+    )
+    return honesty(header_rows(rows), undisturbed=counting)
 
 
 def answers(
-    rows: Mapping[str | None, Sequence[Row]], start_s: float, known: Known, asked: Sequence[str] = ()
+    rows: Mapping[str | None, Sequence[Row]],
+    start_s: float,
+    known: Known,
+    told: Honesty,
+    asked: Sequence[str] = (),
 ) -> list[Answer]:
     """Return what a record says of each experiment that is in it or was ``asked`` for, and of the headers."""
     found: list[Answer] = []
     for name, question in QUESTIONS.items():
         if name in rows or name in asked:
             found += question.judge(sights(rows.get(name, ()), start_s), known)
-    own = [row for each in rows.values() for row in each if row.get("name") not in OTHERS]
-    status = refusal_status(rows.get(None, ()))
-    seen = [seen_of(row, start_s, status) for row in own if row["sent_ns"] is not None]
-    headers = headers_judgement.judge(seen, told_by(rows), known)
+    headers = headers_judgement.judge(*_counted(rows, start_s, found), told, known)
     # Of a run that was made for something else, only what it tells.
     return [*found, *(each for each in headers if found or asked or each.value is not None)]
+
+
+def _counted(
+    rows: Mapping[str | None, Sequence[Row]], start_s: float, found: Sequence[Answer]
+) -> tuple[list[Seen], list[Seen]]:
+    """Return the requests that count in one limit, and those of which that was not found out."""
+    values = {each.question: each.value for each in found}
+    status = refusal_status(rows.get(None, ()))
+    sure: list[Seen] = []
+    doubtful: list[Seen] = []
+    for row in (row for each in rows.values() for row in each if row["sent_ns"] is not None):
+        seen = seen_of(row, start_s, status)
+        question, counts = OTHERS.get(str(row.get("name")), ("", True))
+        if not question:
+            sure.append(seen)
+        elif seen.refused:
+            continue
+        elif values.get(question) is counts:
+            # Its headers may be about something else.
+            sure.append(replace(seen, accepted=True, remaining=None, reset_s=None))
+        elif values.get(question) is None:
+            doubtful.append(seen)
+    return sure, doubtful

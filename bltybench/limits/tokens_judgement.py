@@ -13,6 +13,7 @@ from bltybench.limits.search import BUCKETS
 from bltybench.limits.tokens_question import (
     AFTER,
     FILL,
+    LATER,
     ONE_BY_ONE,
     PART,
     REFILL,
@@ -80,7 +81,6 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
         f"streams that could use {least:,} tokens in all were let in; where it would have been {most:,}, "
         f"one was refused ({refused} refusals)"
     ]
-    charged = charged_of(seen)
     best = verdict.best
     again = bounds(seen, REFILL)
     role = FILL
@@ -102,6 +102,10 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     # What the server counts for their prompts is not told: none of them ended.
     slack = PROMPT_SLACK * sum(each.role == role for each in seen)
     least, most = max(1, least - slack), most + slack
+    after = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted is not None]
+    charged = charged_of(seen)
+    if charged == "refunded" and sum(cost(each) for each in after if each.accepted) < most:
+        charged = None  # all of them fit, were they kept or not
     limit = _limit(least, most - 1, known, sure(refused), evidence)
     answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=charged == "reserved"))]
     if charged is None:
@@ -110,7 +114,7 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
             *_uncharged("whether reservations come back was not seen"),
             _at("admission", evidence),
         ]
-    after = [each for each in seen if each.role in {AFTER, ONE_BY_ONE}]
+    after = [each for each in after if each.role != LATER]
     let_in = sum(bool(each.accepted) for each in after)
     told = f"of {len(after)} that might have used about half, and used next to nothing, {let_in} were let in"
     says = {
@@ -227,8 +231,9 @@ def rounded(least: int, most: int, documented: int | None = None) -> int:
 
 
 def _unit_size(seen: Sequence[Seen], *, kept: bool) -> float:
-    """Return how many tokens a unit was charged in the median."""
-    return median((cost if kept else used)(each) for each in seen if each.role == UNIT and each.accepted)
+    """Return how many tokens a unit was charged in the median; 1 where none was let in."""
+    sizes = [(cost if kept else used)(each) for each in seen if each.role == UNIT and each.accepted]
+    return median(sizes) if sizes else 1.0
 
 
 def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float, float]]:
@@ -277,7 +282,7 @@ def _period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
     else:
         reason = f"it lies between {least:.4g} and {most:.4g} s"
         answers.append(cannot_tell(names[0], QUESTIONS[names[0]], reason, evidence))
-    if len(verdict.families) == 1:
+    if len(verdict.families) == 1 and fits[0].phase != "other":
         says = f"Tokens are limited by a {fits[0].family.replace('_', ' ')}."
         answers.append(
             Answer(
@@ -289,7 +294,9 @@ def _period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
             )
         )
     else:
-        answers.append(cannot_tell(names[1], QUESTIONS[names[1]], verdict.reason, evidence))
+        # It was asked at one phase only.
+        reason = verdict.reason or "windows of a phase of their own, or that begin with a request, look alike"
+        answers.append(cannot_tell(names[1], QUESTIONS[names[1]], reason, evidence))
     return answers
 
 

@@ -53,7 +53,7 @@ def ask(known: Known, now_s: float) -> Experiment:
     """Return the experiment, to begin at ``now_s`` (Unix time) or later."""
     if min(known.burst, known.requests_left) < 2 * len(SHARES):
         return
-    seen = yield from _fill(known, now_s)
+    seen = yield from _fill(known, now_s + IDLE * known.guess_s)
     filled = bounds(seen)
     if filled is not None and filled[1] is not None:
         seen = yield from _after(seen, filled[0])

@@ -32,10 +32,8 @@ WAITING = {
     "token_bucket": "Send at the rate, and burst no more than the bucket holds.",
     "interval_refill": "Send in step with the refill: between two ticks nothing comes back.",
 }
-WITH_COUNTS = {"limit_header", "remaining_header", "retry_after"}
+WITH_COUNTS = {"limit_header", "retry_after"}
 """Answers that have sentences with counts of their own."""
-TRUSTED = 5
-"""Remaining is called reliable where it fell by one in so many successive answers, and in all of them."""
 SHORT_OF = 0.95
 """Of the documented rate: less than this observed is worth a word."""
 
@@ -86,31 +84,30 @@ def advice(found: Findings) -> list[str]:
         lines.append(f"Keep at most {most} in flight: after a refusal wait until an answer of yours ends.")
     if verdict.refused:
         lines += _retrying(found)
-    steps = found.honesty.remaining_steps
-    if steps.of >= TRUSTED and steps.count == steps.of:
-        lines.append("Remaining can be used to slow down in time: it fell by one with each request.")
-    elif steps.count < steps.of:
-        lines.append("Do not schedule by Remaining: it does not count your requests one by one.")
+    remaining = found.value("remaining_header")
+    if remaining == "honest":
+        lines.append("Remaining can be used to slow down in time: it is what is left.")
+    elif remaining == "wrong":
+        lines.append("Do not schedule by Remaining: it is not what is left.")
     return lines
 
 
 def _retrying(found: Findings) -> list[str]:
-    told, lines = found.honesty, []
-    none = told.without_retry_after
-    if none.of and none.count == none.of:
+    told, lines = found.value("retry_after"), []
+    if told == "absent":
         lines.append(
             "Bring a wait of your own: refusals name no Retry-After, and without one the openai SDK's two "
             "retries are over after about 1.5 s."
         )
-    elif told.retry_enough.count < told.retry_enough.of:
+    elif told == "too_short" or found.honesty.retry_enough.count < found.honesty.retry_enough.of:
         lines.append(
             "Wait longer than Retry-After says, by a growing and random share: it was not always enough."
         )
-    elif told.retry_early.count:
+    elif told == "too_long":
         lines.append(
             "Obeying Retry-After is safe but waits longer than needed: pacing by the limit found is faster."
         )
-    elif told.retry_enough.of:
+    elif told == "honest":
         lines.append("Obey Retry-After: waiting so long was enough each time.")
     if found.refusal_status == 503:
         lines.append("Take a 503 for a refusal: slow down, as after a 429, and do not only try again.")
@@ -142,18 +139,19 @@ def _against_documented(found: Findings) -> list[str]:
 def _headers(found: Findings) -> list[str]:
     told, best = found.honesty, found.verdict.best
     lines: list[str] = []
-    if told.announced_limit is not None and best is not None and told.announced_limit != best.limit:
-        lines.append(f"The headers announce a limit of {told.announced_limit}; {best.limit} was observed.")
-    if told.remaining_steps.of and told.remaining_steps.count < told.remaining_steps.of:
-        lines.append(f"Remaining fell by one in {_words(told.remaining_steps)} successive answers.")
+    announced = told.announced_limit
+    if announced is not None and best is not None:
+        least, most = best.limit_range
+        if not least <= announced <= most:
+            lines.append(f"The headers announce a limit of {announced}; {best.limit} was observed.")
     if told.without_retry_after.count:
         lines.append(f"{_words(told.without_retry_after)} refusals had no Retry-After that can be read.")
     if told.retry_enough.of:
         lines.append(f"Waiting as long as Retry-After said was enough in {_words(told.retry_enough)} cases.")
-    if told.retry_early.count:
+    if found.value("retry_after") == "too_long":
         lines.append(
-            f"Retry-After was more than needed: {_words(told.retry_early)} requests sent over a second "
-            "before its end were accepted."
+            f"Retry-After was more than needed: {_words(told.retry_early)} requests answered over a "
+            "second before its end were accepted."
         )
     return lines
 

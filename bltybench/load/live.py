@@ -127,11 +127,14 @@ class Live:
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
         )
 
-    def line(self, now_s: float, total_s: float) -> str:
-        """Return the progress line at ``now_s`` seconds into a run of ``total_s``."""
+    def line(self, now_s: float, total_s: float, doing: str = "") -> str:
+        """Return the progress line at ``now_s`` seconds into a run of ``total_s``.
+
+        A run that is made of steps is over when the last one is, so it says what it is ``doing`` instead.
+        """
         seen = self.snapshot(now_s)
         parts = [
-            f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
+            f"{max(0.0, now_s):3.0f} s  {doing}" if doing else f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
             f"{seen.accepted} ok/min  {seen.refused} 429/min",
             *([f"{seen.failed} failed/min"] if seen.failed else []),
             f"{_short(seen.tokens)} tok/min",

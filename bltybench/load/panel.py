@@ -55,6 +55,7 @@ def rows(run: Run | None) -> list[dict[str, str]]:
     limits = run.resolved.target.limits
     made = run.exit_code is not None
     return [
+        *([_row("The probe", run.doing)] if run.doing else []),
         _row("Accepted requests a minute", _count(seen.accepted), limits.requests_per_min),
         _row("Refused requests a minute", _count(seen.refused)),
         _row("Failed requests a minute", _count(seen.failed)),

@@ -45,6 +45,7 @@ JOB_OPTION = "bltybench_job"
 """Parsed options travel from master to workers in Locust's spawn message; the order is one of them."""
 
 BUDGET_MESSAGE = "bltybench_budget_spent"
+DOING_MESSAGE = "bltybench_doing"
 
 INTERRUPTED = 130
 
@@ -57,6 +58,8 @@ class Plugin:
         self.run: Run | None = None
         self._environment: Environment
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self.key_names: set[str] = set()
+        """Environment variables that hold keys besides the target's."""
         self._finishing: gevent.Greenlet[..., None] | None = None
         self._quitting = False
         self._spent: set[str] = set()
@@ -94,6 +97,7 @@ class Plugin:
             return
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(BUDGET_MESSAGE, self._on_worker_spent)
+            environment.runner.register_message(DOING_MESSAGE, self._on_worker_tells)
         options = _options(environment)
         try:
             self._duration_s = float(options.run_time) if options.run_time else None
@@ -206,6 +210,7 @@ class Plugin:
             workers = sorted(client.id for client in runner.clients.all)
         self._finishing = None
         self.run = run = Run(resolved, options.reports, workers, self._lead_s(), formats_of(options))
+        run.key_names |= self.key_names
         replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
         announce(run, plan if replays else None)
         order = run.job()
@@ -216,7 +221,7 @@ class Plugin:
             run.put_off(self._lead_s())
             session.begin(run.job())
             self._join(session)
-        progress = Progress(run.live, resolved.scenario.duration_s, run.now_s)
+        progress = Progress(run, resolved.scenario.duration_s)
         self._greenlets.append(gevent.spawn(progress.show_for_ever))
         if self._link.begin(run, runner) is not None:
             self._greenlets.append(gevent.spawn(self._search))
@@ -300,6 +305,17 @@ class Plugin:
         self._spent.add(msg.node_id)
         if self.run is not None and not self._link.searches and self._spent >= set(self.run.workers):
             self._stop("the budget is spent")
+
+    def _on_worker_tells(self, msg: Any, **_: Any) -> None:
+        self.tell(str(msg.data["what"]))
+
+    def tell(self, what: str) -> None:
+        """Let who watches know what the run is about just now."""
+        runner = self._environment.runner
+        if self.run is not None:
+            self.run.doing = what
+        elif isinstance(runner, WorkerRunner):
+            runner.send_message(DOING_MESSAGE, {"what": what})
 
     def finish(self, session: Session) -> None:
         """End the run before its time: what it was for has been done."""

@@ -13,9 +13,11 @@ from locust.runners import WorkerRunner
 from pydantic import SecretStr
 
 from bltybench.errors import UserError
+from bltybench.limits.casebook import Task
 from bltybench.limits.inquiry import ALL, REQUESTS
 from bltybench.limits.plan import QUICK_BUDGET
 from bltybench.load.words import complain
+from bltybench.scenario.target import Target
 
 UNAUTHORIZED = "401"
 
@@ -34,15 +36,36 @@ class Wishes:
     second_key: SecretStr | None
     with_401: bool
 
-    def cost(self, requests: int, tokens: int) -> str:
+    def cost(self, task: Task) -> str:
         """Say what the probe may spend."""
         if self.questions == (REQUESTS,):
-            most = min(requests, QUICK_BUDGET) if self.quick else requests
+            most = min(task.budget, QUICK_BUDGET) if self.quick else task.budget
             return f"The probe may send up to {most:,} requests of one token each"
         return (
-            f"The probe asks about {', '.join(self.questions)}. It may send up to {requests:,} requests and "
-            f"use up to {tokens:,} tokens; with limits of a minute it takes about half an hour"
+            f"The probe asks about {', '.join(self.questions)}. It may send up to {task.budget:,} requests "
+            f"and use up to {task.tokens:,} tokens; with limits of a minute it takes about half an hour"
         )
+
+
+def task_of(wishes: Wishes, target: Target) -> Task:
+    """Return what the probe is to do with a target, within its budget."""
+    return Task(
+        questions=wishes.questions,
+        quick=wishes.quick,
+        budget=_least(wishes.budget, target.budget.requests),
+        tokens=_least(wishes.tokens, target.budget.tokens),
+        period_s=wishes.period_s,
+        other_model=wishes.model,
+        second_key=wishes.second_key is not None,
+        with_401=wishes.with_401,
+        requests_per_min=target.limits.requests_per_min,
+        tokens_per_min=target.limits.tokens_per_min,
+        concurrency=target.limits.concurrency,
+    )
+
+
+def _least(wanted: int, cap: int | None) -> int:
+    return wanted if cap is None else min(wanted, cap)
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:
@@ -114,14 +137,19 @@ def wishes(options: Namespace) -> Wishes:
     )
 
 
-def check(environment: Environment) -> None:
-    """End with a message where the options ask for what cannot be."""
-    if environment.parsed_options is None or isinstance(environment.runner, WorkerRunner):
-        return
+def check(environment: Environment) -> set[str]:
+    """End with a message where the options ask for what cannot be.
+
+    Returns the names of environment variables that hold keys.
+    """
+    options = environment.parsed_options
+    if options is None or isinstance(environment.runner, WorkerRunner):
+        return set()
     try:
-        wishes(environment.parsed_options)
+        wishes(options)
     except UserError as error:
         sys.exit(complain(error))
+    return {options.probe_second_key_env} - {""}
 
 
 def _second_key(name: str) -> SecretStr | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 import msgspec
@@ -21,6 +21,8 @@ from bltybench.load.session import Session
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario import prose, tokens
 from bltybench.wire.stream import StreamFold
+
+T = TypeVar("T")
 
 SHORT_PROMPT = "Hi"
 SHORT_TOKENS = 32
@@ -202,7 +204,7 @@ class Shooter:
         shot, client = flight.shot, flight.client
         parameters: dict[str, Any] = {"stop": FIRST_WORD} if shot.brief else {}
         messages = [] if shot.kind == "malformed" else self._messages(shot)
-        flight.prompt = tokens.count_messages(messages)
+        flight.prompt = apart(lambda: tokens.count_messages(messages))
         client.chat(
             messages,
             stream=shot.stream,
@@ -217,7 +219,7 @@ class Shooter:
 
     def _messages(self, shot: Shot) -> list[dict[str, str]]:
         if shot.prompt_tokens > SHORT_TOKENS:
-            text = prose.text_of(shot.prompt_tokens - 4, 1, self._rng)
+            text = apart(lambda: prose.text_of(shot.prompt_tokens - 4, 1, self._rng))
         else:
             text = LONG_ANSWER if shot.stream else SHORT_PROMPT
         return [{"role": "user", "content": text}]
@@ -276,8 +278,13 @@ def _next(experiment: Experiment, seen: Sequence[Seen] | None) -> Step | None:
         except StopIteration:
             return None
 
-    step: Step | None = gevent.get_hub().threadpool.apply(advance)
-    return step
+    return apart(advance)
+
+
+def apart(work: Callable[[], T]) -> T:
+    """Do work that takes a while outside the event loop: prompts of thousands of tokens do, too."""
+    done: T = gevent.get_hub().threadpool.apply(work)
+    return done
 
 
 def _refused(flight: _Flight) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 
-from bltybench.load.live import Live
+if TYPE_CHECKING:
+    from bltybench.load.run import Run
 
 PIPED_EVERY_S = 15
 
@@ -16,10 +17,9 @@ PIPED_EVERY_S = 15
 class Progress:
     """Shows how the run goes, on standard error."""
 
-    def __init__(self, live: Live, total_s: float, now_s: Callable[[], float]) -> None:
-        self._live = live
+    def __init__(self, run: Run, total_s: float) -> None:
+        self._run = run
         self._total_s = total_s
-        self._now_s = now_s
 
     def show_for_ever(self) -> None:
         """Show a line each second on a terminal, each quarter of a minute elsewhere. Runs as a greenlet."""
@@ -27,7 +27,8 @@ class Progress:
         try:
             while True:
                 gevent.sleep(1.0 if on_terminal else PIPED_EVERY_S)
-                line = self._live.line(self._now_s(), self._total_s)
+                run = self._run
+                line = run.live.line(run.now_s(), self._total_s, run.doing)
                 if on_terminal:
                     width = shutil.get_terminal_size().columns
                     sys.stderr.write(f"\r\x1b[2K{line[: width - 1]}")

@@ -47,6 +47,10 @@ class Run:
         self.exit_code: int | None = None
         self.closing_words = ""
         """What the report said on its end, for the terminal."""
+        self.doing = ""
+        """What it is about just now, where it is made of steps."""
+        self.key_names: set[str] = set()
+        """Environment variables that hold keys besides the target's."""
         self.folder = create_run(Path(reports), resolved.name)
         self.clock = _clock_in(lead_s)
         self._manifest = self._describe()
@@ -89,7 +93,8 @@ class Run:
             planned_calls=self._calls_due_until(ended_s),
         )
         self.folder.write_manifest(self._manifest)
-        self.exit_code, words = _report(self.folder, self.formats, hidden=self.resolved.target.api_key_env)
+        hidden = {self.resolved.target.api_key_env, *self.key_names}
+        self.exit_code, words = _report(self.folder, self.formats, hidden)
         lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
         self.closing_words = (lost if missing else "") + words
 
@@ -153,12 +158,12 @@ def worker_name(index: int) -> str:
     return f"w{index}"
 
 
-def _report(folder: RunFolder, formats: Collection[str], hidden: str | None) -> tuple[int, str]:
+def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str | None]) -> tuple[int, str]:
     """Have the report made by a process of its own: pandas and gevent do not share one.
 
-    Returns its exit code and what it said. The key is taken out of its environment: it has no use for it.
+    Returns its exit code and what it said. Keys are taken out of its environment: it has no use for them.
     """
-    environment = {name: value for name, value in os.environ.items() if name != hidden}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     if sys.stdout.isatty():
         environment.setdefault("FORCE_COLOR", "1")
     done = subprocess.run(

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support_virtual_api import START_S, VirtualApi, virtual_limits
 
+from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.answer import Answer
 from bltybench.limits.charges_judgement import judge
 from bltybench.limits.charges_question import ask

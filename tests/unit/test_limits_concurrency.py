@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support_virtual_api import START_S, VirtualApi, virtual_limits
 
+from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.answer import Answer
 from bltybench.limits.concurrency_judgement import judge
 from bltybench.limits.concurrency_question import ask

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bltybench.limits.ask import Drop, Experiment, Seen, Send, Shot, Step
+from bltybench.limits.ask import PREFIX, Drop, Experiment, Seen, Send, Shot, Step
 from bltybench.sandbox.quota import Grant, Quotas, Refusal
 from bltybench.scenario.target import SandboxLimits
 
 START_S = 1_795_358_417.3
+BILLS = ("insufficient_quota",)
 ERRORS = {"malformed": 400, "unknown_model": 404, "wrong_key": 401}
 
 
@@ -37,12 +38,17 @@ class Flight:
     headers: dict[str, str] = field(default_factory=dict)
     served: bool = False
     over: bool = False
+    lost: bool = False
+    stage: str | None = None
+
+    def number(self, name: str) -> int | None:
+        """Return the value of a header; None where there is none, or it is no number."""
+        value = self.headers.get(name, "")
+        return int(value) if value.isdigit() else None
 
     def seen(self) -> Seen:
-        def number(name: str) -> int | None:
-            return int(self.headers[name]) if name in self.headers else None
-
-        reset = number("x-ratelimit-reset")
+        """Return what is known of it so far."""
+        number, reset = self.number, self.number("x-ratelimit-reset")
         known = self.decided_s is not None
         return Seen(
             role=self.shot.role,
@@ -63,9 +69,55 @@ class Flight:
             retry_after_s=number("retry-after"),
         )
 
+    def row(self, start_s: float) -> dict[str, Any]:
+        """Return it as the store gives back an attempt of a run that began at ``start_s``."""
+        seen = self.seen()
+
+        def ns(at_s: float | None) -> int | None:
+            return None if at_s is None else round((at_s - start_s) * 1e9)
+
+        end_s = self.end_s if self.end_s is not None else self.sent_s
+        return {
+            "stage": self.stage,
+            "name": self.shot.role,
+            "sent_ns": ns(self.sent_s),
+            "headers_ns": None if self.lost else ns(self.decided_s),
+            "first_token_ns": ns(self.begun_s),
+            "end_ns": ns(end_s),
+            "outcome": self._outcome(),
+            "status": None if self.lost else self.status,
+            "error_type": None,
+            "error_code": self.code or None,
+            "error_message": None,
+            "prompt_tokens": None if self.cancelled else self.prompt,
+            "wanted_prompt_tokens": self.prompt,
+            "completion_tokens": None if self.cancelled else seen.completion_tokens,
+            "max_tokens": self.shot.max_tokens,
+            "limit_requests": seen.limit,
+            "remaining_requests": seen.remaining,
+            "reset_requests_s": seen.reset_s,
+            "retry_after_s": seen.retry_after_s,
+            "header_dialect": None if seen.limit is None else "x-ratelimit",
+        }
+
+    def _outcome(self) -> str:
+        if self.lost:
+            return "transport_error"
+        if self.cancelled:
+            return "cancelled"
+        if self.status == 429 and self.code not in BILLS:
+            return "rate_limited"
+        status = self.status or 200
+        return "ok" if status < 400 else "client_error" if status < 500 else "server_error"
+
 
 class VirtualApi:
-    """Plays experiments. ``slow`` is by how much each stream that is served delays the next one's token."""
+    """Plays experiments.
+
+    ``slow`` is by how much each stream that is served delays the next one's token, ``clock_offset_s`` the
+    server's clock less ours, ``lost`` the share of answers that never arrive, ``most_tokens`` the greatest
+    max_tokens that is no mistake.
+    """
 
     def __init__(
         self,
@@ -79,6 +131,9 @@ class VirtualApi:
         early_headers: bool = True,
         terse: bool = False,
         slow: float = 0.0,
+        clock_offset_s: float = 0.0,
+        lost: float = 0.0,
+        most_tokens: int = 1_000_000,
         others: Callable[[random.Random], int] = lambda _: 0,
         spoil: Callable[[int], tuple[int, str] | None] = lambda _: None,
     ) -> None:
@@ -88,7 +143,9 @@ class VirtualApi:
         self.quotas = Quotas(limits.model_copy(update={"concurrency": None}))
         self.latency_s, self.jitter, self.ttft_s, self.itl_s = latency_s, jitter, ttft_s, itl_s
         self.early_headers, self.terse, self.slow = early_headers, terse, slow
+        self.clock_offset_s, self.lost, self.most_tokens = clock_offset_s, lost, most_tokens
         self.others, self.spoil = others, spoil
+        self._stage: str | None = None
         self.flights: list[Flight] = []
         self._in_use = 0
         self._line: deque[Flight] = deque()
@@ -96,9 +153,19 @@ class VirtualApi:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
-    def play(self, experiment: Experiment) -> list[Seen]:
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All that was sent, as the store gives it back; the run began at START_S."""
+        return self.rows_from(0)
+
+    def rows_from(self, first: int) -> list[dict[str, Any]]:
+        """Return the same from request number ``first`` on."""
+        return [flight.row(START_S) for flight in self.flights[first:]]
+
+    def play(self, experiment: Experiment, name: str | None = None) -> list[Seen]:
         """Run an experiment to its end and return what was seen in it."""
         first = len(self.flights)
+        self._stage = None if name is None else PREFIX + name
         try:
             step: Step = next(experiment)
             while True:
@@ -154,7 +221,8 @@ class VirtualApi:
         return self.latency_s / 2 * self._rng.lognormvariate(0, self.jitter)
 
     def _launch(self, shot: Shot) -> Flight:
-        flight = Flight(shot=shot, sent_s=self.now_s, prompt=shot.prompt_tokens + self._rng.randint(0, 2))
+        prompt = shot.prompt_tokens + self._rng.randint(0, 2)
+        flight = Flight(shot=shot, sent_s=self.now_s, prompt=prompt, stage=self._stage)
         self.flights.append(flight)
         self._at(self.now_s + self._lag(), lambda: self._arrive(flight))
         return flight
@@ -168,24 +236,28 @@ class VirtualApi:
             self._answer(flight, spoilt[0], spoilt[1], accepted=None)
             return
         quota = self.quotas.of("second" if shot.second_key else "first", shot.model or "a")
+        clock_s = self.now_s + self.clock_offset_s
         for _ in range(self.others(self._rng)):
-            quota.admit(self.now_s, 10)
+            quota.admit(clock_s, 10)
         if shot.kind in ERRORS or shot.kind == "models":
             status = ERRORS.get(shot.kind, 200)
             counts = status in limits.charged_errors or (
                 "models" in limits.charged_endpoints and status == 200
             )
-            refusal = quota.charge(self.now_s) if counts else None
+            refusal = quota.charge(clock_s) if counts else None
             if refusal is not None:
                 self._refuse(flight, refusal)
             else:
                 self._answer(flight, status, "", accepted=True if status == 200 else None)
             return
+        if shot.max_tokens > self.most_tokens:
+            self._answer(flight, 400, "invalid_max_tokens", accepted=None)
+            return
         full = self.slots is not None and self._in_use >= self.slots
         if full and limits.concurrency_excess == "refused":
             self._answer(flight, limits.refusal_status, "concurrency_limit_exceeded", accepted=False)
             return
-        verdict = quota.admit(self.now_s, flight.prompt + shot.max_tokens)
+        verdict = quota.admit(clock_s, flight.prompt + shot.max_tokens)
         if isinstance(verdict, Refusal):
             self._refuse(flight, verdict)
             return
@@ -204,13 +276,21 @@ class VirtualApi:
 
     def _answer(self, flight: Flight, status: int, code: str, *, accepted: bool | None) -> None:
         def arrive() -> None:
-            if not flight.over:
+            if not flight.over and not self._loses(flight):
                 flight.status, flight.accepted = status, accepted
                 flight.code = "" if self.terse else code
                 flight.decided_s = flight.end_s = self.now_s
                 flight.over = True
 
         self._at(self.now_s + self._lag(), arrive)
+
+    def _loses(self, flight: Flight) -> bool:
+        """Say whether an answer is lost: then its connection ends instead."""
+        flight.lost = self.lost > 0 and not flight.shot.stream and self._rng.random() < self.lost
+        if flight.lost:
+            flight.decided_s = flight.end_s = self.now_s
+            flight.over, flight.headers = True, {}
+        return flight.lost
 
     def _decide(self, flight: Flight) -> None:
         if not flight.over and flight.decided_s is None:
@@ -233,7 +313,7 @@ class VirtualApi:
             self._at(self.now_s + self._lag(), arrive)
 
         def arrive() -> None:
-            if not flight.over:
+            if not flight.over and not self._loses(flight):
                 self._decide(flight)
                 flight.end_s, flight.tokens, flight.over = self.now_s, tokens, True
 
@@ -247,7 +327,7 @@ class VirtualApi:
         flight.served = False
         self._in_use -= 1
         if flight.grant is not None:
-            flight.grant.settle(self.now_s, flight.prompt + tokens)
+            flight.grant.settle(self.now_s + self.clock_offset_s, flight.prompt + tokens)
         if self._line:
             self._serve(self._line.popleft())
 

@@ -1,0 +1,186 @@
+"""Whether headers tell the truth, in virtual time: what is honest is never called a liar."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
+from bltybench.limits.answer import Answer
+from bltybench.limits.ask import Experiment, Send, Shot
+from bltybench.limits.finding import find
+from bltybench.limits.fit import Fit, Verdict
+from bltybench.scenario.target import RateLimit
+
+FAMILIES = (
+    "fixed_window",
+    "first_hit_window",
+    "sliding_log",
+    "sliding_counter",
+    "first_hit_counter",
+    "token_bucket",
+    "interval_refill",
+)
+PHASED = {"fixed_window", "sliding_counter", "interval_refill"}
+TRUE = {"honest", "window_end", "next_request", "absent", None}
+QUESTIONS = {"limit_header", "remaining_header", "reset_header", "retry_after"}
+untimed = settings(deadline=None, max_examples=60)
+
+
+def bursts(rule: RateLimit, waits: list[float], width: int) -> Experiment:
+    """Use the limit up, wait, follow Retry-After, and so on."""
+    one = Shot(role="probe")
+    for wait in waits:
+        seen = yield Send((one,) * (2 * rule.limit), after_s=wait, width=width, until_refused=True)
+        told = seen[-1].retry_after_s
+        if told is not None:
+            if told > 1.5:
+                yield Send((one,), after_s=0.7 * told)
+            yield Send((one,), (seen[-1].decided_s or 0.0) + told + 0.03)
+
+
+def judged(
+    rule: RateLimit, waits: list[float], off: float = 0.0, width: int = 1, **world: Any
+) -> dict[str, Answer]:
+    """Return the answers about headers; the period that was found is ``off`` by so much, and says so."""
+    headers = world.pop("headers", "honest")
+    api = VirtualApi(virtual_limits(requests=rule, headers=headers), ttft_s=0.01, **world)
+    api.play(bursts(rule, waits, width))
+    # Of a clock that is ahead, windows turn so much sooner.
+    edge_s = START_S - START_S % rule.period_s + (rule.phase_s or 0.0) - api.clock_offset_s
+    best = Fit(
+        family=rule.algorithm,
+        limit=rule.limit,
+        limit_range=(rule.limit, rule.limit),
+        period_s=rule.period_s,
+        period_range_s=(rule.period_s, rule.period_s),
+        phase="other" if rule.algorithm in PHASED else None,
+        edge_s=edge_s if rule.algorithm in PHASED else None,
+        ticks=4 if rule.algorithm == "interval_refill" else None,
+        count_refused=rule.count_refused or False,
+        contradictions=0,
+        cost=0,
+    )
+    near = replace(best, period_s=best.period_s * (1 + off))
+    verdict = Verdict("found", 1, 1, 1, consistent=(replace(near, variants=(best,)),))
+    return answers(api.rows, verdict)
+
+
+def answers(rows: list[dict[str, Any]], verdict: Verdict) -> dict[str, Answer]:
+    found = find(rows, START_S, None, verdict, asked=("charges",))
+    return {each.question: each for each in found.answers if each.question in QUESTIONS}
+
+
+def rules() -> st.SearchStrategy[RateLimit]:
+    def rule(family: str, limit: int, period_s: float, phase: float, counting: bool) -> RateLimit:
+        made: dict[str, Any] = {"limit": limit, "period_s": period_s, "algorithm": family}
+        if family in PHASED:
+            made["phase_s"] = round(phase * period_s, 3)
+        if counting and family in {"sliding_log", "sliding_counter", "first_hit_counter"}:
+            made["count_refused"] = True
+        return RateLimit.model_validate(made)
+
+    periods_s = st.sampled_from([2.0, 7.3, 20.0, 60.0])
+    return st.builds(
+        rule, st.sampled_from(FAMILIES), st.integers(3, 20), periods_s, st.floats(0, 0.99), st.booleans()
+    )
+
+
+WORLDS = st.fixed_dictionaries(
+    {
+        "latency_s": st.floats(0.001, 0.2),
+        "jitter": st.floats(0, 0.5),
+        "lost": st.sampled_from([0.0, 0.02]),
+        "clock_offset_s": st.floats(-0.3, 0.3),
+        "seed": st.integers(0, 99),
+    }
+)
+
+
+@untimed
+@given(
+    rule=rules(),
+    waits=st.lists(st.floats(0, 1.4), min_size=3, max_size=6),
+    off=st.floats(-0.003, 0.003),
+    width=st.sampled_from([1, 1, 4]),
+    world=WORLDS,
+)
+def test_what_is_honest_is_never_called_a_liar(
+    rule: RateLimit, waits: list[float], off: float, width: int, world: dict[str, Any]
+) -> None:
+    # So that the limit can be reached at all.
+    world["latency_s"] = min(world["latency_s"], 0.2 * rule.period_s / rule.limit)
+    found = judged(rule, [each * rule.period_s for each in waits], off, width, **world)
+    assert {name: each.value for name, each in found.items() if each.value not in TRUE} == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("headers", "question", "value"),
+    [
+        ("honest", "remaining_header", "honest"),
+        ("honest", "reset_header", "window_end"),
+        ("honest", "retry_after", "honest"),
+        ("none", "remaining_header", None),
+        ("none", "retry_after", "absent"),
+        ("nonsense", "limit_header", None),
+        ("nonsense", "retry_after", "absent"),
+        ("no_retry_after", "retry_after", "absent"),
+        ("short_retry_after", "retry_after", "too_short"),
+        ("long_retry_after", "retry_after", "too_long"),
+        ("full_remaining", "remaining_header", "wrong"),
+    ],
+)
+def test_each_kind_of_headers_is_told(family: str, headers: str, question: str, value: str | None) -> None:
+    rule = RateLimit.model_validate({"limit": 12, "period_s": 60.0, "algorithm": family})
+    found = judged(rule, [0.0, 130.0, 30.0, 130.0, 45.0], headers=headers)
+    assert found[question].value == value, found[question]
+
+
+def test_a_clock_that_is_ahead_is_told_from_a_reset_that_means_nothing() -> None:
+    rule = RateLimit(limit=12, period_s=60.0)
+    found = judged(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
+    assert found["reset_header"].value == "window_end"
+    assert re.search(r"clock that is (6\.9|7\.?)\d* s ahead of yours", found["reset_header"].says)
+
+
+def test_headers_about_a_day_are_not_judged_by_a_minute() -> None:
+    rule = RateLimit(limit=12, period_s=60.0)
+    api = VirtualApi(virtual_limits(requests=rule))
+    api.play(bursts(rule, [0.0, 130.0, 30.0], 1))
+    rows = api.rows
+    left = 14_400
+    for row in rows:
+        left -= row["status"] == 200
+        row |= {"limit_requests": 14_400, "remaining_requests": left}
+    best = replace(FIXED, edge_s=START_S - START_S % 60.0)
+    told = answers(rows, Verdict("found", 1, 1, 1, consistent=(best,)))
+    assert told["limit_header"].value is None
+    assert "another limit" in str(told["remaining_header"].reason)
+
+
+FIXED = Fit(
+    family="fixed_window",
+    limit=12,
+    limit_range=(12, 12),
+    period_s=60.0,
+    period_range_s=(60.0, 60.0),
+    phase="clock",
+    edge_s=0.0,
+    ticks=None,
+    count_refused=None,
+    contradictions=0,
+    cost=0,
+)
+
+
+def test_who_shares_a_quota_is_not_told_that_headers_lie() -> None:
+    rule = RateLimit(limit=20, period_s=60.0)
+    found = judged(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
+    assert found["remaining_header"].value is None
+    assert "others may use" in str(found["remaining_header"].reason)
