@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bltybench.limits import FAMILIES
+from bltybench.limits import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.base import Model
 from bltybench.limits.fit import Verdict
 from bltybench.limits.plan import Aims, plan
@@ -44,15 +44,30 @@ KINDS: dict[str, tuple[str, Make]] = {
     "token bucket": ("token_bucket", _of("token_bucket")),
     "token bucket, small burst": (
         "token_bucket",
-        lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, small(limit)),
+        lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, max(2, limit // 4)),
     ),
     "refill in four lumps": ("interval_refill", _of("interval_refill")),
+    "queue that delays": (
+        "leaky_queue",
+        lambda limit, period_s, rng: _queue(limit, period_s, rng, free=False),
+    ),
+    "queue, some at once": (
+        "leaky_queue",
+        lambda limit, period_s, rng: _queue(limit, period_s, rng, free=True),
+    ),
 }
 
 
-def small(limit: int) -> int:
-    """Return the burst of the bucket with a small one."""
-    return max(2, limit // 4)
+def _queue(limit: int, period_s: float, rng: random.Random, *, free: bool) -> LeakyQueue:
+    waiting = rng.randint(2, max(3, limit // 2))
+    return LeakyQueue(limit, period_s, waiting, free=rng.randint(1, waiting - 1) if free else 0)
+
+
+def burst_of(model: Model) -> int:
+    """Return how many it lets in at once: what is judged, with the time in which so many come back."""
+    if isinstance(model, TokenBucket):
+        return model.burst
+    return model.queue + 1 if isinstance(model, LeakyQueue) else model.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +110,10 @@ def play(number: int, quick: bool) -> Case:
         budget=800,
     )
     start_s = START_S + rng.uniform(0, 100)
-    verdict = World(make(limit, period_s, rng), noise, number).play(plan(aims, start_s))
-    burst = "small" in kind
-    judged = judge(
-        verdict, family, small(limit) if burst else limit, period_s * (small(limit) / limit if burst else 1)
-    )
+    model = make(limit, period_s, rng)
+    verdict = World(model, noise, number).play(plan(aims, start_s))
+    held = burst_of(model)
+    judged = judge(verdict, family, held, period_s * held / limit)
     named = verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
     said = "; ".join(
         f"{each.family}{'+' if each.count_refused else ''} {each.limit} {each.limit_range} "

@@ -94,11 +94,11 @@ def seen(rows: Sequence[Row], start_s: float = 0.0) -> list[tuple[Row, Sight]]:
         if decided is None and not _lost(row):
             continue
         sent_s = row["sent_ns"] / NS
-        seen_s = (row["headers_ns"] or row["end_ns"]) / NS
+        answered_s = seen_s = (row["headers_ns"] or row["end_ns"]) / NS
         if decided:
             # It is decided on admission, and a plain answer's headers come when all of it is ready.
             seen_s = min(seen_s, sent_s + slack_s)
-        found.append((row, Sight(start_s + sent_s, start_s + seen_s, decided)))
+        found.append((row, Sight(start_s + sent_s, start_s + seen_s, decided, start_s + answered_s)))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from bltybench.limits import words
 from bltybench.limits.answer import Answer
+from bltybench.limits.delaying import Delayed
 from bltybench.limits.evidence import (
     Honesty,
     Row,
@@ -81,6 +82,7 @@ class Findings:
                 "limit_range": list(self.in_flight.limit_range),
                 "contradictions": self.in_flight.contradictions,
             },
+            "delayed": None if verdict.delayed is None else _delayed(verdict.delayed),
             "busiest_minute": {"accepted": self.busiest_count, "at": _utc(self.busiest_at_s)},
             "headers": {name: _share(value) for name, value in asdict_shares(self.honesty).items()},
             "answers": [each.to_dict() for each in self.answers],
@@ -168,8 +170,22 @@ def _fit(best: Fit) -> dict[str, Any]:
         "phase": best.phase,
         "phase_s": None if phase_s is None else round(phase_s, 4),
         "ticks": best.ticks,
+        "free": best.free if best.family == "leaky_queue" else None,
         "count_refused": best.count_refused,
         "contradictions": best.contradictions,
+    }
+
+
+def _delayed(held: Delayed) -> dict[str, Any]:
+    return {
+        "interval_s": round(held.interval_s, 4),
+        "interval_range_s": [round(each, 4) for each in held.interval_range_s],
+        "rate_per_min": round(held.rate_per_min, 4),
+        "free": held.free,
+        "explained": held.explained,
+        "answers": held.answers,
+        "held": held.held,
+        "longest_wait_s": round(held.longest_wait_s, 3),
     }
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bltybench.limits.parameters import best_fit
+from bltybench.limits.delaying import delayed
+from bltybench.limits.parameters import best_fit, queue_fit
 from bltybench.limits.search import FLIP_RATE, HARD, Search, allowed
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.verdict import VAGUE, Fit, Verdict
@@ -16,7 +17,9 @@ from bltybench.limits.verdict import VAGUE, Fit, Verdict
 __all__ = ["Fit", "Verdict", "fit"]
 
 TELLING = HARD + 1
-"""A family is told from another where it has a contradiction fewer."""
+"""So much less cost makes a family likelier by one over FLIP_RATE: a contradiction fewer does."""
+MARGIN = 1.5 * TELLING
+"""By so much others must be left behind for a family to be named: a thousand times less likely."""
 REFILL_TELLING = 3 * TELLING
 LUMPS_SEEN = 5
 """Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
@@ -61,10 +64,14 @@ def fit(
     counts = (len(sights), accepted, refused)
     if not len(sights):
         return Verdict("nothing_sent", *counts, reason="nothing was sent")
+    held = delayed(seen)
     if not refused:
-        return Verdict("never_refused", *counts, reason=f"none of {accepted} requests was refused")
+        reason = f"none of {accepted} requests was refused"
+        return Verdict("never_refused", *counts, reason=reason, delayed=held)
     if not accepted:
         return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
+    if held is not None and (queue := queue_fit(sights, held)) is not None:
+        return Verdict("found", *counts, (queue,), (queue,), held.explained / held.answers, delayed=held)
     if not sights.recoveries:
         return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
     tried = SIMPLE if among is None else among
@@ -82,7 +89,8 @@ def fit(
         searches.append(Search(LUMPS, sights, rates=rates))
         _refine(searches[-1:], least)
     span_s = float(sights.hi[-1] - sights.lo[0])
-    fits = [best_fit(each, sights, hints_s) for each in searches]
+    least = min(each.cost for each in searches)
+    fits = [best_fit(each, sights, hints_s, least) for each in searches]
     return _compared(fits, counts, allowed(len(sights)), span_s)
 
 
@@ -109,13 +117,13 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
         reason = f"no family explains it: {against} of {counts[0]} decisions contradict the best"
         return Verdict("unknown", *counts, fits=ranked, reason=reason if HARD * against > bound else VAGUE)
     # A refill in lumps has a parameter more than the others, and must be better by more.
-    margin = REFILL_TELLING if ranked[0].family == LUMPS else TELLING
-    left = [each for each in ranked if _weighed(each) < least + margin and each.cost <= bound]
+    margin = REFILL_TELLING if ranked[0].family == LUMPS else MARGIN
+    left = [each for each in ranked if _weighed(each) < least + margin]
     close = tuple(left)
-    if {"token_bucket", "fixed_window"} & {each.family for each in left}:
+    simple = [each for each in left if each.family != LUMPS]
+    if simple and simple[0].family in {"token_bucket", "fixed_window"}:
         # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
-        simple = [each for each in left if each.family != LUMPS]
-        left = simple if _weighed(simple[0]) < least + TELLING else left
+        left = simple if _weighed(simple[0]) < least + MARGIN else left
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}

@@ -85,8 +85,7 @@ def coarse(family: str, sights: Sights, *, count_refused: bool, hints_s: tuple[f
         accepted = int(np.sum(sights.accepted))
         # The period here is the time for one more: from all at once to nothing but the first burst.
         shortest_s, longest_s = span_s / (50 * accepted), 2 * max(hi - lo for lo, hi in _waits(sights))
-        together = float(np.max(sights.offsets(np.ones(len(sights), dtype=np.int64))[0])) + 1
-        shortest_s = max(shortest_s, sights.doubt_s() / together)
+        shortest_s = max(shortest_s, sights.doubt_s() / sights.most_open)
         period = _geometric(shortest_s, max(longest_s, 2 * shortest_s), 1 + (STEP - 1) / 4)
         return _plain(period)
     longest_s = 1.05 * span_s

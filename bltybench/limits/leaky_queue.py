@@ -12,19 +12,29 @@ class LeakyQueue(Model):
 
     At a request: x = max(0, excess − r·(t − t₀) + cost), where t₀ is the last accepted request and a first
     request has x = 0; refuse iff x > queue (and then nothing is written); else excess ← x and the request
-    waits x/r. With ``delaying`` off it decides the same and nobody waits.
-    Source: nginx, ngx_http_limit_req_module: ``burst`` is the queue, ``nodelay`` turns the waiting off.
+    waits max(0, x − free)/r. With ``delaying`` off it decides the same and nobody waits.
+    Source: nginx, ngx_http_limit_req_module: ``burst`` is the queue, ``delay`` is what is served at once
+    (``free``), ``nodelay`` turns the waiting off.
     """
 
     counts_refused = False
 
     def __init__(
-        self, limit: int, period_s: float, queue: int | None = None, *, delaying: bool = True
+        self,
+        limit: int,
+        period_s: float,
+        queue: int | None = None,
+        *,
+        free: int = 0,
+        delaying: bool = True,
     ) -> None:
         super().__init__(limit, period_s)
         self.queue = limit - 1 if queue is None else queue
         if self.queue < 0:
             raise ValueError(f"queue must be 0 or more: {queue}")
+        if free < 0:
+            raise ValueError(f"free must be 0 or more: {free}")
+        self.free = free
         self.delaying = delaying
         self._rate = limit / period_s
         # One below empty: that is what makes a first request free.
@@ -56,7 +66,7 @@ class LeakyQueue(Model):
 
     def delay_s(self, t_s: float) -> float:
         """Seconds that the last request of the queue waits."""
-        return max(0.0, self._excess_at(t_s)) / self._rate if self.delaying else 0.0
+        return max(0.0, self._excess_at(t_s) - self.free) / self._rate if self.delaying else 0.0
 
     def remaining(self, t_s: float) -> float:
         """Requests that the queue would still take."""

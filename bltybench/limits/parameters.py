@@ -6,22 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 
+from bltybench.limits.delaying import Delayed
 from bltybench.limits.grid import NATURAL_S, PHASED, Grid
-from bltybench.limits.search import Found, Search, alike, spread
+from bltybench.limits.search import Found, Search, alike, allowed, judge, spread
 from bltybench.limits.sights import Ints, Sights
+from bltybench.limits.usage import Counted
 from bltybench.limits.verdict import Fit, Phase
 
 CLOCK_SLACK_S = 0.25
 """How far the server's clock and this one may be apart where windows are called aligned to the clock."""
 VARIANTS = 12
+QUEUE_STEPS = 21
+"""Intervals that are tried within what their spacing leaves open."""
 PRECISE = 0.03
 """Half width of a period's range, relative, within which it is rounded to what people choose."""
 
 
-def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...]) -> Fit:
-    """Return the best fit of one family."""
+def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...], least: int) -> Fit:
+    """Return the best fit of one family; ``least`` is the cost of the best of all."""
     family, found = done.family, done.found
-    least = int(found.cost.min())
     chosen = alike(found)
     periods = found.grid.period[chosen]
     middle = _representative(
@@ -62,10 +65,41 @@ def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...]) -> Fit:
         ticks=ticks,
         count_refused=None if family in {"fixed_window", "first_hit_window"} else done.count_refused,
         contradictions=int(found.contradictions[middle]),
-        cost=least,
-        phase_share=done.phase_share(middle),
+        cost=done.cost,
+        phase_share=done.phase_share(middle, least),
     )
     return replace(best, variants=_variants(best, found, sights.origin_s))
+
+
+def queue_fit(sights: Sights, held: Delayed) -> Fit | None:
+    """Return the leaky queue that serves at this rate; None where its refusals are not explained by one.
+
+    On who is let in it decides as a token bucket of one more than it lets wait.
+    """
+    counted = Counted(sights, count_refused=False)
+    intervals = np.linspace(*held.interval_range_s, QUEUE_STEPS)
+    found = judge("token_bucket", counted, Grid(intervals, np.zeros(QUEUE_STEPS), np.zeros(QUEUE_STEPS)))
+    if int(found.cost.min()) > allowed(len(sights)):
+        return None
+    chosen = alike(found)
+    middle = chosen[len(chosen) // 2]
+    limit = int(found.limit_least[middle])
+    limits = (int(found.limit_least[chosen].min()), int(found.limit_most[chosen].max()))
+    period_range = (held.interval_range_s[0] * limit, held.interval_range_s[1] * limit)
+    return Fit(
+        family="leaky_queue",
+        limit=limit,
+        limit_range=limits,
+        period_s=_rounded(held.interval_s * limit, period_range, ()),
+        period_range_s=period_range,
+        phase=None,
+        edge_s=None,
+        ticks=None,
+        count_refused=None,
+        contradictions=int(found.contradictions[middle]),
+        cost=int(found.cost.min()),
+        free=held.free,
+    )
 
 
 def _variants(best: Fit, found: Found, origin_s: float) -> tuple[Fit, ...]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from bltybench.limits.delaying import FEWEST_HELD, FEWEST_QUICK, HELD
 from bltybench.limits.fit import Fit, Verdict, fit
 from bltybench.limits.sights import Sight
 from bltybench.limits.telling import most_telling, replayed
@@ -39,6 +41,14 @@ SETTLE_PERIODS = 3
 QUICK_BUDGET = 160
 POLLS = 6
 """Requests between the earliest and the latest time at which more may be let in."""
+PEEK = 12
+"""Requests after which it is looked whether answers wait their turn."""
+SILENCE = 3
+"""Waits of a queue after which it is surely empty."""
+QUEUES = (16, 64, 128)
+"""Requests that are sent at once to fill a queue."""
+LONGEST_QUEUE_S = 50.0
+"""How long the last of them may wait: clients give up after a minute."""
 WIDTHS = (1, 4, 16)
 """Requests in flight at a time: more where answers are too slow to reach the limit one by one."""
 
@@ -102,8 +112,13 @@ class _Planner:
         got = yield Burst(max(at_s, self.now_s), cap, self.width, confirm_s, says)
         self.seen += got
         self.left -= len(got)
-        self.now_s = max([self.now_s, *(sight.decided_s for sight in got)])
+        self.now_s = max([self.now_s, *(sight.answered_s or sight.decided_s for sight in got)])
         return got
+
+    def waits(self) -> bool:
+        """Return whether the last answers, asked for one by one, came as if each had waited its turn."""
+        took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
+        return len(took) > FEWEST_HELD and float(np.median(took[-FEWEST_HELD:])) > HELD * min(took)
 
     def latency_s(self) -> float:
         """Return the median time of an answer."""
@@ -133,6 +148,8 @@ def _quick(planner: _Planner) -> Plan:
     yield from _round(planner, 0, period_s, limit, QUICK_OFFSETS)
     if not planner.seen:
         return planner.verdict()
+    if planner.waits() and (yield from _queue(planner)):
+        return planner.verdict()
     began_s = planner.seen[0].sent_s
     verdict = planner.verdict()
     yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
@@ -142,7 +159,8 @@ def _quick(planner: _Planner) -> Plan:
 def _full(planner: _Planner) -> Plan:
     verdict = planner.verdict()
     if not verdict.fits:
-        if not (yield from _drain(planner)):
+        drained = yield from _drain(planner)
+        if drained != "refused":
             return planner.verdict()
         for _ in range(2):
             if not (yield from _recover(planner)):
@@ -183,15 +201,41 @@ def _longest(verdict: Verdict, guess: Fit) -> float:
     return max(windowed) if windowed else guess.period_s
 
 
-def _drain(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
-    """Send until something is refused: one by one, then more at a time where that is too slow."""
+def _drain(planner: _Planner) -> Generator[Burst, Sequence[Sight], Literal["refused", "queue", "nothing"]]:
+    """Send until something is refused: one by one, then more at a time where that is too slow.
+
+    Where answers come as if each waited its turn, fill the queue.
+    """
     for width in WIDTHS:
         planner.width = width
         cap = planner.left if width == WIDTHS[-1] else min(planner.left // 3, 64 * width)
-        got = yield from planner.send(0.0, cap, "until the first refusal")
+        for part in (min(PEEK * width, cap), cap - PEEK * width):
+            got = yield from planner.send(0.0, part, "until the first refusal")
+            if any(sight.accepted is False for sight in got):
+                return "refused"
+            if planner.waits() and (yield from _queue(planner)):
+                return "queue"
+    return "nothing"
+
+
+def _queue(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
+    """Where answers wait their turn: make sure that they do, then fill the queue. Whether they do."""
+    interval_s = max(sight.answered_s - sight.sent_s for sight in planner.seen if sight.answered_s)
+    for _ in range(FEWEST_QUICK):
+        yield from planner.send(planner.now_s + SILENCE * interval_s, 1, "whether a silence ends the waiting")
+    held = planner.verdict().delayed
+    if held is None:
+        return False
+    interval_s = held.interval_s
+    for width in QUEUES:
+        if width * interval_s > LONGEST_QUEUE_S:
+            break
+        planner.width = width
+        silent_s = planner.now_s + SILENCE * interval_s
+        got = yield from planner.send(silent_s, width, f"{width} at once, to fill the queue")
         if any(sight.accepted is False for sight in got):
-            return True
-    return False
+            break
+    return True
 
 
 def _recover(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
@@ -226,6 +270,8 @@ def _round(
             f"round {number + 1}: {offset:.2f} periods",
             confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
         )
+        if planner.waits():
+            return
 
 
 def _sharpen(planner: _Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Sight], bool]:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from bltybench.limits import usage
 from bltybench.limits.grid import DRIFT, PHASED, PHASES, STEP, Grid, around, coarse, narrow, ticks_and_lumps
-from bltybench.limits.sights import Floats, Ints, Sights
+from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
 from bltybench.limits.usage import Counted
 
 CELLS = 50_000
 """Candidates × requests at a time: what the processor's cache holds."""
+HARD = 6
+"""Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
+FLIP_RATE = 0.01
+"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 SURE = 60
 """So many candidates, those that the telling requests contradict least, are looked at in full at first."""
+NEAR = 3 * HARD
+MOST_NEAR = 400
+"""Others that are looked at in full: so near to the best of them, and so many."""
 KEPT = 10
 """Candidates that are refined."""
-ROUNDS = 4
+BASINS = (30, 10, 5, 5)
+"""Other periods that are looked at too, in each round of refining."""
 SCAN = 200
 """Phases at which it is asked how many would do."""
 OPEN = 0.3
@@ -62,12 +71,17 @@ USES: dict[str, Uses] = {
 BUCKETS = frozenset({"token_bucket", "interval_refill"})
 """Families that need a whole token for a request."""
 WEIGHTED = frozenset({"sliding_counter", "first_hit_counter"})
-HARD = 6
-"""Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
-FLIP_RATE = 0.01
-"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
+_BEYOND = 10**9
 FAR = 4 * HARD
 """A family so far from the best is not refined to the end."""
+FALLING = 0.7
+"""Share of its cost that a finer look leaves of one that may come near."""
+APART = 0.01
+"""Periods that differ by so much, relative, are such."""
+MOST_LOST = 24
+"""Lost answers up to which each is read as what explains more; more of them are left open."""
+RECOUNTED = 400
+"""Candidates that are counted anew when lost answers are read otherwise."""
 
 
 class Search:
@@ -107,10 +121,12 @@ class Search:
 
     def refine(self, least: int | None = None) -> None:
         """Look more closely around the best, as long as it may come near to a cost of ``least``."""
-        sights, found = self._counted.sights, self.found
+        sights = self._counted.sights
         span_s = float(sights.hi[-1] - sights.lo[0])
-        for finer in range(ROUNDS):
-            chosen = spread(found, KEPT)
+        self._read_lost()
+        for finer, others in enumerate(BASINS):
+            found = self.found
+            chosen = _basins(found, others)
             kept = found.grid.take(chosen)
             width = np.full(len(kept), STEP - 1)
             if self.family in PHASED:
@@ -121,24 +137,57 @@ class Search:
             if self.family == "interval_refill":
                 kept, width, slack_s = _shared(found, chosen, width, slack_s)
             closer = around(self.family, kept, width / 4**finer, slack_s / 4**finer)
-            before = int(found.cost.min())
-            found = found.plus(judge(self.family, self._counted, closer))
-            stuck = finer > 0 and int(found.cost.min()) == before
-            if stuck and least is not None and before > least + FAR:
-                break
-        self.found = found
+            before = self.cost
+            self.found = found.plus(judge(self.family, self._counted, closer))
+            if least is not None and self.cost > least + FAR and self.cost > FALLING * before:
+                return
+        self._read_lost()
 
-    def phase_share(self, best: int) -> float:
-        """Return the share of all phases that are no worse with the other parameters of ``best``."""
-        if self.family not in PHASED:
+    def _read_lost(self) -> None:
+        """Read each lost answer as what explains more, where that differs; and count anew."""
+        counted, family = self._counted, self.family
+        if not self.cost or not 0 < len(counted.lost) <= MOST_LOST:
+            return
+        best = self.found.grid.take(_basins(self.found, BASINS[-1]))
+        counted.ask(counted.every)
+        before = counted.charged
+        # Those of which nothing is known first.
+        for lost in sorted(counted.lost, key=lambda lost: before[lost] != UNKNOWN):
+            costs = {}
+            for code in (REFUSED, ACCEPTED):
+                counted.charge(_with(counted.charged, lost, code))
+                costs[code] = int(_price(family, counted, best).cost.min())
+            gain = costs[ACCEPTED] - costs[REFUSED]
+            if before[lost] == ACCEPTED:
+                # Among acceptances it was one, unless that contradicts what was seen.
+                code = REFUSED if gain >= HARD else ACCEPTED
+            else:
+                code = UNKNOWN if not gain else REFUSED if gain > 0 else ACCEPTED
+            counted.charge(_with(counted.charged, lost, code))
+        if np.any(counted.charged != before):
+            near = np.argsort(self.found.cost, kind="stable")[:RECOUNTED]
+            self.found = _price(family, counted, self.found.grid.take(near))
+
+    def phase_share(self, best: int, least: int) -> float:
+        """Return the share of all phases that are no worse with the other parameters of ``best``.
+
+        1 where the family has none, or its cost is so far above ``least`` that it does not matter.
+        """
+        if self.family not in PHASED or self.cost > least + FAR:
             return 1.0
         grid, steps = self.found.grid, np.arange(SCAN)
         period = np.full(SCAN, grid.period[best])
         lump = np.full(SCAN, grid.lump[best])
         phase = grid.phase[best] + period * steps / SCAN
         self._counted.ask(self._counted.every)
-        scanned = _chunked(self.family, self._counted, Grid(period, phase, lump))
+        scanned = _price(self.family, self._counted, Grid(period, phase, lump))
         return float(np.mean(scanned.cost <= self.found.cost[best]))
+
+
+def _with(charged: Ints, which: int, code: int) -> Ints:
+    changed = charged.copy()
+    changed[which] = code
+    return changed
 
 
 def alike(found: Found) -> Ints:
@@ -163,6 +212,20 @@ def spread(found: Found, most: int) -> Ints:
     return chosen
 
 
+def _basins(found: Found, others: int) -> Ints:
+    """Return some of the best, and the best of ``others`` periods, which may come near when refined."""
+    chosen = list(spread(found, KEPT))
+    order = np.argsort(found.cost, kind="stable")
+    order = order[found.cost[order] <= 2 * found.cost.min() + FAR][: 10 * others]
+    period = np.log(found.grid.period)
+    for each in order:
+        if len(chosen) >= KEPT + others:
+            break
+        if np.min(np.abs(period[chosen] - period[each])) > APART:
+            chosen.append(each)
+    return np.array(chosen, dtype=np.int64)
+
+
 def allowed(decisions: int) -> int:
     """Return the most that a model may cost that is to explain so many decisions."""
     return round(HARD * (0.5 + FLIP_RATE * decisions))
@@ -176,56 +239,89 @@ def judge(family: str, counted: Counted, grid: Grid) -> Found:
     """
     if len(counted.telling) < len(counted.every) and len(grid) > SURE:
         counted.ask(counted.telling)
-        at_least = _chunked(family, counted, grid).cost
+        at_least = np.concatenate([_least(family, counted, part) for part in _chunks(counted, grid)])
         order = np.argsort(at_least, kind="stable")
         counted.ask(counted.every)
-        found = _chunked(family, counted, grid.take(order[:SURE]))
+        found = _price(family, counted, grid.take(order[:SURE]))
         rest = order[SURE:]
-        rest = rest[at_least[rest] <= min(int(found.cost.min()), allowed(len(counted.every)))]
-        return found.plus(_chunked(family, counted, grid.take(rest))) if len(rest) else found
+        # Others may come near when they are looked at more closely, though they do not yet.
+        near = max(int(found.cost.min()), min(int(found.cost.min()) + NEAR, allowed(len(counted.every))))
+        rest = rest[at_least[rest] <= near][:MOST_NEAR]
+        return found.plus(_price(family, counted, grid.take(rest))) if len(rest) else found
     counted.ask(counted.every)
-    return _chunked(family, counted, grid)
+    return _price(family, counted, grid)
 
 
-def _chunked(family: str, counted: Counted, grid: Grid) -> Found:
-    chunk = max(1, CELLS // max(1, len(counted.columns)))
-    parts = [
-        _judge(family, counted, grid.take(np.arange(start, min(start + chunk, len(grid)))))
-        for start in range(0, len(grid), chunk)
-    ]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.plus(part)
-    return whole
+def _chunks(counted: Counted, grid: Grid) -> Iterator[Grid]:
+    size = max(1, CELLS // max(1, len(counted.columns)))
+    for start in range(0, len(grid), size):
+        yield grid.take(np.arange(start, min(start + size, len(grid))))
 
 
-def _judge(family: str, counted: Counted, grid: Grid) -> Found:
+def _least(family: str, counted: Counted, grid: Grid) -> Ints:
+    """Return what candidates cost at least: their contradictions alone."""
     least, most = USES[family](counted, grid)
-    top = 2 * counted.sights.largest_run + 10
-    # A weighted counter either rounds its use down or needs a whole token's room, but not now this, now that.
-    wholes = (False, True) if family in WEIGHTED else (family in BUCKETS,)
-    cost, hard = _priced(counted, least, most, top, whole=wholes[0])
-    for whole in wholes[1:]:
-        other, other_hard = _priced(counted, least, most, top, whole=whole)
-        hard = np.where(other < cost, other_hard, hard)
-        cost = np.minimum(other, cost)
-    best = cost.min(axis=1)
-    at_least = cost.argmin(axis=1)
-    at_most = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
-    return Found(grid, best, hard[np.arange(len(grid)), at_least], at_least + 1, at_most + 1)
+    top = _top(counted)
+    hard = [_contradictions(counted, least, most, top, whole=whole).min(axis=1) for whole in _wholes(family)]
+    found: Ints = HARD * np.min(hard, axis=0)
+    return found
 
 
-def _priced(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> tuple[Ints, Ints]:
-    """Return, for each candidate and each limit from 1 to ``top``, its cost and its contradictions."""
-    hard = _contradictions(counted, least, most, top, whole=whole)
-    # Loose bounds excuse everything: what a candidate says in the middle of its doubt counts a little too.
+def _price(family: str, counted: Counted, grid: Grid) -> Found:
+    """Return candidates with their costs; of those that cannot be among the best, what they cost at least."""
+    parts: list[Found] = []
+    best = _BEYOND
+    for part in _chunks(counted, grid):
+        parts.append(_priced(family, counted, part, best))
+        best = min(best, int(parts[-1].cost.min()))
+    return reduce(Found.plus, parts)
+
+
+def _wholes(family: str) -> tuple[bool, ...]:
+    """Return whether a request needs a whole token's room, or the use is rounded down: or either."""
+    return (False, True) if family in WEIGHTED else (family in BUCKETS,)
+
+
+def _top(counted: Counted) -> int:
+    return 2 * counted.sights.largest_run + 10
+
+
+def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
+    least, most = USES[family](counted, grid)
+    top, wholes = _top(counted), _wholes(family)
+    # A weighted counter rounds one way or the other, but not now this, now that.
+    hard = np.stack([_contradictions(counted, least, most, top, whole=whole) for whole in wholes])
+    cost = HARD * hard
+    at_least = cost.min(axis=(0, 2))
+    priced = np.zeros(len(grid), dtype=np.bool_)
+    bound = min(best, int(at_least.min()) + FAR)
+    for _ in range(2):
+        # Doubts are dear to count, and never needed of what contradictions alone put far from the best.
+        near = np.flatnonzero(~priced & (at_least <= bound + HARD))
+        for i, whole in enumerate(wholes):
+            cost[i, near] += _doubts(counted, least[near], most[near], hard[i, near], top, whole=whole)
+        at_least[near] = cost[:, near].min(axis=(0, 2))
+        priced[near] = True
+        bound = min(best, int(at_least[priced].min(initial=best)))
+    which = cost.argmin(axis=0)
+    hard = np.take_along_axis(hard, which[None], axis=0)[0]
+    cost = cost.min(axis=0)
+    at_first = cost.argmin(axis=1)
+    at_last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
+    return Found(grid, at_least, hard[np.arange(len(grid)), at_first], at_first + 1, at_last + 1)
+
+
+def _doubts(counted: Counted, least: Floats, most: Floats, hard: Ints, top: int, *, whole: bool) -> Ints:
+    """Return what is added to the contradictions: loose bounds excuse everything.
+
+    What a candidate says in the middle of its doubt counts a little; and where nearly every decision could
+    be either, nothing is explained: each is the toss of a coin.
+    """
     middle = (least + most) / 2
-    cost = HARD * hard + _contradictions(counted, middle, middle, top, whole=whole)
-    if len(counted.columns) == len(counted.every):
-        # Where nearly every decision could be either, nothing is explained: each is the toss of a coin.
-        either = _contradictions(counted, most, least, top, whole=whole) - hard
-        cost += np.maximum(0, either - int(OPEN * len(counted.every)))
-    return cost, hard
+    either = _contradictions(counted, most, least, top, whole=whole) - hard
+    open_by_far = np.maximum(0, either - int(OPEN * len(counted.every)))
+    found: Ints = _contradictions(counted, middle, middle, top, whole=whole) + open_by_far
+    return found
 
 
 def _contradictions(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:

@@ -25,6 +25,8 @@ class Sight:
     decided_s: float
     accepted: bool | None
     """None where the answer was lost: it may have been counted."""
+    answered_s: float | None = None
+    """When the answer began to come, which may be long after the decision."""
 
 
 class Sights:
@@ -37,7 +39,10 @@ class Sights:
         hi = np.array([row.decided_s - self.origin_s for row in rows], dtype=np.float64)
         self.hi: Floats = np.maximum(hi, self.lo)
         codes = [UNKNOWN if row.accepted is None else int(row.accepted) for row in rows]
-        self.seen: Ints = _imputed(np.array(codes, dtype=np.int64))
+        self.seen: Ints = np.array(codes, dtype=np.int64)
+        for code in (ACCEPTED, REFUSED):
+            # Of requests decided alike, the first that was decided on may as well have been sent first.
+            self.hi[self.seen == code] = np.sort(self.hi[self.seen == code])
 
     def __len__(self) -> int:
         return len(self.lo)
@@ -93,28 +98,30 @@ class Sights:
             longest = max(longest, run)
         return longest
 
+    @cached_property
+    def _first_open(self) -> Ints:
+        """Return, for each request, the first that may have been open when it was sent."""
+        latest = np.maximum.accumulate(self.hi) if len(self) else self.hi
+        first: Ints = np.minimum(np.searchsorted(latest, self.lo, side="right"), np.arange(len(self)))
+        return first
+
+    @property
+    def most_open(self) -> int:
+        """Return how many may have been open at a time."""
+        return int(np.max(np.arange(len(self)) - self._first_open)) + 1
+
     def offsets(self, counted: Ints) -> tuple[Ints, Ints]:
         """Return two doubts about each request, since requests in flight together have no order.
 
-        How many of ``counted`` may have been decided after it though sent before, and the reverse.
+        How many of ``counted`` may have been decided after it though sent before, and the reverse. Those that
+        were decided alike are left out: they can change places.
         """
-        total = np.concatenate([[0], np.cumsum(counted)])
-        index = np.arange(len(self))
-        latest = np.maximum.accumulate(self.hi) if len(self) else self.hi
-        first_open = np.minimum(np.searchsorted(latest, self.lo, side="right"), index)
+        index, first_open = np.arange(len(self)), self._first_open
         last_open = np.maximum(np.searchsorted(self.lo, self.hi, side="left"), index + 1)
-        return total[index] - total[first_open], total[last_open] - total[index + 1]
-
-
-def _imputed(seen: Ints) -> Ints:
-    """Read a lost answer between two acceptances as one.
-
-    Between two refusals it may have been either: a bucket lets single ones in there.
-    """
-    known = np.flatnonzero(seen != UNKNOWN)
-    filled = seen.copy()
-    for lost in np.flatnonzero(seen == UNKNOWN):
-        place = int(np.searchsorted(known, lost))
-        if 0 < place < len(known) and seen[known[place - 1]] == seen[known[place]] == ACCEPTED:
-            filled[lost] = ACCEPTED
-    return filled
+        before, after = np.zeros_like(index), np.zeros_like(index)
+        for code in (ACCEPTED, REFUSED, UNKNOWN):
+            total = np.concatenate([[0], np.cumsum(counted * (self.seen == code))])
+            others = self.seen != code
+            before += others * (total[index] - total[first_open])
+            after += others * (total[last_open] - total[index + 1])
+        return before, after

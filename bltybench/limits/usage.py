@@ -19,6 +19,7 @@ Bounds = tuple[Floats, Floats]
 
 PLAIN = 80
 """Up to so many requests all are asked about at once."""
+AMONG = 2
 
 
 class Counted:
@@ -26,20 +27,25 @@ class Counted:
 
     def __init__(self, sights: Sights, *, count_refused: bool) -> None:
         self.sights = sights
-        sure = sights.seen == ACCEPTED
-        if count_refused:
-            sure = sure | (sights.seen == REFUSED)
-        self.sure: Ints = sure.astype(np.int64)
-        self.maybe: Ints = (sure | (sights.seen == UNKNOWN)).astype(np.int64)
-        self.before_sure = np.concatenate([[0], np.cumsum(self.sure)])
-        self.before_maybe = np.concatenate([[0], np.cumsum(self.maybe)])
+        self.lost = np.flatnonzero(sights.seen == UNKNOWN)
         self.latest: Floats = np.maximum.accumulate(sights.hi) if len(sights) else sights.hi
         self.middle = (sights.lo + sights.hi) / 2
-        self._less, _ = sights.offsets(self.sure)
-        _, self._more = sights.offsets(self.maybe)
         self.every = np.arange(len(sights))
         self.telling = _telling(sights)
-        self.ask(self.every)
+        charged = np.where(sights.seen == REFUSED, ACCEPTED, sights.seen) if count_refused else sights.seen
+        self.columns = self.every
+        self.charge(_among_acceptances(charged))
+
+    def charge(self, charged: Ints) -> None:
+        """Take requests as charged (1), not charged (0), or maybe (UNKNOWN)."""
+        self.charged = charged
+        self.sure: Ints = (charged == ACCEPTED).astype(np.int64)
+        self.maybe: Ints = (charged != REFUSED).astype(np.int64)
+        self.before_sure = np.concatenate([[0], np.cumsum(self.sure)])
+        self.before_maybe = np.concatenate([[0], np.cumsum(self.maybe)])
+        self._less, _ = self.sights.offsets(self.sure)
+        _, self._more = self.sights.offsets(self.maybe)
+        self.ask(self.columns)
 
     def ask(self, columns: Ints) -> None:
         """Ask about these requests from now on."""
@@ -47,7 +53,9 @@ class Counted:
         self.lo, self.hi = self.sights.lo[columns], self.sights.hi[columns]
         self.accepted = self.sights.accepted[columns]
         self.refused = self.sights.refused[columns]
-        self._less_here, self._more_here = self._less[columns], self._more[columns]
+        self._more_here = self._more[columns]
+        # Refused in flight with what was let in: that came first, where it can have.
+        self._less_here = np.where(self.refused, -self._more_here, self._less[columns])
 
     def since(self, least_from: Ints, most_from: Ints) -> Bounds:
         """Return what was charged from some requests on, before the ones asked about."""
@@ -60,16 +68,32 @@ class Counted:
         return np.maximum(0.0, least - self._less_here), np.asarray(most + self._more_here, dtype=np.float64)
 
 
+def _among_acceptances(charged: Ints) -> Ints:
+    """Read a lost answer as an acceptance where the AMONG on either side were charged.
+
+    Beside a refusal it may have been either: a bucket lets single ones in there.
+    """
+    known = np.flatnonzero(charged != UNKNOWN)
+    filled = charged.copy()
+    for lost in np.flatnonzero(charged == UNKNOWN):
+        place = int(np.searchsorted(known, lost))
+        around = known[max(0, place - AMONG) : place + AMONG]
+        if len(around) == 2 * AMONG and np.all(charged[around] == ACCEPTED):
+            filled[lost] = ACCEPTED
+    return filled
+
+
 def _telling(sights: Sights) -> Ints:
     """Return the requests that tell most: where refusals begin and end, and some of the others."""
     n = len(sights)
     if n <= PLAIN:
         return np.arange(n)
-    turns = np.flatnonzero(np.diff(sights.seen)) + 1
+    known = np.flatnonzero(sights.seen != UNKNOWN)
+    turns = np.flatnonzero(np.diff(sights.seen[known])) + 1
     # Refusals by chance begin and end all the time: a part of them tells that nothing explains them.
     turns = turns[:: -(-len(turns) // PLAIN)] if len(turns) else turns
     some = np.linspace(0, n - 1, PLAIN // 4).astype(np.int64)
-    return np.unique(np.concatenate([turns - 1, turns, some]))
+    return np.unique(np.concatenate([known[turns - 1], known[turns], some]))
 
 
 def fixed(counted: Counted, period_s: Floats, phase_s: Floats) -> Bounds:
@@ -164,13 +188,14 @@ def _weighted(
     The estimate falls with time, and what lies on either side of an edge counts more in the later window.
     """
     found = []
-    for at, anchor, times, before in (
-        (counted.hi, earliest, counted.sights.lo, counted.before_sure),
-        (counted.lo, latest, counted.latest, counted.before_maybe),
+    for at, anchor, other, times, before in (
+        (counted.hi, earliest, latest, counted.sights.lo, counted.before_sure),
+        (counted.lo, latest, earliest, counted.latest, counted.before_maybe),
     ):
+        # The later windows begin, the more of the previous one counts, but the fewer lie in either.
         turn = (at - anchor) / period
         window = np.floor(turn) if first is None else np.maximum(np.floor(turn), 0.0)
-        edge = anchor + window * period
+        edge = other + window * period
         start = np.searchsorted(times, edge)
         previous = np.searchsorted(times, edge - period)
         if first is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from bltybench.limits import FAMILIES
 from bltybench.limits.base import Model
+from bltybench.limits.delaying import Delayed
 from bltybench.limits.grid import PHASED
 
 Phase = Literal["clock", "first_hit", "other"]
@@ -37,6 +38,8 @@ class Fit:
     """What the search minimises: contradictions, and doubtful decisions."""
     phase_share: float = field(default=1.0, repr=False)
     """Share of all phases that would explain as much at this period; 1 where the family has none."""
+    free: int = 0
+    """Of a queue: how many it serves at once before the others wait."""
     variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
     """Other parameters that explain as much, over all that are left open."""
 
@@ -68,6 +71,8 @@ class Fit:
             options["ticks"] = self.ticks
         if self.count_refused:
             options["count_refused"] = True
+        if self.free:
+            options["free"] = self.free
         return options
 
     def model(self, period_s: float | None = None) -> Model:
@@ -95,6 +100,8 @@ class Verdict:
     """Of the first of them against all others, where every family was as likely before."""
     reason: str = ""
     """Why it cannot be told, where it cannot."""
+    delayed: Delayed | None = None
+    """How it lets requests wait their turn, where it does."""
 
     @property
     def best(self) -> Fit | None:

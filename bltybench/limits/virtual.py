@@ -56,15 +56,15 @@ class World:
         """Return what is seen of a burst."""
         seen: list[Sight] = []
         free = [burst.at_s] * burst.width
-        while len(seen) < burst.cap:
-            at_s = min(free)
+        refused_s = float("inf")
+        while len(seen) < burst.cap and (at_s := min(free)) < refused_s:
             sight = self._one(at_s)
             seen.append(sight)
-            free[free.index(at_s)] = sight.decided_s
+            free[free.index(at_s)] = sight.answered_s or sight.decided_s
             if sight.accepted is False:
-                break
-        if burst.confirm_s is not None and seen and seen[-1].accepted is False:
-            seen.append(self._one(max(sight.decided_s for sight in seen) + burst.confirm_s))
+                refused_s = min(refused_s, sight.decided_s)
+        if burst.confirm_s is not None and refused_s < float("inf"):
+            seen.append(self._one(max(free) + burst.confirm_s))
         return seen
 
     def _one(self, at_s: float) -> Sight:
@@ -75,4 +75,5 @@ class World:
         self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8))
         decision = self._model.decide(self._decided_s + noise.clock_offset_s)
         lost = self._rng.random() < noise.lost
-        return Sight(at_s, at_s + latency_s, None if lost else decision.accepted)
+        answered_s = at_s + latency_s + decision.delay_s
+        return Sight(at_s, at_s + latency_s, None if lost else decision.accepted, answered_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from bltybench.limits.delaying import Delayed
 from bltybench.limits.evidence import Share
 from bltybench.limits.fit import Fit
 from bltybench.limits.in_flight import InFlight
@@ -21,6 +22,7 @@ NAMES = {
     "first_hit_counter": "weighted sliding counter that begins with its first request",
     "token_bucket": "token bucket",
     "interval_refill": "bucket refilled in lumps",
+    "leaky_queue": "leaky queue that lets requests wait their turn",
 }
 
 WAITING = {
@@ -31,6 +33,7 @@ WAITING = {
     "first_hit_counter": "Spread requests evenly: after a full window only a trickle is let in.",
     "token_bucket": "Send at the rate, and burst no more than the bucket holds.",
     "interval_refill": "Send in step with the refill: between two ticks nothing comes back.",
+    "leaky_queue": "Pace requests yourself: what comes faster waits there, which your latency and TTFT hold.",
 }
 WITH_COUNTS = {"limit_header", "retry_after"}
 """Answers that have sentences with counts of their own."""
@@ -47,6 +50,8 @@ def sentences(found: Findings) -> list[str]:
             f"At least {found.busiest_count} requests within 60 s are let in: {verdict.reason}, so "
             "the limit, if there is one, is higher."
         )
+        if verdict.delayed is not None:
+            lines.append(f"But requests wait their turn: {_spaced(verdict.delayed)}.")
     elif best is None and found.in_flight is not None:
         lines.append(_slots(found.in_flight))
         if verdict.reason == VAGUE:
@@ -79,6 +84,8 @@ def advice(found: Findings) -> list[str]:
             lines.append(f"Send evenly, at most {slowest:.4g} a minute: all that it may be lets that in.")
         if best.count_refused:
             lines.append("Do not retry early: refused requests count, so hammering keeps you out.")
+    if verdict.status == "never_refused" and verdict.delayed is not None:
+        lines.append(WAITING["leaky_queue"])
     if found.in_flight is not None:
         most = found.in_flight.limit
         lines.append(f"Keep at most {most} in flight: after a refusal wait until an answer of yours ends.")
@@ -160,6 +167,12 @@ def described(best: Fit) -> str:
     """Return the parameters of a fit as a sentence's end."""
     if best.family == "token_bucket":
         return f"{best.rate_per_min:.4g} a minute, bursts of up to {best.limit}."
+    if best.family == "leaky_queue":
+        at_once = f", {best.free + 1} at once" if best.free else ""
+        return (
+            f"{best.rate_per_min:.4g} a minute are served, one each {best.period_s / best.limit:.4g} s"
+            f"{at_once}; up to {best.limit - 1} wait, and more are refused."
+        )
     aligned = {"clock": ", aligned to the clock", "other": ", not aligned to the clock"}.get(
         best.phase or "", ""
     )
@@ -168,6 +181,13 @@ def described(best: Fit) -> str:
     around = f" (within {_percent(width)})" if width >= 0.0005 else ""
     lumps = f", in {best.ticks} lumps" if best.ticks else ""
     return f"{best.limit} in {best.period_s:.4g} s{around}{lumps}{aligned}{refused}."
+
+
+def _spaced(held: Delayed) -> str:
+    return (
+        f"one is served each {held.interval_s:.4g} s ({held.rate_per_min:.4g} a minute), and {held.held} of "
+        f"{held.answers} waited, up to {held.longest_wait_s:.2g} s"
+    )
 
 
 def _words(value: Share) -> str:

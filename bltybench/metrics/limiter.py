@@ -66,6 +66,8 @@ def maker_of(fit: Mapping[str, Any] | None) -> Callable[[], Model] | None:
         options["ticks"] = int(fit["ticks"])
     if fit.get("count_refused"):
         options["count_refused"] = True
+    if fit.get("free"):
+        options["free"] = int(fit["free"])
     return partial(FAMILIES[family], int(fit["limit"]), float(fit["period_s"]), **options)
 
 

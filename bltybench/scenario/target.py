@@ -84,6 +84,7 @@ OPTIONS: dict[str, tuple[Algorithm, ...]] = {
     "burst": ("token_bucket",),
     "ticks": ("interval_refill",),
     "queue": ("leaky_queue",),
+    "free": ("leaky_queue",),
     "delaying": ("leaky_queue",),
     "count_refused": (
         "fixed_window",
@@ -110,6 +111,8 @@ class RateLimit(Table):
     """In how many lumps a period's refill comes; 4 if absent."""
     queue: NonNegativeInt | None = None
     """How many a leaky queue lets wait; limit - 1 if absent."""
+    free: NonNegativeInt | None = None
+    """How many of them a leaky queue serves at once all the same; none if absent."""
     delaying: bool | None = None
     """Whether a leaky queue makes them wait (true if absent) or serves them at once."""
     count_refused: bool | None = None

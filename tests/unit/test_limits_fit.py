@@ -198,7 +198,14 @@ def test_what_was_found_is_written_in_the_sandboxs_own_words() -> None:
 
 
 def test_requests_in_flight_together_have_no_order() -> None:
-    sights = Sights([Sight(0.0, 1.0, True), Sight(0.5, 0.6, True), Sight(2.0, 2.1, True)])
+    sights = Sights([Sight(0.0, 1.0, True), Sight(0.5, 0.6, False), Sight(2.0, 2.1, True)])
     before, after = sights.offsets(sights.accepted.astype("int64"))
     assert before.tolist() == [0, 1, 0]
-    assert after.tolist() == [1, 0, 0]
+    assert after.tolist() == [0, 0, 0]
+
+
+def test_requests_decided_alike_can_change_places() -> None:
+    sights = Sights([Sight(0.0, 1.0, True), Sight(0.5, 0.6, True), Sight(2.0, 2.1, True)])
+    assert sights.hi.tolist() == [0.6, 1.0, 2.1]
+    before, _ = sights.offsets(sights.accepted.astype("int64"))
+    assert before.tolist() == [0, 0, 0]

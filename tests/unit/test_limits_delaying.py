@@ -1,0 +1,103 @@
+"""Limiters that make requests wait their turn: told from outside, and not taken for slow servers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltybench.limits import FixedWindow, LeakyQueue
+from bltybench.limits.delaying import delayed
+from bltybench.limits.fit import Verdict
+from bltybench.limits.plan import QUICK_BUDGET, Aims, plan
+from bltybench.limits.settings import limits_toml
+from bltybench.limits.sights import Sight
+from bltybench.limits.virtual import Noise, World
+
+START_S = 1_795_358_417.3
+
+
+def probe(model: LeakyQueue, *, quick: bool = False, latency_s: float = 0.01) -> Verdict:
+    aims = Aims(quick=quick, period_s=60.0 if quick else None, limit=60 if quick else None)
+    return World(model, Noise(latency_s), seed=1).play(plan(aims, START_S))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(("per_min", "queue", "free"), [(60, 5, 0), (300, 20, 0), (300, 20, 8), (600, 3, 0)])
+def test_a_queue_is_found_with_its_rate_and_what_may_wait(
+    per_min: int, queue: int, free: int, quick: bool
+) -> None:
+    verdict = probe(LeakyQueue(per_min, 60.0, queue, free=free), quick=quick)
+    best = verdict.best
+    assert verdict.status == "found"
+    assert best is not None
+    assert (best.family, best.free) == ("leaky_queue", free)
+    assert best.limit_range[0] <= queue + 1 <= best.limit_range[1]
+    assert best.rate_per_min == pytest.approx(per_min, rel=0.02)
+    assert not quick or verdict.attempts <= QUICK_BUDGET
+
+
+def test_a_queue_that_refuses_nothing_is_told_by_its_spacing() -> None:
+    verdict = probe(LeakyQueue(600, 60.0, 500))
+    assert verdict.status == "never_refused"
+    assert verdict.delayed is not None
+    assert verdict.delayed.rate_per_min == pytest.approx(600, rel=0.02)
+
+
+def test_what_was_found_of_a_queue_is_written_for_the_sandbox() -> None:
+    best = probe(LeakyQueue(300, 60.0, 20, free=8)).best
+    text = limits_toml(best, "a-run")
+    assert 'algorithm = "leaky_queue"' in text
+    assert "free = 8" in text
+
+
+def one_by_one(times_s: list[float], pauses: tuple[int, ...] = (20, 30)) -> list[Sight]:
+    """Requests of these durations, one after the other, with silences before some."""
+    seen, at_s = [], START_S
+    for number, took_s in enumerate(times_s):
+        at_s += 10.0 if number in pauses else 0.0
+        seen.append(Sight(at_s, at_s + took_s, True, at_s + took_s))
+        at_s += took_s
+    return seen
+
+
+def test_a_slow_server_is_not_taken_for_a_queue() -> None:
+    rng = random.Random(1)
+    assert delayed(one_by_one([0.5] * 40)) is None
+    assert delayed(one_by_one([0.5 * rng.lognormvariate(0, 0.3) for _ in range(40)])) is None
+    assert delayed(one_by_one([0.05, *[0.5] * 39])) is None, "only the first was quick"
+    assert delayed(one_by_one([0.05 if number % 3 else 0.5 for number in range(40)])) is None
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), places=st.integers(1, 8), jitter=st.sampled_from([0.0, 0.1, 0.5]))
+def test_a_server_with_few_places_is_not_taken_for_a_queue(seed: int, places: int, jitter: float) -> None:
+    rng = random.Random(seed)
+    free, seen, at_s = [START_S] * places, [], START_S
+    for _ in range(120):
+        at_s += rng.expovariate(8.0) if rng.random() > 0.05 else 10.0
+        start_s = max(at_s, min(free))
+        end_s = start_s + 0.2 * rng.lognormvariate(0, jitter)
+        free[free.index(min(free))] = end_s
+        seen.append(Sight(at_s, end_s, True, end_s))
+    assert delayed(seen) is None
+
+
+@given(seed=st.integers(0, 1000), queue=st.integers(8, 40), free=st.integers(0, 3), rate=st.floats(1.0, 30.0))
+def test_ordinary_traffic_through_a_queue_is_explained(seed: int, queue: int, free: int, rate: float) -> None:
+    rng, model, seen, at_s = random.Random(seed), LeakyQueue(60, 60 / rate, queue, free=free), [], START_S
+    for number in range(200):
+        at_s += 20 / rate if number % 40 == 39 else rng.expovariate(1.5 * rate)
+        decision = model.decide(at_s)
+        seen.append(Sight(at_s, at_s + 0.01 / rate, decision.accepted, at_s + 0.01 / rate + decision.delay_s))
+    held = delayed(seen)
+    assert held is not None
+    assert held.interval_range_s[0] <= 1 / rate <= held.interval_range_s[1]
+    assert held.free == free
+
+
+def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
+    verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(Aims(), START_S))
+    assert verdict.delayed is None
