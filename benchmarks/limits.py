@@ -113,8 +113,9 @@ lognormal jitter, clocks up to 0.2 s apart, and in half of the cases 2% of the a
 one family named is the true one, its limit is in the range that is given, and so is its period or it is
 within 2%. *Abstained*: several families are named and the true one is among them, or none is, with the
 reason, or the period is given as a range of more than 20% to either side. *Wrong*: anything else. The quick
-plan is told a limit and a period, of which one is false in a third of the cases; the full plan is told
-nothing.
+plan is told a limit and a period, of which one is false in a third of the cases, and is to tell the class
+alone: a window that is aligned to something else than was said first is right there if both were named. The
+full plan is told nothing.
 
 The seeds are not those that the fit was worked on with. What this does not show: latencies are such that the
 limit can be reached one by one within a fifth of a period, and nobody else uses the quota. With

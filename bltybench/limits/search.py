@@ -152,7 +152,7 @@ class Search:
         counted.ask(counted.every)
         before = counted.charged
         # Those of which nothing is known first.
-        for lost in sorted(counted.lost, key=lambda lost: before[lost] != UNKNOWN):
+        for lost in sorted(counted.lost.tolist(), key=lambda lost: bool(before[lost] != UNKNOWN)):
             costs = {}
             for code in (REFUSED, ACCEPTED):
                 counted.charge(_with(counted.charged, lost, code))

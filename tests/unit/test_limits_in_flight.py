@@ -92,9 +92,9 @@ def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
         row(minute * 60 + i / 200, 2.0, 200 if i < 20 else 429) for minute in range(2) for i in range(30)
     ]
     both = find(bursts, 0.0, None).to_dict()
-    assert both["status"] == "unknown"
+    assert both["status"] == "ambiguous"
     assert both["in_flight"]["limit_range"][0] <= 20 <= both["in_flight"]["limit_range"][1]
-    assert any("It may as well be a limit of the rate" in line for line in both["says"])
+    assert any("It may as well be another limit" in line for line in both["says"])
     # One refused while nothing was open: it is the rate.
     alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None).to_dict()
     assert alone["in_flight"] is None
