@@ -7,6 +7,7 @@ from typing import ClassVar
 from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.load.client import ChatClient, Reply
 from bltybench.load.plugin import current_session
@@ -45,6 +46,12 @@ class ChatUser(User):
         if self._client is None:
             raise StopUser
         return self._client
+
+    def stop(self, force: bool = False) -> bool:
+        """Stop the user; one that has begun to end by itself is left to it, where Locust would raise."""
+        if not force and self._state == LOCUST_STATE_STOPPING:
+            return False
+        return bool(super().stop(force))
 
     def on_stop(self) -> None:
         """Close the connection."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from locust.stats import RequestStats
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
 from bltybench.load import audit as audit_module
@@ -17,6 +18,7 @@ from bltybench.load.budget import Purse, Spend, share
 from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
 from bltybench.load.options import formats_of
 from bltybench.load.retry import wait_before_retry_s
+from bltybench.load.user import ChatUser
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
 from bltybench.scenario.target import Budget, Price, Target
@@ -37,6 +39,12 @@ def test_a_report_of_a_kind_that_there_is_not_is_the_user_s_to_mend() -> None:
     with pytest.raises(UserError, match="no such format: pdf") as caught:
         formats_of(Namespace(report_format="json,pdf"))
     assert caught.value.where == "--report-format"
+
+
+def test_a_user_that_ends_by_itself_may_be_told_to_stop_at_that_moment() -> None:
+    user = object.__new__(ChatUser)
+    user._state = LOCUST_STATE_STOPPING
+    assert user.stop() is False
 
 
 class TestRetry:
