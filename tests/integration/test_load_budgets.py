@@ -22,15 +22,18 @@ arrivals = { kind = "closed" }
 """
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-def test_a_cap_on_money_is_never_passed(tmp_path: Path, processes: tuple[str, ...]) -> None:
-    done, truth = play(tmp_path, CLOSED_LONG, *processes, target=PRICED)
+# A cap on requests is in test_load_endings, of one process and of two. Whatever is capped, each process has a
+# purse with its share; so of these two one each.
+
+
+def test_a_cap_on_money_is_never_passed_by_two_processes(tmp_path: Path) -> None:
+    done, truth = play(tmp_path, CLOSED_LONG, "--processes", "2", target=PRICED)
     assert done.run.manifest().ended == "budget"
     spent = sum(
         (row.prompt_tokens or 0) * 2e-6 + (row.completion_tokens or 0) * 8e-6 for row in truth.values()
     )
     # A request reserves at most 64 prompt and 30 answer tokens: so much may be left over.
-    most = (64 * 2e-6 + 30 * 8e-6) * (6 + len(processes))
+    most = (64 * 2e-6 + 30 * 8e-6) * (6 + 2)
     assert 0.01 - most <= spent <= 0.01
     assert summary(done)["spent"]["money"] == pytest.approx(spent)
     assert "and at most" in done.output
@@ -38,27 +41,19 @@ def test_a_cap_on_money_is_never_passed(tmp_path: Path, processes: tuple[str, ..
     assert len(truth) == len(done.attempts)
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-def test_a_cap_on_tokens_is_never_passed(tmp_path: Path, processes: tuple[str, ...]) -> None:
-    done, truth = play(
-        tmp_path, CLOSED_LONG, *processes, target="[targets.here.budget]\ntokens = 4000\n", error_rate=0.2
-    )
+def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
+    budget = "[targets.here.budget]\ntokens = 4000\n"
+    done, truth = play(tmp_path, CLOSED_LONG, target=budget, error_rate=0.2)
     assert done.run.manifest().ended == "budget"
     spent = sum(
         (row.prompt_tokens or 0) + (row.completion_tokens or 0)
         for row in truth.values()
         if row.decision == "accepted"
     )
-    assert 4000 - 94 * (6 + len(processes)) <= spent <= 4000
+    assert 4000 - 94 * 6 <= spent <= 4000
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("[targets.here.budget]\nmoney = 1.0\n", "model 'deepseek-chat' has no price"),
-        ("[targets.here.budget]\ntokens = 20\n", "20 tokens do not suffice for one request"),
-        (PRICED.replace("0.01", "0.00001"), "does not suffice for one request, which costs about"),
-    ],
-)
-def test_an_impossible_budget_is_refused(tmp_path: Path, target: str, said: str) -> None:
-    assert said in refused(tmp_path, target=target)
+def test_an_impossible_budget_is_refused(tmp_path: Path) -> None:
+    # The others are in unit/test_scenario_plan.
+    said = refused(tmp_path, target=PRICED.replace("0.01", "0.00001"))
+    assert "does not suffice for one request, which costs about" in said

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from support_locust import (
     LOCUSTFILES,
-    OPEN,
     WITH_PAGE,
     Finished,
     environment,
@@ -28,7 +27,6 @@ from support_locust import (
 from support_sandbox import running_sandbox
 
 from bltybench.runs.folder import list_runs
-from bltybench.runs.store import read_generator
 from bltybench.scenario.target import SANDBOX_KEY, Delay
 
 KEY = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY}
@@ -131,19 +129,6 @@ itl = { median_ms = 1, p95_ms = 2 }
     assert {row["outcome"] for row in done.attempts} == {"ok"}
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
-
-
-def test_each_second_of_the_generator_is_on_record(tmp_path: Path) -> None:
-    with running_sandbox() as sandbox:
-        write_scenarios(tmp_path, sandbox.base_url, OPEN)
-        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, **KEY)
-    seconds = read_generator(done.run).to_pylist()
-    assert len(seconds) >= 4
-    assert sum(row["sent"] for row in seconds) == len(done.attempts) == 60
-    assert sum(row["bytes_received"] for row in seconds) == sum(
-        row["bytes_received"] for row in done.attempts
-    )
-    assert all(row["users"] <= 40 for row in seconds)
 
 
 def test_the_web_page_starts_and_stops_runs_that_are_reported(tmp_path: Path) -> None:

@@ -75,8 +75,18 @@ def start_run(page: str) -> None:
     assert answer["success"], answer
 
 
+def before_a_run(page: str) -> None:
+    """The statistics say that there is none."""
+    with httpx.Client(trust_env=False) as client:
+        statistics = client.get(f"{page}stats/requests").json()
+    (extended,) = statistics["extended_stats"]
+    assert extended == {"key": "bltybench", "data": [{"measure": "No run yet", "now": "–", "limit": "–"}]}
+    assert "stats" in statistics
+
+
 def test_the_tab_shows_the_last_minute_against_the_limits(page: str) -> None:
     with browser() as tab:
+        before_a_run(page)
         start_run(page)
         tab.open(f"{page}?tab=bltybench")
         tab.wait("document.body.textContent.includes('LLM limits')")
@@ -92,11 +102,3 @@ def test_the_tab_shows_the_last_minute_against_the_limits(page: str) -> None:
         assert shown["Remaining requests, as last said"][0] == "0"
         assert "ms" in shown["TTFT p50, p95"][0]
         assert tab.complaints() == []
-
-
-def test_before_a_run_the_statistics_say_that_there_is_none(page: str) -> None:
-    with httpx.Client(trust_env=False) as client:
-        statistics = client.get(f"{page}stats/requests").json()
-    (extended,) = statistics["extended_stats"]
-    assert extended == {"key": "bltybench", "data": [{"measure": "No run yet", "now": "–", "limit": "–"}]}
-    assert "stats" in statistics

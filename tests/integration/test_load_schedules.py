@@ -10,13 +10,25 @@ import pytest
 from support_locust import Finished
 from support_workloads import arrivals, as_scheduled, play, refused, summary
 
+from bltybench.sandbox.truth import Row
 from bltybench.scenario.target import Delay
+
+GAMMA = 'kind = "gamma", rate_per_min = 1500, burstiness = 2.0'
+
+
+@pytest.fixture(scope="module")
+def gamma(tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, dict[str, Row]]:
+    """A run of three seconds, and what the sandbox saw of it."""
+    return play(tmp_path_factory.mktemp("gamma"), arrivals(GAMMA))
+
+
+def test_the_sandbox_sees_arrivals_by_chance(gamma: tuple[Finished, dict[str, Row]]) -> None:
+    assert len(as_scheduled(*gamma)) > 30
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        'kind = "gamma", rate_per_min = 1500, burstiness = 2.0',
         'kind = "ramp", from_per_min = 600, to_per_min = 1800, spacing = "poisson"',
         'kind = "stairs", rates_per_min = [90000, 60000], unit = "tokens"',
         'kind = "bursts", size = 10, every_s = 0.75, spread_s = 0.1',
@@ -66,14 +78,16 @@ def test_a_ladder_has_as_many_users_as_each_step_says(tmp_path: Path) -> None:
     assert len(truth) == len(done.attempts)
 
 
-def test_a_former_run_is_replayed_with_its_arrivals_lengths_and_mix(tmp_path: Path) -> None:
-    former, _ = play(tmp_path, arrivals('kind = "poisson", rate_per_min = 900'))
-    shutil.move(former.run.path, tmp_path / "former")
+def test_a_former_run_is_replayed_with_its_arrivals_lengths_and_mix(
+    gamma: tuple[Finished, dict[str, Row]], tmp_path: Path
+) -> None:
+    former, _ = gamma
+    shutil.copytree(former.run.path, tmp_path / "former")
     text = 'duration_s = 2\nusers = 50\narrivals = { kind = "run", run = "former", speed = 2 }\n'
     done, truth = play(tmp_path, text)
     expected = sorted(
         (row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"], row["name"], row["stream"])
-        for row in Finished(0, "", tmp_path).attempts
+        for row in former.attempts
     )
     found = sorted(
         (row["due_ns"] * 2, row["wanted_prompt_tokens"], row["max_tokens"], row["name"], row["stream"])

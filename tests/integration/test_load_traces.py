@@ -80,21 +80,18 @@ def test_a_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
 def test_a_burstgpt_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text(BURSTGPT)
     attempts = as_recorded(*replay(tmp_path, "speed = 4", 2))
-    assert [(row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts] == [
-        (0, 472, 18),
+    # Of the two that are due at once either may end first.
+    found = sorted((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts)
+    assert found == [
         (0, 87, 23),
+        (0, 472, 18),
         (250_000_000, 417, 1),
         (1_000_000_000, 1087, 9),
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": -1}\n', "trace.jsonl:2"),
-        ("", "is empty"),
-    ],
-)
-def test_a_malformed_trace_does_not_start(tmp_path: Path, text: str, said: str) -> None:
+def test_a_malformed_trace_does_not_start(tmp_path: Path) -> None:
+    # What else may be wrong with a trace is in unit/test_scenario_arrivals and unit/test_scenario_traces.
+    text = '{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": -1}\n'
     (tmp_path / "trace.jsonl").write_text(text)
-    assert said in refused(tmp_path, arrivals('kind = "trace", file = "trace.jsonl"'))
+    assert "trace.jsonl:2" in refused(tmp_path, arrivals('kind = "trace", file = "trace.jsonl"'))

@@ -28,9 +28,10 @@ def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-@pytest.fixture
-def reports(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs of two minutes: a base, one like it, and one that takes twice as long and fails at times."""
+    folder = tmp_path_factory.mktemp("reports")
     for name, took_s, fails in (("base", 0.5, False), ("like", 0.5, False), ("slow", 1.0, True)):
         attempts = [
             attempt(
@@ -42,8 +43,8 @@ def reports(tmp_path: Path) -> Path:
             for i in range(480)
         ]
         about = manifest(run_id=name, ended_ns=120 * S, resolved=manifest().resolved | {"model": HOSTILE})
-        write_run(tmp_path / name, attempts, seconds=generator_seconds(120), about=about)
-    return tmp_path
+        write_run(folder / name, attempts, seconds=generator_seconds(120), about=about)
+    return folder
 
 
 def test_a_regression_exits_with_1_and_json_is_alone_on_stdout(reports: Path) -> None:

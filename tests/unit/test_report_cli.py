@@ -38,7 +38,7 @@ def test_the_newest_run_is_meant_and_a_pass_exits_with_0(tmp_path: Path) -> None
 def test_a_failed_check_exits_with_1_and_json_is_alone_on_stdout(tmp_path: Path) -> None:
     checks = manifest().resolved | {"checks": {"refused.count": "== 0"}}
     write_run(tmp_path / "20261122-141510-made", realistic(), about=manifest(resolved=checks))
-    code, out = invoke(tmp_path, "20261122", "--json")
+    code, out = invoke(tmp_path, "20261122", "--json", "--format", "json")
     assert code == 1
     assert json.loads(out)["checks"][0]["passed"] is False
 
@@ -52,7 +52,7 @@ def test_an_invalid_run_fails_where_the_scenario_asks_for_validity(
     write_run(
         tmp_path / "20261122-141510-made", realistic(), seconds=stalled, about=manifest(resolved=checks)
     )
-    found, out = invoke(tmp_path)
+    found, out = invoke(tmp_path, "--format", "junit")
     assert found == code
     assert "INVALID" in out
     assert "stood still for 900 ms" in out

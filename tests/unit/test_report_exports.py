@@ -31,7 +31,7 @@ def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
 
 def test_markdown_says_the_verdicts_and_the_numbers(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", realistic())
-    summary = build(folder)
+    summary = build(folder, formats={"md"})
     text = unescape(folder.summary_md.read_text(encoding="utf-8"))
     assert "made on sandbox: VALID, PASS (3 of 3 checks)" in text
     assert "| `accepted.rpm` | >= 55 |" in text
@@ -49,7 +49,7 @@ def test_markdown_shows_foreign_text_as_text(tmp_path: Path) -> None:
     )
     about = manifest(run_id="run", resolved=manifest().resolved | {"model": HOSTILE})
     folder = write_run(tmp_path / "run", [failed], about=about)
-    build(folder)
+    build(folder, formats={"md"})
     text = folder.summary_md.read_text(encoding="utf-8")
     for markup in ("<img", "](", "@all", "http:", "www.", "**b**", "`code`", "\x1b"):
         assert markup not in text
@@ -121,10 +121,10 @@ def test_the_step_summary_is_added_to(tmp_path: Path, monkeypatch: pytest.Monkey
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     folder = write_run(tmp_path / "runs" / "run", realistic())
-    invoke(tmp_path / "runs", "run")
+    invoke(tmp_path / "runs", "run", "--format", "md")
     assert step.read_text(encoding="utf-8") == f"before\n{folder.summary_md.read_text(encoding='utf-8')}\n"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "step.md"))
-    assert invoke(tmp_path / "runs", "run")[0] == 0
+    assert invoke(tmp_path / "runs", "run", "--format", "md")[0] == 0
 
 
 def test_several_runs_get_an_index_with_ways_to_each(tmp_path: Path) -> None:

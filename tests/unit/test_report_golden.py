@@ -9,9 +9,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from support_runs import realistic, write_run
-
-from bltybench.report import build
+from bltybench.report import Summary
+from bltybench.runs.folder import RunFolder
 
 GOLDEN = Path(__file__).parent.parent / "data" / "report_structure.txt"
 HEADINGS = frozenset({"h1", "h2", "h3"})
@@ -48,9 +47,8 @@ class Structure(HTMLParser):
             self.lines[-1] += data.strip()
 
 
-def test_the_page_has_the_structure_that_it_had(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", realistic())
-    build(folder)
+def test_the_page_has_the_structure_that_it_had(usual_run: tuple[RunFolder, Summary]) -> None:
+    folder, _ = usual_run
     found = "\n".join(Structure(folder.report_html.read_text(encoding="utf-8")).lines) + "\n"
     if not GOLDEN.is_file():
         GOLDEN.write_text(found, encoding="utf-8")

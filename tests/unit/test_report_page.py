@@ -76,7 +76,6 @@ def refusals(count: int) -> list[Attempt]:
 
 
 KINDS = {
-    "realistic": realistic(),
     "empty": [],
     "all refused": refusals(200),
     "one attempt": [attempt()],
@@ -85,27 +84,35 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_run_has_a_whole_page(kind: str, tmp_path: Path) -> None:
-    folder, summary, page = report(tmp_path, KINDS[kind])
+@pytest.fixture(scope="module")
+def usual(usual_run: tuple[RunFolder, Summary]) -> tuple[RunFolder, Summary, Page]:
+    """A realistic run with its page, for tests that only look at it."""
+    folder, summary = usual_run
+    return folder, summary, Page(folder.report_html.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Summary, Page]:
+    """A run that was let in nowhere, with its page."""
+    return report(tmp_path_factory.mktemp("refused"), KINDS["all refused"])
+
+
+@pytest.mark.parametrize("kind", ["realistic", *KINDS])
+def test_every_run_has_a_whole_page(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    shared = {"realistic": "usual", "all refused": "refused"}
+    made = request.getfixturevalue(shared[kind]) if kind in shared else report(tmp_path, KINDS[kind])
+    folder, summary, page = made
     assert page.open == []
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     for section in ("verdict", "run", "limits", "latency", "errors", "audit", "method"):
         assert section in ids
     drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
-    refused = {"realistic": 6, "all refused": 2}
-    assert len(drawn) == 4 + refused.get(kind, 0)
+    assert len(drawn) == 4 + {"realistic": 6, "all refused": 2}.get(kind, 0)
     assert all(attrs["aria-label"] for attrs in drawn)
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
-    assert summary.attempts == len(KINDS[kind])
+    assert summary.attempts == len(KINDS.get(kind, realistic()))
     assert json.loads(folder.summary_json.read_bytes())["run_id"] == "20261122-141510-made"
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Summary, Page]:
-    """A realistic run with its page, for tests that only look at it."""
-    return report(tmp_path_factory.mktemp("usual"), realistic())
 
 
 def test_the_page_asks_the_network_for_nothing(usual: tuple[RunFolder, Summary, Page]) -> None:
@@ -121,8 +128,8 @@ def test_the_page_asks_the_network_for_nothing(usual: tuple[RunFolder, Summary, 
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    folder, _, _ = report(tmp_path, realistic())
+def test_the_same_run_gives_the_same_bytes(usual: tuple[RunFolder, Summary, Page]) -> None:
+    folder, _, _ = usual
     first = [path.read_bytes() for path in sorted(folder.path.rglob("*")) if path.is_file()]
     build(folder)
     again = [path.read_bytes() for path in sorted(folder.path.rglob("*")) if path.is_file()]
@@ -171,8 +178,8 @@ def test_a_killed_run_is_invalid_and_says_so(tmp_path: Path) -> None:
     assert not summary.passed  # it asks for audit.valid
 
 
-def test_the_page_says_what_the_numbers_are(tmp_path: Path) -> None:
-    _, summary, page = report(tmp_path, refusals(200))
+def test_the_page_says_what_the_numbers_are(refused: tuple[RunFolder, Summary, Page], tmp_path: Path) -> None:
+    _, summary, page = refused
     assert summary.rates["refused"].best_per_min == 120
     assert summary.refused_share == 1
     assert "the server let nothing in" in page.text
@@ -193,8 +200,8 @@ def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
 
 
-def test_junit_has_a_case_for_the_audit_and_for_each_check(tmp_path: Path) -> None:
-    folder, summary, _ = report(tmp_path, refusals(200))
+def test_junit_has_a_case_for_the_audit_and_for_each_check(refused: tuple[RunFolder, Summary, Page]) -> None:
+    folder, summary, _ = refused
     suite = ET.fromstring(folder.junit_xml.read_bytes())[0]  # noqa: S314  # our own file
     failed = [case.get("name") for case in suite if case.find("failure") is not None]
     assert suite.get("tests") == str(len(summary.checks) + 1) == str(len(suite))
