@@ -132,8 +132,8 @@ def ticks_and_lumps(sights: Sights, rates: tuple[float, float]) -> Grid:
         (lumps >= rates[0] * ticks[:, None]) & (lumps <= rates[1] * ticks[:, None]) & (lumps >= LEAST_LUMP)
     )
     if not len(which):
-        # No lump gives such a rate, so none explains anything; one candidate shows that.
-        which, lump = np.array([0]), np.array([0])
+        # No lump gives such a rate, so none explains anything; one candidate shows that: the largest lump.
+        which, lump = np.array([0]), np.array([len(lumps) - 1])
     phases = np.array([(lo + hi) / 2 for lo, hi in narrow(sights)])
     return Grid(
         np.repeat(ticks[which], len(phases)), np.tile(phases, len(which)), np.repeat(lumps[lump], len(phases))

@@ -161,6 +161,13 @@ def test_an_end_at_the_first_refusal_is_not_enough() -> None:
     assert "ended too soon" in verdict.reason
 
 
+def test_refusals_that_end_for_good_break_nothing() -> None:
+    """No acceptance is before a refusal, so nothing shows what a full bucket would hold."""
+    refused = [Sight(t * 0.01, t * 0.01 + 0.001, False) for t in range(60)]
+    let_in = [Sight(2 + t * 0.01, 2 + t * 0.01 + 0.001, True) for t in range(30)]
+    assert fit([*refused, *let_in]).status == "unknown"
+
+
 def test_the_same_answers_give_the_same_plan() -> None:
     def bursts() -> list[Burst]:
         found: list[Burst] = []
