@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,17 +100,21 @@ def _count(folder: RunFolder, line: RunLine) -> None:
     if not folder.attempts_parquet.is_file():
         return
     # Heavier than all the rest together, and a fresh folder has no use for it.
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns  # noqa: PLC0415
 
     try:
-        outcomes = Counter(pq.read_table(folder.attempts_parquet, columns=["outcome"])["outcome"].to_pylist())
-    except (pa.ArrowException, OSError, KeyError) as error:
-        line.problem = f"{folder.attempts_parquet.name} cannot be read: {clean(str(error))}"
+        columns = dict(attempt_columns(folder, without={*ATTEMPT_SCHEMA.names} - {"outcome", "status"}))
+    except UserError as error:
+        line.problem = f"{folder.attempts_parquet.name} {clean(error.what)}"
         return
-    line.attempts = outcomes.total()
-    line.accepted = outcomes[Outcome.OK]
-    line.refused = outcomes[Outcome.RATE_LIMITED]
+    refused = pc.equal(columns["outcome"], Outcome.RATE_LIMITED.value)
+    status = columns["status"].fill_null(0)
+    let_in = pc.and_(pc.greater_equal(status, 200), pc.less(status, 300))
+    line.attempts = len(refused)
+    line.refused = pc.sum(refused).as_py() or 0
+    line.accepted = pc.sum(pc.and_(let_in, pc.invert(refused))).as_py() or 0
 
 
 def _judge(folder: RunFolder, line: RunLine) -> None:

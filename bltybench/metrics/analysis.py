@@ -124,6 +124,7 @@ def _compute(
     objectives = manifest.resolved.get("objectives") or {}
     good = good_calls(attempts, calls, objectives)
     refused = quota.refusals(attempts)
+    tokens = rates.token_events(everything)
     return Analysis(
         manifest=manifest,
         end_ns=end_ns,
@@ -135,10 +136,10 @@ def _compute(
         gaps=gaps,
         percentiles=latency.table(measures),
         percentiles_by=latency.by_kind(attempts, calls, gaps, spans),
-        best=rates.best(attempts),
-        minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns),
-        timeline=timeline.timeline(everything, steps, end_ns),
-        rolling=timeline.rolling(everything, steps, end_ns),
+        best=rates.best(attempts, tokens if attempts is everything else None),
+        minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns, tokens),
+        timeline=timeline.timeline(everything, steps, end_ns, tokens),
+        rolling=timeline.rolling(everything, steps, end_ns, tokens),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),

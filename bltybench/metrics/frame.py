@@ -83,15 +83,16 @@ def to_frame(columns: Columns) -> pd.DataFrame:
 def attempts_frame(columns: Columns) -> pd.DataFrame:
     """Return one row an attempt: the columns given but ``gaps_us``, and the derived ones.
 
-    Derived: ``fate`` (accepted: a 2xx status; refused: rate_limited; other), ``at_ns`` (sent_ns; due_ns where
-    it was never sent), ``ok``, ``schedule_delay_ms`` (sent − due), and, where the outcome is ok and null
-    elsewhere, ``latency_ms`` (end − sent), ``ttft_ms`` (first token − sent), ``first_output_ms``,
-    ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
+    Derived: ``call`` (a number for each ``call_id``), ``fate`` (accepted: a 2xx status; refused:
+    rate_limited; other), ``at_ns`` (sent_ns; due_ns where it was never sent), ``ok``, ``schedule_delay_ms``
+    (sent − due), and, where the outcome is ok and null elsewhere, ``latency_ms`` (end − sent), ``ttft_ms``
+    (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
     """
     given = (
         zip(columns.column_names, columns.columns, strict=True) if isinstance(columns, pa.Table) else columns
     )
     frame = to_frame((name, column) for name, column in given if name != "gaps_us")
+    frame["call"] = pd.factorize(frame["call_id"])[0]
     outcome = frame["outcome"].astype("object").to_numpy()
     status = floats(frame, "status")
     sent, end = floats(frame, "sent_ns"), floats(frame, "end_ns")
@@ -117,16 +118,16 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     """Return one row a call (``call_id``), in order of first due.
 
-    Columns: ``call_id``, ``first_due_ns``, ``outcome`` (of its last attempt), ``ok``, ``attempts``,
+    Columns: ``call_id``, ``call``, ``first_due_ns``, ``outcome`` (of its last attempt), ``ok``, ``attempts``,
     ``waited_s`` (sum of the policy's waits), ``latency_ms`` (first due → end of the attempt that
     succeeded; null where none did), and ``endpoint``, ``stream``, ``model``, ``stage``, ``name``,
     ``turn`` of its first attempt.
     """
     shared = ["endpoint", "stream", "model", "stage", "name", "turn"]
-    columns = ["call_id", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms", *shared]
+    own = ["call_id", "call", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms"]
     if attempts.empty:
-        return pd.DataFrame({name: [] for name in columns})
-    codes, _ = pd.factorize(attempts["call_id"])
+        return pd.DataFrame({name: [] for name in [*own, *shared]})
+    codes = ints(attempts, "call")
     order = np.lexsort((ints(attempts, "attempt"), codes))
     sorted_codes = codes[order]
     first = np.flatnonzero(np.r_[True, sorted_codes[1:] != sorted_codes[:-1]])
@@ -138,7 +139,8 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     waited = np.nan_to_num(floats(attempts, "waited_s"), nan=0.0)[order]
     calls = pd.DataFrame(
         {
-            "call_id": attempts["call_id"].to_numpy()[first_rows],
+            "call_id": attempts["call_id"].iloc[first_rows].array,
+            "call": codes[first_rows],
             "first_due_ns": due.astype(np.int64),
             "outcome": attempts["outcome"].iloc[last_rows].array,
             "ok": ok,

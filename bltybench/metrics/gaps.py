@@ -90,23 +90,26 @@ def tally_gaps(
     for batch in batches:
         rows = slice(start, start + len(batch))
         start += len(batch)
-        keep = pc.equal(batch.column("outcome"), "ok").to_numpy(zero_copy_only=False).astype(np.bool_)
-        keep &= pc.is_valid(batch.column("gaps_us")).to_numpy(zero_copy_only=False)
+        lists = batch.column("gaps_us")
+        there = pc.is_valid(lists).to_numpy(zero_copy_only=False)
+        keep = pc.equal(batch.column("outcome"), "ok").to_numpy(zero_copy_only=False).astype(np.bool_) & there
         cell = np.zeros(len(batch), dtype=np.int64)
         if group is not None and span is not None:
             keep &= group[rows] >= 0
             cell = group[rows] * spans + span[rows]
-        lists = batch.column("gaps_us").filter(pa.array(keep))
+        if not np.array_equal(keep, there):
+            lists = lists.filter(pa.array(keep))
         gaps = lists.flatten().to_numpy(zero_copy_only=False)
         if len(gaps) == 0:
             continue
-        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(lists).drop_null().to_numpy(zero_copy_only=False)
         present, place = np.unique(cell[keep], return_inverse=True)
-        usual = (gaps >= 0) & (gaps < COUNTED_US)
-        if usual.all():
-            steps = usual_steps[gaps]
-            exact[: int(gaps.max()) + 1] += np.bincount(gaps)
+        if gaps.min() >= 0 and gaps.max() < COUNTED_US:
+            steps = usual_steps.take(gaps)
+            found = np.bincount(gaps)
+            exact[: len(found)] += found
         else:
+            usual = (gaps >= 0) & (gaps < COUNTED_US)
             rest.append(gaps[~usual])
             steps = step_of(gaps)
             found = np.bincount(gaps[usual])

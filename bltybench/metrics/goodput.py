@@ -32,8 +32,8 @@ def good_calls(attempts: pd.DataFrame, calls: pd.DataFrame, objectives: dict[str
     bounds = {name: bound for name, bound in objectives.items() if name in OBJECTIVES and bound is not None}
     if not bounds or calls.empty:
         return good
-    answered = attempts.loc[attempts["ok"], ["call_id", "ttft_ms", "tpot_ms"]].drop_duplicates("call_id")
-    measured = calls[["call_id", "latency_ms"]].merge(answered, on="call_id", how="left")
+    answered = attempts.loc[attempts["ok"], ["call", "ttft_ms", "tpot_ms"]].drop_duplicates("call")
+    measured = calls[["call", "latency_ms"]].merge(answered, on="call", how="left")
     for name, bound in bounds.items():
         values = floats(measured, name)
         good &= np.isnan(values) | (values <= float(bound))

@@ -44,7 +44,7 @@ def refusals(attempts: pd.DataFrame) -> pd.DataFrame:
     refused = (attempts["fate"] == REFUSED).to_numpy(dtype=np.bool_)
     if not refused.any():
         return pd.DataFrame({name: [] for name in columns})
-    codes, _ = pd.factorize(attempts["call_id"])
+    codes = ints(attempts, "call")
     order = np.lexsort((ints(attempts, "attempt"), codes))
     following = np.full(len(attempts), -1, dtype=np.int64)
     same_call = codes[order][1:] == codes[order][:-1]

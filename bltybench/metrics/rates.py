@@ -21,13 +21,21 @@ class Best(NamedTuple):
 
 def rolling(at_ns: Ints, grid_ns: Ints, weight: Floats | None = None, window_ns: int = WINDOW_NS) -> Floats:
     """Return, for each t of the grid, the sum of weights (count) of events in (t − window, t]."""
-    order = np.argsort(at_ns, kind="stable")
-    times = at_ns[order]
-    weights = np.ones(len(times)) if weight is None else np.nan_to_num(weight)[order]
-    total = np.concatenate(([0.0], np.cumsum(weights)))
+    times, total = _running(at_ns, weight)
     upto = np.searchsorted(times, grid_ns, side="right")
     before = np.searchsorted(times, grid_ns - window_ns, side="right")
-    return np.asarray(total[upto] - total[before], dtype=np.float64)
+    return total[upto] - total[before]
+
+
+def _running(at_ns: Ints, weight: Floats | None) -> tuple[Ints, Floats]:
+    """Return the moments in order, and the sum of weights before each of them and after the last."""
+    times, weights = at_ns, None if weight is None else np.nan_to_num(weight)
+    if np.any(times[1:] < times[:-1]):
+        order = np.argsort(at_ns, kind="stable")
+        times, weights = times[order], None if weights is None else weights[order]
+    if weights is None:
+        return times, np.arange(len(times) + 1, dtype=np.float64)
+    return times, np.concatenate(([0.0], np.cumsum(weights)))
 
 
 def best_rolling(at_ns: Ints, weight: Floats | None = None, window_ns: int = WINDOW_NS) -> Best:
@@ -38,8 +46,9 @@ def best_rolling(at_ns: Ints, weight: Floats | None = None, window_ns: int = WIN
     """
     if len(at_ns) == 0:
         return Best(0.0, None)
-    times = np.sort(at_ns)
-    sums = rolling(at_ns, times, weight, window_ns)
+    times, total = _running(at_ns, weight)
+    # Of several events at one moment the last has the sum of all of them, and that is the greatest.
+    sums = total[1:] - total[np.searchsorted(times, times - window_ns, side="right")]
     top = int(np.argmax(sums))
     return Best(float(sums[top]), int(times[top]))
 
@@ -74,8 +83,8 @@ def token_events(attempts: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("at_ns", kind="stable", ignore_index=True)
 
 
-def best(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Return the best rolling 60 s of every rate.
+def best(attempts: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the best rolling 60 s of every rate. ``events``: the attempts' ``token_events``, if at hand.
 
     One row a ``rate`` (offered, accepted, refused, other; prompt_tokens, completion_tokens, total_tokens):
     ``per_min`` (requests or tokens in the window), ``until_s`` (end of that window, null where nothing came),
@@ -86,19 +95,22 @@ def best(attempts: pd.DataFrame) -> pd.DataFrame:
         times = request_times(attempts, fate)
         found = best_rolling(times)
         rows.append((name, found.value, _seconds(found.until_ns), float(len(times))))
-    events = token_events(attempts)
-    events["total_tokens"] = events["prompt_tokens"] + events["completion_tokens"]
-    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        weight = floats(events, name)
+    events = token_events(attempts) if events is None else events
+    prompt, completion = floats(events, "prompt_tokens"), floats(events, "completion_tokens")
+    tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    for name, weight in tokens.items():
         found = best_rolling(ints(events, "at_ns"), weight)
         rows.append((name, found.value, _seconds(found.until_ns), float(weight.sum())))
     return pd.DataFrame(rows, columns=["rate", "per_min", "until_s", "count"]).astype({"until_s": "Float64"})
 
 
-def per_minute(attempts: pd.DataFrame, wall_ns: int, end_ns: int) -> pd.DataFrame:
+def per_minute(
+    attempts: pd.DataFrame, wall_ns: int, end_ns: int, events: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return one row for each calendar minute (UTC) that the run touched, quiet ones included.
 
-    ``wall_ns`` is the wall clock at the run's start, ``end_ns`` the run's end on its own axis. Columns:
+    ``wall_ns`` is the wall clock at the run's start, ``end_ns`` the run's end on its own axis, ``events`` the
+    attempts' ``token_events``, if at hand. Columns:
     ``minute`` (UTC), ``covered_s`` (seconds of it inside the run), offered, accepted, refused, other,
     prompt_tokens, completion_tokens, total_tokens.
     """
@@ -112,7 +124,7 @@ def per_minute(attempts: pd.DataFrame, wall_ns: int, end_ns: int) -> pd.DataFram
     for name, fate in (("offered", None), (ACCEPTED, ACCEPTED), (REFUSED, REFUSED), (OTHER, OTHER)):
         index = (request_times(attempts, fate) + wall_ns) // WINDOW_NS - first
         frame[name] = np.bincount(index, minlength=count)[:count]
-    events = token_events(attempts)
+    events = token_events(attempts) if events is None else events
     index = (ints(events, "at_ns") + wall_ns) // WINDOW_NS - first
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = np.bincount(index, weights=floats(events, name), minlength=count)[:count].astype(

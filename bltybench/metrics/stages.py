@@ -117,6 +117,9 @@ def _stage(name: Any, due: Ints, resolved: dict[str, Any]) -> Stage:
     if arrivals.get("kind") == "search":
         users = _users(str(name)) if arrivals.get("load") == "users" else None
         begin, each = first - warm_up_s, float(arrivals["stage_s"])
+        gap_s = (last - first) / max(len(due) - 1, 1)
+        if users is None and last + 2 * gap_s < begin + each:
+            return Stage(begin, last, None, None)  # cut short: its rate is that of the calls which it had
         return Stage(begin, begin + each, each - warm_up_s, users)
     return Stage(first, last, None, None)
 

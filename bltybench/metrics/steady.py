@@ -46,7 +46,7 @@ def warm_up(attempts: pd.DataFrame, manifest: Manifest) -> tuple[Bools, WarmUp]:
     nothing = np.zeros(len(attempts), dtype=np.bool_)
     if attempts.empty or (seconds == 0 and first_calls == 0):
         return nothing, WarmUp(seconds, first_calls, 0, 0)
-    codes, _ = pd.factorize(attempts["call_id"])
+    codes = ints(attempts, "call")
     first_due = np.full(codes.max() + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_due, codes, ints(attempts, "due_ns"))
     stages, _ = pd.factorize(attempts["stage"])

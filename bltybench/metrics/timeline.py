@@ -28,8 +28,12 @@ def bin_seconds(end_ns: int, attempts: int) -> int:
     return int(np.ceil(end_ns / NS_PER_S / bins / 3600)) * 3600
 
 
-def timeline(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
-    """Return one row a bin, from the run's start to its end. ``steps``: ``concurrency.steps``.
+def timeline(
+    attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return one row a bin, from the run's start to its end.
+
+    ``steps``: ``concurrency.steps``; ``events``: ``rates.token_events``, if at hand.
 
     ``start_s``, ``end_s``; counts of attempts offered in the bin: ``offered``, ``accepted``, ``refused``,
     ``other``; ``prompt_tokens`` and ``completion_tokens`` in the bin; ``in_flight_max``, ``in_flight_mean``.
@@ -41,15 +45,19 @@ def timeline(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.Dat
     frame["offered"] = _binned(rates.request_times(attempts), edges)
     for fate in FATES:
         frame[fate] = _binned(rates.request_times(attempts, fate), edges)
-    events = rates.token_events(attempts)
+    events = rates.token_events(attempts) if events is None else events
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = _binned(ints(events, "at_ns"), edges, floats(events, name))
     frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(steps, edges)
     return frame
 
 
-def rolling(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
+def rolling(
+    attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return sums and percentiles over the 60 s up to each of at most LINE_POINTS moments.
+
+    ``steps`` and ``events`` as of ``timeline``. Columns:
 
     ``at_s``; ``offered``, ``accepted``, ``refused`` (requests), ``tokens`` (prompt and completion);
     ``ttft_n`` (streams sent in those 60 s that succeeded), ``ttft_p50_ms``, ``ttft_p95_ms`` (null where the
@@ -62,7 +70,7 @@ def rolling(attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.Data
     frame["offered"] = rates.rolling(rates.request_times(attempts), grid)
     for fate in (ACCEPTED, REFUSED):
         frame[fate] = rates.rolling(rates.request_times(attempts, fate), grid)
-    events = rates.token_events(attempts)
+    events = rates.token_events(attempts) if events is None else events
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
     frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
     peak, _ = concurrency.per_bin(steps, grid)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.json as pj
@@ -134,9 +136,24 @@ def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
             if set(columns) <= set(file.schema_arrow.names):
-                yield from file.iter_batches(GAP_ROWS, columns=columns)
+                yield from _ahead(file.iter_batches(GAP_ROWS, columns=columns))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
+
+
+T = TypeVar("T")
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield what ``items`` has, the next made by another thread while one is worked on.
+
+    Decoding Parquet does not hold Python's lock, so a second core does it.
+    """
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = other.submit(next, items, None)
+            yield item
 
 
 def read_generator(folder: RunFolder) -> pa.Table:
@@ -168,16 +185,20 @@ def _columns(
     try:
         with pq.ParquetFile(parquet) as file:
             present = set(file.schema_arrow.names)
-            for name in wanted:
-                field = stored.field(name)
-                if name in present:
-                    yield name, file.read(columns=[name]).column(0).cast(field.type)
-                elif field.nullable:
-                    yield name, pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
-                else:
-                    raise UserError(f"has no column '{name}'", where=str(parquet))
+            missing = [name for name in wanted if name not in present and not stored.field(name).nullable]
+            if missing:
+                raise UserError(f"has no column '{missing[0]}'", where=str(parquet))
+            yield from _ahead(
+                (name, _column(file, stored.field(name), there=name in present)) for name in wanted
+            )
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot be read: {error}", where=str(parquet)) from None
+
+
+def _column(file: pq.ParquetFile, field: pa.Field, *, there: bool) -> pa.ChunkedArray:
+    if not there:
+        return pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
+    return file.read(columns=[field.name]).column(0).cast(field.type)
 
 
 def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:

@@ -97,6 +97,17 @@ def test_what_a_stage_let_in_is_counted_while_it_lasted() -> None:
     assert rows[["begin_s", "end_s"]].to_numpy().tolist() == [[0, 10], [10, 20]]
 
 
+def test_a_trial_that_was_cut_short_has_the_rate_of_the_calls_that_it_had() -> None:
+    whole = [one for i in range(10) for one in call(i, "trial 1: 60/min", i, accepted_s=i)]
+    cut = [one for i in range(4) for one in call(10 + i, "trial 2: 120/min", 20 + i / 2, accepted_s=None)]
+    attempts = frame(*whole, *cut)
+    calls = calls_frame(attempts)
+    resolved = {"duration_s": 60.0, "arrivals": {"kind": "search", "load": "rate", "stage_s": 10.0}}
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), resolved)
+    assert rows["offered_per_min"].tolist() == [60, 120]
+    assert rows["accepted_per_min"].tolist() == [60, 0]
+
+
 def test_retries_are_summed_by_call() -> None:
     made = [*call(1, "s", 0, accepted_s=0), *call(2, "s", 1, accepted_s=4), *call(3, "s", 2, accepted_s=None)]
     found = retries(calls_frame(frame(*made)))
