@@ -10,6 +10,8 @@ Prints Markdown: wall time of one go, in parentheses CPU time, and the highest r
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -28,7 +30,7 @@ from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
 
-SIZES = [10_000, 100_000, 1_000_000]
+SIZES = [10_000, 100_000, 1_000_000, 5_000_000]
 GAPS = 100
 HOUR_NS = 3600 * 10**9
 T = TypeVar("T")
@@ -163,9 +165,10 @@ def whole(path: Path) -> list[Part]:
     parts: list[Part] = []
 
     def work() -> None:
-        from bltybench.report import build  # noqa: PLC0415  # the imports are part of what it takes
+        from bltybench.cli.app import app  # noqa: PLC0415  # the imports are part of what it takes
 
-        build(RunFolder(path))
+        with contextlib.redirect_stdout(io.StringIO()):
+            app(["report", str(path)], standalone_mode=False)
 
     measured("the whole report", parts, work)
     return parts
@@ -199,7 +202,9 @@ def in_figures(path: Path) -> list[Part]:
     """Measure loading with all tables, then each figure, the summary and the page."""
     from bltybench.metrics.analysis import load  # noqa: PLC0415
     from bltybench.report import figures  # noqa: PLC0415
+    from bltybench.report.limits_section import limits_section  # noqa: PLC0415
     from bltybench.report.page import page  # noqa: PLC0415
+    from bltybench.report.raw import hashes  # noqa: PLC0415
     from bltybench.report.summary import summarise  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[Part]()
@@ -209,7 +214,10 @@ def in_figures(path: Path) -> list[Part]:
         measured("figure: latency", parts, lambda: figures.latencies(run)),
     ]
     summary = measured("summary", parts, lambda: summarise(run))
-    measured("page, with figures drawn", parts, lambda: page(run, summary, drawings, folder))
+    limits = measured("section on rate limits, with its figures", parts, lambda: limits_section(folder))
+    drawings += limits.drawings if limits else []
+    raw = measured("hashes of the raw files", parts, lambda: hashes(folder))
+    measured("page, with figures drawn", parts, lambda: page(run, summary, drawings, raw, limits))
     return parts
 
 
@@ -239,11 +247,7 @@ def main() -> None:
     print("| part |" + "".join(f" {size:,} |" for size in columns))
     print("|---|" + "---:|" * len(columns))
     for name in next(iter(columns.values())):
-        cells = (parts[name] for parts in columns.values())
-        print(
-            f"| {name} |"
-            + "".join(f" {c.seconds:.2f} s ({c.cpu_s:.2f}), {c.peak_bytes / 1e9:.2f} GB |" for c in cells)
-        )
+        print(f"| {name} |" + "".join(_cell(parts[name]) for parts in columns.values()))
     print("| size of the page |" + "".join(f" {pages[size] / 1e6:.2f} MB |" for size in columns))
     print(f"\n{os.cpu_count()} CPUs, {', '.join(f'{k} {v}' for k, v in package_versions().items())}")
 

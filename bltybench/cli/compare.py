@@ -52,7 +52,9 @@ def compare(  # noqa: PLR0917 - typer makes options of them
             more = f" (and {len(found) - 1} more reasons)" if len(found) > 1 else ""
             raise UserError(
                 f"these runs cannot be compared: {found[0]}{more}",
-                remedy="run the same scenario on both sides"
+                remedy="name each run once"
+                if found[0].endswith("named twice")
+                else "run the same scenario on both sides"
                 + ("; --allow-invalid if you must" if "INVALID" in found[0] else ""),
             )
     result = report.compare_sides(reference, others, bounds)

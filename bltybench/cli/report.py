@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Collection
@@ -46,6 +47,8 @@ def report(
 
     Exits with 1 where a check of the scenario failed, with 2 where the report could not be made.
     """
+    # Little of what is imported and made here is ever let go: looking for it at every turn only costs time.
+    gc.set_threshold(100_000, 20, 100)
     from bltybench.report import build  # noqa: PLC0415 - pandas and matplotlib are slow to import
     from bltybench.runs.folder import find_run  # noqa: PLC0415
 
@@ -100,7 +103,7 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
 
-    from bltybench.report.text import with_unit  # noqa: PLC0415
+    from bltybench.report.text import count, with_unit  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
     if summary.valid:
@@ -112,7 +115,7 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
     if summary.checks:
         style = "bold green" if summary.passed else "bold red"
         console.print(
-            Text("PASS" if summary.passed else "FAIL", style=style), f"{len(summary.checks)} checks"
+            Text("PASS" if summary.passed else "FAIL", style=style), count(len(summary.checks), "check")
         )
     for check in summary.checks:
         mark = Text("  ✓" if check.passed else "  ✕", style="green" if check.passed else "red")

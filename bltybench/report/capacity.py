@@ -21,7 +21,8 @@ def draw(found: Capacity) -> Drawing:
     edge = float(load.max()) * 1.06
 
     def paint(width: int) -> Figure:
-        figure, axes = style.panels(width, [190, 90, 80], panels.margins(width))
+        known = points["ttft_p95_ms"].notna().any()
+        figure, axes = style.panels(width, [190, 90 if known else 34, 80], panels.margins(width))
         _accepted(axes[0], found, width)
         _line(axes[1], load, floats(points, "ttft_p95_ms"), (style.INK, "o"))
         panels.head(axes[1], "TTFT p95, ms", width)
@@ -32,8 +33,10 @@ def draw(found: Capacity) -> Drawing:
         axes[-1].set_xlim(0, edge)
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
         for ax in axes:
-            if found.knee is not None and found.beyond is not None:
-                ax.axvspan(found.knee, found.beyond, facecolor=style.GRID, alpha=0.6, linewidth=0, zorder=0)
+            if found.beyond is not None:
+                ax.axvspan(
+                    found.knee or 0.0, found.beyond, facecolor=style.GRID, alpha=0.6, linewidth=0, zorder=0
+                )
         return figure
 
     shown = hover(
@@ -82,7 +85,9 @@ def _accepted(ax: Axes, found: Capacity, width: int) -> None:
         at = float(np.mean(accepted[np.abs(load - found.knee) <= 0.01 * found.knee]))
         ax.plot(found.knee, at, "D", markersize=10, color=style.INK, fillstyle="none", markeredgewidth=1.8,
                 label="the knee")  # fmt: skip
-    ax.set_ylim(0, max(float(accepted.max()), 1.0) * 1.25)
+    # As much of y = x as leaves the accepted rates half of the height.
+    highest = max(float(accepted.max()), 1.0)
+    ax.set_ylim(0, max(highest * 1.25, min(float(load.max()) * slope * 1.06, highest * 2)))
     panels.head(ax, f"Accepted a minute, by {_offered(found)}", width)
 
 
@@ -91,7 +96,6 @@ def _line(ax: Axes, x: Floats, y: Floats, look: tuple[str, str], label: str | No
     there = ~np.isnan(y)
     if not there.any():
         panels.nothing(ax, "n too small at every load")
-        ax.set_ylim(0, 1)
         return
     ax.plot(x[there], y[there], marker, color=colour, markersize=6, linestyle="-", linewidth=1.6, label=label)
     ax.set_ylim(0, max(float(y[there].max()) * 1.2, 0.1))

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bltybench.metrics.frame import Floats, floats
-from bltybench.report import panels, style, text
+from bltybench.report import panels, scales, style, text
 from bltybench.runs.folder import write_atomically
 
 
@@ -25,6 +25,7 @@ class Drawing:
     says: str
     """One sentence about this run."""
     wide: str
+    """Empty, as ``narrow`` is, where there is nothing to see: then only the sentence is shown."""
     narrow: str
     data: dict[str, pd.DataFrame]
     """By file name without its ending."""
@@ -47,21 +48,23 @@ def drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
     return Drawing(name, title, says, wide, narrow, data, hover)
 
 
-def hover(labels: list[str], columns: dict[str, Any], at: Floats | None = None) -> dict[str, Any]:
+def hover(
+    labels: list[str],
+    columns: dict[str, Any],
+    at: Floats | None = None,
+    edges: Callable[[int], list[float]] | None = None,
+) -> dict[str, Any]:
     """Return what the page's script shows under the pointer.
 
     A label and a value of each column for every place along the x axis: places of equal width, or those
-    nearest to ``at`` (shares of the axis).
+    nearest to ``at`` (shares of the axis). ``edges`` says where the axis lies in a drawing of a width (shares
+    of it), where that is not as ``panels.margins`` has it.
     """
-
-    def edges(width: int) -> list[float]:
-        room = panels.margins(width)
-        return [room.left / width, 1 - room.right / width]
-
+    between = edges or _edges
     places = {} if at is None else {"at": [round(float(place), 4) for place in at]}
     return places | {
-        "wide": edges(style.WIDE),
-        "narrow": edges(style.NARROW),
+        "wide": between(style.WIDE),
+        "narrow": between(style.NARROW),
         "labels": labels,
         "columns": {
             name: [None if pd.isna(value) else round(float(value), 1) for value in column]
@@ -70,13 +73,18 @@ def hover(labels: list[str], columns: dict[str, Any], at: Floats | None = None) 
     }
 
 
+def _edges(width: int) -> list[float]:
+    room = panels.margins(width)
+    return [room.left / width, 1 - room.right / width]
+
+
 def hover_shares(curves: dict[str, pd.DataFrame], places: int = 80) -> dict[str, Any]:
-    """Return what to show under the pointer of distributions on a logarithmic axis: ``panels.log_axis``."""
+    """Return what to show under the pointer of distributions on a logarithmic axis: ``scales.log_axis``."""
     drawn = {name: curve for name, curve in curves.items() if len(curve)}
     if not drawn:
         return {}
     values = np.concatenate([floats(curve, "value_ms") for curve in drawn.values()])
-    low, high = panels.log_range(values)
+    low, high = scales.log_range(values)
     at = (np.arange(places) + 0.5) / places
     limits = low * (high / low) ** at
     columns = {}

@@ -7,9 +7,12 @@ from matplotlib.figure import Figure
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity as find_capacity
-from bltybench.report import capacity, panels, style
+from bltybench.report import capacity, panels, scales, style, text
 from bltybench.report.drawing import Drawing, drawing, hover, hover_shares
 from bltybench.report.sentences import latency_sentence, timeline_sentence
+
+EMPTY = 34
+"""Height of a panel that has nothing to show, in pixels."""
 
 
 def draw_all(analysis: Analysis) -> list[Drawing]:
@@ -22,12 +25,16 @@ def hero(analysis: Analysis) -> Drawing:
     """Requests, tokens, in flight and TTFT on one time axis."""
     lines, rolled = analysis.timeline, analysis.rolling
 
+    tokens = bool((lines["prompt_tokens"] + lines["completion_tokens"]).any())
+    streams = bool(analysis.attempts["ttft_ms"].notna().any())
+
     def draw(width: int) -> Figure:
-        heights = [190, 110, 80, 110] if width == style.WIDE else [170, 110, 80, 110]
+        first = 190 if width == style.WIDE else 170
+        heights = [first, 110 if tokens else EMPTY, 80, 110 if streams else EMPTY]
         figure, axes = style.panels(width, heights, panels.margins(width))
         for ax, paint in zip(axes, panels.TIMED.values(), strict=True):
             paint(ax, analysis, width)
-        panels.time_axis(axes, analysis, width)
+        scales.time_axis(axes, analysis, width)
         return figure
 
     then = rolled.iloc[np.minimum(np.searchsorted(rolled["at_s"], lines["end_s"]), len(rolled) - 1)]
@@ -44,9 +51,11 @@ def hero(analysis: Analysis) -> Drawing:
         "TTFT p95, last 60 s (ms)": then["ttft_p95_ms"],
     }
     spans = zip(lines["start_s"], lines["end_s"], strict=True)
-    shown = hover([f"{style.clock(since)} to {style.clock(until)}" for since, until in spans], columns)
+    shown = hover([f"{text.clock(since)} to {text.clock(until)}" for since, until in spans], columns)
     title = "The run on one time axis"
     data = {"timeline": lines, "rolling": rolled}
+    if not lines["offered"].any():
+        return Drawing("timeline", title, timeline_sentence(analysis), "", "", data, {})
     return drawing("timeline", title, timeline_sentence(analysis), draw, data, shown)
 
 
@@ -61,6 +70,8 @@ def latencies(analysis: Analysis) -> Drawing:
         return figure
 
     says = latency_sentence(analysis)
+    if data.empty:
+        return Drawing("latency", "How long things took", says, "", "", {"latency": data}, {})
     named = {label: data[data["metric"] == name] for name, label, *_ in panels.CURVES}
     return drawing("latency", "How long things took", says, draw, {"latency": data}, hover_shares(named))
 
@@ -74,5 +85,5 @@ def single(analysis: Analysis, name: str) -> str:
             panels.latency(ax, analysis, panels.curves(analysis), style.WIDE)
         else:
             panels.TIMED[name](ax, analysis, style.WIDE)
-            panels.time_axis([ax], analysis, style.WIDE)
+            scales.time_axis([ax], analysis, style.WIDE)
         return style.to_svg(figure, name, name, themed=False)

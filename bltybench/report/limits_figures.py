@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bltybench.metrics.frame import Floats, floats
 from bltybench.metrics.limiter import remainders, waits
-from bltybench.report import panels, style
+from bltybench.report import panels, scales, style
 from bltybench.report.drawing import Drawing, drawing
+from bltybench.report.limits_hover import hover_bins, hover_remaining, hover_waits
 
 HALF = 440
 """Width of a figure that has another beside it on a wide page, and the page's on a narrow one."""
+LEFT, RIGHT = panels.LABELS[style.NARROW], 14
 MOST_BINS = 130
 BINS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 MOST_WAITS = 400
@@ -88,13 +91,13 @@ def _evidence(known: pd.DataFrame, model: Named | None) -> Drawing:
             ax.set_ylim(0, tallest * 1.2)
             short = "What the model would have done" if name == "predicted" else title
             panels.head(ax, title if width == style.WIDE else short, width)
-        panels.span_axis(axes, float(edges[0]), float(edges[-1]), width)
+        scales.span_axis(axes, float(edges[0]), float(edges[-1]), width)
         return figure
 
     title = "The evidence"
     says = evidence_sentence(known, int(differs.sum()), model)
     data = {"limits_decisions": known, "limits_bins": counts}
-    return drawing("limits_evidence", title, says, draw, data, {})
+    return drawing("limits_evidence", title, says, draw, data, hover_bins(counts))
 
 
 def _bars(ax: Axes, counts: pd.DataFrame, name: str) -> None:
@@ -130,7 +133,7 @@ def _retry_after(told: pd.DataFrame, model: Named | None) -> Drawing:
     dots = np.clip(np.where(np.isnan(by_model), ends, by_model), least, ends)
 
     def draw() -> Figure:
-        figure, ax = _half()
+        figure, ax = _half(2 + shown["says"].nunique())
         ax.fill_between([0, top], [-1, top - 1], [0, top], color=style.GRID, alpha=0.7, linewidth=0,
                         label="rounded up to seconds")  # fmt: skip
         ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exactly as told")
@@ -150,6 +153,7 @@ def _retry_after(told: pd.DataFrame, model: Named | None) -> Drawing:
         retry_sentence(told, model),
         draw,
         {"limits_retry_after": told},
+        hover_waits(told, top, _edges),
     )
 
 
@@ -183,14 +187,15 @@ def _remaining(said: pd.DataFrame, model: Named) -> Drawing:
     top = max(1.0, float(expected.max()), float(announced.max())) * 1.08
 
     def draw() -> Figure:
-        figure, ax = _half()
+        figure, ax = _half(1 + said["observed"].nunique())
         ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="as it should be")
         for fate, colour, marker in (("accepted", style.ACCEPTED, "o"), ("refused", style.REFUSED, "D")):
             of = (said["observed"] == fate).to_numpy(dtype=np.bool_)
             if of.any():
                 ax.scatter(expected[of], announced[of], s=14 + 10 * np.sqrt(answers[of]), color=colour,
-                           marker=marker, alpha=0.6, linewidths=0, clip_on=False,
-                           label=f"on answers {fate}")  # fmt: skip
+                           marker=marker, alpha=0.6, linewidths=0, clip_on=False)  # fmt: skip
+                ax.plot([], [], marker, color=colour, markersize=5, linestyle="none",
+                        label=f"on answers {fate}")  # fmt: skip
         _axes(ax, top, "Left by the model", "Remaining as announced")
         return figure
 
@@ -200,6 +205,7 @@ def _remaining(said: pd.DataFrame, model: Named) -> Drawing:
         remaining_sentence(said, model),
         draw,
         {"limits_remaining": said},
+        hover_remaining(said, top, _edges),
     )
 
 
@@ -225,19 +231,28 @@ def bins(at_s: Floats) -> Floats:
     return edges
 
 
-def _half() -> tuple[Figure, Axes]:
-    room = style.Margins(panels.LABELS[style.NARROW], 14, 78, 50, 0)
-    figure, (ax,) = style.panels(HALF, [230], room)
+def _half(keys: int) -> tuple[Figure, Axes]:
+    """Return a figure with room for so many keys over it."""
+    figure, (ax,) = style.panels(HALF, [230], style.Margins(LEFT, RIGHT, 44 if keys < 4 else 74, 50, 0))
     return figure, ax
 
 
-def _drawn_once(
-    name: str, title: str, says: str, draw: Callable[[], Figure], data: dict[str, pd.DataFrame]
+def _edges(_: int) -> list[float]:
+    return [LEFT / HALF, 1 - RIGHT / HALF]
+
+
+def _drawn_once(  # noqa: PLR0917  # as drawing.drawing
+    name: str,
+    title: str,
+    says: str,
+    draw: Callable[[], Figure],
+    data: dict[str, pd.DataFrame],
+    hover: dict[str, Any],
 ) -> Drawing:
     """Draw a figure that is about as wide on any page: once, with ids of its own at both places."""
     with style.rc_context():
         wide = style.to_svg(draw(), f"{name}-w", says)
-    return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), data, {})
+    return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), data, hover)
 
 
 def _axes(ax: Axes, top: float, x: str, y: str) -> None:

@@ -45,7 +45,9 @@ class LimitsSection:
     """What is known of the limits that a run met."""
 
     probed: bool
-    """Whether a probe found it; else it is what an ordinary run implies."""
+    """Whether a probe asked; else it is what an ordinary run implies."""
+    found: bool
+    """Whether one family of limiters is left that explains what was seen."""
     attempts: int
     confidence: float | None
     says: list[str]
@@ -99,6 +101,7 @@ def _section(
         decided = decisions(own, start_s, maker_of(observed), slots and int(slots["limit"]))
         return LimitsSection(
             probed=probed,
+            found=found["status"] == "found",
             attempts=int(found["attempts"]),
             confidence=None if found["confidence"] is None else min(float(found["confidence"]), SUREST),
             # What the answers say stands beside their evidence.

@@ -17,7 +17,9 @@ def markdown(summary: Summary) -> str:
     parts = [
         f"### {plain(summary.scenario)} on {plain(summary.target)}: {_verdict(summary)}",
         f"{plain(summary.model or 'model not said')}, {text.duration(summary.duration_s)}, "
-        f"{summary.attempts:,} attempts in {summary.calls:,} calls. Run `{summary.run_id}`.",
+        f"{text.count(summary.attempts, 'attempt')} in {text.count(summary.calls, 'call')}. "
+        f"Run `{summary.run_id}`.",
+        "" if summary.search is None else plain(summary.search.sentence(), 400),
         "\n".join(f"- **INVALID**: {plain(reason)}" for reason in summary.invalid_reasons),
         _table(
             ["check", "must be", "was", ""],

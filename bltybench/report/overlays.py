@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 
 from bltybench.metrics.latency import ecdf
 from bltybench.metrics.outline import Outline
-from bltybench.report import panels, style, text
+from bltybench.report import panels, scales, style, text
 from bltybench.report.drawing import Drawing, drawing, hover_rows, hover_shares
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _changes(number: int, candidate: CandidateSummary, comparison: Comparison) -
         f"{len(candidate.named('same'))} the same within the tolerance, "
         f"{len(candidate.named('cannot tell'))} cannot be told."
     )
-    title = f"How {text.bounded(candidate.side.label, 60)} differs from the base"
+    title = f"Against the base: {text.bounded(candidate.side.label, 60)}"
     data = pd.DataFrame(
         [
             {"metric": one.metric, "base": one.base, "candidate": one.candidate, "change": one.change,
@@ -131,7 +131,7 @@ def _distribution(sample: str, title: str, sides: Sides) -> Drawing:
         for place, label, _, curve in drawn:
             colour, dashes = look(place)
             panels.distribution(ax, curve, text.bounded(label, 40), colour, dashes)
-        panels.log_axis(ax, values, width)
+        scales.log_axis(ax, values, width)
         panels.head(ax, "Share that took at most so long", width)
         return figure
 

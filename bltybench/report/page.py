@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
-
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S, floats
+from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.goodput import OBJECTIVES
 from bltybench.metrics.latency import PERCENTILES, needed
-from bltybench.metrics.validity import requested_calls
 from bltybench.report import templating, text
+from bltybench.report.counted import counted
 from bltybench.report.drawing import Drawing
+from bltybench.report.finding import finding
 from bltybench.report.limits_section import LimitsSection
+from bltybench.report.raw import RawFile
 from bltybench.report.sentences import limits_sentence, policy_in_words, retries_sentence
 from bltybench.report.summary import Summary
 from bltybench.report.workload import LOADS
-from bltybench.runs.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +38,10 @@ def page(
     analysis: Analysis,
     summary: Summary,
     drawings: list[Drawing],
-    folder: RunFolder,
+    raw: list[RawFile],
     limits: LimitsSection | None = None,
 ) -> str:
-    """Return the report of a run as one HTML document."""
+    """Return the report of a run as one HTML document. ``raw``: its files, as ``raw.hashes`` has them."""
     manifest = analysis.manifest
     return (
         templating.environment()
@@ -56,6 +54,7 @@ def page(
             strip=strip(analysis, summary),
             command=shlex.join(manifest.command),
             tiles=tiles(analysis, summary),
+            finding=finding(summary, limits),
             figures=dict.fromkeys(OPTIONAL_FIGURES)
             | {drawing.name: templating.figure(drawing) for drawing in drawings},
             percentiles=list(PERCENTILES),
@@ -72,7 +71,7 @@ def page(
             limits_say=limits_sentence(analysis),
             limits=limits,
             counted=counted(analysis, summary),
-            hashes=hashes(folder),
+            hashes=raw,
         )
     )
 
@@ -153,7 +152,9 @@ def load_shape(resolved: dict[str, Any]) -> str:
     users, kind = resolved.get("users"), arrivals.get("kind")
     if kind == "closed":
         think = arrivals.get("think_s") or 0
-        return f"closed loop, {users} users" + (f", {think:g} s to think" if think else "")
+        return f"closed loop, {text.count(int(users or 0), 'user')}" + (
+            f", {think:g} s to think" if think else ""
+        )
     if kind in {"constant", "poisson"}:
         how = "evenly spaced" if kind == "constant" else "Poisson"
         return f"open loop, {arrivals.get('rate_per_min'):g} calls/min {how}, at most {users} in flight"
@@ -201,43 +202,6 @@ def tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
     ]
 
 
-def counted(analysis: Analysis, summary: Summary) -> list[str]:
-    """Return what was counted where, and what was left out, for the method section."""
-    attempts = analysis.attempts
-    unsent = int(attempts["sent_ns"].isna().sum())
-    estimated = int(attempts["tokens_source"].isin(["tokenizer", "events"]).sum())
-    unknown = int((attempts["ok"] & attempts["completion_tokens"].isna()).sum())
-    ok, stream = attempts["ok"].to_numpy(dtype=bool), attempts["stream"].to_numpy(dtype=bool)
-    failed = summary.attempts - int(ok.sum())
-    lines = [
-        f"{summary.attempts:,} attempts in {summary.calls:,} calls; the {failed:,} that did not succeed "
-        "are in no latency percentile.",
-        f"{unsent:,} attempts were never sent (their connection failed); they count when they were due.",
-        f"Token counts: {estimated:,} attempts estimated on this side, {unknown:,} successes without any.",
-    ]
-    together = int(np.nansum(floats(attempts, "coalesced_events")[ok & stream]))
-    gaps = len(analysis.samples["itl"])
-    lines.append(
-        f"{together:,} events of streams shared a read with a later one: their stamp is an upper bound, and "
-        f"with it some of the {gaps:,} gaps."
-    )
-    requested = requested_calls(analysis.manifest)
-    if requested is not None:
-        lines.append(f"The schedule had {requested:,} calls until the load stopped.")
-    return lines
-
-
-def hashes(folder: RunFolder) -> list[tuple[str, str, int]]:
-    """Return name, SHA-256 and size of the raw files."""
-    found: list[tuple[str, str, int]] = []
-    for path in (folder.manifest_json, folder.attempts_parquet, folder.generator_parquet):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append((path.name, digest, path.stat().st_size))
-    return found
-
-
 def _by_kind(summary: Summary) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of ``timings_by`` for each kind, in the order of KIND_NAMES."""
     kinds = {by: [row for row in summary.timings_by if row["by"] == by] for by in KIND_NAMES}
@@ -255,7 +219,8 @@ def _ttft_tile(ttft: dict[str, float | None]) -> Tile:
     if n == 0:
         return Tile("TTFT", "–", "", "no stream succeeded")
     if ttft["p50"] is None:
-        return Tile("TTFT", text.milliseconds(ttft["max"]), "max", f"{n} streams: too few for a median")
+        few = f"{text.count(n, 'stream')}: too few for a median"
+        return Tile("TTFT", text.milliseconds(ttft["max"]), "max", few)
     if ttft["p95"] is None:
         beside = f"max {text.milliseconds(ttft['max'])} · p95 needs {needed('p95')} streams, has {n:,}"
     else:
@@ -278,7 +243,8 @@ def _left_out(summary: Summary) -> str:
         return "nothing"
     rule = f"{warm_up['seconds']:g} s" if warm_up["seconds"] else f"{warm_up['first_calls']:,} calls"
     each = " of each stage" if summary.stages else ""
-    return f"the first {rule}{each}: {warm_up['calls']:,} calls, {warm_up['attempts']:,} attempts"
+    left = f"{text.count(warm_up['calls'], 'call')}, {text.count(warm_up['attempts'], 'attempt')}"
+    return f"the first {rule}{each}: {left}"
 
 
 def _main_versions(versions: dict[str, str]) -> list[tuple[str, str]]:

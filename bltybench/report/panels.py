@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, Floats, floats, ints
 from bltybench.metrics.latency import ecdf
-from bltybench.report import style, text
+from bltybench.report import scales, style
 
 MAX_DOTS = 1500
 """Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
@@ -45,16 +44,16 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
         if fate != "accepted" and not height.any():
             continue
         # One shape for all bins: a bar for each takes longer to draw than all the rest of the page.
-        ax.stairs(base + height, bins, baseline=base, fill=True, label=fate, linewidth=0,
-                  facecolor=style.PAPER if hatch else colour, edgecolor=colour, hatch=hatch,
-                  alpha=None if hatch else 0.35)  # fmt: skip
+        ax.stairs(base + height, bins, baseline=base, fill=True, label=fate, linewidth=0 if hatch else 0.8,
+                  facecolor=style.PAPER if hatch else (colour, 0.35), edgecolor=colour,
+                  hatch=hatch)  # fmt: skip
         base = base + height
     ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
             label="offered, last 60 s")  # fmt: skip
     ax.plot(
         rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
     )
-    _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), float(base.max()))
+    _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), base, bins)
     head(ax, "Requests a minute", width)
 
 
@@ -66,12 +65,17 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
     completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
     bins = _bins(lines)
-    ax.stairs(prompt, bins, fill=True, color=style.PROMPT, alpha=0.55, linewidth=0, label="in")
-    ax.stairs(prompt + completion, bins, baseline=prompt, fill=True, color=style.COMPLETION, alpha=0.8,
-              linewidth=0, label="out")  # fmt: skip
+    ax.stairs(prompt, bins, fill=True, facecolor=(style.PROMPT, 0.55), edgecolor=style.PROMPT, linewidth=0.8,
+              label="in")  # fmt: skip
+    ax.stairs(prompt + completion, bins, baseline=prompt, fill=True, facecolor=style.PAPER, linewidth=0,
+              edgecolor=style.COMPLETION, hatch="\\\\\\\\\\", label="out")  # fmt: skip
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
-    tallest = float((prompt + completion).max())
-    _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), tallest)
+    both = prompt + completion
+    if not both.any():
+        nothing(ax, "no answer told how many")
+        head(ax, "Tokens a minute", width)
+        return
+    _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
     head(ax, "Tokens a minute", width)
 
 
@@ -96,6 +100,10 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
     rolled, attempts = analysis.rolling, analysis.attempts
     streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
     at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
+    if len(ms) == 0:
+        nothing(ax, "no stream succeeded")
+        head(ax, "TTFT, ms", width)
+        return
     # Every k-th, not a random draw: the same run must give the same picture.
     step = max(1, -(-len(at) // MAX_DOTS))
     ax.scatter(
@@ -108,9 +116,7 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
         ax.plot(
             rolled["at_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
         )
-    ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0) if len(ms) else 1.0)
-    if len(ms) == 0:
-        nothing(ax, "no stream succeeded")
+    ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0))
     head(ax, "TTFT, ms", width)
 
 
@@ -138,7 +144,7 @@ def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> Non
             distribution(ax, curve, named, colour, dashes)
     if data.empty:
         nothing(ax, "nothing succeeded")
-    log_axis(ax, data["value_ms"].to_numpy(dtype=np.float64), width)
+    scales.log_axis(ax, data["value_ms"].to_numpy(dtype=np.float64), width)
     head(ax, "Share that took at most so long", width)
 
 
@@ -152,68 +158,10 @@ def distribution(ax: Axes, curve: pd.DataFrame, label: str, colour: str, dashes:
         linestyle=dashes,
         linewidth=1.8,
         label=label,
+        # A step alone, or a few, would not be seen.
+        marker="o" if len(curve) < 4 else None,
+        markersize=5,
     )
-
-
-def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
-    """Give a plot of distributions its axes: times on a logarithmic one, shares from none to all."""
-    low, high = log_range(values_ms)
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    ax.set_ylim(0, 100)
-    ax.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 90, 100]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
-    ax.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high, dense=width == style.WIDE)))
-    ax.xaxis.set_minor_locator(FixedLocator([]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))
-    ax.grid(axis="x", color=style.GRID, linewidth=0.8)
-
-
-def log_range(values_ms: Floats) -> tuple[float, float]:
-    """Return from where to where a logarithmic axis of times goes."""
-    positive = values_ms[values_ms > 0]
-    if len(positive) == 0:
-        return 1.0, 1000.0
-    return float(positive.min()) * 0.8, float(positive.max()) * 1.25
-
-
-def time_axis(axes: list[Axes], analysis: Analysis, width: int) -> None:
-    """Give plots that share it the run's time axis."""
-    end_s = float(analysis.timeline["end_s"].iloc[-1])
-    _shade(axes, analysis.stages, end_s, width)
-    span_axis(axes, 0.0, end_s, width)
-
-
-def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> None:
-    """Give plots that share it an axis of part of the run's time."""
-    axes[-1].set_xlim(start_s, end_s)
-    ticks = _time_ticks(start_s, end_s, 10 if width == style.WIDE else 5)
-    for ax in axes:
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
-    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.clock(value)))
-
-
-def _shade(axes: list[Axes], stages: pd.DataFrame, end_s: float, width: int) -> None:
-    """Shade every second stage, and name them over the first plot where there is room."""
-    named = len(stages) * 70 <= width
-    bounds = zip(stages["stage"], floats(stages, "begin_s"), floats(stages, "end_s"), strict=True)
-    for place, (name, begin, end) in enumerate(bounds):
-        low, high = max(float(begin), 0.0), min(float(end), end_s)
-        if place % 2 == 0:
-            for ax in axes:
-                ax.axvspan(low, high, facecolor=style.GRID, alpha=0.45, linewidth=0, zorder=0)
-        if named and high > low:
-            axes[0].annotate(
-                text.bounded(str(name).rpartition(": ")[2], 14),
-                ((low + high) / 2, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, -11),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-                color=style.MUTED,
-                bbox={"facecolor": style.PAPER, "alpha": 0.8, "linewidth": 0, "pad": 1.5},
-            )
 
 
 TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
@@ -225,22 +173,27 @@ TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
 """The panels that share the time axis, from the top."""
 
 
-def _scale(ax: Axes, limit: int | None, lines: float, bins: float = 0.0) -> None:
-    """Choose the height of a plot from its highest line and its tallest bin, and draw the documented limit.
+def _scale(
+    ax: Axes, limit: int | None, lines: float, bars: Floats | None = None, edges: Floats | None = None
+) -> None:
+    """Choose the height of a plot from its highest line and its tallest bar, and draw the documented limit.
 
-    What would flatten everything else is cut off or left out, and the key says so.
+    What would flatten everything else is cut off or left out; marks and the key say so.
     """
-    top = max(lines, 1.0)
-    if limit is not None and limit <= 2.5 * max(top, bins):
+    top, tallest = max(lines, 1.0), 0.0 if bars is None else float(bars.max())
+    if limit is not None and limit <= 2.5 * max(top, tallest):
         ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
         top = max(top, float(limit))
     elif limit is not None:
         ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
-    if bins > 4 * top:
+    if bars is not None and edges is not None and tallest > 4 * top:
         top *= 2
-        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"cut off, up to {bins:,.0f}")
+        cut = bars > top * 1.12
+        middle = (edges[:-1] + edges[1:])[cut] / 2
+        ax.plot(middle, np.full(len(middle), top * 1.05), "^", color=style.INK, markersize=5,
+                label=f"cut off, up to {tallest:,.0f}")  # fmt: skip
     else:
-        top = max(top, bins)
+        top = max(top, tallest)
     ax.set_ylim(0, top * 1.12)
 
 
@@ -288,23 +241,6 @@ def _place_in_key(label: str) -> int:
 
 
 def nothing(ax: Axes, why: str) -> None:
-    """Say in an empty plot why it is empty."""
-    ax.text(0.5, 0.45, why, transform=ax.transAxes, ha="center", color=style.MUTED)
-
-
-def _time_ticks(start_s: float, end_s: float, most: int) -> list[float]:
-    steps = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-    span_s = end_s - start_s
-    step = next((step for step in steps if span_s / step <= most), span_s)
-    first = np.ceil(start_s / step) * step
-    return [float(x) for x in np.arange(first, end_s + step / 1000, step)]
-
-
-def _log_ticks(low: float, high: float, *, dense: bool) -> list[float]:
-    steps = (1, 2, 5) if dense and high / low < 1e4 else (1,)
-    ticks = [step * 10.0**power for power in range(-3, 8) for step in steps]
-    return [tick for tick in ticks if low <= tick <= high]
-
-
-def _duration(ms: float) -> str:
-    return f"{ms / 1000:g} s" if ms >= 1000 else f"{ms:g} ms"
+    """Say in an empty plot why it is empty, and leave out the values that nothing has."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=style.MUTED)
+    ax.yaxis.set_visible(False)

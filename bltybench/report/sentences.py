@@ -6,7 +6,7 @@ from typing import Any
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
-from bltybench.report.text import clock, duration, milliseconds
+from bltybench.report.text import clock, count, duration, milliseconds
 
 
 def timeline_sentence(analysis: Analysis) -> str:
@@ -19,17 +19,19 @@ def timeline_sentence(analysis: Analysis) -> str:
     first = first_refusal(analysis.attempts)
     if first is None:
         best = analysis.best_of("accepted")
+        let_in = f"all {offered:,}" if accepted == offered else f"{accepted:,} of {offered:,}"
+        let_in = "the one" if accepted == offered == 1 else let_in
         return (
-            f"Nothing was refused: {accepted:,} of {offered:,} requests were accepted, "
+            f"Nothing was refused: {let_in} {'request was' if offered == 1 else 'requests were'} accepted, "
             f"at most {best:,.0f} in 60 s{beside}."
         )
     at_s, before = first
     refused = analysis.count_of("refused")
     if accepted == 0:
-        return f"All {refused:,} refusals and no acceptance: the server let nothing in{beside}."
+        return f"{count(refused, 'refusal')} and no acceptance: the server let nothing in{beside}."
     return (
-        f"Refusals began at {clock(at_s)}, after {before:,} requests accepted in the 60 s before{beside}; "
-        f"{refused:,} of {offered:,} were refused in all."
+        f"Refusals began at {clock(at_s)}, after {count(before, 'request')} accepted in the 60 s "
+        f"before{beside}; {refused:,} of {offered:,} {'was' if refused == 1 else 'were'} refused in all."
     )
 
 
@@ -41,6 +43,8 @@ def latency_sentence(analysis: Analysis) -> str:
         return "No call succeeded, so there is no latency to show; refusals and errors have their own tables."
     slowest = milliseconds(calls["max"])
     if calls["p50"] is None:
+        if n == 1:
+            return f"One call succeeded; it took {slowest}."
         return f"{n:,} calls succeeded, too few for a median; the slowest took {slowest}."
     half = milliseconds(calls["p50"])
     said = f"Half of the {n:,} calls that succeeded took at most {half}, the slowest {slowest}"
@@ -57,11 +61,13 @@ def limits_sentence(analysis: Analysis) -> str:
     refused = int(table["refusals"].sum())
     given = table[table["retry_after"] != "not given"]
     named = int(given["refusals"].sum())
-    said = f"{named:,} of {refused:,} refusals named a Retry-After"
+    said = f"{named:,} of {count(refused, 'refusal')} named a Retry-After"
     waited = int(given["waited_enough"].sum())
     if waited == 0:
         return f"{said}; no call waited that long and tried again, so whether it is enough was not seen."
     ok = int(given["then_ok"].sum())
+    if waited == 1:
+        return f"{said}; the one retry that waited at least that long {'succeeded' if ok else 'failed'}."
     return f"{said}; of the {waited:,} retries that waited at least that long, {ok:,} succeeded."
 
 
@@ -71,11 +77,16 @@ def retries_sentence(analysis: Analysis) -> str:
     if found.calls == 0 or found.attempts_per_call is None:
         return "There were no calls."
     if found.retried == 0:
-        return f"Not one of the {found.calls:,} calls was tried again."
+        return (
+            "The one call was not tried again."
+            if found.calls == 1
+            else f"Not one of the {found.calls:,} calls was tried again."
+        )
     waited = duration(found.waited_s)
+    again = f"{found.retried:,} of {count(found.calls, 'call')} {'was' if found.retried == 1 else 'were'}"
     return (
-        f"{found.retried:,} of {found.calls:,} calls were tried again and {found.recovered:,} of those "
-        f"succeeded; {found.gave_up:,} calls ended refused. A call took {found.attempts_per_call:.2f} "
+        f"{again} tried again and {found.recovered:,} of those succeeded; "
+        f"{count(found.gave_up, 'call')} ended refused. A call took {found.attempts_per_call:.2f} "
         f"attempts on average, and {waited} went by in waits."
     )
 
@@ -93,7 +104,7 @@ def policy_in_words(retry: dict[str, Any]) -> str:
     if retry.get("base_s") and retry.get("cap_s"):
         parts.append(f"from {retry['base_s']:g} s up to {retry['cap_s']:g} s")
     if retry.get("max_attempts"):
-        parts.append(f"at most {retry['max_attempts']} attempts")
+        parts.append(f"at most {count(retry['max_attempts'], 'attempt')}")
     if policy == "retry_after" and retry.get("max_wait_s"):
         parts.append(f"gives up where told to wait more than {retry['max_wait_s']:g} s")
     return ", ".join(parts)

@@ -34,6 +34,7 @@ def environment() -> Environment:
     )
     made.globals.update(
         unit=text.with_unit,
+        count=text.count,
         range_ms=text.range_ms,
         style=Markup(_asset("report.css")),  # noqa: S704  # our own file, not anyone's input
         script=Markup(_asset("report.js")),  # noqa: S704  # our own file, not anyone's input

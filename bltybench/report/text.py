@@ -5,22 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from bltybench.report.style import clock
-
-__all__ = [
-    "bounded",
-    "clock",
-    "compact",
-    "duration",
-    "milliseconds",
-    "number",
-    "percent",
-    "range_ms",
-    "sentence",
-    "signed",
-    "with_unit",
-]
-
 NONE = "–"
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -29,6 +13,11 @@ _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 def number(value: float | None, digits: int = 0) -> str:
     """Return ``12,345`` or ``1.25``; a dash for none."""
     return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 call`` or ``1,234 calls``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -92,6 +81,14 @@ def with_unit(value: float | None, unit: str) -> str:
     if unit == "ms":
         return f"{value:,.1f} ms"
     return compact(value)
+
+
+def clock(seconds: float, digits: int = 0) -> str:
+    """Return a moment of the run as m:ss, or h:mm:ss, with so many digits after the point."""
+    whole, part = divmod(round(seconds * 10**digits), 10**digits)
+    hours, minutes = divmod(whole // 60, 60)
+    rest = f"{whole % 60:02d}" + (f".{part:0{digits}d}" if digits else "")
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def duration(seconds: float) -> str:

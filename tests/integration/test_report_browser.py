@@ -168,10 +168,14 @@ def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, usual: str) -> N
     )
     fresh.open(usual)
     assert fresh.run("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth)"
+    names = fresh.run(f"{wide}.map((each) => each.tabIndex === 0 && each.getAttribute('aria-label'))")
+    assert all(names), "a table that only a pointer can scroll"
+    assert fresh.run(f"{wide}.filter((each) => each.querySelector('.stack')).length") == 0
 
 
-def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, tmp_path: Path) -> None:
-    fresh.open(report(tmp_path, realistic()))
+def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, usual: str) -> None:
+    fresh.open(usual)
     fresh.run("document.getElementById('timeline').focus()")
     assert fresh.run("document.activeElement.id") == "timeline"
     assert fresh.run("document.getElementById('tip').hidden") is True
@@ -185,15 +189,20 @@ def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, tmp_path: Path) -
 
 
 def test_distributions_and_differences_tell_their_values_too(
-    fresh: Tab, tmp_path: Path, other_pages: dict[str, Path]
+    fresh: Tab, usual: str, other_pages: dict[str, Path]
 ) -> None:
-    fresh.open(report(tmp_path, realistic()))
+    fresh.open(usual)
     fresh.run("document.getElementById('ecdf').focus()")
     for _ in range(60):
         fresh.press("ArrowRight")
     tip = fresh.run("document.getElementById('tip').innerText")
     assert "at most" in tip
     assert "TTFT, %" in tip
+    shown = {"limits-evidence": "the model accepts", "limits-half-1": "refusals", "limits-half-2": "answers"}
+    for figure, value in shown.items():
+        fresh.run(f"document.getElementById('{figure}').focus()")
+        fresh.press("ArrowRight")
+        assert value in fresh.run("document.getElementById('tip').innerText")
     fresh.open(other_pages["comparison"].as_uri())
     fresh.run("document.getElementById('figure-1').focus()")
     fresh.press("ArrowDown")
@@ -206,8 +215,8 @@ def test_distributions_and_differences_tell_their_values_too(
     assert "at most" in fresh.run("document.getElementById('tip').innerText")
 
 
-def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, tmp_path: Path) -> None:
-    fresh.open(report(tmp_path, realistic()))
+def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, usual: str) -> None:
+    fresh.open(usual)
     assert fresh.run("document.documentElement.lang") == "en"
     levels = fresh.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
     assert levels[0] == 1

@@ -8,15 +8,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
 from bltybench.report import Summary, build
+from bltybench.report.markdown import plain
 from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
+from bltybench.runs.search import SearchResult
 
 HOSTILE = (
     "<script>alert(1)</script>\x1b[31m\x00\u202e\"'><img src=x onerror=alert(2)>{{ 7*7 }}" + "A" * 10_000
@@ -60,6 +63,9 @@ def report(
     folder = write_run(path / "20261122-141510-made", attempts, seconds=seconds, about=about)
     summary = build(folder)
     return folder, summary, Page(folder.report_html.read_text(encoding="utf-8"))
+
+
+NO_CHECKS = manifest().resolved | {"checks": {}}
 
 
 def refusals(count: int) -> list[Attempt]:
@@ -108,8 +114,14 @@ def test_every_run_has_a_whole_page(kind: str, tmp_path: Path, request: pytest.F
     for section in ("verdict", "run", "limits", "latency", "errors", "audit", "method"):
         assert section in ids
     drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(drawn) == 4 + {"realistic": 6, "all refused": 2}.get(kind, 0)
+    # Time and latency, and of limits what the refusals are evidence for; nothing is drawn of nothing.
+    figures = {"realistic": 5, "empty": 0, "all refused": 2, "one attempt": 2}
+    assert len(drawn) == 2 * figures.get(kind, 1)
     assert all(attrs["aria-label"] for attrs in drawn)
+    for attrs in (attrs for tag, attrs in page.tags if tag == "figure"):
+        shown = json.loads(attrs["data-hover"] or "{}")
+        assert shown["labels"]
+        assert all(len(values) == len(shown["labels"]) for values in shown["columns"].values())
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
     assert summary.attempts == len(KINDS.get(kind, realistic()))
     assert json.loads(folder.summary_json.read_bytes())["run_id"] == "20261122-141510-made"
@@ -184,7 +196,22 @@ def test_the_page_says_what_the_numbers_are(refused: tuple[RunFolder, Summary, P
     assert summary.refused_share == 1
     assert "the server let nothing in" in page.text
     _, _, clean = report(tmp_path / "b", [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(30)])
-    assert "Nothing was refused: 30 of 30 requests were accepted" in clean.text
+    assert "Nothing was refused: all 30 requests were accepted" in clean.text
+
+
+def test_the_page_of_a_search_is_headed_by_what_it_found(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", realistic(), about=manifest(resolved=NO_CHECKS))
+    found = SearchResult(
+        load="rate", objectives={"refused.share": "<= 1%"}, precision=0.05, confirm=2, holds=57.0, fails=60.5,
+        ended="found", requests=400, trials=[],
+    )  # fmt: skip
+    folder.search_json.write_bytes(msgspec.json.encode(found))
+    build(folder)
+    page = Page(folder.report_html.read_text(encoding="utf-8"))
+    assert "57 CALLS A MINUTE" in page.text
+    assert "NO CHECKS" not in page.text
+    assert page.text.count(found.sentence()) == 2  # at the head, and beside the trials
+    assert plain(found.sentence()) in folder.summary_md.read_text(encoding="utf-8")
 
 
 def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:

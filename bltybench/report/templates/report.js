@@ -1,5 +1,20 @@
-// Values under the pointer, or under the arrow keys, in figures. Nothing else needs this.
+// Values under the pointer, or under the arrow keys, in figures; and tables that the keyboard can scroll.
 (() => {
+  const sides = () => {
+    for (const part of document.querySelectorAll(".scroll")) {
+      if (part.scrollWidth <= part.clientWidth) {
+        for (const name of ["tabindex", "role", "aria-label"]) part.removeAttribute(name);
+        continue;
+      }
+      const heading = part.closest("section").querySelector("h2, h3");
+      part.tabIndex = 0;
+      part.setAttribute("role", "group");
+      part.setAttribute("aria-label", `Table: ${heading ? heading.textContent : "verdict"}`);
+    }
+  };
+  sides();
+  addEventListener("resize", sides);
+  document.addEventListener("toggle", sides, true);
   const tip = document.getElementById("tip");
   for (const figure of document.querySelectorAll("[data-hover]")) {
     const data = JSON.parse(figure.dataset.hover);
