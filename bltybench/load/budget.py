@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from bltybench.errors import UserError
 from bltybench.scenario.target import Budget, Price
@@ -16,8 +17,7 @@ def share(cap: int | None, index: int, workers: int) -> int | None:
     return cap // workers + (1 if index < cap % workers else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(msgspec.Struct, frozen=True, gc=False):
     """The tokens and the money of one attempt: what it may cost, or what it did."""
 
     tokens: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,8 +24,7 @@ from bltybench.wire.reading import Reading, conclude
 MODELS = "/models"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a call, after all its attempts. Absent is None, never 0."""
 
     outcome: Outcome

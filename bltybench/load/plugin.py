@@ -162,6 +162,7 @@ class Plugin:
     def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
         """Send what was counted since the last report."""
         if self.session is not None:
+            self.session.token_rows.flush()  # this comes before Locust puts its rows into the report
             data["bltybench"] = live.encode_ticks([self.session.tick()])
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:

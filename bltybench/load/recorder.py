@@ -60,22 +60,24 @@ def record(session: Session, trial: Trial, reading: Reading, waited_s: float | N
     session.audit.ended(attempt, reading.events)
     if session.part is not None:
         session.part.note(attempt)
-    _count(session, attempt)
-    _show(session, trial.call, attempt)
+    ttft_ms = None
+    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        ttft_ms = (attempt.first_token_ns - attempt.sent_ns) / 1e6
+    _count(session, attempt, ttft_ms)
+    _show(session, trial.call, attempt, ttft_ms)
     return attempt
 
 
 def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float | None) -> Attempt:
     call, exchange, quota = trial.call, trial.exchange, reading.quota
-    start_ns = session.start_ns
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
-
-    def on_axis(at_ns: int | None) -> int | None:
-        return None if at_ns is None else at_ns - start_ns
-
-    end_ns = on_axis(exchange.end_ns)
-    if end_ns is None:
+    if exchange.end_ns is None:
         raise RuntimeError("an attempt is recorded when its exchange is over")
+    # Onto the run's axis, without a call for each.
+    start_ns = session.start_ns
+    sent_ns, headers_ns = exchange.sent_ns, exchange.headers_ns
+    first_token_ns, first_output_ns = reading.first_token_ns, reading.first_output_ns
+    last_token_ns = reading.last_token_ns
     return Attempt(
         worker=session.worker,
         user=trial.user,
@@ -88,12 +90,12 @@ def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float |
         request_id=reading.request_id,
         response_id=reading.response_id,
         due_ns=trial.due_ns,
-        sent_ns=on_axis(exchange.sent_ns),
-        headers_ns=on_axis(exchange.headers_ns),
-        first_token_ns=on_axis(reading.first_token_ns),
-        first_output_ns=on_axis(reading.first_output_ns),
-        last_token_ns=on_axis(reading.last_token_ns),
-        end_ns=end_ns,
+        sent_ns=None if sent_ns is None else sent_ns - start_ns,
+        headers_ns=None if headers_ns is None else headers_ns - start_ns,
+        first_token_ns=None if first_token_ns is None else first_token_ns - start_ns,
+        first_output_ns=None if first_output_ns is None else first_output_ns - start_ns,
+        last_token_ns=None if last_token_ns is None else last_token_ns - start_ns,
+        end_ns=exchange.end_ns - start_ns,
         connect_ns=exchange.connect_ns,
         tls_ns=exchange.tls_ns,
         gaps_us=reading.gaps_us,
@@ -142,7 +144,7 @@ def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, Token
     return call.prompt_tokens, tokens.count(reading.text or ""), TokensSource.TOKENIZER
 
 
-def _count(session: Session, attempt: Attempt) -> None:
+def _count(session: Session, attempt: Attempt, ttft_ms: float | None) -> None:
     counter = session.counter
     counter.note_quota(attempt)
     if attempt.outcome is Outcome.OK:
@@ -152,17 +154,16 @@ def _count(session: Session, attempt: Attempt) -> None:
         counter.refused += 1
     elif attempt.outcome in FAILURES:
         counter.failed += 1
-    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        counter.add_ttft((attempt.first_token_ns - attempt.sent_ns) / 1e6)
+    if ttft_ms is not None:
+        counter.add_ttft(ttft_ms)
 
 
-def _show(session: Session, call: Call, attempt: Attempt) -> None:
+def _show(session: Session, call: Call, attempt: Attempt, ttft_ms: float | None) -> None:
     """Put the attempt into Locust's table: a refusal is an expected outcome there, with a row of its own."""
     name = call.name
-    stats = session.environment.stats
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if attempt.outcome is Outcome.RATE_LIMITED:
-        locust_stats.add_refusal(stats, name, latency_ms, attempt.bytes_received)
+        locust_stats.add_refusal(session.environment.stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         session.environment.events.request.fire(
             request_type=call.method,
@@ -172,9 +173,8 @@ def _show(session: Session, call: Call, attempt: Attempt) -> None:
             exception=None if attempt.outcome is Outcome.OK else AttemptError(describe(attempt)),
             context={},
         )
-    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        locust_stats.add_ttft(stats, name, (attempt.first_token_ns - attempt.sent_ns) / 1e6)
-        locust_stats.add_gaps(stats, name, attempt.gaps_us or [])
+    if ttft_ms is not None:
+        session.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
 
 
 def describe(attempt: Attempt) -> str:

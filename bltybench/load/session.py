@@ -15,6 +15,7 @@ from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
 from bltybench.load.live import Counter, Tick
+from bltybench.load.locust_stats import TokenRows
 from bltybench.load.trial import Part
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
@@ -60,6 +61,7 @@ class Session:
         self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
         self.counter = Counter()
         self.audit = Audit(worker)
+        self.token_rows = TokenRows(environment.stats)
         self.over = Event()
         """Set when the scenario's time is over: no new calls and no retries, but arrivals that were due."""
         self.stopping = Event()
@@ -212,6 +214,7 @@ class Session:
         )
         self.spool.flush()
         self.generator_spool.flush()
+        self.token_rows.flush()
 
     def close(self) -> None:
         """Write out the records and say that this process has no more."""

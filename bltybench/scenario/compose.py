@@ -51,6 +51,7 @@ class Composer:
         self._seed = scenario.seed
         self._nonce = nonce
         self._calls = scenario.mix
+        self._rng = Random()
         self._by_name = {call.name: chosen for chosen, call in enumerate(scenario.mix)}
         self._weights = list(accumulate(call.weight for call in scenario.mix))
         self._overheads = [overhead(call) for call in scenario.mix]
@@ -65,7 +66,8 @@ class Composer:
 
         A prompt cannot be shorter than its system message and one word; ``prompt_tokens`` says what it is.
         """
-        rng = Random(f"{self._seed}:request:{index}")
+        rng = self._rng
+        rng.seed(f"{self._seed}:request:{index}")  # a new Random would be seeded twice
         chosen = bisect_right(self._weights, rng.random() * self._weights[-1])
         chosen = min(chosen, len(self._calls) - 1)
         if arrival is not None and arrival.call is not None:

@@ -100,7 +100,7 @@ class Exchange:
         self.headers_ns: int | None = None
         self.end_ns: int | None = None
         self.status: int | None = None
-        self.headers: list[tuple[str, str]] = []
+        self.headers: list[tuple[str, str]] = []  # names in lower case
         self.failure: Failure | None = None
         self.stamp: Stamp | None = None
         self.observer_lag_ns = -1
@@ -133,7 +133,7 @@ class Exchange:
     def header(self, name: str) -> str:
         """Return the first header of that (lower-case) name in lower case, or an empty string."""
         for key, value in self.headers:
-            if key.lower() == name:
+            if key == name:
                 return value.lower()
         return ""
 

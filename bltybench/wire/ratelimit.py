@@ -111,6 +111,8 @@ def _moment(text: str) -> datetime | None:
 
 
 def _integer(text: str) -> int | None:
+    if len(text) <= 15 and text.isdigit() and text.isascii():
+        return int(text)
     match = _LEADING_INT.match(text)
     value = int(match.group(1)) if match else -1
     return value if value >= 0 else None
@@ -225,7 +227,9 @@ def _read_plain(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: floa
 
 def _read_retry(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:
     """``retry-after-ms`` first (the most exact), then ``retry-after``, then what gateways call it."""
-    values = dict(reversed(found))
+    values = {key: value for key, value in reversed(found) if "retry" in key}
+    if not values:
+        return
     exact = _delay(values.get("retry-after-ms", "") or values.get("x-ms-retry-after-ms", ""))
     if exact is not None:
         quota.retry_after_s = exact / 1000

@@ -109,7 +109,7 @@ def _read_headers(exchange: Exchange, reading: Reading) -> None:
     answered_wall_s = time.time() - (time.monotonic_ns() - answered_ns) / 1e9
     reading.quota = parse_quota(exchange.headers, answered_wall_s)
     for name, value in exchange.headers:
-        if name.lower() in {"x-request-id", "request-id", "apim-request-id"}:
+        if name in {"x-request-id", "request-id", "apim-request-id"}:
             reading.request_id = problem.name_or_none(value, exchange.secrets)
             break
 
@@ -123,13 +123,17 @@ def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
     reading.coalesced_events = state.coalesced
     times = state.times.tolist()
     if times:
+        first_ns, last_ns = times[0], times[-1]
         reading.events = len(times)
-        reading.first_token_ns = times[0]
+        reading.first_token_ns = first_ns
         reading.first_output_ns = state.first_output_ns
-        reading.last_token_ns = times[-1]
-        # From offsets cut to microseconds: the sum of the gaps is then off by one at most, not by one each.
-        offsets_us = [(at - times[0]) // 1000 for at in times]
-        reading.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
+        reading.last_token_ns = last_ns
+        if first_ns == last_ns:
+            reading.gaps_us = [0] * (len(times) - 1)
+        else:
+            # From offsets cut to microseconds: the sum of the gaps is off by one at most, not by one each.
+            offsets_us = [(at - first_ns) // 1000 for at in times]
+            reading.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
     secrets = exchange.secrets
     reading.finish_reason = _known_name(state.finish_reason, secrets)
     reading.response_id = problem.name_or_none(state.response_id, secrets)
@@ -226,7 +230,7 @@ def _count(table: Any, key: str) -> int | None:
 
 
 def _redirect(exchange: Exchange) -> str:
-    location = next((value for name, value in exchange.headers if name.lower() == "location"), "")
+    location = next((value for name, value in exchange.headers if name == "location"), "")
     try:
         host = urlsplit(location).hostname
     except ValueError:

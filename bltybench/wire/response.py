@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
 
 BAD_BYTES = (HttpParserError, HttpParserUpgrade)
 """What ``feed`` raises: for bytes that are not HTTP, for what follows the end, for a switch of protocols."""
+
+
+@lru_cache(maxsize=512)
+def _lower(name: bytes) -> str:
+    """Return a header's name in lower case; answers have the same few again and again."""
+    return name.decode("latin-1").lower()
 
 
 class ResponseParser:
@@ -47,7 +55,7 @@ class ResponseParser:
         (RFC 9112, 6.3)."""
         coding = self._exchange.header("transfer-encoding")
         chunked = coding.rsplit(",", 1)[-1].strip() == "chunked"
-        sized = not coding and any(name.lower() == "content-length" for name, _ in self._exchange.headers)
+        sized = not coding and any(name == "content-length" for name, _ in self._exchange.headers)
         if self.final and not chunked and not sized:
             self.complete = True
 
@@ -64,7 +72,7 @@ class ResponseParser:
         if len(headers) == MAX_HEADERS:
             self.too_many_headers = True
             raise ValueError
-        headers.append((name.decode("latin-1"), value.decode("latin-1")))
+        headers.append((_lower(name), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         """Note the status of the final answer."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from bltybench.wire.chunk import Chunk, decoded
 
 _CONTENT_KEYS = (b'"content"', b'"reasoning_content"', b'"reasoning"')
 
-_STRING = re.compile(rb'[ \t]*:[ \t]*"((?:[^"\\]|\\.)*+)"')
+_STRING = re.compile(rb'[ \t]*:[ \t]*"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
 
 
 class Shape(NamedTuple):
@@ -24,6 +25,8 @@ class Shape(NamedTuple):
 
     before: bytes
     after: bytes
+    between: bytes
+    """What lies between the texts of two events that follow each other."""
     start: int
     end: int
     overhead: int
@@ -36,25 +39,22 @@ class Shape(NamedTuple):
         Cut to texts by lengths alone and put together again as the shape says; who calls compares. So many
         events cost a fraction of what they would cost each by itself.
         """
-        before, after, start, end, *_ = self
-        end -= blank
-        texts = [block[start:end] for block in blocks]
+        before, after, between, start, end, *_ = self
+        texts = list(map(itemgetter(slice(start, end - blank)), blocks))
         quoted = b'"'.join(texts)
         if (
-            quoted.count(b'"') != len(texts) - 1
-            or b'\\"' in quoted
-            or b'""' in quoted
-            or quoted[:1] in (b"", b'"')
-            or quoted[-1] in b'"\\'
+            not texts
+            or not all(texts)
+            or quoted.count(b'"') != len(texts) - 1
             or b"\n" in quoted
             or b"\r" in quoted
+            or (b"\\" in quoted and (b'\\"' in quoted or quoted.endswith(b"\\")))
         ):
             return [], b""
-        after += b"\n\n"
-        return texts, before + (after + before).join(texts) + after
+        return texts, b"".join((before, between.join(texts), after, b"\n\n"))
 
 
-NO_SHAPE = Shape(b"", b"", 0, 0, sys.maxsize, False)
+NO_SHAPE = Shape(b"", b"", b"", 0, 0, sys.maxsize, False)
 """No event has it."""
 
 
@@ -73,11 +73,16 @@ def learn(block: bytes, chunk: Chunk) -> Shape:
         or choice.message
     ):
         return NO_SHAPE
-    values = (delta.content, delta.reasoning_content, delta.reasoning)
-    told = [(key, value) for key, value in zip(_CONTENT_KEYS, values, strict=True) if value]
-    if len(told) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
+    if delta.tool_calls or delta.function_call or delta.refusal:
         return NO_SHAPE
-    key, value = told[0]
+    key, value = b"", None
+    for known, said in zip(
+        _CONTENT_KEYS, (delta.content, delta.reasoning_content, delta.reasoning), strict=True
+    ):
+        if said:
+            if key:
+                return NO_SHAPE
+            key, value = known, said
     if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
         return NO_SHAPE
     match = _STRING.match(block, block.index(key) + len(key))
@@ -85,5 +90,6 @@ def learn(block: bytes, chunk: Chunk) -> Shape:
     if match is None or decoded(b'"' + match[1] + b'"') != value:
         return NO_SHAPE
     before, after = block[: match.start(1)], block[match.end(1) :]
+    between = after + b"\n\n" + before
     overhead = len(before) + len(after)
-    return Shape(before, after, len(before), -len(after), overhead, reasoning=key != _CONTENT_KEYS[0])
+    return Shape(before, after, between, len(before), -len(after), overhead, key != _CONTENT_KEYS[0])

@@ -38,6 +38,22 @@ class Framer:
         """Whether what comes next begins an event."""
         return self._started and not self._buffer and not self._after_cr
 
+    def sole(self, data: bytes) -> bytes | None:
+        """Return the event that ``data`` is, without its blank line, if it is one of a single line.
+
+        None: it is something else. Nothing was taken then, and ``feed`` is to have it.
+        """
+        end = len(data) - 2
+        if not data.endswith(b"\n\n") or data.find(b"\n") != end or end == 0:
+            return None
+        if self._buffer or self._after_cr or b"\r" in data:
+            return None
+        if not self._started:
+            if data[0] == BOM[0]:
+                return None
+            self._started = True
+        return data[:end]
+
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. Line ends in them are LF."""
         if not self._started:

@@ -79,9 +79,11 @@ class StreamFold:
         follow each other in the known shape.
         """
         at, read, tries = 0, 0, _RUN_TRIES
+        sole = self._framer.sole
         while at < len(pieces):
-            before = self._shape.before
-            if tries and before and pieces[at].startswith(before) and self._framer.between_events:
+            piece, before = pieces[at], self._shape.before
+            known = bool(before) and piece.startswith(before)
+            if tries and known and self._framer.between_events:
                 tries -= 1
                 until = self._take_run(pieces, at)
                 if until > at:
@@ -91,17 +93,22 @@ class StreamFold:
             while marks[read] <= at:
                 read += 1
             at += 1
-            self.take(pieces[at - 1], arrivals[read], last=at == marks[read])
+            if known or (block := sole(piece)) is None:
+                self.take(piece, arrivals[read], last=at == marks[read])
+            elif self._look(block, arrivals[read]):
+                self.times.append(arrivals[read])
+                self.coalesced += at != marks[read]
 
     def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
         """Take the events of the known shape from piece ``at`` on; return the piece after them."""
-        before = self._shape.before
+        shape = self._shape
         until = len(pieces)
-        while until > at and not pieces[until - 1].startswith(before):
+        while until > at and not pieces[until - 1].startswith(shape.before):
             until -= 1
         while until > at:
-            texts, rebuilt = self._shape.rebuild(pieces[at:until], 2)
-            if texts and rebuilt == b"".join(pieces[at:until]):
+            run = pieces[at:until]
+            texts, rebuilt = shape.rebuild(run, 2)
+            if texts and rebuilt == b"".join(run):
                 if self._keep_text:
                     self._raw.extend(texts)
                 return until
@@ -118,7 +125,7 @@ class StreamFold:
             while marks[read] <= at:
                 read += 1
             ends = min(until, marks[read])
-            self.times.extend([arrivals[read]] * (ends - at))
+            self.times.extend(arrivals[read : read + 1] * (ends - at))
             self.coalesced += ends - at - (ends == marks[read])
             at = ends
         return read
@@ -130,7 +137,7 @@ class StreamFold:
         raw = self._raw if self._keep_text else None
         at = fresh = 0
         last_is_content, runs = False, True
-        before, after, start, end, overhead, _ = self._shape
+        before, after, _, start, end, overhead, _ = self._shape
         while (stop := whole.find(b"\n\n", at)) >= 0:
             if runs and before and whole.startswith(before, stop + 2) and whole.startswith(before, at):
                 texts, run_ends = self._run(whole, at)
@@ -156,7 +163,7 @@ class StreamFold:
                     raw.append(block[start:end])
             else:
                 last_is_content = self._look(block, arrival_ns)
-                before, after, start, end, overhead, _ = self._shape
+                before, after, _, start, end, overhead, _ = self._shape
             fresh += last_is_content
         if fresh == 1:
             self.times.append(arrival_ns)
@@ -178,6 +185,8 @@ class StreamFold:
 
     def settle(self) -> None:
         """Keep the text of a slice as one string: one a token would take ten times the memory."""
+        if not self._keep_text:
+            return
         self._flush()
         for parts, start in ((self._text, self._settled[0]), (self._reasoning, self._settled[1])):
             if len(parts) > start + 1:
@@ -222,7 +231,7 @@ class StreamFold:
             if block.strip(b"\n"):
                 self.other_events += 1
             return False
-        data = event.data
+        name, data = event
         if data.strip() == b"[DONE]":
             self.done = True
             self.other_events += 1
@@ -230,9 +239,9 @@ class StreamFold:
         try:
             chunk = decode_chunk(data)
         except ValueError:
-            self._odd(event.name, data)
+            self._odd(name, data)
             return False
-        if chunk.error is not None or event.name == b"error":
+        if chunk.error is not None or name == b"error":
             self.error = self.error or chunk.error or decoded(data)
         content, output = self.add(chunk)
         if not content:
@@ -280,7 +289,7 @@ class StreamFold:
                 has_output = self._delta(delta, keep=first and self._keep_text)
                 output = output or has_output
                 content = content or has_output or bool(reasoning_in(delta))
-            if isinstance(choice.text, str) and choice.text:
+            if choice.text and isinstance(choice.text, str):
                 content = output = True
                 if first and self._keep_text:
                     self._text.append(choice.text)

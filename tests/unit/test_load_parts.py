@@ -200,17 +200,23 @@ class TestLocustTable:
         stats = RequestStats()
         stats.log_request("POST", "chat", 250, 10)
         locust_stats.add_refusal(stats, "chat", 3.2, 99)
-        locust_stats.add_ttft(stats, "chat", 140.4)
-        locust_stats.add_gaps(stats, "chat", [20_000, 20_900, 31_000])
+        rows = locust_stats.TokenRows(stats)
+        rows.add("chat", 140.4, [20_000, 20_900, 31_000])
+        rows.flush()
+        rows.flush()
         assert stats.total.num_requests == 1
         assert stats.total.max_response_time == 250
         assert stats.get("chat", "429").num_requests == 1
         assert stats.get("chat", "TTFT").response_times == {140: 1}
+        assert stats.get("chat", "ITL").response_times == {20: 2, 31: 1}
 
     def test_gaps_are_counted_as_locust_would_count_them_one_by_one(self) -> None:
         gaps_us = [0, 999, 1_000, 147_000, 3_432_000, 147_999]
         ours, theirs = RequestStats(), RequestStats()
-        locust_stats.add_gaps(ours, "x", gaps_us)
+        rows = locust_stats.TokenRows(ours)
+        rows.add("x", 1.0, gaps_us[:2])
+        rows.add("x", 1.0, gaps_us[2:])
+        rows.flush()
         for gap in gaps_us:
             theirs.get("x", "ITL").log(gap // 1000, 0)
         mine, reference = ours.get("x", "ITL"), theirs.get("x", "ITL")
@@ -220,8 +226,15 @@ class TestLocustTable:
 
     def test_a_stream_with_one_event_has_no_gap_to_show(self) -> None:
         stats = RequestStats()
-        locust_stats.add_gaps(stats, "x", [])
-        assert not stats.entries
+        rows = locust_stats.TokenRows(stats)
+        rows.add("x", 1.0, [])
+        rows.flush()
+        assert list(stats.entries) == [("x", "TTFT")]
+
+    def test_very_many_gaps_do_not_wait(self) -> None:
+        stats = RequestStats()
+        locust_stats.TokenRows(stats).add("x", 1.0, [5_000] * locust_stats.BATCH)
+        assert stats.get("x", "ITL").response_times == {5: locust_stats.BATCH}
 
 
 def test_the_audit_counts_a_second_and_begins_anew() -> None:
