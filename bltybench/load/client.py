@@ -19,7 +19,7 @@ from bltybench.load.session import Session
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario import tokens
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.reading import Reading, conclude
+from bltybench.wire.reading import Reading
 
 MODELS = "/models"
 
@@ -62,13 +62,15 @@ class ChatClient:
         """Its number, unique in the run."""
         self._connection = session.connection()
         self._rng = random.Random(f"{session.scenario.seed}/retry/{user}")
-        self._headers = [
+        headers = [
             ("Content-Type", "application/json"),
             ("User-Agent", f"bltybench/{__version__}"),
         ]
         key = key or session.key
         if key is not None:
-            self._headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
+            headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
+        self._stream_headers = (*headers, ("Accept", "text/event-stream"))
+        self._plain_headers = (*headers, ("Accept", "application/json"))
         self.exchange: Exchange | None = None
         """What is under way, or was last."""
         self.last: Attempt | None = None
@@ -174,23 +176,22 @@ class ChatClient:
 
     def _attempt(self, call: Call, number: int, due_ns: int) -> tuple[Trial, Reading]:
         session = self._session
-        accept = "text/event-stream" if call.stream else "application/json"
         exchange = self.exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
-        session.in_flight += 1
+        session.open_calls += 1
         trial = Trial(call, self.user, number, due_ns, session.in_flight, exchange)
         session.audit.sent((session.now_ns() - due_ns) // 1000)
         try:
-            headers = [*self._headers, ("Accept", accept)]
+            headers = self._stream_headers if call.stream else self._plain_headers
             self._connection.send(call.method, call.endpoint, headers, call.body, exchange)
+            if call.endpoint == MODELS:
+                self.body = b"".join(exchange.pieces)
+            return trial, session.reader.read(exchange)
         except GreenletExit:
             # The run was stopped with this attempt in the air: it happened, so it is recorded.
-            self.last = record(session, trial, conclude(exchange), None)
+            self.last = record(session, trial, session.reader.read_now(exchange), None)
             raise
         finally:
-            session.in_flight -= 1
-        if call.endpoint == MODELS:
-            self.body = b"".join(exchange.pieces)
-        return trial, session.reader.read(exchange)
+            session.open_calls -= 1
 
     def _spent(self, call: Call, reserved: Spend, trial: Trial, reading: Reading) -> Spend:
         """Return what an attempt cost, as far as the server said; what it did not say counts in full.

@@ -68,7 +68,7 @@ class Session:
         """Set when the run ends: nothing at all is sent from then on, and what is in flight may finish."""
         self.finished = False
         """Set by a user that had something to do and has done it, before the scenario's time is over."""
-        self.in_flight = 0
+        self.open_calls = 0
         self._index = index
         self._workers = workers
         self._calls = 0
@@ -94,6 +94,11 @@ class Session:
         self._arrivals = self._own_arrivals()
         self._usual_collector = gc.get_threshold()
         gc.set_threshold(*self._usual_collector[:2], FULL_COLLECTION_EVERY)
+
+    @property
+    def in_flight(self) -> int:
+        """Our own open attempts: sent, and not answered to the end."""
+        return self.open_calls - self.reader.unread
 
     def begin(self, job: Job) -> None:
         """Take the order's clock: its zero is when the load begins."""

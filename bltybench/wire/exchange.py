@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bltybench.runs.attempt import Stamp
 
 if TYPE_CHECKING:
+    from bltybench.wire.reading import Reading
     from bltybench.wire.stream import StreamFold
 
 MAX_HEADERS = 256
@@ -83,6 +84,7 @@ class Exchange:
         "observer_lag_ns",
         "pieces",
         "queued",
+        "reading",
         "secrets",
         "sent_ns",
         "stamp",
@@ -114,6 +116,7 @@ class Exchange:
         self.kept_bytes = 0
         self.fold: StreamFold | None = None
         self.queued = False
+        self.reading: Reading | None = None
 
     @property
     def done(self) -> bool:

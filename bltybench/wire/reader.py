@@ -37,22 +37,42 @@ class Reader:
         """Of its connections: those whose streams are slow."""
         self._jobs: deque[tuple[Exchange, Any, Folded | None]] = deque()
         self._timer: Any = None
+        self.unread = 0
+        """Answers that have ended and wait to be read."""
 
     @property
     def backlog(self) -> int:
         """Answers, or parts of them, received and not yet looked at."""
         return len(self._jobs)
 
+    def ended(self, exchange: Exchange, waiter: Any) -> None:
+        """An exchange has ended: have a longer stream read in its turn, then wake who waits for it.
+
+        Woken once and not twice, which is what a stream's user costs most.
+        """
+        if exchange.stream and (exchange.kept_bytes > INLINE_BYTES or exchange.queued):
+            self.unread += 1
+            self._enqueue(exchange, waiter, None)
+        else:
+            # Not switched to from here: what the user's code does next must wait behind the other reads.
+            self._loop.run_callback(waiter.switch, None)
+
     def read(self, exchange: Exchange) -> Reading:
-        """Return what an ended exchange came to; blocks this greenlet until its turn has come."""
+        """Return what an ended exchange came to; may block this greenlet until its turn has come."""
         if not exchange.done:
             raise RuntimeError("the exchange has not ended")
-        if exchange.kept_bytes <= INLINE_BYTES and not exchange.queued:
-            return conclude(exchange)
-        waiter = Waiter()
-        self._enqueue(exchange, waiter, None)
-        reading: Reading = waiter.get()
-        return reading
+        if exchange.reading is None and (exchange.kept_bytes > INLINE_BYTES or exchange.queued):
+            waiter = Waiter()
+            self.unread += 1
+            self._enqueue(exchange, waiter, None)
+            waiter.get()
+        return self.read_now(exchange)
+
+    def read_now(self, exchange: Exchange) -> Reading:
+        """Return what an ended exchange came to, whatever else waits. Any other time it is the same."""
+        if exchange.reading is None:
+            exchange.reading = conclude(exchange)
+        return exchange.reading
 
     def fold(self, exchange: Exchange, folded: Folded) -> None:
         """Have an open stream folded soon, then call ``folded``. Once queued it is not queued again."""
@@ -89,10 +109,11 @@ class Reader:
             exchange.queued = False
             folded(exchange, fold(exchange))
             return
+        self.unread -= 1
         try:
-            reading = conclude(exchange)
+            self.read_now(exchange)
         except Exception as error:  # noqa: BLE001 - a bug here belongs to who waits, not to the event loop
             self._loop.run_callback(waiter.throw, error)
         else:
             # Not switched to from here: the user's code would run inside the slice.
-            self._loop.run_callback(waiter.switch, reading)
+            self._loop.run_callback(waiter.switch, None)

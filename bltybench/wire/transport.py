@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import gevent
-import gevent.socket
 from gevent.hub import Waiter
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
+from bltybench.wire.alarm import Alarm
+from bltybench.wire.dial import dial
 from bltybench.wire.exchange import (
     MAX_HEADER_BYTES,
     MAX_PLAIN_BYTES,
@@ -34,7 +34,6 @@ from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
 from bltybench.wire.response import BAD_BYTES, ResponseParser
 from bltybench.wire.rounds import FAR_NS, FAR_READS
-from bltybench.wire.tls import Tls
 
 FOLD_BYTES = 32 * 1024
 """A stream that has kept this much is folded (parsed so far) behind the reads."""
@@ -61,7 +60,9 @@ class Connection:
         self._exchange: Exchange | None = None
         self._response: ResponseParser | None = None
         self._waiter: Any = None
-        self._timer: Any = None
+        self._alarm = Alarm(self._loop, self._on_alarm)
+        self._head = b""
+        self._head_of: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
         self._floor_ns = 0
         self._far_reads = 0
 
@@ -70,7 +71,7 @@ class Connection:
     ) -> None:
         """Send a request and wait for the end of its answer; what happened is in ``exchange``.
 
-        Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes
+        Returns when it has ended, and a stream that is long enough has been read too (``Reader.read``). Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes
         the connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
@@ -100,6 +101,7 @@ class Connection:
         """Close the connection; an exchange under way ends as cancelled."""
         if self._exchange is not None:
             self._fail(Fault.CANCELLED, "connection closed by this side")
+        self._alarm.close()
         self._drop_link()
 
     # -- the hot path ----------------------------------------------------------------------------------
@@ -196,7 +198,7 @@ class Connection:
         """End the exchange, keep or close the connection, and wake who waits."""
         exchange, response, link = self._exchange, self._response, self._link
         self._exchange = self._response = None
-        self._stop_timer()
+        self._alarm.clear()
         if response is not None:
             response.close()
         if exchange is not None:
@@ -208,8 +210,8 @@ class Connection:
                 self._drop_link()
             else:
                 link.resume()
-        # Not switched to from here: what the user's code does next must wait behind the other reads.
-        self._loop.run_callback(self._waiter.switch, None)
+        if exchange is not None:
+            self._reader.ended(exchange, self._waiter)
 
     def _fail(self, kind: Fault, message: str) -> None:
         if self._exchange is not None:
@@ -258,16 +260,23 @@ class Connection:
     # -- beginning --------------------------------------------------------------------------------------
 
     def _compose(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+        # A connection's requests differ in their bodies, so what comes before them is made once.
+        about = (method, path, tuple(headers))
+        if about != self._head_of:
+            self._head, self._head_of = self._make_head(*about), about
+        if body or method != "GET":
+            return b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body)
+        return self._head + b"\r\n"
+
+    def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
         # Compressed events come in lumps: when each token arrived could no longer be told.
         lines.append("Accept-Encoding: identity")
         lines.extend([f"{name}: {value}" for name, value in headers])
-        if body or method != "GET":
-            lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError("a header or the path holds a line break")
-        return f"{head}\r\n\r\n".encode("latin-1") + body
+        return f"{head}\r\n".encode("latin-1")
 
     def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
@@ -275,48 +284,22 @@ class Connection:
         if link.tls is not None:
             request = link.tls.encrypt(request)
         timeouts = self._origin.timeouts
-        self._start_timer(min(timeouts.headers_s, timeouts.total_s))
+        self._alarm.set(min(timeouts.headers_s, timeouts.total_s))
         exchange.bytes_sent = len(request)
         exchange.sent_ns = self._floor_ns = time.monotonic_ns()
         link.write(request)
 
     def _open(self, exchange: Exchange) -> Link | None:
-        """Resolve, connect (every address in turn) and shake hands, all within ``connect_s``."""
-        origin = self._origin
-        limit = gevent.Timeout(origin.timeouts.connect_s)
-        limit.start()
-        began_ns = time.monotonic_ns()
-        try:
-            connected = gevent.socket.create_connection((origin.host, origin.port))
-            exchange.connect_ns = time.monotonic_ns() - began_ns
-            self._link = link = Link(
-                connected, self._loop, self._on_readable, self._on_unsendable, self._reader.rounds
-            )
-            if origin.tls is not None:
-                began_ns = time.monotonic_ns()
-                link.tls = Tls(origin.tls, origin.host)
-                link.tls.handshake(link.socket, self._loop)
-                exchange.tls_ns = time.monotonic_ns() - began_ns
-        except gevent.Timeout as timeout:
-            if timeout is not limit:
-                raise
-            self._fail(Fault.CONNECT_TIMEOUT, f"no connection within {origin.timeouts.connect_s:g} s")
-        except socket.gaierror as error:
-            self._fail(Fault.NAME, f"cannot resolve {origin.host}: {error.strerror}")
-        except ssl.SSLCertVerificationError as error:
-            self._fail(Fault.TLS_VERIFICATION, f"certificate not accepted: {error.verify_message}")
-        except ssl.SSLError as error:
-            self._fail(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
-        except (OSError, UnicodeError) as error:
-            step = "connect" if exchange.connect_ns is None else "TLS handshake"
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._fail(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {why}")
-        else:
-            link.resume()
-            return link
-        finally:
-            limit.close()
-        return None
+        opened = dial(self._origin, exchange, self._loop, self._attach)
+        if isinstance(opened, Failure):
+            self._fail(*opened)
+            return None
+        opened.resume()
+        return opened
+
+    def _attach(self, connected: Any) -> Link:
+        self._link = Link(connected, self._loop, self._on_readable, self._on_unsendable, self._reader.rounds)
+        return self._link
 
     def _drop_link(self) -> None:
         if self._link is not None:
@@ -325,22 +308,11 @@ class Connection:
 
     # -- timeouts ---------------------------------------------------------------------------------------
 
-    def _start_timer(self, after_s: float) -> None:
-        self._timer = self._loop.timer(max(after_s, 0.001))
-        self._timer.start(self._on_timer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        """One timer for all bounds: when it fires it looks which is due, and else waits for the nearest.
+    def _on_alarm(self) -> None:
+        """One alarm for all bounds: when it rings, see which is due, and else wait for the nearest.
 
         So a read costs no timer of its own.
         """
-        self._stop_timer()
         paused = self._link is not None and self._link.paused
         if not paused:
             self._on_readable()  # bytes that came in time while the loop was busy are not a timeout
@@ -361,7 +333,7 @@ class Connection:
             what = "no headers" if kind is Fault.HEADERS_TIMEOUT else "nothing received"
             self._fail(kind, f"{what} for {bound_s:g} s")
         else:
-            self._start_timer(min(total_left_s, max(left_s, 0.001)))
+            self._alarm.set(min(total_left_s, max(left_s, 0.001)))
 
 
 def _progress(exchange: Exchange) -> str:
