@@ -142,7 +142,13 @@ def _figures(attempts: pa.Table, seconds: pa.Table) -> dict[str, Any]:
         ]
         if len(rss_mb) >= 3
         else [],
+        "rss_mb_per_min": _slope_per_min(rss_mb[third:]),
     }
+
+
+def _slope_per_min(values: np.ndarray[Any, Any]) -> float | None:
+    """Return by how much a figure of each second grows in a minute, by least squares."""
+    return float(np.polyfit(np.arange(len(values)), values, 1)[0] * 60) if len(values) >= 10 else None
 
 
 def _ranks(values: np.ndarray[Any, Any]) -> list[float]:

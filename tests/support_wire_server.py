@@ -78,6 +78,33 @@ def paced(sock: socket.socket) -> None:
     sock.sendall(chunk(DONE) + b"0\r\n\r\n")
 
 
+SLOW_EVENTS = 15
+
+
+def paced_then(end: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    """Write events 15 ms apart, then end in some way."""
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(CHUNKED)
+        for _ in range(SLOW_EVENTS):
+            time.sleep(0.015)
+            sock.sendall(chunk(event(str(time.monotonic_ns()))))
+        time.sleep(0.015)
+        end(sock)
+
+    return behave
+
+
+def in_pairs(sock: socket.socket) -> None:
+    """As before, but two of the events at once."""
+    sock.sendall(CHUNKED)
+    for number in range(SLOW_EVENTS - 1):
+        time.sleep(0.015)
+        sock.sendall(chunk(event(str(time.monotonic_ns()))) * (2 if number == SLOW_EVENTS // 2 else 1))
+    time.sleep(0.015)
+    sock.sendall(chunk(DONE) + b"0\r\n\r\n")
+
+
 def then_close(*parts: bytes) -> Callable[[socket.socket], None]:
     def behave(sock: socket.socket) -> None:
         for part in parts:
@@ -124,6 +151,12 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
     ),
     "paced": paced,
+    "paced-cut": paced_then(lambda sock: None),
+    "paced-reset": paced_then(reset),
+    "paced-stalls": paced_then(endlessly(b"", b"", 1.0)),
+    "paced-junk": paced_then(lambda sock: sock.sendall(b"no chunk at all\r\n")),
+    "paced-bytes": paced_then(lambda sock: slowly(sock, chunk(DONE) + b"0\r\n\r\n")),
+    "paced-pairs": in_pairs,
     "closes-idle": then_close(plain(json.dumps(ANSWER).encode())),
     "closes-later": send(plain(json.dumps(ANSWER).encode())),
     "surplus": send(plain(json.dumps(ANSWER).encode()) + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import msgspec
 
 from bltybench.scenario.arrivals import Arrival
 from bltybench.scenario.conversations import Conversation, read_conversations
@@ -21,8 +22,7 @@ from bltybench.scenario.trace_formats import BLOCK_TOKENS
 from bltybench.scenario.workload import Call, Scenario
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A request ready to be sent."""
 
     call: Call

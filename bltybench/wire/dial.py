@@ -35,7 +35,6 @@ def dial(origin: Origin, exchange: Exchange, loop: Any, attach: Callable[[Any], 
             link.tls = Tls(origin.tls, origin.host)
             link.tls.handshake(link.socket, loop)
             exchange.tls_ns = time.monotonic_ns() - began_ns
-        return link
     except gevent.Timeout as timeout:
         if timeout is not limit:
             raise
@@ -50,5 +49,7 @@ def dial(origin: Origin, exchange: Exchange, loop: Any, attach: Callable[[Any], 
         step = "connect" if exchange.connect_ns is None else "TLS handshake"
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {why}")
+    else:
+        return link
     finally:
         limit.close()

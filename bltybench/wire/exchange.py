@@ -133,6 +133,16 @@ class Exchange:
         """Whether the answer is a successful one made of server-sent events, as was asked for."""
         return self.stream and self.status == 200 and "text/event-stream" in self.header("content-type")
 
+    @property
+    def progress(self) -> str:
+        """How far the answer has come, in words."""
+        if not self.bytes_received:
+            reused = " (a kept-alive connection)" if self.connect_ns is None else ""
+            return f"before any answer{reused}"
+        if self.headers_ns is None:
+            return "within the headers"
+        return f"within the body, after {self.bytes_received} bytes"
+
     def header(self, name: str) -> str:
         """Return the first header of that (lower-case) name in lower case, or an empty string."""
         for key, value in self.headers:

@@ -53,14 +53,7 @@ def clean(text: str, secrets: Iterable[str] = (), limit: int = MAX_MESSAGE_CHARS
 def _may_hold_key(text: str) -> bool:
     """Tell most texts that hold no key from the others, at a fraction of what searching for keys costs."""
     low = text.lower()
-    return (
-        "k-" in low
-        or "y-" in low
-        or "i-" in low
-        or "bearer" in low
-        or "eyj" in low
-        or not text.isascii()
-    )
+    return "k-" in low or "y-" in low or "i-" in low or "bearer" in low or "eyj" in low or not text.isascii()
 
 
 def name_or_none(value: Any, secrets: Iterable[str] = ()) -> str | None:

@@ -22,6 +22,9 @@ FAR_NS = 8_000_000
 FAR_READS = 3
 """So many reads in a row make a stream a slow one."""
 
+_EDGE = 1 | 1 << 31
+"""EPOLLIN, and EPOLLET: tell of new bytes once. Otherwise a socket is looked at again in the next round, for
+nothing. Who reads so much that some may be left leaves the rounds, and is then told of what is left."""
 _SAMPLE = 64
 _PAYS_PER_S = 1_500.0
 """Rounds wake the process up to a thousand times a second, however little there is to read."""
@@ -58,7 +61,7 @@ class Rounds:
         if not self._reads:
             self._watch_it()
         self._reads[fileno] = read
-        self._epoll.register(fileno, 1)
+        self._epoll.register(fileno, _EDGE)
 
     def remove(self, fileno: int) -> None:
         """Have it called no longer."""

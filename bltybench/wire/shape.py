@@ -73,16 +73,10 @@ def learn(block: bytes, chunk: Chunk) -> Shape:
         or choice.message
     ):
         return NO_SHAPE
-    if delta.tool_calls or delta.function_call or delta.refusal:
+    told = (delta.content, delta.reasoning_content, delta.reasoning)
+    if sum(map(bool, told)) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
         return NO_SHAPE
-    key, value = b"", None
-    for known, said in zip(
-        _CONTENT_KEYS, (delta.content, delta.reasoning_content, delta.reasoning), strict=True
-    ):
-        if said:
-            if key:
-                return NO_SHAPE
-            key, value = known, said
+    key, value = next((key, said) for key, said in zip(_CONTENT_KEYS, told, strict=True) if said)
     if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
         return NO_SHAPE
     match = _STRING.match(block, block.index(key) + len(key))

@@ -32,6 +32,7 @@ from bltybench.wire.exchange import (
 from bltybench.wire.link import READ_BYTES, Link
 from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
+from bltybench.wire.request import RequestWriter
 from bltybench.wire.response import BAD_BYTES, ResponseParser
 from bltybench.wire.rounds import FAR_NS, FAR_READS
 
@@ -61,8 +62,7 @@ class Connection:
         self._response: ResponseParser | None = None
         self._waiter: Any = None
         self._alarm = Alarm(self._loop, self._on_alarm)
-        self._head = b""
-        self._head_of: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
+        self._requests = RequestWriter(origin)
         self._floor_ns = 0
         self._far_reads = 0
 
@@ -71,12 +71,13 @@ class Connection:
     ) -> None:
         """Send a request and wait for the end of its answer; what happened is in ``exchange``.
 
-        Returns when it has ended, and a stream that is long enough has been read too (``Reader.read``). Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes
-        the connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
+        Returns when it has ended, and a stream that is long enough has been read too (``Reader.read``).
+        Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes the
+        connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
             raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
-        request = self._compose(method, path, headers, body)
+        request = self._requests.compose(method, path, headers, body)
         exchange.secrets = self._origin.secrets
         self._exchange = exchange
         self._waiter = waiter = Waiter()
@@ -127,7 +128,8 @@ class Connection:
             return
         gap_ns = arrival_ns - self._floor_ns
         self._floor_ns = arrival_ns
-        exchange.bytes_received += len(data)
+        size = len(data)
+        exchange.bytes_received += size
         if by_kernel:
             if lag_ns > exchange.observer_lag_ns:  # noqa: PLR1730 - max() would be the dearest call of a read
                 exchange.observer_lag_ns = lag_ns
@@ -151,8 +153,9 @@ class Connection:
             marks.append(kept)
             exchange.arrivals.append(arrival_ns)
             exchange.kept_bytes += len(data)
-        if gap_ns < FAR_NS or not link.in_rounds or kept > before + 1:
-            self._on_pace(link, slow=gap_ns >= FAR_NS and kept == before + 1 and by_kernel)
+        far = gap_ns >= FAR_NS and kept == before + 1 and size < READ_BYTES
+        if not far or not link.in_rounds:
+            self._on_pace(link, slow=far and by_kernel)
         if response.complete:
             if exchange.headers_ns is None:
                 exchange.headers_ns = arrival_ns
@@ -226,12 +229,12 @@ class Connection:
         if response.complete:
             self._finish(self._floor_ns)
         else:
-            self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {_progress(exchange)}")
+            self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {exchange.progress}")
 
     def _on_lost(self, error: OSError, exchange: Exchange) -> None:
         reset = error.errno == errno.ECONNRESET
         what = "connection reset by the server" if reset else os.strerror(error.errno or 0)
-        self._fail(Fault.RESET, f"{what} {_progress(exchange)}")
+        self._fail(Fault.RESET, f"{what} {exchange.progress}")
 
     def _on_unsendable(self, reason: str) -> None:
         """Sending failed; but the server may have answered before it stopped listening."""
@@ -254,29 +257,10 @@ class Connection:
         if self._exchange is exchange:
             if failure is not None:
                 self._fail(*failure)
-            elif self._link is not None:
+            elif self._link is not None and self._link.paused:
                 self._link.resume()
 
     # -- beginning --------------------------------------------------------------------------------------
-
-    def _compose(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
-        # A connection's requests differ in their bodies, so what comes before them is made once.
-        about = (method, path, tuple(headers))
-        if about != self._head_of:
-            self._head, self._head_of = self._make_head(*about), about
-        if body or method != "GET":
-            return b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body)
-        return self._head + b"\r\n"
-
-    def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-        lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
-        # Compressed events come in lumps: when each token arrived could no longer be told.
-        lines.append("Accept-Encoding: identity")
-        lines.extend([f"{name}: {value}" for name, value in headers])
-        head = "\r\n".join(lines)
-        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
-            raise ValueError("a header or the path holds a line break")
-        return f"{head}\r\n".encode("latin-1")
 
     def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
@@ -334,13 +318,3 @@ class Connection:
             self._fail(kind, f"{what} for {bound_s:g} s")
         else:
             self._alarm.set(min(total_left_s, max(left_s, 0.001)))
-
-
-def _progress(exchange: Exchange) -> str:
-    """Say how far the answer had come."""
-    if not exchange.bytes_received:
-        reused = " (a kept-alive connection)" if exchange.connect_ns is None else ""
-        return f"before any answer{reused}"
-    if exchange.headers_ns is None:
-        return "within the headers"
-    return f"within the body, after {exchange.bytes_received} bytes"

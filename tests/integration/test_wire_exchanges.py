@@ -1,39 +1,17 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
-import support_wire_server
-import trustme
+from support_wire import HEADERS, PATIENT, TIMEOUTS, Server, exchange_with
 
 from bltybench.errors import UserError
-from bltybench.runs.attempt import Outcome, Stamp
-from bltybench.scenario.target import Timeouts
-from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading, rounds
-from bltybench.wire.stamps import enable
-
-TIMEOUTS = Timeouts(connect_s=5, headers_s=0.6, between_events_s=0.4, total_s=1.5)
-PATIENT = Timeouts()
-HEADERS = [("Content-Type", "application/json"), ("Authorization", "Bearer tok-123456")]
-
-
-class Server:
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, support_wire_server.__file__, *arguments], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+from bltybench.runs.attempt import Outcome
+from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +24,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def reader() -> Reader:
     return Reader()
-
-
-def exchange_with(
-    port: int, path: str, reader: Reader, *, stream: bool = True, timeouts: Timeouts = TIMEOUTS
-) -> tuple[Exchange, Reading]:
-    connection = Connection(Origin(f"http://127.0.0.1:{port}/v1", timeouts, secrets=["tok-123456"]), reader)
-    exchange = Exchange(stream=stream)
-    connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
-    reading = reader.read(exchange)
-    connection.close()
-    return exchange, reading
 
 
 @pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim"])
@@ -243,135 +210,6 @@ def test_headers_cannot_be_smuggled(server: Server, reader: Reader) -> None:
     for path, value in (("/plain", "a\r\nX: b"), ("/plain", "a\nb"), ("/a b\r\n", "c")):
         with pytest.raises(ValueError, match="line break"):
             connection.send("POST", path, [("X", value)], b"", Exchange())
-
-
-def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader: Reader) -> None:
-    with socket.socket() as probe:
-        if not enable(probe):
-            pytest.skip("no kernel receive stamps on this system")
-    busy: list[tuple[int, int]] = []
-
-    def be_busy() -> None:
-        for _ in range(4):
-            began = time.monotonic_ns()
-            while time.monotonic_ns() - began < 35_000_000:
-                pass
-            busy.append((began, time.monotonic_ns()))
-            gevent.sleep(0.03)
-
-    gevent.spawn_later(0.05, be_busy)
-    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
-    assert reading.outcome is Outcome.OK
-    assert exchange.stamp is Stamp.KERNEL
-    assert reading.first_token_ns is not None
-    assert reading.gaps_us is not None
-    written = [int(part) for part in _split_times(reading.text)]
-    stamped = [reading.first_token_ns]
-    for gap_us in reading.gaps_us:
-        stamped.append(stamped[-1] + gap_us * 1000)
-    assert len(stamped) == len(written) == 30
-    # Gaps are cut to microseconds; no stamp lies before its event was written.
-    assert all(at + 2_000 >= wrote for at, wrote in zip(stamped, written, strict=True))
-    # Something arrived while the loop was busy and was stamped then, though it was read only afterwards.
-    assert any(began < at < ended - 1_000_000 for at in stamped for began, ended in busy)
-    assert (exchange.observer_lag_us or 0) >= 1_000
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
-def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
-    server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rounds, "_SAMPLE", 4)
-    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of 100 events a second pays
-    seen: list[tuple[int, bool]] = []
-
-    def look() -> None:
-        while True:
-            seen.append((len(reader.rounds), reader.rounds.ticking))
-            gevent.sleep(0.001)
-
-    watcher = gevent.spawn(look)
-    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
-    watcher.kill()
-    assert (reading.outcome, exchange.stamp) == (Outcome.OK, Stamp.KERNEL)
-    assert (1, True) in seen
-    assert (len(reader.rounds), reader.rounds.ticking) == (0, False)
-    assert reading.first_token_ns is not None
-    written = [int(part) for part in _split_times(reading.text)]
-    stamped = [reading.first_token_ns]
-    for gap_us in reading.gaps_us or []:
-        stamped.append(stamped[-1] + gap_us * 1000)
-    late_ns = sorted(at - wrote for at, wrote in zip(stamped, written, strict=True))
-    # Had they been stamped when they were read, half of them would be later than a round is long.
-    assert late_ns[len(late_ns) // 2] < rounds.ROUND_S * 1e9
-    assert late_ns[0] >= -2_000
-
-
-def _split_times(text: str) -> list[str]:
-    width = len(str(time.monotonic_ns()))
-    return [text[at : at + width] for at in range(0, len(text), width)]
-
-
-AUTHORITY = trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pem = tmp_path_factory.mktemp("tls") / "server.pem"
-    AUTHORITY.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    server = Server(str(pem))
-    yield server
-    server.stop()
-
-
-def tls_exchange(reader: Reader, origin: Origin, path: str) -> tuple[Exchange, Reading]:
-    connection = Connection(origin, reader)
-    exchange = Exchange(stream=True)
-    connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
-    reading = reader.read(exchange)
-    if exchange.failure is None:
-        again = Exchange(stream=True)
-        connection.send("POST", "/stream", HEADERS, b"x" * 300_000, again)
-        assert (reader.read(again).text, again.connect_ns) == ("ab", None)
-    connection.close()
-    return exchange, reading
-
-
-@pytest.mark.parametrize("path", ["stream", "split", "paced"])
-def test_tls(tls_server: Server, reader: Reader, tmp_path: Path, path: str) -> None:
-    ca_file = tmp_path / "ca.pem"
-    AUTHORITY.cert_pem.write_to_path(str(ca_file))
-    origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, ca_file=str(ca_file))
-    exchange, reading = tls_exchange(reader, origin, path)
-    assert reading.outcome is Outcome.OK
-    assert exchange.tls_ns is not None
-    if sys.platform.startswith("linux"):
-        assert exchange.stamp is Stamp.KERNEL
-
-
-def test_tls_without_verification(tls_server: Server, reader: Reader) -> None:
-    origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, verify_tls=False)
-    assert tls_exchange(reader, origin, "stream")[1].outcome is Outcome.OK
-
-
-@pytest.mark.parametrize("problem", ["authority", "name", "plain"])
-def test_tls_that_must_not_be_trusted(
-    tls_server: Server, server: Server, reader: Reader, tmp_path: Path, problem: str
-) -> None:
-    ca_file = tmp_path / "ca.pem"
-    (trustme.CA() if problem == "authority" else AUTHORITY).cert_pem.write_to_path(str(ca_file))
-    port = server.port if problem == "plain" else tls_server.port
-    host = "localhost" if problem == "name" else "127.0.0.1"
-    origin = Origin(
-        f"https://{host}:{port}/v1", TIMEOUTS.model_copy(update={"connect_s": 1.0}), ca_file=str(ca_file)
-    )
-    exchange, reading = tls_exchange(reader, origin, "stream")
-    assert exchange.sent_ns is None
-    if problem == "plain":
-        assert reading.outcome in {Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
-    else:
-        assert (reading.outcome, reading.error_type) == (Outcome.TRANSPORT_ERROR, Fault.TLS_VERIFICATION)
-        assert ("localhost" if problem == "name" else "issuer") in (reading.error_message or "")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+
+import gevent
+import pytest
+from support_wire import HEADERS, PATIENT, Server, exchange_with
+from support_wire_server import SLOW_EVENTS
+
+from bltybench.runs.attempt import Outcome, Stamp
+from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading, rounds
+from bltybench.wire.stamps import enable
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader: Reader) -> None:
+    with socket.socket() as probe:
+        if not enable(probe):
+            pytest.skip("no kernel receive stamps on this system")
+    busy: list[tuple[int, int]] = []
+
+    def be_busy() -> None:
+        for _ in range(4):
+            began = time.monotonic_ns()
+            while time.monotonic_ns() - began < 35_000_000:
+                pass
+            busy.append((began, time.monotonic_ns()))
+            gevent.sleep(0.03)
+
+    gevent.spawn_later(0.05, be_busy)
+    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
+    assert reading.outcome is Outcome.OK
+    assert exchange.stamp is Stamp.KERNEL
+    written = [int(part) for part in _split_times(reading.text)]
+    stamped = _stamped(reading)
+    assert len(stamped) == len(written) == 30
+    # Gaps are cut to microseconds; no stamp lies before its event was written.
+    assert all(at + 2_000 >= wrote for at, wrote in zip(stamped, written, strict=True))
+    # Something arrived while the loop was busy and was stamped then, though it was read only afterwards.
+    assert any(began < at < ended - 1_000_000 for at in stamped for began, ended in busy)
+    assert (exchange.observer_lag_us or 0) >= 1_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
+def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
+    server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_SAMPLE", 4)
+    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of 100 events a second pays
+    seen: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        while True:
+            seen.append((len(reader.rounds), reader.rounds.ticking))
+            gevent.sleep(0.001)
+
+    watcher = gevent.spawn(look)
+    exchange, reading = exchange_with(server.port, "paced", reader, timeouts=PATIENT)
+    watcher.kill()
+    assert (reading.outcome, exchange.stamp) == (Outcome.OK, Stamp.KERNEL)
+    assert (1, True) in seen
+    assert (len(reader.rounds), reader.rounds.ticking) == (0, False)
+    written = [int(part) for part in _split_times(reading.text)]
+    stamped = _stamped(reading)
+    late_ns = sorted(at - wrote for at, wrote in zip(stamped, written, strict=True))
+    # Had they been stamped when they were read, half of them would be later than a round is long.
+    assert late_ns[len(late_ns) // 2] < rounds.ROUND_S * 1e9
+    assert late_ns[0] >= -2_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("paced-cut", (Outcome.BROKEN_STREAM, Fault.CLOSED_EARLY)),
+        ("paced-reset", (Outcome.BROKEN_STREAM, Fault.RESET)),
+        ("paced-stalls", (Outcome.TIMEOUT, Fault.IDLE_TIMEOUT)),
+        ("paced-junk", (Outcome.BROKEN_STREAM, Fault.BAD_HTTP)),
+        ("paced-bytes", (Outcome.OK, None)),
+        ("paced-pairs", (Outcome.OK, None)),
+    ],
+)
+def test_no_event_of_a_slow_stream_is_lost_however_it_ends(
+    server: Server, reader: Reader, path: str, wanted: tuple[Outcome, Fault | None]
+) -> None:
+    exchange, reading = exchange_with(server.port, path, reader)
+    assert (reading.outcome, reading.error_type) == wanted
+    stamped = _stamped(reading)
+    assert len(stamped) == len(_split_times(reading.text)) == SLOW_EVENTS
+    assert exchange.stamp is Stamp.KERNEL
+    # The two that are written at once share a read, and no others do.
+    assert reading.coalesced_events == (1 if path == "paced-pairs" else 0)
+    assert len(reader.rounds) == 0
+
+
+def test_a_slow_stream_that_is_given_up_keeps_what_had_come(server: Server, reader: Reader) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    exchange = Exchange(stream=True)
+    sent = gevent.spawn(connection.send, "POST", "/paced-stalls", HEADERS, b"{}", exchange)
+    gevent.sleep(0.5)
+    sent.kill()
+    reading = reader.read(exchange)
+    assert (reading.outcome, reading.events) == (Outcome.CANCELLED, SLOW_EVENTS)
+
+
+def _stamped(reading: Reading) -> list[int]:
+    assert reading.first_token_ns is not None
+    return list(
+        accumulate((gap_us * 1000 for gap_us in reading.gaps_us or []), initial=reading.first_token_ns)
+    )
+
+
+def _split_times(text: str) -> list[str]:
+    width = len(str(time.monotonic_ns()))
+    return [text[at : at + width] for at in range(0, len(text), width)]
