@@ -33,7 +33,8 @@ class Ours(ScenarioUser):
     scenario = "bench"
 
     def on_start(self) -> None:
-        """Begin at a moment of its own."""
+        """Begin at a moment of its own, from when the run begins: before that, all would wait for it together."""
+        self.session.wait_until(0)
         _spread()
 
 
@@ -110,10 +111,12 @@ class Plain(HttpUser):
 
 
 def _measure() -> None:
+    session = current_session()
+    if session is not None:
+        session.wait_until(0)
     gevent.sleep(WORK.spread_s + 1.0)
     METER.begin()
     gevent.sleep(WORK.seconds)
-    session = current_session()
     if session is not None:
         session.spool.flush()
     METER.end(str(session.folder.path) if session is not None else "")

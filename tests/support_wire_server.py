@@ -151,7 +151,7 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
     ),
     "paced": paced,
-    "paced-cut": paced_then(lambda sock: None),
+    "paced-cut": paced_then(then_close()),
     "paced-reset": paced_then(reset),
     "paced-stalls": paced_then(endlessly(b"", b"", 1.0)),
     "paced-junk": paced_then(lambda sock: sock.sendall(b"no chunk at all\r\n")),

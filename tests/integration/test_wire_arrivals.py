@@ -103,8 +103,8 @@ def test_no_event_of_a_slow_stream_is_lost_however_it_ends(
     stamped = _stamped(reading)
     assert len(stamped) == len(_split_times(reading.text)) == SLOW_EVENTS
     assert exchange.stamp is Stamp.KERNEL
-    # The two that are written at once share a read, and no others do.
-    assert reading.coalesced_events == (1 if path == "paced-pairs" else 0)
+    # Two are written at once and share a read; on a busy machine others may too.
+    assert (reading.coalesced_events or 0) >= (path == "paced-pairs")
     assert len(reader.rounds) == 0
 
 
@@ -112,7 +112,9 @@ def test_a_slow_stream_that_is_given_up_keeps_what_had_come(server: Server, read
     connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
     exchange = Exchange(stream=True)
     sent = gevent.spawn(connection.send, "POST", "/paced-stalls", HEADERS, b"{}", exchange)
-    gevent.sleep(0.5)
+    with gevent.Timeout(20):
+        while len(exchange.pieces) < SLOW_EVENTS:
+            gevent.sleep(0.01)
     sent.kill()
     reading = reader.read(exchange)
     assert (reading.outcome, reading.events) == (Outcome.CANCELLED, SLOW_EVENTS)
