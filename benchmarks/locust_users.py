@@ -33,7 +33,7 @@ class Ours(ScenarioUser):
     scenario = "bench"
 
     def on_start(self) -> None:
-        """Begin at a moment of its own, from when the run begins: before that, all would wait for it together."""
+        """Begin at a moment of its own once the run has begun: before that, all would wait together."""
         self.session.wait_until(0)
         _spread()
 
