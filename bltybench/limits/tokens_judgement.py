@@ -105,7 +105,7 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     after = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted is not None]
     charged = charged_of(seen)
     if charged == "refunded" and sum(cost(each) for each in after if each.accepted) < most:
-        charged = None  # all of them fit, were they kept or not
+        charged = None  # all of them fit, were they kept or not: of a greater limit than was first seen
     limit = _limit(least, most - 1, known, sure(refused), evidence)
     answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=charged == "reserved"))]
     if charged is None:

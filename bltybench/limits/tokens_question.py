@@ -39,7 +39,8 @@ FINE = 0.001
 BEYOND = 1.3
 """So many times the documented limit are reserved before it is taken that nothing is."""
 SHARES = (0.5, 0.45, 0.45, 0.45)
-"""Of the limit: what might be used, one by one. Kept, the first two fit and no more."""
+"""Of the limit: what might be used, one by one. Kept, the first two fit and no more. Where the model does not
+take so much at once, as much in smaller ones."""
 LONGEST_S = 300.0
 MOST_UNITS = 120
 SIZE_SHARE = 6
@@ -98,11 +99,19 @@ def used(each: Seen) -> int:
 def charged_of(seen: Sequence[Seen]) -> str | None:
     """Return whether reservations were given back (refunded) or kept (reserved); None where not known."""
     rest = [each for each in seen if each.role == ONE_BY_ONE and each.accepted is not None]
-    if len(rest) == len(SHARES) - 1 and all(each.accepted for each in rest):
-        return "refunded"
     if any(each.refused for each in rest):
         return "reserved"
-    return None
+    let_in = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted]
+    most = (bounds(seen) or (0, None))[1]
+    # Had they been kept, so many would not have fit.
+    return "refunded" if rest and most is not None and sum(map(cost, let_in)) >= most else None
+
+
+def largest(seen: Sequence[Seen]) -> int | None:
+    """Return the largest max_tokens that the model takes, where a larger one was a mistake; else None."""
+    if not any(each.status == 400 for each in seen):
+        return None
+    return max((each.max_tokens for each in seen if each.accepted), default=None)
 
 
 def unit_sights(seen: Sequence[Seen]) -> list[Sight]:
@@ -156,9 +165,10 @@ def _fill(known: Known, now_s: float) -> Generator[Step, Sequence[Seen], Sequenc
 
 def _after(seen: Sequence[Seen], size: int) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
     """See whether the reservations come back: at once, or later, and whether they do each time."""
+    most = largest(seen) or size
 
     def brief(role: str, share: float) -> tuple[Shot, ...]:
-        return (Shot(role=role, brief=True, max_tokens=max(1, int(share * size) - SMALL)),)
+        return (Shot(role=role, brief=True, max_tokens=max(1, min(most, int(share * size) - SMALL))),)
 
     seen = yield Send(brief(AFTER, SHARES[0]), after_s=0.5, says="are reservations given back?")
     wait_s, waited_s = 0.5, 0.5
@@ -166,10 +176,10 @@ def _after(seen: Sequence[Seen], size: int) -> Generator[Step, Sequence[Seen], S
         seen = yield Send(brief(LATER, SHARES[0]), after_s=wait_s, says="waiting for tokens")
         waited_s += wait_s
         wait_s *= GROWTH
-    for share in SHARES[1:]:
-        if seen[-1].accepted is not True:
-            break
-        seen = yield Send(brief(ONE_BY_ONE, share), says="one by one")
+    asked = 0
+    while seen[-1].accepted and asked < sum(SHARES[1:]) * size:
+        asked += most if most < SHARES[1] * size else int(SHARES[1] * size)
+        seen = yield Send(brief(ONE_BY_ONE, SHARES[1]), says="one by one")
     return seen
 
 
@@ -185,17 +195,17 @@ def _size(known: Known, seen: Sequence[Seen]) -> Generator[Step, Sequence[Seen],
     return seen
 
 
-def unit_of(known: Known, size: int, *, kept: bool) -> Shot:
-    """Return one of the units that the limit is cut into."""
+def unit_of(known: Known, size: int, most: int | None = None, *, kept: bool) -> Shot:
+    """Return one of the units that the limit is cut into; max_tokens may be at most ``most``."""
     count = max(2, min(UNITS, known.burst // 3, known.requests_left // 8))
     each = max(2 * SMALL, size // count) if size else 2 * FIRST_FILL
     if kept:
-        return Shot(role=UNIT, brief=True, max_tokens=max(1, each - SMALL - 2))
+        return Shot(role=UNIT, brief=True, max_tokens=max(1, min(most or each, each - SMALL - 2)))
     return Shot(role=UNIT, prompt_tokens=each)
 
 
 def _units(known: Known, seen: Sequence[Seen], size: int, *, kept: bool) -> Experiment:
-    unit = unit_of(known, size, kept=kept)
+    unit = unit_of(known, size, largest(seen), kept=kept)
     spent = sum(used(each) for each in seen)
     afford = (known.tokens_left - spent) // (2 * SMALL if kept else unit.most_tokens)
     exact = 0 if (bounds(seen) or (0, None))[1] is not None else 2 * UNITS + EXTRA
@@ -238,7 +248,8 @@ def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
         return
     at_s = replace(known, fits=verdict.consistent).fresh_s(_idle_s(known, 0.0, seen))
     spread = (verdict.best.limit + 1) * unit.most_tokens
-    size = max(1, verdict.best.limit_range[0] * unit.most_tokens - 2 * SMALL)
+    most_each = largest(seen) or spread
+    size = max(1, min(most_each, verdict.best.limit_range[0] * unit.most_tokens - 2 * SMALL))
     for _ in range(MOST_FILLED // 2):
         shot = Shot(role=REFILL, stream=True, max_tokens=size)
         seen = yield Send((shot,), at_s, until="decided", says="filling it again")
@@ -247,7 +258,7 @@ def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
         left = (spread if most is None else most) - least
         if seen[-1].accepted is None or (most is not None and left <= max(2 * SMALL, FINE * most)):
             break
-        size = max(1, left // 2 - SMALL)
+        size = max(1, min(most_each, left // 2 - SMALL))
     yield Drop()
 
 
