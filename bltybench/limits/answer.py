@@ -8,6 +8,8 @@ from typing import Any
 
 MISLED = 0.05
 """How often one observation is taken to mislead, where confidence is worked out."""
+SUREST = 0.9999
+"""Nothing is certain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Answer:
             "question": self.question,
             "value": self.value,
             "range": None if self.range is None else [least, None if most == float("inf") else most],
-            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "confidence": None if self.confidence is None else min(SUREST, round(self.confidence, 4)),
             "evidence": list(self.evidence),
             "reason": self.reason,
             "says": self.says,

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bltybench.limits.ask import PREFIX
 from bltybench.metrics.frame import floats
 
 KEEPS_UP = {"rate": 0.95, "users": 0.80}
@@ -39,6 +40,8 @@ def capacity(stages: pd.DataFrame) -> Capacity | None:
     unit: Literal["rate", "users"] = "users" if stages["users"].notna().any() else "rate"
     points = stages.rename(columns={"users" if unit == "users" else "offered_per_min": "load"})
     points = points[points["load"].notna() & points["accepted_per_min"].notna()]
+    # The experiments of a probe are no loads.
+    points = points[~points["stage"].astype("str").str.startswith(PREFIX)]
     if len(points) < 2:
         return None
     points = points.sort_values("load", kind="stable", ignore_index=True)

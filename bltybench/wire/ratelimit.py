@@ -20,7 +20,8 @@ EPOCH_S_FROM = 500_000_000.0
 """A number of seconds from here on (1985) is a date, not a delay."""
 EPOCH_MS_FROM = 100_000_000_000.0
 
-_NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,12})?\Z")
+_NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z")
+"""As JSON and languages write numbers: Python has up to 17 digits after the point, and 1e-05."""
 _LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\d:T-])")
 _GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|µs|μs|ns|h|m|s|d)")
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z")
