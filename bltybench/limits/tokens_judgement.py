@@ -69,9 +69,10 @@ def _silent(reason: str, *, least: float | None = None, evidence: Sequence[str] 
 
 def _never(seen: Sequence[Seen], known: Known) -> list[Answer]:
     reserved = (bounds(seen) or (0, None))[0]
-    spent = sum(used(each) for each in seen if each.role in {SIZE, UNIT} and each.accepted)
-    reason = f"{reserved:,} tokens in flight and {spent:,} used within the budget met no refusal"
-    return _silent(reason, least=float(spent))
+    taken = [used(each) for each in seen if each.role in {SIZE, UNIT} and each.accepted]
+    reason = f"{reserved:,} tokens in flight and {sum(taken):,} used within the budget met no refusal"
+    # Over what time they would be counted is not known: one request's are counted together in any case.
+    return _silent(reason, least=float(max(taken, default=0)))
 
 
 def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, most: int) -> list[Answer]:

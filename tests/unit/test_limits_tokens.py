@@ -59,7 +59,7 @@ def test_no_limit_of_tokens_is_at_least() -> None:
     limit = found["token_limit"]
     assert limit.value is None
     assert limit.range is not None
-    assert limit.range[0] > 10_000
+    assert limit.range[0] > 5_000
     assert "met no refusal" in str(limit.reason)
 
 
