@@ -140,7 +140,7 @@ class TestLive:
             "w0", [Tick(at_s=1, accepted=50), Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4)]
         )
         live.add("w1", [Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=(100.0, 300.0))])
-        assert live.line(62, 90, "charges: is it full again?").startswith(" 62 s  charges: is it full again?  5")
+        assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  5")
         line = live.line(62, 90)
         assert line.split("  ") == [
             " 62/90 s",
