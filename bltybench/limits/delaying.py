@@ -79,7 +79,6 @@ def _spaced(sent: Floats, came: Floats, spacing: Floats, quickest_s: float) -> D
     slack_s = REGULAR * interval_s + quickest_s / 2
     if interval_s < APART * quickest_s or high - low > slack_s:
         return None
-    held = came - sent > max(HELD * quickest_s, quickest_s + slack_s)
     even = spacing[np.abs(spacing - interval_s) <= slack_s]
     error_s = SPREAD * float(even.std()) / len(even) ** 0.5 + quickest_s / len(even)
     tat = _arrivals(sent, interval_s)
@@ -90,7 +89,8 @@ def _spaced(sent: Floats, came: Floats, spacing: Floats, quickest_s: float) -> D
         return None
     # What is quick now and then is no measure of how long an answer takes that need not wait.
     usual_s = float(np.median((came - sent)[at_once]))
-    if interval_s < APART * usual_s:
+    held = came - sent > usual_s + slack_s
+    if interval_s < APART * usual_s or held.sum() < FEWEST_HELD:
         return None
     explained = _close(turns[free] + usual_s, came, slack_s)
     after_silence = np.diff(sent, prepend=-np.inf) > interval_s

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
 from bltybench.limits.delaying import delayed
 from bltybench.limits.parameters import best_fit, queue_fit
-from bltybench.limits.search import FLIP_RATE, HARD, Search, allowed
+from bltybench.limits.search import FAR, FLIP_RATE, HARD, Search, allowed
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.verdict import VAGUE, Fit, Verdict
 
@@ -25,6 +26,11 @@ LUMPS_SEEN = 5
 """Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
+FOLLOWING = {("first_hit_window", "fixed_window"), ("first_hit_counter", "sliding_counter")}
+DOUBTFUL = 0.3
+"""Share of the cost that is allowed, from which on doubts alone do not tell families apart."""
+CHANCE = 0.6
+"""A family that contradicts such a share of the rarer decisions on the coarse grid explains nothing."""
 HOPELESS = 2
 HOPELESS_BY = 3
 HOPELESS_SHARE = 1 / 16
@@ -80,9 +86,13 @@ def fit(
         for family, counting in tried
         if family != LUMPS
     ]
-    _refine(searches)
+    # Who refuses nothing, or all, contradicts so many; where all are hardly better, it is chance.
+    chance = HARD * CHANCE * min(accepted, refused) if len(sights) > FEW else math.inf
+    searched = [each for each in searches if each.cost <= chance]
+    _refine(searched)
+    _follow(searched)
     least = min((each.cost for each in searches), default=None)
-    alone = among is None and (len(sights) <= FEW or least is None or least >= HARD)
+    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= chance)
     if alone or (LUMPS, False) in tried:
         buckets = [each for each in searches if each.family == "token_bucket"]
         rates = _rates(*(buckets or [Search("token_bucket", sights)]))
@@ -102,6 +112,17 @@ def _refine(searches: Sequence[Search], least: int | None = None) -> None:
         least = each.cost if least is None else min(least, each.cost)
 
 
+def _follow(searches: Sequence[Search]) -> None:
+    """Give windows of any phase the chance to lie where those lie that begin with the first request."""
+    least = min((each.cost for each in searches), default=0)
+    for one, other in product(searches, searches):
+        pair = (one.family, other.family)
+        near = one.cost <= least + FAR and other.cost > one.cost
+        if pair in FOLLOWING and one.count_refused == other.count_refused and near:
+            other.follow(one)
+            other.refine(least)
+
+
 def _rates(buckets: Search) -> tuple[float, float]:
     """Return between which rates a refill lies: those that suit a bucket, and some more."""
     found = buckets.found
@@ -119,11 +140,15 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     # A refill in lumps has a parameter more than the others, and must be better by more.
     margin = REFILL_TELLING if ranked[0].family == LUMPS else MARGIN
     left = [each for each in ranked if _weighed(each) < least + margin]
+    if ranked[0].cost - HARD * ranked[0].contradictions > DOUBTFUL * bound:
+        # With so much doubt about times, only contradictions tell.
+        left += [each for each in ranked if each not in left and _contradicts_no_more(each, ranked[0])]
     close = tuple(left)
     simple = [each for each in left if each.family != LUMPS]
     if simple and simple[0].family in {"token_bucket", "fixed_window"}:
         # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
-        left = simple if _weighed(simple[0]) < least + MARGIN else left
+        lumps = min((each.cost for each in left if each.family == LUMPS), default=0)
+        left = simple if simple[0].cost <= lumps + HARD // 2 else left
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}
@@ -142,6 +167,10 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     return Verdict(
         "ambiguous", *counts, ranked, merged, confidence, f"these cannot be told apart here: {shown}"
     )
+
+
+def _contradicts_no_more(each: Fit, best: Fit) -> bool:
+    return each.family != LUMPS and each.contradictions <= best.contradictions + 1
 
 
 def _weighed(each: Fit) -> float:

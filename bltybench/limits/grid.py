@@ -16,6 +16,8 @@ EDGES = 4
 """Recoveries from which phases are taken: the first and the last ones."""
 PHASES = 8
 """Phases of the coarse grid, and so the share of a period that it leaves open."""
+ANCHORS = 5
+"""Times within the first exchange at which windows may have begun."""
 HINTED = 100
 """Phases that are tried where the period is documented."""
 RESOLVED = 8
@@ -92,7 +94,11 @@ def coarse(family: str, sights: Sights, *, count_refused: bool, hints_s: tuple[f
     shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
     shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.doubt_s()), longest_s / 2)
     wanted = [each for each in (*NATURAL_S, *hints_s) if shortest_s <= each <= longest_s]
-    even = _dense(shortest_s, longest_s, span_s) if family in DRIFTING else _geometric(shortest_s, longest_s)
+    even = (
+        _dense(shortest_s, longest_s, span_s, DRIFT / finer)
+        if family in DRIFTING
+        else _geometric(shortest_s, longest_s)
+    )
     period = np.union1d(even, np.array(wanted, dtype=np.float64))
     if family not in PHASED:
         return _plain(period)
@@ -138,6 +144,13 @@ def ticks_and_lumps(sights: Sights, rates: tuple[float, float]) -> Grid:
     return Grid(
         np.repeat(ticks[which], len(phases)), np.tile(phases, len(which)), np.repeat(lumps[lump], len(phases))
     )
+
+
+def from_the_first(best: Grid, sights: Sights) -> Grid:
+    """Return windows of the same periods that only happened to begin with the first request."""
+    phases = np.linspace(sights.lo[0], sights.hi[0], ANCHORS)
+    period = np.repeat(best.period, ANCHORS)
+    return Grid(period, np.tile(phases, len(best)), np.zeros_like(period))
 
 
 def around(family: str, best: Grid, width: Floats, slack_s: Floats) -> Grid:

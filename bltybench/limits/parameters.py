@@ -9,7 +9,7 @@ import numpy as np
 from bltybench.limits.delaying import Delayed
 from bltybench.limits.grid import NATURAL_S, PHASED, Grid
 from bltybench.limits.search import Found, Search, alike, allowed, judge, spread
-from bltybench.limits.sights import Ints, Sights
+from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Ints, Sights
 from bltybench.limits.usage import Counted
 from bltybench.limits.verdict import Fit, Phase
 
@@ -78,7 +78,12 @@ def queue_fit(sights: Sights, held: Delayed) -> Fit | None:
     """
     counted = Counted(sights, count_refused=False)
     intervals = np.linspace(*held.interval_range_s, QUEUE_STEPS)
-    found = judge("token_bucket", counted, Grid(intervals, np.zeros(QUEUE_STEPS), np.zeros(QUEUE_STEPS)))
+    grid = Grid(intervals, np.zeros(QUEUE_STEPS), np.zeros(QUEUE_STEPS))
+    tried = []
+    for lost in (ACCEPTED, REFUSED):
+        counted.charge(np.where(sights.seen == UNKNOWN, lost, sights.seen))
+        tried.append(judge("token_bucket", counted, grid))
+    found = tried[0].plus(tried[1])
     if int(found.cost.min()) > allowed(len(sights)):
         return None
     chosen = alike(found)

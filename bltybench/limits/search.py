@@ -9,7 +9,18 @@ from functools import reduce
 import numpy as np
 
 from bltybench.limits import usage
-from bltybench.limits.grid import DRIFT, PHASED, PHASES, STEP, Grid, around, coarse, narrow, ticks_and_lumps
+from bltybench.limits.grid import (
+    DRIFT,
+    PHASED,
+    PHASES,
+    STEP,
+    Grid,
+    around,
+    coarse,
+    from_the_first,
+    narrow,
+    ticks_and_lumps,
+)
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
 from bltybench.limits.usage import Counted
 
@@ -19,15 +30,17 @@ HARD = 6
 """Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
 FLIP_RATE = 0.01
 """Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
-SURE = 60
+SURE = 150
 """So many candidates, those that the telling requests contradict least, are looked at in full at first."""
 NEAR = 3 * HARD
 MOST_NEAR = 400
 """Others that are looked at in full: so near to the best of them, and so many."""
 KEPT = 10
 """Candidates that are refined."""
-BASINS = (30, 10, 5, 5)
+BASINS = (40, 12, 6, 6, 6)
 """Other periods that are looked at too, in each round of refining."""
+FINER = 3.0
+"""From one round to the next."""
 SCAN = 200
 """Phases at which it is asked how many would do."""
 OPEN = 0.3
@@ -119,6 +132,12 @@ class Search:
         """Return the least cost so far."""
         return int(self.found.cost.min())
 
+    def follow(self, other: Search) -> None:
+        """Try the periods that suit a family whose windows begin with the first request."""
+        grid = other.found.grid.take(spread(other.found, KEPT))
+        grid = from_the_first(grid, self._counted.sights)
+        self.found = self.found.plus(judge(self.family, self._counted, grid))
+
     def refine(self, least: int | None = None) -> None:
         """Look more closely around the best, as long as it may come near to a cost of ``least``."""
         sights = self._counted.sights
@@ -136,7 +155,7 @@ class Search:
                 slack_s = np.minimum(slack_s, max(hi - lo for lo, hi in narrow(sights)))
             if self.family == "interval_refill":
                 kept, width, slack_s = _shared(found, chosen, width, slack_s)
-            closer = around(self.family, kept, width / 4**finer, slack_s / 4**finer)
+            closer = around(self.family, kept, width / FINER**finer, slack_s / FINER**finer)
             before = self.cost
             self.found = found.plus(judge(self.family, self._counted, closer))
             if least is not None and self.cost > least + FAR and self.cost > FALLING * before:
@@ -200,7 +219,9 @@ def spread(found: Found, most: int) -> Ints:
     ties = alike(found)
     if len(ties) <= most:
         best = np.argsort(found.cost, kind="stable")[: 4 * most]
-        return best[:: max(1, len(best) // most)][:most]
+        others = best[most // 2 :]
+        few: Ints = np.concatenate([best[: most // 2], others[:: max(1, 2 * len(others) // most)]])
+        return few
     grid = found.grid
     ends = [
         ties[int(pick(values[ties]))]

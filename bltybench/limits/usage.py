@@ -77,8 +77,9 @@ def _among_acceptances(charged: Ints) -> Ints:
     filled = charged.copy()
     for lost in np.flatnonzero(charged == UNKNOWN):
         place = int(np.searchsorted(known, lost))
-        around = known[max(0, place - AMONG) : place + AMONG]
-        if len(around) == 2 * AMONG and np.all(charged[around] == ACCEPTED):
+        before, after = known[max(0, place - AMONG) : place], known[place : place + AMONG]
+        # Before the first requests nothing was refused.
+        if len(after) == AMONG and np.all(charged[before] == ACCEPTED) and np.all(charged[after] == ACCEPTED):
             filled[lost] = ACCEPTED
     return filled
 
@@ -140,8 +141,10 @@ def _first_hits(counted: Counted, period_s: Floats) -> Ints:
 
 
 def _after_refusal(sights: Sights) -> npt.NDArray[np.bool_]:
-    before = np.concatenate([[UNKNOWN], sights.seen[:-1]])
-    found: npt.NDArray[np.bool_] = (before == REFUSED) & (sights.seen == ACCEPTED)
+    """Return what may have been let in, where the last answer before it that came was a refusal."""
+    known = np.where(sights.seen != UNKNOWN, np.arange(len(sights)), 0)
+    last = np.concatenate([[0], np.maximum.accumulate(known)[:-1]])
+    found: npt.NDArray[np.bool_] = (sights.seen[last] == REFUSED) & (sights.seen != REFUSED)
     return found
 
 

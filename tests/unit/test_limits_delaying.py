@@ -98,6 +98,15 @@ def test_ordinary_traffic_through_a_queue_is_explained(seed: int, queue: int, fr
     assert held.free == free
 
 
+def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
+    rng = random.Random(1)
+    seen = [
+        Sight(START_S + number, START_S + number + took_s, True, START_S + number + took_s)
+        for number, took_s in enumerate(0.01 * rng.lognormvariate(0, 0.8) for _ in range(60))
+    ]
+    assert delayed(seen) is None
+
+
 def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
     verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(Aims(), START_S))
     assert verdict.delayed is None

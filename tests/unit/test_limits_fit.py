@@ -78,7 +78,8 @@ def test_an_edge_that_the_server_set_is_not_taken_for_the_first_hit() -> None:
     assert full.families == ("fixed_window",)
     assert full.best is not None
     assert full.best.phase == "other"
-    assert full.best.phase_s() == pytest.approx(3.7, abs=0.2)
+    # A period known within 1% leaves the edge open by so much after a few windows.
+    assert full.best.phase_s() == pytest.approx(3.7, abs=0.03 * PERIOD_S)
 
 
 def test_a_small_burst_is_not_taken_for_a_short_window() -> None:
