@@ -94,11 +94,7 @@ def coarse(family: str, sights: Sights, *, count_refused: bool, hints_s: tuple[f
     shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
     shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.doubt_s()), longest_s / 2)
     wanted = [each for each in (*NATURAL_S, *hints_s) if shortest_s <= each <= longest_s]
-    even = (
-        _dense(shortest_s, longest_s, span_s, DRIFT / finer)
-        if family in DRIFTING
-        else _geometric(shortest_s, longest_s)
-    )
+    even = _dense(shortest_s, longest_s, span_s) if family in DRIFTING else _geometric(shortest_s, longest_s)
     period = np.union1d(even, np.array(wanted, dtype=np.float64))
     if family not in PHASED:
         return _plain(period)
