@@ -30,7 +30,7 @@ types: $(VENV)/.installed-test
 # Runs that are timed get in each other's way: what fails among the others is tried once more alone, and which
 # tests passed only then is said at the end.
 tests: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 4 --dist worksteal || $(BIN)/python -m pytest --second-try
+	$(BIN)/python -m pytest -n 3 --dist worksteal || $(BIN)/python -m pytest --second-try
 
 # Of the versions of pip, those that come with Python may take three times as long to resolve.
 $(VENV)/bin/python:

@@ -6,6 +6,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 # Several tests run at a time: a pool of threads in each, for matrices of a few hundred, only costs time.
 # Before the import of locust, which may import numpy.
@@ -22,6 +23,10 @@ os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 import locust  # noqa: E402, F401 - after the variable that it reads
 
 del os.environ["LOCUST_SKIP_MONKEY_PATCH"]
+
+# How long an example takes says what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SECOND_TRY = "--second-try"
 

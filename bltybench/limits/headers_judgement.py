@@ -71,8 +71,10 @@ def _of_another_limit(rows: Sequence[Seen], told: Honesty, known: Known) -> bool
 def _limit(told: Honesty, fits: Sequence[Fit], rows: Sequence[Seen]) -> Answer:
     name, asked = "limit_header", "whether the announced limit is true"
     announced = told.announced_limit
-    if announced is None or not fits:
-        reason = "no header announces one" if announced is None else "the limit itself is not known"
+    if announced is None or announced < 1 or not fits:
+        # Servers announce 0 or less where they have nothing to say.
+        silent = announced is None or announced < 1
+        reason = "no header announces one" if silent else "the limit itself is not known"
         return cannot_tell(name, asked, reason)
     evidence = (f"announced {announced}, observed {fits[0].limit}",)
     if any(each.family in BUCKETS and each.limit != announced for each in fits):

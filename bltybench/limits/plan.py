@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bltybench.limits.delaying import FEWEST_HELD, FEWEST_QUICK, HELD
+from bltybench.limits.delaying import FEWEST_HELD, FEWEST_QUICK, HELD, REGULAR
 from bltybench.limits.fit import Fit, Verdict, fit
 from bltybench.limits.sights import Sight
 from bltybench.limits.telling import most_telling, replayed
@@ -116,9 +116,16 @@ class _Planner:
         return got
 
     def waits(self) -> bool:
-        """Return whether the last answers, asked for one by one, came as if each had waited its turn."""
+        """Return whether nothing was refused and the last answers came as if each had waited its turn.
+
+        All of them took much longer than the quickest, and about as long as each other: a busy server's vary.
+        """
+        if any(sight.accepted is False for sight in self.seen):
+            return False
         took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
-        return len(took) > FEWEST_HELD and float(np.median(took[-FEWEST_HELD:])) > HELD * min(took)
+        last = took[-FEWEST_HELD:]
+        low, middle, high = np.percentile(last, [25, 50, 75]) if last else (0.0, 0.0, 0.0)
+        return len(took) > FEWEST_HELD and middle > HELD * min(took) and high - low < REGULAR * middle
 
     def latency_s(self) -> float:
         """Return the median time of an answer."""
@@ -148,10 +155,10 @@ def _quick(planner: _Planner) -> Plan:
     yield from _round(planner, 0, period_s, limit, QUICK_OFFSETS)
     if not planner.seen:
         return planner.verdict()
-    if planner.waits() and (yield from _queue(planner)):
-        return planner.verdict()
     began_s = planner.seen[0].sent_s
     verdict = planner.verdict()
+    if verdict.delayed is not None:
+        return verdict
     yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
     return planner.verdict()
 
@@ -270,7 +277,7 @@ def _round(
             f"round {number + 1}: {offset:.2f} periods",
             confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
         )
-        if planner.waits():
+        if planner.waits() and (yield from _queue(planner)):
             return
 
 
