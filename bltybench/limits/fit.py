@@ -27,6 +27,7 @@ LUMPS_SEEN = 5
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 FOLLOWING = {("first_hit_window", "fixed_window"), ("first_hit_counter", "sliding_counter")}
+"""Windows that begin with the first request, and those that may only have happened to."""
 DOUBTFUL = 0.3
 """Share of the cost that is allowed, from which on doubts alone do not tell families apart."""
 CHANCE = 0.6
