@@ -94,9 +94,10 @@ def test_the_other_families_are_named_too(family: str, found_of: dict[str, dict[
     elif found["status"] == "found":
         assert found["observed"]["family"] == family
     told = {each["question"]: each["value"] for each in found["answers"]}
-    assert told["limit_header"] != "wrong"
-    assert told["remaining_header"] != "wrong"
-    assert told["retry_after"] in {"honest", None}
+    # What cannot be told of headers is left out where nothing but requests was asked for.
+    assert told.get("limit_header") != "wrong"
+    assert told.get("remaining_header") != "wrong"
+    assert told.get("retry_after") in {"honest", None}
     assert found["announced"] == {"limit": LIMIT, "dialect": "x-ratelimit"}
     assert found["refusal_status"] == 429
     if found["status"] == "found":
