@@ -72,7 +72,12 @@ def _wait_for(url: str, locust: subprocess.Popen[str]) -> None:
 def start_run(page: str) -> None:
     with httpx.Client(trust_env=False) as client:
         answer = client.post(f"{page}swarm", data={"user_count": 6, "spawn_rate": 6}).json()
-    assert answer["success"], answer
+        assert answer["success"], answer
+        # A page that is loaded before Locust has begun shows the form for a new run, and stays with it.
+        until = time.monotonic() + 20
+        while client.get(f"{page}stats/requests").json()["state"] == "ready":
+            assert time.monotonic() < until, "the run did not begin"
+            time.sleep(0.05)
 
 
 def before_a_run(page: str) -> None:
