@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from bltybench.limits import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.base import Model
 from bltybench.limits.fit import Verdict
-from bltybench.limits.plan import Aims, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import Aims
 from bltybench.limits.virtual import Noise, World
 
 START_S = 1_795_358_400.0

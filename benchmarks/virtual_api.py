@@ -7,108 +7,15 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.flight import Flight
 from bltybench.limits.ask import PREFIX, Drop, Experiment, Seen, Send, Shot, Step
-from bltybench.sandbox.quota import Grant, Quotas, Refusal
+from bltybench.sandbox.quota import Quotas, Refusal
 from bltybench.scenario.target import SandboxLimits
 
 START_S = 1_795_358_417.3
-BILLS = ("insufficient_quota",)
 ERRORS = {"malformed": 400, "unknown_model": 404, "wrong_key": 401}
-
-
-@dataclass(kw_only=True)
-class Flight:
-    """One request under way."""
-
-    shot: Shot
-    sent_s: float
-    prompt: int
-    grant: Grant | None = None
-    decided_s: float | None = None
-    begun_s: float | None = None
-    end_s: float | None = None
-    status: int | None = None
-    code: str = ""
-    cancelled: bool = False
-    accepted: bool | None = None
-    tokens: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    served: bool = False
-    over: bool = False
-    lost: bool = False
-    stage: str | None = None
-
-    def number(self, name: str) -> int | None:
-        """Return the value of a header; None where there is none, or it is no number."""
-        value = self.headers.get(name, "")
-        return int(value) if value.isdigit() else None
-
-    def seen(self) -> Seen:
-        """Return what is known of it so far."""
-        number, reset = self.number, self.number("x-ratelimit-reset")
-        known = self.decided_s is not None
-        return Seen(
-            role=self.shot.role,
-            sent_s=self.sent_s,
-            decided_s=self.decided_s,
-            begun_s=self.begun_s,
-            end_s=self.end_s,
-            cancelled=self.cancelled,
-            accepted=self.accepted if known else None,
-            status=self.status if known else None,
-            said=self.code if known else "",
-            prompt_tokens=self.prompt,
-            completion_tokens=self.tokens if self.end_s is not None else 0,
-            max_tokens=self.shot.max_tokens,
-            limit=number("x-ratelimit-limit"),
-            remaining=number("x-ratelimit-remaining"),
-            reset_s=None if reset is None or self.decided_s is None else reset - self.decided_s,
-            retry_after_s=number("retry-after"),
-        )
-
-    def row(self, start_s: float) -> dict[str, Any]:
-        """Return it as the store gives back an attempt of a run that began at ``start_s``."""
-        seen = self.seen()
-
-        def ns(at_s: float | None) -> int | None:
-            return None if at_s is None else round((at_s - start_s) * 1e9)
-
-        end_s = self.end_s if self.end_s is not None else self.sent_s
-        return {
-            "stage": self.stage,
-            "name": self.shot.role,
-            "sent_ns": ns(self.sent_s),
-            "headers_ns": None if self.lost else ns(self.decided_s),
-            "first_token_ns": ns(self.begun_s),
-            "end_ns": ns(end_s),
-            "outcome": self._outcome(),
-            "status": None if self.lost else self.status,
-            "error_type": None,
-            "error_code": self.code or None,
-            "error_message": None,
-            "prompt_tokens": None if self.cancelled else self.prompt,
-            "wanted_prompt_tokens": self.prompt,
-            "completion_tokens": None if self.cancelled else seen.completion_tokens,
-            "max_tokens": self.shot.max_tokens,
-            "limit_requests": seen.limit,
-            "remaining_requests": seen.remaining,
-            "reset_requests_s": seen.reset_s,
-            "retry_after_s": seen.retry_after_s,
-            "header_dialect": None if seen.limit is None else "x-ratelimit",
-        }
-
-    def _outcome(self) -> str:
-        if self.lost:
-            return "transport_error"
-        if self.cancelled:
-            return "cancelled"
-        if self.status == 429 and self.code not in BILLS:
-            return "rate_limited"
-        status = self.status or 200
-        return "ok" if status < 400 else "client_error" if status < 500 else "server_error"
 
 
 class VirtualApi:
@@ -189,7 +96,7 @@ class VirtualApi:
         mine: list[Flight] = [] if step.shots else [one for one in self.flights[first:] if one.end_s is None]
         give_up_s = self.now_s + step.patience_s
         while True:
-            pending = [one for one in mine if not _reached(one, step.until)]
+            pending = [one for one in mine if not one.reached(step.until)]
             if step.until_refused and any(one.decided_s and one.accepted is False for one in mine):
                 queue.clear()
             while queue and len(pending) < step.width:
@@ -339,14 +246,6 @@ class VirtualApi:
             self._line.remove(flight)
         if not self.limits.cancelled_keeps_slot:
             self._at(self.now_s + self._lag(), lambda: self._free(flight, flight.tokens))
-
-
-def _reached(flight: Flight, until: str) -> bool:
-    if flight.end_s is not None:
-        return True
-    if until == "decided":
-        return flight.decided_s is not None
-    return until == "begun" and flight.begun_s is not None
 
 
 def _text(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

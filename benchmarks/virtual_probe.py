@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.virtual_api import START_S, Flight, VirtualApi
+from benchmarks.flight import Flight
+from benchmarks.virtual_api import START_S, VirtualApi
 from bltybench.limits.ask import Experiment, Send, Shot
 from bltybench.limits.casebook import Casebook, Task
 from bltybench.limits.finding import Findings
 from bltybench.limits.fit import Verdict
 from bltybench.limits.inquiry import QUESTIONS, REQUESTS
-from bltybench.limits.plan import Burst, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import Burst
 
 ONE = Shot(role="probe")
 

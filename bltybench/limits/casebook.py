@@ -11,7 +11,7 @@ from bltybench.limits.finding import Findings, find
 from bltybench.limits.fit import Verdict
 from bltybench.limits.inquiry import ALL, QUESTIONS, by_question
 from bltybench.limits.known import Known
-from bltybench.limits.plan import Aims
+from bltybench.limits.planner import Aims
 from bltybench.limits.settings import limits_toml
 from bltybench.limits.sights import Sight
 from bltybench.runs.attempt import Outcome

@@ -11,7 +11,8 @@ import numpy as np
 
 from bltybench.limits.delaying import delayed
 from bltybench.limits.parameters import best_fit, queue_fit
-from bltybench.limits.search import FAR, FLIP_RATE, HARD, Search, allowed
+from bltybench.limits.pricing import FAR, FLIP_RATE, HARD, allowed
+from bltybench.limits.search import Search
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.verdict import VAGUE, Fit, Verdict
 

@@ -16,7 +16,7 @@ from bltybench.limits.evidence import Honesty, Share
 from bltybench.limits.fit import Fit
 from bltybench.limits.headers_replay import Moment, contradicted, moments_of
 from bltybench.limits.known import Known
-from bltybench.limits.search import BUCKETS
+from bltybench.limits.pricing import BUCKETS
 
 HONEST = 0.9
 """Share of the answers that must be right: a few lie where what was found is off by more than it seems."""

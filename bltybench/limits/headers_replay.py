@@ -11,7 +11,7 @@ from bltybench.limits.ask import Seen
 from bltybench.limits.base import Model
 from bltybench.limits.evidence import LEAST_SLACK_S
 from bltybench.limits.fit import Fit
-from bltybench.limits.search import EPS, FLIP_RATE
+from bltybench.limits.pricing import EPS, FLIP_RATE
 
 MOST = 1200
 """Requests that are looked at, those that came last: as many as are fitted."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bltybench.limits.evidence import NS, Row, accepted, refusal_status
-from bltybench.limits.search import FLIP_RATE
+from bltybench.limits.pricing import FLIP_RATE
 from bltybench.limits.sights import Ints
 
 Bools = npt.NDArray[np.bool_]

@@ -8,7 +8,8 @@ import numpy as np
 
 from bltybench.limits.delaying import Delayed
 from bltybench.limits.grid import NATURAL_S, PHASED, Grid
-from bltybench.limits.search import Found, Search, alike, allowed, judge, spread
+from bltybench.limits.pricing import Found, allowed, judge
+from bltybench.limits.search import Search, alike, spread
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Ints, Sights
 from bltybench.limits.usage import Counted
 from bltybench.limits.verdict import Fit, Phase

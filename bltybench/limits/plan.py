@@ -7,13 +7,11 @@ same answers give the same plan, so an interrupted probe goes on by playing its 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from bltybench.limits.delaying import FEWEST_HELD, FEWEST_QUICK, HELD, REGULAR
-from bltybench.limits.fit import Fit, Verdict, fit
+from bltybench.limits.delaying import FEWEST_QUICK
+from bltybench.limits.fit import Fit, Verdict
+from bltybench.limits.planner import Aims, Burst, Plan, Planner
 from bltybench.limits.sights import Sight
 from bltybench.limits.telling import most_telling, replayed
 
@@ -38,7 +36,6 @@ SETTLINGS = 4
 """How often it asks where the families that are left differ most."""
 SETTLE_PERIODS = 3
 """For how long, where nothing forbids it."""
-QUICK_BUDGET = 160
 POLLS = 6
 """Requests between the earliest and the latest time at which more may be let in."""
 PEEK = 12
@@ -53,104 +50,14 @@ WIDTHS = (1, 4, 16)
 """Requests in flight at a time: more where answers are too slow to reach the limit one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Send from ``at_s`` until the first refusal, or ``cap`` times; then once more after ``confirm_s``."""
-
-    at_s: float
-    """Unix time; in the past means at once."""
-    cap: int
-    width: int = 1
-    """How many may be in flight at a time."""
-    confirm_s: float | None = None
-    says: str = ""
-    """What it is for, for who watches."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aims:
-    """What the probe may spend, and what is known beforehand."""
-
-    budget: int = 600
-    """Requests."""
-    quick: bool = False
-    """Limit, period and class of algorithm only: two periods and 160 requests."""
-    period_s: float | None = None
-    """Documented or announced."""
-    limit: int | None = None
-    longest_wait_s: float = 300.0
-    """How long it waits at most for a refusal to end."""
-    rounds: int = 3
-    earlier: tuple[Sight, ...] = ()
-    """What an interrupted probe of the same limit had seen."""
-
-    @property
-    def most(self) -> int:
-        """Return the most requests that will be sent."""
-        return min(self.budget, QUICK_BUDGET) if self.quick else self.budget
-
-
-Plan = Generator[Burst, Sequence[Sight], Verdict]
-
-
-class _Planner:
-    def __init__(self, aims: Aims, now_s: float) -> None:
-        self.aims = aims
-        self.seen: list[Sight] = list(aims.earlier)
-        self.now_s = now_s
-        self.left = aims.most
-        self.width = 1
-        self._known: tuple[int, Verdict] | None = None
-
-    def send(
-        self, at_s: float, cap: int, says: str, *, confirm_s: float | None = None
-    ) -> Generator[Burst, Sequence[Sight], Sequence[Sight]]:
-        """Send a burst within what is left."""
-        cap = min(cap, self.left - (confirm_s is not None))
-        if cap <= 0:
-            return ()
-        got = yield Burst(max(at_s, self.now_s), cap, self.width, confirm_s, says)
-        self.seen += got
-        self.left -= len(got)
-        self.now_s = max([self.now_s, *(sight.answered_s or sight.decided_s for sight in got)])
-        return got
-
-    def waits(self) -> bool:
-        """Return whether nothing was refused and the last answers came as if each had waited its turn.
-
-        All of them took much longer than the quickest, and about as long as each other: a busy server's vary.
-        """
-        if any(sight.accepted is False for sight in self.seen):
-            return False
-        took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
-        last = took[-FEWEST_HELD:]
-        low, middle, high = np.percentile(last, [25, 50, 75]) if last else (0.0, 0.0, 0.0)
-        return len(took) > FEWEST_HELD and middle > HELD * min(took) and high - low < REGULAR * middle
-
-    def latency_s(self) -> float:
-        """Return the median time of an answer."""
-        return float(np.median([sight.decided_s - sight.sent_s for sight in self.seen]))
-
-    def verdict(self, among: Sequence[Fit] | None = None) -> Verdict:
-        """Fit all that was seen; to save time, with the families of ``among`` only."""
-        hint = self.aims.period_s
-        kinds = None if among is None else [(each.family, bool(each.count_refused)) for each in among]
-        if among is None and self._known is not None and self._known[0] == len(self.seen):
-            return self._known[1]
-        found = fit(self.seen, hints_s=(hint,) if hint else (), among=kinds)
-        if among is None:
-            self._known = len(self.seen), found
-        return found
-
-
 def plan(aims: Aims, now_s: float) -> Plan:
     """Return the plan of a probe that begins at ``now_s`` (Unix time)."""
     if aims.quick:
-        return _quick(_Planner(aims, now_s))
-    return _full(_Planner(aims, now_s))
+        return _quick(Planner(aims, now_s))
+    return _full(Planner(aims, now_s))
 
 
-def _quick(planner: _Planner) -> Plan:
+def _quick(planner: Planner) -> Plan:
     period_s, limit = planner.aims.period_s or 60.0, planner.aims.limit
     yield from _round(planner, 0, period_s, limit, QUICK_OFFSETS)
     if not planner.seen:
@@ -163,7 +70,7 @@ def _quick(planner: _Planner) -> Plan:
     return planner.verdict()
 
 
-def _full(planner: _Planner) -> Plan:
+def _full(planner: Planner) -> Plan:
     verdict = planner.verdict()
     if not verdict.fits:
         drained = yield from _drain(planner)
@@ -208,7 +115,7 @@ def _longest(verdict: Verdict, guess: Fit) -> float:
     return max(windowed) if windowed else guess.period_s
 
 
-def _drain(planner: _Planner) -> Generator[Burst, Sequence[Sight], Literal["refused", "queue", "nothing"]]:
+def _drain(planner: Planner) -> Generator[Burst, Sequence[Sight], Literal["refused", "queue", "nothing"]]:
     """Send until something is refused: one by one, then more at a time where that is too slow.
 
     Where answers come as if each waited its turn, fill the queue.
@@ -225,7 +132,7 @@ def _drain(planner: _Planner) -> Generator[Burst, Sequence[Sight], Literal["refu
     return "nothing"
 
 
-def _queue(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
+def _queue(planner: Planner) -> Generator[Burst, Sequence[Sight], bool]:
     """Where answers wait their turn: make sure that they do, then fill the queue. Whether they do."""
     interval_s = max(sight.answered_s - sight.sent_s for sight in planner.seen if sight.answered_s)
     for _ in range(FEWEST_QUICK):
@@ -245,7 +152,7 @@ def _queue(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
     return True
 
 
-def _recover(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
+def _recover(planner: Planner) -> Generator[Burst, Sequence[Sight], bool]:
     """Ask, at growing intervals, until something is accepted again; then send until the next refusal."""
     refused_s = planner.now_s
     wait_s = max(2 * planner.latency_s(), 0.002)
@@ -262,7 +169,7 @@ def _recover(planner: _Planner) -> Generator[Burst, Sequence[Sight], bool]:
 
 
 def _round(
-    planner: _Planner, number: int, period_s: float, limit: int | None, offsets: Sequence[float] = OFFSETS
+    planner: Planner, number: int, period_s: float, limit: int | None, offsets: Sequence[float] = OFFSETS
 ) -> Generator[Burst, Sequence[Sight], None]:
     """Send five bursts between which the families free different amounts."""
     # Two idle periods empty every window; then so that a clock's window turns where it tells most.
@@ -281,7 +188,7 @@ def _round(
             return
 
 
-def _sharpen(planner: _Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Sight], bool]:
+def _sharpen(planner: Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Sight], bool]:
     """Ask between the earliest and the latest time at which what is left would let the next request in."""
     got = yield from planner.send(0.0, max(each.limit for each in left) + 2, "sharpening")
     if not got or got[-1].accepted is not False:
@@ -299,15 +206,13 @@ def _sharpen(planner: _Planner, left: Sequence[Fit]) -> Generator[Burst, Sequenc
     return True
 
 
-def _next_s(planner: _Planner, guess: Fit, period_s: float) -> float:
+def _next_s(planner: Planner, guess: Fit, period_s: float) -> float:
     """Return when the next request will be let in, if the period is this."""
     model = replayed(planner.seen, guess, period_s)
     return planner.now_s + (model.peek(planner.now_s).retry_after_s or 0.0)
 
 
-def _settle(
-    planner: _Planner, verdict: Verdict, until_s: float
-) -> Generator[Burst, Sequence[Sight], Verdict]:
+def _settle(planner: Planner, verdict: Verdict, until_s: float) -> Generator[Burst, Sequence[Sight], Verdict]:
     """Ask where what is left differs most, as long as there is time and something to tell."""
     for _ in range(SETTLINGS):
         each_s = 1.5 * planner.latency_s() / planner.width

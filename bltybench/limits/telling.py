@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bltybench.limits.base import Model
-from bltybench.limits.search import EPS
+from bltybench.limits.pricing import EPS
 from bltybench.limits.sights import Floats, Sight
 from bltybench.limits.verdict import Fit
 

@@ -9,7 +9,7 @@ from bltybench.limits.answer import Answer, cannot_tell, sure
 from bltybench.limits.ask import Seen
 from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.known import Known
-from bltybench.limits.search import BUCKETS
+from bltybench.limits.pricing import BUCKETS
 from bltybench.limits.tokens_question import (
     AFTER,
     FILL,

@@ -20,7 +20,8 @@ from dataclasses import replace
 from bltybench.limits.ask import Drop, Experiment, Seen, Send, Shot, Step
 from bltybench.limits.fit import Verdict, fit
 from bltybench.limits.known import IDLE, Known
-from bltybench.limits.plan import GROWTH, Aims, Burst, plan
+from bltybench.limits.plan import GROWTH, plan
+from bltybench.limits.planner import Aims, Burst
 from bltybench.limits.sights import Sight
 
 NAME = "tokens"

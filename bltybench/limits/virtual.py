@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bltybench.limits.base import Model
 from bltybench.limits.fit import Verdict
-from bltybench.limits.plan import Burst, Plan
+from bltybench.limits.planner import Burst, Plan
 from bltybench.limits.sights import Sight
 
 

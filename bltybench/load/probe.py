@@ -22,7 +22,8 @@ from bltybench.limits.casebook import HOPELESS, Casebook, enforced
 from bltybench.limits.charges_question import OTHER_MODEL
 from bltybench.limits.fit import Verdict
 from bltybench.limits.inquiry import QUESTIONS, REQUESTS
-from bltybench.limits.plan import Burst, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import Burst
 from bltybench.limits.sights import Sight
 from bltybench.load.client import ChatClient
 from bltybench.load.plugin import PLUGIN

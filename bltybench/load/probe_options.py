@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from bltybench.errors import UserError
 from bltybench.limits.casebook import Task
 from bltybench.limits.inquiry import ALL, REQUESTS
-from bltybench.limits.plan import QUICK_BUDGET
+from bltybench.limits.planner import QUICK_BUDGET
 from bltybench.load.words import complain
 from bltybench.scenario.target import Target
 

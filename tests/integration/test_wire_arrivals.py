@@ -3,7 +3,6 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from itertools import accumulate
 
 import gevent
@@ -14,18 +13,6 @@ from support_wire_server import SLOW_EVENTS
 from bltybench.runs.attempt import Outcome, Stamp
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading, rounds
 from bltybench.wire.stamps import enable
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def reader() -> Reader:
-    return Reader()
 
 
 def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader: Reader) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -12,18 +11,6 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server, exchange_with
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def reader() -> Reader:
-    return Reader()
 
 
 @pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim"])

@@ -11,19 +11,6 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server
 from bltybench.runs.attempt import Outcome, Stamp
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def reader() -> Reader:
-    return Reader()
-
-
 AUTHORITY = trustme.CA()
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bltybench.limits import FixedWindow, LeakyQueue
 from bltybench.limits.delaying import delayed
 from bltybench.limits.fit import Verdict
-from bltybench.limits.plan import QUICK_BUDGET, Aims, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import QUICK_BUDGET, Aims
 from bltybench.limits.settings import limits_toml
 from bltybench.limits.sights import Sight
 from bltybench.limits.virtual import Noise, World

@@ -19,7 +19,8 @@ from bltybench.limits import (
 )
 from bltybench.limits.base import Decision
 from bltybench.limits.fit import Verdict, fit
-from bltybench.limits.plan import QUICK_BUDGET, Aims, Burst, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import QUICK_BUDGET, Aims, Burst
 from bltybench.limits.settings import limits_toml
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.virtual import Noise, World
@@ -78,8 +79,7 @@ def test_an_edge_that_the_server_set_is_not_taken_for_the_first_hit() -> None:
     assert full.families == ("fixed_window",)
     assert full.best is not None
     assert full.best.phase == "other"
-    # A period known within 1% leaves the edge open by so much after a few windows.
-    assert full.best.phase_s() == pytest.approx(3.7, abs=0.03 * PERIOD_S)
+    assert full.best.phase_s() == pytest.approx(3.7, abs=0.2)
 
 
 def test_a_small_burst_is_not_taken_for_a_short_window() -> None:

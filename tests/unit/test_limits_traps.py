@@ -8,7 +8,8 @@ from random import Random
 from bltybench.limits import FirstHitCounter, FirstHitWindow, FixedWindow, TokenBucket
 from bltybench.limits.base import Decision, Model
 from bltybench.limits.fit import Verdict, fit
-from bltybench.limits.plan import Aims, plan
+from bltybench.limits.plan import plan
+from bltybench.limits.planner import Aims
 from bltybench.limits.search import Search
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.virtual import Noise, World

@@ -1,0 +1,186 @@
+"""What candidates of a family cost: decisions that contradict them, each with the limit that suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from bltybench.limits import usage
+from bltybench.limits.grid import Grid
+from bltybench.limits.sights import Floats, Ints
+from bltybench.limits.usage import Counted
+
+CELLS = 50_000
+"""Candidates × requests at a time: what the processor's cache holds."""
+HARD = 6
+"""Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
+FLIP_RATE = 0.01
+"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
+SURE = 150
+"""So many candidates, those that the telling requests contradict least, are looked at in full at first."""
+NEAR = 3 * HARD
+MOST_NEAR = 400
+"""Others that are looked at in full: so near to the best of them, and so many."""
+FAR = 4 * HARD
+"""A candidate or family so far from the best is not looked at to the end."""
+OPEN = 0.3
+"""Share of the decisions that may lie so near to an edge that either would do."""
+EPS = 1e-6
+_BEYOND = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every candidate that was tried, with the best limit for it."""
+
+    grid: Grid
+    cost: Ints
+    """What is minimised: HARD times the contradictions, and the doubtful ones."""
+    contradictions: Ints
+    limit_least: Ints
+    limit_most: Ints
+
+    def plus(self, other: Found) -> Found:
+        """Return both."""
+        return Found(
+            self.grid.plus(other.grid),
+            np.concatenate([self.cost, other.cost]),
+            np.concatenate([self.contradictions, other.contradictions]),
+            np.concatenate([self.limit_least, other.limit_least]),
+            np.concatenate([self.limit_most, other.limit_most]),
+        )
+
+
+Uses = Callable[[Counted, Grid], usage.Bounds]
+
+USES: dict[str, Uses] = {
+    "fixed_window": lambda counted, grid: usage.fixed(counted, grid.period, grid.phase),
+    "first_hit_window": lambda counted, grid: usage.first_hit(counted, grid.period),
+    "sliding_log": lambda counted, grid: usage.log(counted, grid.period),
+    "sliding_counter": lambda counted, grid: usage.counter(counted, grid.period, grid.phase),
+    "first_hit_counter": lambda counted, grid: usage.first_hit_counter(counted, grid.period),
+    "token_bucket": lambda counted, grid: usage.bucket(counted, 1 / grid.period),
+    "interval_refill": lambda counted, grid: usage.refill(counted, grid.period, grid.phase, grid.lump),
+}
+BUCKETS = frozenset({"token_bucket", "interval_refill"})
+"""Families that need a whole token for a request."""
+WEIGHTED = frozenset({"sliding_counter", "first_hit_counter"})
+
+
+def allowed(decisions: int) -> int:
+    """Return the most that a model may cost that is to explain so many decisions."""
+    return round(HARD * (0.5 + FLIP_RATE * decisions))
+
+
+def judge(family: str, counted: Counted, grid: Grid) -> Found:
+    """Count, for each candidate, the decisions that contradict the limit that suits it best.
+
+    Candidates that cannot be among the best, or that explain nothing, are left out: some of the requests
+    contradict them too often. Of a family that explains nothing, what is returned is near to the best.
+    """
+    if len(counted.telling) < len(counted.every) and len(grid) > SURE:
+        counted.ask(counted.telling)
+        at_least = np.concatenate([_least(family, counted, part) for part in _chunks(counted, grid)])
+        order = np.argsort(at_least, kind="stable")
+        counted.ask(counted.every)
+        found = price(family, counted, grid.take(order[:SURE]))
+        rest = order[SURE:]
+        # Others may come near when they are looked at more closely, though they do not yet.
+        near = max(int(found.cost.min()), min(int(found.cost.min()) + NEAR, allowed(len(counted.every))))
+        rest = rest[at_least[rest] <= near][:MOST_NEAR]
+        return found.plus(price(family, counted, grid.take(rest))) if len(rest) else found
+    counted.ask(counted.every)
+    return price(family, counted, grid)
+
+
+def _chunks(counted: Counted, grid: Grid) -> Iterator[Grid]:
+    size = max(1, CELLS // max(1, len(counted.columns)))
+    for start in range(0, len(grid), size):
+        yield grid.take(np.arange(start, min(start + size, len(grid))))
+
+
+def _least(family: str, counted: Counted, grid: Grid) -> Ints:
+    """Return what candidates cost at least: their contradictions alone."""
+    least, most = USES[family](counted, grid)
+    top = _top(counted)
+    hard = [_contradictions(counted, least, most, top, whole=whole).min(axis=1) for whole in _wholes(family)]
+    found: Ints = HARD * np.min(hard, axis=0)
+    return found
+
+
+def price(family: str, counted: Counted, grid: Grid) -> Found:
+    """Return candidates with their costs; of those that cannot be among the best, what they cost at least."""
+    parts: list[Found] = []
+    best = _BEYOND
+    for part in _chunks(counted, grid):
+        parts.append(_priced(family, counted, part, best))
+        best = min(best, int(parts[-1].cost.min()))
+    return reduce(Found.plus, parts)
+
+
+def _wholes(family: str) -> tuple[bool, ...]:
+    """Return whether a request needs a whole token's room, or the use is rounded down: or either."""
+    return (False, True) if family in WEIGHTED else (family in BUCKETS,)
+
+
+def _top(counted: Counted) -> int:
+    return 2 * counted.sights.largest_run + 10
+
+
+def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
+    least, most = USES[family](counted, grid)
+    top, wholes = _top(counted), _wholes(family)
+    # A weighted counter rounds one way or the other, but not now this, now that.
+    hard = np.stack([_contradictions(counted, least, most, top, whole=whole) for whole in wholes])
+    cost = HARD * hard
+    at_least = cost.min(axis=(0, 2))
+    priced = np.zeros(len(grid), dtype=np.bool_)
+    bound = min(best, int(at_least.min()) + FAR)
+    for _ in range(2):
+        # Doubts are dear to count, and never needed of what contradictions alone put far from the best.
+        near = np.flatnonzero(~priced & (at_least <= bound + HARD))
+        for i, whole in enumerate(wholes):
+            cost[i, near] += _doubts(counted, least[near], most[near], hard[i, near], top, whole=whole)
+        at_least[near] = cost[:, near].min(axis=(0, 2))
+        priced[near] = True
+        bound = min(best, int(at_least[priced].min(initial=best)))
+    which = cost.argmin(axis=0)
+    hard = np.take_along_axis(hard, which[None], axis=0)[0]
+    cost = cost.min(axis=0)
+    at_first = cost.argmin(axis=1)
+    at_last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
+    return Found(grid, at_least, hard[np.arange(len(grid)), at_first], at_first + 1, at_last + 1)
+
+
+def _doubts(counted: Counted, least: Floats, most: Floats, hard: Ints, top: int, *, whole: bool) -> Ints:
+    """Return what is added to the contradictions: loose bounds excuse everything.
+
+    What a candidate says in the middle of its doubt counts a little; and where nearly every decision could
+    be either, nothing is explained: each is the toss of a coin.
+    """
+    middle = (least + most) / 2
+    either = _contradictions(counted, most, least, top, whole=whole) - hard
+    open_by_far = np.maximum(0, either - int(OPEN * len(counted.every)))
+    found: Ints = _contradictions(counted, middle, middle, top, whole=whole) + open_by_far
+    return found
+
+
+def _contradictions(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
+    # Sums of refill round; counts, weighted or not, are whole where it matters.
+    used, left = least[:, counted.accepted], most[:, counted.refused]
+    needed = np.ceil(used + 1 - EPS) if whole else np.floor(used) + 1
+    allowed = np.ceil(left) if whole else np.floor(left + EPS)
+    # A limit is contradicted by each acceptance that needed more, and each refusal that it would let in.
+    steps = _histogram(allowed + 1, top) - _histogram(needed, top)
+    found: Ints = (needed.shape[1] + np.cumsum(steps, axis=1))[:, 1:]
+    return found
+
+
+def _histogram(values: Floats, top: int) -> Ints:
+    k = len(values)
+    flat = (np.minimum(values, top + 1) + (np.arange(k) * (top + 2))[:, None]).astype(np.int64).ravel()
+    counts: Ints = np.bincount(flat, minlength=k * (top + 2)).reshape(k, top + 2)[:, : top + 1]
+    return counts
