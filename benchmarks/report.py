@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import io
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -138,24 +139,33 @@ class Part(msgspec.Struct):
     name: str
     seconds: float
     cpu_s: float
-    """Of all threads: what a machine with nothing else to do would wait at most."""
+    """Of all threads and processes: what it would take on one core."""
     peak_bytes: int
 
 
 def peak_bytes(*, begin: bool = False) -> int:
-    """Return the highest resident size since the last beginning (Linux keeps and resets it)."""
+    """Return the highest resident size since the last beginning (Linux keeps and resets it).
+
+    With it that of a process that worked beside this one, as if it shared nothing.
+    """
     if begin:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (int(status.split("VmHWM:")[1].split()[0]) + beside) * 1024
+
+
+def cpu_s() -> float:
+    """Return the CPU time of this process, and of those that worked beside it and have ended."""
+    return sum(os.times()[:4])
 
 
 def measured(name: str, parts: list[Part], work: Callable[[], T]) -> T:
     """Do some work and note what it cost."""
     peak_bytes(begin=True)
-    started, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), cpu_s()
     result = work()
-    spent = time.perf_counter() - started, time.process_time() - cpu
+    spent = time.perf_counter() - started, cpu_s() - cpu
     parts.append(Part(name, *spent, peak_bytes()))
     return result
 

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from bltybench.limits.delaying import delayed
+from bltybench.limits.evidence import stretch
 from bltybench.limits.parameters import best_fit, queue_fit
 from bltybench.limits.pricing import FAR, FLIP_RATE, HARD, allowed
 from bltybench.limits.search import Search
@@ -33,6 +34,8 @@ DOUBTFUL = 0.3
 """Share of the cost that is allowed, from which on doubts alone do not tell families apart."""
 CHANCE = 0.6
 """A family that contradicts such a share of the rarer decisions on the coarse grid explains nothing."""
+LONG, FIRST_LOOK = 600, 300
+"""Of more than so many requests, a stretch of so many is looked at first: chance soon shows."""
 HOPELESS = 2
 HOPELESS_BY = 3
 HOPELESS_SHARE = 1 / 16
@@ -83,13 +86,16 @@ def fit(
     if not sights.recoveries:
         return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
     tried = SIMPLE if among is None else among
-    searches = [
-        Search(family, sights, count_refused=counting, hints_s=hints_s)
-        for family, counting in tried
-        if family != LUMPS
-    ]
-    # Who refuses nothing, or all, contradicts so many; where all are hardly better, it is chance.
-    chance = HARD * CHANCE * min(accepted, refused) if len(sights) > FEW else math.inf
+    searches: list[Search] = []
+    if len(sights) > LONG:
+        part = Sights(stretch(seen, FIRST_LOOK))
+        searches = _searches(tried, part, hints_s)
+        if any(each.cost <= _chance(part) for each in searches):
+            searches = []
+        else:
+            sights = part  # what does not explain a part does not explain all
+    searches = searches or _searches(tried, sights, hints_s)
+    chance = _chance(sights)
     searched = [each for each in searches if each.cost <= chance]
     _refine(searched)
     _follow(searched)
@@ -104,6 +110,20 @@ def fit(
     least = min(each.cost for each in searches)
     fits = [best_fit(each, sights, hints_s, least) for each in searches]
     return _compared(fits, counts, allowed(len(sights)), span_s)
+
+
+def _searches(tried: Sequence[tuple[str, bool]], sights: Sights, hints_s: tuple[float, ...]) -> list[Search]:
+    return [
+        Search(family, sights, count_refused=counting, hints_s=hints_s)
+        for family, counting in tried
+        if family != LUMPS
+    ]
+
+
+def _chance(sights: Sights) -> float:
+    """Return the cost from which on it is chance: who refuses nothing, or all, contradicts little more."""
+    rarer = min(int(np.sum(sights.accepted)), int(np.sum(sights.refused)))
+    return HARD * CHANCE * rarer if len(sights) > FEW else math.inf
 
 
 def _refine(searches: Sequence[Search], least: int | None = None) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bltybench.metrics.analysis import Analysis, load
+from bltybench.report.beside import beside
 from bltybench.report.junit import junit
 from bltybench.report.markdown import markdown
 from bltybench.report.prometheus import prometheus
@@ -18,6 +22,9 @@ from bltybench.runs.formats import USUAL
 from bltybench.runs.search import read_search
 from bltybench.runs.store import seal
 
+if TYPE_CHECKING:
+    from bltybench.report.limits_section import LimitsSection
+
 
 def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
     """Make the report of a run and return its summary.
@@ -27,21 +34,27 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     same run gives the same bytes (notebooks excepted). Raises UserError where the run cannot be read.
     """
     seal(folder)
-    with ThreadPoolExecutor(1) as other:
+    with ExitStack() as others:
+        limits: Callable[[], LimitsSection | None] | None = None
+        if {"html", "csv"} & set(formats):
+            # What draws is slow to import, and a summary alone has no use for it.
+            from bltybench.report.limits_section import limits_section  # noqa: PLC0415
+
+            limits = others.enter_context(beside(partial(limits_section, folder)))
         # Another core sums up the raw files meanwhile: that does not hold Python's lock.
-        raw = other.submit(hashes, folder)
+        raw = others.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
         analysis = load(folder)
-    summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
-    if "json" in formats:
-        write_atomically(folder.summary_json, summary.to_json())
-    if "junit" in formats:
-        write_atomically(folder.junit_xml, junit(summary))
-    if "md" in formats:
-        write_atomically(folder.summary_md, markdown(summary).encode())
-    if "prom" in formats:
-        write_atomically(folder.metrics_prom, prometheus(summary).encode())
-    if {"html", "csv"} & set(formats):
-        _draw(folder, analysis, summary, formats, raw.result())
+        summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
+        if "json" in formats:
+            write_atomically(folder.summary_json, summary.to_json())
+        if "junit" in formats:
+            write_atomically(folder.junit_xml, junit(summary))
+        if "md" in formats:
+            write_atomically(folder.summary_md, markdown(summary).encode())
+        if "prom" in formats:
+            write_atomically(folder.metrics_prom, prometheus(summary).encode())
+        if limits is not None:
+            _draw(folder, analysis, summary, formats, raw.result(), limits)
     if notebooks:
         from bltybench.report.notebooks import export  # noqa: PLC0415  # Jupyter is slow to import
 
@@ -49,19 +62,23 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
     return summary
 
 
-def _draw(
-    folder: RunFolder, analysis: Analysis, summary: Summary, formats: Collection[str], raw: list[RawFile]
+def _draw(  # noqa: PLR0917  # all that a page is made of
+    folder: RunFolder,
+    analysis: Analysis,
+    summary: Summary,
+    formats: Collection[str],
+    raw: list[RawFile],
+    limits: Callable[[], LimitsSection | None],
 ) -> None:
     """Draw the figures; write their data and the page, as far as ``formats`` asks for them."""
-    # What draws is slow to import, and a summary alone has no use for it.
     from bltybench.report.drawing import write_data  # noqa: PLC0415
     from bltybench.report.figures import draw_all  # noqa: PLC0415
-    from bltybench.report.limits_section import limits_section  # noqa: PLC0415
     from bltybench.report.page import page  # noqa: PLC0415
 
-    limits = limits_section(folder)
-    drawings = [*draw_all(analysis), *(limits.drawings if limits else [])]
+    drawings = draw_all(analysis)
+    section = limits()
+    drawings += section.drawings if section else []
     if "csv" in formats:
         write_data(drawings, folder.path / "figures")
     if "html" in formats:
-        write_atomically(folder.report_html, page(analysis, summary, drawings, raw, limits).encode())
+        write_atomically(folder.report_html, page(analysis, summary, drawings, raw, section).encode())

@@ -20,7 +20,7 @@ from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns
 
-MOST = 4000
+MOST = 2000
 """Attempts in a row that are looked at: a probe's whole record, and of a long run what tells most."""
 SUREST = 0.9999
 """Nothing is shown as certain."""
