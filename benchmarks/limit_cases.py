@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.strangers import STRANGERS
+from benchmarks.strangers import judge as foretells
 from bltybench.limits import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.base import Model
 from bltybench.limits.fit import Verdict
@@ -88,7 +90,8 @@ class Case:
     """One limiter behind one network, and what was said of it."""
 
     number: int
-    quick: bool
+    plan: str
+    """quick or full; or strangers, which is the full one on limiters of no family."""
     kind: str
     limit: int
     period_s: float
@@ -103,18 +106,19 @@ class Case:
     said: str
 
 
-def play(number: int, quick: bool) -> Case:
-    """Play one case; the same number gives the same case."""
+def play(number: int, how: str) -> Case:
+    """Play one case of a plan; the same number gives the same case."""
     began = time.process_time()
-    rng = random.Random(f"{number}/{quick}")
-    kind = list(KINDS)[number % len(KINDS)]
+    quick = how == "quick"
+    rng = random.Random(f"{number}/{how}")
+    kinds = list(STRANGERS if how == "strangers" else KINDS)
+    kind = kinds[number % len(kinds)]
     limit = rng.randint(5, 60)
     # Half of the periods are not what people choose, so that rounding to those is no help.
     period_s = rng.choice(NATURAL_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)
     # What cannot be reached one by one within a part of a period is no case for a sequential probe.
     latency_s = rng.choice([each for each in LATENCIES_S if each * limit <= 0.2 * period_s] or [0.002])
     noise = Noise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
-    family, make = KINDS[kind]
     told = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
     aims = Aims(
         quick=quick,
@@ -123,10 +127,17 @@ def play(number: int, quick: bool) -> Case:
         budget=800,
     )
     start_s = START_S + rng.uniform(0, 100)
-    model = make(limit, period_s, rng)
-    verdict = World(model, noise, number).play(plan(aims, start_s))
-    held = burst_of(model)
-    judged = judge(verdict, family, held, period_s * held / limit, by_class=quick)
+    if how == "strangers":
+        stranger = STRANGERS[kind](limit, period_s, rng)
+        world = World(stranger, noise, number)
+        verdict = world.play(plan(aims, start_s))
+        judged = foretells(verdict, stranger, noise.clock_offset_s, world.ended_s, rng)
+    else:
+        family, make = KINDS[kind]
+        model = make(limit, period_s, rng)
+        verdict = World(model, noise, number).play(plan(aims, start_s))
+        held = burst_of(model)
+        judged = judge(verdict, family, held, period_s * held / limit, by_class=quick)
     named = verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
     said = "; ".join(
         f"{each.family}{'+' if each.count_refused else ''} {each.limit} {each.limit_range} "
@@ -136,7 +147,7 @@ def play(number: int, quick: bool) -> Case:
     )
     return Case(
         number,
-        quick,
+        how,
         kind,
         limit,
         period_s,

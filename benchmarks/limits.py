@@ -22,8 +22,14 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.limit_cases import KINDS, Case, play
+from benchmarks.strangers import STRANGERS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "limits-accuracy.md"
+PLANS = {
+    "quick": "The quick plan",
+    "full": "The full plan",
+    "strangers": "Limiters of no family, the full plan",
+}
 FRESH = 2_000_000
 """Cases from here on are not looked at while the fit is worked on."""
 
@@ -36,20 +42,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="a file of cases: JSON, one a line")
     parser.add_argument("--cases", type=int, default=0, help="how many of each plan there are to be")
     parser.add_argument("--first", type=int, default=FRESH, help="the number of the first case")
-    parser.add_argument("--plan", choices=["quick", "full", "both"], default="both")
+    parser.add_argument("--plan", nargs="+", choices=PLANS, default=PLANS)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes. Default: the cores")
     parser.add_argument("--show", action="store_true", help="print the cases that were not right")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     options = parser.parse_args()
-    plans = {"quick": [True], "full": [False], "both": [True, False]}[options.plan]
     done = read(options.results)
-    known = {(case.number, case.quick) for case in done}
+    known = {(case.number, case.plan) for case in done}
     missing = [
-        (number, quick)
+        (number, plan)
         for number in range(options.first, options.first + options.cases)
-        for quick in plans
-        if (number, quick) not in known
+        for plan in options.plan
+        if (number, plan) not in known
     ]
     done += run(missing, options.results, options.seconds, options.jobs)
     if options.show:
@@ -67,7 +72,7 @@ def read(path: Path) -> list[Case]:
     return [Case(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def run(missing: list[tuple[int, bool]], path: Path, seconds: float, jobs: int) -> list[Case]:
+def run(missing: list[tuple[int, str]], path: Path, seconds: float, jobs: int) -> list[Case]:
     """Play cases on ``jobs`` processes, and append each to the file."""
     if not missing:
         return []
@@ -86,7 +91,7 @@ def run(missing: list[tuple[int, bool]], path: Path, seconds: float, jobs: int) 
 
 
 def _played(
-    pool: ProcessPoolExecutor, missing: Iterator[tuple[int, bool]], ahead: int, ends: float
+    pool: ProcessPoolExecutor, missing: Iterator[tuple[int, str]], ahead: int, ends: float
 ) -> Iterator[Case]:
     """Keep so many cases ahead, so that little is lost at the end."""
     waiting = {pool.submit(play, *each) for each in islice(missing, ahead)}
@@ -117,6 +122,10 @@ plan is told a limit and a period, of which one is false in a third of the cases
 alone: a window that is aligned to something else than was said first is right there if both were named. The
 full plan is told nothing.
 
+Of limiters of no family (bans, several limits at once, a quota that others use) none of ours is the true
+one: there, *abstained* is what is wanted, and *right* is a model that foretells 97% of the decisions on other
+traffic, as where only one of two limits is ever met.
+
 The seeds are not those that the fit was worked on with. What this does not show: latencies are such that the
 limit can be reached one by one within a fifth of a period, and nobody else uses the quota. With
 fewer than a thousand cases of a plan, the wrong ones are not bounded below 0.5%."""
@@ -124,11 +133,8 @@ fewer than a thousand cases of a plan, the wrong ones are not bounded below 0.5%
 
 def page(cases: list[Case]) -> str:
     """Return the page about these cases."""
-    parts = [_section(plan, [case for case in cases if case.quick == (plan == "quick")]) for plan in PLANS]
+    parts = [_section(plan, [case for case in cases if case.plan == plan]) for plan in PLANS]
     return "\n".join([INTRODUCTION, *parts])
-
-
-PLANS = ("quick", "full")
 
 
 def _section(plan: str, cases: list[Case]) -> str:
@@ -138,7 +144,7 @@ def _section(plan: str, cases: list[Case]) -> str:
     numbers = [case.number for case in cases]
     lines = [
         "",
-        f"## The {plan} plan: {len(cases)} cases",
+        f"## {PLANS[plan]}: {len(cases)} cases",
         "",
         f"right {judged['right']} ({judged['right'] / total:.1%}), abstained {judged['abstained']} "
         f"({judged['abstained'] / total:.1%}), wrong {judged['wrong']} ({judged['wrong'] / total:.2%}); "
@@ -149,7 +155,7 @@ def _section(plan: str, cases: list[Case]) -> str:
         "| true \\\\ named | " + " | ".join(name.replace("_", " ") for name in named) + " | wrong |",
         "|---" * (len(named) + 2) + "|",
     ]
-    for kind in KINDS:
+    for kind in STRANGERS if plan == "strangers" else KINDS:
         of_kind = [case for case in cases if case.kind == kind]
         counts = Counter(case.named for case in of_kind)
         wrong = sum(case.judged == "wrong" for case in of_kind)

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from bltybench.limits.evidence import NS, Row, accepted, refusal_status
 from bltybench.limits.pricing import FLIP_RATE
-from bltybench.limits.sights import Ints
-
-Bools = npt.NDArray[np.bool_]
+from bltybench.limits.sights import Bools, Ints
 
 MOST = 2000
 """Attempts that are looked at, each against each."""

@@ -91,7 +91,7 @@ def queue_fit(sights: Sights, held: Delayed) -> Fit | None:
     middle = chosen[len(chosen) // 2]
     limit = int(found.limit_least[middle])
     limits = (int(found.limit_least[chosen].min()), int(found.limit_most[chosen].max()))
-    period_range = (held.interval_range_s[0] * limit, held.interval_range_s[1] * limit)
+    period_range = (held.interval_range_s[0] * limits[0], held.interval_range_s[1] * limits[1])
     return Fit(
         family="leaky_queue",
         limit=limit,

@@ -17,6 +17,12 @@ from bltybench.limits.telling import most_telling, replayed
 
 OFFSETS = (0.0, 0.40, 0.75, 1.05, 1.50)
 """When the bursts of a round begin, in periods. Between them each family frees something else."""
+BANS = frozenset({"fixed_window", "first_hit_window"})
+"""Families for which a ban may be taken: who is refused is kept out for so long, whenever that was."""
+USED_UP = (0.5, 0.0)
+"""Parts of a period after a window has turned at which it is used up, so that a ban ends at another time."""
+STEP = 0.06
+"""Parts of a period from one request to the next until the next window turns."""
 QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
 """With a known period it can be asked just before and after one: a phase hardly ever lies there by chance."""
 FIRST_SHARE = 0.35
@@ -93,6 +99,8 @@ def _full(planner: Planner) -> Plan:
         period_s = _longest(verdict, verdict.consistent[0])
         yield from _settle(planner, verdict, planner.now_s + SETTLE_PERIODS * period_s)
         verdict = planner.verdict()
+    yield from _rule_out_a_ban(planner, verdict)
+    verdict = planner.verdict()
     for _ in range(SHARPENINGS):
         if not verdict.consistent or _sharp(verdict):
             break
@@ -142,10 +150,11 @@ def _queue(planner: Planner) -> Generator[Burst, Sequence[Sight], bool]:
         return False
     interval_s = held.interval_s
     for width in QUEUES:
-        if width * interval_s > LONGEST_QUEUE_S:
+        if (width - held.free) * interval_s > LONGEST_QUEUE_S:
             break
         planner.width = width
-        silent_s = planner.now_s + SILENCE * interval_s
+        # What was served at once has its turns taken all the same, and they must be over.
+        silent_s = planner.now_s + (SILENCE + held.free) * interval_s
         got = yield from planner.send(silent_s, width, f"{width} at once, to fill the queue")
         if any(sight.accepted is False for sight in got):
             break
@@ -185,6 +194,25 @@ def _round(
             confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
         )
         if planner.waits() and (yield from _queue(planner)):
+            return
+
+
+def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sight], None]:
+    """Where a window is named, see whether it turns when it is to, however early it was used up."""
+    guess = verdict.best
+    if guess is None or guess.family not in BANS:
+        return
+    step_s = STEP * guess.period_s
+    yield from _until_accepted(planner, step_s)
+    for share in USED_UP:
+        yield from planner.send(planner.now_s + share * guess.period_s, guess.limit + 2, "using up a window")
+        yield from _until_accepted(planner, step_s)
+
+
+def _until_accepted(planner: Planner, step_s: float) -> Generator[Burst, Sequence[Sight], None]:
+    for _ in range(round(2 / STEP)):
+        got = yield from planner.send(planner.now_s + step_s, 1, "until a window turns")
+        if not got or got[0].accepted:
             return
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bltybench.limits.base import Model
+from bltybench.limits.base import Limiter
 from bltybench.limits.fit import Verdict
 from bltybench.limits.planner import Burst, Plan
 from bltybench.limits.sights import Sight
@@ -29,18 +29,19 @@ class Noise:
 class World:
     """Answers bursts as a server with this limiter would."""
 
-    def __init__(self, model: Model, noise: Noise, seed: int) -> None:
+    def __init__(self, model: Limiter, noise: Noise, seed: int) -> None:
         self._model = model
         self._noise = noise
         self._rng = random.Random(seed)
         self._decided_s = 0.0
         self._began_s: float | None = None
-        self._ended_s = 0.0
+        self.ended_s = 0.0
+        """When the last request was sent, Unix time."""
 
     @property
     def busy_s(self) -> float:
         """Return the time from the first request to the last."""
-        return 0.0 if self._began_s is None else self._ended_s - self._began_s
+        return 0.0 if self._began_s is None else self.ended_s - self._began_s
 
     def play(self, plan: Plan) -> Verdict:
         """Run a plan to its end."""
@@ -70,7 +71,7 @@ class World:
     def _one(self, at_s: float) -> Sight:
         noise = self._noise
         self._began_s = at_s if self._began_s is None else self._began_s
-        self._ended_s = at_s
+        self.ended_s = at_s
         latency_s = noise.latency_s * self._rng.lognormvariate(0, noise.jitter)
         self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8))
         decision = self._model.decide(self._decided_s + noise.clock_offset_s)

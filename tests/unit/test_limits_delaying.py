@@ -40,6 +40,17 @@ def test_a_queue_is_found_with_its_rate_and_what_may_wait(
     assert not quick or verdict.attempts <= QUICK_BUDGET
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_lost_answers_have_taken_their_turns(seed: int) -> None:
+    """In a long row of waiting requests each lost one puts off all that come after it."""
+    noise = Noise(0.005, jitter=0.4, lost=0.02)
+    verdict = World(LeakyQueue(19, 7.255, 7, free=4), noise, seed).play(plan(Aims(budget=800), START_S))
+    assert verdict.families == ("leaky_queue",)
+    assert verdict.best is not None
+    assert verdict.best.limit_range[0] <= 8 <= verdict.best.limit_range[1]
+    assert verdict.best.rate_per_min == pytest.approx(60 * 19 / 7.255, rel=0.02)
+
+
 def test_a_queue_that_refuses_nothing_is_told_by_its_spacing() -> None:
     verdict = probe(LeakyQueue(600, 60.0, 500))
     assert verdict.status == "never_refused"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 from random import Random
 
@@ -38,6 +39,28 @@ class Nodes(FixedWindow):
 def test_a_limiter_on_several_nodes_is_not_given_the_limit_of_one() -> None:
     verdict = World(Nodes(), Noise(), seed=1).play(plan(Aims(budget=300, rounds=2), START_S))
     assert verdict.status != "found" or verdict.best is None or verdict.best.limit != LIMIT
+
+
+class Ban(FirstHitWindow):
+    """Who is refused is kept out for two periods from then on, as by a firewall's rule."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMIT, PERIOD_S)
+        self._until_s = 0.0
+
+    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+        if t_s < self._until_s:
+            return replace(self.peek(t_s, cost), accepted=False)
+        decision = super().decide(t_s, cost)
+        self._until_s = 0.0 if decision.accepted else t_s + 2 * PERIOD_S
+        return decision
+
+
+def test_a_ban_is_not_taken_for_a_window() -> None:
+    """Used up at once after it has ended, it ends as regularly as a window turns; used up later, later."""
+    for seed in range(4):
+        verdict = World(Ban(), Noise(), seed).play(plan(Aims(), START_S + seed))
+        assert verdict.status == "unknown", verdict.consistent
 
 
 def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
