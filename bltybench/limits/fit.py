@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from bltybench.limits.banned import ban_s
 from bltybench.limits.delaying import delayed
 from bltybench.limits.evidence import stretch
 from bltybench.limits.parameters import best_fit, queue_fit
@@ -106,10 +107,25 @@ def fit(
         rates = _rates(*(buckets or [Search("token_bucket", sights)]))
         searches.append(Search(LUMPS, sights, rates=rates))
         _refine(searches[-1:], least)
+        if searches[-1].cost and least:
+            searches[-1].share_out()
     span_s = float(sights.hi[-1] - sights.lo[0])
     least = min(each.cost for each in searches)
     fits = [best_fit(each, sights, hints_s, least) for each in searches]
-    return _compared(fits, counts, allowed(len(sights)), span_s)
+    return _unless_banned(_compared(fits, counts, allowed(len(sights)), span_s), sights)
+
+
+def _unless_banned(verdict: Verdict, sights: Sights) -> Verdict:
+    """Name no family that something contradicts where a ban explains when refusals ended."""
+    contradicted = verdict.fits[0].contradictions if verdict.reason != VAGUE else 0
+    ban = ban_s(sights) if contradicted else None
+    if ban is None:
+        return verdict
+    reason = (
+        f"who is refused seems to be banned for {ban[0]:.3g} to {ban[1]:.3g} s, and no family does that: "
+        f"{contradicted} of {verdict.attempts} decisions contradict the best"
+    )
+    return replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
 
 
 def _searches(tried: Sequence[tuple[str, bool]], sights: Sights, hints_s: tuple[float, ...]) -> list[Search]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,15 +122,19 @@ def _plain(period: Floats) -> Grid:
     return Grid(period, np.zeros_like(period), np.zeros_like(period))
 
 
-def ticks_and_lumps(sights: Sights, rates: tuple[float, float]) -> Grid:
-    """Return ticks, by the ends of refusals, with each lump that comes near to a rate between ``rates``."""
+def ticks_and_lumps(sights: Sights, rates: tuple[float, float], limits: Sequence[int] = ()) -> Grid:
+    """Return ticks, by the ends of refusals, with each lump that comes near to a rate between ``rates``.
+
+    Lumps are parts of ``limits``; where none are given, of what was let in at once.
+    """
     span_s = float(sights.hi[-1] - sights.lo[0])
     longest_s = min(1.1 * max(hi - lo for lo, hi in _waits(sights)), 1.05 * span_s)
     shortest_s = max(0.6 * sights.longest_refusal_s(), span_s / 2000, RESOLVED * sights.doubt_s())
     tick = _dense(min(shortest_s, longest_s / 1.2), longest_s, span_s)
     ticks = np.concatenate([tick, [each for each in NATURAL_S if shortest_s <= each <= longest_s]])
     # The first run is what a full bucket held, or the largest; the limit that suits is shared out later.
-    lumps = np.unique([run / parts for parts in PARTS for run in (sights.first_run, sights.largest_run)])
+    full = limits or (sights.first_run, sights.largest_run)
+    lumps = np.unique([each / parts for parts in PARTS for each in full])
     which, lump = np.nonzero(
         (lumps >= rates[0] * ticks[:, None]) & (lumps <= rates[1] * ticks[:, None]) & (lumps >= LEAST_LUMP)
     )

@@ -36,7 +36,7 @@ GROWTH = 1.35
 """From one wait to the next while the period is not known."""
 PRECISION = 0.01
 """Half width of the period's range at which it is known well enough."""
-SHARPENINGS = 4
+SHARPENINGS = 8
 """How often it asks again just where what is left differs."""
 SETTLINGS = 4
 """How often it asks where the families that are left differ most."""

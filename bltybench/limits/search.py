@@ -20,6 +20,9 @@ from bltybench.limits.pricing import FAR, HARD, Found, judge, price
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
 from bltybench.limits.usage import Counted
 
+NEIGHBOURS = 2
+RATE_OFF = 1.2
+"""What was found of a limit and a rate may be so much off where a tick is mistaken for another."""
 KEPT = 10
 """Candidates that are refined."""
 BASINS = (40, 12, 6, 6, 6)
@@ -56,6 +59,7 @@ class Search:
         """
         self.family = family
         self.count_refused = count_refused
+        self._hints_s = hints_s
         self._counted = Counted(sights, count_refused=count_refused)
         if family == "interval_refill":
             first = ticks_and_lumps(sights, rates or (0.0, np.inf))
@@ -79,6 +83,20 @@ class Search:
         grid = from_the_first(grid, self._counted.sights)
         self.found = self.found.plus(judge(self.family, self._counted, grid))
 
+    def share_out(self) -> None:
+        """Try all ticks of a refill anew, with lumps that share out about the limit that suits best.
+
+        A bucket that fills while it is used up shows more than its limit, and no lump is a part of that.
+        """
+        before, best = self.found, int(self.found.cost.argmin())
+        rate, limit = before.grid.lump[best] / before.grid.period[best], int(before.limit_least[best])
+        limits = range(max(1, limit - NEIGHBOURS), limit + NEIGHBOURS + 1)
+        grid = ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits)
+        # By themselves: beside what was refined they would not be looked at closely.
+        self.found = judge(self.family, self._counted, grid)
+        self.refine()
+        self.found = before.plus(self.found)
+
     def refine(self, least: int | None = None) -> None:
         """Look more closely around the best, as long as it may come near to a cost of ``least``."""
         sights = self._counted.sights
@@ -86,7 +104,8 @@ class Search:
         self._read_lost()
         for finer, others in enumerate(BASINS):
             found = self.found
-            chosen = _basins(found, others)
+            # What is documented may be right though another period needs no phase as exact as it does.
+            chosen = np.union1d(_basins(found, others), _nearest(found, self._hints_s))
             kept = found.grid.take(chosen)
             width = np.full(len(kept), STEP - 1)
             if self.family in PHASED:
@@ -186,6 +205,15 @@ def _basins(found: Found, others: int) -> Ints:
         if np.min(np.abs(period[chosen] - period[each])) > APART:
             chosen.append(each)
     return np.array(chosen, dtype=np.int64)
+
+
+def _nearest(found: Found, periods: tuple[float, ...]) -> Ints:
+    """Return the best candidate of each of these periods, if there is one."""
+    best = []
+    for period in periods:
+        same = np.flatnonzero(np.abs(found.grid.period - period) <= 1e-9 * period)
+        best += [int(same[found.cost[same].argmin()])] if len(same) else []
+    return np.array(best, dtype=np.int64)
 
 
 def _shared(found: Found, chosen: Ints, width: Floats, slack_s: Floats) -> tuple[Grid, Floats, Floats]:
