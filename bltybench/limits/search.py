@@ -88,14 +88,17 @@ class Search:
 
         A bucket that fills while it is used up shows more than its limit, and no lump is a part of that.
         """
-        before, best = self.found, int(self.found.cost.argmin())
+        before, charged, best = self.found, self._counted.charged, int(self.found.cost.argmin())
         rate, limit = before.grid.lump[best] / before.grid.period[best], int(before.limit_least[best])
         limits = range(max(1, limit - NEIGHBOURS), limit + NEIGHBOURS + 1)
         grid = ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits)
         # By themselves: beside what was refined they would not be looked at closely.
         self.found = judge(self.family, self._counted, grid)
         self.refine()
-        self.found = before.plus(self.found)
+        if self.cost >= before.cost.min():
+            # Lost answers too are read again as they were.
+            self._counted.charge(charged)
+            self.found = before
 
     def refine(self, least: int | None = None) -> None:
         """Look more closely around the best, as long as it may come near to a cost of ``least``."""
@@ -160,7 +163,8 @@ class Search:
         phase = grid.phase[best] + period * steps / SCAN
         self._counted.ask(self._counted.every)
         scanned = price(self.family, self._counted, Grid(period, phase, lump))
-        return float(np.mean(scanned.cost <= self.found.cost[best]))
+        no_worse = int(np.sum(scanned.cost <= self.found.cost[best]))
+        return max(1, no_worse) / SCAN  # its own phase in any case
 
 
 def _with(charged: Ints, which: int, code: int) -> Ints:
