@@ -12,6 +12,7 @@ import numpy as np
 from bltybench.limits.banned import ban_s
 from bltybench.limits.delaying import delayed
 from bltybench.limits.evidence import stretch
+from bltybench.limits.grid import DRIFTING
 from bltybench.limits.parameters import best_fit, queue_fit
 from bltybench.limits.pricing import FAR, FLIP_RATE, HARD, allowed
 from bltybench.limits.search import Search
@@ -100,6 +101,10 @@ def fit(
     searched = [each for each in searches if each.cost <= chance]
     _refine(searched)
     _follow(searched)
+    least = min((each.cost for each in searched), default=None)
+    for each in searched:
+        if each.family in DRIFTING and least and HARD <= each.cost <= least + FAR:
+            each.look_beside()
     least = min((each.cost for each in searches), default=None)
     alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= chance)
     if alone or (LUMPS, False) in tried:

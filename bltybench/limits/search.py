@@ -23,6 +23,8 @@ from bltybench.limits.usage import Counted
 NEIGHBOURS = 2
 RATE_OFF = 1.2
 """What was found of a limit and a rate may be so much off where a tick is mistaken for another."""
+BESIDE, PERIODS, PHASES_BESIDE = 0.12, 61, 24
+"""Where something contradicts the best, so much to either side of its period is looked at, in such steps."""
 KEPT = 10
 """Candidates that are refined."""
 BASINS = (40, 12, 6, 6, 6)
@@ -61,6 +63,7 @@ class Search:
         self.count_refused = count_refused
         self._hints_s = hints_s
         self._counted = Counted(sights, count_refused=count_refused)
+        self._unread = self._counted.charged
         if family == "interval_refill":
             first = ticks_and_lumps(sights, rates or (0.0, np.inf))
         else:
@@ -88,11 +91,26 @@ class Search:
 
         A bucket that fills while it is used up shows more than its limit, and no lump is a part of that.
         """
-        before, charged, best = self.found, self._counted.charged, int(self.found.cost.argmin())
-        rate, limit = before.grid.lump[best] / before.grid.period[best], int(before.limit_least[best])
+        best = int(self.found.cost.argmin())
+        rate, limit = (
+            self.found.grid.lump[best] / self.found.grid.period[best],
+            int(self.found.limit_least[best]),
+        )
         limits = range(max(1, limit - NEIGHBOURS), limit + NEIGHBOURS + 1)
-        grid = ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits)
-        # By themselves: beside what was refined they would not be looked at closely.
+        self._anew(ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits))
+
+    def look_beside(self) -> None:
+        """Try periods near the best anew, with more phases: some of as many windows may be taken for it."""
+        best = int(self.found.cost.argmin())
+        period = float(self.found.grid.period[best]) * np.linspace(1 - BESIDE, 1 + BESIDE, PERIODS)
+        share = np.arange(PHASES_BESIDE) / PHASES_BESIDE
+        phase = self._counted.sights.hi[-1] / 2 + period[:, None] * share
+        self._anew(Grid(np.repeat(period, PHASES_BESIDE), phase.ravel(), np.zeros(phase.size)))
+
+    def _anew(self, grid: Grid) -> None:
+        """Search from these by themselves: beside what is refined they would not be looked at closely."""
+        before, charged = self.found, self._counted.charged
+        self._counted.charge(self._unread)
         self.found = judge(self.family, self._counted, grid)
         self.refine()
         if self.cost >= before.cost.min():
