@@ -122,7 +122,7 @@ def fit(
 
 def _unless_banned(verdict: Verdict, sights: Sights) -> Verdict:
     """Name no family that something contradicts where a ban explains when refusals ended."""
-    contradicted = verdict.fits[0].contradictions if verdict.reason != VAGUE else 0
+    contradicted = verdict.fits[0].contradictions
     ban = ban_s(sights) if contradicted else None
     if ban is None:
         return verdict
