@@ -92,10 +92,8 @@ class Search:
         A bucket that fills while it is used up shows more than its limit, and no lump is a part of that.
         """
         best = int(self.found.cost.argmin())
-        rate, limit = (
-            self.found.grid.lump[best] / self.found.grid.period[best],
-            int(self.found.limit_least[best]),
-        )
+        rate = float(self.found.grid.lump[best] / self.found.grid.period[best])
+        limit = int(self.found.limit_least[best])
         limits = range(max(1, limit - NEIGHBOURS), limit + NEIGHBOURS + 1)
         self._anew(ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits))
 
