@@ -90,7 +90,9 @@ def _full(planner: Planner) -> Plan:
         guess = verdict.best or (verdict.fits[0] if verdict.fits else None)
         if guess is None or planner.left < 2 * len(OFFSETS):
             return verdict
-        yield from _round(planner, number, _longest(verdict, guess), guess.limit)
+        # What little was seen at first also suits periods that are much too long, and a round takes some.
+        period_s = _longest(verdict, guess) if number else _shortest(verdict, guess)
+        yield from _round(planner, number, period_s, guess.limit)
         verdict = planner.verdict()
         # The first round's edge may lie where another phase looks the same, so there are always two.
         if number and len(verdict.families) == 1:
@@ -119,8 +121,15 @@ def _sharp(verdict: Verdict) -> bool:
 
 def _longest(verdict: Verdict, guess: Fit) -> float:
     """Return a period that suits the round: of what is left, that of the families with windows."""
-    windowed = [each.period_s for each in verdict.consistent if each.family != "token_bucket"]
-    return max(windowed) if windowed else guess.period_s
+    return max(_windowed(verdict) or [guess.period_s])
+
+
+def _shortest(verdict: Verdict, guess: Fit) -> float:
+    return min(_windowed(verdict) or [guess.period_s])
+
+
+def _windowed(verdict: Verdict) -> list[float]:
+    return [each.period_s for each in verdict.consistent if each.family != "token_bucket"]
 
 
 def _drain(planner: Planner) -> Generator[Burst, Sequence[Sight], Literal["refused", "queue", "nothing"]]:
