@@ -73,8 +73,7 @@ def fit(
     ``among`` leaves only these families (and ways of counting refusals) to choose from.
     """
     sights = Sights(seen)
-    accepted, refused = int(np.sum(sights.accepted)), int(np.sum(sights.refused))
-    counts = (len(sights), accepted, refused)
+    counts = _, accepted, refused = _counts(sights)
     if not len(sights):
         return Verdict("nothing_sent", *counts, reason="nothing was sent")
     held = delayed(seen)
@@ -89,8 +88,8 @@ def fit(
         return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
     tried = SIMPLE if among is None else among
     searches: list[Search] = []
-    if len(sights) > LONG:
-        part = Sights(stretch(seen, FIRST_LOOK))
+    part = Sights(stretch(seen, FIRST_LOOK)) if len(sights) > LONG else sights
+    if part is not sights and part.recoveries:
         searches = _searches(tried, part, hints_s)
         if any(each.cost <= _chance(part) for each in searches):
             searches = []
@@ -117,7 +116,7 @@ def fit(
     span_s = float(sights.hi[-1] - sights.lo[0])
     least = min(each.cost for each in searches)
     fits = [best_fit(each, sights, hints_s, least) for each in searches]
-    return _unless_banned(_compared(fits, counts, allowed(len(sights)), span_s), sights)
+    return _unless_banned(_compared(fits, _counts(sights), allowed(len(sights)), span_s), sights)
 
 
 def _unless_banned(verdict: Verdict, sights: Sights) -> Verdict:
@@ -141,10 +140,15 @@ def _searches(tried: Sequence[tuple[str, bool]], sights: Sights, hints_s: tuple[
     ]
 
 
+def _counts(sights: Sights) -> tuple[int, int, int]:
+    """Return how many were seen, accepted and refused."""
+    return len(sights), int(np.sum(sights.accepted)), int(np.sum(sights.refused))
+
+
 def _chance(sights: Sights) -> float:
     """Return the cost from which on it is chance: who refuses nothing, or all, contradicts little more."""
-    rarer = min(int(np.sum(sights.accepted)), int(np.sum(sights.refused)))
-    return HARD * CHANCE * rarer if len(sights) > FEW else math.inf
+    seen, accepted, refused = _counts(sights)
+    return HARD * CHANCE * min(accepted, refused) if seen > FEW else math.inf
 
 
 def _refine(searches: Sequence[Search], least: int | None = None) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import cycle
 from random import Random
 
+from benchmarks.strangers import Ban
 from bltybench.limits import FirstHitCounter, FirstHitWindow, FixedWindow, TokenBucket
 from bltybench.limits.base import Decision, Model
 from bltybench.limits.fit import Verdict, fit
@@ -41,25 +41,11 @@ def test_a_limiter_on_several_nodes_is_not_given_the_limit_of_one() -> None:
     assert verdict.status != "found" or verdict.best is None or verdict.best.limit != LIMIT
 
 
-class Ban(FirstHitWindow):
-    """Who is refused is kept out for two periods from then on, as by a firewall's rule."""
-
-    def __init__(self) -> None:
-        super().__init__(LIMIT, PERIOD_S)
-        self._until_s = 0.0
-
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
-        if t_s < self._until_s:
-            return replace(self.peek(t_s, cost), accepted=False)
-        decision = super().decide(t_s, cost)
-        self._until_s = 0.0 if decision.accepted else t_s + 2 * PERIOD_S
-        return decision
-
-
 def test_a_ban_is_not_taken_for_a_window() -> None:
     """Used up at once after it has ended, it ends as regularly as a window turns; used up later, later."""
     for seed in range(4):
-        verdict = World(Ban(), Noise(), seed).play(plan(Aims(), START_S + seed))
+        model = Ban(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S)
+        verdict = World(model, Noise(), seed).play(plan(Aims(), START_S + seed))
         assert verdict.status == "unknown", verdict.consistent
 
 
@@ -102,6 +88,16 @@ def test_refusals_by_chance_are_explained_by_nothing() -> None:
     ]
     verdict = fit(seen)
     assert verdict.status == "unknown"
+    # A part of them was enough to see it, and what contradicts is counted among that part.
     assert "no family explains it" in verdict.reason
+    assert f"of {verdict.attempts} decisions" in verdict.reason
+    assert verdict.attempts < len(seen)
     # No lump that suits what was seen gives such a rate: then one is judged all the same.
     assert Search("interval_refill", Sights(seen), rates=(1e6, 2e6)).cost > 0
+
+
+def test_refusals_that_end_only_with_lost_answers_between_do_not_end_the_fit() -> None:
+    """No stretch of a long run then holds an acceptance right after a refusal."""
+    kinds = [*[True] * 700, *[False] * 700, None, *[True] * 700]
+    verdict = fit([Sight(float(at), at + 0.01, kind) for at, kind in enumerate(kinds)])
+    assert verdict.attempts == len(kinds)
