@@ -126,22 +126,22 @@ class Connection:
         if not data:
             self._on_end(exchange, response)
             return
-        gap_ns = arrival_ns - self._floor_ns
-        self._floor_ns = arrival_ns
         size = len(data)
         exchange.bytes_received += size
+        if link.tls is not None:
+            data = self._decrypted(link, data, response)
+            if not data:
+                return
+        gap_ns = arrival_ns - self._floor_ns
+        self._floor_ns = arrival_ns
         if by_kernel:
             if lag_ns > exchange.observer_lag_ns:  # noqa: PLR1730 - max() would be the dearest call of a read
                 exchange.observer_lag_ns = lag_ns
         else:
             exchange.stamp = Stamp.USER
         try:
-            if link.tls is not None:
-                data = link.decrypt(data)
-                if not data:
-                    return
             response.feed(data)
-        except (*BAD_BYTES, ssl.SSLError) as error:
+        except BAD_BYTES as error:
             if not response.complete:
                 self._on_bad_bytes(error, response)
                 return
@@ -162,6 +162,17 @@ class Connection:
             self._finish(arrival_ns)
         elif exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
             self._on_much(exchange, response, link, arrival_ns)
+
+    def _decrypted(self, link: Link, data: bytes, response: ResponseParser) -> bytes:
+        """Return the bytes of HTTP in ``data``: none in what TLS sends for itself, such as session tickets.
+
+        Those may have come before the request was sent, so that their stamps say nothing of the answer.
+        """
+        try:
+            return link.decrypt(data)
+        except ssl.SSLError as error:
+            self._on_bad_bytes(error, response)
+            return b""
 
     def _on_pace(self, link: Link, *, slow: bool) -> None:
         """See whether a stream is slow: reads of one piece each, far apart, stamped by the kernel."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server
 
 from bltybench.runs.attempt import Outcome, Stamp
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire.link import Link
 
 AUTHORITY = trustme.CA()
 
@@ -46,6 +48,24 @@ def test_tls(tls_server: Server, reader: Reader, tmp_path: Path, path: str) -> N
     assert exchange.tls_ns is not None
     if sys.platform.startswith("linux"):
         assert exchange.stamp is Stamp.KERNEL
+
+
+def test_session_tickets_that_came_before_the_request(
+    tls_server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Connection._begin
+
+    def late(self: Connection, link: Link, request: bytes, exchange: Exchange) -> None:
+        time.sleep(0.02)  # the tickets follow the handshake, and lie in the kernel until the answer is read
+        begin(self, link, request, exchange)
+
+    monkeypatch.setattr(Connection, "_begin", late)
+    origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, verify_tls=False)
+    exchange, reading = tls_exchange(reader, origin, "paced")
+    assert reading.outcome is Outcome.OK
+    if sys.platform.startswith("linux"):
+        assert exchange.stamp is Stamp.KERNEL
+    assert exchange.observer_lag_ns < 20_000_000
 
 
 def test_tls_without_verification(tls_server: Server, reader: Reader) -> None:
