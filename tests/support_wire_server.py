@@ -69,12 +69,12 @@ def slowly(sock: socket.socket, data: bytes) -> None:
 
 
 def paced(sock: socket.socket) -> None:
-    """Write events 10 ms apart, each holding the monotonic time just before it was written."""
+    """Write events 15 ms apart, each holding the monotonic time just before it was written."""
     sock.sendall(CHUNKED)
     for _ in range(30):
-        time.sleep(0.01)
+        time.sleep(0.015)
         sock.sendall(chunk(event(str(time.monotonic_ns()))))
-    time.sleep(0.01)
+    time.sleep(0.015)
     sock.sendall(chunk(DONE) + b"0\r\n\r\n")
 
 

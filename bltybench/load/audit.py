@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import gevent
 import psutil
@@ -29,7 +30,8 @@ class Audit:
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
         self._steal = _machine_steal()
-        self._worst_stall_s = 0.0
+        self._timer: Any = None
+        self._due_s = self._worst_stall_s = 0.0
         self._delays_us: list[int] = []
         self._lags_us: list[int] = []
         self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
@@ -51,16 +53,27 @@ class Audit:
         if attempt.observer_lag_us is not None:
             self._lags_us.append(attempt.observer_lag_us)
 
-    def watch_timer(self) -> None:
-        """Measure for ever how late timers fire. Runs as a greenlet."""
-        due_s = time.monotonic()
-        while True:
-            due_s += TIMER_S
-            gevent.sleep(max(0.0, due_s - time.monotonic()))
-            now_s = time.monotonic()
-            self._worst_stall_s = max(self._worst_stall_s, now_s - due_s)
-            # After a stall the timer starts anew, so that one stall is counted once and not as many.
-            due_s = max(due_s, now_s - TIMER_S)
+    def watch(self) -> None:
+        """Measure how late timers fire, until ``close``.
+
+        By a watcher of the event loop, not by a greenlet that sleeps: this happens fifty times a second.
+        """
+        self._due_s = time.monotonic()
+        self._timer = gevent.get_hub().loop.timer(TIMER_S, TIMER_S)
+        self._timer.start(self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._due_s += TIMER_S
+        now_s = time.monotonic()
+        self._worst_stall_s = max(self._worst_stall_s, now_s - self._due_s)
+        # After a stall the timer starts anew, so that one stall is counted once and not as many.
+        self._due_s = max(self._due_s, now_s - TIMER_S)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def second(
         self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0

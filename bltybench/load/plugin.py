@@ -269,8 +269,8 @@ class Plugin:
         # What exists now lives as long as the run: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        session.audit.watch()
         self._greenlets = [
-            gevent.spawn(session.audit.watch_timer),
             gevent.spawn(self._each_second),
             gevent.spawn(session.stop_when_over),
         ]

@@ -224,6 +224,7 @@ class Session:
     def close(self) -> None:
         """Write out the records and say that this process has no more."""
         gc.set_threshold(*self._usual_collector)
+        self.audit.close()
         self.spool.close()
         self.generator_spool.close()
         done_marker(self.folder, self.worker).touch()

@@ -1,7 +1,7 @@
 """Slow streams are read in rounds, as a network card collects packets before it interrupts.
 
 Waking up costs several times what reading does, and a stream of 50 events a second wakes the process for each
-of them. The kernel stamps what arrives, so nothing is lost by looking once a millisecond or two instead, as
+of them. The kernel stamps what arrives, so nothing is lost by looking once in some milliseconds instead, as
 long as the stream's next event does not come sooner. So only those streams are read in rounds whose events
 keep coming far apart, one a read; the first that comes close to another ends it. Where there are too few of
 them for rounds to pay, they too are read at once.
@@ -15,19 +15,19 @@ from typing import Any
 
 from gevent import monkey
 
-ROUND_S = 0.001
-"""libev waits in whole milliseconds and begins a new one each time: a round comes every 1 to 2 ms."""
-FAR_NS = 8_000_000
-"""Events further apart than this are several rounds apart."""
-FAR_READS = 3
-"""So many reads in a row make a stream a slow one."""
+ROUND_S = 0.006
+"""libev waits in whole milliseconds and begins a new one each time: a round comes every 6 to 7 ms."""
+FAR_NS = 12_000_000
+"""Events further apart than this are more than a round apart."""
+FAR_READS = 5
+"""So many reads in a row make a stream a slow one: those of uneven streams are hardly ever so far apart."""
 
 _EDGE = 1 | 1 << 31
 """EPOLLIN, and EPOLLET: tell of new bytes once. Otherwise a socket is looked at again in the next round, for
 nothing. Who reads so much that some may be left leaves the rounds, and is then told of what is left."""
 _SAMPLE = 64
-_PAYS_PER_S = 1_500.0
-"""Rounds wake the process up to a thousand times a second, however little there is to read."""
+_PAYS_PER_S = 300.0
+"""Rounds wake the process up 150 times a second, however little there is to read."""
 
 
 class Rounds:

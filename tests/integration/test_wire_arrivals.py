@@ -48,7 +48,7 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "_SAMPLE", 4)
-    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of 100 events a second pays
+    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of some 60 events a second pays
     seen: list[tuple[int, bool]] = []
 
     def look() -> None:
