@@ -21,6 +21,10 @@ BANS = frozenset({"fixed_window", "first_hit_window"})
 """Families for which a ban may be taken: who is refused is kept out for so long, whenever that was."""
 USED_UP = (0.5, 0.0)
 """Parts of a period after a window has turned at which it is used up, so that a ban ends at another time."""
+IDLE = 1.2
+"""Periods after which all has come back, where something contradicts what is named."""
+SILENT = (0.85, 0.65, 0.75)
+"""Parts of a period after all was used up for which nothing is asked then: to ask may have begun a ban anew."""
 STEP = 0.06
 """Parts of a period from one request to the next until the next window turns."""
 QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
@@ -112,6 +116,9 @@ def _full(planner: Planner) -> Plan:
         if narrowed.best is None:
             break
         verdict = narrowed
+    verdict = planner.verdict()
+    if verdict.best is not None and verdict.best.contradictions:
+        yield from _doubt(planner, verdict.best)
     return planner.verdict()
 
 
@@ -212,17 +219,29 @@ def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequ
     if guess is None or guess.family not in BANS:
         return
     step_s = STEP * guess.period_s
-    yield from _until_accepted(planner, step_s)
+    yield from _until_accepted(planner, planner.now_s + step_s, step_s)
     for share in USED_UP:
         yield from planner.send(planner.now_s + share * guess.period_s, guess.limit + 2, "using up a window")
-        yield from _until_accepted(planner, step_s)
+        yield from _until_accepted(planner, planner.now_s + step_s, step_s)
 
 
-def _until_accepted(planner: Planner, step_s: float) -> Generator[Burst, Sequence[Sight], None]:
+def _doubt(planner: Planner, guess: Fit) -> Generator[Burst, Sequence[Sight], None]:
+    """See whether more is let in when it is to be where nothing was asked before.
+
+    A contradiction may be chance, as of one node among several; but what is wrong is contradicted again.
+    """
+    for share in SILENT:
+        began_s = planner.now_s + IDLE * guess.period_s
+        yield from planner.send(began_s, guess.limit + 2, "using all up, then silence")
+        yield from _until_accepted(planner, began_s + share * guess.period_s, STEP * guess.period_s)
+
+
+def _until_accepted(planner: Planner, at_s: float, step_s: float) -> Generator[Burst, Sequence[Sight], None]:
     for _ in range(round(2 / STEP)):
-        got = yield from planner.send(planner.now_s + step_s, 1, "until a window turns")
+        got = yield from planner.send(at_s, 1, "until more is let in")
         if not got or got[0].accepted:
             return
+        at_s = planner.now_s + step_s
 
 
 def _sharpen(planner: Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Sight], bool]:
