@@ -11,6 +11,9 @@ from bltybench.limits.sights import Floats, Ints, Sights
 
 STEP = 1.04
 """Between one period (or rate) of the coarse grid and the next."""
+FINE_STEP = 1.006
+"""The same of a weighted counter that begins with the first request: it has no phase, and a period that is
+off by a hundredth already contradicts much."""
 DRIFT = 0.3
 """Of a window, over the whole span, between one period of the grid and the next."""
 EDGES = 4
@@ -95,7 +98,10 @@ def coarse(family: str, sights: Sights, *, count_refused: bool, hints_s: tuple[f
     shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
     shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.doubt_s()), longest_s / 2)
     wanted = [each for each in (*NATURAL_S, *hints_s) if shortest_s <= each <= longest_s]
-    even = _dense(shortest_s, longest_s, span_s) if family in DRIFTING else _geometric(shortest_s, longest_s)
+    if family in DRIFTING:
+        even = _dense(shortest_s, longest_s, span_s)
+    else:
+        even = _geometric(shortest_s, longest_s, FINE_STEP if family == "first_hit_counter" else STEP)
     period = np.union1d(even, np.array(wanted, dtype=np.float64))
     if family not in PHASED:
         return _plain(period)

@@ -7,10 +7,11 @@ same answers give the same plan, so an interrupted probe goes on by playing its 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from bltybench.limits.delaying import FEWEST_QUICK
-from bltybench.limits.fit import Fit, Verdict
+from bltybench.limits.fit import LUMPS, Fit, Verdict
 from bltybench.limits.planner import Aims, Burst, Plan, Planner
 from bltybench.limits.sights import Sight
 from bltybench.limits.telling import most_telling, replayed
@@ -24,7 +25,7 @@ USED_UP = (0.5, 0.0)
 IDLE = 1.2
 """Periods after which all has come back, where something contradicts what is named."""
 SILENT = (0.85, 0.65, 0.75)
-"""Parts of a period after all was used up for which nothing is asked then: to ask may have begun a ban anew."""
+"""Parts of a period for which nothing is asked after all was used up: asking may have begun a ban anew."""
 STEP = 0.06
 """Parts of a period from one request to the next until the next window turns."""
 QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
@@ -77,7 +78,11 @@ def _quick(planner: Planner) -> Plan:
     if verdict.delayed is not None:
         return verdict
     yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
-    return planner.verdict()
+    verdict = planner.verdict()
+    if verdict.families == (LUMPS,):
+        # Two periods show that it fills in lumps, but several limits suit.
+        verdict = replace(verdict, status="unknown", consistent=(), confidence=None)
+    return verdict
 
 
 def _full(planner: Planner) -> Plan:
@@ -116,9 +121,7 @@ def _full(planner: Planner) -> Plan:
         if narrowed.best is None:
             break
         verdict = narrowed
-    verdict = planner.verdict()
-    if verdict.best is not None and verdict.best.contradictions:
-        yield from _doubt(planner, verdict.best)
+    yield from _doubt(planner, planner.verdict())
     return planner.verdict()
 
 
@@ -225,11 +228,14 @@ def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequ
         yield from _until_accepted(planner, planner.now_s + step_s, step_s)
 
 
-def _doubt(planner: Planner, guess: Fit) -> Generator[Burst, Sequence[Sight], None]:
-    """See whether more is let in when it is to be where nothing was asked before.
+def _doubt(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sight], None]:
+    """Where something contradicts what is named, see whether more is let in when it is to be after a silence.
 
     A contradiction may be chance, as of one node among several; but what is wrong is contradicted again.
     """
+    guess = verdict.best
+    if guess is None or not guess.contradictions:
+        return
     for share in SILENT:
         began_s = planner.now_s + IDLE * guess.period_s
         yield from planner.send(began_s, guess.limit + 2, "using all up, then silence")
