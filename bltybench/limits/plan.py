@@ -22,8 +22,12 @@ BANS = frozenset({"fixed_window", "first_hit_window"})
 """Families for which a ban may be taken: who is refused is kept out for so long, whenever that was."""
 USED_UP = (0.5, 0.0)
 """Parts of a period after a window has turned at which it is used up, so that a ban ends at another time."""
+LOGS = frozenset({"sliding_log"})
+"""Families that look longer than they are to who is banned."""
 IDLE = 1.2
-"""Periods after which all has come back, where something contradicts what is named."""
+"""Periods after which all has come back."""
+AFTER = 4
+"""Requests after the first that is let in again: too soon, each contradicts."""
 SILENT = (0.85, 0.65, 0.75)
 """Parts of a period for which nothing is asked after all was used up: asking may have begun a ban anew."""
 STEP = 0.06
@@ -229,17 +233,20 @@ def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequ
 
 
 def _doubt(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sight], None]:
-    """Where something contradicts what is named, see whether more is let in when it is to be after a silence.
+    """Where a log is named, or something contradicts what is, see when more is let in after a silence.
 
-    A contradiction may be chance, as of one node among several; but what is wrong is contradicted again.
+    Who asks a log that bans too soon makes it look longer. A contradiction may be chance, as of one node of
+    several; but what is wrong is contradicted again.
     """
-    guess = verdict.best
-    if guess is None or not guess.contradictions:
-        return
-    for share in SILENT:
+    for number, share in enumerate(SILENT):
+        guess = verdict.best
+        if guess is None or not (guess.contradictions or (guess.family in LOGS and number == 0)):
+            return
         began_s = planner.now_s + IDLE * guess.period_s
         yield from planner.send(began_s, guess.limit + 2, "using all up, then silence")
         yield from _until_accepted(planner, began_s + share * guess.period_s, STEP * guess.period_s)
+        yield from planner.send(0.0, AFTER, "how much more")
+        verdict = planner.verdict()
 
 
 def _until_accepted(planner: Planner, at_s: float, step_s: float) -> Generator[Burst, Sequence[Sight], None]:

@@ -22,6 +22,9 @@ SLICE_NS = 1_000_000
 SLICE_NS_PER_JOB = 20_000
 """A longer queue gets longer slices: under a load that never pauses it must not grow without bound."""
 MAX_SLICE_NS = 20_000_000
+MOST_WAITING = 256
+"""Where so many answers, or parts of them, wait, what an open stream has kept is folded at once: after a
+stall a thousand long streams have, in one go, all that the kernel kept for them."""
 INLINE_BYTES = 4096
 """An answer this small is read at once: queueing would cost more than reading."""
 
@@ -76,7 +79,11 @@ class Reader:
 
     def fold(self, exchange: Exchange, folded: Folded) -> None:
         """Have an open stream folded soon, then call ``folded``. Once queued it is not queued again."""
-        if not exchange.queued:
+        if exchange.queued:
+            return
+        if len(self._jobs) >= MOST_WAITING:
+            folded(exchange, fold(exchange))
+        else:
             exchange.queued = True
             self._enqueue(exchange, None, folded)
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from itertools import cycle
 from random import Random
 
+import pytest
+
+from benchmarks.limit_cases import play
 from benchmarks.strangers import Ban
-from bltybench.limits import FirstHitCounter, FirstHitWindow, FixedWindow, TokenBucket
+from bltybench.limits import (
+    FirstHitCounter,
+    FirstHitWindow,
+    FixedWindow,
+    SlidingLog,
+    TokenBucket,
+)
 from bltybench.limits.base import Decision, Model
 from bltybench.limits.fit import Verdict, fit
 from bltybench.limits.plan import plan
@@ -49,6 +58,14 @@ def test_a_ban_is_not_taken_for_a_window() -> None:
         assert verdict.status == "unknown", verdict.consistent
 
 
+def test_a_ban_is_not_taken_for_a_longer_log() -> None:
+    """Who asks too soon after the log has room again is banned anew, so that room seems to come later."""
+    for seed in range(3):
+        model = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
+        verdict = World(model, Noise(0.05, 0.25), seed).play(plan(Aims(budget=800), START_S + seed))
+        assert verdict.status == "unknown", verdict.consistent
+
+
 def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
     """One after another, 0.4 s each, never reach 4 a second."""
     model = TokenBucket(LIMIT, 3.0)
@@ -61,6 +78,23 @@ def test_the_quick_plan_tells_a_first_hit_window_from_a_counter() -> None:
     # That a window of the server's own began just with the first request is not ruled out by two periods.
     assert set(quick(FirstHitWindow(LIMIT, PERIOD_S)).families) <= {"first_hit_window", "fixed_window"}
     assert "first_hit_counter" in quick(FirstHitCounter(LIMIT, PERIOD_S)).families
+
+
+def test_a_counter_that_begins_with_the_first_request_is_found_though_another_period_is_documented() -> None:
+    """A hundredth beside its period, nothing fits any more."""
+    aims = Aims(quick=True, period_s=96.204, limit=49)
+    verdict = World(FirstHitCounter(49, 48.102), Noise(0.05, 0.1), seed=1).play(plan(aims, START_S))
+    found = [each for each in verdict.consistent if each.family == "first_hit_counter"]
+    assert found
+    assert found[0].limit_range[0] <= 49 <= found[0].limit_range[1]
+    assert found[0].period_s == pytest.approx(48.102, rel=0.01)
+
+
+def test_two_periods_do_not_tell_the_limit_of_a_refill_in_lumps() -> None:
+    case = play(5_100_001, "quick")
+    assert case.kind == "refill in four lumps"
+    assert (case.named, case.judged) == ("unknown", "abstained")
+    assert "lumps" in case.said
 
 
 def test_a_false_documented_period_is_not_believed() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
+from bltybench.wire import reader as reader_module
 from bltybench.wire.exchange import Exchange, Failure, Fault
 from bltybench.wire.reader import INLINE_BYTES, Reader
 from bltybench.wire.reading import conclude
@@ -161,6 +162,24 @@ def test_the_queue_is_served_though_the_loop_never_rests() -> None:
     reading = gevent.spawn(reader.read, streamed(INLINE_BYTES))
     assert reading.get(timeout=10).events == INLINE_BYTES
     gevent.killall(restless)
+
+
+def test_what_streams_have_kept_is_folded_at_once_where_too_much_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader_module, "MOST_WAITING", 2)
+    reader = Reader()
+    kept = [streamed(200) for _ in range(4)]
+    folded: list[Exchange] = []
+    for exchange in kept:
+        reader.fold(exchange, lambda exchange, _: folded.append(exchange))
+    assert folded == kept[2:]
+    assert reader.backlog == 2
+    while reader.backlog:
+        gevent.sleep(0)
+    assert folded == [*kept[2:], *kept[:2]]
+    assert not any(exchange.kept_bytes for exchange in kept)
+    assert {reader.read_now(exchange).events for exchange in kept} == {200}
 
 
 def test_an_exchange_that_goes_on_cannot_be_read() -> None:
