@@ -87,16 +87,33 @@ def fit(
     if not sights.recoveries:
         return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
     tried = SIMPLE if among is None else among
-    searches: list[Search] = []
+    searches, sights = _first_look(seen, sights, tried, hints_s)
+    _look_closely(searches, _chance(sights))
+    least = min((each.cost for each in searches), default=None)
+    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= _chance(sights))
+    if alone or (LUMPS, False) in tried:
+        searches.append(_lumps(searches, sights, least))
+    span_s = float(sights.hi[-1] - sights.lo[0])
+    least = min(each.cost for each in searches)
+    fits = [best_fit(each, sights, hints_s, least) for each in searches]
+    return _unless_banned(_compared(fits, _counts(sights), allowed(len(sights)), span_s), sights)
+
+
+def _first_look(
+    seen: Sequence[Sight], sights: Sights, tried: Sequence[tuple[str, bool]], hints_s: tuple[float, ...]
+) -> tuple[list[Search], Sights]:
+    """Return a search for each family on its coarse grid, and what they look at: of a long run a part, where
+    nothing explains that."""
     part = Sights(stretch(seen, FIRST_LOOK)) if len(sights) > LONG else sights
     if part is not sights and part.recoveries:
         searches = _searches(tried, part, hints_s)
-        if any(each.cost <= _chance(part) for each in searches):
-            searches = []
-        else:
-            sights = part  # what does not explain a part does not explain all
-    searches = searches or _searches(tried, sights, hints_s)
-    chance = _chance(sights)
+        if not any(each.cost <= _chance(part) for each in searches):
+            return searches, part  # what does not explain a part does not explain all
+    return _searches(tried, sights, hints_s), sights
+
+
+def _look_closely(searches: Sequence[Search], chance: float) -> None:
+    """Refine what explains more than chance does."""
     searched = [each for each in searches if each.cost <= chance]
     _refine(searched)
     _follow(searched)
@@ -104,19 +121,16 @@ def fit(
     for each in searched:
         if each.family in DRIFTING and least and HARD <= each.cost <= least + FAR:
             each.look_beside()
-    least = min((each.cost for each in searches), default=None)
-    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= chance)
-    if alone or (LUMPS, False) in tried:
-        buckets = [each for each in searches if each.family == "token_bucket"]
-        rates = _rates(*(buckets or [Search("token_bucket", sights)]))
-        searches.append(Search(LUMPS, sights, rates=rates))
-        _refine(searches[-1:], least)
-        if searches[-1].cost and least:
-            searches[-1].share_out()
-    span_s = float(sights.hi[-1] - sights.lo[0])
-    least = min(each.cost for each in searches)
-    fits = [best_fit(each, sights, hints_s, least) for each in searches]
-    return _unless_banned(_compared(fits, _counts(sights), allowed(len(sights)), span_s), sights)
+
+
+def _lumps(searches: Sequence[Search], sights: Sights, least: int | None) -> Search:
+    """Return the search for a refill in lumps, at about the rates that suit a bucket."""
+    buckets = [each for each in searches if each.family == "token_bucket"]
+    found = Search(LUMPS, sights, rates=_rates(*(buckets or [Search("token_bucket", sights)])))
+    _refine([found], least)
+    if found.cost and least:
+        found.share_out()
+    return found
 
 
 def _unless_banned(verdict: Verdict, sights: Sights) -> Verdict:
