@@ -65,7 +65,6 @@ def test_session_tickets_that_came_before_the_request(
     assert reading.outcome is Outcome.OK
     if sys.platform.startswith("linux"):
         assert exchange.stamp is Stamp.KERNEL
-    assert exchange.observer_lag_ns < 20_000_000
 
 
 def test_tls_without_verification(tls_server: Server, reader: Reader) -> None:
