@@ -32,6 +32,8 @@ PRICES: dict[Kind, tuple[str, str]] = {
     "wrong_key": ("wrong_key_counts", "Requests with a wrong key"),
 }
 FEWEST_HAMMERS = 3
+WINDOWS = frozenset({"fixed_window", "first_hit_window"})
+"""Families that turn in time whatever they have refused."""
 
 
 def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
@@ -194,8 +196,14 @@ def _refused(seen: Sequence[Seen], known: Known) -> Answer:
             evidence=(evidence,),
         )
     later = [each for each in _of(seen, LATER) if each.accepted]
-    if not later:
-        return cannot_tell(name, asked, "nothing was let in afterwards either", [evidence])
+    turns = bool(known.fits) and all(each.family in WINDOWS for each in known.fits)
+    if turns or not later:
+        reason = (
+            "a window turns whatever it has refused, but was not seen to"
+            if turns
+            else "nothing was let in later"
+        )
+        return cannot_tell(name, asked, reason, [evidence])
     after_s = later[0].sent_s - free[0].sent_s
     says = "Refused requests count too: who goes on asking keeps itself out."
     told = (evidence, f"{after_s:.3g} s after that one was let in")

@@ -141,8 +141,8 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
         return _silent(f"of requests of {size:,} tokens each: {verdict.reason}")
     together = [each for each in seen if each.role == TOGETHER]
     let_in = sum(bool(each.accepted) for each in together)
-    at_end = let_in == len(together) if together else None
     fewest, greatest = best.limit_range
+    at_end = charged_at_end(together, fewest)
     least, most = (fewest - 1 - (best.family in STEADY)) * size + 1, greatest * size
     if at_end is False:
         least, most = least + size - 1, most + size - 1
@@ -174,9 +174,29 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     )
     if at_end is None:
         reason = "the budget did not reach to send all at once"
+        if together:
+            reason = (
+                "when others were refused, so many of those sent together had ended that both is possible"
+            )
         return [*answers, rule, cannot_tell("tokens_charged_at", QUESTIONS["tokens_charged_at"], reason)]
     told = [f"of {len(together)} sent together, where {best.limit} fit, {let_in} were let in"]
     return [*answers, rule, _at("end" if at_end else "admission", told)]
+
+
+def charged_at_end(together: Sequence[Seen], fewest: int) -> bool | None:
+    """Say whether requests that were sent together are charged when they end; None where that is open.
+
+    All let in: nothing was charged before. A refusal before as many had ended as the limit holds at least:
+    they were charged before. A refusal after that may be for either.
+    """
+    if not together:
+        return None
+    ended = [each.end_s for each in together if each.accepted and each.end_s is not None]
+    # What ended on the server is seen to have ended here as much later as an answer takes.
+    refused = [2 * each.end_s - each.sent_s for each in together if each.refused and each.end_s is not None]
+    if not refused:
+        return True if all(each.accepted for each in together) else None
+    return False if sum(at_s <= min(refused) for at_s in ended) < fewest else None
 
 
 def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:

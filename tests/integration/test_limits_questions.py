@@ -53,7 +53,7 @@ def values(answers: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_is_refused_in_flight_what_counts_and_whose_limit_it_is(tmp_path: Path) -> None:
-    rule = RateLimit(limit=16, period_s=1.5, algorithm="fixed_window")
+    rule = RateLimit(limit=16, period_s=2.5, algorithm="fixed_window")
     found, run = ask(
         tmp_path,
         *(

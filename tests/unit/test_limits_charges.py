@@ -108,3 +108,11 @@ def test_a_limit_that_is_not_what_was_found_is_not_judged() -> None:
     limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
     wrong = replace(fitted("fixed_window", 60, 20.0), limit=57, limit_range=(57, 57))
     assert asked(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
+
+
+def test_a_window_that_turns_later_than_was_thought_is_not_said_to_count_refusals() -> None:
+    rule = RateLimit.model_validate({"limit": 12, "period_s": 10.0, "algorithm": "fixed_window"})
+    late = replace(fitted("fixed_window", 12, 10.0), phase="other", edge_s=START_S - START_S % 10.0 - 0.5)
+    found = asked(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
+    assert found["refused_counts"].value is None
+    assert "window turns" in str(found["refused_counts"].reason)

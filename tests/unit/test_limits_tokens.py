@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.answer import Answer
+from bltybench.limits.ask import Seen
 from bltybench.limits.known import Known
-from bltybench.limits.tokens_judgement import judge, rounded
+from bltybench.limits.tokens_judgement import charged_at_end, judge, rounded
 from bltybench.limits.tokens_question import ask
 from bltybench.scenario.target import RateLimit
 
@@ -89,3 +90,23 @@ def test_a_number_that_people_choose_is_named(
     least: int, most: int, documented: int | None, chosen: int
 ) -> None:
     assert rounded(least, most, documented) == chosen
+
+
+def together(*ends: tuple[float, bool]) -> list[Seen]:
+    return [Seen(role="together", sent_s=0.0, end_s=end_s, accepted=accepted) for end_s, accepted in ends]
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ([], None),
+        (together((1.0, True), (1.1, True), (1.2, True)), True),
+        (together((1.0, True), (1.1, True), (0.1, False)), False),
+        # Both that fit had ended when the third was refused: it had come too late to tell.
+        (together((1.0, True), (1.1, True), (1.3, False)), None),
+    ],
+)
+def test_a_refusal_shows_what_is_charged_at_admission_only_before_others_have_ended(
+    seen: list[Seen], told: bool | None
+) -> None:
+    assert charged_at_end(seen, fewest=2) is told
