@@ -23,6 +23,7 @@ from bltybench.limits.charges_question import (
     unit_of,
 )
 from bltybench.limits.fit import Fit
+from bltybench.limits.grid import WINDOWS
 from bltybench.limits.known import Known
 
 PRICES: dict[Kind, tuple[str, str]] = {
@@ -32,8 +33,6 @@ PRICES: dict[Kind, tuple[str, str]] = {
     "wrong_key": ("wrong_key_counts", "Requests with a wrong key"),
 }
 FEWEST_HAMMERS = 3
-WINDOWS = frozenset({"fixed_window", "first_hit_window"})
-"""Families that turn in time whatever they have refused."""
 
 
 def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
@@ -198,11 +197,8 @@ def _refused(seen: Sequence[Seen], known: Known) -> Answer:
     later = [each for each in _of(seen, LATER) if each.accepted]
     turns = bool(known.fits) and all(each.family in WINDOWS for each in known.fits)
     if turns or not later:
-        reason = (
-            "a window turns whatever it has refused, but was not seen to"
-            if turns
-            else "nothing was let in later"
-        )
+        unsure = "a window turns whatever it refused: its time was not known well enough"
+        reason = unsure if turns else "nothing was let in afterwards either"
         return cannot_tell(name, asked, reason, [evidence])
     after_s = later[0].sent_s - free[0].sent_s
     says = "Refused requests count too: who goes on asking keeps itself out."

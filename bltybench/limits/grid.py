@@ -56,6 +56,8 @@ NATURAL_S = (
 )
 """Periods that people choose."""
 PHASED = frozenset({"fixed_window", "sliding_counter", "interval_refill"})
+WINDOWS = frozenset({"fixed_window", "first_hit_window"})
+"""Families that turn in time, whatever they have refused."""
 DRIFTING = frozenset({"fixed_window", "sliding_counter"})
 """Families whose windows follow each other through the whole span."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bltybench.limits.delaying import Delayed
-from bltybench.limits.grid import NATURAL_S, PHASED, Grid
+from bltybench.limits.grid import NATURAL_S, PHASED, WINDOWS, Grid
 from bltybench.limits.pricing import Found, allowed, judge
 from bltybench.limits.search import Search, alike, spread
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Ints, Sights
@@ -64,7 +64,7 @@ def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...], least: in
         phase=phase,
         edge_s=edge_s,
         ticks=ticks,
-        count_refused=None if family in {"fixed_window", "first_hit_window"} else done.count_refused,
+        count_refused=None if family in WINDOWS else done.count_refused,
         contradictions=int(found.contradictions[middle]),
         cost=done.cost,
         phase_share=done.phase_share(middle, least),

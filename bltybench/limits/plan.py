@@ -12,16 +12,16 @@ from typing import Literal
 
 from bltybench.limits.delaying import FEWEST_QUICK
 from bltybench.limits.fit import LUMPS, Fit, Verdict
+from bltybench.limits.grid import WINDOWS
 from bltybench.limits.planner import Aims, Burst, Plan, Planner
 from bltybench.limits.sights import Sight
 from bltybench.limits.telling import most_telling, replayed
 
 OFFSETS = (0.0, 0.40, 0.75, 1.05, 1.50)
 """When the bursts of a round begin, in periods. Between them each family frees something else."""
-BANS = frozenset({"fixed_window", "first_hit_window"})
-"""Families for which a ban may be taken: who is refused is kept out for so long, whenever that was."""
 USED_UP = (0.5, 0.0)
-"""Parts of a period after a window has turned at which it is used up, so that a ban ends at another time."""
+"""Parts of a period after a window has turned at which it is used up: a ban may be taken for one, as who is
+refused is kept out for so long, but ends at another time then."""
 LOGS = frozenset({"sliding_log"})
 """Families that look longer than they are to who is banned."""
 IDLE = 1.2
@@ -223,7 +223,7 @@ def _round(
 def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sight], None]:
     """Where a window is named, see whether it turns when it is to, however early it was used up."""
     guess = verdict.best
-    if guess is None or guess.family not in BANS:
+    if guess is None or guess.family not in WINDOWS:
         return
     step_s = STEP * guess.period_s
     yield from _until_accepted(planner, planner.now_s + step_s, step_s)

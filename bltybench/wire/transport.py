@@ -126,14 +126,14 @@ class Connection:
         if not data:
             self._on_end(exchange, response)
             return
+        gap_ns = arrival_ns - self._floor_ns
+        self._floor_ns = arrival_ns
         size = len(data)
         exchange.bytes_received += size
         if link.tls is not None:
             data = self._decrypted(link, data, response)
             if not data:
                 return
-        gap_ns = arrival_ns - self._floor_ns
-        self._floor_ns = arrival_ns
         if by_kernel:
             if lag_ns > exchange.observer_lag_ns:  # noqa: PLR1730 - max() would be the dearest call of a read
                 exchange.observer_lag_ns = lag_ns
