@@ -39,7 +39,9 @@ class Reader:
         self.rounds = Rounds(self._loop)
         """Of its connections: those whose streams are slow."""
         self._jobs: deque[tuple[Exchange, Any, Folded | None]] = deque()
-        self._timer: Any = None
+        # A timer of lower priority: libev serves it once a round, after the sockets of that round.
+        # An idle watcher would starve while any socket is busy; a loop callback runs before sockets.
+        self._timer = self._loop.timer(0.0, priority=-1)
         self.unread = 0
         """Answers that have ended and wait to be read."""
 
@@ -89,17 +91,12 @@ class Reader:
 
     def _enqueue(self, exchange: Exchange, waiter: Any, folded: Folded | None) -> None:
         self._jobs.append((exchange, waiter, folded))
-        if self._timer is None:
-            # A timer of lower priority: libev serves it once a round, after the sockets of that round.
-            # An idle watcher would starve while any socket is busy; a loop callback runs before sockets.
-            self._timer = self._loop.timer(0.0, priority=-1)
+        if len(self._jobs) == 1:
             self._timer.start(self._serve)
 
     def _serve(self) -> None:
         jobs = self._jobs
         self._timer.stop()
-        self._timer.close()
-        self._timer = None
         until_ns = time.monotonic_ns() + min(MAX_SLICE_NS, SLICE_NS + SLICE_NS_PER_JOB * len(jobs))
         try:
             while jobs:
@@ -107,8 +104,7 @@ class Reader:
                 if time.monotonic_ns() >= until_ns:
                     break
         finally:
-            if jobs:
-                self._timer = self._loop.timer(0.0, priority=-1)
+            if jobs and not self._timer.active:
                 self._timer.start(self._serve)
 
     def _do(self, exchange: Exchange, waiter: Any, folded: Folded | None) -> None:

@@ -21,6 +21,8 @@ FAR_NS = 12_000_000
 """Events further apart than this are more than a round apart."""
 FAR_READS = 5
 """So many reads in a row make a stream a slow one: those of uneven streams are hardly ever so far apart."""
+FAR_READS_AGAIN = 2
+"""So many do where the stream before it on its connection was slow to its end."""
 
 _EDGE = 1 | 1 << 31
 """EPOLLIN, and EPOLLET: tell of new bytes once. Otherwise a socket is looked at again in the next round, for

@@ -59,8 +59,9 @@ class StampClock:
 
         ``floor_ns`` is what cannot have been later: the previous read on the connection, or the sending.
         """
-        now_ns = self._monotonic_ns()
-        drift_ns = self._wall_ns() - now_ns - self._offset_ns
+        monotonic_ns, wall_ns = self._monotonic_ns, self._wall_ns  # called so, they are not looked up anew
+        now_ns = monotonic_ns()
+        drift_ns = wall_ns() - now_ns - self._offset_ns
         if not -OFFSET_TOLERANCE_NS < drift_ns < OFFSET_TOLERANCE_NS:
             self._check_for_step(now_ns)
         if now_ns < self._doubt_until_ns:

@@ -34,7 +34,7 @@ from bltybench.wire.origin import Origin
 from bltybench.wire.reader import Reader
 from bltybench.wire.request import RequestWriter
 from bltybench.wire.response import BAD_BYTES, ResponseParser
-from bltybench.wire.rounds import FAR_NS, FAR_READS
+from bltybench.wire.rounds import FAR_NS, FAR_READS, FAR_READS_AGAIN
 
 FOLD_BYTES = 32 * 1024
 """A stream that has kept this much is folded (parsed so far) behind the reads."""
@@ -65,6 +65,7 @@ class Connection:
         self._requests = RequestWriter(origin)
         self._floor_ns = 0
         self._far_reads = 0
+        self._was_slow = False
 
     def send(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
@@ -115,8 +116,10 @@ class Connection:
             if link is not None and link.is_stale():
                 self._drop_link()
             return
+        # Called by names of their own: ``link.recvmsg(…)`` is looked up anew each time, as a method might be.
+        recvmsg, feed = link.recvmsg, response.feed
         try:
-            data, ancillary, _, _ = link.recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
+            data, ancillary, _, _ = recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -140,7 +143,7 @@ class Connection:
         else:
             exchange.stamp = Stamp.USER
         try:
-            response.feed(data)
+            feed(data)
         except BAD_BYTES as error:
             if not response.complete:
                 self._on_bad_bytes(error, response)
@@ -182,7 +185,7 @@ class Connection:
                 link.resume()
             return
         self._far_reads += 1
-        if self._far_reads >= FAR_READS:
+        if self._far_reads >= (FAR_READS_AGAIN if self._was_slow else FAR_READS):
             link.read_in_rounds()
 
     def _on_much(self, exchange: Exchange, response: ResponseParser, link: Link, arrival_ns: int) -> None:
@@ -220,6 +223,7 @@ class Connection:
             if exchange.stamp is None and exchange.bytes_received:
                 exchange.stamp = Stamp.KERNEL
         if link is not None:
+            self._was_slow = link.in_rounds
             if response is None or not response.complete or not response.keep_alive or link.unsent:
                 self._drop_link()
             else:
