@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from bltybench.limits.delaying import FEWEST_QUICK
+from bltybench.limits.filling import fill_queue
 from bltybench.limits.fit import LUMPS, Fit, Verdict
 from bltybench.limits.grid import WINDOWS
 from bltybench.limits.planner import Aims, Burst, Plan, Planner
@@ -55,12 +55,6 @@ POLLS = 6
 """Requests between the earliest and the latest time at which more may be let in."""
 PEEK = 12
 """Requests after which it is looked whether answers wait their turn."""
-SILENCE = 3
-"""Waits of a queue after which it is surely empty."""
-QUEUES = (16, 64, 128)
-"""Requests that are sent at once to fill a queue."""
-LONGEST_QUEUE_S = 50.0
-"""How long the last of them may wait: clients give up after a minute."""
 WIDTHS = (1, 4, 16)
 """Requests in flight at a time: more where answers are too slow to reach the limit one by one."""
 
@@ -158,30 +152,9 @@ def _drain(planner: Planner) -> Generator[Burst, Sequence[Sight], Literal["refus
             got = yield from planner.send(0.0, part, "until the first refusal")
             if any(sight.accepted is False for sight in got):
                 return "refused"
-            if planner.waits() and (yield from _queue(planner)):
+            if planner.waits() and (yield from fill_queue(planner)):
                 return "queue"
     return "nothing"
-
-
-def _queue(planner: Planner) -> Generator[Burst, Sequence[Sight], bool]:
-    """Where answers wait their turn: make sure that they do, then fill the queue. Whether they do."""
-    interval_s = max(sight.answered_s - sight.sent_s for sight in planner.seen if sight.answered_s)
-    for _ in range(FEWEST_QUICK):
-        yield from planner.send(planner.now_s + SILENCE * interval_s, 1, "whether a silence ends the waiting")
-    held = planner.verdict().delayed
-    if held is None:
-        return False
-    interval_s = held.interval_s
-    for width in QUEUES:
-        if (width - held.free) * interval_s > LONGEST_QUEUE_S:
-            break
-        planner.width = width
-        # What was served at once has its turns taken all the same, and they must be over.
-        silent_s = planner.now_s + (SILENCE + held.free) * interval_s
-        got = yield from planner.send(silent_s, width, f"{width} at once, to fill the queue")
-        if any(sight.accepted is False for sight in got):
-            break
-    return True
 
 
 def _recover(planner: Planner) -> Generator[Burst, Sequence[Sight], bool]:
@@ -216,7 +189,7 @@ def _round(
             f"round {number + 1}: {offset:.2f} periods",
             confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
         )
-        if planner.waits() and (yield from _queue(planner)):
+        if planner.waits() and (yield from fill_queue(planner)):
             return
 
 

@@ -82,13 +82,15 @@ class Planner:
         """Return whether nothing was refused and the last answers came as if each had waited its turn.
 
         All of them took much longer than the quickest, and about as long as each other: a busy server's vary.
+        Where the very first was lost, none may have been quick, and a silence will tell.
         """
         if any(sight.accepted is False for sight in self.seen):
             return False
         took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
         last = took[-FEWEST_HELD:]
         low, middle, high = np.percentile(last, [25, 50, 75]) if last else (0.0, 0.0, 0.0)
-        return len(took) > FEWEST_HELD and middle > HELD * min(took) and high - low < REGULAR * middle
+        slow = self.seen[0].accepted is None or middle > HELD * min(took, default=0.0)
+        return len(took) > FEWEST_HELD and slow and high - low < REGULAR * middle
 
     def latency_s(self) -> float:
         """Return the median time of an answer."""

@@ -121,6 +121,17 @@ def price(family: str, counted: Counted, grid: Grid) -> Found:
     return reduce(Found.plus, parts)
 
 
+def contradicted(family: str, counted: Counted, grid: Grid) -> Found:
+    """Return candidates with what contradicts them alone: all limits that some doubt excuses are as good."""
+    counted.ask(counted.every)
+    least, most = USES[family](counted, grid)
+    top = _top(counted)
+    hard = np.min(
+        [_contradictions(counted, least, most, top, whole=whole) for whole in _wholes(family)], axis=0
+    )
+    return _found(grid, HARD * hard, hard, HARD * hard.min(axis=1))
+
+
 def _wholes(family: str) -> tuple[bool, ...]:
     """Return whether a request needs a whole token's room, or the use is rounded down: or either."""
     return (False, True) if family in WEIGHTED else (family in BUCKETS,)
@@ -150,6 +161,11 @@ def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
     which = cost.argmin(axis=0)
     hard = np.take_along_axis(hard, which[None], axis=0)[0]
     cost = cost.min(axis=0)
+    return _found(grid, cost, hard, at_least)
+
+
+def _found(grid: Grid, cost: Ints, hard: Ints, at_least: Ints) -> Found:
+    """Return what costs and contradictions of each limit, from 1 on, say of each candidate."""
     at_first = cost.argmin(axis=1)
     at_last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
     return Found(grid, at_least, hard[np.arange(len(grid)), at_first], at_first + 1, at_last + 1)
@@ -169,18 +185,32 @@ def _doubts(counted: Counted, least: Floats, most: Floats, hard: Ints, top: int,
 
 
 def _contradictions(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
+    # The search is here most of its time, so arrays are changed in place where they are ours.
+    needed = least.take(counted.accepted_at, axis=1)
+    allowed = most.take(counted.refused_at, axis=1)
     # Sums of refill round; counts, weighted or not, are whole where it matters.
-    used, left = least[:, counted.accepted], most[:, counted.refused]
-    needed = np.ceil(used + 1 - EPS) if whole else np.floor(used) + 1
-    allowed = np.ceil(left) if whole else np.floor(left + EPS)
+    if whole:
+        needed += 1
+        needed -= EPS
+        np.ceil(needed, out=needed)
+        np.ceil(allowed, out=allowed)
+    else:
+        np.floor(needed, out=needed)
+        needed += 1
+        allowed += EPS
+        np.floor(allowed, out=allowed)
+    allowed += 1
     # A limit is contradicted by each acceptance that needed more, and each refusal that it would let in.
-    steps = _histogram(allowed + 1, top) - _histogram(needed, top)
+    steps = _histogram(allowed, top) - _histogram(needed, top)
     found: Ints = (needed.shape[1] + np.cumsum(steps, axis=1))[:, 1:]
     return found
 
 
 def _histogram(values: Floats, top: int) -> Ints:
-    k = len(values)
-    flat = (np.minimum(values, top + 1) + (np.arange(k) * (top + 2))[:, None]).astype(np.int64).ravel()
-    counts: Ints = np.bincount(flat, minlength=k * (top + 2)).reshape(k, top + 2)[:, : top + 1]
+    """Return how often each row of ``values`` has each number up to ``top``; it caps them in place."""
+    k, width = len(values), top + 2
+    np.minimum(values, top + 1, out=values)
+    flat = values.astype(np.int64)
+    flat += (np.arange(k) * width)[:, None]
+    counts: Ints = np.bincount(flat.ravel(), minlength=k * width).reshape(k, width)[:, : top + 1]
     return counts

@@ -51,11 +51,12 @@ class Counted:
         """Ask about these requests from now on."""
         self.columns = columns
         self.lo, self.hi = self.sights.lo[columns], self.sights.hi[columns]
-        self.accepted = self.sights.accepted[columns]
-        self.refused = self.sights.refused[columns]
+        refused = self.sights.refused[columns]
+        self.accepted_at = np.flatnonzero(self.sights.accepted[columns])
+        self.refused_at = np.flatnonzero(refused)
         self._more_here = self._more[columns]
         # Refused in flight with what was let in: that came first, where it can have.
-        self._less_here = np.where(self.refused, -self._more_here, self._less[columns])
+        self._less_here = np.where(refused, -self._more_here, self._less[columns])
 
     def since(self, least_from: Ints, most_from: Ints) -> Bounds:
         """Return what was charged from some requests on, before the ones asked about."""
@@ -232,7 +233,13 @@ def _drained(counted: Counted, given: Callable[[Floats], Floats]) -> Bounds:
     ):
         which = np.flatnonzero(charged)
         lowest = np.minimum.accumulate(before[which] - given(since[which]), axis=1)
+        lowest = np.concatenate([np.full((len(lowest), 1), np.inf), lowest], axis=1)
         past = np.searchsorted(which, counted.columns)
-        lowest = np.concatenate([np.full((len(lowest), 1), np.inf), lowest], axis=1)[:, past]
-        found.append(np.maximum(0.0, before[counted.columns] - given(at) - lowest))
+        # What came before this was decided on before it too, though it may have been later than ``at``.
+        latest = np.maximum.accumulate(since[which])
+        open_from = np.minimum(past, np.searchsorted(latest, at, side="right"))
+        first_open = np.append(which, len(sights))[open_from]
+        together = before[counted.columns] - before[np.minimum(first_open, counted.columns)]
+        drained = before[counted.columns] - given(at) - lowest[:, open_from]
+        found.append(np.maximum(together, drained))
     return counted.bounds(found[0], found[1])

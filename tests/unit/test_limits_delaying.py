@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.limit_cases import play
 from bltybench.limits import FixedWindow, LeakyQueue
 from bltybench.limits.delaying import delayed
 from bltybench.limits.fit import Verdict
 from bltybench.limits.plan import plan
 from bltybench.limits.planner import QUICK_BUDGET, Aims
 from bltybench.limits.settings import limits_toml
-from bltybench.limits.sights import Sight
+from bltybench.limits.sights import Sight, Sights
+from bltybench.limits.usage import Counted, bucket
 from bltybench.limits.virtual import Noise, World
 
 START_S = 1_795_358_417.3
@@ -122,3 +125,48 @@ def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
 def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
     verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(Aims(), START_S))
     assert verdict.delayed is None
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (5_002_156, "the first answer is lost, and no other is quick"),
+        (5_017_347, "it is kept nearly full, where doubts tell nothing of its limit"),
+        (5_017_879, "the quickest answer is far quicker than usual, which put off all turns"),
+        (5_002_283, "an answer is lost when it is filled, so it is filled again"),
+        (5_019_979, "what did not wait was taken for spaced"),
+        (5_022_345, "what was lost after a refusal had taken a turn"),
+        (5_031_304, "sixteen would wait longer than a client does, so fewer are sent"),
+    ],
+)
+def test_queues_that_were_missed(number: int, why: str) -> None:
+    case = play(number, "full")
+    assert case.judged == "right", (why, case.said)
+
+
+def row(*kinds: bool | None, begins_s: float = START_S) -> list[Sight]:
+    """Requests that are sent at once, of which those that are not refused wait their turns of a second."""
+    found, turns = [], 0
+    for kind in kinds:
+        answered_s = begins_s + 0.01 + (0 if kind is False else turns)
+        found.append(Sight(begins_s, begins_s + 0.01, kind, answered_s))
+        turns += kind is not False
+    return found
+
+
+def test_what_was_lost_beside_a_refusal_is_read_as_what_explains_more() -> None:
+    first = row(True, True, True, True, True, False)
+    seen = [*first, *row(True, True, True, True, True, False, begins_s=START_S + 20)]
+    lost = row(None, True, True, True, True, False, begins_s=START_S + 40)
+    held = delayed([*seen, *lost])
+    assert held is not None
+    assert held.explained == held.answers == 14
+    assert held.interval_s == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_overlaps_gives_nothing_back_to_a_bucket() -> None:
+    """One that was sent before cannot have been decided on later than the one that is asked about."""
+    seen = [Sight(0.0, 0.5, True), Sight(0.0, 0.6, True), Sight(0.1, 0.7, False)]
+    counted = Counted(Sights(seen), count_refused=False)
+    _, most = bucket(counted, np.array([1.0]))
+    assert most[0].tolist() == [0.0, 1.0, 2.0]
