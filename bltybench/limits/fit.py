@@ -28,6 +28,7 @@ MARGIN = 1.5 * TELLING
 REFILL_TELLING = 3 * TELLING
 LUMPS_SEEN = 5
 """Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
+TOO_FEW_LUMPS = f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 FOLLOWING = {("first_hit_window", "fixed_window"), ("first_hit_counter", "sliding_counter")}
@@ -94,6 +95,7 @@ def fit(
     if alone or (LUMPS, False) in tried:
         searches.append(_lumps(searches, sights, least))
     span_s = float(sights.hi[-1] - sights.lo[0])
+    _read_otherwise(searches)
     least = min(each.cost for each in searches)
     fits = [best_fit(each, sights, hints_s, least) for each in searches]
     return _unless_banned(_compared(fits, _counts(sights), allowed(len(sights)), span_s), sights)
@@ -184,6 +186,14 @@ def _follow(searches: Sequence[Search]) -> None:
             other.refine(least)
 
 
+def _read_otherwise(searches: Sequence[Search]) -> None:
+    """Let what may come near be right with lost answers that went otherwise."""
+    least = min(each.cost for each in searches)
+    for each in searches:
+        if each.cost <= least + FAR:
+            each.read_otherwise()
+
+
 def _rates(buckets: Search) -> tuple[float, float]:
     """Return between which rates a refill lies: those that suit a bucket, and some more."""
     found = buckets.found
@@ -220,8 +230,7 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
         weights[each.family] = max(weight, weights.get(each.family, 0.0))
     confidence = weights[merged[0].family] / sum(weights.values())
     if merged[0].family == LUMPS and span_s < LUMPS_SEEN * merged[0].period_s:
-        reason = f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
-        return Verdict("ambiguous", *counts, ranked, merged, confidence, reason)
+        return Verdict("ambiguous", *counts, ranked, merged, confidence, TOO_FEW_LUMPS)
     if len(names) == 1:
         return Verdict("found", *counts, ranked, merged, confidence)
     shown = ", ".join(dict.fromkeys(each.family.replace("_", " ") for each in merged))

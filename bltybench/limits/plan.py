@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from bltybench.limits.filling import fill_queue
-from bltybench.limits.fit import LUMPS, Fit, Verdict
+from bltybench.limits.fit import LUMPS, TOO_FEW_LUMPS, Fit, Verdict
 from bltybench.limits.grid import WINDOWS
 from bltybench.limits.planner import Aims, Burst, Plan, Planner
 from bltybench.limits.sights import Sight
@@ -77,9 +77,9 @@ def _quick(planner: Planner) -> Plan:
         return verdict
     yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
     verdict = planner.verdict()
-    if verdict.families == (LUMPS,):
-        # Two periods show that it fills in lumps, but several limits suit.
-        verdict = replace(verdict, status="unknown", consistent=(), confidence=None)
+    if verdict.best is not None and verdict.best.family == LUMPS:
+        # Two periods show that it may fill in lumps, but several limits suit, and much else nearly does.
+        verdict = replace(verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_LUMPS)
     return verdict
 
 

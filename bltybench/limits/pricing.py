@@ -17,6 +17,8 @@ CELLS = 50_000
 """Candidates × requests at a time: what the processor's cache holds."""
 HARD = 6
 """Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
+MISREAD = 4
+"""Weight of a lost answer that is read otherwise than a model decides: it may never have arrived."""
 FLIP_RATE = 0.01
 """Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
 SURE = 150
@@ -147,6 +149,8 @@ def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
     # A weighted counter rounds one way or the other, but not now this, now that.
     hard = np.stack([_contradictions(counted, least, most, top, whole=whole) for whole in wholes])
     cost = HARD * hard
+    if counted.reads_lost:
+        cost += MISREAD * np.stack([_misread(counted, least, most, top, whole=whole) for whole in wholes])
     at_least = cost.min(axis=(0, 2))
     priced = np.zeros(len(grid), dtype=np.bool_)
     bound = min(best, int(at_least.min()) + FAR)
@@ -185,9 +189,23 @@ def _doubts(counted: Counted, least: Floats, most: Floats, hard: Ints, top: int,
 
 
 def _contradictions(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
-    # The search is here most of its time, so arrays are changed in place where they are ours.
-    needed = least.take(counted.accepted_at, axis=1)
-    allowed = most.take(counted.refused_at, axis=1)
+    return _against(
+        least.take(counted.accepted_at, axis=1), most.take(counted.refused_at, axis=1), top, whole=whole
+    )
+
+
+def _misread(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
+    """Return how many lost answers would have gone otherwise than they are read."""
+    needed = least.take(counted.read_accepted_at, axis=1)
+    allowed = most.take(counted.read_refused_at, axis=1)
+    return counted.never_arrived + _against(needed, allowed, top, whole=whole)
+
+
+def _against(needed: Floats, allowed: Floats, top: int, *, whole: bool) -> Ints:
+    """Return what contradicts each limit from 1 on, of what was used at acceptances and at refusals.
+
+    The search is here most of its time, so both arrays are changed in place.
+    """
     # Sums of refill round; counts, weighted or not, are whole where it matters.
     if whole:
         needed += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from bltybench.limits.grid import (
@@ -16,6 +18,7 @@ from bltybench.limits.grid import (
     narrow,
     ticks_and_lumps,
 )
+from bltybench.limits.lost import likeliest, read_for
 from bltybench.limits.pricing import FAR, HARD, Found, judge, price
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
 from bltybench.limits.usage import Counted
@@ -68,6 +71,7 @@ class Search:
             first = ticks_and_lumps(sights, rates or (0.0, np.inf))
         else:
             first = coarse(family, sights, count_refused=count_refused, hints_s=hints_s)
+        self._first = first
         self.found = judge(family, self._counted, first)
 
     @property
@@ -118,9 +122,14 @@ class Search:
 
     def refine(self, least: int | None = None) -> None:
         """Look more closely around the best, as long as it may come near to a cost of ``least``."""
+        self._read_lost()
+        if self._closer(least):
+            self._read_lost()
+
+    def _closer(self, least: int | None) -> bool:
+        """Look more closely around the best; whether to the end."""
         sights = self._counted.sights
         span_s = float(sights.hi[-1] - sights.lo[0])
-        self._read_lost()
         for finer, others in enumerate(BASINS):
             found = self.found
             # What is documented may be right though another period needs no phase as exact as it does.
@@ -138,33 +147,63 @@ class Search:
             before = self.cost
             self.found = found.plus(judge(self.family, self._counted, closer))
             if least is not None and self.cost > least + FAR and self.cost > FALLING * before:
-                return
-        self._read_lost()
+                return False
+        return True
 
     def _read_lost(self) -> None:
         """Read each lost answer as what explains more, where that differs; and count anew."""
-        counted, family = self._counted, self.family
+        counted = self._counted
         if not self.cost or not 0 < len(counted.lost) <= MOST_LOST:
             return
         best = self.found.grid.take(_basins(self.found, BASINS[-1]))
         counted.ask(counted.every)
         before = counted.charged
-        # Those of which nothing is known first.
-        for lost in sorted(counted.lost.tolist(), key=lambda lost: bool(before[lost] != UNKNOWN)):
-            costs = {}
-            for code in (REFUSED, ACCEPTED):
-                counted.charge(_with(counted.charged, lost, code))
-                costs[code] = int(price(family, counted, best).cost.min())
-            gain = costs[ACCEPTED] - costs[REFUSED]
-            if before[lost] == ACCEPTED:
-                # Among acceptances it was one, unless that contradicts what was seen.
-                code = REFUSED if gain >= HARD else ACCEPTED
-            else:
-                code = UNKNOWN if not gain else REFUSED if gain > 0 else ACCEPTED
-            counted.charge(_with(counted.charged, lost, code))
-        if np.any(counted.charged != before):
-            near = np.argsort(self.found.cost, kind="stable")[:RECOUNTED]
-            self.found = price(family, counted, self.found.grid.take(near))
+        after = likeliest(counted, lambda: self._least_of(best), HARD)
+        if np.any(after != before):
+            self.found = self._recounted()
+
+    def read_otherwise(self) -> None:
+        """Add what is found where lost answers went one way or the other, as far as that explains as much.
+
+        Which way they went is not known then, so what is said must hold for both.
+        """
+        counted, unread = self._counted, self._unread
+        if not 0 < len(counted.lost) <= MOST_LOST or not np.any(unread == UNKNOWN):
+            return
+        own, found = counted.charged, self.found
+        for code in (ACCEPTED, REFUSED):
+            charged = np.where(unread == UNKNOWN, code, unread)
+            if np.array_equal(charged, own):
+                continue
+            counted.charge(charged)
+            self.found = judge(self.family, counted, self._first)
+            enough = int(found.cost.min()) + HARD // 2
+            self._closer(enough)
+            if self.cost > enough and self._read_for(enough):
+                self._closer(enough)
+            if self.cost <= enough:
+                own = counted.charged if self.cost < found.cost.min() else own
+                found = found.plus(self.found)
+        counted.charge(own)
+        self.found = found
+
+    def _read_for(self, enough: int) -> bool:
+        """Read lost answers otherwise where that explains nearly as much as ``enough``; whether it does."""
+        counted = self._counted
+        best = self.found.grid.take(_basins(self.found, BASINS[-1]))
+        counted.ask(counted.every)
+        if not read_for(counted, lambda: self._least_of(best), HARD, enough):
+            return False
+        self.found = self._recounted()
+        return True
+
+    def _least_of(self, grid: Grid) -> int:
+        return int(price(self.family, self._counted, grid).cost.min())
+
+    def _recounted(self) -> Found:
+        """Return the best of the candidates, counted anew."""
+        near = np.argsort(self.found.cost, kind="stable")[:RECOUNTED]
+        return price(self.family, self._counted, self.found.grid.take(near))
 
     def phase_share(self, best: int, least: int) -> float:
         """Return the share of all phases that are no worse with the other parameters of ``best``.
@@ -181,12 +220,6 @@ class Search:
         scanned = price(self.family, self._counted, Grid(period, phase, lump))
         no_worse = int(np.sum(scanned.cost <= self.found.cost[best]))
         return max(1, no_worse) / SCAN  # its own phase in any case
-
-
-def _with(charged: Ints, which: int, code: int) -> Ints:
-    changed = charged.copy()
-    changed[which] = code
-    return changed
 
 
 def alike(found: Found) -> Ints:
@@ -219,11 +252,14 @@ def _basins(found: Found, others: int) -> Ints:
     order = np.argsort(found.cost, kind="stable")
     order = order[found.cost[order] <= 2 * found.cost.min() + FAR][: 10 * others]
     period = np.log(found.grid.period)
-    for each in order:
+    taken = sorted(period[chosen].tolist())
+    for each, at in zip(order.tolist(), period[order].tolist(), strict=True):
         if len(chosen) >= KEPT + others:
             break
-        if np.min(np.abs(period[chosen] - period[each])) > APART:
+        place = bisect_left(taken, at)
+        if all(abs(at - other) > APART for other in taken[max(0, place - 1) : place + 1]):
             chosen.append(each)
+            taken.insert(place, at)
     return np.array(chosen, dtype=np.int64)
 
 

@@ -27,6 +27,7 @@ class Counted:
 
     def __init__(self, sights: Sights, *, count_refused: bool) -> None:
         self.sights = sights
+        self._count_refused = count_refused
         self.lost = np.flatnonzero(sights.seen == UNKNOWN)
         self.latest: Floats = np.maximum.accumulate(sights.hi) if len(sights) else sights.hi
         self.middle = (sights.lo + sights.hi) / 2
@@ -39,6 +40,8 @@ class Counted:
     def charge(self, charged: Ints) -> None:
         """Take requests as charged (1), not charged (0), or maybe (UNKNOWN)."""
         self.charged = charged
+        # Where refusals count too, whatever arrived is charged.
+        self.never_arrived = int(np.sum(charged[self.lost] == REFUSED)) if self._count_refused else 0
         self.sure: Ints = (charged == ACCEPTED).astype(np.int64)
         self.maybe: Ints = (charged != REFUSED).astype(np.int64)
         self.before_sure = np.concatenate([[0], np.cumsum(self.sure)])
@@ -54,9 +57,18 @@ class Counted:
         refused = self.sights.refused[columns]
         self.accepted_at = np.flatnonzero(self.sights.accepted[columns])
         self.refused_at = np.flatnonzero(refused)
+        # What is charged was let in, unless refusals are charged too.
+        lost = (self.sights.seen[columns] == UNKNOWN) & (not self._count_refused)
+        self.read_accepted_at = np.flatnonzero(lost & (self.charged[columns] == ACCEPTED))
+        self.read_refused_at = np.flatnonzero(lost & (self.charged[columns] == REFUSED))
         self._more_here = self._more[columns]
         # Refused in flight with what was let in: that came first, where it can have.
         self._less_here = np.where(refused, -self._more_here, self._less[columns])
+
+    @property
+    def reads_lost(self) -> bool:
+        """Return whether a lost answer is read as what a model may contradict."""
+        return bool(len(self.read_accepted_at) or len(self.read_refused_at) or self.never_arrived)
 
     def since(self, least_from: Ints, most_from: Ints) -> Bounds:
         """Return what was charged from some requests on, before the ones asked about."""

@@ -1,0 +1,67 @@
+"""Lost answers: either way is possible where neither contradicts anything, and then neither is left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bltybench.limits.fit import fit
+from bltybench.limits.grid import Grid
+from bltybench.limits.pricing import MISREAD, price
+from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Sight, Sights
+from bltybench.limits.usage import Counted
+
+KINDS = {"a": True, "r": False, "?": None}
+
+
+def played(*bursts: tuple[float, str], step_s: float = 0.02) -> list[Sight]:
+    """One after the other: let in (a), refused (r), lost (?)."""
+    return [
+        Sight(at_s + i * step_s, at_s + (i + 0.8) * step_s, KINDS[kind])
+        for at_s, kinds in bursts
+        for i, kind in enumerate(kinds)
+    ]
+
+
+TWO_DRAINS = ((8.0, "rr"), (10.1, 9 * "a" + "?rr"), (15.0, "rr"), (19.8, "rr"), (20.5, "aaa"))
+"""After a first: each ends with a refusal, the second with a lost answer just before."""
+
+
+def limits_of(first: str) -> set[tuple[int, int]]:
+    verdict = fit(played((1.0, "aaaa"), (5.0, first), *TWO_DRAINS))
+    assert "fixed_window" in verdict.families
+    return {each.limit_range for each in verdict.consistent if each.family == "fixed_window"}
+
+
+def test_all_may_have_gone_otherwise_though_none_may_alone() -> None:
+    """Nine were let in twice, and after each nine one was lost: both were refused, or both let in."""
+    assert limits_of("aaaaa?rr") == {(9, 10)}
+
+
+def test_what_one_reading_contradicts_is_not_left_open() -> None:
+    assert limits_of("aaaaaarr") == {(10, 10)}
+    assert limits_of("aa?aaarr") == {(10, 10)}
+
+
+@pytest.mark.parametrize(
+    ("family", "count_refused", "read", "misread"),
+    [
+        ("fixed_window", False, ACCEPTED, 0),
+        ("fixed_window", False, REFUSED, 1),
+        ("sliding_log", True, ACCEPTED, 0),
+        ("sliding_log", True, REFUSED, 1),
+    ],
+)
+def test_a_lost_answer_went_as_the_model_decides(
+    family: str, count_refused: bool, read: int, misread: int
+) -> None:
+    """Where it had room it let the request in, and where refusals count it has charged it in any case."""
+    sights = Sights(played((1.0, "aa?rr") if count_refused else (1.0, "aa?aarr")))
+    counted = Counted(sights, count_refused=count_refused)
+    charged = counted.charged.copy()
+    charged[sights.seen == UNKNOWN] = read
+    counted.charge(charged)
+    counted.ask(counted.every)
+    found = price(family, counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
+    assert int(found.cost[0]) == MISREAD * misread
+    assert int(found.contradictions[0]) == 0
