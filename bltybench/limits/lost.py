@@ -1,4 +1,4 @@
-"""How lost answers may have gone: as what explains more, or as far as it explains as much one way.
+"""How lost answers may have gone: as what explains more, or otherwise.
 
 A reading says of each request whether it was charged, and goes to ``Counted.charge``. What it costs is asked
 through ``cost``, which prices what is charged at the time.
@@ -6,11 +6,16 @@ through ``cost``, which prices what is charged at the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
 
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Ints
 from bltybench.limits.usage import Counted
 
+FEW = 4
+"""Lost answers that may be either up to which all readings are tried."""
 Cost = Callable[[], int]
 
 
@@ -36,23 +41,23 @@ def likeliest(counted: Counted, cost: Cost, hard: int) -> Ints:
     return charged
 
 
-def read_for(counted: Counted, cost: Cost, hard: int, enough: int) -> bool:
-    """Read lost answers otherwise, but as few as there must be, until it costs no more than ``enough``.
+def otherwise(unread: Ints, own: Ints) -> list[Ints]:
+    """Return readings of what ``unread`` leaves open: all that there are of few lost answers.
 
-    What costs ``hard`` more is read otherwise first. Returns whether something is.
+    Of more, all let in, all refused, and ``own`` but for one. Read one after the other, answers can get
+    stuck: none can have gone otherwise alone, but all can.
     """
-    before = charged = counted.charged
-    least = cost()
-    for gain in (hard, hard, 1):
-        for lost in counted.lost.tolist():
-            if least <= enough:
-                break
-            other = _with(charged, lost, REFUSED if charged[lost] == ACCEPTED else ACCEPTED)
-            counted.charge(other)
-            if (costs := cost()) <= least - gain:
-                charged, least = other, costs
-    counted.charge(charged)
-    return charged is not before
+    lost = np.flatnonzero(unread == UNKNOWN)
+    if len(lost) <= FEW:
+        return [_filled(unread, lost, codes) for codes in product((ACCEPTED, REFUSED), repeat=len(lost))]
+    alike = [_filled(unread, lost, (code,) * len(lost)) for code in (ACCEPTED, REFUSED)]
+    return alike + [_with(own, each, code) for each in lost.tolist() for code in (ACCEPTED, REFUSED)]
+
+
+def _filled(unread: Ints, lost: Ints, codes: Sequence[int]) -> Ints:
+    filled = unread.copy()
+    filled[lost] = codes
+    return filled
 
 
 def _with(charged: Ints, which: int, code: int) -> Ints:

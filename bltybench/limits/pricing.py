@@ -157,8 +157,9 @@ def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
     for _ in range(2):
         # Doubts are dear to count, and never needed of what contradictions alone put far from the best.
         near = np.flatnonzero(~priced & (at_least <= bound + HARD))
+        timed = _timed(family, counted, grid.take(near), (least[near], most[near]))
         for i, whole in enumerate(wholes):
-            cost[i, near] += _doubts(counted, least[near], most[near], hard[i, near], top, whole=whole)
+            cost[i, near] += _doubts(counted, timed, hard[i, near], top, whole=whole)
         at_least[near] = cost[:, near].min(axis=(0, 2))
         priced[near] = True
         bound = min(best, int(at_least[priced].min(initial=best)))
@@ -175,17 +176,33 @@ def _found(grid: Grid, cost: Ints, hard: Ints, at_least: Ints) -> Found:
     return Found(grid, at_least, hard[np.arange(len(grid)), at_first], at_first + 1, at_last + 1)
 
 
-def _doubts(counted: Counted, least: Floats, most: Floats, hard: Ints, top: int, *, whole: bool) -> Ints:
+def _doubts(
+    counted: Counted, timed: tuple[usage.Bounds, usage.Bounds], hard: Ints, top: int, *, whole: bool
+) -> Ints:
     """Return what is added to the contradictions: loose bounds excuse everything.
 
     What a candidate says in the middle of its doubt counts a little; and where nearly every decision could
     be either, nothing is explained: each is the toss of a coin.
     """
-    middle = (least + most) / 2
-    either = _contradictions(counted, most, least, top, whole=whole) - hard
+    (least_few, most_few), (least_many, most_many) = timed
+    either = _contradictions(counted, most_few, least_many, top, whole=whole) - hard
     open_by_far = np.maximum(0, either - int(OPEN * len(counted.every)))
-    found: Ints = _contradictions(counted, middle, middle, top, whole=whole) + open_by_far
+    few, many = (least_few + most_few) / 2, (least_many + most_many) / 2
+    found: Ints = _contradictions(counted, few, many, top, whole=whole) + open_by_far
     return found
+
+
+def _timed(
+    family: str, counted: Counted, grid: Grid, bounds: usage.Bounds
+) -> tuple[usage.Bounds, usage.Bounds]:
+    """Return the bounds that only times leave open: with what is lost and open not charged, and charged.
+
+    An answer that may be either is no doubt: each decision is taken with the reading that suits it.
+    """
+    if not counted.open or not len(grid):
+        return bounds, bounds
+    few, many = counted.few_and_many()
+    return (bounds[0], USES[family](few, grid)[1]), (USES[family](many, grid)[0], bounds[1])
 
 
 def _contradictions(counted: Counted, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:

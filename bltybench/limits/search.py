@@ -18,9 +18,9 @@ from bltybench.limits.grid import (
     narrow,
     ticks_and_lumps,
 )
-from bltybench.limits.lost import likeliest, read_for
+from bltybench.limits.lost import likeliest, otherwise
 from bltybench.limits.pricing import FAR, HARD, Found, judge, price
-from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Floats, Ints, Sights
+from bltybench.limits.sights import UNKNOWN, Floats, Ints, Sights
 from bltybench.limits.usage import Counted
 
 NEIGHBOURS = 2
@@ -42,6 +42,10 @@ APART = 0.01
 """Periods that differ by so much, relative, are such."""
 MOST_LOST = 24
 """Lost answers up to which each is read as what explains more; more of them are left open."""
+OFF_SHARE, OFF_ROUNDS = 1 / 16, 2
+"""So many contradictions a request are looked at too, in so many rounds, where ticks may happen to suit."""
+READINGS = 4
+"""Other readings of lost answers that are looked at closely: those that explain most."""
 RECOUNTED = 400
 """Candidates that are counted anew when lost answers are read otherwise."""
 
@@ -71,8 +75,12 @@ class Search:
             first = ticks_and_lumps(sights, rates or (0.0, np.inf))
         else:
             first = coarse(family, sights, count_refused=count_refused, hints_s=hints_s)
-        self._first = first
-        self.found = judge(family, self._counted, first)
+        self.found = self._coarse = judge(family, self._counted, first)
+
+    @property
+    def _off(self) -> float:
+        """Return what the true ticks of a refill may cost beside another that happens to suit on the grid."""
+        return HARD * OFF_SHARE * self.size if self.family == "interval_refill" else 0.0
 
     @property
     def size(self) -> int:
@@ -114,6 +122,7 @@ class Search:
         before, charged = self.found, self._counted.charged
         self._counted.charge(self._unread)
         self.found = judge(self.family, self._counted, grid)
+        self._coarse = self._coarse.plus(self.found)
         self.refine()
         if self.cost >= before.cost.min():
             # Lost answers too are read again as they were.
@@ -133,7 +142,8 @@ class Search:
         for finer, others in enumerate(BASINS):
             found = self.found
             # What is documented may be right though another period needs no phase as exact as it does.
-            chosen = np.union1d(_basins(found, others), _nearest(found, self._hints_s))
+            basins = _basins(found, others, self._off if finer < OFF_ROUNDS else 0)
+            chosen = np.union1d(basins, _nearest(found, self._hints_s))
             kept = found.grid.take(chosen)
             width = np.full(len(kept), STEP - 1)
             if self.family in PHASED:
@@ -163,39 +173,31 @@ class Search:
             self.found = self._recounted()
 
     def read_otherwise(self) -> None:
-        """Add what is found where lost answers went one way or the other, as far as that explains as much.
+        """Add what is found where lost answers went otherwise, as far as that explains as much.
 
-        Which way they went is not known then, so what is said must hold for both.
+        Which way they went is not known then, so what is said must hold for all.
         """
-        counted, unread = self._counted, self._unread
-        if not 0 < len(counted.lost) <= MOST_LOST or not np.any(unread == UNKNOWN):
+        counted, own, found = self._counted, self._counted.charged, self.found
+        if not 0 < len(counted.lost) <= MOST_LOST or not np.any(self._unread == UNKNOWN):
             return
-        own, found = counted.charged, self.found
-        for code in (ACCEPTED, REFUSED):
-            charged = np.where(unread == UNKNOWN, code, unread)
-            if np.array_equal(charged, own):
-                continue
+        grid = self._coarse.grid.take(_basins(self._coarse, BASINS[0]))
+        grid = grid.plus(found.grid.take(_basins(found, BASINS[-1])))
+        readings = [each for each in otherwise(self._unread, own) if not np.array_equal(each, own)]
+        counted.ask(counted.every)
+        costs = []
+        for charged in readings:
             counted.charge(charged)
-            self.found = judge(self.family, counted, self._first)
-            enough = int(found.cost.min()) + HARD // 2
+            costs.append(self._least_of(grid))
+        enough = int(found.cost.min()) + HARD // 2
+        for i in np.argsort(costs, kind="stable")[:READINGS]:
+            counted.charge(readings[i])
+            self.found = price(self.family, counted, grid)
             self._closer(enough)
-            if self.cost > enough and self._read_for(enough):
-                self._closer(enough)
             if self.cost <= enough:
                 own = counted.charged if self.cost < found.cost.min() else own
                 found = found.plus(self.found)
         counted.charge(own)
         self.found = found
-
-    def _read_for(self, enough: int) -> bool:
-        """Read lost answers otherwise where that explains nearly as much as ``enough``; whether it does."""
-        counted = self._counted
-        best = self.found.grid.take(_basins(self.found, BASINS[-1]))
-        counted.ask(counted.every)
-        if not read_for(counted, lambda: self._least_of(best), HARD, enough):
-            return False
-        self.found = self._recounted()
-        return True
 
     def _least_of(self, grid: Grid) -> int:
         return int(price(self.family, self._counted, grid).cost.min())
@@ -246,11 +248,14 @@ def spread(found: Found, most: int) -> Ints:
     return chosen
 
 
-def _basins(found: Found, others: int) -> Ints:
-    """Return some of the best, and the best of ``others`` periods, which may come near when refined."""
+def _basins(found: Found, others: int, off: float = 0) -> Ints:
+    """Return some of the best, and the best of ``others`` periods, which may come near when refined.
+
+    They may be ``off`` by so much more.
+    """
     chosen = list(spread(found, KEPT))
     order = np.argsort(found.cost, kind="stable")
-    order = order[found.cost[order] <= 2 * found.cost.min() + FAR][: 10 * others]
+    order = order[found.cost[order] <= 2 * found.cost.min() + FAR + off][: 10 * others]
     period = np.log(found.grid.period)
     taken = sorted(period[chosen].tolist())
     for each, at in zip(order.tolist(), period[order].tolist(), strict=True):

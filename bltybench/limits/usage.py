@@ -9,6 +9,7 @@ what is not known of when it was decided. The recurrences are those of the model
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ class Counted:
     def __init__(self, sights: Sights, *, count_refused: bool) -> None:
         self.sights = sights
         self._count_refused = count_refused
+        self._read: tuple[Counted, Counted] | None = None
         self.lost = np.flatnonzero(sights.seen == UNKNOWN)
         self.latest: Floats = np.maximum.accumulate(sights.hi) if len(sights) else sights.hi
         self.middle = (sights.lo + sights.hi) / 2
@@ -37,9 +39,25 @@ class Counted:
         self.columns = self.every
         self.charge(_among_acceptances(charged))
 
+    def few_and_many(self) -> tuple[Counted, Counted]:
+        """Return the same requests with nothing charged that only may be, and with all of it."""
+        if self._read is None:
+            self._read = self._filled(REFUSED), self._filled(ACCEPTED)
+        for each in self._read:
+            if each.columns is not self.columns:
+                each.ask(self.columns)
+        return self._read
+
+    def _filled(self, code: int) -> Counted:
+        other = copy(self)
+        other.charge(np.where(self.charged == UNKNOWN, code, self.charged))
+        return other
+
     def charge(self, charged: Ints) -> None:
         """Take requests as charged (1), not charged (0), or maybe (UNKNOWN)."""
         self.charged = charged
+        self._read = None
+        self.open = bool(np.any(charged == UNKNOWN))
         # Where refusals count too, whatever arrived is charged.
         self.never_arrived = int(np.sum(charged[self.lost] == REFUSED)) if self._count_refused else 0
         self.sure: Ints = (charged == ACCEPTED).astype(np.int64)
