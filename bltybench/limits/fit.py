@@ -37,6 +37,9 @@ DOUBTFUL = 0.3
 """Share of the cost that is allowed, from which on doubts alone do not tell families apart."""
 CHANCE = 0.6
 """A family that contradicts such a share of the rarer decisions on the coarse grid explains nothing."""
+LUMPY = 0.9
+"""The same before a refill in lumps is tried: to simpler families its lumps look much like chance, which
+itself costs 1 and more."""
 LONG, FIRST_LOOK = 600, 300
 """Of more than so many requests, a stretch of so many is looked at first: chance soon shows."""
 HOPELESS = 2
@@ -91,7 +94,7 @@ def fit(
     searches, sights = _first_look(seen, sights, tried, hints_s)
     _look_closely(searches, _chance(sights))
     least = min((each.cost for each in searches), default=None)
-    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= _chance(sights))
+    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= _chance(sights, LUMPY))
     if alone or (LUMPS, False) in tried:
         searches.append(_lumps(searches, sights, least))
     span_s = float(sights.hi[-1] - sights.lo[0])
@@ -161,10 +164,10 @@ def _counts(sights: Sights) -> tuple[int, int, int]:
     return len(sights), int(np.sum(sights.accepted)), int(np.sum(sights.refused))
 
 
-def _chance(sights: Sights) -> float:
+def _chance(sights: Sights, share: float = CHANCE) -> float:
     """Return the cost from which on it is chance: who refuses nothing, or all, contradicts little more."""
     seen, accepted, refused = _counts(sights)
-    return HARD * CHANCE * min(accepted, refused) if seen > FEW else math.inf
+    return HARD * share * min(accepted, refused) if seen > FEW else math.inf
 
 
 def _refine(searches: Sequence[Search], least: int | None = None) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from bltybench.limits.fit import fit
 from bltybench.limits.grid import Grid
+from bltybench.limits.lost import otherwise
 from bltybench.limits.pricing import MISREAD, price
 from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Sight, Sights
 from bltybench.limits.usage import Counted
@@ -41,6 +42,26 @@ def test_all_may_have_gone_otherwise_though_none_may_alone() -> None:
 def test_what_one_reading_contradicts_is_not_left_open() -> None:
     assert limits_of("aaaaaarr") == {(10, 10)}
     assert limits_of("aa?aaarr") == {(10, 10)}
+
+
+def test_what_is_open_is_no_doubt() -> None:
+    """Three were let in and one lost: limits of three and of four explain all."""
+    counted = Counted(Sights(played((1.0, "aaa?rr"))), count_refused=False)
+    found = price("fixed_window", counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
+    assert (int(found.cost[0]), int(found.limit_least[0]), int(found.limit_most[0])) == (0, 3, 4)
+
+
+def test_few_lost_answers_are_read_in_every_way() -> None:
+    unread, own = (
+        np.array([ACCEPTED, UNKNOWN, REFUSED, UNKNOWN]),
+        np.array([ACCEPTED, REFUSED, REFUSED, REFUSED]),
+    )
+    found = {tuple(each.tolist()) for each in otherwise(unread, own)}
+    assert found == {
+        (ACCEPTED, one, REFUSED, two) for one in (ACCEPTED, REFUSED) for two in (ACCEPTED, REFUSED)
+    }
+    many = np.full(10, UNKNOWN)
+    assert len(otherwise(many, np.full(10, REFUSED))) == 22
 
 
 @pytest.mark.parametrize(

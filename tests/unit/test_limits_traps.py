@@ -97,6 +97,21 @@ def test_two_periods_do_not_tell_the_limit_of_a_refill_in_lumps() -> None:
     assert "lumps" in case.said
 
 
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (
+            4_000_147,
+            "simpler families contradict so much of it that it was taken for chance, and lumps not tried",
+        ),
+        (4_000_343, "another tick happens to suit on the grid, with lost answers read for it"),
+    ],
+)
+def test_lumps_that_were_missed(number: int, why: str) -> None:
+    case = play(number, "full")
+    assert (case.named, case.judged) == ("interval_refill", "right"), (why, case.said)
+
+
 def test_a_false_documented_period_is_not_believed() -> None:
     verdict = quick(FixedWindow(LIMIT, PERIOD_S), period_s=2 * PERIOD_S)
     fixed = [each for each in verdict.consistent if each.family == "fixed_window"]
