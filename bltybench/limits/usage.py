@@ -226,19 +226,31 @@ def _weighted(
         (counted.hi, earliest, latest, counted.sights.lo, counted.before_sure),
         (counted.lo, latest, earliest, counted.latest, counted.before_maybe),
     ):
-        # The later windows begin, the more of the previous one counts, but the fewer lie in either.
-        turn = (at - anchor) / period
-        window = np.floor(turn) if first is None else np.maximum(np.floor(turn), 0.0)
-        edge = other + window * period
+        # The later windows begin, the more of the previous one counts, but the fewer lie in either. Much of a
+        # search is spent here, so arrays are changed in place.
+        turn = at - anchor
+        turn /= period
+        window = np.floor(turn)
+        if first is not None:
+            np.maximum(window, 0.0, out=window)
+        edge = window * period
+        edge += other
         start = np.searchsorted(times, edge)
-        previous = np.searchsorted(times, edge - period)
+        edge -= period
+        previous = np.searchsorted(times, edge)
         if first is not None:
             start, previous = np.where(window < 1, first, start), np.where(window < 2, first, previous)
-        start = np.minimum(start, counted.columns)
-        previous = np.minimum(previous, start)
-        share = np.clip(1 - (turn - window), 0.0, 1.0)
-        charged = before[start]
-        found.append((charged - before[previous]) * share + before[counted.columns] - charged)
+        np.minimum(start, counted.columns, out=start)
+        np.minimum(previous, start, out=previous)
+        turn -= window
+        share = np.clip(np.subtract(1.0, turn, out=turn), 0.0, 1.0, out=turn)
+        used = before.astype(np.float64)
+        charged = used.take(start)
+        estimate = charged - used.take(previous)
+        estimate *= share
+        estimate += used[counted.columns]
+        estimate -= charged
+        found.append(estimate)
     return counted.bounds(found[0], found[1])
 
 
