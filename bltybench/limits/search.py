@@ -20,7 +20,7 @@ from bltybench.limits.grid import (
 )
 from bltybench.limits.lost import likeliest, otherwise
 from bltybench.limits.pricing import FAR, HARD, Found, judge, price
-from bltybench.limits.sights import UNKNOWN, Floats, Ints, Sights
+from bltybench.limits.sights import Floats, Ints, Sights
 from bltybench.limits.usage import Counted
 
 NEIGHBOURS = 2
@@ -178,8 +178,8 @@ class Search:
         Which way they went is not known then, so what is said must hold for all.
         """
         counted, own, found = self._counted, self._counted.charged, self.found
-        if not 0 < len(counted.lost) <= MOST_LOST or not np.any(self._unread == UNKNOWN):
-            return
+        if not 0 < len(counted.lost) <= MOST_LOST or np.array_equal(own, self._unread):
+            return  # nothing was read one way only
         grid = self._coarse.grid.take(_basins(self._coarse, BASINS[0]))
         grid = grid.plus(found.grid.take(_basins(found, BASINS[-1])))
         readings = [each for each in otherwise(self._unread, own) if not np.array_equal(each, own)]
@@ -190,6 +190,8 @@ class Search:
             costs.append(self._least_of(grid))
         enough = int(found.cost.min()) + HARD // 2
         for i in np.argsort(costs, kind="stable")[:READINGS]:
+            if costs[i] > 2 * enough + FAR + self._off:
+                break
             counted.charge(readings[i])
             self.found = price(self.family, counted, grid)
             self._closer(enough)
