@@ -87,10 +87,11 @@ class Planner:
         if any(sight.accepted is False for sight in self.seen):
             return False
         took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
-        last = took[-FEWEST_HELD:]
-        low, middle, high = np.percentile(last, [25, 50, 75]) if last else (0.0, 0.0, 0.0)
-        slow = self.seen[0].accepted is None or middle > HELD * min(took, default=0.0)
-        return len(took) > FEWEST_HELD and slow and high - low < REGULAR * middle
+        if len(took) <= FEWEST_HELD:
+            return False
+        low, middle, high = np.percentile(took[-FEWEST_HELD:], [25, 50, 75])
+        slow = self.seen[0].accepted is None or middle > HELD * min(took)
+        return bool(slow and high - low < REGULAR * middle)
 
     def latency_s(self) -> float:
         """Return the median time of an answer."""
