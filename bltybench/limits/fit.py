@@ -190,10 +190,10 @@ def _follow(searches: Sequence[Search]) -> None:
 
 
 def _read_otherwise(searches: Sequence[Search]) -> None:
-    """Let what may come near be right with lost answers that went otherwise."""
+    """Let what may come near be right with lost answers that went otherwise, unless nothing explains it."""
     least = min(each.cost for each in searches)
     for each in searches:
-        if each.cost <= least + FAR:
+        if each.cost <= min(least, allowed(each.size)) + FAR:
             each.read_otherwise()
 
 

@@ -262,7 +262,15 @@ def bucket(counted: Counted, rate_per_s: Floats) -> Bounds:
 def refill(counted: Counted, tick_s: Floats, phase_s: Floats, lump: Floats) -> Bounds:
     """Return what is missing from a bucket that a timer fills by ``lump`` each ``tick_s``."""
     tick, phase, each = tick_s[:, None], phase_s[:, None], lump[:, None]
-    return _drained(counted, lambda at: each * np.floor((at - phase) / tick))
+
+    def given(at: Floats) -> Floats:
+        turn: Floats = at - phase
+        turn /= tick
+        np.floor(turn, out=turn)
+        turn *= each
+        return turn
+
+    return _drained(counted, given)
 
 
 def _drained(counted: Counted, given: Callable[[Floats], Floats]) -> Bounds:
@@ -274,14 +282,17 @@ def _drained(counted: Counted, given: Callable[[Floats], Floats]) -> Bounds:
         (counted.before_maybe, counted.maybe, counted.lo, sights.hi),
     ):
         which = np.flatnonzero(charged)
-        lowest = np.minimum.accumulate(before[which] - given(since[which]), axis=1)
-        lowest = np.concatenate([np.full((len(lowest), 1), np.inf), lowest], axis=1)
+        gone = given(since[which])
+        lowest = np.full((len(gone), len(which) + 1), np.inf)
+        np.subtract(before[which], gone, out=lowest[:, 1:])
+        np.minimum.accumulate(lowest, axis=1, out=lowest)
         past = np.searchsorted(which, counted.columns)
         # What came before this was decided on before it too, though it may have been later than ``at``.
         latest = np.maximum.accumulate(since[which])
         open_from = np.minimum(past, np.searchsorted(latest, at, side="right"))
         first_open = np.append(which, len(sights))[open_from]
         together = before[counted.columns] - before[np.minimum(first_open, counted.columns)]
-        drained = before[counted.columns] - given(at) - lowest[:, open_from]
+        drained = before[counted.columns] - given(at)
+        drained -= lowest.take(open_from, axis=1)
         found.append(np.maximum(together, drained))
     return counted.bounds(found[0], found[1])
