@@ -50,6 +50,8 @@ contradictions more, and so many for each request: a closer look takes a few awa
 RATE_SLACK = 2
 RATE_FACTOR = 1.3
 """Lumps may come at a rate so much off those of buckets that contradict little more than the best."""
+SAME_RATE = 1.1
+"""Rates that are so much off may be the same: a lump more or less was seen."""
 LUMPS = "interval_refill"
 SIMPLE = (
     ("fixed_window", False),
@@ -200,7 +202,9 @@ def _read_otherwise(searches: Sequence[Search]) -> None:
 def _rates(buckets: Search) -> tuple[float, float]:
     """Return between which rates a refill lies: those that suit a bucket, and some more."""
     found = buckets.found
-    good = found.grid.period[found.cost <= found.cost.min() + RATE_SLACK * HARD]
+    least = int(found.cost.min())
+    # The more contradicts the best bucket, the less its rate tells.
+    good = found.grid.period[found.cost <= least + RATE_SLACK * HARD + min(least, FAR)]
     return 1 / (RATE_FACTOR * float(good.max())), RATE_FACTOR / float(good.min())
 
 
@@ -219,10 +223,9 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
         left += [each for each in ranked if each not in left and _contradicts_no_more(each, ranked[0])]
     close = tuple(left)
     simple = [each for each in left if each.family != LUMPS]
-    if simple and simple[0].family in {"token_bucket", "fixed_window"}:
-        # Lumps of one are a bucket, and one lump of all is a window: the simpler name is enough.
-        lumps = min((each.cost for each in left if each.family == LUMPS), default=0)
-        left = simple if simple[0].cost <= lumps + HARD // 2 else left
+    lumps = next((each for each in left if each.family == LUMPS), None)
+    if lumps is not None and simple and _simpler(simple[0], lumps):
+        left = simple
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}
@@ -240,6 +243,16 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     return Verdict(
         "ambiguous", *counts, ranked, merged, confidence, f"these cannot be told apart here: {shown}"
     )
+
+
+def _simpler(each: Fit, lumps: Fit) -> bool:
+    """Return whether a simpler name is enough: lumps of one are a bucket, and one lump of all is a window.
+
+    What lets through more or less in the long run is something else than these lumps.
+    """
+    low, high = each.limit_range[0] / each.period_range_s[1], each.limit_range[1] / each.period_range_s[0]
+    same = low / SAME_RATE <= lumps.limit / lumps.period_s <= high * SAME_RATE
+    return each.family in {"token_bucket", "fixed_window"} and each.cost <= lumps.cost + HARD // 2 and same
 
 
 def _contradicts_no_more(each: Fit, best: Fit) -> bool:
