@@ -82,12 +82,16 @@ class Tls:
 
     def decrypt(self, data: bytes) -> bytes:
         """Return the bytes that ``data`` completes, perhaps none. Raises ssl.SSLError."""
-        self._incoming.write(data)
+        incoming, session = self._incoming, self._session
+        incoming.write(data)
         parts: list[bytes] = []
         try:
-            while part := self._session.read(READ_BYTES):
+            while part := session.read(READ_BYTES):
                 parts.append(part)
-            self.ended = True
+                if not incoming.pending and not session.pending():
+                    break  # one more read would say so too, by an exception, at a cost much like this one's
+            else:
+                self.ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
