@@ -118,6 +118,7 @@ def _measure() -> None:
     METER.begin()
     gevent.sleep(WORK.seconds)
     if session is not None:
+        session.later.settle()
         session.spool.flush()
     METER.end(str(session.folder.path) if session is not None else "")
     # What Locust does when a run ends is not measured here, and a report would take longer than the run.

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
+from bltybench.load.later import Later
 from bltybench.load.live import Counter, Tick
 from bltybench.load.locust_stats import TokenRows
 from bltybench.load.trial import Part
@@ -56,6 +57,7 @@ class Session:
             secrets=[self.key.get_secret_value()] if self.key else [],
         )
         self.reader = Reader()
+        self.later = Later(self.reader)
         self.purse = Purse(self.target.budget, self.target.prices, index, workers)
         self.spool = Spool(self.folder.attempts_spool / f"{worker}.jsonl")
         self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
@@ -91,6 +93,10 @@ class Session:
                 now_s=lambda: self.now_ns() / 1e9,
                 spent=lambda: self.purse.exhausted,
             )
+        self.outcomes_matter = (
+            self.scenario.retry.policy != "none" or self.purse.counts_tokens or self.part is not None
+        )
+        """Whether what is sent next depends on what became of what was sent before."""
         self._arrivals = self._own_arrivals()
         self._usual_collector = gc.get_threshold()
         gc.set_threshold(*self._usual_collector[:2], FULL_COLLECTION_EVERY)
@@ -208,6 +214,7 @@ class Session:
 
     def second(self, *, users: int, never_sent: int = 0) -> None:
         """Put the second that is over on record."""
+        self.later.settle()
         self.generator_spool.append(
             self.audit.second(
                 self.now_ns(),
@@ -224,6 +231,7 @@ class Session:
     def close(self) -> None:
         """Write out the records and say that this process has no more."""
         gc.set_threshold(*self._usual_collector)
+        self.later.settle()
         self.audit.close()
         self.spool.close()
         self.generator_spool.close()

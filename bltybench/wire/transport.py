@@ -72,9 +72,10 @@ class Connection:
     ) -> None:
         """Send a request and wait for the end of its answer; what happened is in ``exchange``.
 
-        Returns when it has ended, and a stream that is long enough has been read too (``Reader.read``).
-        Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes the
-        connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
+        Returns when it has ended; a stream that is long enough and awaited has been read then, too
+        (``Reader.read``). Blocks this greenlet only. Network and server cannot make it raise. Killing the
+        greenlet closes the connection and marks the exchange cancelled. Raises ValueError for headers that
+        cannot be sent.
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
             raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
