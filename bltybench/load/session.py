@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ from bltybench.wire.transport import Connection
 FULL_COLLECTION_EVERY = 1_000
 """Full garbage collections come after so many smaller ones, not after 10 as usual: with thousands of users
 one takes 40 ms and more, in which nothing is read. The client leaves nothing that only they would find."""
+
+AHEAD, AHEAD_NS = 16, 500_000
+"""Requests of a closed loop are composed ahead: so many at most, and no longer than this at a time."""
 
 
 class Session:
@@ -76,6 +80,7 @@ class Session:
         self._calls = 0
         self._users = 0
         self._closed_index = index
+        self._prepared: deque[Prepared] = deque()
         self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
         self.part: Part | None = None
@@ -191,10 +196,17 @@ class Session:
         return self.wait_until(round(wanted * step_s * 1e9))
 
     def next_prepared(self) -> Prepared:
-        """Compose the next request of a closed loop; the workers share the numbers between them."""
-        index = self._closed_index
-        self._closed_index += self._workers
-        return self.composer.prepare(index)
+        """Return the next request of a closed loop; the workers share the numbers between them.
+
+        Several are composed at once, where that is quickly done: see ``Later`` for why.
+        """
+        prepared = self._prepared
+        if not prepared:
+            until_ns = time.monotonic_ns() + AHEAD_NS
+            while not prepared or (len(prepared) < AHEAD and time.monotonic_ns() < until_ns):
+                prepared.append(self.composer.prepare(self._closed_index))
+                self._closed_index += self._workers
+        return prepared.popleft()
 
     def prepare(self, arrival: Arrival) -> Prepared:
         """Compose the request of an arrival."""
