@@ -114,7 +114,7 @@ def _measure() -> None:
     session = current_session()
     if session is not None:
         session.wait_until(0)
-    gevent.sleep(WORK.spread_s + 1.0)
+    gevent.sleep(WORK.left_s())
     METER.begin()
     gevent.sleep(WORK.seconds)
     if session is not None:
