@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import gevent
 import pytest
 
@@ -41,11 +43,22 @@ def test_many_are_recorded_without_being_asked_for() -> None:
     assert (later.full, len(later), len(seen)) == (False, 0, MOST)
 
 
-def test_others_have_their_turn_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_are_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(later_module, "SLICE_NS", 0)
     later, order = Later(Reader()), list[str]()
     for _ in range(3):
         later.add(refused(), lambda _: order.append("record"))
-    gevent.spawn(lambda: order.append("other"))
+    near, far = socket.socketpair()
+    watch = gevent.get_hub().loop.io(near.fileno(), 1)
+
+    def read() -> None:
+        watch.stop()
+        order.append("read")
+
+    watch.start(read)
+    far.send(b"x")
     later.settle()
-    assert order == ["record", "other", "record", "record"]
+    watch.close()
+    near.close()
+    far.close()
+    assert order == ["record", "read", "record", "record"]
