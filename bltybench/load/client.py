@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +10,14 @@ from typing import Any
 
 import msgspec
 from gevent import GreenletExit
-from locust.exception import StopUser
+from locust import log
+from locust.exception import (
+    InterruptTaskSet,
+    RescheduleTask,
+    RescheduleTaskImmediately,
+    StopTest,
+    StopUser,
+)
 from pydantic import SecretStr
 
 from bltybench import __version__
@@ -23,7 +31,11 @@ from bltybench.scenario.compose import Prepared
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.reading import Reading
 
+logger = logging.getLogger("bltybench")
+
 MODELS = "/models"
+FOR_THE_USER = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
+"""What Locust lets a listener of its events say to the user whose call it was."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +92,7 @@ class ChatClient:
         self.body = b""
         """The last list of models."""
         self._raised: Exception | None = None
+        """What is the user's to obey at its next call."""
 
     def chat(
         self,
@@ -127,8 +140,8 @@ class ChatClient:
     ) -> None:
         """Send a call of the scenario as ``chat`` does, whose reply nobody looks at.
 
-        Where nothing hangs on what became of it, it is read and recorded later, with others. What was raised
-        then, such as by a listener of Locust's request event, is raised by the next call.
+        Where nothing hangs on what became of it, it is read and recorded later, with others. What a listener
+        of Locust's request event then has to say to the user (StopUser, for one) is raised by the next call.
         """
         session = self._session
         if self._raised is not None:
@@ -155,8 +168,12 @@ class ChatClient:
     def _record_later(self, trial: Trial, reading: Reading) -> None:
         try:
             record(self._session, trial, reading, None)
-        except Exception as error:  # noqa: BLE001 - it is the user's, who is not here
-            self._raised = error
+        except FOR_THE_USER as raised:
+            self._raised = raised
+        except Exception:
+            # As Locust does with what a task raises: it is said, and decides the exit code.
+            logger.exception("An attempt could not be recorded")
+            log.unhandled_greenlet_exception = True
 
     def _compose(
         self,
