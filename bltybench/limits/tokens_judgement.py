@@ -9,13 +9,14 @@ from bltybench.limits.answer import Answer, cannot_tell, sure
 from bltybench.limits.ask import Seen
 from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.known import Known
-from bltybench.limits.pricing import BUCKETS
+from bltybench.limits.pricing import BUCKETS, WEIGHTED
 from bltybench.limits.tokens_question import (
     AFTER,
     FILL,
     LATER,
     ONE_BY_ONE,
     PART,
+    PROMPT_SLACK,
     REFILL,
     SIZE,
     TOGETHER,
@@ -23,6 +24,7 @@ from bltybench.limits.tokens_question import (
     bounds,
     charged_of,
     cost,
+    own,
     unit_verdict,
     used,
 )
@@ -34,10 +36,8 @@ QUESTIONS = {
     "tokens_charged": "how tokens are charged",
     "tokens_charged_at": "when tokens are charged",
 }
-STEADY = {"token_bucket", "interval_refill", "sliding_log", "sliding_counter", "first_hit_counter"}
+STEADY = {"token_bucket", "interval_refill", "sliding_counter", "first_hit_counter"}
 """Families that give something back while the limit is being filled."""
-PROMPT_SLACK = 2
-"""Tokens by which the server may count a short prompt otherwise than we do."""
 FEWEST = 3
 """Units that the limit must hold for its period to be told."""
 
@@ -51,8 +51,9 @@ def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
         return _silent(f"{len(failed)} of {len(seen)} requests failed")
     if any(each.about_concurrency for each in seen):
         return _silent("the limit of requests in flight refused first")
+    verdict = unit_verdict(seen, known)
+    seen = own(seen)
     filled = bounds(seen)
-    verdict = unit_verdict(seen, known.guess_s)
     if filled is not None and filled[1] is not None:
         return _reserved(seen, known, verdict, filled[0], filled[1])
     if verdict.refused:
@@ -83,6 +84,7 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
         f"one was refused ({refused} refusals)"
     ]
     best = verdict.best
+    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
     again = bounds(seen, REFILL)
     role = FILL
     if again is not None and again[1] is not None:
@@ -90,7 +92,6 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
         evidence = [
             f"{least:,} tokens in flight were let in, {most:,} were not, at the beginning of a period"
         ]
-    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
     if best is not None and not _agree(least, most, best.limit_range, unit):
         return _silent(
             f"{least:,} tokens were let in at once, and {best.limit} requests of {unit:,} each: "
@@ -107,7 +108,15 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     charged = charged_of(seen)
     if charged == "refunded" and sum(cost(each) for each in after if each.accepted) < most:
         charged = None  # all of them fit, were they kept or not: of a greater limit than was first seen
-    limit = _limit(least, most - 1, known, sure(refused), evidence)
+    documented = known.tokens_per_min is not None and least <= known.tokens_per_min < most
+    if best is not None and role == FILL and not documented:
+        # Something may have been used before: what was refused then may fit into all of it.
+        most = max(most, (best.limit_range[1] + 1) * unit)
+    if best is not None or documented or (role == REFILL and _twice(seen)):
+        limit = _limit(least, most - 1, known, sure(refused), evidence)
+    else:
+        reason = "some of it may have been used before: its period, after which all is free, is not known"
+        limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=max(least, unit))
     answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=charged == "reserved"))]
     if charged is None:
         return [
@@ -199,6 +208,15 @@ def charged_at_end(together: Sequence[Seen], fewest: int) -> bool | None:
     return False if sum(at_s <= min(refused) for at_s in ended) < fewest else None
 
 
+def _twice(seen: Sequence[Seen]) -> bool:
+    """Say whether as much was free both times that the limit was filled: then all of it was, it seems."""
+    (least, most), (least_again, most_again) = (bounds(seen, role) or (0, None) for role in (FILL, REFILL))
+    slack = PROMPT_SLACK * sum(each.role in {FILL, REFILL} for each in seen)
+    if most is None or most_again is None:
+        return False
+    return least - slack < most_again and least_again - slack < most
+
+
 def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
     """Say whether a limit between two bounds lets in so many units and no more, give or take one."""
     return least <= (units[1] + 2) * size and most >= (units[0] - 1) * size
@@ -261,14 +279,21 @@ def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float
     """Return the period in which the limit of tokens is refilled, and its range.
 
     A bucket shows how fast it refills. What that means for all of it depends on its size in tokens: in units
-    it is off by one where they are charged when they end, and by what does not divide.
+    it is off by one where they are charged when they end, and by what does not divide. What does not divide
+    also shifts when a weighted counter lets the next one in.
     """
-    if each.family not in BUCKETS or limit.range is None or limit.value is None:
+    if each.family not in BUCKETS | WEIGHTED:
         return each.period_s, each.period_range_s
-    rates = [
-        per / count for per, count in zip(each.period_range_s, each.limit_range, strict=True)
-    ]  # seconds a unit
+    least, most = each.period_range_s
+    if limit.range is None or limit.value is None:
+        return each.period_s, (least * (1 - 1 / each.limit), most * (1 + 1 / each.limit))
     tokens = sorted(limit.range)
+    if each.family in WEIGHTED:
+        off = max(abs(count / size - each.limit) for count in tokens) / each.limit
+        return each.period_s, (least * (1 - off), most * (1 + off))
+    rates = [
+        per / count for per, count in zip((least, most), each.limit_range, strict=True)
+    ]  # seconds a unit
     return (
         each.period_s / each.limit * float(limit.value) / size,
         (min(rates) * tokens[0] / size, max(rates) * tokens[1] / size),
