@@ -171,6 +171,9 @@ def _limits(focus: str, rng: random.Random) -> tuple[SandboxLimits, Truth]:
         else:
             rules["headers"] = rng.choice(["honest"] * 6 + [*RETRY_AFTER, "full_remaining"])
     truth |= _headers(rules.get("headers", "honest"), rules["requests"])
+    if focus == "tokens":
+        # Terse refusals for tokens cannot be told from others, and what they say of the wait is as true.
+        truth["retry_after"] = "honest"
     return virtual_limits(**rules), truth
 
 

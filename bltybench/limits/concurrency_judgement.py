@@ -83,6 +83,10 @@ def _refusing(rows: Sequence[Seen], before: Sequence[Seen], drops: Sequence[floa
     if not let_in and not named:
         reason = "refusals did not end when answers did, so another limit refused"
         return _silent(reason, least=least, evidence=evidence)
+    ended_s = _first_own_end(rows, drops[0]) if drops else float("inf")
+    if not named and any(each.accepted and (each.decided_s or 0.0) < ended_s for each in controls):
+        reason = "one more was let in though no slot had been freed, so another limit refused"
+        return _silent(reason, least=least, evidence=evidence)
     if least > most:
         return _silent("refusals did not depend on how many were open", least=least, evidence=evidence)
     votes = len(let_in) + sum(each.refused for each in controls) + min(named, 2)

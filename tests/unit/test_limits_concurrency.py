@@ -53,6 +53,16 @@ def test_a_limit_of_requests_below_what_is_documented_is_not_taken_for_one_of_co
     assert "another limit" in str(found["concurrency_limit"].reason)
 
 
+def test_what_a_bucket_gives_back_is_not_taken_for_a_slot_that_was_freed() -> None:
+    bucket = RateLimit(limit=31, period_s=5.0, algorithm="token_bucket")
+    for seed in range(10):
+        api = VirtualApi(virtual_limits(requests=bucket), latency_s=0.002, ttft_s=0.002, seed=seed)
+        api.quotas.of("first", "a").admit(START_S - seed / 50, 0)
+        found = asked(api, requests_per_min=372)
+        assert found["concurrency_limit"].value is None, found
+        assert "another limit" in str(found["concurrency_limit"].reason)
+
+
 @pytest.mark.parametrize("terse", [True, False])
 def test_overload_and_billing_are_no_limit_of_concurrency(terse: bool) -> None:
     def spoil(number: int) -> tuple[int, str] | None:
