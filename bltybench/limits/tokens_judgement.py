@@ -147,7 +147,7 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     best = verdict.best
     reserved = (bounds(seen) or (0, None))[0]
     if best is None:
-        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}")
+        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}", least=float(size))
     together = [each for each in seen if each.role == TOGETHER]
     let_in = sum(bool(each.accepted) for each in together)
     fewest, greatest = best.limit_range
