@@ -30,9 +30,7 @@ class Question:
 
 
 QUESTIONS: dict[str, Question] = {
-    concurrency_question.NAME: Question(
-        concurrency_question.ask, lambda seen, _: concurrency_judgement.judge(seen)
-    ),
+    concurrency_question.NAME: Question(concurrency_question.ask, concurrency_judgement.judge),
     tokens_question.NAME: Question(tokens_question.ask, tokens_judgement.judge),
     charges_question.NAME: Question(charges_question.ask, charges_judgement.judge),
 }

@@ -128,7 +128,7 @@ def unit_sights(seen: Sequence[Seen]) -> list[Sight]:
     took = sorted((each.decided_s or 0.0) - each.sent_s for each in units if each.refused)
     slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
     return [
-        Sight(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted)
+        Sight(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted, unit=True)
         for each in units
         if each.accepted is not None or each.lost
     ]

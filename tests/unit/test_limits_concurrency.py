@@ -14,9 +14,9 @@ from bltybench.limits.known import Known
 from bltybench.scenario.target import RateLimit
 
 
-def asked(api: VirtualApi, **known: Any) -> dict[str, Answer]:
-    seen = api.play(ask(Known(**known), START_S))
-    return {answer.question: answer for answer in judge(seen)}
+def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
+    known = Known(**facts)
+    return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
 
 
 @pytest.mark.parametrize("latency_s", [0.005, 0.1])
@@ -61,6 +61,14 @@ def test_what_a_bucket_gives_back_is_not_taken_for_a_slot_that_was_freed() -> No
         found = asked(api, requests_per_min=372)
         assert found["concurrency_limit"].value is None, found
         assert "another limit" in str(found["concurrency_limit"].reason)
+
+
+def test_a_window_that_turned_while_answers_ended_is_not_taken_for_slots_that_are_kept() -> None:
+    window = RateLimit(limit=43, period_s=10.0, algorithm="first_hit_window")
+    api = VirtualApi(virtual_limits(requests=window), latency_s=0.002, ttft_s=0.002, itl_s=0.03)
+    found = asked(api, requests_per_min=258)
+    assert found["concurrency_limit"].value is None, found
+    assert "limit of requests" in str(found["concurrency_limit"].reason)
 
 
 @pytest.mark.parametrize("terse", [True, False])

@@ -205,3 +205,11 @@ def test_a_refusal_shows_what_is_charged_at_admission_only_before_others_have_en
     seen: list[Seen], told: bool | None
 ) -> None:
     assert charged_at_end(seen, fewest=2) is told
+
+
+def test_a_weighted_counter_of_tokens_does_not_round_to_whole_units() -> None:
+    rule = RateLimit(limit=4000, period_s=30.0, algorithm="first_hit_counter")
+    limits = virtual_limits(tokens=rule, tokens_charged="reserved")
+    api = VirtualApi(limits, seed=10, latency_s=0.002, jitter=0.3, ttft_s=0.002)
+    period = asked(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
+    assert period.value == pytest.approx(30.0, rel=0.02)
