@@ -1,8 +1,9 @@
 """How tokens are limited: what is charged, when, how many in which time.
 
-1. *Fill*: streams that might use much are held open. One that is refused, though next to nothing was used,
-   shows that prompt + max_tokens are reserved at admission; ever smaller ones fill the rest, to a few
-   tokens. It is filled again when the period is known, for a window may have turned meanwhile.
+1. *Fill*: once nothing that was used before can count any more, streams that might use much are held open.
+   One that is refused, though next to nothing was used, shows that prompt + max_tokens are reserved at
+   admission; ever smaller ones fill the rest, to a few tokens. It is filled again after the units, for a window
+   may have turned meanwhile, or more may have counted than was thought.
 2. *After*: these are dropped, and others that might use much but end with their first word follow one by one.
    Reservations that are given back let all of them in, and those that are kept do not.
 3. *Size*, where nothing is reserved: prompts that double until one is refused.
@@ -18,24 +19,36 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from bltybench.limits.ask import Drop, Experiment, Seen, Send, Shot, Step
-from bltybench.limits.fit import Verdict, fit
+from bltybench.limits.fit import Verdict
 from bltybench.limits.known import IDLE, Known
 from bltybench.limits.plan import GROWTH, plan
 from bltybench.limits.planner import Aims, Burst
 from bltybench.limits.sights import Sight
+from bltybench.limits.tokens_seen import (
+    AFTER,
+    FILL,
+    LATER,
+    ONE_BY_ONE,
+    PART,
+    PROMPT_SLACK,
+    REFILL,
+    SIZE,
+    TOGETHER,
+    UNIT,
+    bounds,
+    charged_of,
+    largest,
+    unit_sights,
+    unit_verdict,
+    used,
+)
 
 NAME = "tokens"
-FILL, REFILL = "fill", "fill again"
-AFTER, LATER, ONE_BY_ONE = "right after", "later", "one by one"
-SIZE, UNIT, PART, TOGETHER = "size", "unit", "part of a unit", "together"
-
 UNITS = 8
 """Into so many requests the limit of tokens is cut."""
 MOST_FILLED = 48
 SMALL = 8
 """Tokens of a short prompt, about."""
-PROMPT_SLACK = 2
-"""Tokens by which the server may count a short prompt otherwise than we do."""
 FIRST_FILL = 1024
 FINE = 0.001
 """The share of the limit to which it is filled."""
@@ -71,78 +84,6 @@ def ask(known: Known, now_s: float) -> Experiment:
     if not size or (seen[-1].accepted is None and seen[-1].status != 400):
         return
     yield from _units(known, seen, size, kept=kept)
-
-
-def bounds(seen: Sequence[Seen], role: str = FILL) -> tuple[int, int | None] | None:
-    """Return the tokens that were reserved at once, and the least that were refused; None without a fill."""
-    fills = [each for each in own(seen) if each.role == role]
-    if not fills:
-        return None
-    least, most = 0, None
-    for each in fills:
-        if each.accepted:
-            least += cost(each)
-        elif each.refused:
-            most = min(most or least + cost(each), least + cost(each))
-    return least, most
-
-
-def cost(each: Seen) -> int:
-    """Return the most that a request could use."""
-    return each.prompt_tokens + each.max_tokens
-
-
-def used(each: Seen) -> int:
-    """Return what a request used."""
-    return each.prompt_tokens + each.completion_tokens
-
-
-def charged_of(seen: Sequence[Seen]) -> str | None:
-    """Return whether reservations were given back (refunded) or kept (reserved); None where not known."""
-    rest = [each for each in own(seen) if each.role == ONE_BY_ONE and each.accepted is not None]
-    if any(each.refused for each in rest):
-        return "reserved"
-    let_in = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted]
-    most = (bounds(seen) or (0, None))[1]
-    # Had they been kept, so many would not have fit.
-    return "refunded" if rest and most is not None and sum(map(cost, let_in)) >= most else None
-
-
-def largest(seen: Sequence[Seen]) -> int | None:
-    """Return the largest max_tokens that the model takes, where a larger one was a mistake; else None."""
-    if not any(each.status == 400 for each in seen):
-        return None
-    return max((each.max_tokens for each in seen if each.accepted), default=None)
-
-
-def own(seen: Sequence[Seen]) -> list[Seen]:
-    """Return all, what another limit refused as not decided: where some refusals name tokens, all do."""
-    if not any(each.refused and each.about_tokens for each in seen):
-        return list(seen)
-    return [replace(each, accepted=None) if each.refused and not each.about_tokens else each for each in seen]
-
-
-def unit_sights(seen: Sequence[Seen]) -> list[Sight]:
-    """Return what the units say of a limit of so many of them; one whose answer was lost may have counted."""
-    units = [each for each in own(seen) if each.role == UNIT and each.decided_s is not None]
-    took = sorted((each.decided_s or 0.0) - each.sent_s for each in units if each.refused)
-    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
-    return [
-        Sight(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted, unit=True)
-        for each in units
-        if each.accepted is not None or each.lost
-    ]
-
-
-def unit_verdict(seen: Sequence[Seen], known: Known) -> Verdict:
-    """Return what the units say of period and algorithm."""
-    verdict = fit(unit_sights(seen), hints_s=(known.tokens_guess_s,))
-    named = any(each.role == UNIT and each.about_tokens for each in seen)
-    greatest = max((each.limit_range[1] for each in verdict.consistent), default=0)
-    if known.fits and greatest >= known.burst and not named:
-        reason = "as many were let in as the limit of requests allows, so that may have refused the others"
-        return replace(verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason)
-    return verdict
 
 
 def _fill(known: Known, at_s: float) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:

@@ -13,7 +13,8 @@ from bltybench.limits.ask import Seen, Send
 from bltybench.limits.fit import Fit
 from bltybench.limits.known import Known
 from bltybench.limits.tokens_judgement import charged_at_end, judge, rounded
-from bltybench.limits.tokens_question import ask, bounds, unit_verdict
+from bltybench.limits.tokens_question import ask
+from bltybench.limits.tokens_seen import bounds, unit_verdict
 from bltybench.scenario.target import RateLimit
 
 
