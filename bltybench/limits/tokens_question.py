@@ -2,8 +2,8 @@
 
 1. *Fill*: once nothing that was used before can count any more, streams that might use much are held open.
    One that is refused, though next to nothing was used, shows that prompt + max_tokens are reserved at
-   admission; ever smaller ones fill the rest, to a few tokens. It is filled again after the units, for a window
-   may have turned meanwhile, or more may have counted than was thought.
+   admission; ever smaller ones fill the rest, to a few tokens. It is filled again after the units, for a
+   window may have turned meanwhile, or more may have counted than was thought.
 2. *After*: these are dropped, and others that might use much but end with their first word follow one by one.
    Reservations that are given back let all of them in, and those that are kept do not.
 3. *Size*, where nothing is reserved: prompts that double until one is refused.
