@@ -93,10 +93,8 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
             f"{least:,} tokens were let in at once, and {best.limit} requests of {unit:,} each: "
             "a window may have turned meanwhile, or others use the same quota"
         )
-    took_s = _took_s(seen, role)
-    if best is not None and best.family in STEADY:
-        # What came back while it was being filled may have been more than fits at once.
-        least = max(1, round(least - took_s / best.period_s * least))
+    # What came back while it was being filled may have been more than fits at once.
+    least = max(1, round(least - _came_back(verdict, _took_s(seen, role)) * least))
     # What the server counts for their prompts is not told: none of them ended.
     slack = PROMPT_SLACK * sum(each.role == role for each in seen)
     least, most = max(1, least - slack), most + slack
@@ -148,14 +146,15 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     let_in = sum(bool(each.accepted) for each in together)
     fewest, greatest = best.limit_range
     at_end = charged_at_end(together, fewest)
-    least, most = (fewest - 1 - (best.family in STEADY)) * size + 1, greatest * size
+    gives_back = any(each.family in STEADY for each in verdict.consistent)
+    least, most = (fewest - 1 - gives_back) * size + 1, greatest * size
     if at_end is False:
         least, most = least + size - 1, most + size - 1
     elif at_end is None:
         most += size - 1
     parts = _parts(seen, at_end)
     if parts is not None:
-        back = _took_s(seen, PART) / best.period_s * most if best.family in STEADY else 0.0
+        back = _came_back(verdict, _took_s(seen, PART)) * most
         least, most = max(least, round(parts[0] - back)), min(most, parts[1])
     if least > most:
         return _silent("the experiments contradict each other: others may use the same quota")
@@ -216,6 +215,12 @@ def _twice(seen: Sequence[Seen]) -> bool:
 def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
     """Say whether a limit between two bounds lets in so many units and no more, give or take one."""
     return least <= (units[1] + 2) * size and most >= (units[0] - 1) * size
+
+
+def _came_back(verdict: Verdict, took_s: float) -> float:
+    """Return the share of the limit that may have been given back in some time, whichever family is true."""
+    periods_s = [each.period_range_s[0] for each in verdict.consistent if each.family in STEADY]
+    return min(1.0, took_s / min(periods_s)) if periods_s else 0.0
 
 
 def _took_s(seen: Sequence[Seen], role: str) -> float:

@@ -187,7 +187,7 @@ def test_who_shares_a_quota_is_not_told_that_headers_lie() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "others", "value"), [("honest", 0.6, None), ("short_retry_after", 0.0, "too_short")]
+    ("headers", "others", "value"), [("honest", 0.8, None), ("short_retry_after", 0.0, "too_short")]
 )
 def test_where_the_limit_is_not_known_waits_that_others_may_spoil_are_not_called_too_short(
     headers: str, others: float, value: str | None

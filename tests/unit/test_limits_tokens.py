@@ -214,3 +214,13 @@ def test_a_weighted_counter_of_tokens_does_not_round_to_whole_units() -> None:
     api = VirtualApi(limits, seed=10, latency_s=0.002, jitter=0.3, ttft_s=0.002)
     period = asked(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
     assert period.value == pytest.approx(30.0, rel=0.02)
+
+
+def test_what_a_bucket_may_have_given_back_widens_the_limit_where_it_is_not_told_from_others() -> None:
+    rule = RateLimit(limit=100_000, period_s=2.0, algorithm="token_bucket")
+    limits = virtual_limits(tokens=rule, tokens_charged="used")
+    for seed in range(4):
+        api = VirtualApi(limits, latency_s=0.005, ttft_s=0.02, seed=seed)
+        limit = asked(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
+        assert limit.range is not None
+        assert limit.range[0] <= 100_000 <= limit.range[1], limit
