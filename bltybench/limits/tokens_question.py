@@ -260,7 +260,9 @@ def _exact(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
         return
     part = Shot(role=PART, prompt_tokens=max(2 * SMALL, unit.most_tokens // PARTS))
     found = replace(known, fits=verdict.consistent)
-    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), best.period_s))
+    # What is charged at the end goes beyond the limit, so a bucket may owe a unit and more.
+    idle_s = max(best.period_s, _idle_s(known))
+    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
     yield Send((unit_like(unit, PART),) * (best.limit - 1), ready_s, until_refused=True, says="exact size")
     parts = min(PARTS + 2, known.burst - best.limit)
     seen = yield Send((part,) * parts, until_refused=True, says="exact size")
@@ -268,7 +270,7 @@ def _exact(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
     spent = sum(used(each) for each in seen)
     if known.tokens_left - spent < count * unit.most_tokens or count > min(known.slots or count, known.burst):
         return
-    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), best.period_s))
+    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
     yield Send((unit_like(unit, TOGETHER),) * count, ready_s, width=count, says="all together")
 
 

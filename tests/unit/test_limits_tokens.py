@@ -224,3 +224,12 @@ def test_what_a_bucket_may_have_given_back_widens_the_limit_where_it_is_not_told
         limit = asked(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
         assert limit.range is not None
         assert limit.range[0] <= 100_000 <= limit.range[1], limit
+
+
+def test_a_bucket_that_owes_what_was_used_beyond_it_is_waited_for() -> None:
+    rule = RateLimit(limit=40_000, algorithm="token_bucket")
+    limits = virtual_limits(tokens=rule, tokens_charged="used")
+    for seed in range(4):
+        api = VirtualApi(limits, ttft_s=0.02, early_headers=False, seed=seed)
+        limit = asked(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
+        assert limit.range is None or limit.range[0] <= 40_000 <= limit.range[1], limit
