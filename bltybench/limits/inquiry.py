@@ -77,7 +77,7 @@ def header_rows(rows: Mapping[str | None, Sequence[Row]]) -> list[Row]:
 
 def told_by(rows: Mapping[str | None, Sequence[Row]], verdict: Verdict) -> Honesty:
     """Compare headers and what happened. Where refusals may count, asking makes a wait longer."""
-    counting = any(
+    counting = not verdict.consistent or any(
         each.count_refused or (each.count_refused is None and "window" not in each.family)
         for each in verdict.consistent
     )
