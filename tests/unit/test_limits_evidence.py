@@ -219,13 +219,13 @@ def test_where_nothing_is_explained_only_undisturbed_waits_tell_of_retry_after()
     """A ban that each refusal extends makes an honest wait too short for who asks in between."""
     rows: list[dict[str, Any]] = []
     at_s, until_s = 0.0, 0.0
-    for number in range(120):
-        refused = at_s < until_s or number % 9 > 4
+    for number in range(128):
+        refused = at_s < until_s or number % 16 > 4
         if refused:
             until_s = at_s + 5.0
         rows.append(row(at_s, "rate_limited" if refused else "ok", retry_after_s=5.0 if refused else None))
-        at_s += 5.1 if number % 9 == 8 else 0.7
-    verdict = Verdict("unknown", 120, 60, 60, reason="no family explains it")
+        at_s += 5.1 if number % 16 == 15 else 0.7
+    verdict = Verdict("unknown", 128, 40, 88, reason="no family explains it")
     found = find(rows, 0.0, None, verdict)
     assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
     assert not any("Wait longer" in line for line in found.sentences())
