@@ -171,6 +171,12 @@ def _limits(focus: str, rng: random.Random) -> tuple[SandboxLimits, Truth]:
         else:
             rules["headers"] = rng.choice(["honest"] * 6 + [*RETRY_AFTER, "full_remaining"])
     truth |= _headers(rules.get("headers", "honest"), rules["requests"])
+    # Terse refusals by another limit cannot be told from those of requests. What those for tokens say of the
+    # wait is as true; those of what is in flight say nothing.
+    if focus == "tokens":
+        truth["retry_after"] = "honest"
+    elif rules["requests"] is None and rules["concurrency"]:
+        truth["retry_after"] = "absent"
     return virtual_limits(**rules), truth
 
 

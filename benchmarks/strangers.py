@@ -93,6 +93,26 @@ class Changing:
         return self._inner[int(t_s / self._span_s) % len(self._inner)].decide(t_s, cost)
 
 
+class Forgetful:
+    """A bucket that counts whole requests, and forgets what has come back in part whenever it lets one in.
+
+    As Varnish's vsthrottle and others of few lines do.
+    """
+
+    def __init__(self, limit: int, period_s: float) -> None:
+        self._limit, self._each_s = limit, period_s / limit
+        self._left, self._since_s = limit, float("-inf")
+
+    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+        """Decide, and take note of the time only where it is let in."""
+        back = (t_s - self._since_s) / self._each_s
+        left = self._limit if back >= self._limit else min(self._limit, self._left + int(back))
+        accepted = left >= cost
+        if accepted:
+            self._left, self._since_s = left - int(cost), t_s
+        return Decision(accepted, None, self._limit, float(left), 0.0)
+
+
 Make = Callable[[int, float, random.Random], Limiter]
 
 
@@ -114,6 +134,7 @@ STRANGERS: dict[str, Make] = {
     "a ban that refusals extend": _ban(SlidingLog, extends=True),
     "two logs": _two(SlidingLog),
     "two windows": _two(FixedWindow),
+    "a bucket that forgets": lambda limit, period_s, _: Forgetful(limit, period_s),
     "a bucket and a window": lambda limit, period_s, _: Layers(
         TokenBucket(limit, period_s, max(1, limit // 3)), FixedWindow(limit * 4 // 5 + 1, period_s)
     ),

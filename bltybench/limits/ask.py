@@ -117,6 +117,11 @@ class Seen:
         return self.accepted is False
 
     @property
+    def lost(self) -> bool:
+        """Whether it ended without an answer: it may have been let in, or not."""
+        return self.status is None and self.end_s is not None and not self.cancelled
+
+    @property
     def about_concurrency(self) -> bool:
         """Whether the refusal says that it is about how many are in flight."""
         return any(word in self.said for word in ("concurren", "parallel", "simultaneous", "in flight"))

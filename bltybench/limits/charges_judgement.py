@@ -20,6 +20,7 @@ from bltybench.limits.charges_question import (
     SECOND_DRAIN,
     SECOND_KEY,
     WRONG,
+    latest_free_s,
     unit_of,
 )
 from bltybench.limits.fit import Fit
@@ -195,17 +196,29 @@ def _refused(seen: Sequence[Seen], known: Known) -> Answer:
             evidence=(evidence,),
         )
     later = [each for each in _of(seen, LATER) if each.accepted]
-    turns = bool(known.fits) and all(each.family in WINDOWS for each in known.fits)
-    if turns or not later:
-        unsure = "a window turns whatever it refused: its time was not known well enough"
-        reason = unsure if turns else "nothing was let in afterwards either"
-        return cannot_tell(name, asked, reason, [evidence])
+    unsure = _other_reason(seen, known, later, free[0])
+    if unsure:
+        return cannot_tell(name, asked, unsure, [evidence])
     after_s = later[0].sent_s - free[0].sent_s
     says = "Refused requests count too: who goes on asking keeps itself out."
     told = (evidence, f"{after_s:.3g} s after that one was let in")
     return Answer(
         question=name, value=True, says=says, confidence=sure(2 if by_fit is not False else 1), evidence=told
     )
+
+
+def _other_reason(seen: Sequence[Seen], known: Known, later: Sequence[Seen], free: Seen) -> str:
+    """Return what else may have kept out one that should have been let in; empty where nothing may."""
+    if not later:
+        return "nothing was let in afterwards either"
+    if not _undisturbed(seen, known, 0):
+        return "others may use the same quota, and had what was free"
+    if all(each.family in WINDOWS for each in known.fits):
+        return "a window turns whatever it refused: its time was not known well enough"
+    last_s = max(each.end_s or each.sent_s for each in _of(seen, SECOND_DRAIN))
+    if free.sent_s <= latest_free_s(known.fits, seen, last_s):
+        return "when it should be free is not known well enough"
+    return ""
 
 
 def _scope(seen: Sequence[Seen], known: Known) -> list[Answer]:

@@ -172,11 +172,17 @@ def _hammer(known: Known, seen: Sequence[Seen]) -> Experiment:
         at_s = last_s + (free_s - last_s) * number / (hammers + 1)
         yield Send((Shot(role=HAMMER),), at_s, says="does asking cost anything?")
     period_s = known.period_s
-    seen = yield Send((Shot(role=FREE),), free_s + MARGIN * period_s, says="is it free when predicted?")
+    sure_s = latest_free_s(known.fits, seen, last_s) + MARGIN * period_s
+    seen = yield Send((Shot(role=FREE),), sure_s, says="is it free when predicted?")
     for periods in LATER_S:
         if not seen[-1].refused:
             return
         seen = yield Send((Shot(role=LATER),), after_s=periods * period_s, says="is it free later?")
+
+
+def latest_free_s(fits: Sequence[Fit], seen: Sequence[Seen], now_s: float) -> float:
+    """Return when the next request is let in at the latest, whichever of the parameters left are true."""
+    return max(free_at(variant, seen, now_s) for each in fits for variant in (each, *each.variants))
 
 
 def free_at(best: Fit, seen: Sequence[Seen], now_s: float) -> float:

@@ -9,6 +9,7 @@ from statistics import median
 from bltybench.limits.answer import Answer, cannot_tell, sure, times
 from bltybench.limits.ask import Seen
 from bltybench.limits.concurrency_question import AGAIN, CONTROL, HELD, LATE, PATIENCE_S, TRIALS
+from bltybench.limits.known import Known
 
 SOON = 0.9
 """After so much of what others lasted, a dropped stream may have ended by itself."""
@@ -23,7 +24,7 @@ class _Trial:
     after_s: float
 
 
-def judge(seen: Sequence[Seen]) -> list[Answer]:
+def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
     """Return the most in flight, what becomes of more, and whether a dropped stream frees its slot."""
     rows = sorted(seen, key=lambda each: each.sent_s)
     drops = sorted(each.end_s for each in rows if each.cancelled and each.end_s and each.begun_s)
@@ -35,7 +36,7 @@ def judge(seen: Sequence[Seen]) -> list[Answer]:
     if any(each.about_tokens for each in before):
         return _silent("the limit of tokens refused first")
     if before:
-        return _refusing(rows, before, drops)
+        return _refusing(rows, before, drops, known)
     late = [each for each in rows if each.role == HELD and _waited(each, rows, first_drop)]
     if late:
         return _queueing(rows, late, drops)
@@ -63,7 +64,9 @@ def _never(rows: Sequence[Seen]) -> list[Answer]:
     return _silent(reason, least=most, evidence=[f"{most} streams were open at the same time"])
 
 
-def _refusing(rows: Sequence[Seen], before: Sequence[Seen], drops: Sequence[float]) -> list[Answer]:
+def _refusing(
+    rows: Sequence[Seen], before: Sequence[Seen], drops: Sequence[float], known: Known
+) -> list[Answer]:
     least = _most_open(rows)
     most = min(_may_be_open(rows, each) for each in before)
     again = [each for each in rows if each.role == AGAIN]
@@ -82,6 +85,16 @@ def _refusing(rows: Sequence[Seen], before: Sequence[Seen], drops: Sequence[floa
         evidence.append(f"{named} refusals say that it is about concurrency")
     if not let_in and not named:
         reason = "refusals did not end when answers did, so another limit refused"
+        return _silent(reason, least=least, evidence=evidence)
+    ended_s = _first_own_end(rows, drops[0]) if drops else float("inf")
+    if not named and any(each.accepted and (each.decided_s or 0.0) < ended_s for each in controls):
+        reason = "one more was let in though no slot had been freed, so another limit refused"
+        return _silent(reason, least=least, evidence=evidence)
+    sooner = any((each.decided_s or 0.0) < ended_s for each in let_in)
+    if not (sooner or named or known.fits or known.never_refused or least == known.concurrency):
+        reason = (
+            "refusals ended no sooner than answers did; the limit of requests, not known, may have refused"
+        )
         return _silent(reason, least=least, evidence=evidence)
     if least > most:
         return _silent("refusals did not depend on how many were open", least=least, evidence=evidence)

@@ -25,6 +25,8 @@ STREAM_TOKENS = (64, 1024)
 """Least and most tokens of a held stream: it must last until all are open."""
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Waits from one try to the next after a stream was dropped."""
+CONTROL_WAITS = 1.5
+"""So many times as long, nothing is dropped before it is seen that no slot is free."""
 PATIENCE_S = (1.0, 30.0)
 """Least and most time for a stream to begin; between them it is LATE times what the slowest took."""
 LATE = 5
@@ -100,17 +102,20 @@ def _free_slots(seen: Sequence[Seen], held: Shot) -> Experiment:
     )
     for _ in range(TRIALS):
         seen = yield Drop(1)
+        waited_s = 0.0
         for wait_s in RETRIES_S:
             if _ended(seen):
                 break
             seen = yield _after(again, wait_s, "a slot was freed")
+            waited_s += wait_s
             if seen[-1].accepted is not False:
                 break
         if seen[-1].refused:
             yield Send(until="ended", patience_s=60.0, says="until the others end")
             yield _after(again, 0.05, "the others have ended")
             return
-        seen = yield _after(control, 0.0, "is it full again?")
+        # A limit of the rate would have let the first in all the same, and after as long lets in one more.
+        seen = yield _after(control, CONTROL_WAITS * waited_s, "is it full again?")
 
 
 def _after(send: Send, wait_s: float, says: str) -> Send:

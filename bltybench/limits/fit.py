@@ -14,7 +14,7 @@ from bltybench.limits.delaying import delayed
 from bltybench.limits.evidence import stretch
 from bltybench.limits.grid import DRIFTING
 from bltybench.limits.parameters import best_fit, queue_fit
-from bltybench.limits.pricing import FAR, FLIP_RATE, HARD, allowed
+from bltybench.limits.pricing import BUCKETS, FAR, FLIP_RATE, HARD, allowed
 from bltybench.limits.search import Search
 from bltybench.limits.sights import Sight, Sights
 from bltybench.limits.verdict import VAGUE, Fit, Verdict
@@ -29,6 +29,14 @@ REFILL_TELLING = 3 * TELLING
 LUMPS_SEEN = 5
 """Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
 TOO_FEW_LUMPS = f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
+ONE_LUMP = 1.5
+"""Lumps of less come back one at a time: as from a bucket, which must explain it too."""
+NO_BUCKET = (
+    "about one request at a time comes back, as from a bucket, but no bucket explains it: some forget what "
+    "had come back in part, whenever they let one in"
+)
+BUCKET_WAITS = 1.5
+"""Of the time in which a bucket gives one back: a ban that is no longer is that."""
 FEW = 250
 """Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
 FOLLOWING = {("first_hit_window", "fixed_window"), ("first_hit_counter", "sliding_counter")}
@@ -146,6 +154,9 @@ def _unless_banned(verdict: Verdict, sights: Sights) -> Verdict:
     ban = ban_s(sights) if contradicted else None
     if ban is None:
         return verdict
+    gives_back_s = [each.period_s / each.limit for each in verdict.fits if each.family in BUCKETS]
+    if verdict.best is None and ban[1] <= BUCKET_WAITS * max(gives_back_s, default=0.0):
+        return verdict
     reason = (
         f"who is refused seems to be banned for {ban[0]:.3g} to {ban[1]:.3g} s, and no family does that: "
         f"{contradicted} of {verdict.attempts} decisions contradict the best"
@@ -214,7 +225,8 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     if ranked[0].cost > bound:
         against = ranked[0].contradictions
         reason = f"no family explains it: {against} of {counts[0]} decisions contradict the best"
-        return Verdict("unknown", *counts, fits=ranked, reason=reason if HARD * against > bound else VAGUE)
+        doubts = ranked[0].cost - HARD * against
+        return Verdict("unknown", *counts, fits=ranked, reason=VAGUE if doubts > HARD * against else reason)
     # A refill in lumps has a parameter more than the others, and must be better by more.
     margin = REFILL_TELLING if ranked[0].family == LUMPS else MARGIN
     left = [each for each in ranked if _weighed(each) < least + margin]
@@ -226,6 +238,8 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
     lumps = next((each for each in left if each.family == LUMPS), None)
     if lumps is not None and simple and _simpler(simple[0], lumps):
         left = simple
+    elif lumps is ranked[0] and lumps.limit < ONE_LUMP * (lumps.ticks or 1):
+        return Verdict("unknown", *counts, fits=ranked, reason=NO_BUCKET)
     merged = _merged(left)
     names = {each.family for each in merged}
     weights: dict[str, float] = {}

@@ -28,8 +28,9 @@ SHORTEST_S = 4 * RESET_NEAR_S
 """Of a shorter period a reset in whole seconds says nothing."""
 FEWEST = 5
 FAILED = 2
-"""A Retry-After is called too short once so many waits were, and half of them: others may come first. It is
-called too long once so many were let in before its end."""
+"""A Retry-After is called too short once so many waits were, and half of them: others may come first. Where
+the limit is not known, all of twice as many must be. It is called too long once so many were let in before
+its end."""
 
 
 def judge(rows: Sequence[Seen], doubtful: Sequence[Seen], told: Honesty, known: Known) -> list[Answer]:
@@ -44,13 +45,13 @@ def judge(rows: Sequence[Seen], doubtful: Sequence[Seen], told: Honesty, known: 
             cannot_tell("limit_header", "whether the announced limit is true", reason),
             cannot_tell("remaining_header", "whether Remaining is true", reason),
             cannot_tell("reset_header", "what Reset means", reason),
-            _retry_after(told),
+            _retry_after(told, known),
         ]
     return [
         _limit(told, known.fits, rows),
         _remaining(moments, rows),
         _reset(moments, rows, known.fits),
-        _retry_after(told),
+        _retry_after(told, known),
     ]
 
 
@@ -174,7 +175,7 @@ def _off(ahead_s: float) -> str:
     return f"{abs(ahead_s):.3g} s {'ahead of' if ahead_s > 0 else 'behind'}"
 
 
-def _retry_after(told: Honesty) -> Answer:
+def _retry_after(told: Honesty, known: Known) -> Answer:
     name, asked = "retry_after", "whether Retry-After is true"
     enough, early, without = told.retry_enough, told.retry_early, told.without_retry_after
     if without.of and without.count == without.of:
@@ -185,7 +186,10 @@ def _retry_after(told: Honesty) -> Answer:
         f"{early.count} of {early.of} requests answered over a second before its end were let in",
     )
     failed = enough.of - enough.count
-    if failed >= FAILED and failed >= enough.count:
+    # Who has others beside him is refused after an honest wait too; where no limiter explains what was seen,
+    # there may be others.
+    short = failed >= enough.count if known.fits else failed >= 2 * FAILED and not enough.count
+    if failed >= FAILED and short:
         value, votes = "too_short", sure(failed, enough.count)
         says = "Retry-After is too short: who waits so long is refused again."
     elif failed > (1 - HONEST) * enough.of:

@@ -30,9 +30,7 @@ class Question:
 
 
 QUESTIONS: dict[str, Question] = {
-    concurrency_question.NAME: Question(
-        concurrency_question.ask, lambda seen, _: concurrency_judgement.judge(seen)
-    ),
+    concurrency_question.NAME: Question(concurrency_question.ask, concurrency_judgement.judge),
     tokens_question.NAME: Question(tokens_question.ask, tokens_judgement.judge),
     charges_question.NAME: Question(charges_question.ask, charges_judgement.judge),
 }
@@ -79,7 +77,7 @@ def header_rows(rows: Mapping[str | None, Sequence[Row]]) -> list[Row]:
 
 def told_by(rows: Mapping[str | None, Sequence[Row]], verdict: Verdict) -> Honesty:
     """Compare headers and what happened. Where refusals may count, asking makes a wait longer."""
-    counting = any(
+    counting = not verdict.consistent or any(
         each.count_refused or (each.count_refused is None and "window" not in each.family)
         for each in verdict.consistent
     )

@@ -12,6 +12,8 @@ IDLE = 1.03
 """Periods after which a limit is free again; one more where the window before counts too."""
 DRAIN_SHARE = 0.3
 """The part of a period within which the limit of requests is to be used up."""
+USUAL_S = 60.0
+"""Over which tokens are mostly counted, where nothing was said of it."""
 NEAREST_EDGE = 0.05
 """So much of a period after a window's edge everything is sent that should lie in one window."""
 
@@ -72,9 +74,9 @@ class Known:
         return 0.0 if self.never_refused or self.requests_per_min is None else 60.0
 
     @property
-    def guess_s(self) -> float:
-        """Return the period of another limit, if it is that of requests, or the usual one."""
-        return self.hint_s or (self.fits[0].period_s if self.fits else 60.0)
+    def tokens_guess_s(self) -> float:
+        """Return the period to expect of a limit of tokens: what was named, else no less than is usual."""
+        return self.hint_s or max([USUAL_S, *(each.period_s for each in self.fits)])
 
     @property
     def width(self) -> int:
@@ -82,11 +84,14 @@ class Known:
         needed = self.burst * self.latency_s / (DRAIN_SHARE * self.period_s) if self.period_s else 1.0
         return next((each for each in WIDTHS if each >= needed), WIDTHS[-1])
 
-    def fresh_s(self, now_s: float) -> float:
-        """Return when the whole limit of requests is free, and no window ends soon, if nothing is sent."""
+    def fresh_s(self, now_s: float, idle_s: float = 0.0) -> float:
+        """Return when the whole limit of requests is free, and no window ends soon, if nothing is sent.
+
+        It is ``idle_s`` later at least: what another limit needs.
+        """
         if not self.fits:
-            return now_s + 2 * self.period_s
-        at_s = now_s
+            return now_s + max(idle_s, 2 * self.period_s)
+        at_s = now_s + idle_s
         for each in self.fits:
             counter = each.family in {"sliding_counter", "first_hit_counter"}
             at_s = max(at_s, now_s + (IDLE + counter) * each.period_s)

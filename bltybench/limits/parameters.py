@@ -50,6 +50,7 @@ def best_fit(done: Search, sights: Sights, hints_s: tuple[float, ...], least: in
             (float((periods * shared).min()), float((periods * shared).max())),
         )
     rounded = _rounded(period, period_range, hints_s)
+    period_range = min(rounded, period_range[0]), max(rounded, period_range[1])
     raw = rounded / (ticks or 1)
     same = chosen[found.limit_least[chosen] == limit]
     near = same[np.abs(found.grid.period[same] - raw) <= 0.001 * raw]

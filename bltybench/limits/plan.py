@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from bltybench.limits.filling import fill_queue
-from bltybench.limits.fit import LUMPS, TOO_FEW_LUMPS, Fit, Verdict
+from bltybench.limits.fit import LUMPS, LUMPS_SEEN, TOO_FEW_LUMPS, Fit, Verdict
 from bltybench.limits.grid import WINDOWS
 from bltybench.limits.planner import Aims, Burst, Plan, Planner
 from bltybench.limits.sights import Sight
@@ -36,6 +36,8 @@ QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
 """With a known period it can be asked just before and after one: a phase hardly ever lies there by chance."""
 FIRST_SHARE = 0.35
 """Share of the limit that the first burst takes: a log gives back this pattern and no other."""
+FIRST_UNKNOWN = 4
+"""So many it takes where no limit is named."""
 EDGES = (0.70, 0.25, 0.55)
 """Where, in a round, a clock's window would turn: another place each time, so that an edge that only happened
 to lie so is found out."""
@@ -120,6 +122,7 @@ def _full(planner: Planner) -> Plan:
             break
         verdict = narrowed
     yield from _doubt(planner, planner.verdict())
+    yield from _watch_lumps(planner, planner.verdict())
     return planner.verdict()
 
 
@@ -180,14 +183,14 @@ def _round(
     # Two idle periods empty every window; then so that a clock's window turns where it tells most.
     ready_s = planner.now_s + 2 * period_s if planner.seen else planner.now_s
     start_s = ready_s + (-(ready_s + EDGES[number % len(EDGES)] * period_s)) % period_s
-    first = max(1, int(FIRST_SHARE * limit)) if limit else planner.left
+    first = max(1, int(FIRST_SHARE * limit)) if limit else FIRST_UNKNOWN
     for offset in offsets:
         cap = first if offset == 0 else planner.left
         yield from planner.send(
             start_s + offset * period_s,
             cap,
             f"round {number + 1}: {offset:.2f} periods",
-            confirm_s=None if offset == 0 and limit else CONFIRM_SHARE * period_s,
+            confirm_s=None if offset == 0 else CONFIRM_SHARE * period_s,
         )
         if planner.waits() and (yield from fill_queue(planner)):
             return
@@ -220,6 +223,16 @@ def _doubt(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sigh
         yield from _until_accepted(planner, began_s + share * guess.period_s, STEP * guess.period_s)
         yield from planner.send(0.0, AFTER, "how much more")
         verdict = planner.verdict()
+
+
+def _watch_lumps(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Sight], None]:
+    """Use up what comes back until so many periods were seen that a refill in lumps may be named."""
+    guess = verdict.best
+    if guess is None or verdict.reason != TOO_FEW_LUMPS:
+        return
+    seen_s = planner.seen[0].sent_s + LUMPS_SEEN * guess.period_range_s[1] * (1 + PRECISION)
+    for at_s in (planner.now_s + 0.5 * guess.period_s, max(seen_s, planner.now_s + 0.8 * guess.period_s)):
+        yield from planner.send(at_s, guess.limit + 2, "until five periods were seen")
 
 
 def _until_accepted(planner: Planner, at_s: float, step_s: float) -> Generator[Burst, Sequence[Sight], None]:

@@ -108,7 +108,10 @@ def _least(family: str, counted: Counted, grid: Grid) -> Ints:
     """Return what candidates cost at least: their contradictions alone."""
     least, most = USES[family](counted, grid)
     top = _top(counted)
-    hard = [_contradictions(counted, least, most, top, whole=whole).min(axis=1) for whole in _wholes(family)]
+    hard = [
+        _contradictions(counted, least, most, top, whole=whole).min(axis=1)
+        for whole in _wholes(family, counted)
+    ]
     found: Ints = HARD * np.min(hard, axis=0)
     return found
 
@@ -129,14 +132,20 @@ def contradicted(family: str, counted: Counted, grid: Grid) -> Found:
     least, most = USES[family](counted, grid)
     top = _top(counted)
     hard = np.min(
-        [_contradictions(counted, least, most, top, whole=whole) for whole in _wholes(family)], axis=0
+        [_contradictions(counted, least, most, top, whole=whole) for whole in _wholes(family, counted)],
+        axis=0,
     )
     return _found(grid, HARD * hard, hard, HARD * hard.min(axis=1))
 
 
-def _wholes(family: str) -> tuple[bool, ...]:
-    """Return whether a request needs a whole token's room, or the use is rounded down: or either."""
-    return (False, True) if family in WEIGHTED else (family in BUCKETS,)
+def _wholes(family: str, counted: Counted) -> tuple[bool, ...]:
+    """Return whether a request needs a whole token's room, or the use is rounded down: or either.
+
+    Of many tokens no more than one of them is rounded.
+    """
+    if family in WEIGHTED:
+        return (True,) if counted.sights.units else (False, True)
+    return (family in BUCKETS,)
 
 
 def _top(counted: Counted) -> int:
@@ -145,7 +154,7 @@ def _top(counted: Counted) -> int:
 
 def _priced(family: str, counted: Counted, grid: Grid, best: int) -> Found:
     least, most = USES[family](counted, grid)
-    top, wholes = _top(counted), _wholes(family)
+    top, wholes = _top(counted), _wholes(family, counted)
     # A weighted counter rounds one way or the other, but not now this, now that.
     hard = np.stack([_contradictions(counted, least, most, top, whole=whole) for whole in wholes])
     cost = HARD * hard

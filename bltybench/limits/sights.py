@@ -28,6 +28,8 @@ class Sight:
     """None where the answer was lost: it may have been counted."""
     answered_s: float | None = None
     """When the answer began to come, which may be long after the decision."""
+    unit: bool = False
+    """Whether it stands for many tokens, which are what is counted."""
 
 
 class Sights:
@@ -36,6 +38,7 @@ class Sights:
     def __init__(self, seen: Iterable[Sight]) -> None:
         rows = sorted(seen, key=lambda sight: sight.sent_s)
         self.origin_s = rows[0].sent_s if rows else 0.0
+        self.units = any(row.unit for row in rows)
         self.lo: Floats = np.array([row.sent_s - self.origin_s for row in rows], dtype=np.float64)
         hi = np.array([row.decided_s - self.origin_s for row in rows], dtype=np.float64)
         self.hi: Floats = np.maximum(hi, self.lo)

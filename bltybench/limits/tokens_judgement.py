@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from bltybench.limits.answer import Answer, cannot_tell, sure
 from bltybench.limits.ask import Seen
-from bltybench.limits.fit import Fit, Verdict
+from bltybench.limits.fit import Verdict
 from bltybench.limits.known import Known
-from bltybench.limits.pricing import BUCKETS
-from bltybench.limits.tokens_question import (
+from bltybench.limits.tokens_period import ASKED, period, unit_size
+from bltybench.limits.tokens_seen import (
     AFTER,
     FILL,
     LATER,
     ONE_BY_ONE,
     PART,
+    PROMPT_SLACK,
     REFILL,
     SIZE,
     TOGETHER,
@@ -23,23 +23,19 @@ from bltybench.limits.tokens_question import (
     bounds,
     charged_of,
     cost,
+    own,
     unit_verdict,
     used,
 )
 
 QUESTIONS = {
     "token_limit": "how many tokens are allowed",
-    "token_period_s": "in which time",
-    "token_algorithm": "by what algorithm tokens are limited",
+    **ASKED,
     "tokens_charged": "how tokens are charged",
     "tokens_charged_at": "when tokens are charged",
 }
-STEADY = {"token_bucket", "interval_refill", "sliding_log", "sliding_counter", "first_hit_counter"}
+STEADY = {"token_bucket", "interval_refill", "sliding_counter", "first_hit_counter"}
 """Families that give something back while the limit is being filled."""
-PROMPT_SLACK = 2
-"""Tokens by which the server may count a short prompt otherwise than we do."""
-FEWEST = 3
-"""Units that the limit must hold for its period to be told."""
 
 
 def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
@@ -51,8 +47,9 @@ def judge(seen: Sequence[Seen], known: Known) -> list[Answer]:
         return _silent(f"{len(failed)} of {len(seen)} requests failed")
     if any(each.about_concurrency for each in seen):
         return _silent("the limit of requests in flight refused first")
+    verdict = unit_verdict(seen, known)
+    seen = own(seen)
     filled = bounds(seen)
-    verdict = unit_verdict(seen, known.guess_s)
     if filled is not None and filled[1] is not None:
         return _reserved(seen, known, verdict, filled[0], filled[1])
     if verdict.refused:
@@ -83,6 +80,7 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
         f"one was refused ({refused} refusals)"
     ]
     best = verdict.best
+    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
     again = bounds(seen, REFILL)
     role = FILL
     if again is not None and again[1] is not None:
@@ -90,16 +88,13 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
         evidence = [
             f"{least:,} tokens in flight were let in, {most:,} were not, at the beginning of a period"
         ]
-    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
     if best is not None and not _agree(least, most, best.limit_range, unit):
         return _silent(
             f"{least:,} tokens were let in at once, and {best.limit} requests of {unit:,} each: "
             "a window may have turned meanwhile, or others use the same quota"
         )
-    took_s = _took_s(seen, role)
-    if best is not None and best.family in STEADY:
-        # What came back while it was being filled may have been more than fits at once.
-        least = max(1, round(least - took_s / best.period_s * least))
+    # What came back while it was being filled may have been more than fits at once.
+    least = max(1, round(least - _came_back(verdict, _took_s(seen, role)) * least))
     # What the server counts for their prompts is not told: none of them ended.
     slack = PROMPT_SLACK * sum(each.role == role for each in seen)
     least, most = max(1, least - slack), most + slack
@@ -107,8 +102,16 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     charged = charged_of(seen)
     if charged == "refunded" and sum(cost(each) for each in after if each.accepted) < most:
         charged = None  # all of them fit, were they kept or not: of a greater limit than was first seen
-    limit = _limit(least, most - 1, known, sure(refused), evidence)
-    answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=charged == "reserved"))]
+    documented = known.tokens_per_min is not None and least <= known.tokens_per_min < most
+    if best is not None and role == FILL and not documented:
+        # Something may have been used before: what was refused then may fit into all of it.
+        most = max(most, (best.limit_range[1] + 1) * unit)
+    if best is not None or documented or (role == REFILL and _twice(seen)):
+        limit = _limit(least, most - 1, known, sure(refused), evidence)
+    else:
+        reason = "some of it may have been used before: its period, after which all is free, is not known"
+        limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=max(least, unit))
+    answers = [limit, *period(verdict, limit, unit_size(seen, kept=charged == "reserved"))]
     if charged is None:
         return [
             *answers,
@@ -138,26 +141,27 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     best = verdict.best
     reserved = (bounds(seen) or (0, None))[0]
     if best is None:
-        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}")
+        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}", least=float(size))
     together = [each for each in seen if each.role == TOGETHER]
     let_in = sum(bool(each.accepted) for each in together)
     fewest, greatest = best.limit_range
     at_end = charged_at_end(together, fewest)
-    least, most = (fewest - 1 - (best.family in STEADY)) * size + 1, greatest * size
+    gives_back = any(each.family in STEADY for each in verdict.consistent)
+    least, most = (fewest - 1 - gives_back) * size + 1, greatest * size
     if at_end is False:
         least, most = least + size - 1, most + size - 1
     elif at_end is None:
         most += size - 1
     parts = _parts(seen, at_end)
     if parts is not None:
-        back = _took_s(seen, PART) / best.period_s * most if best.family in STEADY else 0.0
+        back = _came_back(verdict, _took_s(seen, PART)) * most
         least, most = max(least, round(parts[0] - back)), min(most, parts[1])
     if least > most:
         return _silent("the experiments contradict each other: others may use the same quota")
     unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
     evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
     limit = _limit(least, most, known, verdict.confidence or 0.0, evidence)
-    answers = [limit, *_period(verdict, limit, _unit_size(seen, kept=False))]
+    answers = [limit, *period(verdict, limit, unit_size(seen, kept=False))]
     if reserved < least:
         reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
         return [
@@ -199,9 +203,24 @@ def charged_at_end(together: Sequence[Seen], fewest: int) -> bool | None:
     return False if sum(at_s <= min(refused) for at_s in ended) < fewest else None
 
 
+def _twice(seen: Sequence[Seen]) -> bool:
+    """Say whether as much was free both times that the limit was filled: then all of it was, it seems."""
+    (least, most), (least_again, most_again) = (bounds(seen, role) or (0, None) for role in (FILL, REFILL))
+    slack = PROMPT_SLACK * sum(each.role in {FILL, REFILL} for each in seen)
+    if most is None or most_again is None:
+        return False
+    return least - slack < most_again and least_again - slack < most
+
+
 def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
     """Say whether a limit between two bounds lets in so many units and no more, give or take one."""
     return least <= (units[1] + 2) * size and most >= (units[0] - 1) * size
+
+
+def _came_back(verdict: Verdict, took_s: float) -> float:
+    """Return the share of the limit that may have been given back in some time, whichever family is true."""
+    periods_s = [each.period_range_s[0] for each in verdict.consistent if each.family in STEADY]
+    return min(1.0, took_s / min(periods_s)) if periods_s else 0.0
 
 
 def _took_s(seen: Sequence[Seen], role: str) -> float:
@@ -249,76 +268,6 @@ def rounded(least: int, most: int, documented: int | None = None) -> int:
                 return nearest
         step //= 10
     return most
-
-
-def _unit_size(seen: Sequence[Seen], *, kept: bool) -> float:
-    """Return how many tokens a unit was charged in the median; 1 where none was let in."""
-    sizes = [(cost if kept else used)(each) for each in seen if each.role == UNIT and each.accepted]
-    return median(sizes) if sizes else 1.0
-
-
-def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float, float]]:
-    """Return the period in which the limit of tokens is refilled, and its range.
-
-    A bucket shows how fast it refills. What that means for all of it depends on its size in tokens: in units
-    it is off by one where they are charged when they end, and by what does not divide.
-    """
-    if each.family not in BUCKETS or limit.range is None or limit.value is None:
-        return each.period_s, each.period_range_s
-    rates = [
-        per / count for per, count in zip(each.period_range_s, each.limit_range, strict=True)
-    ]  # seconds a unit
-    tokens = sorted(limit.range)
-    return (
-        each.period_s / each.limit * float(limit.value) / size,
-        (min(rates) * tokens[0] / size, max(rates) * tokens[1] / size),
-    )
-
-
-def _period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
-    """Return period and algorithm, which may be known where the other is not."""
-    names = ("token_period_s", "token_algorithm")
-    fits = verdict.consistent
-    if not fits or fits[0].limit < FEWEST:
-        reason = verdict.reason or "too few units fit into it"
-        return [cannot_tell(name, QUESTIONS[name], reason) for name in names]
-    evidence = (
-        f"{verdict.attempts} requests of the same size: {verdict.accepted} let in, {verdict.refused} refused",
-    )
-    periods = [_period_s(each, limit, size) for each in fits]
-    least, most = min(around[0] for _, around in periods), max(around[1] for _, around in periods)
-    answers = []
-    if most - least <= 0.1 * most:
-        period_s = periods[0][0]
-        answers.append(
-            Answer(
-                question="token_period_s",
-                value=round(period_s, 4),
-                range=(round(least, 4), round(most, 4)),
-                says=f"Tokens are counted over {period_s:.4g} s ({least:.4g} to {most:.4g}).",
-                confidence=verdict.confidence,
-                evidence=evidence,
-            )
-        )
-    else:
-        reason = f"it lies between {least:.4g} and {most:.4g} s"
-        answers.append(cannot_tell(names[0], QUESTIONS[names[0]], reason, evidence))
-    if len(verdict.families) == 1 and fits[0].phase != "other":
-        says = f"Tokens are limited by a {fits[0].family.replace('_', ' ')}."
-        answers.append(
-            Answer(
-                question="token_algorithm",
-                value=fits[0].family,
-                says=says,
-                confidence=verdict.confidence,
-                evidence=evidence,
-            )
-        )
-    else:
-        # It was asked at one phase only.
-        reason = verdict.reason or "windows of a phase of their own, or that begin with a request, look alike"
-        answers.append(cannot_tell(names[1], QUESTIONS[names[1]], reason, evidence))
-    return answers
 
 
 def _uncharged(reason: str) -> list[Answer]:

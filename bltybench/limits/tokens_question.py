@@ -1,11 +1,12 @@
 """How tokens are limited: what is charged, when, how many in which time.
 
-1. *Fill*: streams that might use much are held open. One that is refused, though next to nothing was used,
-   shows that prompt + max_tokens are reserved at admission; ever smaller ones fill the rest, to a few
-   tokens. It is filled again when the period is known, for a window may have turned meanwhile.
+1. *Fill*: once nothing that was used before can count any more, streams that might use much are held open.
+   One that is refused, though next to nothing was used, shows that prompt + max_tokens are reserved at
+   admission; ever smaller ones fill the rest, to a few tokens. It is filled again after the units, for a
+   window may have turned meanwhile, or more may have counted than was thought.
 2. *After*: these are dropped, and others that might use much but end with their first word follow one by one.
    Reservations that are given back let all of them in, and those that are kept do not.
-3. *Size*, where nothing is documented and nothing reserved: prompts that double until one is refused.
+3. *Size*, where nothing is reserved: prompts that double until one is refused.
    *Units*: requests of an eighth of the limit each, so that the limit of tokens is one of eight requests,
    whose period and algorithm are found as those of any other. What is given back must really be used then.
 4. Where only used tokens count: smaller *parts* for the exact size, and all units *together*: where they are
@@ -18,17 +19,31 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from bltybench.limits.ask import Drop, Experiment, Seen, Send, Shot, Step
-from bltybench.limits.fit import Verdict, fit
+from bltybench.limits.fit import Verdict
 from bltybench.limits.known import IDLE, Known
 from bltybench.limits.plan import GROWTH, plan
 from bltybench.limits.planner import Aims, Burst
 from bltybench.limits.sights import Sight
+from bltybench.limits.tokens_seen import (
+    AFTER,
+    FILL,
+    LATER,
+    ONE_BY_ONE,
+    PART,
+    PROMPT_SLACK,
+    REFILL,
+    SIZE,
+    TOGETHER,
+    UNIT,
+    bounds,
+    charged_of,
+    largest,
+    unit_sights,
+    unit_verdict,
+    used,
+)
 
 NAME = "tokens"
-FILL, REFILL = "fill", "fill again"
-AFTER, LATER, ONE_BY_ONE = "right after", "later", "one by one"
-SIZE, UNIT, PART, TOGETHER = "size", "unit", "part of a unit", "together"
-
 UNITS = 8
 """Into so many requests the limit of tokens is cut."""
 MOST_FILLED = 48
@@ -39,6 +54,8 @@ FINE = 0.001
 """The share of the limit to which it is filled."""
 BEYOND = 1.3
 """So many times the documented limit are reserved before it is taken that nothing is."""
+TRIES = 3
+"""How often at most one is sent whose answer is lost."""
 SHARES = (0.5, 0.45, 0.45, 0.45)
 """Of the limit: what might be used, one by one. Kept, the first two fit and no more. Where the model does not
 take so much at once, as much in smaller ones."""
@@ -55,88 +72,25 @@ def ask(known: Known, now_s: float) -> Experiment:
     """Return the experiment, to begin at ``now_s`` (Unix time) or later."""
     if min(known.burst, known.requests_left) < 2 * len(SHARES):
         return
-    seen = yield from _fill(known, now_s + IDLE * known.guess_s)
+    seen = yield from _fill(known, known.fresh_s(now_s, _idle_s(known)))
     filled = bounds(seen)
     if filled is not None and filled[1] is not None:
         seen = yield from _after(seen, filled[0])
         size, kept = filled[0], charged_of(seen) == "reserved"
     else:
-        size, kept = known.tokens_per_min or 0, False
-    # A 400 only says that so many tokens cannot be asked for at once.
-    if any(each.accepted is None and each.status != 400 for each in seen[-2:]):
-        return
-    if not size:
         seen = yield from _size(known, seen)
-        size = sum(used(each) for each in seen if each.role == SIZE)
-        if not seen[-1].refused:
-            return
+        size, kept = _expected(known, seen), False
+    # A 400 only says that so many tokens cannot be asked for at once.
+    if not size or (seen[-1].accepted is None and seen[-1].status != 400):
+        return
     yield from _units(known, seen, size, kept=kept)
 
 
-def bounds(seen: Sequence[Seen], role: str = FILL) -> tuple[int, int | None] | None:
-    """Return the tokens that were reserved at once, and the least that were refused; None without a fill."""
-    fills = [each for each in seen if each.role == role]
-    if not fills:
-        return None
-    least, most = 0, None
-    for each in fills:
-        if each.accepted:
-            least += cost(each)
-        elif each.refused:
-            most = min(most or least + cost(each), least + cost(each))
-    return least, most
-
-
-def cost(each: Seen) -> int:
-    """Return the most that a request could use."""
-    return each.prompt_tokens + each.max_tokens
-
-
-def used(each: Seen) -> int:
-    """Return what a request used."""
-    return each.prompt_tokens + each.completion_tokens
-
-
-def charged_of(seen: Sequence[Seen]) -> str | None:
-    """Return whether reservations were given back (refunded) or kept (reserved); None where not known."""
-    rest = [each for each in seen if each.role == ONE_BY_ONE and each.accepted is not None]
-    if any(each.refused for each in rest):
-        return "reserved"
-    let_in = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted]
-    most = (bounds(seen) or (0, None))[1]
-    # Had they been kept, so many would not have fit.
-    return "refunded" if rest and most is not None and sum(map(cost, let_in)) >= most else None
-
-
-def largest(seen: Sequence[Seen]) -> int | None:
-    """Return the largest max_tokens that the model takes, where a larger one was a mistake; else None."""
-    if not any(each.status == 400 for each in seen):
-        return None
-    return max((each.max_tokens for each in seen if each.accepted), default=None)
-
-
-def unit_sights(seen: Sequence[Seen]) -> list[Sight]:
-    """Return what the units say of a limit of so many of them."""
-    units = [each for each in seen if each.role == UNIT and each.decided_s is not None]
-    took = sorted((each.decided_s or 0.0) - each.sent_s for each in units if each.refused)
-    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
-    return [
-        Sight(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted)
-        for each in units
-        if each.accepted is not None
-    ]
-
-
-def unit_verdict(seen: Sequence[Seen], hint_s: float | None) -> Verdict:
-    """Return what the units say of period and algorithm."""
-    return fit(unit_sights(seen), hints_s=(hint_s,) if hint_s else ())
-
-
-def _fill(known: Known, now_s: float) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+def _fill(known: Known, at_s: float) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
     documented = known.tokens_per_min
-    size = max(FIRST_FILL, documented // 4) if documented else FIRST_FILL
+    size = max(FIRST_FILL, min(documented // 4, known.tokens_left // 8)) if documented else FIRST_FILL
     room = min(MOST_FILLED, known.burst - 2 * len(SHARES), (known.slots or MOST_FILLED) - 1)
-    at_s, mistakes = known.fresh_s(now_s), 0
+    mistakes = 0
     seen: Sequence[Seen] = ()
     while len(seen) < room and mistakes < 4:
         least, most = bounds(seen) or (0, None)
@@ -168,38 +122,64 @@ def _after(seen: Sequence[Seen], size: int) -> Generator[Step, Sequence[Seen], S
     """See whether the reservations come back: at once, or later, and whether they do each time."""
     most = largest(seen) or size
 
-    def brief(role: str, share: float) -> tuple[Shot, ...]:
-        return (Shot(role=role, brief=True, max_tokens=max(1, min(most, int(share * size) - SMALL))),)
+    def brief(
+        role: str, share: float, after_s: float, says: str
+    ) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+        shot = Shot(role=role, brief=True, max_tokens=max(1, min(most, int(share * size) - SMALL)))
+        return _answered(Send((shot,), after_s=after_s, says=says))
 
-    seen = yield Send(brief(AFTER, SHARES[0]), after_s=0.5, says="are reservations given back?")
+    seen = yield from brief(AFTER, SHARES[0], 0.5, "are reservations given back?")
     wait_s, waited_s = 0.5, 0.5
     while seen[-1].refused and waited_s < LONGEST_S:
-        seen = yield Send(brief(LATER, SHARES[0]), after_s=wait_s, says="waiting for tokens")
+        seen = yield from brief(LATER, SHARES[0], wait_s, "waiting for tokens")
         waited_s += wait_s
         wait_s *= GROWTH
     asked = 0
     while seen[-1].accepted and asked < sum(SHARES[1:]) * size:
         asked += most if most < SHARES[1] * size else int(SHARES[1] * size)
-        seen = yield Send(brief(ONE_BY_ONE, SHARES[1]), says="one by one")
+        seen = yield from brief(ONE_BY_ONE, SHARES[1], 0.0, "one by one")
+    return seen
+
+
+def _answered(send: Send) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
+    """Send one request, and again where its answer is lost."""
+    seen: Sequence[Seen] = ()
+    for _ in range(TRIES):
+        seen = yield send
+        if not seen[-1].lost:
+            break
     return seen
 
 
 def _size(known: Known, seen: Sequence[Seen]) -> Generator[Step, Sequence[Seen], Sequence[Seen]]:
     """Find about how many tokens can be used, with prompts that double."""
-    size, spent = FIRST_FILL, 0
-    while spent + size <= known.tokens_left // SIZE_SHARE:
-        seen = yield Send((Shot(role=SIZE, prompt_tokens=size),), says=f"{spent + size:,} tokens used")
+    size, spent, at_s = FIRST_FILL, 0, known.fresh_s(_last_s(seen), _idle_s(known))
+    most = known.tokens_left // SIZE_SHARE
+    # What is charged when an answer ends is seen by the next one: a short one comes last.
+    while spent < most + FIRST_FILL:
+        shot = Shot(role=SIZE, prompt_tokens=size)
+        seen = yield from _answered(Send((shot,), at_s, says=f"{spent + size:,} tokens used"))
         if seen[-1].accepted is not True:
             break
         spent += used(seen[-1])
-        size *= 2
+        size = min(2 * size, max(FIRST_FILL, most - spent))
     return seen
+
+
+def _expected(known: Known, seen: Sequence[Seen]) -> int:
+    """Return about how many tokens can be used: the documented limit where it may be true; 0: not known."""
+    documented, taken = known.tokens_per_min or 0, sum(used(each) for each in seen if each.role == SIZE)
+    if seen and seen[-1].refused and not documented / 2 <= taken <= 2 * documented:
+        return taken
+    return documented
 
 
 def unit_of(known: Known, size: int, most: int | None = None, *, kept: bool) -> Shot:
     """Return one of the units that the limit is cut into; max_tokens may be at most ``most``."""
     count = max(2, min(UNITS, known.burst // 3, known.requests_left // 8))
-    each = max(2 * SMALL, size // count) if size else 2 * FIRST_FILL
+    # As many must fit each time, though no prompt is counted exactly; and hardly any part of one more, for
+    # the families differ in what becomes of that.
+    each = max(2 * SMALL, int((1 - 2 * FINE) * size / count) - 2 * PROMPT_SLACK) if size else 2 * FIRST_FILL
     if kept:
         return Shot(role=UNIT, brief=True, max_tokens=max(1, min(most or each, each - SMALL - 2)))
     return Shot(role=UNIT, prompt_tokens=each)
@@ -215,8 +195,8 @@ def _units(known: Known, seen: Sequence[Seen], size: int, *, kept: bool) -> Expe
     budget = min(MOST_UNITS, known.requests_left - len(seen), afford)
     if budget < 4:
         return
-    fresh_s = _idle_s(known, known.guess_s, seen)
-    hints = Aims(budget=budget, rounds=1, period_s=known.guess_s)
+    fresh_s = known.fresh_s(_last_s(seen), _idle_s(known))
+    hints = Aims(budget=budget, rounds=1, period_s=known.tokens_guess_s)
     seen = yield from _play(plan(hints, fresh_s), unit, fresh_s, seen)
     if (bounds(seen) or (0, None))[1] is None:
         yield from _exact(known, unit, seen)
@@ -243,21 +223,29 @@ def _play(
 
 
 def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
-    """Fill the limit once more where a window begins: first nearly all that the units say, then less."""
-    verdict = unit_verdict(seen, known.guess_s)
+    """Fill the limit once more where all of it is free: first nearly all that should fit, then less."""
+    verdict = unit_verdict(seen, known)
     if verdict.best is None:
-        return
-    at_s = replace(known, fits=verdict.consistent).fresh_s(_idle_s(known, 0.0, seen))
-    spread = (verdict.best.limit + 1) * unit.most_tokens
-    most_each = largest(seen) or spread
-    size = max(1, min(most_each, verdict.best.limit_range[0] * unit.most_tokens - 2 * SMALL))
-    for _ in range(MOST_FILLED // 2):
+        at_s = known.fresh_s(_last_s(seen), _idle_s(known))
+        fits, top = bounds(seen) or (0, None)
+    else:
+        at_s = replace(known, fits=verdict.consistent).fresh_s(known.fresh_s(_last_s(seen)))
+        fits, top = (
+            verdict.best.limit_range[0] * unit.most_tokens,
+            (verdict.best.limit + 1) * unit.most_tokens,
+        )
+    top = top or 2 * fits
+    most_each = largest(seen) or top
+    size = max(1, min(most_each, fits - 2 * SMALL))
+    for _ in range(min(MOST_FILLED // 2, known.burst, known.requests_left - len(seen))):
         shot = Shot(role=REFILL, stream=True, max_tokens=size)
         seen = yield Send((shot,), at_s, until="decided", says="filling it again")
         at_s = 0.0
-        least, most = bounds(seen, REFILL) or (0, None)
-        left = (spread if most is None else most) - least
-        if seen[-1].accepted is None or (most is not None and left <= max(2 * SMALL, FINE * most)):
+        least, refused = bounds(seen, REFILL) or (0, None)
+        if refused is None and top - least <= 2 * SMALL:
+            top = 2 * least  # more is free than when it was filled first
+        left = (refused or top) - least
+        if seen[-1].accepted is None or left <= max(2 * SMALL, FINE * least):
             break
         size = max(1, min(most_each, left // 2 - SMALL))
     yield Drop()
@@ -265,20 +253,24 @@ def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
 
 def _exact(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
     """Find the size to a part of a unit, and whether what is in flight is charged already."""
-    best = unit_verdict(seen, known.guess_s).best
+    verdict = unit_verdict(seen, known)
+    best = verdict.best
     spent = sum(used(each) for each in seen)
     if best is None or known.tokens_left - spent < (best.limit + 1) * unit.most_tokens:
         return
     part = Shot(role=PART, prompt_tokens=max(2 * SMALL, unit.most_tokens // PARTS))
-    found = replace(known, fits=unit_verdict(seen, known.guess_s).consistent)
-    ready_s = found.fresh_s(_idle_s(known, best.period_s, seen))
+    found = replace(known, fits=verdict.consistent)
+    # What is charged at the end goes beyond the limit, so a bucket may owe a unit and more.
+    idle_s = max(best.period_s, _idle_s(known))
+    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
     yield Send((unit_like(unit, PART),) * (best.limit - 1), ready_s, until_refused=True, says="exact size")
-    seen = yield Send((part,) * (PARTS + 2), until_refused=True, says="exact size")
+    parts = min(PARTS + 2, known.burst - best.limit)
+    seen = yield Send((part,) * parts, until_refused=True, says="exact size")
     count = best.limit + EXTRA
     spent = sum(used(each) for each in seen)
     if known.tokens_left - spent < count * unit.most_tokens or count > min(known.slots or count, known.burst):
         return
-    ready_s = found.fresh_s(_idle_s(known, best.period_s, seen))
+    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
     yield Send((unit_like(unit, TOGETHER),) * count, ready_s, width=count, says="all together")
 
 
@@ -287,6 +279,10 @@ def unit_like(unit: Shot, role: str) -> Shot:
     return Shot(role=role, prompt_tokens=unit.prompt_tokens, max_tokens=unit.max_tokens, brief=unit.brief)
 
 
-def _idle_s(known: Known, period_s: float, seen: Sequence[Seen]) -> float:
-    last_s = max((each.end_s or each.sent_s for each in seen), default=0.0)
-    return max(last_s + (1 + IDLE) * period_s, known.fresh_s(last_s))
+def _last_s(seen: Sequence[Seen]) -> float:
+    return max((each.end_s or each.sent_s for each in seen), default=0.0)
+
+
+def _idle_s(known: Known) -> float:
+    """Return after how long nothing that was used counts any more: the window before may."""
+    return (1 + IDLE) * known.tokens_guess_s

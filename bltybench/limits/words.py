@@ -57,7 +57,10 @@ def sentences(found: Findings) -> list[str]:
         if verdict.reason == VAGUE:
             lines.append(f"It may as well be a limit of the rate: {VAGUE}.")
     elif best is None:
-        lines.append(f"Cannot tell: {verdict.reason}.")
+        if verdict.status != "nothing_sent" or not found.answers:
+            lines.append(f"Cannot tell: {verdict.reason}.")
+    elif verdict.status == "ambiguous" and len(verdict.families) == 1:
+        lines.append(f"Perhaps a {NAMES[best.family]}: {described(best)} Cannot tell: {verdict.reason}.")
     elif verdict.status == "ambiguous":
         names = " or a ".join(NAMES[family] for family in verdict.families)
         lines.append(f"Cannot tell whether it is a {names}. If it is the first: {described(best)}")
@@ -84,6 +87,11 @@ def advice(found: Findings) -> list[str]:
             lines.append(f"Send evenly, at most {slowest:.4g} a minute: all that it may be lets that in.")
         if best.count_refused:
             lines.append("Do not retry early: refused requests count, so hammering keeps you out.")
+    if verdict.status == "unknown" and verdict.fits:
+        lines.append(
+            "If the limit was in use shortly before, leave it alone for some minutes and ask again: what was "
+            "sent before cannot be seen."
+        )
     if verdict.status == "never_refused" and verdict.delayed is not None:
         lines.append(WAITING["leaky_queue"])
     if found.in_flight is not None:

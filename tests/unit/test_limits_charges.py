@@ -116,3 +116,18 @@ def test_a_window_that_turns_later_than_was_thought_is_not_said_to_count_refusal
     found = asked(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
     assert found["refused_counts"].value is None
     assert "window turns" in str(found["refused_counts"].reason)
+
+
+def test_a_counter_that_may_turn_later_is_asked_later_whether_refusals_count() -> None:
+    rule = RateLimit.model_validate({"limit": 12, "period_s": 20.0, "algorithm": "sliding_counter"})
+    true = replace(fitted("sliding_counter", 12, 20.0), phase="other")
+    early = replace(true, edge_s=START_S - START_S % 20.0 - 0.9, variants=(true,))
+    found = asked(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), early)
+    assert found["refused_counts"].value is False
+
+
+def test_what_others_take_is_not_said_to_be_the_price_of_refusals() -> None:
+    for seed in range(5):
+        limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0, algorithm="sliding_log"))
+        api = VirtualApi(limits, ttft_s=0.01, seed=seed, others=lambda rng: int(rng.random() < 0.3))
+        assert asked(api, fitted("sliding_log", 20, 10.0))["refused_counts"].value is not True

@@ -14,9 +14,9 @@ from bltybench.limits.known import Known
 from bltybench.scenario.target import RateLimit
 
 
-def asked(api: VirtualApi, **known: Any) -> dict[str, Answer]:
-    seen = api.play(ask(Known(**known), START_S))
-    return {answer.question: answer for answer in judge(seen)}
+def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
+    known = Known(**facts)
+    return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
 
 
 @pytest.mark.parametrize("latency_s", [0.005, 0.1])
@@ -51,6 +51,24 @@ def test_a_limit_of_requests_below_what_is_documented_is_not_taken_for_one_of_co
     found = asked(VirtualApi(limits, terse=True), requests_per_min=60)
     assert found["concurrency_limit"].value is None
     assert "another limit" in str(found["concurrency_limit"].reason)
+
+
+def test_what_a_bucket_gives_back_is_not_taken_for_a_slot_that_was_freed() -> None:
+    bucket = RateLimit(limit=31, period_s=5.0, algorithm="token_bucket")
+    for seed in range(10):
+        api = VirtualApi(virtual_limits(requests=bucket), latency_s=0.002, ttft_s=0.002, seed=seed)
+        api.quotas.of("first", "a").admit(START_S - seed / 50, 0)
+        found = asked(api, requests_per_min=372)
+        assert found["concurrency_limit"].value is None, found
+        assert "another limit" in str(found["concurrency_limit"].reason)
+
+
+def test_a_window_that_turned_while_answers_ended_is_not_taken_for_slots_that_are_kept() -> None:
+    window = RateLimit(limit=43, period_s=10.0, algorithm="first_hit_window")
+    api = VirtualApi(virtual_limits(requests=window), latency_s=0.002, ttft_s=0.002, itl_s=0.03)
+    found = asked(api, requests_per_min=258)
+    assert found["concurrency_limit"].value is None, found
+    assert "limit of requests" in str(found["concurrency_limit"].reason)
 
 
 @pytest.mark.parametrize("terse", [True, False])

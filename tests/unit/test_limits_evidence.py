@@ -11,6 +11,7 @@ from bltybench.errors import UserError
 from bltybench.limits import FixedWindow
 from bltybench.limits.evidence import Share, busiest, honesty, refusal_status, sights_of, stretch
 from bltybench.limits.finding import find
+from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.sights import Sight
 from bltybench.scenario.limits_file import load_limits
 from bltybench.scenario.target import RateLimit
@@ -196,3 +197,35 @@ def test_the_advice_follows_what_was_found() -> None:
 def test_a_status_that_stands_in_for_429_is_named() -> None:
     refused = find(drained(outcome="server_error", status=503), 0.0, None).to_dict()
     assert any("Take a 503 for a refusal" in line for line in refused["advice"])
+
+
+def test_what_was_not_asked_is_not_said_to_be_open() -> None:
+    """Of a probe that asked about slots alone, the limit of requests is no news."""
+    nothing = Verdict("nothing_sent", 0, 0, 0, reason="nothing was sent")
+    said = find([], 0.0, None, nothing, asked=("concurrency",)).sentences()
+    assert said
+    assert not any("nothing was sent" in line for line in said)
+
+
+def test_one_name_that_is_not_sure_is_said_with_the_reason() -> None:
+    lumps = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
+    verdict = Verdict("ambiguous", 50, 30, 20, (lumps,), (lumps,), 0.9, "fewer than 5 periods were seen")
+    (line, *_) = find([row(0)], 0.0, None, verdict).sentences()
+    assert line.startswith("Perhaps a bucket refilled in lumps: 20 in 10 s")
+    assert line.endswith("Cannot tell: fewer than 5 periods were seen.")
+
+
+def test_where_nothing_is_explained_only_undisturbed_waits_tell_of_retry_after() -> None:
+    """A ban that each refusal extends makes an honest wait too short for who asks in between."""
+    rows: list[dict[str, Any]] = []
+    at_s, until_s = 0.0, 0.0
+    for number in range(128):
+        refused = at_s < until_s or number % 16 > 4
+        if refused:
+            until_s = at_s + 5.0
+        rows.append(row(at_s, "rate_limited" if refused else "ok", retry_after_s=5.0 if refused else None))
+        at_s += 5.1 if number % 16 == 15 else 0.7
+    verdict = Verdict("unknown", 128, 40, 88, reason="no family explains it")
+    found = find(rows, 0.0, None, verdict)
+    assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
+    assert not any("Wait longer" in line for line in found.sentences())

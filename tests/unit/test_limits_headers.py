@@ -184,3 +184,16 @@ def test_who_shares_a_quota_is_not_told_that_headers_lie() -> None:
     found = judged(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
     assert found["remaining_header"].value is None
     assert "others may use" in str(found["remaining_header"].reason)
+
+
+@pytest.mark.parametrize(
+    ("headers", "others", "value"), [("honest", 0.8, None), ("short_retry_after", 0.0, "too_short")]
+)
+def test_where_the_limit_is_not_known_waits_that_others_may_spoil_are_not_called_too_short(
+    headers: str, others: float, value: str | None
+) -> None:
+    rule = RateLimit(limit=20, period_s=60.0, algorithm="token_bucket")
+    limits = virtual_limits(requests=rule, headers=headers)
+    api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < others))
+    api.play(bursts(rule, [5.0] * 12, 1))
+    assert answers(api.rows, Verdict("unknown", 1, 1, 1))["retry_after"].value == value

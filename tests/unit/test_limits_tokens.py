@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.answer import Answer
-from bltybench.limits.ask import Seen
+from bltybench.limits.ask import Seen, Send
+from bltybench.limits.fit import Fit
 from bltybench.limits.known import Known
 from bltybench.limits.tokens_judgement import charged_at_end, judge, rounded
 from bltybench.limits.tokens_question import ask
+from bltybench.limits.tokens_seen import bounds, unit_verdict
 from bltybench.scenario.target import RateLimit
+
+
+def window(limit: int, period_s: float) -> Fit:
+    """Return a limit of requests as it is known before."""
+    return Fit(
+        "sliding_log", limit, (limit, limit), period_s, (period_s, period_s), None, None, None, None, 0, 0
+    )
+
+
+def filled(tokens: int) -> list[Seen]:
+    """Return a fill that fits to the token, and one more that does not."""
+    one = Seen(role="fill", sent_s=1.0, accepted=True, prompt_tokens=8, max_tokens=tokens - 8)
+    return [one, replace(one, sent_s=2.0, accepted=False, said="tokens per minute", max_tokens=8)]
 
 
 def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
@@ -53,6 +69,86 @@ def test_a_window_that_turns_while_it_is_filled_does_not_mislead() -> None:
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed, latency_s=0.1)
         found = asked(api, hint_s=2.0)
         assert found["token_limit"].value in {None, 4000}, found["token_limit"]
+
+
+def test_what_was_used_shortly_before_does_not_count() -> None:
+    rule = RateLimit(limit=4000, algorithm="sliding_log")
+    api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"))
+    api.quotas.of("first", "a").admit(START_S, 3_600)
+    found = asked(api, fits=(window(59, 2.0),), never_refused=False)
+    assert found["token_limit"].value == 4000, found["token_limit"]
+
+
+def test_what_was_used_may_still_count_where_the_period_is_not_known() -> None:
+    limit, *others = judge(filled(3_000), Known())
+    assert (limit.question, limit.value, limit.range) == ("token_limit", None, (2_996, float("inf")))
+    assert others[-1].value == "admission"
+
+
+def test_a_limit_that_is_filled_twice_alike_was_free_both_times() -> None:
+    again = [replace(each, role="fill again", sent_s=each.sent_s + 200) for each in filled(3_000)]
+    found = {each.question: each for each in judge([*filled(3_000), *again], Known())}
+    assert found["token_limit"].value == 3_000
+    other = [replace(each, role="fill again", sent_s=each.sent_s + 200) for each in filled(2_000)]
+    found = {each.question: each for each in judge([*filled(3_000), *other], Known())}
+    assert found["token_limit"].value is None
+
+
+def test_refusals_of_the_limit_of_requests_say_nothing_of_tokens() -> None:
+    api = VirtualApi(
+        virtual_limits(
+            requests=RateLimit(limit=12, period_s=60.0),
+            tokens=RateLimit(limit=100_000, period_s=2.0),
+            tokens_charged="used",
+        ),
+        terse=True,
+    )
+    found = asked(api, fits=(window(12, 60.0),), never_refused=False, tokens_left=300_000)
+    assert found["token_limit"].value is None, found["token_limit"]
+    named = [*filled(3_000), Seen(role="fill", sent_s=9.0, accepted=False, said="too many requests")]
+    assert bounds(named) == bounds(filled(3_000))
+
+
+def test_units_are_as_many_as_the_limit_of_requests_allows_and_so_nothing_is_concluded() -> None:
+    units = [
+        Seen(role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, accepted=number < 12)
+        for minute in range(3)
+        for number in range(14)
+        for at_s in [60.0 * minute + 0.1 * number + 1]
+    ]
+    known = Known(fits=(window(30, 60.0),))
+    assert unit_verdict(units, known).best is not None
+    doubtful = unit_verdict(units, Known(fits=(window(12, 60.0),)))
+    assert doubtful.best is None
+    assert "limit of requests" in doubtful.reason
+    named = [replace(each, said="tokens per minute") if each.refused else each for each in units]
+    assert unit_verdict(named, Known(fits=(window(12, 60.0),))).best is not None
+
+
+def test_a_lost_answer_is_asked_for_again() -> None:
+    asking = ask(Known(never_refused=True, tokens_per_min=4_000), START_S)
+    step, sent = next(asking), filled(4_000)
+    while not (isinstance(step, Send) and step.shots[0].role == "right after"):
+        step = asking.send(sent)
+    lost = Seen(role="right after", sent_s=9.0, end_s=9.1)
+    again = asking.send([*sent, lost])
+    assert isinstance(again, Send)
+    assert again.shots == step.shots
+
+
+def test_what_does_not_divide_widens_the_period_of_a_weighted_counter() -> None:
+    rule = RateLimit(limit=10_000, period_s=5.0, algorithm="first_hit_counter")
+    for seed in range(2):
+        api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed)
+        period = asked(api, hint_s=5.0)["token_period_s"]
+        assert period.range is None or period.range[0] <= 5.0 <= period.range[1], period
+
+
+def test_a_documented_limit_that_is_not_enforced_is_found_all_the_same() -> None:
+    rule = RateLimit(limit=40_000, period_s=2.0, algorithm="first_hit_window")
+    api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="used"), latency_s=0.002, ttft_s=0.002)
+    found = asked(api, tokens_per_min=1_200_000, tokens_left=1_000_000)
+    assert found["token_limit"].value == 40_000, found["token_limit"]
 
 
 def test_no_limit_of_tokens_is_at_least() -> None:
@@ -110,3 +206,30 @@ def test_a_refusal_shows_what_is_charged_at_admission_only_before_others_have_en
     seen: list[Seen], told: bool | None
 ) -> None:
     assert charged_at_end(seen, fewest=2) is told
+
+
+def test_a_weighted_counter_of_tokens_does_not_round_to_whole_units() -> None:
+    rule = RateLimit(limit=4000, period_s=30.0, algorithm="first_hit_counter")
+    limits = virtual_limits(tokens=rule, tokens_charged="reserved")
+    api = VirtualApi(limits, seed=10, latency_s=0.002, jitter=0.3, ttft_s=0.002)
+    period = asked(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
+    assert period.value == pytest.approx(30.0, rel=0.02)
+
+
+def test_what_a_bucket_may_have_given_back_widens_the_limit_where_it_is_not_told_from_others() -> None:
+    rule = RateLimit(limit=100_000, period_s=2.0, algorithm="token_bucket")
+    limits = virtual_limits(tokens=rule, tokens_charged="used")
+    for seed in range(4):
+        api = VirtualApi(limits, latency_s=0.005, ttft_s=0.02, seed=seed)
+        limit = asked(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
+        assert limit.range is not None
+        assert limit.range[0] <= 100_000 <= limit.range[1], limit
+
+
+def test_a_bucket_that_owes_what_was_used_beyond_it_is_waited_for() -> None:
+    rule = RateLimit(limit=40_000, algorithm="token_bucket")
+    limits = virtual_limits(tokens=rule, tokens_charged="used")
+    for seed in range(4):
+        api = VirtualApi(limits, ttft_s=0.02, early_headers=False, seed=seed)
+        limit = asked(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
+        assert limit.range is None or limit.range[0] <= 40_000 <= limit.range[1], limit

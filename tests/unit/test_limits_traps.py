@@ -8,11 +8,12 @@ from random import Random
 import pytest
 
 from benchmarks.limit_cases import play
-from benchmarks.strangers import Ban
+from benchmarks.strangers import Ban, Forgetful
 from bltybench.limits import (
     FirstHitCounter,
     FirstHitWindow,
     FixedWindow,
+    IntervalRefill,
     SlidingLog,
     TokenBucket,
 )
@@ -64,6 +65,34 @@ def test_a_ban_is_not_taken_for_a_longer_log() -> None:
         model = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
         verdict = World(model, Noise(0.05, 0.25), seed).play(plan(Aims(budget=800), START_S + seed))
         assert verdict.status == "unknown", verdict.consistent
+
+
+def test_a_bucket_that_forgets_is_not_taken_for_a_refill_in_lumps() -> None:
+    """Lumps of one, of some period and phase, explain it for a while; but those are a bucket's."""
+    reasons = []
+    for seed, (limit, period_s) in enumerate(((10, 5.0), (15, 20.0), (30, 10.0))):
+        verdict = World(Forgetful(limit, period_s), Noise(), seed).play(plan(Aims(), START_S + seed))
+        assert verdict.status != "found", verdict.consistent
+        reasons.append(verdict.reason)
+    assert any("forget" in reason for reason in reasons), reasons
+    assert not any("banned" in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize(("limit", "period_s", "ticks"), [(20, 10.0, 10), (10, 5.0, 5), (60, 60.0, 4)])
+def test_lumps_are_watched_for_as_long_as_it_takes_to_name_them(
+    limit: int, period_s: float, ticks: int
+) -> None:
+    for seed in range(3):
+        verdict = World(IntervalRefill(limit, period_s, ticks), Noise(), seed).play(plan(Aims(), START_S))
+        assert (verdict.status, verdict.families) == ("found", ("interval_refill",)), verdict.reason
+
+
+def test_the_quick_plan_tells_a_log_from_a_window_though_no_limit_is_named() -> None:
+    for seed in range(3):
+        aims = Aims(quick=True, period_s=PERIOD_S)
+        verdict = World(SlidingLog(20, PERIOD_S), Noise(latency_s=0.005), seed).play(plan(aims, START_S))
+        assert verdict.families == ("sliding_log",)
+        assert verdict.consistent[0].limit == 20
 
 
 def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
