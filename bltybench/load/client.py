@@ -22,10 +22,11 @@ from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.load.budget import NOTHING, Spend
-from bltybench.load.recorder import Call, Trial, describe, record
+from bltybench.load.recorder import Call, Trial, record
+from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.session import Session
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.attempt import Attempt
 from bltybench.scenario import tokens
 from bltybench.scenario.compose import Prepared
 from bltybench.wire.exchange import Exchange
@@ -36,34 +37,6 @@ logger = logging.getLogger("bltybench")
 MODELS = "/models"
 FOR_THE_USER = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
 """What Locust lets a listener of its events say to the user whose call it was."""
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a call, after all its attempts. Absent is None, never 0."""
-
-    outcome: Outcome
-    status: int | None
-    text: str | None
-    """The answer's text; None where there was none, or where the call was made with ``keep_text=False``."""
-    reasoning: str | None
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    error: str | None
-    """What the server or the connection said, redacted and short."""
-    attempts: int
-    ttft_s: float | None
-    """Of the last attempt, from its sending. Streams only."""
-    latency_s: float
-    """Call latency: from when the call was due to the last byte of its last attempt, waits included."""
-    retry_after_s: float | None
-    record: Attempt
-    """The last attempt, as it was stored."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the call was answered."""
-        return self.outcome is Outcome.OK
 
 
 class ChatClient:
@@ -253,10 +226,10 @@ class ChatClient:
                 wait_s = None
             attempt = self.last = record(session, trial, reading, wait_s)
             if wait_s is None:
-                return _reply(attempt, reading, number + 1, first_due_ns)
+                return reply_of(attempt, reading, number + 1, first_due_ns)
             due_ns, number = session.now_ns() + round(wait_s * 1e9), number + 1
             if not session.wait_until(due_ns):
-                return _reply(attempt, reading, number, first_due_ns)
+                return reply_of(attempt, reading, number, first_due_ns)
 
     def _take(self, reserved: Spend, *, scheduled: bool) -> None:
         """Put aside what an attempt may cost. Raises StopUser where there is no more to be sent."""
@@ -308,24 +281,3 @@ class ChatClient:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
-    ttft_s = None
-    if attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
-    return Reply(
-        outcome=attempt.outcome,
-        status=attempt.status,
-        text=reading.text,
-        reasoning=reading.reasoning,
-        finish_reason=attempt.finish_reason,
-        prompt_tokens=attempt.prompt_tokens,
-        completion_tokens=attempt.completion_tokens,
-        error=None if attempt.outcome is Outcome.OK else attempt.error_message or describe(attempt),
-        attempts=attempts,
-        ttft_s=ttft_s,
-        latency_s=(attempt.end_ns - first_due_ns) / 1e9,
-        retry_after_s=attempt.retry_after_s,
-        record=attempt,
-    )

@@ -9,8 +9,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from bltybench.load.client import ChatClient, Reply
+from bltybench.load.client import ChatClient
 from bltybench.load.plugin import current_session
+from bltybench.load.reply import Reply
 from bltybench.load.session import Session
 from bltybench.scenario.arrivals import Arrival
 from bltybench.scenario.compose import Prepared
