@@ -38,7 +38,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reply_of(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
-    """Return what became of a call that was due at ``first_due_ns``: its last attempt, and how many there were."""
+    """Return what became of a call that was due at ``first_due_ns``, by the last of its attempts."""
     ttft_s = None
     if attempt.first_token_ns is not None and attempt.sent_ns is not None:
         ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
