@@ -111,7 +111,7 @@ async def _all(work: Work, meter: Meter, ask: Ask) -> None:
             await ask()
 
     users = [asyncio.create_task(user()) for _ in range(work.streams)]
-    await asyncio.sleep(work.spread_s + 1.0)
+    await asyncio.sleep(work.left_s())
     meter.begin()
     await asyncio.sleep(work.seconds)
     meter.end()

@@ -37,7 +37,8 @@ def run(work: Work) -> None:
     waiting.sort(key=lambda pair: pair[0])
     meter = Meter(work)
     began_s = time.monotonic()
-    begin_s, end_s = began_s + work.spread_s + 1.0, began_s + work.spread_s + 1.0 + work.seconds
+    begin_s = began_s + work.left_s()
+    end_s = begin_s + work.seconds
     measuring = False
     while (now_s := time.monotonic()) < end_s:
         if not measuring and now_s >= begin_s:

@@ -9,12 +9,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, product, repeat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -25,6 +26,25 @@ from bltybench.runs.store import read_attempts
 
 REPO = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))
+
+START_S = 8.0
+"""How long clients that are measured together have to start, all on one core."""
+APART_NS = 100_000_000
+
+
+class Plan(NamedTuple):
+    """What is to be measured."""
+
+    clients: Sequence[str]
+    levels: Sequence[int]
+    rates: Sequence[float]
+    runs: int
+    seconds: float
+    tokens: int
+
+    def steps(self) -> Iterator[tuple[int, float, int]]:
+        """Yield run, rate and streams, in the order in which they are measured."""
+        return product(range(1, self.runs + 1), self.rates, self.levels)
 
 
 class Server:
@@ -106,32 +126,57 @@ class Outcome(msgspec.Struct, kw_only=True):
     errors: Errors | None = None
 
 
-def measure(
-    server: Server, client: str, *, tokens: int, rate: float, streams: int, seconds: float
-) -> Outcome:
-    """Run ``client`` once. Raises RuntimeError where it did not get to its end."""
-    length_s = (tokens + 4) / rate if rate else 0.2
+def measure(server: Server, clients: Sequence[str], plan: Plan, rate: float, streams: int) -> list[Outcome]:
+    """Run ``clients`` once, all at the same time. Raises RuntimeError where one did not get to its end."""
+    length_s = (plan.tokens + 4) / rate if rate else 0.2
+    timeout_s = length_s + plan.seconds + 60
+    from_ns = 0
+    if len(clients) > 1:
+        timeout_s += START_S
+        from_ns = time.monotonic_ns() + round((START_S + length_s + 1.0) * 1e9)
     with tempfile.TemporaryDirectory(prefix="bltybench-") as folder, stolen() as steal:
-        work = Work(
-            base_url=server.url(tokens, rate),
-            tokens=tokens,
-            rate=rate,
-            streams=streams,
-            seconds=seconds,
-            spread_s=length_s,
-            result=str(Path(folder) / "result.json"),
-        )
+        works = [
+            Work(
+                base_url=server.url(plan.tokens, rate),
+                tokens=plan.tokens,
+                rate=rate,
+                streams=streams,
+                seconds=plan.seconds,
+                spread_s=length_s,
+                result=str(Path(folder) / client / "result.json"),
+                from_ns=from_ns,
+            )
+            for client in clients
+        ]
         server.record()
-        result = run_client(client, work, timeout_s=length_s + seconds + 60)
+        with ThreadPoolExecutor(len(clients)) as together:
+            results = list(together.map(run_client, clients, works, repeat(timeout_s)))
         record = server.record()
-        seen = result.streams or _streams_of(result.run)
+        seen = [result.streams or _streams_of(result.run) for result in results]
+    if max(result.from_ns for result in results) - min(result.from_ns for result in results) > APART_NS:
+        raise RuntimeError(f"{' and '.join(clients)} did not begin together: too little time to start in")
+    return [
+        _outcome(client, work, result, streams, record=record, steal_share=steal[0])
+        for client, work, result, streams in zip(clients, works, results, seen, strict=True)
+    ]
+
+
+def _outcome(
+    client: str,
+    work: Work,
+    result: Result,
+    seen: list[Stream],
+    *,
+    record: dict[str, Any],
+    steal_share: float,
+) -> Outcome:
     inside = [stream for stream in seen if result.from_ns <= stream.end_ns < result.to_ns]
     events = max(1, len(inside) * work.events)
     wall_s = (result.to_ns - result.from_ns) / 1e9
     return Outcome(
         client=client,
-        streams=streams,
-        rate=rate,
+        streams=work.streams,
+        rate=work.rate,
         events=events,
         streams_per_s=len(inside) / wall_s,
         cpu_us_per_event=result.cpu_s * 1e6 / events,
@@ -140,14 +185,15 @@ def measure(
         failed=result.failed,
         server_cpu_share=record["cpu_share"],
         server_late_p99_us=record["late_p99_us"],
-        steal_share=steal[0],
-        errors=_errors(inside, record["streams"], tokens) if rate else None,
+        steal_share=steal_share,
+        errors=_errors(inside, record["streams"], work.tokens) if work.rate else None,
     )
 
 
 def run_client(client: str, work: Work, timeout_s: float) -> Result:
     """Run a client to its end and return what it wrote."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    Path(work.result).parent.mkdir()
     environment |= {WORK: msgspec.json.encode(work).decode(), "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.client", client, str(CORES[0])],

@@ -114,10 +114,11 @@ def _measure() -> None:
     session = current_session()
     if session is not None:
         session.wait_until(0)
-    gevent.sleep(WORK.spread_s + 1.0)
+    gevent.sleep(WORK.left_s())
     METER.begin()
     gevent.sleep(WORK.seconds)
     if session is not None:
+        session.later.settle()
         session.spool.flush()
     METER.end(str(session.folder.path) if session is not None else "")
     # What Locust does when a run ends is not measured here, and a report would take longer than the run.

@@ -6,7 +6,9 @@ python -m benchmarks.wire --json out.json --plot out.png
 Each client does the same work in a process of its own, on one core; the server has the other one. Flooded:
 the server writes whole answers, as fast as they are asked for. Paced: it writes one event at a time, so that
 a read brings one. A line is the median of several runs; the clients take turns, so that what else the machine
-does meets all of them.
+does meets all of them. With ``--together`` ours is measured beside each other one at the same time on the
+same core, paced streams only: for ratios of CPU an event, which then hardly depend on the core's moods (see
+``benchmarks.together``).
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.bench import CORES, Errors, Outcome, Server, measure, now
+from benchmarks.bench import CORES, Errors, Outcome, Plan, Server, measure, now
 from benchmarks.client import CLIENTS
+from benchmarks.together import Pair, run_pairs
+from benchmarks.together import table as pairs_table
 
 TOKENS = 64
 RATE = 50.0
@@ -41,31 +45,14 @@ class Report(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
     cores: int
     outcomes: list[Outcome]
+    pairs: list[Pair]
 
 
-def run_all(
-    clients: Sequence[str], levels: Sequence[int], rates: Sequence[float], runs: int, seconds: float
-) -> Report:
+def run_all(plan: Plan, *, together: bool) -> Report:
     """Measure everything; a client that fails is named and left out."""
-    outcomes: list[Outcome] = []
-    failed: set[str] = set()
     with Server() as server:
-        for number in range(runs):
-            for rate in rates:
-                for streams in levels:
-                    for client in clients:
-                        if client in failed:
-                            continue
-                        _say(f"run {number + 1}/{runs}: {_mode(rate)}, {streams} streams, {client}")
-                        try:
-                            outcome = measure(
-                                server, client, tokens=TOKENS, rate=rate, streams=streams, seconds=seconds
-                            )
-                        except RuntimeError as error:
-                            _say(f"left out: {error}\n")
-                            failed.add(client)
-                        else:
-                            outcomes.append(outcome)
+        outcomes = [] if together else _run_in_turns(server, plan)
+        pairs = run_pairs(server, plan, _say) if together else []
     _say("")
     return Report(
         when=now(),
@@ -73,7 +60,24 @@ def run_all(
         versions={name: found for name in PACKAGES if (found := _version(name))},
         cores=len(CORES),
         outcomes=outcomes,
+        pairs=pairs,
     )
+
+
+def _run_in_turns(server: Server, plan: Plan) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    failed: set[str] = set()
+    for run, rate, streams in plan.steps():
+        for client in plan.clients:
+            if client in failed:
+                continue
+            _say(f"run {run}/{plan.runs}: {_mode(rate)}, {streams} streams, {client}")
+            try:
+                outcomes += measure(server, [client], plan, rate, streams)
+            except RuntimeError as error:
+                _say(f"left out: {error}\n")
+                failed.add(client)
+    return outcomes
 
 
 def medians(outcomes: Iterable[Outcome]) -> dict[tuple[float, int, str], Outcome]:
@@ -138,10 +142,13 @@ def table(report: Report) -> str:
             f"{row.steal_share:.0%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())
-    lines += ["", f"{report.when}; Python {report.python}; {report.cores} cores; {packages}."]
-    lines += ["Errors are p50 / p99 / max against the server's record; × is the multiple of ours."]
+    lines += ["", "Errors are p50 / p99 / max against the server's record; × is the multiple of ours."]
     return "\n".join(lines)
+
+
+def _made_with(report: Report) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f"{report.when}; Python {report.python}; {report.cores} cores; {packages}."
 
 
 def _triple(values: tuple[float, float, float]) -> str:
@@ -178,19 +185,25 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", help=f"levels (default: {LEVELS})")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.0, RATE], help="0 is flooded")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS)
+    parser.add_argument("--together", action="store_true", help="ours beside each other one, on one core")
     parser.add_argument("--json", type=Path, help="write every run's figures here")
     parser.add_argument("--plot", type=Path, help="draw them here (.png, .svg)")
     options = parser.parse_args()
+    if options.together and (options.plot or options.clients[0] != CLIENTS[0] or len(options.clients) < 2):
+        parser.error(f"--together is for {CLIENTS[0]} and others, and draws nothing")
     if len(CORES) < 2:
         sys.exit("two cores are needed: one for the client, one for the server")
-    report = run_all(
-        options.clients,
-        options.streams or (QUICK_LEVELS if options.quick else LEVELS),
-        options.rates,
-        options.runs or (1 if options.quick else 3),
-        options.seconds or (1.0 if options.quick else 4.0),
+    plan = Plan(
+        clients=options.clients,
+        levels=options.streams or (QUICK_LEVELS if options.quick else LEVELS),
+        rates=[rate for rate in options.rates if rate or not options.together],
+        runs=options.runs or (1 if options.quick else 3),
+        seconds=options.seconds or (1.0 if options.quick else 4.0),
+        tokens=TOKENS,
     )
-    print(table(report))
+    report = run_all(plan, together=options.together)
+    print(pairs_table(report.pairs) if options.together else table(report))
+    print(_made_with(report))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     if options.plot:

@@ -29,11 +29,17 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     spread_s: float
     result: str
     """Path that the result is written to."""
+    from_ns: int = 0
+    """When measuring begins (``time.monotonic_ns``), where several are to begin together."""
 
     @property
     def events(self) -> int:
         """Events in a stream: the role, the content, the end, the usage, ``[DONE]``."""
         return self.tokens + 4
+
+    def left_s(self) -> float:
+        """Return how long it is until measuring begins: a second after the last stream's start, or later."""
+        return max(self.spread_s + 1.0, (self.from_ns - time.monotonic_ns()) / 1e9)
 
     @property
     def body(self) -> dict[str, object]:

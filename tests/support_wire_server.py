@@ -105,6 +105,26 @@ def in_pairs(sock: socket.socket) -> None:
     sock.sendall(chunk(DONE) + b"0\r\n\r\n")
 
 
+def paced_then_together(*, first: bool) -> Callable[[socket.socket], None]:
+    """Write events 15 ms apart, but the first two, or the last and the end, at once."""
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(CHUNKED)
+        for number in range(SLOW_EVENTS):
+            time.sleep(0.015)
+            written = chunk(event(str(time.monotonic_ns())))
+            if number == 0 and first:
+                written *= 2
+            if number == SLOW_EVENTS - 1 and not first:
+                written += chunk(DONE) + b"0\r\n\r\n"
+            sock.sendall(written)
+        if first:
+            time.sleep(0.015)
+            sock.sendall(chunk(DONE) + b"0\r\n\r\n")
+
+    return behave
+
+
 def then_close(*parts: bytes) -> Callable[[socket.socket], None]:
     def behave(sock: socket.socket) -> None:
         for part in parts:
@@ -151,6 +171,9 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
     ),
     "paced": paced,
+    "paced-end-at-once": paced_then_together(first=False),
+    "paced-pair-first": paced_then_together(first=True),
+    "paced-closes-later": paced,
     "paced-cut": paced_then(then_close()),
     "paced-reset": paced_then(reset),
     "paced-stalls": paced_then(endlessly(b"", b"", 1.0)),
@@ -210,7 +233,7 @@ def serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
             if path != "early":
                 file.read(length)
             BEHAVIOURS[path](sock)
-            if path == "closes-later":
+            if path.endswith("closes-later"):
                 time.sleep(0.05)
                 break
         file.close()

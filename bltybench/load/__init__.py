@@ -5,8 +5,9 @@ Importing this registers with Locust, as Locust's plugins do.
 
 import locust  # isort: skip - first, because it patches the standard library
 
-from bltybench.load.client import ChatClient, Reply
+from bltybench.load.client import ChatClient
 from bltybench.load.plugin import PLUGIN
+from bltybench.load.reply import Reply
 from bltybench.load.user import ChatUser, ScenarioUser
 
 PLUGIN.register(locust.events)

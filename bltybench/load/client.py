@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from gevent import GreenletExit
-from locust.exception import StopUser
+from locust import log
+from locust.exception import (
+    InterruptTaskSet,
+    RescheduleTask,
+    RescheduleTaskImmediately,
+    StopTest,
+    StopUser,
+)
 from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.load.budget import NOTHING, Spend
-from bltybench.load.recorder import Call, Trial, describe, record
+from bltybench.load.recorder import Call, Trial, record
+from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.session import Session
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.attempt import Attempt
 from bltybench.scenario import tokens
+from bltybench.scenario.compose import Prepared
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.reading import Reading
 
+logger = logging.getLogger("bltybench")
+
 MODELS = "/models"
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a call, after all its attempts. Absent is None, never 0."""
-
-    outcome: Outcome
-    status: int | None
-    text: str | None
-    """The answer's text; None where there was none, or where the call was made with ``keep_text=False``."""
-    reasoning: str | None
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    error: str | None
-    """What the server or the connection said, redacted and short."""
-    attempts: int
-    ttft_s: float | None
-    """Of the last attempt, from its sending. Streams only."""
-    latency_s: float
-    """Call latency: from when the call was due to the last byte of its last attempt, waits included."""
-    retry_after_s: float | None
-    record: Attempt
-    """The last attempt, as it was stored."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the call was answered."""
-        return self.outcome is Outcome.OK
+FOR_THE_USER = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
+"""What Locust lets a listener of its events say to the user whose call it was."""
 
 
 class ChatClient:
@@ -77,6 +64,8 @@ class ChatClient:
         """What was stored last."""
         self.body = b""
         """The last list of models."""
+        self._raised: Exception | None = None
+        """What is the user's to obey at its next call."""
 
     def chat(
         self,
@@ -103,6 +92,78 @@ class ChatClient:
         the reply. Raises UserError where the budget cannot be kept: a cap on tokens or money and no
         ``max_tokens``, or a cap on money and a model without a price.
         """
+        call, reserved = self._compose(
+            messages,
+            stream=stream,
+            max_tokens=max_tokens,
+            model=model,
+            name=name,
+            keep_text=keep_text,
+            prompt_tokens=prompt_tokens,
+            stage=stage,
+            turn=turn,
+            temperature=temperature,
+            **parameters,
+        )
+        self._session.wait_until(0)  # the run begins for all users at the same moment
+        return self._call(call, reserved, due_ns)
+
+    def replay(
+        self, prepared: Prepared, *, stream: bool, due_ns: int | None = None, stage: str | None = None
+    ) -> None:
+        """Send a call of the scenario as ``chat`` does, whose reply nobody looks at.
+
+        Where nothing hangs on what became of it, it is read and recorded later, with others. What a listener
+        of Locust's request event then has to say to the user (StopUser, for one) is raised by the next call.
+        """
+        session = self._session
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        call, reserved = self._compose(
+            prepared.messages,
+            stream=stream,
+            max_tokens=prepared.max_tokens,
+            name=prepared.call.name,
+            keep_text=False,
+            prompt_tokens=prepared.prompt_tokens,
+            stage=stage,
+            temperature=prepared.call.temperature,
+        )
+        session.wait_until(0)
+        if session.outcomes_matter or session.later.full:
+            self._call(call, reserved, due_ns)
+            return
+        self._take(reserved, scheduled=due_ns is not None)
+        trial = self._attempt(call, 0, session.now_ns() if due_ns is None else due_ns, awaited=False)
+        session.later.add(trial.exchange, partial(self._record_later, trial))
+
+    def _record_later(self, trial: Trial, reading: Reading) -> None:
+        try:
+            record(self._session, trial, reading, None)
+        except FOR_THE_USER as raised:
+            self._raised = raised
+        except Exception:
+            # As Locust does with what a task raises: it is said, and decides the exit code.
+            logger.exception("An attempt could not be recorded")
+            log.unhandled_greenlet_exception = True
+
+    def _compose(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        stream: bool,
+        max_tokens: int | None,
+        model: str | None = None,
+        name: str | None,
+        keep_text: bool,
+        prompt_tokens: int | None,
+        stage: str | None,
+        turn: int | None = None,
+        temperature: float | None,
+        **parameters: Any,
+    ) -> tuple[Call, Spend]:
+        """Return a call, and the most that an attempt of it can cost."""
         session = self._session
         body: dict[str, Any] = {"model": model or session.scenario.model, "messages": list(messages)}
         if max_tokens is not None:
@@ -127,8 +188,7 @@ class ChatClient:
             stage=stage or session.stage_now(),
             turn=turn,
         )
-        session.wait_until(0)  # the run begins for all users at the same moment
-        return self._call(call, reserved, due_ns)
+        return call, reserved
 
     def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
         """Ask for the list of models, as a call like any other; the answer is then in ``body``."""
@@ -155,12 +215,9 @@ class ChatClient:
         first_due_ns = session.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, 0
         while True:
-            # An arrival that was due in time is sent however late it is; without a schedule, none was due.
-            ended = session.stopping if scheduled else session.over
-            if ended.is_set() or not session.purse.take(reserved):
-                # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
-                raise StopUser
-            trial, reading = self._attempt(call, number, due_ns)
+            self._take(reserved, scheduled=scheduled)
+            trial = self._attempt(call, number, due_ns)
+            reading = session.reader.read_now(trial.exchange)
             session.purse.give_back(reserved - self._spent(call, reserved, trial, reading))
             wait_s = wait_before_retry_s(
                 session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
@@ -169,14 +226,24 @@ class ChatClient:
                 wait_s = None
             attempt = self.last = record(session, trial, reading, wait_s)
             if wait_s is None:
-                return _reply(attempt, reading, number + 1, first_due_ns)
+                return reply_of(attempt, reading, number + 1, first_due_ns)
             due_ns, number = session.now_ns() + round(wait_s * 1e9), number + 1
             if not session.wait_until(due_ns):
-                return _reply(attempt, reading, number, first_due_ns)
+                return reply_of(attempt, reading, number, first_due_ns)
 
-    def _attempt(self, call: Call, number: int, due_ns: int) -> tuple[Trial, Reading]:
+    def _take(self, reserved: Spend, *, scheduled: bool) -> None:
+        """Put aside what an attempt may cost. Raises StopUser where there is no more to be sent."""
         session = self._session
-        exchange = self.exchange = Exchange(stream=call.stream, keep_text=call.keep_text)
+        # An arrival that was due in time is sent however late it is; without a schedule, none was due.
+        ended = session.stopping if scheduled else session.over
+        if ended.is_set() or not session.purse.take(reserved):
+            # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
+            raise StopUser
+
+    def _attempt(self, call: Call, number: int, due_ns: int, *, awaited: bool = True) -> Trial:
+        session = self._session
+        exchange = Exchange(stream=call.stream, keep_text=call.keep_text, awaited=awaited)
+        self.exchange = exchange
         session.open_calls += 1
         trial = Trial(call, self.user, number, due_ns, session.in_flight, exchange)
         session.audit.sent((session.now_ns() - due_ns) // 1000)
@@ -185,11 +252,14 @@ class ChatClient:
             self._connection.send(call.method, call.endpoint, headers, call.body, exchange)
             if call.endpoint == MODELS:
                 self.body = b"".join(exchange.pieces)
-            return trial, session.reader.read(exchange)
+            if awaited:
+                session.reader.read(exchange)
         except GreenletExit:
             # The run was stopped with this attempt in the air: it happened, so it is recorded.
             self.last = record(session, trial, session.reader.read_now(exchange), None)
             raise
+        else:
+            return trial
         finally:
             session.open_calls -= 1
 
@@ -211,24 +281,3 @@ class ChatClient:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def _reply(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
-    ttft_s = None
-    if attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
-    return Reply(
-        outcome=attempt.outcome,
-        status=attempt.status,
-        text=reading.text,
-        reasoning=reading.reasoning,
-        finish_reason=attempt.finish_reason,
-        prompt_tokens=attempt.prompt_tokens,
-        completion_tokens=attempt.completion_tokens,
-        error=None if attempt.outcome is Outcome.OK else attempt.error_message or describe(attempt),
-        attempts=attempts,
-        ttft_s=ttft_s,
-        latency_s=(attempt.end_ns - first_due_ns) / 1e9,
-        retry_after_s=attempt.retry_after_s,
-        record=attempt,
-    )

@@ -162,7 +162,9 @@ class Plugin:
     def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
         """Send what was counted since the last report."""
         if self.session is not None:
-            self.session.token_rows.flush()  # this comes before Locust puts its rows into the report
+            # This comes before Locust puts its rows into the report.
+            self.session.later.settle()
+            self.session.token_rows.flush()
             data["bltybench"] = live.encode_ticks([self.session.tick()])
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from bltybench.load.audit import Audit
 from bltybench.load.budget import Purse
 from bltybench.load.job import Job
+from bltybench.load.later import Later
 from bltybench.load.live import Counter, Tick
 from bltybench.load.locust_stats import TokenRows
 from bltybench.load.trial import Part
@@ -31,6 +33,9 @@ from bltybench.wire.transport import Connection
 FULL_COLLECTION_EVERY = 1_000
 """Full garbage collections come after so many smaller ones, not after 10 as usual: with thousands of users
 one takes 40 ms and more, in which nothing is read. The client leaves nothing that only they would find."""
+
+AHEAD, AHEAD_NS = 16, 500_000
+"""Requests of a closed loop are composed ahead: so many at most, and no longer than this at a time."""
 
 
 class Session:
@@ -56,6 +61,7 @@ class Session:
             secrets=[self.key.get_secret_value()] if self.key else [],
         )
         self.reader = Reader()
+        self.later = Later(self.reader)
         self.purse = Purse(self.target.budget, self.target.prices, index, workers)
         self.spool = Spool(self.folder.attempts_spool / f"{worker}.jsonl")
         self.generator_spool = Spool(self.folder.generator_spool / f"{worker}.jsonl")
@@ -74,6 +80,7 @@ class Session:
         self._calls = 0
         self._users = 0
         self._closed_index = index
+        self._prepared: deque[Prepared] = deque()
         self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
         self.part: Part | None = None
@@ -91,6 +98,10 @@ class Session:
                 now_s=lambda: self.now_ns() / 1e9,
                 spent=lambda: self.purse.exhausted,
             )
+        self.outcomes_matter = (
+            self.scenario.retry.policy != "none" or self.purse.counts_tokens or self.part is not None
+        )
+        """Whether what is sent next depends on what became of what was sent before."""
         self._arrivals = self._own_arrivals()
         self._usual_collector = gc.get_threshold()
         gc.set_threshold(*self._usual_collector[:2], FULL_COLLECTION_EVERY)
@@ -185,10 +196,17 @@ class Session:
         return self.wait_until(round(wanted * step_s * 1e9))
 
     def next_prepared(self) -> Prepared:
-        """Compose the next request of a closed loop; the workers share the numbers between them."""
-        index = self._closed_index
-        self._closed_index += self._workers
-        return self.composer.prepare(index)
+        """Return the next request of a closed loop; the workers share the numbers between them.
+
+        Several are composed at once, where that is quickly done: see ``Later`` for why.
+        """
+        prepared = self._prepared
+        if not prepared:
+            until_ns = time.monotonic_ns() + AHEAD_NS
+            while not prepared or (len(prepared) < AHEAD and time.monotonic_ns() < until_ns):
+                prepared.append(self.composer.prepare(self._closed_index))
+                self._closed_index += self._workers
+        return prepared.popleft()
 
     def prepare(self, arrival: Arrival) -> Prepared:
         """Compose the request of an arrival."""
@@ -208,6 +226,7 @@ class Session:
 
     def second(self, *, users: int, never_sent: int = 0) -> None:
         """Put the second that is over on record."""
+        self.later.settle()
         self.generator_spool.append(
             self.audit.second(
                 self.now_ns(),
@@ -224,6 +243,7 @@ class Session:
     def close(self) -> None:
         """Write out the records and say that this process has no more."""
         gc.set_threshold(*self._usual_collector)
+        self.later.settle()
         self.audit.close()
         self.spool.close()
         self.generator_spool.close()

@@ -9,8 +9,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from bltybench.load.client import ChatClient, Reply
+from bltybench.load.client import ChatClient
 from bltybench.load.plugin import current_session
+from bltybench.load.reply import Reply
 from bltybench.load.session import Session
 from bltybench.scenario.arrivals import Arrival
 from bltybench.scenario.compose import Prepared
@@ -108,7 +109,7 @@ class ScenarioUser(ChatUser):
             return
         if prepared.call.turns is None:
             try:
-                self._send(prepared, due_ns, stage)
+                self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
             finally:
                 if session.part is not None:
                     session.part.call_ended()
@@ -119,7 +120,7 @@ class ScenarioUser(ChatUser):
         """Send one turn after another, until one fails in the end or the run is over."""
         session = self.session
         for turn in range(1, prepared.turns + 1):
-            reply = self._send(prepared, due_ns, stage, turn)
+            reply = self._say(prepared, due_ns, stage, turn)
             if not reply.ok or turn == prepared.turns:
                 return
             due_ns = session.now_ns() + round(think_s * 1e9)
@@ -127,19 +128,18 @@ class ScenarioUser(ChatUser):
                 return
             prepared = session.composer.next_turn(prepared, turn + 1, reply.text or "")
 
-    def _send(
-        self, prepared: Prepared, due_ns: int | None, stage: str | None, turn: int | None = None
-    ) -> Reply:
-        call = prepared.call
+    def _say(self, prepared: Prepared, due_ns: int | None, stage: str | None, turn: int) -> Reply:
         return self.client.chat(
             prepared.messages,
-            stream=call.stream if self.stream is None else self.stream,
+            stream=self._streams(prepared),
             max_tokens=prepared.max_tokens,
-            name=call.name,
-            keep_text=turn is not None,
+            name=prepared.call.name,
             due_ns=due_ns,
             prompt_tokens=prepared.prompt_tokens,
             stage=stage,
             turn=turn,
-            temperature=call.temperature,
+            temperature=prepared.call.temperature,
         )
+
+    def _streams(self, prepared: Prepared) -> bool:
+        return prepared.call.stream if self.stream is None else self.stream

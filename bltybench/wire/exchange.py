@@ -64,12 +64,13 @@ class Exchange:
     It can be read at any moment, also after the greenlet that sent it was killed. Times are
     ``time.monotonic_ns`` (``connect_ns`` and ``tls_ns`` are durations); None is what did not happen.
     ``stream`` says whether server-sent events were asked for, ``keep_text`` whether the Reading shall
-    hold the text.
+    hold the text, ``awaited`` whether who sends it needs the Reading to go on.
     """
 
     __slots__ = (
         "__weakref__",
         "arrivals",
+        "awaited",
         "bytes_received",
         "bytes_sent",
         "connect_ns",
@@ -93,9 +94,10 @@ class Exchange:
         "tls_ns",
     )
 
-    def __init__(self, *, stream: bool = False, keep_text: bool = True) -> None:
+    def __init__(self, *, stream: bool = False, keep_text: bool = True, awaited: bool = True) -> None:
         self.stream = stream
         self.keep_text = keep_text
+        self.awaited = awaited
         self.connect_ns: int | None = None
         self.tls_ns: int | None = None
         self.sent_ns: int | None = None

@@ -53,9 +53,10 @@ class Reader:
     def ended(self, exchange: Exchange, waiter: Any) -> None:
         """An exchange has ended: have a longer stream read in its turn, then wake who waits for it.
 
-        Woken once and not twice, which is what a stream's user costs most.
+        Woken once and not twice, which is what a stream's user costs most. Who does not need the Reading is
+        woken at once.
         """
-        if exchange.stream and (exchange.kept_bytes > INLINE_BYTES or exchange.queued):
+        if exchange.awaited and exchange.stream and (exchange.kept_bytes > INLINE_BYTES or exchange.queued):
             self.unread += 1
             self._enqueue(exchange, waiter, None)
         else:

@@ -3,8 +3,9 @@
 Waking up costs several times what reading does, and a stream of 50 events a second wakes the process for each
 of them. The kernel stamps what arrives, so nothing is lost by looking once in some milliseconds instead, as
 long as the stream's next event does not come sooner. So only those streams are read in rounds whose events
-keep coming far apart, one a read; the first that comes close to another ends it. Where there are too few of
-them for rounds to pay, they too are read at once.
+keep coming far apart, one a read; the first that comes close to another ends it. A connection stays from one
+stream to the next if the one was slow from its first event on, as leaving and coming back costs as much as
+some reads. Where there are too few of them for rounds to pay, they too are read at once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FAR_NS = 12_000_000
 FAR_READS = 5
 """So many reads in a row make a stream a slow one: those of uneven streams are hardly ever so far apart."""
 FAR_READS_AGAIN = 2
-"""So many do where the stream before it on its connection was slow to its end."""
+"""So many do where the stream before it on its connection was slow to its end, if not from its beginning."""
 
 _EDGE = 1 | 1 << 31
 """EPOLLIN, and EPOLLET: tell of new bytes once. Otherwise a socket is looked at again in the next round, for
@@ -45,7 +46,7 @@ class Rounds:
         self._since_s = 0.0
 
     def __len__(self) -> int:
-        """Return the number of slow streams."""
+        """Return the number of slow streams, and of idle connections that had one last."""
         return len(self._reads)
 
     @property

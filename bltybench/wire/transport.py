@@ -65,16 +65,17 @@ class Connection:
         self._requests = RequestWriter(origin)
         self._floor_ns = 0
         self._far_reads = 0
-        self._was_slow = False
+        self._was_slow = self._always_slow = False
 
     def send(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
     ) -> None:
         """Send a request and wait for the end of its answer; what happened is in ``exchange``.
 
-        Returns when it has ended, and a stream that is long enough has been read too (``Reader.read``).
-        Blocks this greenlet only. Network and server cannot make it raise. Killing the greenlet closes the
-        connection and marks the exchange cancelled. Raises ValueError for headers that cannot be sent.
+        Returns when it has ended; a stream that is long enough and awaited has been read then, too
+        (``Reader.read``). Blocks this greenlet only. Network and server cannot make it raise. Killing the
+        greenlet closes the connection and marks the exchange cancelled. Raises ValueError for headers that
+        cannot be sent.
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
             raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
@@ -108,7 +109,7 @@ class Connection:
 
     # -- the hot path ----------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:  # noqa: PLR0912 - each split would cost a call on every read
+    def _on_readable(self) -> None:  # noqa: PLR0912, PLR0915 - each split would cost a call on every read
         """Stamp and keep what has arrived. Called by the event loop for each read: keep it short."""
         link, exchange, response = self._link, self._exchange, self._response
         if link is None or exchange is None or response is None:
@@ -156,15 +157,17 @@ class Connection:
             marks.append(kept)
             exchange.arrivals.append(arrival_ns)
             exchange.kept_bytes += len(data)
-        far = gap_ns >= FAR_NS and kept == before + 1 and size < READ_BYTES
-        if not far or not link.in_rounds:
-            self._on_pace(link, slow=far and by_kernel)
         if response.complete:
             if exchange.headers_ns is None:
                 exchange.headers_ns = arrival_ns
             self._finish(arrival_ns)
-        elif exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
-            self._on_much(exchange, response, link, arrival_ns)
+        else:
+            if kept != before:  # headers alone say nothing of how far apart events are
+                far = gap_ns >= FAR_NS and kept == before + 1 and size < READ_BYTES
+                if not far or not link.in_rounds:
+                    self._on_pace(link, slow=far and by_kernel)
+            if exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
+                self._on_much(exchange, response, link, arrival_ns)
 
     def _decrypted(self, link: Link, data: bytes, response: ResponseParser) -> bytes:
         """Return the bytes of HTTP in ``data``: none in what TLS sends for itself, such as session tickets.
@@ -178,9 +181,12 @@ class Connection:
             return b""
 
     def _on_pace(self, link: Link, *, slow: bool) -> None:
-        """See whether a stream is slow: reads of one piece each, far apart, stamped by the kernel."""
+        """See whether a stream is slow: reads of one piece each, far apart, stamped by the kernel.
+
+        The read that completes an answer is not judged: servers write the last events together.
+        """
         if not slow:
-            self._far_reads = 0
+            self._far_reads, self._always_slow = 0, False
             if link.in_rounds:
                 link.resume()
             return
@@ -226,8 +232,8 @@ class Connection:
             self._was_slow = link.in_rounds
             if response is None or not response.complete or not response.keep_alive or link.unsent:
                 self._drop_link()
-            else:
-                link.resume()
+            elif not self._always_slow:
+                link.resume()  # else the next one is read in rounds from its beginning, if this one was
         if exchange is not None:
             self._reader.ended(exchange, self._waiter)
 
@@ -279,7 +285,7 @@ class Connection:
 
     def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
-        self._far_reads = 0
+        self._far_reads, self._always_slow = 0, True
         if link.tls is not None:
             request = link.tls.encrypt(request)
         timeouts = self._origin.timeouts

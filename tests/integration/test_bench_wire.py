@@ -47,3 +47,29 @@ def test_all_clients_do_the_work_and_are_held_against_the_server(tmp_path: Path)
             assert row["errors"]["coalesced_share"] <= 1
     assert "CPU µs/event" in done.stdout
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+@two_cores
+def test_clients_are_measured_together(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    options = ["--runs", "1", "--seconds", "1", "--streams", "4", "--json", str(found)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *["-m", "benchmarks.wire", "--together", *options],
+            *["--rates", "0", "50", "--clients", "bltybench", "aiohttp"],
+        ],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (pair,) = json.loads(found.read_bytes())["pairs"]
+    assert [pair[which]["client"] for which in ("ours", "other")] == ["bltybench", "aiohttp"]
+    for row in pair.values():
+        assert row["rate"] == 50
+        assert row["streams_per_s"] > 0
+        assert row["cpu_us_per_event"] > 0
+    assert "| 50 | 4 | aiohttp |" in done.stdout

@@ -189,3 +189,30 @@ def wait_for_report(reports: Path, count: int, process: subprocess.Popen[str]) -
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no report was made"
         time.sleep(0.1)
+
+
+STOPS_AT_FIRST = """
+from bltybench.load import ScenarioUser
+from locust import events
+from locust.exception import StopUser
+
+class Streams(ScenarioUser):
+    stream = True
+
+@events.request.add_listener
+def stop(**_):
+    raise StopUser
+"""
+
+
+def test_a_listener_of_requests_can_stop_the_user(tmp_path: Path) -> None:
+    users = tmp_path / "users.py"
+    users.write_text(STOPS_AT_FIRST, encoding="utf-8")
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log, ttft=Delay(median_ms=20, p95_ms=30)) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG.replace("60", "5"))
+        done = run_locust(users, cwd=tmp_path, **KEY)
+    assert done.code == 0, done.output
+    assert len(done.attempts) == len(truth_of(log)) >= 8
+    # What is recorded later is told later, and by the next call.
+    assert max(row["sent_ns"] for row in done.attempts) < 3e9

@@ -71,13 +71,24 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
-def test_what_was_slow_to_its_end_is_sooner_seen_to_be_so_again(server: Server, reader: Reader) -> None:
+@pytest.mark.parametrize(
+    ("path", "fewest", "fewer_than"),
+    [
+        ("paced", 0, 1),
+        ("paced-end-at-once", 0, 1),
+        ("paced-pair-first", rounds.FAR_READS_AGAIN, rounds.FAR_READS),
+    ],
+)
+def test_what_was_slow_is_sooner_seen_to_be_so_again(
+    server: Server, reader: Reader, path: str, fewest: int, fewer_than: int
+) -> None:
     connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
     reads_until_rounds: list[int] = []
-    for _ in range(4):
+    for _ in range(5):
         exchange = Exchange(stream=True)
-        sent = gevent.spawn(connection.send, "POST", "/paced", HEADERS, b"{}", exchange)
+        sent = gevent.spawn(connection.send, "POST", f"/{path}", HEADERS, b"{}", exchange)
         with gevent.Timeout(20):
+            gevent.sleep(0)
             while not len(reader.rounds):
                 gevent.sleep(0.001)
             reads_until_rounds.append(len(exchange.arrivals))
@@ -86,7 +97,25 @@ def test_what_was_slow_to_its_end_is_sooner_seen_to_be_so_again(server: Server, 
     connection.close()
     # On a busy machine events come unevenly, and it takes longer.
     assert reads_until_rounds[0] >= rounds.FAR_READS
-    assert rounds.FAR_READS_AGAIN <= min(reads_until_rounds[1:]) < rounds.FAR_READS
+    assert fewest <= min(reads_until_rounds[1:]) < fewer_than
+    assert len(reader.rounds) == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
+def test_an_idle_connection_that_had_a_slow_stream_is_seen_to_be_closed(
+    server: Server, reader: Reader
+) -> None:
+    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    connection.send("POST", "/paced-closes-later", HEADERS, b"{}", exchange := Exchange(stream=True))
+    assert reader.read(exchange).outcome is Outcome.OK
+    if not len(reader.rounds):
+        pytest.skip("the machine was too busy for a slow stream")
+    with gevent.Timeout(20):
+        while len(reader.rounds):
+            gevent.sleep(0.001)
+    connection.send("POST", "/paced", HEADERS, b"{}", exchange := Exchange(stream=True))
+    assert (reader.read(exchange).outcome, exchange.connect_ns is not None) == (Outcome.OK, True)
+    connection.close()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")

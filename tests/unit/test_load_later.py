@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import socket
+
+import gevent
+import pytest
+
+from bltybench.load import later as later_module
+from bltybench.load.later import MOST, Later
+from bltybench.runs.attempt import Outcome
+from bltybench.wire.exchange import Exchange, Failure, Fault
+from bltybench.wire.reader import Reader
+from bltybench.wire.reading import Reading
+
+
+def refused() -> Exchange:
+    exchange = Exchange(awaited=False)
+    exchange.end_ns = 1
+    exchange.failure = Failure(Fault.CONNECT, "refused")
+    return exchange
+
+
+def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
+    later, seen = Later(Reader()), list[Reading]()
+    waiting = [refused() for _ in range(3)]
+    for exchange in waiting:
+        later.add(exchange, seen.append)
+    gevent.sleep(0.01)
+    assert (len(later), seen) == (3, [])
+    later.settle()
+    assert (len(later), seen) == (0, [exchange.reading for exchange in waiting])
+    assert {reading.outcome for reading in seen} == {Outcome.TRANSPORT_ERROR}
+    later.settle()
+    assert len(seen) == 3
+
+
+def test_many_are_recorded_without_being_asked_for() -> None:
+    later, seen = Later(Reader()), list[Reading]()
+    while not later.full:
+        later.add(refused(), seen.append)
+    assert len(later) == MOST
+    gevent.sleep(0.01)
+    assert (later.full, len(later), len(seen)) == (False, 0, MOST)
+
+
+def test_sockets_are_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later_module, "SLICE_NS", 0)
+    later, order = Later(Reader()), list[str]()
+    for _ in range(3):
+        later.add(refused(), lambda _: order.append("record"))
+    near, far = socket.socketpair()
+    watch = gevent.get_hub().loop.io(near.fileno(), 1)
+
+    def read() -> None:
+        watch.stop()
+        order.append("read")
+
+    watch.start(read)
+    far.send(b"x")
+    later.settle()
+    watch.close()
+    near.close()
+    far.close()
+    assert order == ["record", "read", "record", "record"]
