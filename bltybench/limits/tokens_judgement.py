@@ -111,7 +111,10 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     else:
         reason = "some of it may have been used before: its period, after which all is free, is not known"
         limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=max(least, unit))
-    answers = [limit, *period(verdict, limit, unit_size(seen, kept=charged == "reserved"))]
+    answers = [
+        limit,
+        *period(verdict, limit, unit_size(seen, kept=charged == "reserved"), known.tokens_per_min),
+    ]
     if charged is None:
         return [
             *answers,
@@ -161,7 +164,7 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
     evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
     limit = _limit(least, most, known, verdict.confidence or 0.0, evidence)
-    answers = [limit, *period(verdict, limit, unit_size(seen, kept=False))]
+    answers = [limit, *period(verdict, limit, unit_size(seen, kept=False), known.tokens_per_min)]
     if reserved < least:
         reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
         return [

@@ -15,6 +15,9 @@ ASKED = {
     "token_period_s": "in which time",
     "token_algorithm": "by what algorithm tokens are limited",
 }
+MINUTE_S = 60.0
+UNSURE = 1.5
+"""So much longer or shorter than a minute a period that is hardly known may be, to be taken for one."""
 FEWEST = 3
 """Units that the limit must hold for its period to be told."""
 
@@ -50,8 +53,11 @@ def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float
     )
 
 
-def period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
-    """Return period and algorithm, which may be known where the other is not."""
+def period(verdict: Verdict, limit: Answer, size: float, documented_per_min: int | None) -> list[Answer]:
+    """Return period and algorithm, which may be known where the other is not.
+
+    So many as are documented for a minute are let in a minute, where that is among what may be.
+    """
     names = tuple(ASKED)
     fits = verdict.consistent
     if not fits or fits[0].limit < FEWEST:
@@ -63,8 +69,10 @@ def period(verdict: Verdict, limit: Answer, size: float) -> list[Answer]:
     periods = [_period_s(each, limit, size) for each in fits]
     least, most = min(around[0] for _, around in periods), max(around[1] for _, around in periods)
     answers = []
-    if most - least <= 0.1 * most:
-        period_s = periods[0][0]
+    near = MINUTE_S / UNSURE <= least <= MINUTE_S <= most <= UNSURE * MINUTE_S
+    as_documented = near and documented_per_min == limit.value
+    if as_documented or most - least <= 0.1 * most:
+        period_s = MINUTE_S if as_documented else periods[0][0]
         answers.append(
             Answer(
                 question="token_period_s",

@@ -10,9 +10,10 @@ import pytest
 from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.answer import Answer
 from bltybench.limits.ask import Seen, Send
-from bltybench.limits.fit import Fit
+from bltybench.limits.fit import Fit, Verdict
 from bltybench.limits.known import Known
 from bltybench.limits.tokens_judgement import charged_at_end, judge, rounded
+from bltybench.limits.tokens_period import period
 from bltybench.limits.tokens_question import ask
 from bltybench.limits.tokens_seen import bounds, unit_verdict
 from bltybench.scenario.target import RateLimit
@@ -233,3 +234,13 @@ def test_a_bucket_that_owes_what_was_used_beyond_it_is_waited_for() -> None:
         api = VirtualApi(limits, ttft_s=0.02, early_headers=False, seed=seed)
         limit = asked(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
         assert limit.range is None or limit.range[0] <= 40_000 <= limit.range[1], limit
+
+
+def test_as_many_as_are_documented_a_minute_are_let_in_a_minute() -> None:
+    unsure = Fit("fixed_window", 8, (8, 8), 66.0, (57.6, 76.6), "clock", 0.0, None, None, 0, 0)
+    verdict = Verdict("found", 100, 40, 60, (unsure,), (unsure,), 0.99)
+    limit = Answer(question="token_limit", value=100_000, says="", range=(99_920, 100_027))
+    told, _ = period(verdict, limit, 12_480.0, 100_000)
+    assert (told.value, told.range) == (60.0, (57.6, 76.6))
+    for documented in (None, 50_000):
+        assert period(verdict, limit, 12_480.0, documented)[0].value is None
