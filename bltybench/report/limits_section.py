@@ -145,7 +145,7 @@ def _rows(
             ("In the long run", limit[1], NOTHING, f"{observed['rate_per_min']:g} a minute"),
             ("Algorithm", NOTHING, NOTHING, _algorithm(found)),
             ("Windows begin with", NOTHING, NOTHING, _aligned(found)),
-            ("Refused requests count", NOTHING, NOTHING, COUNTED[observed["count_refused"]]),
+            ("Refused requests count", NOTHING, NOTHING, _counted(found)),
         ]
     table += _honesty(found)
     tokens = [row["limit_tokens"] for row in rows if row["limit_tokens"] is not None]
@@ -162,6 +162,13 @@ def _rows(
 
 ALIGNED = {"clock": "the clock", "first_hit": "the first request", "other": "neither clock nor requests"}
 COUNTED = {True: "yes", False: "no", None: UNKNOWN}
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    """Say whether refused requests count: by the algorithm, or where that leaves it open, as asked."""
+    by_fit = found["observed"]["count_refused"]
+    asked = (each["value"] for each in found["answers"] if each["question"] == "refused_counts")
+    return COUNTED[next(asked, None) if by_fit is None else by_fit]
 
 
 def _limit(observed: Mapping[str, Any]) -> str:

@@ -96,6 +96,13 @@ def test_documented_announced_and_observed_stand_side_by_side(probed: RunFolder)
     assert found.confidence < 1
 
 
+def test_what_the_algorithm_leaves_open_is_as_it_was_asked(run: RunFolder) -> None:
+    asked = {**FOUND["answers"][0], "question": "refused_counts", "value": False}
+    (run.path / "limits.json").write_text(json.dumps({**FOUND, "answers": [*FOUND["answers"], asked]}))
+    assert ("Refused requests count", "–", "–", "no") in section(run).rows
+    (run.path / "limits.json").write_text(json.dumps(FOUND))
+
+
 def test_the_figures_say_what_the_run_shows(probed: RunFolder) -> None:
     names = {drawing.name: drawing.says for drawing in section(probed).drawings}
     assert names.keys() == {"limits_evidence", "limits_retry_after", "limits_remaining"}
