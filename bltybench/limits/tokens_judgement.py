@@ -159,13 +159,14 @@ def _used(seen: Sequence[Seen], known: Known, verdict: Verdict) -> list[Answer]:
     if parts is not None:
         back = _came_back(verdict, _took_s(seen, PART)) * most
         least, most = max(least, round(parts[0] - back)), min(most, parts[1])
+    least = max(1, least)
     if least > most:
         return _silent("the experiments contradict each other: others may use the same quota")
     unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
     evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
     limit = _limit(least, most, known, verdict.confidence or 0.0, evidence)
     answers = [limit, *period(verdict, limit, unit_size(seen, kept=False), known.tokens_per_min)]
-    if reserved < least:
+    if reserved <= most:
         reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
         return [
             *answers,

@@ -28,12 +28,13 @@ def unit_size(seen: Sequence[Seen], *, kept: bool) -> float:
     return median(sizes) if sizes else 1.0
 
 
-def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float, float]]:
+def _period_s(each: Fit, limit: Answer, size: float, accepted: int) -> tuple[float, tuple[float, float]]:
     """Return the period in which the limit of tokens is refilled, and its range.
 
     A bucket shows how fast it refills. What that means for all of it depends on its size in tokens: in units
-    it is off by one where they are charged when they end, and by what does not divide. What does not divide
-    also shifts when a weighted counter lets the next one in.
+    it is off by one where they are charged when they end, and by what does not divide; and so is what came
+    back, of all units that were let in (``accepted``). What does not divide also shifts when a weighted
+    counter lets the next one in.
     """
     if each.family not in BUCKETS | WEIGHTED:
         return each.period_s, each.period_range_s
@@ -44,12 +45,11 @@ def _period_s(each: Fit, limit: Answer, size: float) -> tuple[float, tuple[float
     if each.family in WEIGHTED:
         off = max(abs(count / size - each.limit) for count in tokens) / each.limit
         return each.period_s, (least * (1 - off), most * (1 + off))
-    rates = [
-        per / count for per, count in zip((least, most), each.limit_range, strict=True)
-    ]  # seconds a unit
+    rates_s = [per / count for per, count in zip((least, most), each.limit_range, strict=True)]  # for a unit
+    off = 1 / max(2, accepted - each.limit)
     return (
         each.period_s / each.limit * float(limit.value) / size,
-        (min(rates) * tokens[0] / size, max(rates) * tokens[1] / size),
+        (min(rates_s) * (1 - off) * tokens[0] / size, max(rates_s) * (1 + off) * tokens[1] / size),
     )
 
 
@@ -66,7 +66,7 @@ def period(verdict: Verdict, limit: Answer, size: float, documented_per_min: int
     evidence = (
         f"{verdict.attempts} requests of the same size: {verdict.accepted} let in, {verdict.refused} refused",
     )
-    periods = [_period_s(each, limit, size) for each in fits]
+    periods = [_period_s(each, limit, size, verdict.accepted) for each in fits]
     least, most = min(around[0] for _, around in periods), max(around[1] for _, around in periods)
     answers = []
     near = MINUTE_S / UNSURE <= least <= MINUTE_S <= most <= UNSURE * MINUTE_S

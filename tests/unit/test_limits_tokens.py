@@ -244,3 +244,30 @@ def test_as_many_as_are_documented_a_minute_are_let_in_a_minute() -> None:
     assert (told.value, told.range) == (60.0, (57.6, 76.6))
     for documented in (None, 50_000):
         assert period(verdict, limit, 12_480.0, documented)[0].value is None
+
+
+def test_what_came_back_to_a_bucket_is_known_to_a_unit_only() -> None:
+    bucket = Fit("token_bucket", 3, (3, 3), 13.5, (13.4, 13.6), None, None, None, None, 0, 0)
+    verdict = Verdict("found", 62, 11, 51, (bucket,), (bucket,), 0.99)
+    limit = Answer(question="token_limit", value=4_000, says="", range=(3_799, 4_071))
+    told, _ = period(verdict, limit, 1_916.0, None)
+    assert told.value is None  # 8 units came back: it may be an eighth off
+    assert period(replace(verdict, accepted=60), limit, 1_916.0, None)[0].value is None
+    exact = replace(limit, range=(3_990, 4_010))
+    assert period(replace(verdict, accepted=60), exact, 1_916.0, None)[0].value is not None
+
+
+def test_a_limit_that_may_be_more_than_was_in_flight_may_be_reserved() -> None:
+    units = [
+        Seen(role="unit", sent_s=at_s, decided_s=at_s, end_s=at_s, accepted=number < 3, prompt_tokens=16_000)
+        for minute in range(3)
+        for number in range(5)
+        for at_s in [60.0 * minute + 0.1 * number]
+    ]
+    held = Seen(role="fill", sent_s=-200.0, accepted=True, max_tokens=50_000)
+    found = {each.question: each for each in judge([held, *units], Known(never_refused=True))}
+    assert found["token_limit"].range is not None
+    assert found["token_limit"].range[1] > 50_000
+    assert found["tokens_charged"].value is None
+    more = {each.question: each for each in judge([replace(held, max_tokens=90_000), *units], Known())}
+    assert more["tokens_charged"].value == "used"
