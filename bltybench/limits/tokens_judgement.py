@@ -106,11 +106,15 @@ def _reserved(seen: Sequence[Seen], known: Known, verdict: Verdict, least: int, 
     if best is not None and role == FILL and not documented:
         # Something may have been used before: what was refused then may fit into all of it.
         most = max(most, (best.limit_range[1] + 1) * unit)
-    if best is not None or documented or (role == REFILL and _twice(seen)):
+    if best is not None or documented:
         limit = _limit(least, most - 1, known, sure(refused), evidence)
     else:
-        reason = "some of it may have been used before: its period, after which all is free, is not known"
-        limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=max(least, unit))
+        reason = (
+            "its period is not known, so some may have been used before, or come back while it was filled"
+        )
+        # One by itself fits in any case.
+        one = max((cost(each) for each in seen if each.accepted), default=0)
+        limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=one)
     answers = [
         limit,
         *period(verdict, limit, unit_size(seen, kept=charged == "reserved"), known.tokens_per_min),
@@ -205,15 +209,6 @@ def charged_at_end(together: Sequence[Seen], fewest: int) -> bool | None:
     if not refused:
         return True if all(each.accepted for each in together) else None
     return False if sum(at_s <= min(refused) for at_s in ended) < fewest else None
-
-
-def _twice(seen: Sequence[Seen]) -> bool:
-    """Say whether as much was free both times that the limit was filled: then all of it was, it seems."""
-    (least, most), (least_again, most_again) = (bounds(seen, role) or (0, None) for role in (FILL, REFILL))
-    slack = PROMPT_SLACK * sum(each.role in {FILL, REFILL} for each in seen)
-    if most is None or most_again is None:
-        return False
-    return least - slack < most_again and least_again - slack < most
 
 
 def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:

@@ -226,15 +226,9 @@ def _refill(known: Known, unit: Shot, seen: Sequence[Seen]) -> Experiment:
     """Fill the limit once more where all of it is free: first nearly all that should fit, then less."""
     verdict = unit_verdict(seen, known)
     if verdict.best is None:
-        at_s = known.fresh_s(_last_s(seen), _idle_s(known))
-        fits, top = bounds(seen) or (0, None)
-    else:
-        at_s = replace(known, fits=verdict.consistent).fresh_s(known.fresh_s(_last_s(seen)))
-        fits, top = (
-            verdict.best.limit_range[0] * unit.most_tokens,
-            (verdict.best.limit + 1) * unit.most_tokens,
-        )
-    top = top or 2 * fits
+        return
+    at_s = replace(known, fits=verdict.consistent).fresh_s(known.fresh_s(_last_s(seen)))
+    fits, top = verdict.best.limit_range[0] * unit.most_tokens, (verdict.best.limit + 1) * unit.most_tokens
     most_each = largest(seen) or top
     size = max(1, min(most_each, fits - 2 * SMALL))
     for _ in range(min(MOST_FILLED // 2, known.burst, known.requests_left - len(seen))):

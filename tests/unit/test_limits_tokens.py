@@ -80,19 +80,15 @@ def test_what_was_used_shortly_before_does_not_count() -> None:
     assert found["token_limit"].value == 4000, found["token_limit"]
 
 
-def test_what_was_used_may_still_count_where_the_period_is_not_known() -> None:
-    limit, *others = judge(filled(3_000), Known())
-    assert (limit.question, limit.value, limit.range) == ("token_limit", None, (2_996, float("inf")))
+def test_where_the_period_is_not_known_only_what_fits_by_itself_is_sure() -> None:
+    """Some of it may have been used before, and a bucket may have given back while it was filled."""
+    half = replace(filled(3_000)[0], max_tokens=1_492)
+    seen = [half, replace(half, sent_s=1.5), filled(3_000)[1]]
+    limit, *others = judge(seen, Known())
+    assert (limit.question, limit.value, limit.range) == ("token_limit", None, (1_500, float("inf")))
     assert others[-1].value == "admission"
-
-
-def test_a_limit_that_is_filled_twice_alike_was_free_both_times() -> None:
-    again = [replace(each, role="fill again", sent_s=each.sent_s + 200) for each in filled(3_000)]
-    found = {each.question: each for each in judge([*filled(3_000), *again], Known())}
-    assert found["token_limit"].value == 3_000
-    other = [replace(each, role="fill again", sent_s=each.sent_s + 200) for each in filled(2_000)]
-    found = {each.question: each for each in judge([*filled(3_000), *other], Known())}
-    assert found["token_limit"].value is None
+    documented, *_ = judge(seen, Known(tokens_per_min=3_000))
+    assert documented.value == 3_000
 
 
 def test_refusals_of_the_limit_of_requests_say_nothing_of_tokens() -> None:
