@@ -30,7 +30,7 @@ PLANS = {
     "full": "The full plan",
     "strangers": "Limiters of no family, the full plan",
 }
-FRESH = 6_000_000
+FRESH = 8_000_000
 """Cases from here on are not looked at while the fit is worked on."""
 
 
