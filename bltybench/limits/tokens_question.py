@@ -179,7 +179,7 @@ def unit_of(known: Known, size: int, most: int | None = None, *, kept: bool) -> 
     count = max(2, min(UNITS, known.burst // 3, known.requests_left // 8))
     # As many must fit each time, though no prompt is counted exactly; and hardly any part of one more, for
     # the families differ in what becomes of that.
-    each = max(2 * SMALL, int((1 - 2 * FINE) * size / count) - 2 * PROMPT_SLACK) if size else 2 * FIRST_FILL
+    each = max(2 * SMALL, int((1 - 2 * FINE) * size / count) - 2 * PROMPT_SLACK)
     if kept:
         return Shot(role=UNIT, brief=True, max_tokens=max(1, min(most or each, each - SMALL - 2)))
     return Shot(role=UNIT, prompt_tokens=each)
