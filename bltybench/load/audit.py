@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import gevent
 import psutil
 
 from bltybench.runs.attempt import Attempt, GeneratorSecond
+from bltybench.wire.beat import Beat
+from bltybench.wire.rounds import ROUND_S
 
-TIMER_S = 0.02
-"""How often the event loop is asked to prove that it serves timers in time."""
+BEAT_S = 2 * ROUND_S
+"""How often the event loop is asked to prove that it serves timers in time: with every second round."""
 
 PROC_STAT = Path("/proc/stat")
 PROC_SCHEDSTAT = Path("/proc/self/schedstat")
@@ -30,8 +31,8 @@ class Audit:
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
         self._steal = _machine_steal()
-        self._timer: Any = None
-        self._due_s = self._worst_stall_s = 0.0
+        self._beat: Beat | None = None
+        self._worst_stall_s = 0.0
         self._delays_us: list[int] = []
         self._lags_us: list[int] = []
         self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
@@ -58,22 +59,17 @@ class Audit:
 
         By a watcher of the event loop, not by a greenlet that sleeps: this happens fifty times a second.
         """
-        self._due_s = time.monotonic()
-        self._timer = gevent.get_hub().loop.timer(TIMER_S, TIMER_S)
-        self._timer.start(self._on_timer)
+        self._beat = Beat(gevent.get_hub().loop, BEAT_S, self._on_beat)
 
-    def _on_timer(self) -> None:
-        self._due_s += TIMER_S
-        now_s = time.monotonic()
-        self._worst_stall_s = max(self._worst_stall_s, now_s - self._due_s)
-        # After a stall the timer starts anew, so that one stall is counted once and not as many.
-        self._due_s = max(self._due_s, now_s - TIMER_S)
+    def _on_beat(self) -> None:
+        if self._beat is not None:
+            self._worst_stall_s = max(self._worst_stall_s, self._beat.late_s)
 
     def close(self) -> None:
         """Watch no longer."""
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
+        if self._beat is not None:
+            self._beat.close()
+            self._beat = None
 
     def second(
         self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0

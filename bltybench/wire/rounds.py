@@ -16,8 +16,10 @@ from typing import Any
 
 from gevent import monkey
 
-ROUND_S = 0.006
-"""libev waits in whole milliseconds and begins a new one each time: a round comes every 6 to 7 ms."""
+from bltybench.wire.beat import Beat
+
+ROUND_S = 0.01
+"""libev waits in whole milliseconds: a round comes up to one late, more where others are in its way."""
 FAR_NS = 12_000_000
 """Events further apart than this are more than a round apart."""
 FAR_READS = 5
@@ -30,7 +32,7 @@ _EDGE = 1 | 1 << 31
 nothing. Who reads so much that some may be left leaves the rounds, and is then told of what is left."""
 _SAMPLE = 64
 _PAYS_PER_S = 300.0
-"""Rounds wake the process up 150 times a second, however little there is to read."""
+"""Rounds wake the process up 100 times a second, however little there is to read."""
 
 
 class Rounds:
@@ -40,7 +42,7 @@ class Rounds:
         self._loop = loop
         self._epoll: Any = None
         self._watch: Any = None
-        self._timer: Any = None
+        self._beat: Beat | None = None
         self._reads: dict[int, Callable[[], None]] = {}
         self._served = self._rounds = 0
         self._since_s = 0.0
@@ -52,7 +54,7 @@ class Rounds:
     @property
     def ticking(self) -> bool:
         """Whether they are read in rounds now."""
-        return self._timer is not None
+        return self._beat is not None
 
     def add(self, fileno: int, read: Callable[[], None]) -> None:
         """Have ``read`` called when there is something to read."""
@@ -77,8 +79,9 @@ class Rounds:
     def _serve(self) -> None:
         found = self._epoll.poll(0)
         self._served += len(found)
+        reads = self._reads
         for fileno, _ in found:
-            read = self._reads.get(fileno)
+            read = reads.get(fileno)
             if read is not None:  # a read before it may have ended others
                 read()
 
@@ -96,8 +99,7 @@ class Rounds:
         if often and self._reads:
             self._watch.stop()
             self._rounds = 0
-            self._timer = self._loop.timer(ROUND_S, ROUND_S)
-            self._timer.start(self._on_round)
+            self._beat = Beat(self._loop, ROUND_S, self._on_round)
 
     def _on_round(self) -> None:
         self._serve()
@@ -110,7 +112,6 @@ class Rounds:
         self._rounds = self._served = 0
 
     def _stop_ticking(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        if self._beat is not None:
+            self._beat.close()
+            self._beat = None
