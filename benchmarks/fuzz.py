@@ -35,17 +35,14 @@ def one(data: bytes) -> None:
             step = steps[number % 3]
             parser.feed(answer[at : at + step])
             at, number = at + step, number + 1
-            if exchange.pieces and (not exchange.marks or exchange.marks[-1] != len(exchange.pieces)):
-                exchange.marks.append(len(exchange.pieces))
-                exchange.arrivals.append(1 + number)
+            exchange.arrivals.extend([1 + number] * (len(exchange.pieces) - len(exchange.arrivals)))
             if data[3] & 8 and number % 5 == 0 and exchange.is_event_stream:
                 fold(exchange)
         parser.end()
     except BAD_BYTES:
         pass
-    if exchange.pieces and (not exchange.marks or exchange.marks[-1] != len(exchange.pieces)):
-        # The transport gives up on bytes that are not HTTP; what the parser had kept until then has no mark.
-        del exchange.pieces[exchange.marks[-1] if exchange.marks else 0 :]
+    # The transport gives up on bytes that are not HTTP; what the parser had kept of that read has no arrival.
+    del exchange.pieces[len(exchange.arrivals) :]
     exchange.end_ns = 2 + number
     if not parser.complete:
         exchange.failure = Failure(Fault.CLOSED_EARLY, "closed")

@@ -68,13 +68,10 @@ class _Flight:
             return None
         if exchange.fold is not None and exchange.fold.times:
             return exchange.fold.times[0]
-        if not self.fold.times and len(exchange.marks) > self.folded:
-            start = exchange.marks[self.folded - 1] if self.folded else 0
-            for number in range(self.folded, len(exchange.marks)):
-                mark = exchange.marks[number]
-                self.fold.take(b"".join(exchange.pieces[start:mark]), exchange.arrivals[number])
-                start = mark
-            self.folded = len(exchange.marks)
+        arrivals = exchange.arrivals
+        while not self.fold.times and self.folded < len(arrivals):
+            self.fold.take(exchange.pieces[self.folded], arrivals[self.folded])
+            self.folded += 1
         return self.fold.times[0] if self.fold.times else None
 
 

@@ -77,11 +77,10 @@ class Exchange:
         "end_ns",
         "failure",
         "fold",
+        "folded_bytes",
         "headers",
         "headers_ns",
         "keep_text",
-        "kept_bytes",
-        "marks",
         "observer_lag_ns",
         "pieces",
         "queued",
@@ -111,11 +110,10 @@ class Exchange:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.secrets: tuple[str, ...] = ()
-        # Body bytes as they came: pieces[marks[i - 1]:marks[i]] arrived at arrivals[i]. A fold empties them.
+        # Body bytes as they came: pieces[i] arrived at arrivals[i]. A fold empties them.
         self.pieces: list[bytes] = []
-        self.marks = array("q")
         self.arrivals = array("q")
-        self.kept_bytes = 0
+        self.folded_bytes = 0
         self.fold: StreamFold | None = None
         self.queued = False
         self.reading: Reading | None = None
@@ -152,10 +150,15 @@ class Exchange:
                 return value.lower()
         return ""
 
-    def take_pieces(self) -> tuple[list[bytes], array[int], array[int]]:
-        """Return the body's pieces kept so far, their marks and arrivals, and keep them no longer."""
-        # Without a mark are pieces of a read that was not HTTP to its end.
-        kept = self.pieces[: self.marks[-1] if self.marks else 0], self.marks, self.arrivals
+    @property
+    def kept_bytes(self) -> int:
+        """How much has come since the last fold."""
+        return self.bytes_received - self.folded_bytes
+
+    def take_pieces(self) -> tuple[list[bytes], array[int]]:
+        """Return the body's pieces kept so far and their arrivals, and keep them no longer."""
+        # Without an arrival are pieces of a read that was not HTTP to its end.
+        kept = self.pieces[: len(self.arrivals)], self.arrivals
         self.pieces.clear()  # the same list as before: the parser goes on filling it
-        self.marks, self.arrivals, self.kept_bytes = array("q"), array("q"), 0
+        self.arrivals, self.folded_bytes = array("q"), self.bytes_received
         return kept

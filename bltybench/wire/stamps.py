@@ -22,7 +22,7 @@ SOFTWARE: Final = 1 << 4
 """linux/net_tstamp.h: make receive stamps in software, and report them."""
 
 _TIMESPECS_BYTES: Final = 48
-_TIMESPEC = struct.Struct("@2q")
+_software_stamp = struct.Struct("@2q").unpack_from
 """struct scm_timestamping: three timespecs, the first is the software stamp."""
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPECS_BYTES)
 
@@ -35,10 +35,10 @@ ORDER_TOLERANCE_NS: Final = 1_000_000
 
 Ancillary = list[tuple[int, int, bytes]]
 
-
-Arrival = tuple[int, int, bool]
-"""When the last byte of a read arrived (monotonic ns), how long it lay in the kernel, and whether the kernel
-says so. A bare tuple: one is made for every read, and a named one costs several times as much."""
+Arrival = tuple[int, int, int]
+"""When the last byte of a read arrived (monotonic ns), how long after the read before it, and how long it lay
+in the kernel; -1 where the kernel does not say, and then the first is the time right after the read. A bare
+tuple: one is made for every read, and a named one costs several times as much."""
 
 
 class StampClock:
@@ -61,25 +61,24 @@ class StampClock:
         """
         monotonic_ns, wall_ns = self._monotonic_ns, self._wall_ns  # called so, they are not looked up anew
         now_ns = monotonic_ns()
-        drift_ns = wall_ns() - now_ns - self._offset_ns
-        if not -OFFSET_TOLERANCE_NS < drift_ns < OFFSET_TOLERANCE_NS:
+        offset_ns = self._offset_ns
+        if not -OFFSET_TOLERANCE_NS < wall_ns() - now_ns - offset_ns < OFFSET_TOLERANCE_NS:
             self._check_for_step(now_ns)
+            offset_ns = self._offset_ns
         if now_ns < self._doubt_until_ns:
-            return (now_ns, 0, False)
+            return (now_ns, now_ns - floor_ns, -1)
         for level, kind, data in ancillary:
             if kind == SO_TIMESTAMPING and level == socket.SOL_SOCKET and len(data) == _TIMESPECS_BYTES:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-                at_ns = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
-                if at_ns > now_ns:
-                    if at_ns > now_ns + ORDER_TOLERANCE_NS:
-                        break
-                    at_ns = now_ns
-                elif at_ns < floor_ns:
-                    if at_ns < floor_ns - ORDER_TOLERANCE_NS:
-                        break
-                    at_ns = floor_ns
-                return (at_ns, now_ns - at_ns, True)
-        return (now_ns, 0, False)
+                seconds, nanoseconds = _software_stamp(data)
+                at_ns = seconds * 1_000_000_000 + nanoseconds - offset_ns
+                gap_ns, lag_ns = at_ns - floor_ns, now_ns - at_ns
+                if gap_ns >= 0 and lag_ns >= 0:
+                    return (at_ns, gap_ns, lag_ns)
+                if gap_ns < -ORDER_TOLERANCE_NS or lag_ns < -ORDER_TOLERANCE_NS:
+                    break
+                at_ns = max(floor_ns, min(at_ns, now_ns))
+                return (at_ns, at_ns - floor_ns, now_ns - at_ns)
+        return (now_ns, now_ns - floor_ns, -1)
 
     def _check_for_step(self, now_ns: int) -> None:
         """Tell a step of the wall clock from having been interrupted between the two clock calls."""

@@ -72,13 +72,13 @@ class StreamFold:
         self.response_id: str | None = None
         self.model: str | None = None
 
-    def take_pieces(self, pieces: Sequence[bytes], marks: array[int], arrivals: array[int]) -> None:
-        """Fold reads as the HTTP parser cut them: ``pieces[marks[i - 1]:marks[i]]`` came at ``arrivals[i]``.
+    def take_pieces(self, pieces: Sequence[bytes], arrivals: array[int]) -> None:
+        """Fold reads as the HTTP parser cut them: ``pieces[i]`` came at ``arrivals[i]``.
 
-        Most servers write each event as a chunk of its own. Such pieces are folded many at once, where they
-        follow each other in the known shape.
+        Those of one read came at the same time. Most servers write each event as a chunk of its own. Such
+        pieces are folded many at once, where they follow each other in the known shape.
         """
-        at, read, tries = 0, 0, _RUN_TRIES
+        at, tries = 0, _RUN_TRIES
         sole = self._framer.sole
         while at < len(pieces):
             piece, before = pieces[at], self._shape.before
@@ -87,17 +87,17 @@ class StreamFold:
                 tries -= 1
                 until = self._take_run(pieces, at)
                 if until > at:
-                    read = self._stamp_run(at, until, read, marks, arrivals)
+                    self._stamp_run(at, until, arrivals)
                     at = until
                     continue
-            while marks[read] <= at:
-                read += 1
+            arrival_ns = arrivals[at]
             at += 1
+            last = at == len(pieces) or arrivals[at] != arrival_ns
             if known or (block := sole(piece)) is None:
-                self.take(piece, arrivals[read], last=at == marks[read])
-            elif self._look(block, arrivals[read]):
-                self.times.append(arrivals[read])
-                self.coalesced += at != marks[read]
+                self.take(piece, arrival_ns, last=last)
+            elif self._look(block, arrival_ns):
+                self.times.append(arrival_ns)
+                self.coalesced += not last
 
     def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
         """Take the events of the known shape from piece ``at`` on; return the piece after them."""
@@ -116,19 +116,13 @@ class StreamFold:
             until = at + (until - at) // 4
         return at
 
-    def _stamp_run(self, at: int, until: int, read: int, marks: array[int], arrivals: array[int]) -> int:
-        """Note the arrival of pieces that are an event each; return the read that the next piece is in."""
-        if len(marks) == marks[-1]:
-            self.times.extend(arrivals[at:until])
-            return until
-        while at < until:
-            while marks[read] <= at:
-                read += 1
-            ends = min(until, marks[read])
-            self.times.extend(arrivals[read : read + 1] * (ends - at))
-            self.coalesced += ends - at - (ends == marks[read])
-            at = ends
-        return read
+    def _stamp_run(self, at: int, until: int, arrivals: array[int]) -> None:
+        """Note the arrival of pieces that are an event each."""
+        times = arrivals[at:until]
+        self.times.extend(times)
+        # Of each read all but the last were followed by another event, and that too if the read goes on.
+        goes_on = until < len(arrivals) and arrivals[until] == times[-1]
+        self.coalesced += len(times) - len(set(times)) + goes_on
 
     def take(self, data: bytes, arrival_ns: int, *, last: bool = True) -> None:
         """Fold a read, or a part of one; ``last`` says that nothing follows in the same read."""

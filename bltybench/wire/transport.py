@@ -64,6 +64,7 @@ class Connection:
         self._alarm = Alarm(self._loop, self._on_alarm)
         self._requests = RequestWriter(origin)
         self._floor_ns = 0
+        self._much_at = 0  # an answer of this many bytes needs what few reads need
         self._far_reads = 0
         self._was_slow = self._always_slow = False
 
@@ -109,7 +110,7 @@ class Connection:
 
     # -- the hot path ----------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:  # noqa: PLR0912, PLR0915 - each split would cost a call on every read
+    def _on_readable(self) -> None:  # noqa: PLR0911, PLR0912 - each split would cost a call on every read
         """Stamp and keep what has arrived. Called by the event loop for each read: keep it short."""
         link, exchange, response = self._link, self._exchange, self._response
         if link is None or exchange is None or response is None:
@@ -126,22 +127,20 @@ class Connection:
         except OSError as error:
             self._on_lost(error, exchange)
             return
-        arrival_ns, lag_ns, by_kernel = _CLOCK.arrival(ancillary, self._floor_ns)
+        arrival_ns, gap_ns, lag_ns = _CLOCK.arrival(ancillary, self._floor_ns)
         if not data:
             self._on_end(exchange, response)
             return
-        gap_ns = arrival_ns - self._floor_ns
         self._floor_ns = arrival_ns
         size = len(data)
-        exchange.bytes_received += size
+        received = exchange.bytes_received = exchange.bytes_received + size
         if link.tls is not None:
             data = self._decrypted(link, data, response)
             if not data:
                 return
-        if by_kernel:
-            if lag_ns > exchange.observer_lag_ns:  # noqa: PLR1730 - max() would be the dearest call of a read
-                exchange.observer_lag_ns = lag_ns
-        else:
+        if lag_ns > exchange.observer_lag_ns:
+            exchange.observer_lag_ns = lag_ns
+        elif lag_ns < 0:
             exchange.stamp = Stamp.USER
         try:
             feed(data)
@@ -150,24 +149,23 @@ class Connection:
                 self._on_bad_bytes(error, response)
                 return
             response.keep_alive = False  # bytes after the end: the answer is whole, the connection suspect
-        kept = len(exchange.pieces)
-        marks = exchange.marks
-        before = marks[-1] if marks else 0
-        if kept != before:
-            marks.append(kept)
-            exchange.arrivals.append(arrival_ns)
-            exchange.kept_bytes += len(data)
+        arrivals = exchange.arrivals
+        fresh = len(exchange.pieces) - len(arrivals)
+        if fresh == 1:
+            arrivals.append(arrival_ns)
+        elif fresh:
+            arrivals.extend([arrival_ns] * fresh)
         if response.complete:
             if exchange.headers_ns is None:
                 exchange.headers_ns = arrival_ns
             self._finish(arrival_ns)
-        else:
-            if kept != before:  # headers alone say nothing of how far apart events are
-                far = gap_ns >= FAR_NS and kept == before + 1 and size < READ_BYTES
-                if not far or not link.in_rounds:
-                    self._on_pace(link, slow=far and by_kernel)
-            if exchange.headers_ns is None or exchange.kept_bytes >= FOLD_BYTES:
-                self._on_much(exchange, response, link, arrival_ns)
+            return
+        if fresh:  # headers alone say nothing of how far apart events are
+            far = gap_ns >= FAR_NS and fresh == 1 and size < READ_BYTES
+            if not far or not link.in_rounds:
+                self._on_pace(link, slow=far and lag_ns >= 0)
+        if received >= self._much_at:
+            self._on_much(exchange, response, link, arrival_ns)
 
     def _decrypted(self, link: Link, data: bytes, response: ResponseParser) -> bytes:
         """Return the bytes of HTTP in ``data``: none in what TLS sends for itself, such as session tickets.
@@ -200,6 +198,7 @@ class Connection:
         if exchange.headers_ns is None:
             if response.final:
                 exchange.headers_ns = arrival_ns
+                self._much_at = FOLD_BYTES
             elif received > MAX_HEADER_BYTES:
                 self._fail(Fault.HEADERS_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes of headers")
                 return
@@ -276,6 +275,7 @@ class Connection:
     def _on_folded(self, exchange: Exchange, failure: Failure | None) -> None:
         """Called by the reader after a fold; meanwhile the exchange may have ended."""
         if self._exchange is exchange:
+            self._much_at = exchange.bytes_received + FOLD_BYTES
             if failure is not None:
                 self._fail(*failure)
             elif self._link is not None and self._link.paused:
@@ -286,6 +286,7 @@ class Connection:
     def _begin(self, link: Link, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
         self._far_reads, self._always_slow = 0, True
+        self._much_at = 0
         if link.tls is not None:
             request = link.tls.encrypt(request)
         timeouts = self._origin.timeouts

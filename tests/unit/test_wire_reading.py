@@ -27,10 +27,8 @@ def ended(answer: bytes, *, stream: bool = False, failure: Failure | None = None
         parser.end()
     if parser.final:
         exchange.headers_ns = 2
-    if exchange.pieces:
-        exchange.marks.append(len(exchange.pieces))
-        exchange.arrivals.append(3)
-        exchange.kept_bytes = sum(map(len, exchange.pieces))
+    exchange.arrivals.extend([3] * len(exchange.pieces))
+    exchange.bytes_received = len(answer)
     exchange.end_ns = 4
     exchange.failure = failure
     if not parser.complete and failure is None:

@@ -42,13 +42,17 @@ def clock(clocks: Clocks) -> StampClock:
 
 def test_a_stamp_is_brought_onto_the_monotonic_axis(clocks: Clocks, clock: StampClock) -> None:
     clocks.now += SECOND
-    assert clock.arrival(clocks.stamp(30_000_000), 0) == (clocks.now - 30_000_000, 30_000_000, True)
+    assert clock.arrival(clocks.stamp(30_000_000), 0) == (
+        clocks.now - 30_000_000,
+        clocks.now - 30_000_000,
+        30_000_000,
+    )
 
 
 def test_without_a_stamp_it_is_the_time_after_the_read(clocks: Clocks, clock: StampClock) -> None:
     other: Ancillary = [(socket.SOL_SOCKET, 99, b"x"), (socket.SOL_SOCKET, SO_TIMESTAMPING, b"short")]
-    assert clock.arrival([], 0) == (clocks.now, 0, False)
-    assert clock.arrival(other, 0) == (clocks.now, 0, False)
+    assert clock.arrival([], 0) == (clocks.now, clocks.now, -1)
+    assert clock.arrival(other, 0) == (clocks.now, clocks.now, -1)
 
 
 @pytest.mark.parametrize("step_ns", [-3600 * SECOND, -SECOND // 100, SECOND // 100, 3600 * SECOND])
@@ -56,11 +60,11 @@ def test_a_step_of_the_wall_clock(clocks: Clocks, clock: StampClock, step_ns: in
     before = clocks.stamp()
     clocks.now += SECOND // 10
     clocks.offset += step_ns
-    assert clock.arrival(before, 0) == (clocks.now, 0, False)
+    assert clock.arrival(before, 0) == (clocks.now, clocks.now, -1)
     clocks.now += SECOND // 2
-    assert clock.arrival(clocks.stamp(1000), 0)[2] is False
+    assert clock.arrival(clocks.stamp(1000), 0)[2] == -1
     clocks.now += SECOND
-    assert clock.arrival(clocks.stamp(1000), 0) == (clocks.now - 1000, 1000, True)
+    assert clock.arrival(clocks.stamp(1000), 0) == (clocks.now - 1000, clocks.now - 1000, 1000)
 
 
 def test_being_interrupted_between_the_clocks_is_no_step(clocks: Clocks) -> None:
@@ -74,12 +78,18 @@ def test_being_interrupted_between_the_clocks_is_no_step(clocks: Clocks) -> None
     clock = StampClock(clocks.monotonic, wall)
     interrupt[0] = 5_000_000
     read_at = clocks.now
-    assert clock.arrival(clocks.stamp(2_000_000), 0) == (read_at - 2_000_000, 2_000_000, True)
+    assert clock.arrival(clocks.stamp(2_000_000), 0) == (read_at - 2_000_000, read_at - 2_000_000, 2_000_000)
+
+
+def test_a_read_says_how_long_it_came_after_the_one_before(clocks: Clocks, clock: StampClock) -> None:
+    floor = clocks.now - 20_000_000
+    assert clock.arrival(clocks.stamp(3_000_000), floor) == (clocks.now - 3_000_000, 17_000_000, 3_000_000)
+    assert clock.arrival([], floor) == (clocks.now, 20_000_000, -1)
 
 
 def test_stamps_that_make_no_sense(clocks: Clocks, clock: StampClock) -> None:
     now = clocks.now
-    assert clock.arrival(clocks.stamp(-500_000), 0) == (now, 0, True)
-    assert clock.arrival(clocks.stamp(-5_000_000), 0) == (now, 0, False)
-    assert clock.arrival(clocks.stamp(500_000), now - 1000) == (now - 1000, 1000, True)
-    assert clock.arrival(clocks.stamp(5_000_000), now - 1000) == (now, 0, False)
+    assert clock.arrival(clocks.stamp(-500_000), 0) == (now, now, 0)
+    assert clock.arrival(clocks.stamp(-5_000_000), 0) == (now, now, -1)
+    assert clock.arrival(clocks.stamp(500_000), now - 1000) == (now - 1000, 0, 1000)
+    assert clock.arrival(clocks.stamp(5_000_000), now - 1000) == (now, 1000, -1)

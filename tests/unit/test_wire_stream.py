@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from bisect import bisect
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -252,7 +253,7 @@ def test_reads_of_one_piece_say_what_any_reads_say(
     for reads in (events, [whole[a:b] for a, b in pairwise(edges)]):
         lone = StreamFold(keep_text=keep_text)
         arrivals = array("q", range(1000, 1000 * (len(reads) + 1), 1000))
-        lone.take_pieces(reads, array("q", range(1, len(reads) + 1)), arrivals)
+        lone.take_pieces(reads, arrivals)
         lone.close()
         read_by_read = fold(*reads, keep_text=keep_text)
         for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
@@ -273,9 +274,9 @@ def test_reads_of_many_pieces_say_what_the_same_bytes_say(
     edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
     for pieces in (events, [whole[a:b] for a, b in pairwise(edges)]):
         marks = sorted({*(min(at, len(pieces)) for at in accumulate(in_a_read)), len(pieces)})
-        arrivals = array("q", range(1000, 1000 * (len(marks) + 1), 1000))
+        arrivals = array("q", [1000 * (1 + bisect(marks, at)) for at in range(len(pieces))])
         cut = StreamFold(keep_text=keep_text)
-        cut.take_pieces(pieces, array("q", marks), arrivals)
+        cut.take_pieces(pieces, arrivals)
         cut.close()
         reads = [b"".join(pieces[a:b]) for a, b in pairwise([0, *marks])]
         uncut = fold(*reads, keep_text=keep_text)
