@@ -121,8 +121,9 @@ class StreamFold:
         times = arrivals[at:until]
         self.times.extend(times)
         # Of each read all but the last were followed by another event, and that too if the read goes on.
+        reads = 1 if times[0] == times[-1] else len(set(times))
         goes_on = until < len(arrivals) and arrivals[until] == times[-1]
-        self.coalesced += len(times) - len(set(times)) + goes_on
+        self.coalesced += len(times) - reads + goes_on
 
     def take(self, data: bytes, arrival_ns: int, *, last: bool = True) -> None:
         """Fold a read, or a part of one; ``last`` says that nothing follows in the same read."""
