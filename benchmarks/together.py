@@ -5,7 +5,8 @@ scatter with it. Here both clients meet the same core at every moment, each with
 and end together, and the CPU time of each is that of its own process. So the ratio within a run repeats
 within some per cent.
 
-It is fair as long as the core is not full and the server is not late: whoever wakes up waits for the other
+Flooded it is fair as it is: the core is full anyhow, and an answer comes at once, however late somebody is.
+Paced it is as long as the core is not full and the server is not late: whoever wakes up waits for the other
 now and then, both alike. Otherwise events pile up and many are read at a wakeup, which makes them cheap, the
 more so for who wakes up for each; so a pair that filled its core is set aside, and the table says how late
 the server was. The costs are not those of a client alone (the core naps less, its caches are shared), and
@@ -22,7 +23,7 @@ import msgspec
 from benchmarks.bench import Outcome, Plan, Server, measure
 
 FULL_SHARE = 0.85
-"""A core that two clients keep busier than this is full: what they read they read late."""
+"""A core that two clients of paced streams keep busier than this is full: what they read they read late."""
 
 
 class Pair(msgspec.Struct, kw_only=True):
@@ -69,8 +70,8 @@ def table(pairs: Sequence[Pair]) -> str:
     head = "| events/s | streams | beside | its CPU µs/event | ours | ours is | range | core | late | steal |"
     lines = [head, "|" + "---|" * 10]
     for (rate, streams, client), found in grouped.items():
-        fair = [pair for pair in found if pair.cpu_share <= FULL_SHARE]
-        cells = [f"{rate:g}", f"{streams:,}", client]
+        fair = [pair for pair in found if not rate or pair.cpu_share <= FULL_SHARE]
+        cells = [f"{rate:g}" if rate else "flooded", f"{streams:,}", client]
         if fair:
             ratios = [pair.ratio for pair in fair]
             cells += [
@@ -81,9 +82,10 @@ def table(pairs: Sequence[Pair]) -> str:
             ]
         else:
             cells += ["–", "–", "–", "the core was full"]
+        late_us = statistics.median(pair.other.server_late_p99_us or 0.0 for pair in found)
         cells += [
             f"{statistics.median(pair.cpu_share for pair in found):.0%}",
-            f"{statistics.median(pair.other.server_late_p99_us or 0.0 for pair in found) / 1000:.1f} ms",
+            f"{late_us / 1000:.1f} ms" if rate else "–",
             f"{statistics.median(pair.other.steal_share for pair in found):.0%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

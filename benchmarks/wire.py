@@ -7,7 +7,7 @@ Each client does the same work in a process of its own, on one core; the server 
 the server writes whole answers, as fast as they are asked for. Paced: it writes one event at a time, so that
 a read brings one. A line is the median of several runs; the clients take turns, so that what else the machine
 does meets all of them. With ``--together`` ours is measured beside each other one at the same time on the
-same core, paced streams only: for ratios of CPU an event, which then hardly depend on the core's moods (see
+same core: for ratios of CPU an event, which then hardly depend on the core's moods (see
 ``benchmarks.together``).
 """
 
@@ -196,7 +196,7 @@ def main() -> None:
     plan = Plan(
         clients=options.clients,
         levels=options.streams or (QUICK_LEVELS if options.quick else LEVELS),
-        rates=[rate for rate in options.rates if rate or not options.together],
+        rates=options.rates,
         runs=options.runs or (1 if options.quick else 3),
         seconds=options.seconds or (1.0 if options.quick else 4.0),
         tokens=TOKENS,

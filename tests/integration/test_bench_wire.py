@@ -66,10 +66,14 @@ def test_clients_are_measured_together(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (pair,) = json.loads(found.read_bytes())["pairs"]
-    assert [pair[which]["client"] for which in ("ours", "other")] == ["bltybench", "aiohttp"]
-    for row in pair.values():
-        assert row["rate"] == 50
-        assert row["streams_per_s"] > 0
-        assert row["cpu_us_per_event"] > 0
+    pairs = json.loads(found.read_bytes())["pairs"]
+    assert len(pairs) == 2
+    for rate, pair in zip((0, 50), pairs, strict=True):
+        assert [pair[which]["client"] for which in ("ours", "other")] == ["bltybench", "aiohttp"]
+        for row in pair.values():
+            assert row["rate"] == rate
+            assert row["streams_per_s"] > 0
+            assert row["cpu_us_per_event"] > 0
     assert "| 50 | 4 | aiohttp |" in done.stdout
+    flooded = next(line for line in done.stdout.splitlines() if line.startswith("| flooded | 4 | aiohttp |"))
+    assert "1 of 1 runs" in flooded
