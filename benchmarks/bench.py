@@ -27,8 +27,8 @@ from bltybench.runs.store import read_attempts
 REPO = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))
 
-START_S = 8.0
-"""How long clients that are measured together have to start, all on one core."""
+START_S = 12.0
+"""How long clients that are measured together have to start, all on one core, perhaps while one floods it."""
 APART_NS = 100_000_000
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 import gevent
 
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.reader import SLICE_NS, Reader
+from bltybench.wire.reader import Reader, slice_ns
 from bltybench.wire.reading import Reading
 
-MOST = 64
+MANY = 64
 """So many wait, then it is their turn: what a kill takes away, and what is in memory, stays little."""
+MOST = 8 * MANY
+"""More than this wait only where reading and recording are what the core cannot keep up with."""
 PAUSE_S = 0.001
 """Between two slices. After a pause of 0 gevent would go on before it had looked at any socket."""
 
@@ -29,6 +31,7 @@ class Later:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._waiting: deque[tuple[Exchange, Callable[[Reading], None]]] = deque()
+        self._settler: gevent.Greenlet[[], None] | None = None
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -42,15 +45,15 @@ class Later:
     def add(self, exchange: Exchange, record: Callable[[Reading], None]) -> None:
         """Have an ended exchange read, and ``record`` called with what it came to. That must not raise."""
         self._waiting.append((exchange, record))
-        if len(self._waiting) == MOST:
-            gevent.spawn(self.settle)
+        if len(self._waiting) >= MANY and not self._settler:
+            self._settler = gevent.spawn(self.settle)
 
     def settle(self) -> None:
         """Read and record all that wait, in slices behind the reads. Blocks this greenlet only."""
-        until_ns = time.monotonic_ns() + SLICE_NS
+        until_ns = time.monotonic_ns() + slice_ns(len(self._waiting))
         while self._waiting:
             exchange, record = self._waiting.popleft()
             record(self._reader.read_now(exchange))
             if self._waiting and time.monotonic_ns() >= until_ns:
                 gevent.sleep(PAUSE_S)
-                until_ns = time.monotonic_ns() + SLICE_NS
+                until_ns = time.monotonic_ns() + slice_ns(len(self._waiting))

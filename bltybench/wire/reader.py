@@ -31,6 +31,11 @@ INLINE_BYTES = 4096
 Folded = Callable[[Exchange, Failure | None], None]
 
 
+def slice_ns(waiting: int) -> int:
+    """Return how long it may be worked at what is waiting before the next reads."""
+    return min(MAX_SLICE_NS, SLICE_NS + SLICE_NS_PER_JOB * waiting)
+
+
 class Reader:
     """Reads answers for all connections of one event loop."""
 
@@ -98,7 +103,7 @@ class Reader:
     def _serve(self) -> None:
         jobs = self._jobs
         self._timer.stop()
-        until_ns = time.monotonic_ns() + min(MAX_SLICE_NS, SLICE_NS + SLICE_NS_PER_JOB * len(jobs))
+        until_ns = time.monotonic_ns() + slice_ns(len(jobs))
         try:
             while jobs:
                 self._do(*jobs.popleft())

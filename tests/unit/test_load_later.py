@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from bltybench.load import later as later_module
-from bltybench.load.later import MOST, Later
+from bltybench.load.later import MANY, MOST, Later
 from bltybench.runs.attempt import Outcome
 from bltybench.wire.exchange import Exchange, Failure, Fault
 from bltybench.wire.reader import Reader
@@ -34,17 +34,21 @@ def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
     assert len(seen) == 3
 
 
-def test_many_are_recorded_without_being_asked_for() -> None:
+@pytest.mark.parametrize("many", [MANY, MOST])
+def test_many_are_recorded_without_being_asked_for(many: int) -> None:
     later, seen = Later(Reader()), list[Reading]()
-    while not later.full:
+    for _ in range(many):
+        assert not later.full
         later.add(refused(), seen.append)
-    assert len(later) == MOST
-    gevent.sleep(0.01)
-    assert (later.full, len(later), len(seen)) == (False, 0, MOST)
+    assert (later.full, len(later)) == (many == MOST, many)
+    with gevent.Timeout(20):
+        while len(later):
+            gevent.sleep(0.001)
+    assert (later.full, len(seen)) == (False, many)
 
 
 def test_sockets_are_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(later_module, "SLICE_NS", 0)
+    monkeypatch.setattr(later_module, "slice_ns", lambda _waiting: 0)
     later, order = Later(Reader()), list[str]()
     for _ in range(3):
         later.add(refused(), lambda _: order.append("record"))
