@@ -156,7 +156,7 @@ def measure(server: Server, clients: Sequence[str], plan: Plan, rate: float, str
         seen = [result.streams or _streams_of(result.run) for result in results]
     apart_ns = max(result.from_ns for result in results) - min(result.from_ns for result in results)
     if apart_ns > APART_NS:
-        raise RuntimeError(f"{' and '.join(clients)} did not begin together, but {apart_ns / 1e9:.1f} s apart")
+        raise RuntimeError(f"{' and '.join(clients)} began {apart_ns / 1e9:.1f} s apart, not together")
     return [
         _outcome(client, work, result, streams, record=record, steal_share=steal[0])
         for client, work, result, streams in zip(clients, works, results, seen, strict=True)
