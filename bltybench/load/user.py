@@ -96,10 +96,12 @@ class ScenarioUser(ChatUser):
         """Send the call that is due, and the turns that follow where it begins a conversation."""
         session = self.session
         stage: str | None = None
+        placed: str | None = None
         if session.think_s is not None:
             if not session.wait_for_place(self.client.user):
                 session.stopping.wait()
                 raise StopUser
+            placed = session.stage_now()  # composing takes a while, and the next step may not have this place
             prepared, due_ns = session.next_prepared(), None
         elif self._arrival is not None:
             prepared, due_ns = session.prepare(self._arrival), round(self._arrival.at_s * 1e9)
@@ -109,7 +111,8 @@ class ScenarioUser(ChatUser):
             return
         if prepared.call.turns is None:
             try:
-                self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
+                streams = self._streams(prepared)
+                self.client.replay(prepared, stream=streams, due_ns=due_ns, stage=stage or placed)
             finally:
                 if session.part is not None:
                     session.part.call_ended()
