@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bltybench.limits.ask import Seen, Shot
+from bltybench.limits.observations.probe_result import ProbeResult
+from bltybench.limits.probe.protocol import ProbeRequest
 from bltybench.sandbox.quota import Grant
 
 BILLS = ("insufficient_quota",)
@@ -16,7 +17,7 @@ BILLS = ("insufficient_quota",)
 class Flight:
     """One request under way."""
 
-    shot: Shot
+    shot: ProbeRequest
     sent_s: float
     prompt: int
     grant: Grant | None = None
@@ -47,11 +48,11 @@ class Flight:
             return self.decided_s is not None
         return until == "begun" and self.begun_s is not None
 
-    def seen(self) -> Seen:
+    def seen(self) -> ProbeResult:
         """Return what is known of it so far."""
         number, reset = self.number, self.number("x-ratelimit-reset")
         known = self.decided_s is not None
-        return Seen(
+        return ProbeResult(
             role=self.shot.role,
             sent_s=self.sent_s,
             decided_s=self.decided_s,

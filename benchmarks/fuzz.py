@@ -13,8 +13,8 @@ import atheris  # type: ignore[import-untyped]  # installed by hand, where it is
 with atheris.instrument_imports(include=["bltybench.wire"]):
     from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
     from bltybench.wire.exchange import Exchange, Failure, Fault
-    from bltybench.wire.reading import conclude, fold
-    from bltybench.wire.response import BAD_BYTES, ResponseParser
+    from bltybench.wire.http.response import BAD_BYTES, ResponseParser
+    from bltybench.wire.interpret import conclude, fold
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.simulation.virtual_limiter import Noise, World
 from benchmarks.strangers import STRANGERS
 from benchmarks.strangers import judge as foretells
-from bltybench.limits import FAMILIES, LeakyQueue, TokenBucket
-from bltybench.limits.base import Model
-from bltybench.limits.fit import Verdict
-from bltybench.limits.plan import plan
-from bltybench.limits.planner import Aims
-from bltybench.limits.virtual import Noise, World
+from bltybench.limits.fit.select import Verdict
+from bltybench.limits.models import FAMILIES, LeakyQueue, TokenBucket
+from bltybench.limits.models.base import Model
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import Aims
 
 START_S = 1_795_358_400.0
 NATURAL_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

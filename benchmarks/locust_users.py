@@ -17,7 +17,7 @@ from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
 from benchmarks.work import Meter, Stream, Work, read_work
-from bltybench.load.plugin import current_session
+from bltybench.load.locust_plugin.plugin import current_session
 
 WORK: Work = read_work()
 METER = Meter(WORK)

@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.virtual_api import VirtualApi, virtual_limits
-from benchmarks.virtual_probe import probe
-from bltybench.limits.answer import Answer
-from bltybench.limits.casebook import Task
-from bltybench.limits.inquiry import REQUESTS
+from benchmarks.simulation.virtual_api import VirtualApi, virtual_limits
+from benchmarks.simulation.virtual_probe import probe
+from bltybench.limits.experiments.registry import REQUESTS
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.session import ProbeTask
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 PERIODS_S = (2.0, 5.0, 10.0, 30.0, 60.0)
@@ -80,7 +80,7 @@ def play(number: int) -> list[Told]:
     api = VirtualApi(limits, seed=number, others=_others if shared else _nobody, **noise)
     api.now_s += rng.uniform(0, 100)
     documented = rng.choice(["all", "none"])
-    task = Task(
+    task = ProbeTask(
         questions=(REQUESTS, focus) if focus != "headers" else (REQUESTS, "charges"),
         second_key=rng.random() < 0.7,
         with_401=rng.random() < 0.5,

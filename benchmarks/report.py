@@ -211,10 +211,10 @@ def in_tables(path: Path) -> list[Part]:
 def in_figures(path: Path) -> list[Part]:
     """Measure loading with all tables, then each figure, the summary and the page."""
     from bltybench.metrics.analysis import load  # noqa: PLC0415
-    from bltybench.report import figures  # noqa: PLC0415
-    from bltybench.report.limits_section import limits_section  # noqa: PLC0415
-    from bltybench.report.page import page  # noqa: PLC0415
-    from bltybench.report.raw import hashes  # noqa: PLC0415
+    from bltybench.report.export.raw import hashes  # noqa: PLC0415
+    from bltybench.report.figures import figures  # noqa: PLC0415
+    from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
+    from bltybench.report.page.page import page  # noqa: PLC0415
     from bltybench.report.summary import summarise  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[Part]()

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bltybench.limits import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
-from bltybench.limits.base import Decision, Limiter, Model
-from bltybench.limits.fit import Verdict
+from bltybench.limits.fit.select import Verdict
+from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
+from bltybench.limits.models.base import Decision, Limiter, Model
 
 FORETOLD = 0.97
 """Share of the decisions on traffic of another kind that a model which was named must foretell."""

@@ -1,6 +1,6 @@
 """Finds out the rate limit of an API: `locust -f locustfiles/limits.py --headless`."""
 
-from bltybench.load.probe import LimitProbe
+from bltybench.load.probe.user import LimitProbe
 
 
 class Limits(LimitProbe):

@@ -14,7 +14,7 @@ from typing import Any
 
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
-from bltybench.sandbox.truth import Row, read_truth
+from bltybench.sandbox.truth import TruthRow, read_truth
 
 REPO = Path(__file__).resolve().parents[1]
 LOCUSTFILES = REPO / "locustfiles"
@@ -156,7 +156,7 @@ max_tokens = {{ kind = "uniform", min = 1, max = 30 }}
 """
 
 
-def truth_of(log: Path) -> dict[str, Row]:
+def truth_of(log: Path) -> dict[str, TruthRow]:
     """The sandbox's own record of the chat requests, by request id."""
     rows = [row for row in read_truth(log) if row.path.endswith("/chat/completions")]
     by_id = {row.request_id: row for row in rows}

@@ -12,8 +12,8 @@ import pytest
 from support_locust import LOCUSTFILES, REPO, WITH_PAGE, Finished, run_locust, truth_of, write_scenarios
 from support_sandbox import running_sandbox
 
-from bltybench.sandbox.truth import Row
-from bltybench.scenario.arrivals import Arrival, schedule
+from bltybench.sandbox.truth import TruthRow
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
 from bltybench.scenario.target import SANDBOX_KEY
 from bltybench.scenario.workload import Scenario
 
@@ -28,7 +28,7 @@ def play(
     mix: str | None = None,
     page: bool = False,
     **sandbox: Any,
-) -> tuple[Finished, dict[str, Row]]:
+) -> tuple[Finished, dict[str, TruthRow]]:
     """Run a scenario against a sandbox; return what it left and what the sandbox saw.
 
     ``mix`` replaces the mix of plain and streamed calls. With ``page`` the whole report is made.
@@ -78,7 +78,7 @@ def scheduled(done: Finished) -> list[Arrival]:
     return list(schedule(scenario.arrivals, scenario.duration_s, scenario.seed, done.reports.parent))
 
 
-def as_scheduled(done: Finished, truth: dict[str, Row]) -> list[dict[str, Any]]:
+def as_scheduled(done: Finished, truth: dict[str, TruthRow]) -> list[dict[str, Any]]:
     """Check that the sandbox saw the schedule, the whole of it and at its rate; return the attempts."""
     wanted = scheduled(done)
     attempts = sorted(done.attempts, key=lambda row: row["due_ns"])

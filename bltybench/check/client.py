@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class CheckResponse:
     """What came back for one request."""
 
     status: int | None = None
@@ -94,23 +94,23 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> CheckResponse:
         """GET ``path`` (below the base URL) with the target's key."""
         return self._ask("GET", path, None, self._key)
 
-    def post(self, path: str, payload: dict[str, Any]) -> Answer:
+    def post(self, path: str, payload: dict[str, Any]) -> CheckResponse:
         """POST ``payload`` as JSON with the target's key."""
         return self._ask("POST", path, json.dumps(payload).encode(), self._key)
 
-    def post_as(self, key: str | None, path: str, payload: dict[str, Any]) -> Answer:
+    def post_as(self, key: str | None, path: str, payload: dict[str, Any]) -> CheckResponse:
         """POST ``payload`` as JSON with another key, or with none."""
         return self._ask("POST", path, json.dumps(payload).encode(), key)
 
-    def post_raw(self, path: str, body: bytes) -> Answer:
+    def post_raw(self, path: str, body: bytes) -> CheckResponse:
         """POST ``body`` as it is, called JSON whatever it is."""
         return self._ask("POST", path, body, self._key)
 
-    def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> Answer:
+    def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> CheckResponse:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         if key:
             self._secrets.add(key)
@@ -136,7 +136,7 @@ class Client:
             failure = f"timed out ({type(error).__name__})"
         except (httpx.TransportError, httpx.DecodingError) as error:
             failure = clean(f"{type(error).__name__}: {error}", self._secrets)
-        return Answer(
+        return CheckResponse(
             status=status,
             headers=received,
             body=bytes(kept),

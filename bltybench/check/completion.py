@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, TypeGuard
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import CUT_MAX_TOKENS, Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, unclear, verdict
 
@@ -21,7 +21,7 @@ def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def first_choice(answer: Answer) -> dict[str, Any]:
+def first_choice(answer: CheckResponse) -> dict[str, Any]:
     """Return choices[0], an empty object if there is none."""
     choices = answer.object().get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
@@ -29,7 +29,7 @@ def first_choice(answer: Answer) -> dict[str, Any]:
     return {}
 
 
-def usage_verdict(answer: Answer, usage: Any) -> Verdict:
+def usage_verdict(answer: CheckResponse, usage: Any) -> Verdict:
     """Judge a ``usage`` object: three counts, of which the third is the sum of the others."""
     if not isinstance(usage, dict):
         return broken("there is no usage")
@@ -51,21 +51,21 @@ def answers(evidence: Evidence) -> Verdict:
 
 
 @group.about("plain", "id", 'a string that starts with "chatcmpl-"')
-def identity(answer: Answer) -> Verdict:
+def identity(answer: CheckResponse) -> Verdict:
     """The id looks as it should."""
     found = answer.object().get("id")
     return verdict(isinstance(found, str) and found.startswith("chatcmpl-"), answer.show(found))
 
 
 @group.about("plain", "object", '"chat.completion"')
-def kind(answer: Answer) -> Verdict:
+def kind(answer: CheckResponse) -> Verdict:
     """The object says what it is."""
     found = answer.object().get("object")
     return verdict(found == "chat.completion", answer.show(found))
 
 
 @group.about("plain", "created", "a Unix time, about now")
-def created(answer: Answer) -> Verdict:
+def created(answer: CheckResponse) -> Verdict:
     """The time is in seconds, and within a day of this machine's."""
     found = answer.object().get("created")
     if not is_count(found):
@@ -91,7 +91,7 @@ def model(evidence: Evidence) -> Verdict:
 
 
 @group.about("plain", "choices", "one choice: index 0, message with role assistant and text, finish_reason")
-def choices(answer: Answer) -> Verdict:
+def choices(answer: CheckResponse) -> Verdict:
     """The text is where clients look for it."""
     found = answer.object().get("choices")
     if not isinstance(found, list) or len(found) != 1:
@@ -108,14 +108,14 @@ def choices(answer: Answer) -> Verdict:
 
 
 @group.about("plain", "finish_reason", "one of " + ", ".join(FINISHES))
-def finish(answer: Answer) -> Verdict:
+def finish(answer: CheckResponse) -> Verdict:
     """Why the text ends is told."""
     found = first_choice(answer).get("finish_reason")
     return verdict(found in FINISHES, answer.show(found))
 
 
 @group.about("plain", "usage", "prompt_tokens + completion_tokens = total_tokens")
-def usage(answer: Answer) -> Verdict:
+def usage(answer: CheckResponse) -> Verdict:
     """The tokens are counted, and the sum is right."""
     return usage_verdict(answer, answer.object().get("usage"))
 
@@ -123,7 +123,7 @@ def usage(answer: Answer) -> Verdict:
 @group.about(
     "cut", "max_tokens", f'at most {CUT_MAX_TOKENS} tokens where {CUT_MAX_TOKENS} are allowed, "length"'
 )
-def max_tokens(answer: Answer) -> Verdict:
+def max_tokens(answer: CheckResponse) -> Verdict:
     """A long answer is cut where it was asked to be."""
     found = answer.object().get("usage")
     made = found.get("completion_tokens") if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from bltybench.check.client import Answer, Client
+from bltybench.check.client import CheckResponse, Client
 from bltybench.check.evidence import CHAT, PROMPT_TOKENS, SHORT, Evidence, chat
 from bltybench.check.ratelimits import RETRY_AFTER, whole
 
@@ -37,7 +37,7 @@ def drain(
 
     ``at_once`` bounds the requests in flight, so that a limit on concurrency is not met instead.
     """
-    answers: list[Answer] = []
+    answers: list[CheckResponse] = []
     lock = threading.Lock()
     left = 2 * limit
     done = threading.Event()
@@ -72,7 +72,9 @@ def drain(
         _wait_and_ask(client, evidence, evidence.refused, tell)
 
 
-def _wait_and_ask(client: Client, evidence: Evidence, refused: Answer, tell: Callable[[str], None]) -> None:
+def _wait_and_ask(
+    client: Client, evidence: Evidence, refused: CheckResponse, tell: Callable[[str], None]
+) -> None:
     wait_s = whole(refused, RETRY_AFTER)
     if wait_s is None:
         return

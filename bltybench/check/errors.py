@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import WRONG_KEY, Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdict
 
@@ -13,7 +13,7 @@ group = Group("errors")
 FIELDS = ("message", "type", "param", "code")
 
 
-def error_of(answer: Answer) -> dict[str, Any]:
+def error_of(answer: CheckResponse) -> dict[str, Any]:
     """Return the ``error`` object of an answer, an empty one if there is none."""
     found = answer.object().get("error")
     return found if isinstance(found, dict) else {}
@@ -25,7 +25,7 @@ def _expect(field: str, name: str, status: int, kind: str, code: str | None = No
 
     @group.expect(name, told)
     def judge(evidence: Evidence) -> Verdict:
-        answer: Answer | None = getattr(evidence, field)
+        answer: CheckResponse | None = getattr(evidence, field)
         if answer is None:
             return skipped(evidence.skipped.get(field, "not asked for"))
         if field == "refused" and answer.status == 200:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bltybench.check.client import Answer, Client
+from bltybench.check.client import CheckResponse, Client
 
 CHAT = "/chat/completions"
 MODELS = "/models"
@@ -31,22 +31,22 @@ class Evidence:
     """The answers of one check. None: not asked."""
 
     model: str
-    models: Answer
-    plain: Answer | None = None
-    stream: Answer | None = None
-    cut: Answer | None = None
+    models: CheckResponse
+    plain: CheckResponse | None = None
+    stream: CheckResponse | None = None
+    cut: CheckResponse | None = None
     """A completion that needs far more than the tokens allowed."""
-    bad_json: Answer | None = None
-    no_messages: Answer | None = None
-    wrong_type: Answer | None = None
-    no_key: Answer | None = None
-    wrong_key: Answer | None = None
-    forbidden: Answer | None = None
-    no_model: Answer | None = None
-    no_route: Answer | None = None
-    refused: Answer | None = None
+    bad_json: CheckResponse | None = None
+    no_messages: CheckResponse | None = None
+    wrong_type: CheckResponse | None = None
+    no_key: CheckResponse | None = None
+    wrong_key: CheckResponse | None = None
+    forbidden: CheckResponse | None = None
+    no_model: CheckResponse | None = None
+    no_route: CheckResponse | None = None
+    refused: CheckResponse | None = None
     """The last 429 of the drain; its last answer, if there was none."""
-    after_wait: Answer | None = None
+    after_wait: CheckResponse | None = None
     """The request sent when Retry-After had passed."""
     drained: int = 0
     """Requests sent to provoke the 429."""
@@ -60,12 +60,12 @@ class Evidence:
     skipped: dict[str, str] = field(default_factory=dict)
     """Why an answer was not asked for, by the name of its field."""
 
-    def completions(self) -> list[Answer]:
+    def completions(self) -> list[CheckResponse]:
         """Return the good answers to completions, in the order asked; nothing was asked between them."""
         asked = (self.plain, self.stream, self.cut)
         return [answer for answer in asked if answer is not None and answer.status == 200]
 
-    def errors(self) -> dict[str, Answer]:
+    def errors(self) -> dict[str, CheckResponse]:
         """Return the answers that are errors, by what was wrong with the request."""
         asked = {
             "bad JSON": self.bad_json,
@@ -87,7 +87,7 @@ def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: An
 
 
 def gather(
-    client: Client, model: str, models: Answer, *, keyed: bool, restricted: tuple[str, str] | None
+    client: Client, model: str, models: CheckResponse, *, keyed: bool, restricted: tuple[str, str] | None
 ) -> Evidence:
     """Ask everything but the 429.
 

@@ -23,7 +23,7 @@ class Status(StrEnum):
     """Not asked; ``observed`` says why."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class CheckFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One expectation and what became of it."""
 
     group: str
@@ -47,12 +47,12 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     counts: dict[str, int]
     """How many findings have each status."""
-    findings: list[Finding]
+    findings: list[CheckFinding]
 
     @classmethod
     def of(
         cls,
-        findings: Sequence[Finding],
+        findings: Sequence[CheckFinding],
         *,
         target: str,
         base_url: str,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import Evidence
-from bltybench.check.finding import Finding, Status
+from bltybench.check.finding import CheckFinding, Status
 
 Verdict = tuple[Status, str]
 """The status, and what was observed."""
 
 Judge = Callable[[Evidence], Verdict]
-AnswerJudge = Callable[[Answer], Verdict]
+AnswerJudge = Callable[[CheckResponse], Verdict]
 
 
 def holds(observed: str) -> Verdict:
@@ -51,10 +51,10 @@ class Expectation:
     judge: Judge
     remedy: str | None = None
 
-    def __call__(self, evidence: Evidence) -> Finding:
+    def __call__(self, evidence: Evidence) -> CheckFinding:
         """Look at the evidence."""
         status, observed = self.judge(evidence)
-        return Finding(
+        return CheckFinding(
             group=self.group,
             name=self.name,
             status=status,
@@ -90,7 +90,7 @@ class Group:
 
         def keep(judge: AnswerJudge) -> AnswerJudge:
             def on_evidence(evidence: Evidence) -> Verdict:
-                found: Answer | None = getattr(evidence, answer)
+                found: CheckResponse | None = getattr(evidence, answer)
                 if found is None:
                     return skipped("not asked for")
                 if found.status != 200 or found.failure:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdict
 
 group = Group("models")
 
 
-def listed(answer: Answer) -> list[str]:
+def listed(answer: CheckResponse) -> list[str]:
     """Return the ids of the models in an answer, an empty list if it is not such a list."""
     data = answer.object().get("data")
     if not isinstance(data, list):
@@ -32,7 +32,7 @@ def answers(evidence: Evidence) -> Verdict:
 @group.about(
     "models", "list has its shape", '"object": "list" and data[] with id, "object": "model", owned_by'
 )
-def shape(answer: Answer) -> Verdict:
+def shape(answer: CheckResponse) -> Verdict:
     """Everything that clients iterate over is there."""
     body = answer.object()
     data = body.get("data")

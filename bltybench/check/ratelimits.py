@@ -7,7 +7,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, unclear, verdict
 
@@ -25,18 +25,18 @@ LIKELY_EPOCH_S = (1_000_000_000, 10_000_000_000)
 MAX_DIGITS = 15
 
 
-def whole(answer: Answer, name: str) -> int | None:
+def whole(answer: CheckResponse, name: str) -> int | None:
     """Return a header as a whole number of 0 or more, None if it is not one."""
     value = answer.headers.get(name, "").strip()
     return int(value) if re.fullmatch(rf"[0-9]{{1,{MAX_DIGITS}}}", value) else None
 
 
-def told(answer: Answer, name: str) -> str:
+def told(answer: CheckResponse, name: str) -> str:
     """Return what a header says, for people."""
     return answer.show(answer.headers[name]) if name in answer.headers else "not sent"
 
 
-def server_time(answer: Answer) -> float:
+def server_time(answer: CheckResponse) -> float:
     """Return the server's clock when it answered: its Date header, else this machine's clock (Unix s)."""
     try:
         date = parsedate_to_datetime(answer.headers.get("date", ""))
@@ -45,7 +45,7 @@ def server_time(answer: Answer) -> float:
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
 
 
-def other_dialect(answer: Answer) -> str:
+def other_dialect(answer: CheckResponse) -> str:
     """Name the rate-limit headers that were sent under other names, for the reader's orientation."""
     ours = {LIMIT.lower(), REMAINING.lower(), RESET.lower(), RETRY_AFTER.lower()}
     found = [name for name in answer.headers if "ratelimit" in name.lower() and name.lower() not in ours]
@@ -53,7 +53,7 @@ def other_dialect(answer: Answer) -> str:
 
 
 @group.about("plain", LIMIT, "a whole number of 1 or more")
-def limit(answer: Answer) -> Verdict:
+def limit(answer: CheckResponse) -> Verdict:
     """The limit is told."""
     found = whole(answer, LIMIT)
     return verdict(found is not None and found > 0, told(answer, LIMIT) + other_dialect(answer))
@@ -75,7 +75,7 @@ def documented(evidence: Evidence) -> Verdict:
 
 
 @group.about("plain", REMAINING, f"a whole number, less than {LIMIT}")
-def remaining(answer: Answer) -> Verdict:
+def remaining(answer: CheckResponse) -> Verdict:
     """What is left is told, this request taken off."""
     found, most = whole(answer, REMAINING), whole(answer, LIMIT)
     if found is None:
@@ -140,13 +140,13 @@ def reset(evidence: Evidence) -> Verdict:
 
 
 @group.about("stream", "on streams too", f"{LIMIT}, {REMAINING} and {RESET} on a streamed answer")
-def on_streams(answer: Answer) -> Verdict:
+def on_streams(answer: CheckResponse) -> Verdict:
     """A client that only streams learns the same."""
     gone = [name for name in (LIMIT, REMAINING, RESET) if name not in answer.headers]
     return verdict(not gone, f"without {', '.join(gone)}" if gone else "all three")
 
 
-def _refused(evidence: Evidence) -> Answer | Verdict:
+def _refused(evidence: Evidence) -> CheckResponse | Verdict:
     answer = evidence.refused
     if answer is None:
         return skipped("no 429 was provoked")
@@ -177,7 +177,7 @@ def met(evidence: Evidence) -> Verdict:
 def nothing_remains(evidence: Evidence) -> Verdict:
     """A refusal and the headers agree. Not so where another limit (tokens, concurrency) refused."""
     answer = _refused(evidence)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, CheckResponse):
         return answer
     return verdict(whole(answer, REMAINING) == 0, told(answer, REMAINING))
 
@@ -186,7 +186,7 @@ def nothing_remains(evidence: Evidence) -> Verdict:
 def retry_after(evidence: Evidence) -> Verdict:
     """A refusal says when to come back."""
     answer = _refused(evidence)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, CheckResponse):
         return answer
     found = whole(answer, RETRY_AFTER)
     good = found is not None and found <= evidence.window_s + CLOCK_SLACK_S
@@ -197,7 +197,7 @@ def retry_after(evidence: Evidence) -> Verdict:
 def waiting_helps(evidence: Evidence) -> Verdict:
     """The wait that is told is enough."""
     answer = _refused(evidence)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, CheckResponse):
         return answer
     if evidence.after_wait is None:
         return skipped(evidence.skipped.get("after_wait", "the wait was not told"))

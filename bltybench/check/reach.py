@@ -6,7 +6,7 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-from bltybench.check.finding import Finding, Status
+from bltybench.check.finding import CheckFinding, Status
 from bltybench.check.text import clean
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
@@ -39,7 +39,7 @@ def tls_context(target: Target) -> ssl.SSLContext:
     return context
 
 
-def reach(target: Target) -> list[Finding]:
+def reach(target: Target) -> list[CheckFinding]:
     """Resolve the name, connect, and shake hands.
 
     Raises UserError at the first of them that fails: nothing further can be asked then.
@@ -81,7 +81,7 @@ def reach(target: Target) -> list[Finding]:
     return found
 
 
-def _resolve(target: Target, host: str, port: int) -> Finding:
+def _resolve(target: Target, host: str, port: int) -> CheckFinding:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -98,10 +98,10 @@ def _peer(connection: socket.socket) -> str:
     return f"{host} port {port}"
 
 
-def _tls(target: Target, secure: ssl.SSLSocket) -> Finding:
+def _tls(target: Target, secure: ssl.SSLSocket) -> CheckFinding:
     version = secure.version() or "TLS"
     if not target.verify_tls:
-        return Finding(
+        return CheckFinding(
             group=GROUP,
             name="TLS is good",
             status=Status.UNCLEAR,
@@ -111,8 +111,8 @@ def _tls(target: Target, secure: ssl.SSLSocket) -> Finding:
     return _holds("TLS is good", "a certificate that is trusted and names the host", version)
 
 
-def _holds(name: str, expected: str, observed: str) -> Finding:
-    return Finding(group=GROUP, name=name, status=Status.HOLDS, expected=expected, observed=observed)
+def _holds(name: str, expected: str, observed: str) -> CheckFinding:
+    return CheckFinding(group=GROUP, name=name, status=Status.HOLDS, expected=expected, observed=observed)
 
 
 def _unreachable(target: Target, what: str, remedy: str) -> UserError:

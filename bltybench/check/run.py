@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bltybench.check import completion, drain, errors, models, ratelimits, stream
-from bltybench.check.client import Answer, Client
+from bltybench.check.client import CheckResponse, Client
 from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evidence, gather
-from bltybench.check.finding import Checkup, Finding
+from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
 from bltybench.check.text import clean
 from bltybench.errors import UserError
@@ -76,7 +76,7 @@ def check(
     )
 
 
-def judge(evidence: Evidence) -> list[Finding]:
+def judge(evidence: Evidence) -> list[CheckFinding]:
     """Return what each expectation finds in the evidence, in order."""
     return [expectation(evidence) for group in GROUPS for expectation in group.expectations]
 
@@ -95,7 +95,7 @@ def _choose(usual: str | None, listed: list[str]) -> str:
     raise UserError("the API lists no model to ask for", remedy="name one with --model")
 
 
-def _refuse_silence(target: Target, answer: Answer) -> None:
+def _refuse_silence(target: Target, answer: CheckResponse) -> None:
     if answer.status is None:
         raise UserError(
             f"no answer to GET {MODELS}: {answer.failure}",
@@ -104,7 +104,7 @@ def _refuse_silence(target: Target, answer: Answer) -> None:
         )
 
 
-def _refuse_key(name: str, target: Target, answer: Answer) -> None:
+def _refuse_key(name: str, target: Target, answer: CheckResponse) -> None:
     if answer.status != 401:
         return
     if target.api_key_env is None:

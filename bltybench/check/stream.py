@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from bltybench.check.client import Answer
+from bltybench.check.client import CheckResponse
 from bltybench.check.completion import COUNTS, FINISHES, usage_verdict
 from bltybench.check.evidence import Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdict
@@ -31,7 +31,7 @@ def events(body: bytes) -> list[str]:
     return found
 
 
-def chunks(answer: Answer) -> list[dict[str, Any]]:
+def chunks(answer: CheckResponse) -> list[dict[str, Any]]:
     """Return the events that are JSON objects."""
     found = []
     for event in events(answer.body):
@@ -44,13 +44,13 @@ def chunks(answer: Answer) -> list[dict[str, Any]]:
     return found
 
 
-def choices(answer: Answer) -> list[dict[str, Any]]:
+def choices(answer: CheckResponse) -> list[dict[str, Any]]:
     """Return the first choice of each chunk that has one."""
     found = [chunk.get("choices") for chunk in chunks(answer)]
     return [each[0] for each in found if isinstance(each, list) and each and isinstance(each[0], dict)]
 
 
-def deltas(answer: Answer) -> list[dict[str, Any]]:
+def deltas(answer: CheckResponse) -> list[dict[str, Any]]:
     """Return the deltas, in order."""
     found = [choice.get("delta") for choice in choices(answer)]
     return [delta for delta in found if isinstance(delta, dict)]
@@ -69,7 +69,7 @@ def answers(evidence: Evidence) -> Verdict:
 
 
 @group.about("stream", "chunks", 'JSON objects, "object": "chat.completion.chunk", one id in all')
-def shape(answer: Answer) -> Verdict:
+def shape(answer: CheckResponse) -> Verdict:
     """Every event is a chunk of the same completion."""
     data = [event for event in events(answer.body) if event != DONE]
     found = chunks(answer)
@@ -89,7 +89,7 @@ def shape(answer: Answer) -> Verdict:
 
 
 @group.about("stream", "role first", "the first delta says that the role is assistant")
-def role(answer: Answer) -> Verdict:
+def role(answer: CheckResponse) -> Verdict:
     """Clients learn the role before the text."""
     found = deltas(answer)
     if not found:
@@ -98,7 +98,7 @@ def role(answer: Answer) -> Verdict:
 
 
 @group.about("stream", "text in deltas", "content (or reasoning) comes in deltas")
-def text(answer: Answer) -> Verdict:
+def text(answer: CheckResponse) -> Verdict:
     """There is text, in pieces."""
     pieces = [delta[key] for delta in deltas(answer) for key in TEXT_KEYS if isinstance(delta.get(key), str)]
     pieces = [piece for piece in pieces if piece]
@@ -108,7 +108,7 @@ def text(answer: Answer) -> Verdict:
 
 
 @group.about("stream", "finish_reason", "exactly one choice has it, and it is the last")
-def finish(answer: Answer) -> Verdict:
+def finish(answer: CheckResponse) -> Verdict:
     """Why the text ends is told once, at its end."""
     reasons = [choice.get("finish_reason") for choice in choices(answer)]
     told = [reason for reason in reasons if reason is not None]
@@ -120,7 +120,7 @@ def finish(answer: Answer) -> Verdict:
 
 
 @group.about("stream", "[DONE]", "the last event is data: [DONE]")
-def done(answer: Answer) -> Verdict:
+def done(answer: CheckResponse) -> Verdict:
     """The end is told, so that a broken stream can be known for one."""
     found = events(answer.body)
     if DONE not in found:
@@ -129,7 +129,7 @@ def done(answer: Answer) -> Verdict:
 
 
 @group.about("stream", "include_usage", "a last chunk with empty choices and the usage, whose sum is right")
-def usage(answer: Answer) -> Verdict:
+def usage(answer: CheckResponse) -> Verdict:
     """The tokens of a stream are told when asked for."""
     found = chunks(answer)
     if all(chunk.get("usage") is None for chunk in found):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bltybench.check.finding import Checkup, Finding
+    from bltybench.check.finding import CheckFinding, Checkup
 
 MARKS = {
     "holds": ("✓", "green"),
@@ -45,7 +45,7 @@ def check(
     check could not run.
     """
     from bltybench.check.run import check as run_check  # noqa: PLC0415 - httpx: only where it is needed
-    from bltybench.scenario.book import load_book  # noqa: PLC0415 - pydantic: likewise
+    from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415
 
     book = load_book(scenario_file)
     found = run_check(
@@ -92,7 +92,7 @@ def _show(found: Checkup) -> None:
     )
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: CheckFinding) -> str:
     if finding.status != "broken":
         return finding.observed
     lines = [finding.observed, f"expected: {finding.expected}"]

@@ -13,7 +13,7 @@ import typer
 from bltybench.errors import UserError
 
 if TYPE_CHECKING:
-    from bltybench.report.comparison import Comparison, Side
+    from bltybench.report.comparison.comparison import Comparison, Side
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
 
@@ -41,7 +41,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     Exits with 1 where a candidate is worse beyond the tolerance, with 2 where the runs cannot be compared.
     """
     from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas is slow to import
-    from bltybench.report import comparison as report  # noqa: PLC0415
+    from bltybench.report.comparison import comparison as report  # noqa: PLC0415
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
     reference = _side(base, reports)
@@ -74,7 +74,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
 def _side(argument: str, reports: Path) -> Side:
     from bltybench.metrics.analysis import load  # noqa: PLC0415
     from bltybench.metrics.outline import outline  # noqa: PLC0415
-    from bltybench.report.comparison import Side  # noqa: PLC0415
+    from bltybench.report.comparison.comparison import Side  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
 
     folders = [find_run(ref, reports) for ref in argument.split(",") if ref]

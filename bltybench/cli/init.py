@@ -12,7 +12,7 @@ import typer
 from bltybench.errors import UserError
 
 if TYPE_CHECKING:
-    from bltybench.scenario.starter import StarterName
+    from bltybench.scenario.file.starter import StarterName
 
 STARTER: tuple[StarterName, ...] = ("scenarios.toml", "locustfiles", "analysis")
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*")
@@ -25,7 +25,7 @@ def init(
 
     Nothing is overwritten: where one of them is in the way, nothing is written at all.
     """
-    from bltybench.scenario.starter import starter_file  # noqa: PLC0415 - only where it is needed
+    from bltybench.scenario.file.starter import starter_file  # noqa: PLC0415
 
     sources = {name: starter_file(name) for name in STARTER}
     in_the_way = [name for name in STARTER if os.path.lexists(folder / name)]

@@ -23,8 +23,8 @@ def limits(
     Any run will do; one that met refusals and went on after them says more. To find out on purpose, run
     `locust -f locustfiles/limits.py --headless`.
     """
-    from bltybench.limits.finding import find  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
-    from bltybench.limits.known import Known  # noqa: PLC0415
+    from bltybench.limits.findings.conclude import find  # noqa: PLC0415
+    from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import read_attempts  # noqa: PLC0415
 
@@ -32,7 +32,7 @@ def limits(
     manifest = folder.manifest()
     rows = read_attempts(folder).to_pylist()
     target = manifest.target
-    known = Known(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
+    known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
     findings = find(rows, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
     if as_json:
         sys.stdout.write(json.dumps({"run_id": manifest.run_id, **findings.to_dict()}, indent=2) + "\n")

@@ -77,7 +77,7 @@ def _tell_github(summary: Summary) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from bltybench.report.markdown import markdown  # noqa: PLC0415
+    from bltybench.report.export.markdown import markdown  # noqa: PLC0415
 
     try:
         with Path(path).open("a", encoding="utf-8") as file:
@@ -88,7 +88,7 @@ def _tell_github(summary: Summary) -> None:
 
 
 def _write_index(made: list[tuple[RunFolder, Summary]], reports: Path) -> None:
-    from bltybench.report.index import index  # noqa: PLC0415
+    from bltybench.report.page.index import index  # noqa: PLC0415
     from bltybench.runs.folder import write_atomically  # noqa: PLC0415
 
     path = reports / "index.html"

@@ -63,8 +63,8 @@ def sandbox(
     from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
     from bltybench.sandbox.listen import listen  # noqa: PLC0415
     from bltybench.sandbox.serve import serve  # noqa: PLC0415
-    from bltybench.scenario.book import load_book  # noqa: PLC0415
-    from bltybench.scenario.limits_file import load_limits  # noqa: PLC0415
+    from bltybench.scenario.file.limits_file import load_limits  # noqa: PLC0415
+    from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415
 
     book = load_book(scenario_file)
     settings = book.target(target).sandbox

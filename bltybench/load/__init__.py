@@ -6,9 +6,9 @@ Importing this registers with Locust, as Locust's plugins do.
 import locust  # isort: skip - first, because it patches the standard library
 
 from bltybench.load.client import ChatClient
-from bltybench.load.plugin import PLUGIN
+from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.reply import Reply
-from bltybench.load.user import ChatUser, ScenarioUser
+from bltybench.load.users import ChatUser, ScenarioUser
 
 PLUGIN.register(locust.events)
 

@@ -21,16 +21,16 @@ from locust.exception import (
 from pydantic import SecretStr
 
 from bltybench import __version__
-from bltybench.load.budget import NOTHING, Spend
-from bltybench.load.recorder import Call, Trial, record
+from bltybench.load.recorder import CallContext, SentAttempt, record
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
-from bltybench.load.session import Session
+from bltybench.load.run.budget import NOTHING, Spend
+from bltybench.load.run.context import Session
 from bltybench.runs.attempt import Attempt
-from bltybench.scenario import tokens
-from bltybench.scenario.compose import Prepared
+from bltybench.scenario.prompts import tokens
+from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.reading import Reading
+from bltybench.wire.interpret import Reading
 
 logger = logging.getLogger("bltybench")
 
@@ -138,7 +138,7 @@ class ChatClient:
         trial = self._attempt(call, 0, session.now_ns() if due_ns is None else due_ns, awaited=False)
         session.later.add(trial.exchange, partial(self._record_later, trial))
 
-    def _record_later(self, trial: Trial, reading: Reading) -> None:
+    def _record_later(self, trial: SentAttempt, reading: Reading) -> None:
         try:
             record(self._session, trial, reading, None)
         except FOR_THE_USER as raised:
@@ -162,7 +162,7 @@ class ChatClient:
         turn: int | None = None,
         temperature: float | None,
         **parameters: Any,
-    ) -> tuple[Call, Spend]:
+    ) -> tuple[CallContext, Spend]:
         """Return a call, and the most that an attempt of it can cost."""
         session = self._session
         body: dict[str, Any] = {"model": model or session.scenario.model, "messages": list(messages)}
@@ -176,7 +176,7 @@ class ChatClient:
         if prompt_tokens is None and purse.counts_tokens:
             prompt_tokens = tokens.count_messages(messages)
         reserved = purse.cost(body["model"], prompt_tokens, max_tokens)
-        call = Call(
+        call = CallContext(
             call_id=session.next_call_id(),
             name=name or ("stream" if stream else "chat"),
             body=msgspec.json.encode(body | parameters),
@@ -193,7 +193,7 @@ class ChatClient:
     def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
         """Ask for the list of models, as a call like any other; the answer is then in ``body``."""
         session = self._session
-        call = Call(
+        call = CallContext(
             call_id=session.next_call_id(),
             name=name,
             body=b"",
@@ -209,7 +209,7 @@ class ChatClient:
         session.wait_until(0)
         return self._call(call, NOTHING, None)
 
-    def _call(self, call: Call, reserved: Spend, scheduled_ns: int | None) -> Reply:
+    def _call(self, call: CallContext, reserved: Spend, scheduled_ns: int | None) -> Reply:
         session = self._session
         scheduled = scheduled_ns is not None
         first_due_ns = session.now_ns() if scheduled_ns is None else scheduled_ns
@@ -240,12 +240,12 @@ class ChatClient:
             # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
             raise StopUser
 
-    def _attempt(self, call: Call, number: int, due_ns: int, *, awaited: bool = True) -> Trial:
+    def _attempt(self, call: CallContext, number: int, due_ns: int, *, awaited: bool = True) -> SentAttempt:
         session = self._session
         exchange = Exchange(stream=call.stream, keep_text=call.keep_text, awaited=awaited)
         self.exchange = exchange
         session.open_calls += 1
-        trial = Trial(call, self.user, number, due_ns, session.in_flight, exchange)
+        trial = SentAttempt(call, self.user, number, due_ns, session.in_flight, exchange)
         session.audit.sent((session.now_ns() - due_ns) // 1000)
         try:
             headers = self._stream_headers if call.stream else self._plain_headers
@@ -263,7 +263,7 @@ class ChatClient:
         finally:
             session.open_calls -= 1
 
-    def _spent(self, call: Call, reserved: Spend, trial: Trial, reading: Reading) -> Spend:
+    def _spent(self, call: CallContext, reserved: Spend, trial: SentAttempt, reading: Reading) -> Spend:
         """Return what an attempt cost, as far as the server said; what it did not say counts in full.
 
         An answer that was refused, or an error in place of one, costs nothing. One that broke off may.

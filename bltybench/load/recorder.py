@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-from bltybench.load import locust_stats
-from bltybench.load.session import Session
+from bltybench.load.locust_plugin import stats
+from bltybench.load.run.context import Session
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
-from bltybench.scenario import tokens
+from bltybench.scenario.prompts import tokens
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.reading import Reading
+from bltybench.wire.interpret import Reading
 
 ENDPOINT = "/chat/completions"
 
 FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCELLED}
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallContext(msgspec.Struct, frozen=True):
     """One logical request, the same in all its attempts."""
 
     call_id: str
@@ -42,10 +42,10 @@ class AttemptError(Exception):
         return str(self)
 
 
-class Trial(msgspec.Struct, frozen=True):
+class SentAttempt(msgspec.Struct, frozen=True):
     """One attempt of a call, as this side sees it."""
 
-    call: Call
+    call: CallContext
     user: int
     number: int
     due_ns: int
@@ -53,7 +53,7 @@ class Trial(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(session: Session, trial: Trial, reading: Reading, waited_s: float | None) -> Attempt:
+def record(session: Session, trial: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
     """Store one attempt and count it everywhere that people look."""
     attempt = _attempt(session, trial, reading, waited_s)
     session.spool.append(attempt)
@@ -68,7 +68,7 @@ def record(session: Session, trial: Trial, reading: Reading, waited_s: float | N
     return attempt
 
 
-def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float | None) -> Attempt:
+def _attempt(session: Session, trial: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
     call, exchange, quota = trial.call, trial.exchange, reading.quota
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
     if exchange.end_ns is None:
@@ -133,7 +133,7 @@ def _attempt(session: Session, trial: Trial, reading: Reading, waited_s: float |
     )
 
 
-def _tokens(call: Call, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
+def _tokens(call: CallContext, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
     """Return prompt and completion tokens and where they come from: the server's usage where it gave one."""
     if reading.prompt_tokens is not None or reading.completion_tokens is not None:
         return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE
@@ -158,12 +158,12 @@ def _count(session: Session, attempt: Attempt, ttft_ms: float | None) -> None:
         counter.add_ttft(ttft_ms)
 
 
-def _show(session: Session, call: Call, attempt: Attempt, ttft_ms: float | None) -> None:
+def _show(session: Session, call: CallContext, attempt: Attempt, ttft_ms: float | None) -> None:
     """Put the attempt into Locust's table: a refusal is an expected outcome there, with a row of its own."""
     name = call.name
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if attempt.outcome is Outcome.RATE_LIMITED:
-        locust_stats.add_refusal(session.environment.stats, name, latency_ms, attempt.bytes_received)
+        stats.add_refusal(session.environment.stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         session.environment.events.request.fire(
             request_type=call.method,

@@ -6,7 +6,7 @@ import msgspec
 
 from bltybench.load.recorder import describe
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.wire.reading import Reading
+from bltybench.wire.interpret import Reading
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bltybench.limits.ask import PREFIX
+from bltybench.limits.probe.protocol import PREFIX
 from bltybench.metrics.frame import floats
 
 KEEPS_UP = {"rate": 0.95, "users": 0.80}

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bltybench.limits import FAMILIES
-from bltybench.limits.base import Model
-from bltybench.limits.evidence import NS, STAND_INS, Row, seen
-from bltybench.limits.in_flight import admitted
-from bltybench.limits.sights import Sight
+from bltybench.limits.fit.in_flight import admitted
+from bltybench.limits.models import FAMILIES
+from bltybench.limits.models.base import Model
+from bltybench.limits.observations.evidence import NS, STAND_INS, Row, seen
+from bltybench.limits.observations.observation import Observation
 from bltybench.runs.attempt import Outcome
 
 COLUMNS = (
@@ -167,7 +167,7 @@ def _name(accepted: bool | None) -> str | None:
     return None if accepted is None else "accepted" if accepted else "refused"
 
 
-def _needed(pairs: Sequence[tuple[Row, Sight]]) -> pd.DataFrame:
+def _needed(pairs: Sequence[tuple[Row, Observation]]) -> pd.DataFrame:
     """From each answer on: when something was last refused and first accepted after it."""
     least: list[float] = [0.0] * len(pairs)
     most: list[float | None] = [None] * len(pairs)
@@ -187,14 +187,14 @@ def _needed(pairs: Sequence[tuple[Row, Sight]]) -> pd.DataFrame:
     return pd.DataFrame({"least": least, "most": most}, dtype="object")
 
 
-def _best_prediction(pairs: Sequence[tuple[Row, Sight]], make: Callable[[], Model]) -> pd.DataFrame:
+def _best_prediction(pairs: Sequence[tuple[Row, Observation]], make: Callable[[], Model]) -> pd.DataFrame:
     """Of several places within an exchange where the decision may fall, take the one that explains most."""
     observed = [_name(sight.accepted) for _, sight in pairs]
     tried = [_predicted(pairs, make(), share) for share in PLACES]
     return max(tried, key=lambda said: int((said["predicted"] == observed).sum()))
 
 
-def _predicted(pairs: Sequence[tuple[Row, Sight]], model: Model, share: float) -> pd.DataFrame:
+def _predicted(pairs: Sequence[tuple[Row, Observation]], model: Model, share: float) -> pd.DataFrame:
     doubt_s = float(np.median([sight.decided_s - sight.sent_s for _, sight in pairs]))
     # With requests in flight together the clock must not go back.
     starts = list(accumulate((sight.sent_s for _, sight in pairs), max))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bltybench.metrics.analysis import Analysis, load
-from bltybench.report.beside import beside
-from bltybench.report.junit import junit
-from bltybench.report.markdown import markdown
-from bltybench.report.prometheus import prometheus
-from bltybench.report.raw import RawFile, hashes
+from bltybench.report.export.junit import junit
+from bltybench.report.export.markdown import markdown
+from bltybench.report.export.prometheus import prometheus
+from bltybench.report.export.raw import RawFile, hashes
+from bltybench.report.subprocess_task import beside
 from bltybench.report.summary import Summary, summarise
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
@@ -23,7 +23,7 @@ from bltybench.runs.search import read_search
 from bltybench.runs.store import seal
 
 if TYPE_CHECKING:
-    from bltybench.report.limits_section import LimitsSection
+    from bltybench.report.page.limits_section import LimitsSection
 
 
 def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
@@ -38,7 +38,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
         limits: Callable[[], LimitsSection | None] | None = None
         if {"html", "csv"} & set(formats):
             # What draws is slow to import, and a summary alone has no use for it.
-            from bltybench.report.limits_section import limits_section  # noqa: PLC0415
+            from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
 
             limits = others.enter_context(beside(partial(limits_section, folder)))
         # Another core sums up the raw files meanwhile: that does not hold Python's lock.
@@ -56,7 +56,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
         if limits is not None:
             _draw(folder, analysis, summary, formats, raw.result(), limits)
     if notebooks:
-        from bltybench.report.notebooks import export  # noqa: PLC0415  # Jupyter is slow to import
+        from bltybench.report.notebooks.export import export  # noqa: PLC0415
 
         export(folder)
     return summary
@@ -71,9 +71,9 @@ def _draw(  # noqa: PLR0917  # all that a page is made of
     limits: Callable[[], LimitsSection | None],
 ) -> None:
     """Draw the figures; write their data and the page, as far as ``formats`` asks for them."""
-    from bltybench.report.drawing import write_data  # noqa: PLC0415
-    from bltybench.report.figures import draw_all  # noqa: PLC0415
-    from bltybench.report.page import page  # noqa: PLC0415
+    from bltybench.report.figures.drawing import write_data  # noqa: PLC0415
+    from bltybench.report.figures.figures import draw_all  # noqa: PLC0415
+    from bltybench.report.page.page import page  # noqa: PLC0415
 
     drawings = draw_all(analysis)
     section = limits()

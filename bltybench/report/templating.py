@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from bltybench.report import text
-from bltybench.report.drawing import Drawing
+from bltybench.report.figures.drawing import Drawing
 
 
 def environment() -> Environment:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bltybench.errors import UserError
-from bltybench.sandbox.process import Order
+from bltybench.sandbox.process import ServeRequest
 from bltybench.sandbox.serve import serve
 from bltybench.scenario.target import SandboxSettings
 
@@ -30,7 +30,7 @@ def main() -> int:
     """Serve as the one line on stdin says. Exit code 0, or 2 where it could not."""
     line = sys.stdin.buffer.readline()
     try:
-        order = msgspec.json.decode(line, type=Order)
+        order = msgspec.json.decode(line, type=ServeRequest)
     except msgspec.DecodeError:
         print(
             "bltybench: this is started by bltybench itself; run `bltybench sandbox` instead", file=sys.stderr

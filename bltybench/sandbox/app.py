@@ -23,7 +23,7 @@ from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.errors import ApiError, ClientGone, no_method, no_model, no_route, server_error
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.quota import Quotas, UnixClock
-from bltybench.sandbox.truth import Row, TruthLog
+from bltybench.sandbox.truth import TruthLog, TruthRow
 from bltybench.scenario.target import SandboxSettings
 
 FLUSH_S = 0.25
@@ -51,7 +51,7 @@ class Exchanges:
             return
         request_id = f"req_{os.urandom(12).hex()}"
         path: str = scope["path"]
-        row = Row(request_id=request_id, path=path[:200], received_ns=time.monotonic_ns())
+        row = TruthRow(request_id=request_id, path=path[:200], received_ns=time.monotonic_ns())
         scope.setdefault("state", {})["row"] = row
         id_header = (b"x-request-id", request_id.encode())
 
@@ -70,7 +70,7 @@ class Exchanges:
             row.end_ns = time.monotonic_ns()
             self._log.add(row)
 
-    async def _answer(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, row: TruthRow, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except ClientGone:
@@ -83,7 +83,7 @@ class Exchanges:
                 raise
             await self._refuse(row, server_error(), send)
 
-    async def _refuse(self, row: Row, error: ApiError, send: Send) -> None:
+    async def _refuse(self, row: TruthRow, error: ApiError, send: Send) -> None:
         if row.decided_ns is None:
             row.decided_ns = time.monotonic_ns()
         if row.decision is None:

@@ -13,16 +13,16 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from bltybench.sandbox.counting import PromptCounter
-from bltybench.sandbox.delays import Lognormal, request_rng
+from bltybench.sandbox.delays import LognormalDelay, request_rng
 from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error, too_large
 from bltybench.sandbox.keys import KeyRing
-from bltybench.sandbox.line import Line
 from bltybench.sandbox.pacer import Pacer
 from bltybench.sandbox.quota import Grant, Quotas, Refusal, UnixClock
-from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, Choice, plan
+from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, PlannedChoice, plan
 from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
+from bltybench.sandbox.service_queue import ServiceQueue
 from bltybench.sandbox.stream import ChunkWriter, usage_of
-from bltybench.sandbox.truth import Row
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SandboxKey, SandboxSettings
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -44,14 +44,14 @@ class ChatEndpoint:
         self._counter = counter
         self._clock = clock
         self._quotas = quotas
-        self._ttft = Lognormal(settings.ttft)
-        self._itl = Lognormal(settings.itl)
+        self._ttft = LognormalDelay(settings.ttft)
+        self._itl = LognormalDelay(settings.itl)
         self._ordinal = 0
-        self._line = Line(settings.queue) if settings.queue is not None else None
+        self._line = ServiceQueue(settings.queue) if settings.queue is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one chat request, as ASGI wants it."""
-        row: Row = scope["state"]["row"]
+        row: TruthRow = scope["state"]["row"]
         raw = await read_body(receive)
         row.received_ns = time.monotonic_ns()
         key = self._ring.authenticate(scope["headers"])
@@ -73,7 +73,7 @@ class ChatEndpoint:
             raise verdict.error
         await self._answer(request, verdict, row, receive, send)
 
-    def _checked(self, raw: bytes, key: SandboxKey, row: Row) -> ChatRequest:
+    def _checked(self, raw: bytes, key: SandboxKey, row: TruthRow) -> ChatRequest:
         """Return a request that is valid and allowed; ApiError where it is not, counted where that counts."""
         try:
             request = parse_request(raw)
@@ -89,7 +89,7 @@ class ChatEndpoint:
         return request
 
     async def _answer(
-        self, request: ChatRequest, grant: Grant, row: Row, receive: Receive, send: Send
+        self, request: ChatRequest, grant: Grant, row: TruthRow, receive: Receive, send: Send
     ) -> None:
         rng = request_rng(self._settings.seed, self._ordinal)
         self._ordinal += 1
@@ -140,8 +140,8 @@ class _Answer:
     def __init__(
         self,
         request: ChatRequest,
-        choices: list[Choice],
-        row: Row,
+        choices: list[PlannedChoice],
+        row: TruthRow,
         next_ns: Callable[[], int],
         headers: Headers,
     ) -> None:
@@ -223,7 +223,7 @@ class _Answer:
         return usage_of(self._row.prompt_tokens or 0, self._row.completion_tokens or 0, reasoning)
 
 
-def _plain_choice(index: int, choice: Choice) -> dict[str, Any]:
+def _plain_choice(index: int, choice: PlannedChoice) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content)}
     if choice.reasoning:
         message["reasoning_content"] = "".join(choice.reasoning)

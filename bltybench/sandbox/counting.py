@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from bltybench.scenario import tokens
+from bltybench.scenario.prompts import tokens
 
 INLINE_CHARS = 1_000
 """Counting costs about 13 µs a token, so prompts up to this length (some 3 ms) are counted at once."""

@@ -11,7 +11,7 @@ Z_95 = 1.6448536269514722
 """The standard normal's 95th percentile."""
 
 
-class Lognormal:
+class LognormalDelay:
     """Draws from the lognormal with the median m and 95th percentile p: exp(N(ln m, (ln(p/m)/z95)²))."""
 
     def __init__(self, delay: Delay) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bltybench.limits import Decision
+from bltybench.limits.models import Decision
 from bltybench.sandbox.errors import Headers
 from bltybench.scenario.target import HeaderStyle
 

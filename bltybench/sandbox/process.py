@@ -24,7 +24,7 @@ STOP_S = 5.0
 """How long it may take to end before it is killed."""
 
 
-class Order(msgspec.Struct):
+class ServeRequest(msgspec.Struct):
     """What the parent tells the child, on stdin: keys do not belong into arguments, which all can read."""
 
     settings: str
@@ -68,7 +68,7 @@ class SandboxProcess:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
-            order = Order(
+            order = ServeRequest(
                 settings=settings.model_dump_json(),
                 fd=listener.fileno(),
                 log_path=None if log_path is None else str(log_path.absolute()),
@@ -86,7 +86,7 @@ class SandboxProcess:
             raise
         return sandbox
 
-    def _give(self, order: Order) -> None:
+    def _give(self, order: ServeRequest) -> None:
         pipe = self._process.stdin
         if pipe is None:
             raise AssertionError("stdin is a pipe")

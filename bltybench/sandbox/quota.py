@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from bltybench.limits import FAMILIES, AllOf, Decision, Model
+from bltybench.limits.models import FAMILIES, AllOf, Decision, Model
 from bltybench.sandbox.errors import ApiError, Headers, rate_limited
 from bltybench.sandbox.header_styles import styled
 from bltybench.sandbox.slots import Slots

@@ -24,7 +24,7 @@ WORDS = tuple(VOCABULARY.split())
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PlannedChoice:
     """One answer, as the tokens that are sent one by one."""
 
     reasoning: tuple[str, ...]
@@ -42,7 +42,7 @@ def thinks(model: str) -> bool:
     return model.endswith("reasoner")
 
 
-def plan(request: ChatRequest, rng: random.Random) -> list[Choice]:
+def plan(request: ChatRequest, rng: random.Random) -> list[PlannedChoice]:
     """Return the ``n`` answers to a request, all drawn from ``rng``.
 
     With max_tokens an answer has exactly so many (finish_reason length), so that lengths are what the load
@@ -51,7 +51,7 @@ def plan(request: ChatRequest, rng: random.Random) -> list[Choice]:
     return [_choice(request, rng) for _ in range(request.n)]
 
 
-def _choice(request: ChatRequest, rng: random.Random) -> Choice:
+def _choice(request: ChatRequest, rng: random.Random) -> PlannedChoice:
     if request.max_tokens is None:
         length, finish_reason = rng.randint(*NATURAL_TOKENS), "stop"
     else:
@@ -62,7 +62,7 @@ def _choice(request: ChatRequest, rng: random.Random) -> Choice:
     content = cut(whole, request.stop)
     if content != whole:
         finish_reason = "stop"
-    return Choice(tuple(_spaced(words[:thought])), tuple(content), finish_reason)
+    return PlannedChoice(tuple(_spaced(words[:thought])), tuple(content), finish_reason)
 
 
 def _spaced(words: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from bltybench.limits import Concurrency
+from bltybench.limits.models import Concurrency
 
 
 class Slots:

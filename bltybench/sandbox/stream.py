@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bltybench.sandbox.reply import Choice
+from bltybench.sandbox.reply import PlannedChoice
 from bltybench.sandbox.request import ChatRequest
 
 MARK = "\x00"
@@ -34,7 +34,7 @@ class ChunkWriter:
         """Return the first event of a choice: a role, and no token yet."""
         return self._chunk(index, {"role": "assistant", "content": ""}, None)
 
-    def token(self, index: int, choice: Choice, step: int) -> bytes:
+    def token(self, index: int, choice: PlannedChoice, step: int) -> bytes:
         """Return the event of a choice's token number ``step``, reasoning first."""
         thought = len(choice.reasoning)
         if step < thought:

@@ -10,7 +10,7 @@ import msgspec
 from bltybench.errors import UserError
 
 
-class Row(msgspec.Struct, kw_only=True):
+class TruthRow(msgspec.Struct, kw_only=True):
     """One exchange. Times are CLOCK_MONOTONIC nanoseconds of this machine; absent is null."""
 
     request_id: str
@@ -55,7 +55,7 @@ class TruthLog:
                     remedy="choose another file with --log",
                 ) from error
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TruthRow) -> None:
         """Keep a row for the next flush."""
         if self._fd is not None:
             self._lines.append(self._encoder.encode(row) + b"\n")
@@ -76,8 +76,8 @@ class TruthLog:
             self._fd = None
 
 
-def read_truth(path: Path) -> list[Row]:
+def read_truth(path: Path) -> list[TruthRow]:
     """Return the complete rows of a log; a line cut off by a kill is left out."""
     data = path.read_bytes()
     complete = data[: data.rfind(b"\n") + 1]
-    return [msgspec.json.decode(line, type=Row) for line in complete.splitlines()]
+    return [msgspec.json.decode(line, type=TruthRow) for line in complete.splitlines()]

@@ -12,16 +12,16 @@ import msgspec
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from bltybench.errors import UserError
+from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Spacing
 from bltybench.scenario.base import Table
 from bltybench.scenario.checks import ParsedCheck, parse_check
-from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Spacing
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
 SHARES = ("refused.share", "errors.share", "calls.ok_share")
 SAMPLES = ("ttft", "tpot", "latency", "attempt_latency")
 
 
-class Search(Table):
+class CapacitySearch(Table):
     """The highest rate, or number of users, at which all objectives hold: bracketed, then bisected."""
 
     kind: Literal["search"]
@@ -70,7 +70,7 @@ class Search(Table):
         return [parse_check(name, value) for name, value in self.objectives.items()]
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True):
+class TrialAttempt(msgspec.Struct, frozen=True, array_like=True):
     """One attempt of a trial. Times in ms; None where there is none, or it did not succeed."""
 
     call_id: str
@@ -82,7 +82,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     attempt_latency: float | None = None
 
 
-def measure(seen: Sequence[Seen], metric: str) -> float | None:
+def measure(seen: Sequence[TrialAttempt], metric: str) -> float | None:
     """Return a metric of a trial: a share, or a nearest-rank percentile in ms. None: too little was seen.
 
     A percentile p needs 1/(1 − p) values. That is fewer than a report asks for: a trial is one of several,
@@ -102,7 +102,9 @@ def measure(seen: Sequence[Seen], metric: str) -> float | None:
     return float(values[max(0, math.ceil(round(share * len(values), 9)) - 1)])
 
 
-def hopeless(seen: Sequence[Seen], checks: Sequence[ParsedCheck], calls: int, attempts_each: int) -> bool:
+def hopeless(
+    seen: Sequence[TrialAttempt], checks: Sequence[ParsedCheck], calls: int, attempts_each: int
+) -> bool:
     """Return whether a trial cannot hold any more, whatever the rest of its ``calls`` may bring.
 
     A call is answered once at most and has up to ``attempts_each`` attempts. So the share of what is refused
@@ -112,7 +114,7 @@ def hopeless(seen: Sequence[Seen], checks: Sequence[ParsedCheck], calls: int, at
     return any(_lost(seen, check, calls, attempts_each) for check in checks if check.op in {"<", "<="})
 
 
-def _lost(seen: Sequence[Seen], check: ParsedCheck, calls: int, attempts_each: int) -> bool:
+def _lost(seen: Sequence[TrialAttempt], check: ParsedCheck, calls: int, attempts_each: int) -> bool:
     if check.metric in {"refused.share", "errors.share"}:
         wanted = "refused" if check.metric == "refused.share" else "error"
         most = max(calls * attempts_each, len(seen))

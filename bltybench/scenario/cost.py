@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bltybench.scenario.compose import overhead
-from bltybench.scenario.conversations import read_conversations
-from bltybench.scenario.lengths import at_quantile, mean
-from bltybench.scenario.tokens import ROLE_OVERHEAD
+from bltybench.scenario.prompts.compose import overhead
+from bltybench.scenario.prompts.conversations import read_conversations
+from bltybench.scenario.prompts.lengths import at_quantile, mean
+from bltybench.scenario.prompts.tokens import ROLE_OVERHEAD
 from bltybench.scenario.workload import Call, Scenario
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals import schedule
-from bltybench.scenario.capacity import Search
+from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_tokens, requests_per_arrival
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
@@ -116,7 +116,7 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     mean = mean_tokens(scenario, base_dir)
     per_arrival = requests_per_arrival(scenario)
     each = Tokens(mean.prompt / per_arrival, mean.answer / per_arrival)
-    if isinstance(scenario.arrivals, Search):
+    if isinstance(scenario.arrivals, CapacitySearch):
         return least, Plan(each, scenario.arrivals.requests, price, at_most=True)
     if not scenario.is_open_loop:
         return least, Plan(each, None, price)

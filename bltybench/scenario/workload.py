@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stairs
 from bltybench.scenario.base import Table
-from bltybench.scenario.capacity import Search
-from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stairs
+from bltybench.scenario.capacity import CapacitySearch
 
 
 class Fixed(Table):
@@ -168,7 +168,7 @@ class Replay(_Recorded):
 
 
 Arrivals = Annotated[
-    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | Search,
+    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | CapacitySearch,
     Field(discriminator="kind"),
 ]
 
@@ -227,7 +227,7 @@ class Scenario(Table):
     @property
     def is_open_loop(self) -> bool:
         """Whether calls are due at times that are known before the run."""
-        return not isinstance(self.arrivals, Closed | Ladder | Search)
+        return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -242,7 +242,7 @@ class Scenario(Table):
     def _something_after_the_warm_up(self) -> Self:
         if self.warm_up_s and self.warm_up_calls:
             raise ValueError("warm_up_s and warm_up_calls are two ways to say one thing: give one")
-        if isinstance(self.arrivals, Search):
+        if isinstance(self.arrivals, CapacitySearch):
             if self.warm_up_calls or self.warm_up_s >= self.arrivals.stage_s:
                 raise ValueError("the warm-up of a search is in seconds, and less than stage_s")
             return self
@@ -255,7 +255,7 @@ class Scenario(Table):
     def _room_for_the_ladder(self) -> Self:
         if isinstance(self.arrivals, Ladder) and max(self.arrivals.users) > self.users:
             raise ValueError(f"users must be {max(self.arrivals.users)} or more: the ladder goes as high")
-        if isinstance(self.arrivals, Search):
+        if isinstance(self.arrivals, CapacitySearch):
             if self.arrivals.load == "users" and self.arrivals.max > self.users:
                 raise ValueError(f"users must be {self.arrivals.max:g} or more: the search may go as high")
             if any(call.turns for call in self.mix):

@@ -11,11 +11,11 @@ reading = reader.read(exchange)
 from __future__ import annotations
 
 from bltybench.wire.exchange import Exchange, Failure, Fault
-from bltybench.wire.origin import Origin
-from bltybench.wire.ratelimit import Quota, parse_quota
-from bltybench.wire.reader import Reader
-from bltybench.wire.reading import Reading
-from bltybench.wire.transport import Connection
+from bltybench.wire.http.connection import Connection
+from bltybench.wire.http.origin import Origin
+from bltybench.wire.interpret import Reading
+from bltybench.wire.ratelimit_headers import Quota, parse_quota
+from bltybench.wire.scheduling.reader import Reader
 
 __all__ = [
     "Connection",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from bltybench.runs.attempt import Stamp
 
 if TYPE_CHECKING:
-    from bltybench.wire.reading import Reading
-    from bltybench.wire.stream import StreamFold
+    from bltybench.wire.interpret import Reading
+    from bltybench.wire.sse.stream import StreamFold
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024

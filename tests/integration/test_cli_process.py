@@ -92,7 +92,7 @@ def test_the_wheel_holds_the_files_to_start_from(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("scenarios.toml", "locustfiles/mixed.py", "locustfiles/chat.py", "locustfiles/stream.py"):
         assert f"bltybench/starter/{name}" in names
-    assert {"bltybench/py.typed", "bltybench/scenario/sentences.txt"} <= names
+    assert {"bltybench/py.typed", "bltybench/scenario/prompts/sentences.txt"} <= names
     notebooks = {path.name for path in (ROOT / "analysis").glob("*.ipynb")}
     assert notebooks == {Path(name).name for name in names if name.startswith("bltybench/starter/analysis/")}
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]

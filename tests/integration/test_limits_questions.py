@@ -17,7 +17,7 @@ from support_sandbox import running_sandbox
 
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
-from bltybench.scenario.limits_file import load_limits
+from bltybench.scenario.file.limits_file import load_limits
 from bltybench.scenario.target import Delay, RateLimit, SandboxKey, SandboxLimits
 
 KEYS = (SandboxKey(name="one", key="sk-sandbox"), SandboxKey(name="two", key="sk-second"))

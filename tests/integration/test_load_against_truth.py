@@ -11,7 +11,7 @@ from support_locust import LOCUSTFILES, OPEN, Finished, event_times_ns, run_locu
 from support_sandbox import running_sandbox
 
 from bltybench.runs.store import read_generator
-from bltybench.sandbox.truth import Row
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SANDBOX_KEY, RateLimit, SandboxLimits
 
 # Gaps are kept so that their sum is exact to a microsecond: a time summed from them may be this much early.
@@ -39,7 +39,7 @@ def check_against_truth(done: Finished, log: Path) -> Counter[str]:
     return Counter(row["outcome"] for row in attempts)
 
 
-def check_row(row: dict[str, Any], true: Row, start_ns: int) -> list[float]:
+def check_row(row: dict[str, Any], true: TruthRow, start_ns: int) -> list[float]:
     """Compare one row; return by how many microseconds each event was stamped after it was written."""
     assert row["status"] == true.status
     assert row["stream"] == true.stream

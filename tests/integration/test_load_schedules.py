@@ -10,19 +10,19 @@ import pytest
 from support_locust import Finished
 from support_workloads import arrivals, as_scheduled, play, refused, summary
 
-from bltybench.sandbox.truth import Row
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import Delay
 
 GAMMA = 'kind = "gamma", rate_per_min = 1500, burstiness = 2.0'
 
 
 @pytest.fixture(scope="module")
-def gamma(tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, dict[str, Row]]:
+def gamma(tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, dict[str, TruthRow]]:
     """A run of three seconds, and what the sandbox saw of it."""
     return play(tmp_path_factory.mktemp("gamma"), arrivals(GAMMA))
 
 
-def test_the_sandbox_sees_arrivals_by_chance(gamma: tuple[Finished, dict[str, Row]]) -> None:
+def test_the_sandbox_sees_arrivals_by_chance(gamma: tuple[Finished, dict[str, TruthRow]]) -> None:
     assert len(as_scheduled(*gamma)) > 30
 
 
@@ -79,7 +79,7 @@ def test_a_ladder_has_as_many_users_as_each_step_says(tmp_path: Path) -> None:
 
 
 def test_a_former_run_is_replayed_with_its_arrivals_lengths_and_mix(
-    gamma: tuple[Finished, dict[str, Row]], tmp_path: Path
+    gamma: tuple[Finished, dict[str, TruthRow]], tmp_path: Path
 ) -> None:
     former, _ = gamma
     shutil.copytree(former.run.path, tmp_path / "former")

@@ -12,11 +12,11 @@ import pytest
 from support_locust import LOCUSTFILES, WITH_PAGE, Finished, run_locust, truth_of
 from support_sandbox import running_sandbox
 
-from bltybench.limits import TokenBucket
-from bltybench.load.trial import trial_times
+from bltybench.limits.models import TokenBucket
+from bltybench.load.capacity.worker import trial_times
 from bltybench.runs.search import SearchResult, read_search
 from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import Search
+from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.target import SANDBOX_KEY, Delay, RateLimit, SandboxLimits, SandboxQueue
 from bltybench.scenario.workload import Scenario
 
@@ -133,12 +133,12 @@ def test_arrivals_by_chance_are_refused_as_the_limiter_s_model_says(tmp_path: Pa
     limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
     done, found = find(tmp_path, text, limits=limits)
     scenario = Scenario.model_validate(done.run.manifest().resolved)
-    assert isinstance(scenario.arrivals, Search)
+    assert isinstance(scenario.arrivals, CapacitySearch)
     assert [(trial.load, trial.held) for trial in found.trials] == predicted(scenario.arrivals, scenario.seed)
     assert found.ended == "found"
 
 
-def predicted(search: Search, seed: int) -> list[tuple[float, bool]]:
+def predicted(search: CapacitySearch, seed: int) -> list[tuple[float, bool]]:
     """The trials that the search makes, and how they go, where arrivals are never late."""
     bracket = Bracket(search.start, search.max, precision=search.precision, confirm=2, whole=False)
     trials: list[tuple[float, bool]] = []

@@ -12,7 +12,7 @@ import pytest
 from support_locust import Finished
 from support_workloads import TRACES, arrivals, pace, play, refused, scheduled
 
-from bltybench.sandbox.truth import Row
+from bltybench.sandbox.truth import TruthRow
 
 BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
 5,ChatGPT,472,18,490,Conversation log
@@ -30,12 +30,12 @@ def recorded(name: str, folder: Path) -> None:
     shutil.copy(source, folder / "trace")
 
 
-def replay(folder: Path, keys: str, duration_s: float) -> tuple[Finished, dict[str, Row]]:
+def replay(folder: Path, keys: str, duration_s: float) -> tuple[Finished, dict[str, TruthRow]]:
     text = f'kind = "trace", file = "trace", {keys}'
     return play(folder, f"duration_s = {duration_s}\nusers = 200\narrivals = {{ {text} }}\n")
 
 
-def as_recorded(done: Finished, truth: dict[str, Row]) -> list[dict[str, Any]]:
+def as_recorded(done: Finished, truth: dict[str, TruthRow]) -> list[dict[str, Any]]:
     """Check times and lengths, on our side and at the sandbox; return the attempts."""
     wanted = scheduled(done)
     attempts = sorted(done.attempts, key=lambda row: row["due_ns"])

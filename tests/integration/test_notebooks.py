@@ -14,11 +14,11 @@ from IPython.core.formatters import DisplayFormatter
 from support_runs import attempt, realistic, write_run
 
 from bltybench.errors import UserError
-from bltybench.report import notebooks
+from bltybench.report.notebooks import export
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import seal
 
-NOTEBOOKS = notebooks.notebooks()
+NOTEBOOKS = export.notebooks()
 
 # The kernel is another process; its own warnings stay there. What remains is Jupyter's machinery in this one.
 pytestmark = [
@@ -44,7 +44,7 @@ def test_committed_thin_and_without_outputs(path: Path) -> None:
 def test_all_are_executed_and_exported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "20261122-141510-made", realistic())
     seal(run)
-    written = notebooks.export(run)
+    written = export.export(run)
     assert [path.name for path in written] == [f"{path.stem}.html" for path in NOTEBOOKS]
     for path in written:
         html = path.read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_every_cell_says_something_of_next_to_nothing(
     path: Path, next_to_nothing: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without a kernel, which takes seconds to start: the same cells, and what IPython would show of each.
-    monkeypatch.setenv(notebooks.RUN_VARIABLE, str(next_to_nothing.path))
+    monkeypatch.setenv(export.RUN_VARIABLE, str(next_to_nothing.path))
     names: dict[str, Any] = {}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     first, second, *others = (
@@ -99,4 +99,4 @@ def test_a_notebook_that_fails_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.ipynb"
     path.write_text(json.dumps(broken), encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.ipynb: failed: ZeroDivisionError"):
-        notebooks.execute(path, write_run(tmp_path / "20261122-141510-made", []))
+        export.execute(path, write_run(tmp_path / "20261122-141510-made", []))

@@ -16,8 +16,8 @@ from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
 from bltybench.report import build
-from bltybench.report.comparison import Side, compare_sides, write_page
-from bltybench.report.index import index
+from bltybench.report.comparison.comparison import Side, compare_sides, write_page
+from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://127.0.0.1:9/x onerror=alert(2)>\x1b[31m{{ 7*7 }}"

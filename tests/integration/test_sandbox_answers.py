@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support_sandbox import bearer, chat_body, running_sandbox
 
-from bltybench.scenario import tokens
+from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import SANDBOX_RESTRICTED_KEY
 
 ERROR_KEYS = {"message", "type", "param", "code"}

@@ -12,8 +12,8 @@ import pytest
 from support_sandbox import NO_LIMITS, bearer, chat_body, running_sandbox
 
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.sandbox.truth import Row, read_truth
-from bltybench.scenario import tokens
+from bltybench.sandbox.truth import TruthRow, read_truth
+from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import SANDBOX_RESTRICTED_KEY, Algorithm, Delay, RateLimit, SandboxLimits
 
 QUOTA_HEADERS = {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
@@ -31,7 +31,7 @@ def ask(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post("/chat/completions", json=chat_body(**fields))
 
 
-def chat_rows(path: Path) -> list[Row]:
+def chat_rows(path: Path) -> list[TruthRow]:
     return [row for row in read_truth(path) if row.path == "/v1/chat/completions"]
 
 

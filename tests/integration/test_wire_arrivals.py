@@ -11,7 +11,8 @@ from support_wire import HEADERS, PATIENT, Server, exchange_with
 from support_wire_server import SLOW_EVENTS
 
 from bltybench.runs.attempt import Outcome, Stamp
-from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading, rounds
+from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire.scheduling import batched_reads
 from bltybench.wire.stamps import enable
 
 
@@ -47,8 +48,8 @@ def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader
 def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "_SAMPLE", 4)
-    monkeypatch.setattr(rounds, "_PAYS_PER_S", 1.0)  # a single stream of some 60 events a second pays
+    monkeypatch.setattr(batched_reads, "_SAMPLE", 4)
+    monkeypatch.setattr(batched_reads, "_PAYS_PER_S", 1.0)  # a single stream of some 60 events a second pays
     seen: list[tuple[int, bool]] = []
 
     def look() -> None:
@@ -66,7 +67,7 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     stamped = _stamped(reading)
     late_ns = sorted(at - wrote for at, wrote in zip(stamped, written, strict=True))
     # Had they been stamped when they were read, half of them would be later than a round is long.
-    assert late_ns[len(late_ns) // 2] < rounds.ROUND_S * 1e9
+    assert late_ns[len(late_ns) // 2] < batched_reads.ROUND_S * 1e9
     assert late_ns[0] >= -2_000
 
 
@@ -76,7 +77,7 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     [
         ("paced", 0, 1),
         ("paced-end-at-once", 0, 1),
-        ("paced-pair-first", rounds.FAR_READS_AGAIN, rounds.FAR_READS),
+        ("paced-pair-first", batched_reads.FAR_READS_AGAIN, batched_reads.FAR_READS),
     ],
 )
 def test_what_was_slow_is_sooner_seen_to_be_so_again(
@@ -96,7 +97,7 @@ def test_what_was_slow_is_sooner_seen_to_be_so_again(
         assert reader.read(exchange).outcome is Outcome.OK
     connection.close()
     # On a busy machine events come unevenly, and it takes longer.
-    assert reads_until_rounds[0] >= rounds.FAR_READS
+    assert reads_until_rounds[0] >= batched_reads.FAR_READS
     assert fewest <= min(reads_until_rounds[1:]) < fewer_than
     assert len(reader.rounds) == 0
 

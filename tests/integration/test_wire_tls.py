@@ -11,7 +11,7 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server
 
 from bltybench.runs.attempt import Outcome, Stamp
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
-from bltybench.wire.link import Link
+from bltybench.wire.http.socket_io import SocketIO
 
 AUTHORITY = trustme.CA()
 
@@ -55,7 +55,7 @@ def test_session_tickets_that_came_before_the_request(
 ) -> None:
     begin = Connection._begin
 
-    def late(self: Connection, link: Link, request: bytes, exchange: Exchange) -> None:
+    def late(self: Connection, link: SocketIO, request: bytes, exchange: Exchange) -> None:
         time.sleep(0.02)  # the tickets follow the handshake, and lie in the kernel until the answer is read
         begin(self, link, request, exchange)
 

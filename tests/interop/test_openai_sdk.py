@@ -15,8 +15,8 @@ from openai.types.chat import ChatCompletionMessageParam
 from support_sandbox import NO_LIMITS, running_sandbox
 
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.sandbox.truth import Row, read_truth
-from bltybench.scenario import tokens
+from bltybench.sandbox.truth import TruthRow, read_truth
+from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_RESTRICTED_KEY, RateLimit
 
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -221,7 +221,7 @@ def test_a_failing_server_is_an_internal_server_error_and_is_tried_again(tmp_pat
     assert [row.status for row in chat_rows(log)] == [500, 500]
 
 
-def chat_rows(log: Path) -> list[Row]:
+def chat_rows(log: Path) -> list[TruthRow]:
     return [row for row in read_truth(log) if row.path == "/v1/chat/completions"]
 
 

@@ -12,7 +12,7 @@ from support_fakeapi import KEY, LIMIT, MODEL, FakeApi, chunk, error, sse
 from bltybench.check.client import Client
 from bltybench.check.drain import drain
 from bltybench.check.evidence import FIXED_REQUESTS, MODELS, WRONG_KEY, Evidence, gather
-from bltybench.check.finding import Checkup, Finding, Status
+from bltybench.check.finding import CheckFinding, Checkup, Status
 from bltybench.check.run import judge
 from bltybench.scenario.target import Target
 
@@ -31,14 +31,14 @@ def gathered(api: FakeApi, *, model: str = MODEL, spend: bool = True) -> tuple[E
     return found, client
 
 
-def findings(api: FakeApi, **more: Any) -> dict[str, Finding]:
+def findings(api: FakeApi, **more: Any) -> dict[str, CheckFinding]:
     made = judge(gathered(api, **more)[0])
     by_name = {f"{finding.group}: {finding.name}": finding for finding in made}
     assert len(by_name) == len(made), "two findings have one name"
     return by_name
 
 
-def broken(found: dict[str, Finding]) -> list[str]:
+def broken(found: dict[str, CheckFinding]) -> list[str]:
     return [name for name, finding in found.items() if finding.status is Status.BROKEN]
 
 
@@ -350,8 +350,8 @@ def test_no_key_and_no_control_character_reaches_a_finding() -> None:
 
 
 def test_a_checkup_counts_and_passes_only_without_broken_ones() -> None:
-    def finding(status: Status) -> Finding:
-        return Finding(group="g", name="n", status=status, expected="e", observed="o")
+    def finding(status: Status) -> CheckFinding:
+        return CheckFinding(group="g", name="n", status=status, expected="e", observed="o")
 
     def made(*statuses: Status) -> Checkup:
         found = [finding(status) for status in statuses]

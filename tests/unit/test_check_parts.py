@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.check.client import MAX_BODY_BYTES, Answer, Client
+from bltybench.check.client import MAX_BODY_BYTES, CheckResponse, Client
 from bltybench.check.ratelimits import server_time, whole
 from bltybench.check.reach import tls_context
 from bltybench.check.stream import events
@@ -21,9 +21,9 @@ from bltybench.scenario.target import Target
 ENDED_S = 1_795_356_910.0
 
 
-def answer(**headers: str) -> Answer:
+def answer(**headers: str) -> CheckResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status=200, headers=httpx.Headers(named), sent_s=ENDED_S - 1, ended_s=ENDED_S)
+    return CheckResponse(status=200, headers=httpx.Headers(named), sent_s=ENDED_S - 1, ended_s=ENDED_S)
 
 
 @given(st.text(), st.text(alphabet="abcdefghij", min_size=3))
@@ -75,7 +75,7 @@ def test_the_servers_clock(date: str, expected: float) -> None:
 
 @given(st.text(alphabet=st.characters(codec="latin-1")))
 def test_any_date_and_any_number_can_be_read(text: str) -> None:
-    made = Answer(
+    made = CheckResponse(
         status=200,
         headers=httpx.Headers([(b"date", text.encode("latin-1")), (b"n", text.encode("latin-1"))]),
         sent_s=ENDED_S,
@@ -87,7 +87,7 @@ def test_any_date_and_any_number_can_be_read(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "1e3", "0x1", "٣", "1 2", "9" * 16])
 def test_what_is_no_whole_number(value: str) -> None:
-    made = Answer(headers=httpx.Headers([(b"n", value.encode())]), sent_s=0, ended_s=0)
+    made = CheckResponse(headers=httpx.Headers([(b"n", value.encode())]), sent_s=0, ended_s=0)
     assert whole(made, "n") is None
 
 

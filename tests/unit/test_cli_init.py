@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bltybench.cli import main
-from bltybench.scenario.book import load_book
+from bltybench.scenario.file.scenario_file import load_book
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bltybench.limits.banned import ban_s
-from bltybench.limits.sights import Sight, Sights
+from bltybench.limits.fit.bans import ban_s
+from bltybench.limits.observations.observation import Observation, Observations
 
 
-def asked(times: list[tuple[float, bool]]) -> Sights:
-    return Sights(Sight(at_s, at_s + 0.01, accepted) for at_s, accepted in times)
+def asked(times: list[tuple[float, bool]]) -> Observations:
+    return Observations(Observation(at_s, at_s + 0.01, accepted) for at_s, accepted in times)
 
 
 def banned(ban: float, used_up: list[float], step_s: float = 0.2) -> list[tuple[float, bool]]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.answer import Answer
-from bltybench.limits.charges_judgement import judge
-from bltybench.limits.charges_question import ask
-from bltybench.limits.fit import Fit
-from bltybench.limits.known import Known
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from bltybench.limits.experiments.charges_analysis import judge
+from bltybench.limits.experiments.charges_steps import ask
+from bltybench.limits.fit.select import Fit
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.probe.context import ProbeContext
 from bltybench.scenario.target import RateLimit
 
 
@@ -35,7 +35,7 @@ def fitted(family: str, limit: int, period_s: float, *, count_refused: bool | No
 
 def asked(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
     usual: dict[str, Any] = {"latency_s": 0.03, "second_key": True, "other_model": "b", "with_401": True}
-    known = Known(fits=fits, **(usual | facts))
+    known = ProbeContext(fits=fits, **(usual | facts))
     return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.answer import Answer
-from bltybench.limits.concurrency_judgement import judge
-from bltybench.limits.concurrency_question import ask
-from bltybench.limits.known import Known
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from bltybench.limits.experiments.concurrency_analysis import judge
+from bltybench.limits.experiments.concurrency_steps import ask
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.probe.context import ProbeContext
 from bltybench.scenario.target import RateLimit
 
 
 def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
-    known = Known(**facts)
+    known = ProbeContext(**facts)
     return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
 
 

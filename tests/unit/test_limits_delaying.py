@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.limit_cases import play
-from bltybench.limits import FixedWindow, LeakyQueue
-from bltybench.limits.delaying import delayed
-from bltybench.limits.fit import Verdict
-from bltybench.limits.plan import plan
-from bltybench.limits.planner import QUICK_BUDGET, Aims
-from bltybench.limits.settings import limits_toml
-from bltybench.limits.sights import Sight, Sights
-from bltybench.limits.usage import Counted, bucket
-from bltybench.limits.virtual import Noise, World
+from benchmarks.simulation.virtual_limiter import Noise, World
+from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.fit.occupancy import ChargeBounds, bucket
+from bltybench.limits.fit.queueing import delayed
+from bltybench.limits.fit.select import Verdict
+from bltybench.limits.models import FixedWindow, LeakyQueue
+from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import QUICK_BUDGET, Aims
 
 START_S = 1_795_358_417.3
 
@@ -68,12 +68,12 @@ def test_what_was_found_of_a_queue_is_written_for_the_sandbox() -> None:
     assert "free = 8" in text
 
 
-def one_by_one(times_s: list[float], pauses: tuple[int, ...] = (20, 30)) -> list[Sight]:
+def one_by_one(times_s: list[float], pauses: tuple[int, ...] = (20, 30)) -> list[Observation]:
     """Requests of these durations, one after the other, with silences before some."""
     seen, at_s = [], START_S
     for number, took_s in enumerate(times_s):
         at_s += 10.0 if number in pauses else 0.0
-        seen.append(Sight(at_s, at_s + took_s, True, at_s + took_s))
+        seen.append(Observation(at_s, at_s + took_s, True, at_s + took_s))
         at_s += took_s
     return seen
 
@@ -96,7 +96,7 @@ def test_a_server_with_few_places_is_not_taken_for_a_queue(seed: int, places: in
         start_s = max(at_s, min(free))
         end_s = start_s + 0.2 * rng.lognormvariate(0, jitter)
         free[free.index(min(free))] = end_s
-        seen.append(Sight(at_s, end_s, True, end_s))
+        seen.append(Observation(at_s, end_s, True, end_s))
     assert delayed(seen) is None
 
 
@@ -106,7 +106,9 @@ def test_ordinary_traffic_through_a_queue_is_explained(seed: int, queue: int, fr
     for number in range(200):
         at_s += 20 / rate if number % 40 == 39 else rng.expovariate(1.5 * rate)
         decision = model.decide(at_s)
-        seen.append(Sight(at_s, at_s + 0.01 / rate, decision.accepted, at_s + 0.01 / rate + decision.delay_s))
+        seen.append(
+            Observation(at_s, at_s + 0.01 / rate, decision.accepted, at_s + 0.01 / rate + decision.delay_s)
+        )
     held = delayed(seen)
     assert held is not None
     assert held.interval_range_s[0] <= 1 / rate <= held.interval_range_s[1]
@@ -116,7 +118,7 @@ def test_ordinary_traffic_through_a_queue_is_explained(seed: int, queue: int, fr
 def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
     rng = random.Random(1)
     seen = [
-        Sight(START_S + number, START_S + number + took_s, True, START_S + number + took_s)
+        Observation(START_S + number, START_S + number + took_s, True, START_S + number + took_s)
         for number, took_s in enumerate(0.01 * rng.lognormvariate(0, 0.8) for _ in range(60))
     ]
     assert delayed(seen) is None
@@ -144,12 +146,12 @@ def test_queues_that_were_missed(number: int, why: str) -> None:
     assert case.judged == "right", (why, case.said)
 
 
-def row(*kinds: bool | None, begins_s: float = START_S) -> list[Sight]:
+def row(*kinds: bool | None, begins_s: float = START_S) -> list[Observation]:
     """Requests that are sent at once, of which those that are not refused wait their turns of a second."""
     found, turns = [], 0
     for kind in kinds:
         answered_s = begins_s + 0.01 + (0 if kind is False else turns)
-        found.append(Sight(begins_s, begins_s + 0.01, kind, answered_s))
+        found.append(Observation(begins_s, begins_s + 0.01, kind, answered_s))
         turns += kind is not False
     return found
 
@@ -166,7 +168,7 @@ def test_what_was_lost_beside_a_refusal_is_read_as_what_explains_more() -> None:
 
 def test_what_overlaps_gives_nothing_back_to_a_bucket() -> None:
     """One that was sent before cannot have been decided on later than the one that is asked about."""
-    seen = [Sight(0.0, 0.5, True), Sight(0.0, 0.6, True), Sight(0.1, 0.7, False)]
-    counted = Counted(Sights(seen), count_refused=False)
+    seen = [Observation(0.0, 0.5, True), Observation(0.0, 0.6, True), Observation(0.1, 0.7, False)]
+    counted = ChargeBounds(Observations(seen), count_refused=False)
     _, most = bucket(counted, np.array([1.0]))
     assert most[0].tolist() == [0.0, 1.0, 2.0]

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bltybench.limits.headers.honesty import honesty
+from bltybench.limits.observations.proportion import Proportion
 
 from bltybench.errors import UserError
-from bltybench.limits import FixedWindow
-from bltybench.limits.evidence import Share, busiest, honesty, refusal_status, sights_of, stretch
-from bltybench.limits.finding import find
-from bltybench.limits.fit import Fit, Verdict
-from bltybench.limits.sights import Sight
-from bltybench.scenario.limits_file import load_limits
+from bltybench.limits.findings.conclude import find
+from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.models import FixedWindow
+from bltybench.limits.observations.evidence import busiest, refusal_status, sights_of, stretch
+from bltybench.limits.observations.observation import Observation
+from bltybench.scenario.file.limits_file import load_limits
 from bltybench.scenario.target import RateLimit
 
 NS = 1_000_000_000
@@ -98,24 +100,26 @@ def test_a_slow_answer_was_still_decided_on_admission() -> None:
 
 def test_remaining_that_never_falls_is_found_out() -> None:
     told = honesty([row(t / 10, remaining_requests=60) for t in range(5)])
-    assert told.remaining_steps == Share(0, 4)
-    assert honesty([row(t / 10, remaining_requests=60 - t) for t in range(5)]).remaining_steps == Share(4, 4)
+    assert told.remaining_steps == Proportion(0, 4)
+    assert honesty([row(t / 10, remaining_requests=60 - t) for t in range(5)]).remaining_steps == Proportion(
+        4, 4
+    )
 
 
 def test_retry_after_that_is_too_short_is_found_out() -> None:
     rows = [row(0), row(1, "rate_limited", retry_after_s=2.0), row(3.1, "rate_limited", retry_after_s=2.0)]
-    assert honesty(rows).retry_enough == Share(0, 1)
-    assert honesty([*rows[:2], row(3.1)]).retry_enough == Share(1, 1)
+    assert honesty(rows).retry_enough == Proportion(0, 1)
+    assert honesty([*rows[:2], row(3.1)]).retry_enough == Proportion(1, 1)
 
 
 def test_retry_after_that_is_too_long_is_found_out() -> None:
     rows = [row(0), row(1, "rate_limited", retry_after_s=60.0), row(3)]
-    assert honesty(rows).retry_early == Share(1, 1)
+    assert honesty(rows).retry_early == Proportion(1, 1)
 
 
 def test_an_interval_is_wider_for_less() -> None:
-    assert Share(0, 0).interval() is None
-    few, many = Share(5, 5).interval(), Share(500, 500).interval()
+    assert Proportion(0, 0).interval() is None
+    few, many = Proportion(5, 5).interval(), Proportion(500, 500).interval()
     assert few is not None
     assert many is not None
     assert few[0] == pytest.approx(0.566, abs=0.01)
@@ -123,7 +127,7 @@ def test_an_interval_is_wider_for_less() -> None:
 
 
 def test_the_busiest_minute() -> None:
-    seen = [Sight(t, t, True) for t in (0.0, 50.0, 55.0, 70.0, 111.0)]
+    seen = [Observation(t, t, True) for t in (0.0, 50.0, 55.0, 70.0, 111.0)]
     assert busiest(seen) == (3, 0.0)
     assert busiest([]) == (0, 0.0)
 
@@ -152,7 +156,7 @@ def test_more_than_documented_is_said_with_the_time() -> None:
 
 
 def test_of_a_long_run_the_stretch_that_tells_most_is_taken() -> None:
-    seen = [Sight(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
+    seen = [Observation(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
     chosen = stretch(seen, most=40)
     assert len(chosen) == 40
     assert chosen[0].sent_s >= 45

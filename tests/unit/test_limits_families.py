@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bltybench.limits import FAMILIES, FixedWindow, Model, SlidingCounter, SlidingLog, TokenBucket
-from bltybench.limits.base import shortest_wait
+from bltybench.limits.models import FAMILIES, FixedWindow, Model, SlidingCounter, SlidingLog, TokenBucket
+from bltybench.limits.models.base import shortest_wait
 
 # A busy machine is no failure.
 untimed = settings(deadline=None)

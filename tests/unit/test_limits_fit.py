@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bltybench.limits import (
+from benchmarks.simulation.virtual_limiter import Noise, World
+from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.fit.select import Verdict, fit
+from bltybench.limits.models import (
     FirstHitCounter,
     FirstHitWindow,
     FixedWindow,
@@ -17,13 +20,10 @@ from bltybench.limits import (
     SlidingLog,
     TokenBucket,
 )
-from bltybench.limits.base import Decision
-from bltybench.limits.fit import Verdict, fit
-from bltybench.limits.plan import plan
-from bltybench.limits.planner import QUICK_BUDGET, Aims, Burst
-from bltybench.limits.settings import limits_toml
-from bltybench.limits.sights import Sight, Sights
-from bltybench.limits.virtual import Noise, World
+from bltybench.limits.models.base import Decision
+from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import QUICK_BUDGET, Aims, Burst
 
 START_S = 1_795_358_417.3
 PERIOD_S = 10.0
@@ -156,7 +156,7 @@ def test_nothing_sent_is_said() -> None:
 
 
 def test_an_end_at_the_first_refusal_is_not_enough() -> None:
-    seen = [Sight(float(t), t + 0.01, t < 5) for t in range(6)]
+    seen = [Observation(float(t), t + 0.01, t < 5) for t in range(6)]
     verdict = fit(seen)
     assert verdict.status == "unknown"
     assert "ended too soon" in verdict.reason
@@ -164,8 +164,8 @@ def test_an_end_at_the_first_refusal_is_not_enough() -> None:
 
 def test_refusals_that_end_for_good_break_nothing() -> None:
     """No acceptance is before a refusal, so nothing shows what a full bucket would hold."""
-    refused = [Sight(t * 0.01, t * 0.01 + 0.001, False) for t in range(60)]
-    let_in = [Sight(2 + t * 0.01, 2 + t * 0.01 + 0.001, True) for t in range(30)]
+    refused = [Observation(t * 0.01, t * 0.01 + 0.001, False) for t in range(60)]
+    let_in = [Observation(2 + t * 0.01, 2 + t * 0.01 + 0.001, True) for t in range(30)]
     assert fit([*refused, *let_in]).status == "unknown"
 
 
@@ -186,7 +186,7 @@ def test_the_same_answers_give_the_same_plan() -> None:
 
 def test_a_probe_goes_on_from_what_was_seen_before() -> None:
     model = FixedWindow(LIMIT, PERIOD_S)
-    world, playing, seen = World(model, Noise(), seed=1), plan(Aims(), START_S), list[Sight]()
+    world, playing, seen = World(model, Noise(), seed=1), plan(Aims(), START_S), list[Observation]()
     burst = next(playing)
     for _ in range(25):
         got = world.answer(burst)
@@ -206,14 +206,18 @@ def test_what_was_found_is_written_in_the_sandboxs_own_words() -> None:
 
 
 def test_requests_in_flight_together_have_no_order() -> None:
-    sights = Sights([Sight(0.0, 1.0, True), Sight(0.5, 0.6, False), Sight(2.0, 2.1, True)])
+    sights = Observations(
+        [Observation(0.0, 1.0, True), Observation(0.5, 0.6, False), Observation(2.0, 2.1, True)]
+    )
     before, after = sights.offsets(sights.accepted.astype("int64"))
     assert before.tolist() == [0, 1, 0]
     assert after.tolist() == [0, 0, 0]
 
 
 def test_requests_decided_alike_can_change_places() -> None:
-    sights = Sights([Sight(0.0, 1.0, True), Sight(0.5, 0.6, True), Sight(2.0, 2.1, True)])
+    sights = Observations(
+        [Observation(0.0, 1.0, True), Observation(0.5, 0.6, True), Observation(2.0, 2.1, True)]
+    )
     assert sights.hi.tolist() == [0.6, 1.0, 2.1]
     before, _ = sights.offsets(sights.accepted.astype("int64"))
     assert before.tolist() == [0, 0, 0]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.answer import Answer
-from bltybench.limits.ask import Experiment, Send, Shot
-from bltybench.limits.finding import find
-from bltybench.limits.fit import Fit, Verdict
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from bltybench.limits.findings.conclude import find
+from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.probe.protocol import Experiment, ProbeRequest, SendStep
 from bltybench.scenario.target import RateLimit
 
 FAMILIES = (
@@ -34,14 +34,14 @@ untimed = settings(deadline=None, max_examples=60)
 
 def bursts(rule: RateLimit, waits: list[float], width: int) -> Experiment:
     """Use the limit up, wait, follow Retry-After, and so on."""
-    one = Shot(role="probe")
+    one = ProbeRequest(role="probe")
     for wait in waits:
-        seen = yield Send((one,) * (2 * rule.limit), after_s=wait, width=width, until_refused=True)
+        seen = yield SendStep((one,) * (2 * rule.limit), after_s=wait, width=width, until_refused=True)
         told = seen[-1].retry_after_s
         if told is not None:
             if told > 1.5:
-                yield Send((one,), after_s=0.7 * told)
-            yield Send((one,), (seen[-1].decided_s or 0.0) + told + 0.03)
+                yield SendStep((one,), after_s=0.7 * told)
+            yield SendStep((one,), (seen[-1].decided_s or 0.0) + told + 0.03)
 
 
 def judged(

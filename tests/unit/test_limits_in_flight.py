@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bltybench.limits import SlidingLog
-from bltybench.limits.finding import find
-from bltybench.limits.in_flight import in_flight
+from bltybench.limits.findings.conclude import find
+from bltybench.limits.fit.in_flight import in_flight
+from bltybench.limits.models import SlidingLog
 
 NS = 1_000_000_000
 

@@ -19,7 +19,7 @@ from limits.strategies import (
     SlidingWindowCounterRateLimiter,
 )
 
-from bltybench.limits import (
+from bltybench.limits.models import (
     FirstHitWindow,
     IntervalRefill,
     LeakyQueue,

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bltybench.limits.fit import fit
-from bltybench.limits.grid import Grid
-from bltybench.limits.lost import otherwise
-from bltybench.limits.pricing import MISREAD, price
-from bltybench.limits.sights import ACCEPTED, REFUSED, UNKNOWN, Sight, Sights
-from bltybench.limits.usage import Counted
+from bltybench.limits.fit.grid import Grid
+from bltybench.limits.fit.missing import otherwise
+from bltybench.limits.fit.occupancy import ChargeBounds
+from bltybench.limits.fit.scoring import MISREAD, price
+from bltybench.limits.fit.select import fit
+from bltybench.limits.observations.observation import ACCEPTED, REFUSED, UNKNOWN, Observation, Observations
 
 KINDS = {"a": True, "r": False, "?": None}
 
 
-def played(*bursts: tuple[float, str], step_s: float = 0.02) -> list[Sight]:
+def played(*bursts: tuple[float, str], step_s: float = 0.02) -> list[Observation]:
     """One after the other: let in (a), refused (r), lost (?)."""
     return [
-        Sight(at_s + i * step_s, at_s + (i + 0.8) * step_s, KINDS[kind])
+        Observation(at_s + i * step_s, at_s + (i + 0.8) * step_s, KINDS[kind])
         for at_s, kinds in bursts
         for i, kind in enumerate(kinds)
     ]
@@ -46,7 +46,7 @@ def test_what_one_reading_contradicts_is_not_left_open() -> None:
 
 def test_what_is_open_is_no_doubt() -> None:
     """Three were let in and one lost: limits of three and of four explain all."""
-    counted = Counted(Sights(played((1.0, "aaa?rr"))), count_refused=False)
+    counted = ChargeBounds(Observations(played((1.0, "aaa?rr"))), count_refused=False)
     found = price("fixed_window", counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
     assert (int(found.cost[0]), int(found.limit_least[0]), int(found.limit_most[0])) == (0, 3, 4)
 
@@ -77,8 +77,8 @@ def test_a_lost_answer_went_as_the_model_decides(
     family: str, count_refused: bool, read: int, misread: int
 ) -> None:
     """Where it had room it let the request in, and where refusals count it has charged it in any case."""
-    sights = Sights(played((1.0, "aa?rr") if count_refused else (1.0, "aa?aarr")))
-    counted = Counted(sights, count_refused=count_refused)
+    sights = Observations(played((1.0, "aa?rr") if count_refused else (1.0, "aa?aarr")))
+    counted = ChargeBounds(sights, count_refused=count_refused)
     charged = counted.charged.copy()
     charged[sights.seen == UNKNOWN] = read
     counted.charge(charged)

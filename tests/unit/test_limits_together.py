@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bltybench.limits import AllOf, Concurrency, FixedWindow, SlidingLog, TokenBucket
+from bltybench.limits.models import AllOf, Concurrency, FixedWindow, SlidingLog, TokenBucket
 
 # A busy machine is no failure.
 untimed = settings(deadline=None)

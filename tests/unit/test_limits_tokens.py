@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.answer import Answer
-from bltybench.limits.ask import Seen, Send
-from bltybench.limits.fit import Fit, Verdict
-from bltybench.limits.known import Known
-from bltybench.limits.tokens_judgement import charged_at_end, judge, rounded
-from bltybench.limits.tokens_period import period
-from bltybench.limits.tokens_question import ask
-from bltybench.limits.tokens_seen import bounds, unit_verdict
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from bltybench.limits.experiments.tokens_analysis import charged_at_end, judge, rounded
+from bltybench.limits.experiments.tokens_period import period
+from bltybench.limits.experiments.tokens_roles import bounds, unit_verdict
+from bltybench.limits.experiments.tokens_steps import ask
+from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.probe_result import ProbeResult
+from bltybench.limits.probe.context import ProbeContext
+from bltybench.limits.probe.protocol import SendStep
 from bltybench.scenario.target import RateLimit
 
 
@@ -26,14 +27,14 @@ def window(limit: int, period_s: float) -> Fit:
     )
 
 
-def filled(tokens: int) -> list[Seen]:
+def filled(tokens: int) -> list[ProbeResult]:
     """Return a fill that fits to the token, and one more that does not."""
-    one = Seen(role="fill", sent_s=1.0, accepted=True, prompt_tokens=8, max_tokens=tokens - 8)
+    one = ProbeResult(role="fill", sent_s=1.0, accepted=True, prompt_tokens=8, max_tokens=tokens - 8)
     return [one, replace(one, sent_s=2.0, accepted=False, said="tokens per minute", max_tokens=8)]
 
 
 def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
-    known = Known(**({"never_refused": True, "tokens_left": 3_000_000} | facts))
+    known = ProbeContext(**({"never_refused": True, "tokens_left": 3_000_000} | facts))
     return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
 
 
@@ -84,10 +85,10 @@ def test_where_the_period_is_not_known_only_what_fits_by_itself_is_sure() -> Non
     """Some of it may have been used before, and a bucket may have given back while it was filled."""
     half = replace(filled(3_000)[0], max_tokens=1_492)
     seen = [half, replace(half, sent_s=1.5), filled(3_000)[1]]
-    limit, *others = judge(seen, Known())
+    limit, *others = judge(seen, ProbeContext())
     assert (limit.question, limit.value, limit.range) == ("token_limit", None, (1_500, float("inf")))
     assert others[-1].value == "admission"
-    documented, *_ = judge(seen, Known(tokens_per_min=3_000))
+    documented, *_ = judge(seen, ProbeContext(tokens_per_min=3_000))
     assert documented.value == 3_000
 
 
@@ -102,34 +103,34 @@ def test_refusals_of_the_limit_of_requests_say_nothing_of_tokens() -> None:
     )
     found = asked(api, fits=(window(12, 60.0),), never_refused=False, tokens_left=300_000)
     assert found["token_limit"].value is None, found["token_limit"]
-    named = [*filled(3_000), Seen(role="fill", sent_s=9.0, accepted=False, said="too many requests")]
+    named = [*filled(3_000), ProbeResult(role="fill", sent_s=9.0, accepted=False, said="too many requests")]
     assert bounds(named) == bounds(filled(3_000))
 
 
 def test_units_are_as_many_as_the_limit_of_requests_allows_and_so_nothing_is_concluded() -> None:
     units = [
-        Seen(role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, accepted=number < 12)
+        ProbeResult(role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, accepted=number < 12)
         for minute in range(3)
         for number in range(14)
         for at_s in [60.0 * minute + 0.1 * number + 1]
     ]
-    known = Known(fits=(window(30, 60.0),))
+    known = ProbeContext(fits=(window(30, 60.0),))
     assert unit_verdict(units, known).best is not None
-    doubtful = unit_verdict(units, Known(fits=(window(12, 60.0),)))
+    doubtful = unit_verdict(units, ProbeContext(fits=(window(12, 60.0),)))
     assert doubtful.best is None
     assert "limit of requests" in doubtful.reason
     named = [replace(each, said="tokens per minute") if each.refused else each for each in units]
-    assert unit_verdict(named, Known(fits=(window(12, 60.0),))).best is not None
+    assert unit_verdict(named, ProbeContext(fits=(window(12, 60.0),))).best is not None
 
 
 def test_a_lost_answer_is_asked_for_again() -> None:
-    asking = ask(Known(never_refused=True, tokens_per_min=4_000), START_S)
+    asking = ask(ProbeContext(never_refused=True, tokens_per_min=4_000), START_S)
     step, sent = next(asking), filled(4_000)
-    while not (isinstance(step, Send) and step.shots[0].role == "right after"):
+    while not (isinstance(step, SendStep) and step.shots[0].role == "right after"):
         step = asking.send(sent)
-    lost = Seen(role="right after", sent_s=9.0, end_s=9.1)
+    lost = ProbeResult(role="right after", sent_s=9.0, end_s=9.1)
     again = asking.send([*sent, lost])
-    assert isinstance(again, Send)
+    assert isinstance(again, SendStep)
     assert again.shots == step.shots
 
 
@@ -185,8 +186,10 @@ def test_a_number_that_people_choose_is_named(
     assert rounded(least, most, documented) == chosen
 
 
-def together(*ends: tuple[float, bool]) -> list[Seen]:
-    return [Seen(role="together", sent_s=0.0, end_s=end_s, accepted=accepted) for end_s, accepted in ends]
+def together(*ends: tuple[float, bool]) -> list[ProbeResult]:
+    return [
+        ProbeResult(role="together", sent_s=0.0, end_s=end_s, accepted=accepted) for end_s, accepted in ends
+    ]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def together(*ends: tuple[float, bool]) -> list[Seen]:
     ],
 )
 def test_a_refusal_shows_what_is_charged_at_admission_only_before_others_have_ended(
-    seen: list[Seen], told: bool | None
+    seen: list[ProbeResult], told: bool | None
 ) -> None:
     assert charged_at_end(seen, fewest=2) is told
 
@@ -255,15 +258,17 @@ def test_what_came_back_to_a_bucket_is_known_to_a_unit_only() -> None:
 
 def test_a_limit_that_may_be_more_than_was_in_flight_may_be_reserved() -> None:
     units = [
-        Seen(role="unit", sent_s=at_s, decided_s=at_s, end_s=at_s, accepted=number < 3, prompt_tokens=16_000)
+        ProbeResult(
+            role="unit", sent_s=at_s, decided_s=at_s, end_s=at_s, accepted=number < 3, prompt_tokens=16_000
+        )
         for minute in range(3)
         for number in range(5)
         for at_s in [60.0 * minute + 0.1 * number]
     ]
-    held = Seen(role="fill", sent_s=-200.0, accepted=True, max_tokens=50_000)
-    found = {each.question: each for each in judge([held, *units], Known(never_refused=True))}
+    held = ProbeResult(role="fill", sent_s=-200.0, accepted=True, max_tokens=50_000)
+    found = {each.question: each for each in judge([held, *units], ProbeContext(never_refused=True))}
     assert found["token_limit"].range is not None
     assert found["token_limit"].range[1] > 50_000
     assert found["tokens_charged"].value is None
-    more = {each.question: each for each in judge([replace(held, max_tokens=90_000), *units], Known())}
+    more = {each.question: each for each in judge([replace(held, max_tokens=90_000), *units], ProbeContext())}
     assert more["tokens_charged"].value == "used"

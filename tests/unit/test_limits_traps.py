@@ -8,8 +8,11 @@ from random import Random
 import pytest
 
 from benchmarks.limit_cases import play
+from benchmarks.simulation.virtual_limiter import Noise, World
 from benchmarks.strangers import Ban, Forgetful
-from bltybench.limits import (
+from bltybench.limits.fit.search import FamilySearch
+from bltybench.limits.fit.select import Verdict, fit
+from bltybench.limits.models import (
     FirstHitCounter,
     FirstHitWindow,
     FixedWindow,
@@ -17,13 +20,10 @@ from bltybench.limits import (
     SlidingLog,
     TokenBucket,
 )
-from bltybench.limits.base import Decision, Model
-from bltybench.limits.fit import Verdict, fit
-from bltybench.limits.plan import plan
-from bltybench.limits.planner import Aims
-from bltybench.limits.search import Search
-from bltybench.limits.sights import Sight, Sights
-from bltybench.limits.virtual import Noise, World
+from bltybench.limits.models.base import Decision, Model
+from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import Aims
 
 START_S = 1_795_358_417.3
 PERIOD_S = 10.0
@@ -151,7 +151,7 @@ def test_a_false_documented_period_is_not_believed() -> None:
 def test_who_hammers_once_a_second_is_not_told_of_a_counter_of_one() -> None:
     """A window of a second would explain each decision by doubt alone."""
     model = FixedWindow(10, 60.0)
-    seen = [Sight(t, t + 0.01, model.decide(t).accepted) for t in (50.0 + each for each in range(200))]
+    seen = [Observation(t, t + 0.01, model.decide(t).accepted) for t in (50.0 + each for each in range(200))]
     verdict = fit(seen, hints_s=(60.0,))
     assert verdict.families == ("fixed_window",)
     assert verdict.best is not None
@@ -161,7 +161,7 @@ def test_who_hammers_once_a_second_is_not_told_of_a_counter_of_one() -> None:
 def test_refusals_by_chance_are_explained_by_nothing() -> None:
     draw = Random(4)
     seen = [
-        Sight(at / 50, at / 50 + 0.01, draw.random() > 0.3)
+        Observation(at / 50, at / 50 + 0.01, draw.random() > 0.3)
         for at in sorted(draw.uniform(0, 3000) for _ in range(1200))
     ]
     verdict = fit(seen)
@@ -171,11 +171,11 @@ def test_refusals_by_chance_are_explained_by_nothing() -> None:
     assert f"of {verdict.attempts} decisions" in verdict.reason
     assert verdict.attempts < len(seen)
     # No lump that suits what was seen gives such a rate: then one is judged all the same.
-    assert Search("interval_refill", Sights(seen), rates=(1e6, 2e6)).cost > 0
+    assert FamilySearch("interval_refill", Observations(seen), rates=(1e6, 2e6)).cost > 0
 
 
 def test_refusals_that_end_only_with_lost_answers_between_do_not_end_the_fit() -> None:
     """No stretch of a long run then holds an acceptance right after a refusal."""
     kinds = [*[True] * 700, *[False] * 700, None, *[True] * 700]
-    verdict = fit([Sight(float(at), at + 0.01, kind) for at, kind in enumerate(kinds)])
+    verdict = fit([Observation(float(at), at + 0.01, kind) for at, kind in enumerate(kinds)])
     assert verdict.attempts == len(kinds)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.virtual_api import START_S, VirtualApi, virtual_limits
-from benchmarks.virtual_probe import probe
-from bltybench.limits.casebook import HOPELESS, Casebook, Task, enforced
-from bltybench.limits.finding import find
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from benchmarks.simulation.virtual_probe import probe
+from bltybench.limits.findings.conclude import find
+from bltybench.limits.session import HOPELESS, ProbeSession, ProbeTask, enforced
 from bltybench.scenario.target import RateLimit
 
-ALONE = Task(questions=("requests",), budget=200)
+ALONE = ProbeTask(questions=("requests",), budget=200)
 
 
 def told(found: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def told(found: Any) -> dict[str, Any]:
 
 def test_a_server_that_always_refuses_is_asked_little_and_said_to() -> None:
     api = VirtualApi(virtual_limits(), spoil=lambda _: (429, "rate_limit_exceeded"))
-    found = probe(api, Task(budget=100))
+    found = probe(api, ProbeTask(budget=100))
     assert found.verdict.status == "always_refused"
     assert len(api.flights) <= 100
     assert enforced(found, "run") is None
@@ -33,7 +33,7 @@ def test_a_server_that_always_refuses_is_asked_little_and_said_to() -> None:
 
 def test_a_server_that_never_refuses_ends_at_the_budget_with_at_least() -> None:
     api = VirtualApi(virtual_limits(), ttft_s=0.01)
-    found = probe(api, Task(budget=150, tokens=40_000))
+    found = probe(api, ProbeTask(budget=150, tokens=40_000))
     assert len(api.flights) <= 150
     assert any(line.startswith("At least") for line in found.sentences())
     for question in ("token_limit", "concurrency_limit"):
@@ -48,7 +48,7 @@ def test_an_account_without_money_ends_the_probe(status: int) -> None:
     found = probe(api, ALONE)
     assert found.verdict.best is None
     assert found.verdict.status not in {"always_refused", "found"}
-    book = Casebook(ALONE, START_S)
+    book = ProbeSession(ALONE, START_S)
     assert [book.add(row) for row in api.rows[:HOPELESS]] == [True] * (HOPELESS - 1) + [False]
 
 
@@ -65,7 +65,7 @@ def test_a_max_tokens_beyond_what_the_model_takes_does_not_end_the_question(char
     rule = RateLimit(limit=100_000, period_s=60.0)
     limits = virtual_limits(tokens=rule, tokens_charged=charged)
     api = VirtualApi(limits, most_tokens=8192, ttft_s=0.01)
-    found = told(probe(api, Task(questions=("tokens",), tokens_per_min=100_000)))
+    found = told(probe(api, ProbeTask(questions=("tokens",), tokens_per_min=100_000)))
     assert found["token_limit"].range[0] <= 100_000 <= found["token_limit"].range[1]
     assert found["tokens_charged"].value == charged
 
@@ -73,7 +73,7 @@ def test_a_max_tokens_beyond_what_the_model_takes_does_not_end_the_question(char
 def test_who_shares_the_quota_hears_of_no_family_that_is_sure() -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
     api = VirtualApi(limits, ttft_s=0.01, others=lambda draw: int(draw.random() < 0.4))
-    found = probe(api, Task(budget=300))
+    found = probe(api, ProbeTask(budget=300))
     assert found.verdict.status != "found" or found.verdict.best.limit == 20  # type: ignore[union-attr]
     values = {name: each.value for name, each in told(found).items()}
     assert values["malformed_counts"] is not True
@@ -83,9 +83,9 @@ def test_who_shares_the_quota_hears_of_no_family_that_is_sure() -> None:
 def test_a_probe_that_is_resumed_takes_the_questions_that_were_asked_as_asked() -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=5.0), concurrency=4)
     api = VirtualApi(limits, ttft_s=0.01)
-    task = Task(questions=("requests", "concurrency", "charges"))
-    probe(api, Task(questions=("requests", "concurrency")))
-    book = Casebook(task, START_S + 1000)
+    task = ProbeTask(questions=("requests", "concurrency", "charges"))
+    probe(api, ProbeTask(questions=("requests", "concurrency")))
+    book = ProbeSession(task, START_S + 1000)
     book.resume(api.rows, -1000 * 10**9, ["requests", "concurrency", "no such"])
     assert book.unasked() == ["charges"]
     assert book.earlier_verdict().families == ("fixed_window",)
@@ -122,7 +122,7 @@ def test_headers_that_contradict_each_other_are_never_called_honest_nor_end_in_a
 def _seen(family: str) -> list[dict[str, Any]]:
     rule = RateLimit.model_validate({"limit": 8, "period_s": 10.0, "algorithm": family})
     api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.01)
-    probe(api, Task(questions=("requests",), budget=60))
+    probe(api, ProbeTask(questions=("requests",), budget=60))
     return api.rows
 
 

@@ -5,12 +5,12 @@ import socket
 import gevent
 import pytest
 
-from bltybench.load import later as later_module
-from bltybench.load.later import MANY, MOST, Later
+from bltybench.load import deferred as later_module
+from bltybench.load.deferred import MANY, MOST, DeferredRecorder
 from bltybench.runs.attempt import Outcome
 from bltybench.wire.exchange import Exchange, Failure, Fault
-from bltybench.wire.reader import Reader
-from bltybench.wire.reading import Reading
+from bltybench.wire.interpret import Reading
+from bltybench.wire.scheduling.reader import Reader
 
 
 def refused() -> Exchange:
@@ -21,7 +21,7 @@ def refused() -> Exchange:
 
 
 def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
-    later, seen = Later(Reader()), list[Reading]()
+    later, seen = DeferredRecorder(Reader()), list[Reading]()
     waiting = [refused() for _ in range(3)]
     for exchange in waiting:
         later.add(exchange, seen.append)
@@ -36,7 +36,7 @@ def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("many", [MANY, MOST])
 def test_many_are_recorded_without_being_asked_for(many: int) -> None:
-    later, seen = Later(Reader()), list[Reading]()
+    later, seen = DeferredRecorder(Reader()), list[Reading]()
     for _ in range(many):
         assert not later.full
         later.add(refused(), seen.append)
@@ -49,7 +49,7 @@ def test_many_are_recorded_without_being_asked_for(many: int) -> None:
 
 def test_sockets_are_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(later_module, "slice_ns", lambda _waiting: 0)
-    later, order = Later(Reader()), list[str]()
+    later, order = DeferredRecorder(Reader()), list[str]()
     for _ in range(3):
         later.add(refused(), lambda _: order.append("record"))
     near, far = socket.socketpair()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from support_runs import attempt
 
-from bltybench.load.live import Counter, Live, decode_ticks, encode_ticks
-from bltybench.load.panel import rows
+from bltybench.load.locust_plugin.panel import rows
+from bltybench.load.run.live import Counter, Live, decode_ticks, encode_ticks
 from bltybench.runs.attempt import Outcome
 
 

@@ -10,15 +10,15 @@ from locust.stats import RequestStats
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
-from bltybench.load import audit as audit_module
-from bltybench.load import job as jobs
-from bltybench.load import locust_stats
-from bltybench.load.audit import Audit
-from bltybench.load.budget import Purse, Spend, share
-from bltybench.load.live import Counter, Live, Tick, decode_ticks, encode_ticks
-from bltybench.load.options import formats_of
+from bltybench.load.locust_plugin.options import formats_of
+from bltybench.load.locust_plugin.stats import BATCH, TokenRows, add_refusal
 from bltybench.load.retry import wait_before_retry_s
-from bltybench.load.user import ChatUser
+from bltybench.load.run import audit as audit_module
+from bltybench.load.run import run_spec as jobs
+from bltybench.load.run.audit import Audit
+from bltybench.load.run.budget import BudgetAccount, Spend, share
+from bltybench.load.run.live import Counter, Live, Tick, decode_ticks, encode_ticks
+from bltybench.load.users import ChatUser
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Clock
 from bltybench.scenario.target import Budget, Price, Target
@@ -88,26 +88,26 @@ class TestBudget:
         assert sum(part for part in shares if part is not None) == cap
 
     def test_requests_run_out(self) -> None:
-        purse = Purse(Budget(requests=2))
+        purse = BudgetAccount(Budget(requests=2))
         assert [purse.take(Spend(10)), purse.take(Spend(10)), purse.take(Spend(10))] == [True, True, False]
         assert purse.exhausted
 
     def test_tokens_set_aside_and_not_used_can_be_spent_again(self) -> None:
-        purse = Purse(Budget(tokens=100))
+        purse = BudgetAccount(Budget(tokens=100))
         assert purse.take(Spend(90))
         purse.give_back(Spend(60))
         assert purse.take(Spend(70))
         assert not purse.take(Spend(1))
 
     def test_once_spent_it_stays_spent(self) -> None:
-        purse = Purse(Budget(tokens=100))
+        purse = BudgetAccount(Budget(tokens=100))
         assert purse.take(Spend(60))
         assert not purse.take(Spend(60))
         assert not purse.take(Spend(1))
 
     def test_money_runs_out_and_comes_back_where_less_was_used(self) -> None:
         prices = {"m": Price(input_per_million=1_000_000, output_per_million=2_000_000)}
-        purse = Purse(Budget(money=10), prices)
+        purse = BudgetAccount(Budget(money=10), prices)
         dear = purse.cost("m", 2, 3)
         assert (dear.tokens, dear.money) == (5, 8)
         assert purse.take(dear)
@@ -118,18 +118,18 @@ class TestBudget:
     def test_workers_share_the_money(self) -> None:
         prices = {"m": Price(input_per_million=1e6, output_per_million=1e6)}
         for index in range(3):
-            purse = Purse(Budget(money=10), prices, index, 3)
+            purse = BudgetAccount(Budget(money=10), prices, index, 3)
             assert [purse.take(purse.cost("m", 1, 0)) for _ in range(4)] == [True, True, True, False]
 
     def test_what_cannot_be_kept_is_refused(self) -> None:
         with pytest.raises(UserError, match="max_tokens is not given"):
-            Purse(Budget(tokens=10)).cost("m", 5, None)
+            BudgetAccount(Budget(tokens=10)).cost("m", 5, None)
         with pytest.raises(UserError, match="model 'm' has no price"):
-            Purse(Budget(money=10)).cost("m", 5, 5)
-        assert Purse(Budget(requests=10)).cost("m", 5, None) == Spend(5)
+            BudgetAccount(Budget(money=10)).cost("m", 5, 5)
+        assert BudgetAccount(Budget(requests=10)).cost("m", 5, None) == Spend(5)
 
     def test_without_caps_nothing_runs_out(self) -> None:
-        purse = Purse(Budget())
+        purse = BudgetAccount(Budget())
         assert all(purse.take(Spend(10**9)) for _ in range(100))
 
 
@@ -180,7 +180,7 @@ def test_the_order_for_a_run_survives_the_way_to_a_worker() -> None:
         checks={"errors.count": "== 0"},
     )
     target = Target(base_url="http://127.0.0.1:1/v1", budget=Budget(requests=5))
-    order = jobs.Job(
+    order = jobs.RunSpec(
         run_path="/tmp/r",  # noqa: S108 - a name, never opened
         clock=Clock.now(),
         base_dir="/tmp",  # noqa: S108
@@ -200,8 +200,8 @@ class TestLocustTable:
     def test_rows_of_our_own_leave_the_aggregated_row_alone(self) -> None:
         stats = RequestStats()
         stats.log_request("POST", "chat", 250, 10)
-        locust_stats.add_refusal(stats, "chat", 3.2, 99)
-        rows = locust_stats.TokenRows(stats)
+        add_refusal(stats, "chat", 3.2, 99)
+        rows = TokenRows(stats)
         rows.add("chat", 140.4, [20_000, 20_900, 31_000])
         rows.flush()
         rows.flush()
@@ -214,7 +214,7 @@ class TestLocustTable:
     def test_gaps_are_counted_as_locust_would_count_them_one_by_one(self) -> None:
         gaps_us = [0, 999, 1_000, 147_000, 3_432_000, 147_999]
         ours, theirs = RequestStats(), RequestStats()
-        rows = locust_stats.TokenRows(ours)
+        rows = TokenRows(ours)
         rows.add("x", 1.0, gaps_us[:2])
         rows.add("x", 1.0, gaps_us[2:])
         rows.flush()
@@ -227,15 +227,15 @@ class TestLocustTable:
 
     def test_a_stream_with_one_event_has_no_gap_to_show(self) -> None:
         stats = RequestStats()
-        rows = locust_stats.TokenRows(stats)
+        rows = TokenRows(stats)
         rows.add("x", 1.0, [])
         rows.flush()
         assert list(stats.entries) == [("x", "TTFT")]
 
     def test_very_many_gaps_do_not_wait(self) -> None:
         stats = RequestStats()
-        locust_stats.TokenRows(stats).add("x", 1.0, [5_000] * locust_stats.BATCH)
-        assert stats.get("x", "ITL").response_times == {5: locust_stats.BATCH}
+        TokenRows(stats).add("x", 1.0, [5_000] * BATCH)
+        assert stats.get("x", "ITL").response_times == {5: BATCH}
 
 
 def test_the_audit_counts_a_second_and_begins_anew() -> None:

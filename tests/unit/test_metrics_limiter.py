@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bltybench.limits import FAMILIES
-from bltybench.limits.base import Model
+from bltybench.limits.models import FAMILIES
+from bltybench.limits.models.base import Model
 from bltybench.metrics.limiter import COLUMNS, DECISIONS, decisions, maker_of, remainders, telling, waits
 
 NS = 1_000_000_000

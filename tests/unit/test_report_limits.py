@@ -12,8 +12,8 @@ import pytest
 from support_runs import S, attempt, manifest, realistic, write_run
 
 from bltybench.report import build
-from bltybench.report.limits_figures import bins
-from bltybench.report.limits_section import LimitsSection, limits_section
+from bltybench.report.figures.limits import bins
+from bltybench.report.page.limits_section import LimitsSection, limits_section
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
 

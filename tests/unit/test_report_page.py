@@ -15,7 +15,7 @@ import pytest
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
 from bltybench.report import Summary, build
-from bltybench.report.markdown import plain
+from bltybench.report.export.markdown import plain
 from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest

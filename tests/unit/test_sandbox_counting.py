@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bltybench.sandbox.counting import INLINE_CHARS, PromptCounter
-from bltybench.scenario import tokens
+from bltybench.scenario.prompts import tokens
 
 LONG = "The quick brown fox jumps over the lazy dog; 漢字 too, and 12,345 times. " * 40
 

@@ -10,7 +10,7 @@ from bltybench.errors import UserError
 from bltybench.sandbox.errors import ApiError
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
-from bltybench.sandbox.truth import Row, TruthLog, read_truth
+from bltybench.sandbox.truth import TruthLog, TruthRow, read_truth
 from bltybench.scenario.target import (
     SANDBOX_KEY,
     SANDBOX_RESTRICTED_KEY,
@@ -184,7 +184,7 @@ def test_a_key_opens_its_models_only() -> None:
 def test_the_log_can_be_read_back_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "new" / "truth.jsonl"
     log = TruthLog(path)
-    rows = [Row(request_id=f"req_{n}", path="/", received_ns=n, event_ns=[n, n + 1]) for n in range(3)]
+    rows = [TruthRow(request_id=f"req_{n}", path="/", received_ns=n, event_ns=[n, n + 1]) for n in range(3)]
     for row in rows[:2]:
         log.add(row)
     assert read_truth(path) == []
@@ -206,6 +206,6 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_without_a_log_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     log = TruthLog(None)
-    log.add(Row(request_id="req_1", path="/", received_ns=1))
+    log.add(TruthRow(request_id="req_1", path="/", received_ns=1))
     log.close()
     assert list(tmp_path.iterdir()) == []

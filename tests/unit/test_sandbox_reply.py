@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bltybench.sandbox.delays import Lognormal, request_rng
-from bltybench.sandbox.reply import NATURAL_TOKENS, WORDS, Choice, cut, plan
+from bltybench.sandbox.delays import LognormalDelay, request_rng
+from bltybench.sandbox.reply import NATURAL_TOKENS, WORDS, PlannedChoice, cut, plan
 from bltybench.sandbox.request import ChatRequest
 from bltybench.sandbox.stream import ChunkWriter, usage_of
-from bltybench.scenario import tokens
+from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import Delay
 
 
@@ -83,7 +83,7 @@ def test_a_stop_at_the_very_last_token_is_a_stop() -> None:
 
 
 def test_chunks_are_what_json_would_make_of_them() -> None:
-    choice = Choice(("deep",), ("the", " sea"), "length")
+    choice = PlannedChoice(("deep",), ("the", " sea"), "length")
     writer = ChunkWriter("chatcmpl-1", 99, request(model='odd"\\model', include_usage=True, n=2))
     events = [writer.token(1, choice, step) for step in range(3)]
     deltas = []
@@ -113,7 +113,7 @@ def test_usage_is_not_mentioned_where_it_was_not_asked_for() -> None:
 
 
 def test_delays_have_the_median_and_the_95th_percentile_asked_for() -> None:
-    delay = Lognormal(Delay(median_ms=100, p95_ms=300))
+    delay = LognormalDelay(Delay(median_ms=100, p95_ms=300))
     rng = random.Random(1)
     drawn = sorted(delay.draw_s(rng) for _ in range(20_000))
     assert drawn[10_000] == pytest.approx(0.1, rel=0.03)
@@ -122,8 +122,8 @@ def test_delays_have_the_median_and_the_95th_percentile_asked_for() -> None:
 
 def test_equal_percentiles_are_a_constant_and_zero_is_none() -> None:
     rng = random.Random(1)
-    assert {Lognormal(Delay(median_ms=20, p95_ms=20)).draw_s(rng) for _ in range(5)} == {0.02}
-    assert Lognormal(Delay(median_ms=0, p95_ms=0)).draw_s(rng) == 0.0
+    assert {LognormalDelay(Delay(median_ms=20, p95_ms=20)).draw_s(rng) for _ in range(5)} == {0.02}
+    assert LognormalDelay(Delay(median_ms=0, p95_ms=0)).draw_s(rng) == 0.0
 
 
 def test_each_request_has_random_numbers_of_its_own() -> None:

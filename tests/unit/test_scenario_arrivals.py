@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals import Arrival, schedule
-from bltybench.scenario.trace import HEADERS
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.arrivals.trace import HEADERS
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Trace
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"

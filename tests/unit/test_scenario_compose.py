@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bltybench.errors import UserError
-from bltybench.scenario import prose, tokens
-from bltybench.scenario.arrivals import Arrival
-from bltybench.scenario.compose import Composer
+from bltybench.scenario.arrivals.arrivals import Arrival
+from bltybench.scenario.prompts import prose, tokens
+from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.workload import Call, Closed, Fixed, Scenario, Uniform
 
 DATA = Path(__file__).resolve().parents[1] / "data"

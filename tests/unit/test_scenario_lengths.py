@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.scenario.lengths import draw
+from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.workload import Empirical, Fixed, Lengths, Lognormal, Normal, Uniform
 
 

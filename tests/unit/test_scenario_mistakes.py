@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from bltybench.errors import UserError
-from bltybench.scenario.book import load_book
+from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.workload import Arrivals
 
 GOOD = """\

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bltybench.scenario.arrivals import schedule, stage_at
-from bltybench.scenario.book import load_book
-from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
-from bltybench.scenario.resolve import resolve
+from bltybench.scenario.arrivals.arrivals import schedule, stage_at
+from bltybench.scenario.arrivals.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
+from bltybench.scenario.file.resolve import resolve
+from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.workload import Arrivals, Constant, Poisson
 
 HERE = Path()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bltybench.errors import UserError
-from bltybench.scenario import starter
+from bltybench.scenario.file import starter
 
 ROOT = Path(__file__).resolve().parents[2]
 

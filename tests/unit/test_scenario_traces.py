@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from bltybench.errors import UserError
-from bltybench.scenario import tokens
-from bltybench.scenario.arrivals import Arrival, schedule
-from bltybench.scenario.compose import Composer
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.prompts import tokens
+from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.workload import Call, Scenario, Trace
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"

@@ -6,7 +6,7 @@ from itertools import pairwise
 import gevent
 import pytest
 
-from bltybench.wire.beat import Beat
+from bltybench.wire.scheduling.aligned_timer import AlignedTimer
 
 PERIOD_S = 0.05
 
@@ -17,7 +17,7 @@ class Rung:
     def __init__(self, periods: int) -> None:
         self.at_s: list[float] = []
         self.late_s: list[float] = []
-        self.beat = Beat(gevent.get_hub().loop, periods * PERIOD_S, self.ring)
+        self.beat = AlignedTimer(gevent.get_hub().loop, periods * PERIOD_S, self.ring)
 
     def ring(self) -> None:
         self.at_s.append(time.monotonic())

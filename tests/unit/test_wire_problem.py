@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltybench.runs.attempt import MAX_MESSAGE_CHARS
-from bltybench.wire.problem import Problem, clean, from_body
+from bltybench.wire.error_body import Problem, clean, from_body
 
 SECRET = "tok-9f8e7d6c5b4a"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.wire.ratelimit import Quota, parse_quota, seconds_until
+from bltybench.wire.ratelimit_headers import Quota, parse_quota, seconds_until
 
 NOW = datetime(2026, 11, 22, 14, 0, 0, tzinfo=UTC).timestamp()
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
-from bltybench.wire import reader as reader_module
 from bltybench.wire.exchange import Exchange, Failure, Fault
-from bltybench.wire.reader import INLINE_BYTES, Reader
-from bltybench.wire.reading import conclude
-from bltybench.wire.response import BAD_BYTES, ResponseParser
+from bltybench.wire.http.response import BAD_BYTES, ResponseParser
+from bltybench.wire.interpret import conclude
+from bltybench.wire.scheduling import reader as reader_module
+from bltybench.wire.scheduling.reader import INLINE_BYTES, Reader
 
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'
 

@@ -7,7 +7,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from bltybench.wire.rounds import Rounds
+from bltybench.wire.scheduling.batched_reads import BatchedReads
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="epoll is Linux's")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ep
 class Peer:
     """A socket pair: what comes in at one end is read as its bytes are counted."""
 
-    def __init__(self, rounds: Rounds) -> None:
+    def __init__(self, rounds: BatchedReads) -> None:
         self.rounds = rounds
         self.near, self.far = socket.socketpair()
         self.near.setblocking(False)
@@ -34,7 +34,7 @@ class Peer:
 
 
 def test_few_are_read_as_they_come_and_many_in_rounds() -> None:
-    rounds = Rounds(gevent.get_hub().loop)
+    rounds = BatchedReads(gevent.get_hub().loop)
     peers = [Peer(rounds) for _ in range(50)]
     peers[0].far.send(b"x")
     assert peers[0].came.wait(5)
@@ -65,7 +65,7 @@ def test_few_are_read_as_they_come_and_many_in_rounds() -> None:
 
 
 def test_one_read_may_end_another() -> None:
-    rounds = Rounds(gevent.get_hub().loop)
+    rounds = BatchedReads(gevent.get_hub().loop)
     first, second = Peer(rounds), Peer(rounds)
     survivor: list[Peer] = []
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.wire.sse import Event, Framer, parse_block
+from bltybench.wire.sse.framing import Event, Framer, parse_block
 
 
 def events_of(reads: list[bytes]) -> list[Event]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.wire import stream as stream_module
-from bltybench.wire.stream import StreamFold
+from bltybench.wire.sse import stream as stream_module
+from bltybench.wire.sse.stream import StreamFold
 
 
 def event(delta: dict[str, Any], *, ascii_only: bool = True, **more: Any) -> bytes:

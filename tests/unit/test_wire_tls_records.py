@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import trustme
 
-from bltybench.wire.tls import Tls
+from bltybench.wire.http.tls import Tls
 
 
 class Far:

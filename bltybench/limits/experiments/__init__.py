@@ -1,0 +1,1 @@
+"""Experiments besides the request limit: concurrency, tokens, and what counts against a limit."""

@@ -1,0 +1,1 @@
+"""Findings: conclude from attempts, describe in words, and write limits.toml."""

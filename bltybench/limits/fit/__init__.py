@@ -1,0 +1,1 @@
+"""The fit: find the limiter models that are consistent with the observations."""

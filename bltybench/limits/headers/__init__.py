@@ -1,0 +1,1 @@
+"""Rate-limit headers compared with the limiter that was found."""

@@ -1,0 +1,31 @@
+"""Concurrency: so many at a time, whatever the clock says."""
+
+from __future__ import annotations
+
+from bltybench.limits.models.base import Decision
+
+
+class Concurrency:
+    """A semaphore that refuses instead of waiting: accept iff in_use < limit, then in_use += 1.
+
+    When a slot comes free depends on the others' work, so a refusal carries no retry_after_s.
+    """
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more: {limit}")
+        self.limit = limit
+        self.in_use = 0
+
+    def acquire(self) -> Decision:
+        """Take a slot if there is one."""
+        accepted = self.in_use < self.limit
+        if accepted:
+            self.in_use += 1
+        return Decision(accepted, None, self.limit, self.limit - self.in_use, 0.0)
+
+    def release(self) -> None:
+        """Give a slot back. RuntimeError if none is taken."""
+        if self.in_use == 0:
+            raise RuntimeError("released more often than acquired")
+        self.in_use -= 1

@@ -1,0 +1,77 @@
+"""Leaky queue: requests above the rate wait their turn, and are refused when the queue is full."""
+
+from __future__ import annotations
+
+import math
+
+from bltybench.limits.models.base import Model
+
+
+class LeakyQueue(Model):
+    """Serves at r = limit/W a second; up to ``queue`` requests above that wait.
+
+    At a request: x = max(0, excess − r·(t − t₀) + cost), where t₀ is the last accepted request and a first
+    request has x = 0; refuse iff x > queue (and then nothing is written); else excess ← x and the request
+    waits max(0, x − free)/r. With ``delaying`` off it decides the same and nobody waits.
+    Source: nginx, ngx_http_limit_req_module: ``burst`` is the queue, ``delay`` is what is served at once
+    (``free``), ``nodelay`` turns the waiting off.
+    """
+
+    counts_refused = False
+
+    def __init__(
+        self,
+        limit: int,
+        period_s: float,
+        queue: int | None = None,
+        *,
+        free: int = 0,
+        delaying: bool = True,
+    ) -> None:
+        super().__init__(limit, period_s)
+        self.queue = limit - 1 if queue is None else queue
+        if self.queue < 0:
+            raise ValueError(f"queue must be 0 or more: {queue}")
+        if free < 0:
+            raise ValueError(f"free must be 0 or more: {free}")
+        self.free = free
+        self.delaying = delaying
+        self._rate = limit / period_s
+        # One below empty: that is what makes a first request free.
+        self._excess = -1.0
+        self._charged_s: float | None = None
+
+    def _excess_at(self, t_s: float) -> float:
+        if self._charged_s is None:
+            return self._excess
+        return max(-1.0, self._excess - (t_s - self._charged_s) * self._rate)
+
+    def _advance(self, t_s: float) -> None:
+        """Nothing to forget: the excess follows from the last charge."""
+
+    def _fits(self, t_s: float, cost: float) -> bool:
+        return self._excess_at(t_s) + cost <= self.queue
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        if cost > self.queue + 1:
+            return math.inf
+        return t_s + (self._excess_at(t_s) + cost - self.queue) / self._rate
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        self._excess = self._excess_at(t_s) + cost
+        self._charged_s = t_s
+
+    def _refund(self, charged_s: float, cost: float) -> None:
+        self._excess = max(-1.0, self._excess - cost)
+
+    def delay_s(self, t_s: float) -> float:
+        """Seconds that the last request of the queue waits."""
+        return max(0.0, self._excess_at(t_s) - self.free) / self._rate if self.delaying else 0.0
+
+    def remaining(self, t_s: float) -> float:
+        """Requests that the queue would still take."""
+        return max(0.0, self.queue - self._excess_at(t_s))
+
+    def reset_s(self, t_s: float) -> float:
+        """Seconds until the queue is empty and the rate caught up with."""
+        return (self._excess_at(t_s) + 1) / self._rate

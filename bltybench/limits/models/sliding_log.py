@@ -1,0 +1,69 @@
+"""Sliding log: remembers every accepted request for one period. Exact, and the dearest in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from bltybench.limits.models.base import Model
+
+
+@dataclass(slots=True)
+class _Entry:
+    at_s: float
+    cost: float
+
+
+class SlidingLog(Model):
+    """At most ``limit`` in every span [t, t + W).
+
+    An entry made at t_i counts while t < t_i + W; accept iff sum of counting costs + cost ≤ limit, then
+    append (t, cost). With ``count_refused`` refusals are appended too.
+    Source: Redis-based "rolling rate limiter" (sorted set of time stamps), ClassDojo Engineering, 2015.
+    """
+
+    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
+        super().__init__(limit, period_s, count_refused=count_refused)
+        self._log: deque[_Entry] = deque()
+
+    def _advance(self, t_s: float) -> None:
+        while self._log and t_s >= self._log[0].at_s + self.period_s:
+            self._log.popleft()
+
+    def _used(self, t_s: float) -> float:
+        return math.fsum(entry.cost for entry in self._log if t_s < entry.at_s + self.period_s)
+
+    def _fits(self, t_s: float, cost: float) -> bool:
+        return self._used(t_s) + cost <= self.limit
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        if cost > self.limit:
+            return math.inf
+        must_go = self._used(t_s) + cost - self.limit
+        for entry in self._log:
+            must_go -= entry.cost
+            if must_go <= 0:
+                return entry.at_s + self.period_s
+        # Only rounding of the sum leads here: by then the log is empty.
+        return self._log[-1].at_s + self.period_s
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        self._log.append(_Entry(t_s, cost))
+
+    def _refund(self, charged_s: float, cost: float) -> None:
+        for entry in reversed(self._log):
+            if entry.at_s == charged_s:
+                given = min(cost, entry.cost)
+                entry.cost -= given
+                cost -= given
+            if entry.at_s < charged_s or cost <= 0:
+                return
+
+    def remaining(self, t_s: float) -> float:
+        """Cost that would still fit beside what the log holds."""
+        return max(0.0, self.limit - self._used(t_s))
+
+    def reset_s(self, t_s: float) -> float:
+        """Seconds until the log is empty; 0 if it is."""
+        return self._log[-1].at_s + self.period_s - t_s if self._log else 0.0

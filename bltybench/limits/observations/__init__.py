@@ -1,0 +1,1 @@
+"""Observations: what attempts show about a limiter."""

@@ -1,0 +1,1 @@
+"""The probe plan for the request limit, and the steps that experiments yield."""

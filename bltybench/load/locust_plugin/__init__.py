@@ -1,0 +1,1 @@
+"""Locust event hooks, command-line options, terminal output, and the web tab."""

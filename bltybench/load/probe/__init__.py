@@ -1,0 +1,1 @@
+"""The rate-limit probe as a Locust user."""

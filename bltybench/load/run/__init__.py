@@ -1,0 +1,1 @@
+"""One run: its specification, context, audit, live counts, and budget."""

@@ -1,0 +1,142 @@
+"""The self-audit: each second, is this process keeping up? What it finds decides whether a run is VALID."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import gevent
+import psutil
+
+from bltybench.runs.attempt import Attempt, GeneratorSecond
+from bltybench.wire.scheduling.aligned_timer import AlignedTimer
+from bltybench.wire.scheduling.batched_reads import ROUND_S
+
+BEAT_S = 2 * ROUND_S
+"""How often the event loop is asked to prove that it serves timers in time: with every second round."""
+
+PROC_STAT = Path("/proc/stat")
+PROC_SCHEDSTAT = Path("/proc/self/schedstat")
+"""Of the main thread, where the event loop is: nanoseconds on a core, nanoseconds waiting for one, turns."""
+
+
+class Audit:
+    """Gathers a second's facts about this process. Fed by the recorder and by a timer of its own."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._process = psutil.Process()
+        self._cpu_s = self._cpu_now_s()
+        self._waited_s = _waited_s()
+        self._wall_s = time.monotonic()
+        self._steal = _machine_steal()
+        self._beat: AlignedTimer | None = None
+        self._worst_stall_s = 0.0
+        self._delays_us: list[int] = []
+        self._lags_us: list[int] = []
+        self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
+
+    def late_claim(self) -> None:
+        """Note an arrival that was due before a user was free to send it."""
+        self._no_free_user += 1
+
+    def sent(self, delay_us: int) -> None:
+        """Note that an attempt was sent ``delay_us`` after it was due."""
+        self._sent += 1
+        self._delays_us.append(delay_us)
+
+    def ended(self, attempt: Attempt, events: int) -> None:
+        """Note an attempt that is over, with the number of events it received."""
+        self._events += events
+        self._coalesced += attempt.coalesced_events or 0
+        self._bytes += attempt.bytes_received
+        if attempt.observer_lag_us is not None:
+            self._lags_us.append(attempt.observer_lag_us)
+
+    def watch(self) -> None:
+        """Measure how late timers fire, until ``close``.
+
+        By a watcher of the event loop, not by a greenlet that sleeps: this happens fifty times a second.
+        """
+        self._beat = AlignedTimer(gevent.get_hub().loop, BEAT_S, self._on_beat)
+
+    def _on_beat(self) -> None:
+        if self._beat is not None:
+            self._worst_stall_s = max(self._worst_stall_s, self._beat.late_s)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._beat is not None:
+            self._beat.close()
+            self._beat = None
+
+    def second(
+        self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
+    ) -> GeneratorSecond:
+        """Return what was gathered since the last call and begin anew."""
+        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _machine_steal()
+        waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
+        delays, lags = sorted(self._delays_us), sorted(self._lags_us)
+        row = GeneratorSecond(
+            worker=self._worker,
+            at_ns=at_ns,
+            stall_us=round(self._worst_stall_s * 1e6),
+            cpu_share=(cpu_s - self._cpu_s) / wall_s,
+            cpu_wait_share=None if waited_s is None else (waited_s - (self._waited_s or 0.0)) / wall_s,
+            steal_share=_share(self._steal, steal),
+            rss_bytes=self._process.memory_info().rss,
+            users=users,
+            in_flight=in_flight,
+            sent=self._sent,
+            schedule_delay_p50_us=_rank(delays, 0.5),
+            schedule_delay_p99_us=_rank(delays, 0.99),
+            schedule_delay_max_us=_rank(delays, 1.0),
+            observer_lag_p50_us=_rank(lags, 0.5),
+            observer_lag_p99_us=_rank(lags, 0.99),
+            observer_lag_max_us=_rank(lags, 1.0),
+            events=self._events,
+            coalesced_events=self._coalesced,
+            bytes_received=self._bytes,
+            no_free_user=self._no_free_user,
+            never_sent=never_sent,
+            backlog=backlog,
+        )
+        self._cpu_s, self._wall_s, self._steal = cpu_s, now_s, steal
+        self._waited_s = waited_s
+        self._worst_stall_s = 0.0
+        self._delays_us, self._lags_us = [], []
+        self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
+        return row
+
+    def _cpu_now_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+
+def _rank(ordered: list[int], share: float) -> int | None:
+    """Nearest-rank percentile of a sorted list; None of an empty one."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+def _waited_s() -> float | None:
+    """Return how long the main thread has waited for a core; None where the system does not tell."""
+    try:
+        return int(PROC_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _machine_steal() -> tuple[int, int] | None:
+    """Return (stolen, all) CPU ticks of the machine since boot; None where the system does not tell."""
+    try:
+        fields = [int(field) for field in PROC_STAT.read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (fields[7], sum(fields)) if len(fields) == 8 else None
+
+
+def _share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])

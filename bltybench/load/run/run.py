@@ -1,0 +1,190 @@
+"""One run as its owner sees it, the master or the only process: its folder, its order, its report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+
+import gevent
+import msgspec
+from gevent import subprocess
+
+from bltybench.load.locust_plugin.options import DRAIN_S
+from bltybench.load.run.context import done_marker
+from bltybench.load.run.live import Live
+from bltybench.load.run.run_spec import RunSpec
+from bltybench.runs.folder import RunFolder, create_run
+from bltybench.runs.formats import USUAL
+from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.file.resolve import Resolved
+
+LEAD_ALONE_S = 0.3
+LEAD_WORKERS_S = 2.0
+"""From the order to the zero of the run's axis: time for every process to make its users."""
+
+
+class Run:
+    """Owns a run from its start to its report."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        reports: str,
+        workers: list[str],
+        lead_s: float,
+        formats: Collection[str] = USUAL,
+    ) -> None:
+        self.resolved = resolved
+        self.formats = formats
+        self.workers = workers
+        self.live = Live()
+        self.exit_code: int | None = None
+        self.closing_words = ""
+        """What the report said on its end, for the terminal."""
+        self.doing = ""
+        """What it is about just now, where it is made of steps."""
+        self.key_names: set[str] = set()
+        """Environment variables that hold keys besides the target's."""
+        self.folder = create_run(Path(reports), resolved.name)
+        self.clock = _clock_in(lead_s)
+        self._manifest = self._describe()
+        self.folder.write_manifest(self._manifest)
+
+    def put_off(self, lead_s: float) -> None:
+        """Let the load begin ``lead_s`` from now: what there was to prepare has taken its time."""
+        self.clock = _clock_in(lead_s)
+        self._manifest = msgspec.structs.replace(self._manifest, clock=self.clock)
+        self.folder.write_manifest(self._manifest)
+
+    def job(self) -> RunSpec:
+        """Return the order for the processes that make the load."""
+        return RunSpec(
+            run_path=str(self.folder.path.absolute()),
+            clock=self.clock,
+            base_dir=str(self.resolved.base_dir.absolute()),
+            scenario_name=self.resolved.name,
+            scenario=self.resolved.scenario.model_dump(mode="json"),
+            target_name=self.resolved.target_name,
+            target=self.resolved.target.model_dump(mode="json"),
+            workers=self.workers,
+        )
+
+    def now_s(self) -> float:
+        """Return this moment on the run's axis."""
+        return (time.monotonic_ns() - self.clock.monotonic_ns) / 1e9
+
+    def finish(self, reason: str) -> None:
+        """Wait for the workers' last records, close the manifest, and have the report made.
+
+        Called once, when no more is sent. Sets ``exit_code`` and ``closing_words``.
+        """
+        ended_s = self.now_s()
+        missing = self._wait_for_workers()
+        self._manifest = msgspec.structs.replace(
+            self._manifest,
+            ended_ns=round(ended_s * 1e9),
+            ended=reason,
+            planned_calls=self._calls_due_until(ended_s),
+        )
+        self.folder.write_manifest(self._manifest)
+        hidden = {self.resolved.target.api_key_env, *self.key_names}
+        self.exit_code, words = _report(self.folder, self.formats, hidden)
+        lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
+        self.closing_words = (lost if missing else "") + words
+
+    def _describe(self) -> Manifest:
+        resolved = self.resolved
+        target = resolved.target
+        key = target.api_key(resolved.target_name)
+        secret = key.get_secret_value() if key else ""
+        return Manifest(
+            run_id=self.folder.path.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            scenario=resolved.name,
+            resolved=resolved.scenario.model_dump(mode="json"),
+            target=TargetInfo(
+                name=resolved.target_name,
+                base_url=target.base_url,
+                api_key_env=target.api_key_env,
+                requests_per_min=target.limits.requests_per_min,
+                tokens_per_min=target.limits.tokens_per_min,
+                concurrency=target.limits.concurrency,
+                budget=target.budget.model_dump(),
+                prices={model: price.model_dump() for model, price in target.prices.items()},
+            ),
+            command=["locust", *(arg.replace(secret, "***") if secret else arg for arg in sys.argv[1:])],
+            versions=package_versions(),
+            host=Host.here(),
+            clock=self.clock,
+            workers=max(1, len(self.workers)),
+        )
+
+    def _calls_due_until(self, at_s: float) -> int | None:
+        scenario = self.resolved.scenario
+        if not scenario.is_open_loop:
+            return None
+        until_s = min(at_s, scenario.duration_s)
+        arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)
+        return sum(1 for arrival in arrivals if arrival.at_s < until_s)
+
+    def _wait_for_workers(self) -> list[str]:
+        """Wait until every worker has left its marker; return those that did not within the drain."""
+        names = [worker_name(index) for index in range(len(self.workers))]
+        give_up_s = time.monotonic() + DRAIN_S + 10.0
+        while True:
+            missing = [name for name in names if not done_marker(self.folder, name).exists()]
+            if not missing or time.monotonic() > give_up_s:
+                return missing
+            gevent.sleep(0.1)
+
+
+def _clock_in(lead_s: float) -> Clock:
+    """Return a clock whose zero lies ``lead_s`` ahead."""
+    now = Clock.now()
+    lead_ns = round(lead_s * 1e9)
+    return msgspec.structs.replace(
+        now, monotonic_ns=now.monotonic_ns + lead_ns, wall_ns=now.wall_ns + lead_ns
+    )
+
+
+def worker_name(index: int) -> str:
+    """Return the name that worker ``index`` has in the records."""
+    return f"w{index}"
+
+
+def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str | None]) -> tuple[int, str]:
+    """Have the report made by a process of its own: pandas and gevent do not share one.
+
+    Returns its exit code and what it said. Keys are taken out of its environment: it has no use for them.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    if sys.stdout.isatty():
+        environment.setdefault("FORCE_COLOR", "1")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bltybench",
+            "report",
+            str(folder.path),
+            "--format",
+            ",".join(sorted(formats)),
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        # Ctrl-C in the terminal ends the load; the report of what there is must not end with it.
+        start_new_session=True,
+    )
+    words = done.stdout
+    if done.returncode not in (0, 1):
+        words += f"\nThe records are safe. Try again: bltybench report {shlex.quote(str(folder.path))}\n"
+    return done.returncode, words

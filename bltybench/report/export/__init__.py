@@ -1,0 +1,1 @@
+"""Other formats of a report: JUnit, Markdown, Prometheus, and the raw files."""

@@ -1,0 +1,246 @@
+"""The panels that figures are made of: each paints one plot of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.frame import NS_PER_S, Floats, floats, ints
+from bltybench.metrics.latency import ecdf
+from bltybench.report.figures import scales, style
+
+MAX_DOTS = 1500
+"""Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
+
+LABELS = {style.WIDE: 52, style.NARROW: 40}
+"""Room for the labels left of the plots, in pixels, by width of drawing."""
+
+
+def margins(width: int) -> style.Margins:
+    """Return the room around plots in a drawing of this width."""
+    if width == style.WIDE:
+        return style.Margins(LABELS[width], 14, 40, 32, 52)
+    return style.Margins(LABELS[width], 8, 70, 30, 70)
+
+
+def requests(ax: Axes, analysis: Analysis, width: int) -> None:
+    """Attempts by fate in each bin, and the rolling 60 s of what was offered and accepted."""
+    lines, rolled = analysis.timeline, analysis.rolling
+    bin_s = float(lines["end_s"].iloc[0])
+    per_min = 60 / bin_s
+    base, bins = np.zeros(len(lines)), _bins(lines)
+    parts = (
+        ("accepted", style.ACCEPTED, None),
+        ("refused", style.REFUSED, "/////"),
+        ("other", style.OTHER, "xxxxx"),
+    )
+    for fate, colour, hatch in parts:
+        height = lines[fate].to_numpy(dtype=np.float64) * per_min
+        if fate != "accepted" and not height.any():
+            continue
+        # One shape for all bins: a bar for each takes longer to draw than all the rest of the page.
+        ax.stairs(base + height, bins, baseline=base, fill=True, label=fate, linewidth=0 if hatch else 0.8,
+                  facecolor=style.PAPER if hatch else (colour, 0.35), edgecolor=colour,
+                  hatch=hatch)  # fmt: skip
+        base = base + height
+    ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
+            label="offered, last 60 s")  # fmt: skip
+    ax.plot(
+        rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
+    )
+    _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), base, bins)
+    head(ax, "Requests a minute", width)
+
+
+def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
+    """Tokens in and out in each bin, and the rolling 60 s of both."""
+    lines, rolled = analysis.timeline, analysis.rolling
+    bin_s = float(lines["end_s"].iloc[0])
+    per_min = 60 / bin_s
+    prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
+    completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
+    bins = _bins(lines)
+    ax.stairs(prompt, bins, fill=True, facecolor=(style.PROMPT, 0.55), edgecolor=style.PROMPT, linewidth=0.8,
+              label="in")  # fmt: skip
+    ax.stairs(prompt + completion, bins, baseline=prompt, fill=True, facecolor=style.PAPER, linewidth=0,
+              edgecolor=style.COMPLETION, hatch="\\\\\\\\\\", label="out")  # fmt: skip
+    ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
+    both = prompt + completion
+    if not both.any():
+        nothing(ax, "no answer told how many")
+        head(ax, "Tokens a minute", width)
+        return
+    _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
+    head(ax, "Tokens a minute", width)
+
+
+def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
+    """Mean and peak of open attempts."""
+    lines, rolled = analysis.timeline, analysis.rolling
+    ax.stairs(lines["in_flight_mean"], _bins(lines), fill=True, color=style.ACCEPTED, alpha=0.3, linewidth=0,
+              label="mean")  # fmt: skip
+    peak = rolled["in_flight_max"].to_numpy()[1:]
+    ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
+    _scale(ax, analysis.manifest.target.concurrency, float(peak.max()))
+    head(ax, "Requests in flight", width)
+
+
+def _bins(lines: pd.DataFrame) -> Floats:
+    """Return the edges of the timeline's bins, one more than there are bins."""
+    return np.append(floats(lines, "start_s"), float(lines["end_s"].iloc[-1]))
+
+
+def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
+    """TTFT of each stream, and its percentiles over the last 60 s."""
+    rolled, attempts = analysis.rolling, analysis.attempts
+    streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
+    at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
+    if len(ms) == 0:
+        nothing(ax, "no stream succeeded")
+        head(ax, "TTFT, ms", width)
+        return
+    # Every k-th, not a random draw: the same run must give the same picture.
+    step = max(1, -(-len(at) // MAX_DOTS))
+    ax.scatter(
+        at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.6, linewidths=0, label="each stream"
+    )
+    p50, p95 = floats(rolled, "ttft_p50_ms"), floats(rolled, "ttft_p95_ms")
+    if not np.isnan(p50).all():
+        ax.plot(rolled["at_s"], p50, color=style.INK, linewidth=1.8, label="p50, last 60 s")
+    if not np.isnan(p95).all():
+        ax.plot(
+            rolled["at_s"], p95, color=style.INK, linewidth=1.3, linestyle=(0, (4, 2)), label="p95, last 60 s"
+        )
+    ax.set_ylim(0, max(float(ms.max()) * 1.1, 1.0))
+    head(ax, "TTFT, ms", width)
+
+
+CURVES = (
+    ("ttft", "TTFT", style.ACCEPTED, "-"),
+    ("latency", "call latency", style.PROMPT, (0, (6, 2))),
+    ("attempt_latency", "attempt latency", style.OTHER, (0, (2, 2))),
+    ("itl", "ITL", style.SECOND, (0, (6, 2, 1, 2))),
+)
+
+
+def curves(analysis: Analysis) -> pd.DataFrame:
+    """Return the distributions behind ``latency``: ``metric``, ``value_ms``, ``share`` at or below it."""
+    parts = [ecdf(analysis.samples[name]).assign(metric=name) for name, *_ in CURVES]
+    joined = pd.concat(parts, ignore_index=True).rename(columns={"value": "value_ms"})
+    return joined[["metric", "value_ms", "share"]]
+
+
+def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> None:
+    """Distributions (``data``: those of ``curves``) on a logarithmic axis."""
+    for name, label, colour, dashes in CURVES:
+        curve = data[data["metric"] == name]
+        if len(curve):
+            named = f"{label} (n {len(analysis.samples[name]):,})"
+            distribution(ax, curve, named, colour, dashes)
+    if data.empty:
+        nothing(ax, "nothing succeeded")
+    scales.log_axis(ax, data["value_ms"].to_numpy(dtype=np.float64), width)
+    head(ax, "Share that took at most so long", width)
+
+
+def distribution(ax: Axes, curve: pd.DataFrame, label: str, colour: str, dashes: Any) -> None:
+    """Draw one distribution: ``value_ms``, ``share`` at or below it."""
+    ax.step(
+        curve["value_ms"],
+        curve["share"] * 100,
+        where="post",
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.8,
+        label=label,
+        # A step alone, or a few, would not be seen.
+        marker="o" if len(curve) < 4 else None,
+        markersize=5,
+    )
+
+
+TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
+    "requests": requests,
+    "tokens": tokens,
+    "in_flight": in_flight,
+    "ttft": ttft,
+}
+"""The panels that share the time axis, from the top."""
+
+
+def _scale(
+    ax: Axes, limit: int | None, lines: float, bars: Floats | None = None, edges: Floats | None = None
+) -> None:
+    """Choose the height of a plot from its highest line and its tallest bar, and draw the documented limit.
+
+    What would flatten everything else is cut off or left out; marks and the key say so.
+    """
+    top, tallest = max(lines, 1.0), 0.0 if bars is None else float(bars.max())
+    if limit is not None and limit <= 2.5 * max(top, tallest):
+        ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
+        top = max(top, float(limit))
+    elif limit is not None:
+        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
+    if bars is not None and edges is not None and tallest > 4 * top:
+        top *= 2
+        cut = bars > top * 1.12
+        middle = (edges[:-1] + edges[1:])[cut] / 2
+        ax.plot(middle, np.full(len(middle), top * 1.05), "^", color=style.INK, markersize=5,
+                label=f"cut off, up to {tallest:,.0f}")  # fmt: skip
+    else:
+        top = max(top, tallest)
+    ax.set_ylim(0, top * 1.12)
+
+
+def head(ax: Axes, title: str, width: int) -> None:
+    """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
+    box, wide = ax.get_window_extent(), width == style.WIDE
+    keyed = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    labels = sorted(keyed, key=_place_in_key)
+    columns = 6 if wide else 3 if sum(map(len, labels)) < 70 else 2
+    above = 12 if wide else 12 + 16 * -(-len(labels) // columns)
+    ax.annotate(
+        title,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-LABELS[width], above),
+        textcoords="offset points",
+        fontsize=13,
+        fontweight="bold",
+        color=style.INK,
+    )
+    if not labels:
+        return
+    left = -LABELS[width] / box.width
+    ax.legend(
+        [keyed[label] for label in labels],
+        labels,
+        bbox_to_anchor=(1, 1 + 3 / box.height) if wide else (left, 1 + 4 / box.height),
+        loc="lower right" if wide else "lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=11 if wide else 10,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.4 if wide else 0.9,
+        labelspacing=0.3,
+        borderpad=0,
+        borderaxespad=0.4,
+        labelcolor=style.MUTED,
+    )
+
+
+def _place_in_key(label: str) -> int:
+    """Bars first, then lines, the limit last."""
+    return 2 if label.startswith(("limit", "cut off")) else 1 if "60 s" in label else 0
+
+
+def nothing(ax: Axes, why: str) -> None:
+    """Say in an empty plot why it is empty, and leave out the values that nothing has."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=style.MUTED)
+    ax.yaxis.set_visible(False)

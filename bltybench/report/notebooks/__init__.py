@@ -1,0 +1,1 @@
+"""The notebooks in ``analysis/``: display helpers and HTML export."""

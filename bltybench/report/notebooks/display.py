@@ -1,0 +1,28 @@
+"""What the notebooks of ``analysis/`` look with: tables and panels as IPython shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from IPython.display import SVG
+from pandas.io.formats.style import Styler
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.report.figures import figures
+
+
+def table(frame: pd.DataFrame) -> Styler:
+    """Return a frame for display: three digits after the point at most, a dash for what is missing."""
+    return frame.style.format(_cell, na_rep="–", escape="html").hide(axis="index")
+
+
+def panel(run: Analysis, name: str) -> SVG:
+    """Return one panel for display: requests, tokens, in_flight, ttft or latency."""
+    return SVG(data=figures.single(run, name))  # type: ignore[no-untyped-call]  # not annotated there
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Arrivals: schedules, patterns, and recorded traces."""

@@ -1,0 +1,179 @@
+"""Open loop: when each request is due, as absolute times, so that lateness is seen and never adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from random import Random
+from typing import assert_never
+
+from bltybench.scenario.arrivals import trace
+from bltybench.scenario.arrivals.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
+from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request that is due at a time."""
+
+    index: int
+    at_s: float
+    """Seconds from the start of the run."""
+    prompt_tokens: int | None
+    """From a trace; None where the call's own lengths are drawn."""
+    max_tokens: int | None
+    stage: str | None = None
+    """The step of the stairs that it belongs to."""
+    blocks: tuple[int, ...] = ()
+    """From a trace with shared prefixes: the ids of the blocks that its prompt is made of."""
+    call: str | None = None
+    """From a trace: the call of the mix that it is; None where the mix decides."""
+
+
+def schedule(
+    arrivals: Arrivals,
+    duration_s: float,
+    seed: int,
+    base_dir: Path,
+    calls: Collection[str] | None = None,
+) -> Iterator[Arrival]:
+    """Return every arrival before ``duration_s``, in order of time.
+
+    The schedule is the same for the same seed, wherever it is made: worker i of n makes the whole of it and
+    takes those with ``index % n == i``. Raises UserError, before the first arrival, where a trace's file is
+    missing or has a mistake in the part that will be used (given the names of the mix as ``calls``: also
+    where it names another); ValueError for a closed loop, which has no schedule.
+    """
+    if isinstance(arrivals, Trace):
+        return _trace(arrivals, duration_s, seed, base_dir, calls)
+    if isinstance(arrivals, Stairs):
+        return _stairs(arrivals, duration_s, Random(f"{seed}:arrivals"))
+    times_s = _times(arrivals, duration_s, Random(f"{seed}:arrivals"))
+    return (Arrival(index, at_s, None, None) for index, at_s in enumerate(times_s))
+
+
+def _times(
+    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts | Replay | CapacitySearch,
+    duration_s: float,
+    rng: Random,
+) -> Iterator[float]:
+    match arrivals:
+        case Constant():
+            return _even(arrivals.rate_per_min, duration_s)
+        case Poisson():
+            return _poisson(arrivals.rate_per_min, duration_s, rng)
+        case Gamma():
+            return _gamma(arrivals, duration_s, rng)
+        case Ramp():
+            return _ramp(arrivals, duration_s, rng)
+        case Bursts():
+            return _bursts(arrivals, duration_s, rng)
+        case Closed() | Ladder():
+            raise ValueError("a closed loop has no schedule: its users decide when to send")
+        case CapacitySearch():
+            raise ValueError("a search has no schedule: each trial decides on the next")
+        case Replay():
+            raise ValueError("a former run is turned into a trace before it is replayed")
+    assert_never(arrivals)
+
+
+def _even(rate_per_min: float, duration_s: float) -> Iterator[float]:
+    index = 0
+    while (at_s := index * 60 / rate_per_min) < duration_s:
+        yield at_s
+        index += 1
+
+
+def _poisson(rate_per_min: float, duration_s: float, rng: Random) -> Iterator[float]:
+    rate_per_s = rate_per_min / 60
+    at_s = rng.expovariate(rate_per_s)
+    while at_s < duration_s:
+        yield at_s
+        at_s += rng.expovariate(rate_per_s)
+
+
+def _gamma(arrivals: Gamma, duration_s: float, rng: Random) -> Iterator[float]:
+    """Gamma gaps of mean m and coefficient of variation c have shape 1/c² and scale m·c²."""
+    shape = arrivals.burstiness**-2
+    scale = 60 / arrivals.rate_per_min / shape
+    at_s = rng.gammavariate(shape, scale)
+    while at_s < duration_s:
+        yield at_s
+        at_s += rng.gammavariate(shape, scale)
+
+
+def _ramp(arrivals: Ramp, duration_s: float, rng: Random) -> Iterator[float]:
+    """Yield the times at which the expected number of arrivals, a·t + (b − a)·t²/2d, takes certain values.
+
+    Evenly: 0, 1, 2, … By chance: the times of a Poisson process of rate 1, which makes it one of the ramp's
+    rate.
+    """
+    start = arrivals.calls_per_min(arrivals.from_per_min) / 60
+    slope = (arrivals.calls_per_min(arrivals.to_per_min) / 60 - start) / duration_s
+    even = arrivals.spacing == "even"
+    level = 0.0 if even else rng.expovariate(1.0)
+    while True:
+        square = start * start + 2 * slope * level
+        if square < 0:  # a ramp downwards never reaches this number
+            return
+        # The root of the quadratic in the form that loses no digits where the slope is small.
+        at_s = 2 * level / (start + sqrt(square)) if level else 0.0
+        if at_s >= duration_s:
+            return
+        yield at_s
+        level += 1.0 if even else rng.expovariate(1.0)
+
+
+def _stairs(arrivals: Stairs, duration_s: float, rng: Random) -> Iterator[Arrival]:
+    index = 0
+    step_s = duration_s / len(arrivals.rates_per_min)
+    for step, (rate, stage) in enumerate(zip(arrivals.rates_per_min, arrivals.stages, strict=True)):
+        begin_s = step * step_s
+        calls_per_min = arrivals.calls_per_min(rate)
+        for at_s in step_times(calls_per_min, step_s, arrivals.spacing, rng):
+            yield Arrival(index, begin_s + at_s, None, None, stage=stage)
+            index += 1
+
+
+def step_times(rate_per_min: float, step_s: float, spacing: Spacing, rng: Random) -> Iterator[float]:
+    """Return the times (s) of one step of constant rate, from its beginning."""
+    return _even(rate_per_min, step_s) if spacing == "even" else _poisson(rate_per_min, step_s, rng)
+
+
+def _bursts(arrivals: Bursts, duration_s: float, rng: Random) -> Iterator[float]:
+    number = 0
+    while (begin_s := number * arrivals.every_s) < duration_s:
+        late_s = sorted(rng.random() * arrivals.spread_s for _ in range(arrivals.size))
+        yield from (begin_s + late for late in late_s if begin_s + late < duration_s)
+        number += 1
+
+
+def _trace(
+    arrivals: Trace, duration_s: float, seed: int, base_dir: Path, calls: Collection[str] | None
+) -> Iterator[Arrival]:
+    path = base_dir / arrivals.file
+    until_s = arrivals.start_s + min(duration_s * arrivals.speed, arrivals.length_s or float("inf"))
+    trace.check(path, arrivals.start_s, until_s, calls)
+    rows = trace.scaled(trace.rows(path, arrivals.start_s, until_s), arrivals.scale, Random(f"{seed}:trace"))
+    return (
+        Arrival(
+            index,
+            (row.at_s - arrivals.start_s) / arrivals.speed,
+            row.prompt_tokens,
+            row.max_tokens,
+            blocks=row.blocks,
+            call=row.call,
+        )
+        for index, row in enumerate(rows)
+    )
+
+
+def stage_at(arrivals: Arrivals, duration_s: float, at_s: float) -> int | None:
+    """Return which stage (from 0) a moment of the run lies in; None where there are no stages."""
+    if not isinstance(arrivals, Stairs | Ladder):
+        return None
+    count = len(arrivals.stages)
+    return min(count - 1, max(0, int(at_s / duration_s * count)))

@@ -1,0 +1,123 @@
+"""Recorded arrivals and lengths, read from disk as they are used: a trace may be larger than memory.
+
+The format is told by the first line; ``trace_formats`` has one reader for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+from bltybench.errors import UserError
+from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, TraceRow
+from bltybench.scenario.files import open_text
+
+LFS = "version https://git-lfs"
+
+HEADERS = " or ".join(dict.fromkeys(found.header for found in FORMATS))
+
+
+def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
+    """Read the part from ``start_s`` to ``until_s`` once; later calls trust it until the file changes.
+
+    Raises UserError that names file and line of a mistake, also where a row names a call that is not one of
+    ``calls``, or where nothing was recorded in this part.
+    """
+    try:
+        stat = path.stat()
+        state = (stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        state = (0, 0)  # reading it will say what is wrong
+    _check(path, state, start_s, until_s, None if calls is None else tuple(calls))
+
+
+@lru_cache(maxsize=4)
+def _check(
+    path: Path, _: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
+) -> None:
+    empty = True
+    for row in rows(path, start_s, until_s, calls):
+        empty = False
+        del row
+    if empty:
+        raise UserError(
+            f"has no rows between {start_s:g} s and {until_s:g} s",
+            where=str(path),
+            remedy="choose another start_s, length_s or duration_s",
+        )
+
+
+def rows(
+    path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None
+) -> Iterator[TraceRow]:
+    """Yield the rows from ``start_s`` up to ``until_s``, in the trace's own seconds."""
+    lines = open_text(path, what="trace file")
+    number, first = next(lines, (1, ""))
+    found = _format(path, first)
+    source = chain([(number, first)], lines) if found.keeps_first_line else lines
+    parse = found.reader(first.strip())
+    begin_s: float | None = None
+    last_s = 0.0
+    for number, line in source:
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        row = parse(line, where)
+        if begin_s is None:
+            begin_s = row.at_s if found.from_first_row else 0.0
+            last_s = row.at_s
+        if row.at_s < last_s:
+            raise UserError(
+                "is earlier than the row before it", where=where, remedy=f"sort the rows by {found.time}"
+            )
+        if calls is not None and row.call is not None and row.call not in calls:
+            raise UserError(
+                f"call {row.call[:40]!r} is not in the scenario's mix",
+                where=where,
+                remedy=f"known: {', '.join(calls)}",
+            )
+        last_s = row.at_s
+        at_s = round(row.at_s - begin_s, 9)
+        if at_s >= until_s:
+            return
+        if at_s >= start_s:
+            yield TraceRow(at_s, row.prompt_tokens, row.max_tokens, row.blocks, row.call)
+    if begin_s is None:
+        said = "has no rows" if found.keeps_first_line else "has a header and no rows"
+        raise UserError(said, where=str(path), remedy=found.example)
+
+
+def scaled(source: Iterator[TraceRow], scale: float, rng: Random) -> Iterator[TraceRow]:
+    """Yield each row ``scale`` times: whole copies, and one more with the probability of the fraction.
+
+    The first copy keeps its time; others lie anywhere between it and the next row, so that no two requests
+    are made to come at the same moment that did not.
+    """
+    if scale == 1:
+        yield from source
+        return
+    row = next(source, None)
+    while row is not None:
+        following = next(source, None)
+        copies = int(scale) + (rng.random() < scale - int(scale))
+        gap_s = following.at_s - row.at_s if following is not None else 0.0
+        late_s = sorted(rng.random() * gap_s for _ in range(copies - 1))
+        for late in [0.0, *late_s][:copies]:
+            yield replace(row, at_s=row.at_s + late)
+        row = following
+
+
+def _format(path: Path, first: str) -> Format:
+    for found in FORMATS:
+        if found.fits(first.strip()):
+            return found
+    if first.startswith(LFS):
+        raise UserError(
+            "is not the trace but a pointer to it, kept by Git LFS", where=str(path), remedy="git lfs pull"
+        )
+    said = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
+    raise UserError(f"{said}, not with the header of a trace", where=str(path), remedy=HEADERS)

@@ -1,0 +1,1 @@
+"""Reading scenarios.toml: parsing, validation messages, and resolution."""

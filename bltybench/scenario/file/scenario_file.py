@@ -1,0 +1,118 @@
+"""scenarios.toml as a whole: read, checked, and looked up in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from bltybench.errors import UserError
+from bltybench.scenario.base import Table
+from bltybench.scenario.checks import parse_check
+from bltybench.scenario.file.starter import starter_file
+from bltybench.scenario.file.toml import read_toml
+from bltybench.scenario.file.validation_messages import dotted, explain, mistakes, nearest, show
+from bltybench.scenario.target import Target
+from bltybench.scenario.workload import Scenario
+
+DEFAULT_FILE = Path("scenarios.toml")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+"""A name that can be part of a run's folder."""
+
+
+_T = TypeVar("_T")
+
+
+class Book(Table):
+    """The whole of scenarios.toml."""
+
+    default_scenario: str = "quickstart"
+    """The scenario that runs when none is named."""
+    targets: dict[Name, Target]
+    scenarios: dict[Name, Scenario]
+
+    _path: Path = PrivateAttr(default=DEFAULT_FILE)
+    _base_dir: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The file that was read."""
+        return self._path
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that files named in it are relative to: its own, or the current one for the packaged."""
+        return self._base_dir
+
+    def scenario(self, name: str) -> Scenario:
+        """Return a scenario by name. Raises UserError that lists those there are."""
+        return _find(name, self.scenarios, "scenario", self._path)
+
+    def target(self, name: str) -> Target:
+        """Return a target by name. Raises UserError that lists those there are."""
+        return _find(name, self.targets, "target", self._path)
+
+
+def load_book(path: Path | None = None) -> Book:
+    """Read and check scenarios.toml.
+
+    Without ``path``: the one in the current folder, else the packaged one. Raises UserError that names the
+    file and every mistake in it.
+    """
+    base_dir = Path() if path is None else path.parent
+    if path is None:
+        path = DEFAULT_FILE if DEFAULT_FILE.exists() else starter_file("scenarios.toml")
+    document = read_toml(path)
+    found = list(_cross_check(document))
+    try:
+        book = Book.model_validate(_tuples(document), strict=True)
+    except ValidationError as error:
+        raise mistakes(str(path), [*explain(error, document, Book), *found]) from None
+    if found:
+        raise mistakes(str(path), found)
+    book._path = path
+    book._base_dir = base_dir.resolve()
+    return book
+
+
+def _find(name: str, known: Mapping[str, _T], what: str, path: Path) -> _T:
+    if name in known:
+        return known[name]
+    raise UserError(f"no {what} is named {show(name)}", where=str(path), remedy=nearest(name, list(known)))
+
+
+def _tuples(value: Any) -> Any:
+    """Return the document with its lists as tuples, which is what the tables have."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _cross_check(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong between tables, as far as their shapes allow to look."""
+    targets, scenarios = document.get("targets"), document.get("scenarios")
+    if not isinstance(targets, dict) or not isinstance(scenarios, dict):
+        return
+    default = document.get("default_scenario", "quickstart")
+    if isinstance(default, str) and default not in scenarios:
+        where = "default_scenario" if "default_scenario" in document else "default_scenario (not set)"
+        yield f"{where} = {show(default)}: no such scenario; {nearest(default, list(scenarios))}"
+    for name, scenario in scenarios.items():
+        if not isinstance(scenario, dict):
+            continue
+        target = scenario.get("target", "sandbox")
+        if isinstance(target, str) and target not in targets:
+            key = dotted(["scenarios", name, "target"])
+            yield f"{key} = {show(target)}: no such target; {nearest(target, list(targets))}"
+        checks = scenario.get("checks")
+        for metric, value in checks.items() if isinstance(checks, dict) else ():
+            try:
+                parse_check(metric, value)
+            except UserError as error:
+                key = dotted(["scenarios", name, "checks", metric])
+                yield f"{key} = {show(value)}: {error.what}" + (f"; {error.remedy}" if error.remedy else "")

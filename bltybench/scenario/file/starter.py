@@ -1,0 +1,25 @@
+"""The files that a new folder starts with: scenarios.toml, the locustfiles, the notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from bltybench.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[2]
+
+StarterName = Literal["scenarios.toml", "locustfiles", "analysis"]
+
+
+def starter_file(name: StarterName) -> Path:
+    """Return the packaged file or folder ``name``; in a checkout, the one at its root.
+
+    Raises UserError where neither is there, which means that the installation is broken.
+    """
+    for path in (PACKAGE / "starter" / name, PACKAGE.parent / name):
+        if path.exists():
+            return path
+    raise UserError(
+        f"the packaged {name} is missing", where=str(PACKAGE / "starter"), remedy="install bltybench again"
+    )

@@ -1,0 +1,1 @@
+"""Prompts: composition, prose, lengths, conversations, and token counts."""

@@ -1,0 +1,157 @@
+"""Composing requests: which call of the mix comes next, with what messages and how long an answer."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from bltybench.scenario.arrivals.arrivals import Arrival
+from bltybench.scenario.arrivals.trace_formats import BLOCK_TOKENS
+from bltybench.scenario.prompts.conversations import Conversation, read_conversations
+from bltybench.scenario.prompts.lengths import draw
+from bltybench.scenario.prompts.prose import block_of, pool, text_of
+from bltybench.scenario.prompts.tokens import PROMPT_OVERHEAD, ROLE_OVERHEAD, count
+from bltybench.scenario.workload import Call, Scenario
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A request ready to be sent."""
+
+    call: Call
+    messages: list[dict[str, Any]]
+    prompt_tokens: int
+    """Of the messages, by our tokenizer."""
+    max_tokens: int
+    index: int = 0
+    """Its number in the run; the turns of a conversation share it."""
+    turns: int = 1
+    """How many turns the conversation that it begins will have; 1 where it is none."""
+
+
+class Composer:
+    """Makes the requests of a scenario.
+
+    Request ``index`` depends on the scenario's seed and on ``index`` alone: any worker can compose any
+    request, and the same seed sends the same requests again. (A server that caches prompts will then know
+    them: change the seed, or ask for anti_cache.) ``nonce`` tells runs apart where a call has anti_cache.
+
+    Raises UserError where a conversations file is missing or has a mistake in it.
+    """
+
+    def __init__(self, scenario: Scenario, base_dir: Path, nonce: str = "") -> None:
+        pool()  # load the tokenizer now, not in the middle of a run
+        self._seed = scenario.seed
+        self._nonce = nonce
+        self._calls = scenario.mix
+        self._rng = Random()
+        self._by_name = {call.name: chosen for chosen, call in enumerate(scenario.mix)}
+        self._weights = list(accumulate(call.weight for call in scenario.mix))
+        self._overheads = [overhead(call) for call in scenario.mix]
+        self._block = lru_cache(maxsize=4_096)(self._make_block)
+        files = {call.conversations for call in scenario.mix if call.conversations is not None}
+        self._conversations: dict[str, tuple[Conversation, ...]] = {
+            file: read_conversations(base_dir / file) for file in sorted(files)
+        }
+
+    def prepare(self, index: int, arrival: Arrival | None = None) -> Prepared:
+        """Return request ``index``. What ``arrival`` brings from a trace replaces what the mix would draw.
+
+        A prompt cannot be shorter than its system message and one word; ``prompt_tokens`` says what it is.
+        """
+        rng = self._rng
+        rng.seed(f"{self._seed}:request:{index}")  # a new Random would be seeded twice
+        chosen = bisect_right(self._weights, rng.random() * self._weights[-1])
+        chosen = min(chosen, len(self._calls) - 1)
+        if arrival is not None and arrival.call is not None:
+            chosen = self._by_name[arrival.call]
+        call = self._calls[chosen]
+        prompt_tokens = draw(call.prompt_tokens, rng)
+        max_tokens = draw(call.max_tokens, rng)
+        if arrival is not None:
+            prompt_tokens = arrival.prompt_tokens or prompt_tokens
+            max_tokens = arrival.max_tokens or max_tokens
+        mark = self._mark(call, index)
+        if call.conversations is not None:
+            known = self._conversations[call.conversations]
+            conversation = known[int(rng.random() * len(known))]
+            messages = [dict(message) for message in conversation.messages]
+            marked = _put_before(messages[0], mark)
+            return Prepared(call, messages, conversation.prompt_tokens + marked, max_tokens, index)
+        messages = [] if call.system is None else [{"role": "system", "content": call.system}]
+        rest = self._overheads[chosen] + (_put_before(messages[0], mark) if messages else count(mark))
+        user_tokens = max(1, prompt_tokens - rest)
+        if arrival is not None and arrival.blocks:
+            content = self._joined(arrival.blocks, user_tokens)
+        else:
+            content = text_of(user_tokens, max_tokens, rng)
+        messages.append({"role": "user", "content": content})
+        if mark and call.system is None:
+            messages[-1]["content"] = f"{mark} {content}"
+        turns = 1
+        if call.turns is not None:
+            turns = call.turns.min + int(rng.random() * (call.turns.max - call.turns.min + 1))
+        return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns)
+
+    def next_turn(self, last: Prepared, turn: int, answer: str) -> Prepared:
+        """Return turn ``turn`` (from 1) of a conversation: all that was said, the answer to it, and more."""
+        turns = last.call.turns
+        if turns is None:
+            raise ValueError(f"call {last.call.name} has no turns")
+        rng = Random(f"{self._seed}:request:{last.index}:turn:{turn}")
+        tokens = draw(turns.tokens, rng)
+        max_tokens = draw(last.call.max_tokens, rng)
+        messages = [
+            *last.messages,
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": text_of(tokens, max_tokens, rng)},
+        ]
+        said = ROLE_OVERHEAD["assistant"] + count(answer) + ROLE_OVERHEAD["user"] + tokens
+        return Prepared(last.call, messages, last.prompt_tokens + said, max_tokens, last.index, last.turns)
+
+    def _mark(self, call: Call, index: int) -> str:
+        """Return the words that keep caches from knowing a prompt; empty where none are wanted."""
+        if call.anti_cache == "off":
+            return ""
+        about = self._nonce if call.anti_cache == "run" else f"{self._nonce}/{index}"
+        return f"Case {blake2b(about.encode(), digest_size=6).hexdigest()}."
+
+    def _joined(self, blocks: Sequence[int], tokens: int) -> str:
+        """Return the text of blocks, all full but the last: the same ids give the same text."""
+        parts: list[str] = []
+        for number, block in enumerate(blocks, start=1):
+            size = tokens if number == len(blocks) else min(BLOCK_TOKENS, tokens)
+            if size < 1:
+                break
+            parts.append(self._block(block, size))
+            tokens -= size
+        return "".join(parts)[1:]
+
+    def _make_block(self, block: int, tokens: int) -> str:
+        return block_of(tokens, Random(f"{self._seed}:block:{block}"))
+
+
+def overhead(call: Call) -> int:
+    """Return the tokens of a prompt of this call other than the user's text."""
+    system = 0 if call.system is None else ROLE_OVERHEAD["system"] + count(call.system)
+    return PROMPT_OVERHEAD + ROLE_OVERHEAD["user"] + system
+
+
+def _put_before(message: dict[str, Any], mark: str) -> int:
+    """Put the mark at the beginning of a message and return how many tokens that added."""
+    content = message.get("content")
+    if not mark:
+        return 0
+    if isinstance(content, list):
+        message["content"] = [{"type": "text", "text": mark}, *content]
+        return count(mark)
+    before = content or ""
+    message["content"] = f"{mark} {before}"
+    return count(message["content"]) - count(before)

@@ -1,0 +1,66 @@
+"""Recorded conversations as prompts: a JSONL file, one ``{"messages": […]}`` a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bltybench.errors import UserError
+from bltybench.scenario.files import open_text
+from bltybench.scenario.prompts.tokens import count_messages
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SHAPE = 'a line looks like {"messages": [{"role": "user", "content": "…"}]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages to send, and how many tokens they have."""
+
+    messages: list[dict[str, Any]]
+    prompt_tokens: int
+
+
+def read_conversations(path: Path) -> tuple[Conversation, ...]:
+    """Read and check the whole file. Raises UserError that names the file and the line of a mistake."""
+    found = tuple(_conversations(path))
+    if not found:
+        raise UserError("has no conversation in it", where=str(path), remedy=SHAPE)
+    return found
+
+
+def _conversations(path: Path) -> Iterator[Conversation]:
+    for number, line in open_text(path, what="conversations file"):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"not valid JSON: {error}", where=where, remedy=SHAPE) from None
+        problem = _problem(row)
+        if problem:
+            raise UserError(problem, where=where, remedy=SHAPE)
+        yield Conversation(row["messages"], count_messages(row["messages"]))
+
+
+def _problem(row: object) -> str | None:
+    """Return what is wrong with a line, None where nothing is."""
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        return "no list of messages"
+    for index, message in enumerate(messages, start=1):
+        if not isinstance(message, dict):
+            return f"message {index} is not an object"
+        role = message.get("role")
+        if role not in ROLES:
+            return f"message {index} has the role {str(role)[:40]!r}, which is none of {', '.join(ROLES)}"
+        content = message.get("content")
+        if not isinstance(content, str | list) and not (content is None and role == "assistant"):
+            return f"message {index} has no content"
+    if messages[-1]["role"] != "user":
+        return f"the last message is from the {messages[-1]['role']}: it must be the user's, to be answered"
+    return None

@@ -1,0 +1,1 @@
+"""One HTTP connection: dialing, TLS, requests, and responses."""

@@ -1,0 +1,44 @@
+"""Where requests go: address, TLS settings, timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from bltybench.errors import UserError
+from bltybench.scenario.target import Timeouts
+from bltybench.wire.http.tls import tls_context
+
+
+class Origin:
+    """Where requests go: address, TLS settings and timeouts. Shared by all connections of a target.
+
+    ``base_url`` is like ``https://host/v1``; request paths are appended to it. ``secrets`` are strings
+    that must never be seen in a message (the API key). Raises UserError for a ``base_url`` that is none
+    or a ``ca_file`` that cannot be read. Proxies in the environment are not used: they would be measured
+    instead of the API.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        timeouts: Timeouts,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        try:
+            parts = urlsplit(base_url)
+            host, port = parts.hostname, parts.port
+            (host or "").encode("idna")  # the resolver's thread would print a traceback for a bad name
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme not in {"http", "https"} or not host:
+            raise UserError("the base URL must look like https://api.example.com/v1", where="base_url")
+        self.host = host
+        self.port = port or (443 if parts.scheme == "https" else 80)
+        self.prefix = parts.path.rstrip("/")
+        self.authority = parts.netloc.rpartition("@")[2]
+        self.timeouts = timeouts
+        self.secrets = tuple(secret for secret in secrets if secret)
+        self.tls = tls_context(verify_tls, ca_file) if parts.scheme == "https" else None

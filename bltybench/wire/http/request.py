@@ -1,0 +1,37 @@
+"""The bytes of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bltybench.wire.http.origin import Origin
+
+
+class RequestWriter:
+    """Makes a connection's requests. They differ in their bodies, so what comes before those is made once."""
+
+    __slots__ = ("_head", "_head_of", "_origin")
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._head = b""
+        self._head_of: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
+
+    def compose(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+        """Return a request. Raises ValueError for a path or headers that cannot be sent."""
+        about = (method, path, tuple(headers))
+        if about != self._head_of:
+            self._head, self._head_of = self._make_head(*about), about
+        if body or method != "GET":
+            return b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body)
+        return self._head + b"\r\n"
+
+    def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+        lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
+        # Compressed events come in lumps: when each token arrived could no longer be told.
+        lines.append("Accept-Encoding: identity")
+        lines.extend([f"{name}: {value}" for name, value in headers])
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+            raise ValueError("a header or the path holds a line break")
+        return f"{head}\r\n".encode("latin-1")

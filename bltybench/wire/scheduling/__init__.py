@@ -1,0 +1,1 @@
+"""When sockets are read and responses parsed, and the timers for it."""

@@ -1,0 +1,1 @@
+"""Server-sent events: framing, deltas, and the fold of a stream."""
