@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bltybench.limits.fit.select import Verdict
 from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
-from bltybench.limits.models.base import Decision, Limiter, Model
+from bltybench.limits.models.base import Admission, Limiter, Model
 
 FORETOLD = 0.97
 """Share of the decisions on traffic of another kind that a model which was named must foretell."""
@@ -27,7 +27,7 @@ class Ban:
         self._inner, self._ban_s, self._extends = inner, ban_s, extends
         self._until_s = float("-inf")
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Decide, or refuse who is banned."""
         banned = t_s < self._until_s
         decision = (
@@ -44,7 +44,7 @@ class Layers:
     def __init__(self, *inner: Model) -> None:
         self._inner = inner
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Ask all, and charge all only where all accept."""
         decisions = [each.peek(t_s, cost) for each in self._inner]
         refused = next((each for each in decisions if not each.accepted), None)
@@ -60,7 +60,7 @@ class Nodes:
     def __init__(self, inner: Sequence[Model], rng: random.Random) -> None:
         self._inner, self._rng = inner, rng
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Have one node decide."""
         return self._rng.choice(self._inner).decide(t_s, cost)
 
@@ -72,7 +72,7 @@ class Shared:
         self._inner, self._per_s, self._rng = inner, per_s, rng
         self._next_s: float | None = None
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Let the others come first who come before."""
         at_s = t_s - 2 * self._inner.period_s if self._next_s is None else self._next_s
         while at_s < t_s:
@@ -88,7 +88,7 @@ class Changing:
     def __init__(self, inner: Sequence[Model], span_s: float) -> None:
         self._inner, self._span_s = inner, span_s
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Have the limit of this time decide."""
         return self._inner[int(t_s / self._span_s) % len(self._inner)].decide(t_s, cost)
 
@@ -103,14 +103,14 @@ class Forgetful:
         self._limit, self._each_s = limit, period_s / limit
         self._left, self._since_s = limit, float("-inf")
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Decide, and take note of the time only where it is let in."""
         back = (t_s - self._since_s) / self._each_s
         left = self._limit if back >= self._limit else min(self._limit, self._left + int(back))
         accepted = left >= cost
         if accepted:
             self._left, self._since_s = left - int(cost), t_s
-        return Decision(accepted, None, self._limit, float(left), 0.0)
+        return Admission(accepted, None, self._limit, float(left), 0.0)
 
 
 Make = Callable[[int, float, random.Random], Limiter]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bltybench.limits.models import Decision
+from bltybench.limits.models import Admission
 from bltybench.sandbox.errors import Headers
 from bltybench.scenario.target import HeaderStyle
 
 
 def styled(
-    style: HeaderStyle, honest: Headers, decision: Decision | None, retry_after_s: int | None
+    style: HeaderStyle, honest: Headers, decision: Admission | None, retry_after_s: int | None
 ) -> Headers:
     """Return the headers of one answer in ``style``; ``honest`` are those without Retry-After."""
     if style == "none":

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from bltybench.limits.models import FAMILIES, AllOf, Decision, Model
+from bltybench.limits.models import FAMILIES, Admission, AllOf, Model
 from bltybench.sandbox.errors import ApiError, Headers, rate_limited
 from bltybench.sandbox.header_styles import styled
 from bltybench.sandbox.slots import Slots
@@ -118,7 +118,7 @@ class KeyQuota:
         """Let a request in that may use up to ``tokens``, or refuse it and charge nothing."""
         if self.slots.refuses:
             return self._concurrency_refusal(now_s)
-        decisions: dict[str, Decision] = {}
+        decisions: dict[str, Admission] = {}
         if self._all is not None:
             # Charged as used, nothing is known at admission but whether anything is left.
             needed = 1.0 if self._charged == "used" else float(tokens)
@@ -149,7 +149,7 @@ class KeyQuota:
         )
         return Refusal("concurrency", self._refused(message, "concurrency_limit_exceeded", headers))
 
-    def _rate_refusal(self, name: str, decisions: dict[str, Decision], now_s: float) -> Refusal:
+    def _rate_refusal(self, name: str, decisions: dict[str, Admission], now_s: float) -> Refusal:
         setting, wait_s = self._settings[name], decisions[name].retry_after_s
         code = "rate_limit_exceeded" if name == "requests" else "token_limit_exceeded"
         what = _described(name, setting)
@@ -164,7 +164,7 @@ class KeyQuota:
         message = f"Rate limit reached: {what}. Please try again in {retry_after_s} s."
         return Refusal(name, self._refused(message, code, headers))
 
-    def _headers(self, decision: Decision | None, now_s: float, retry_after_s: int | None = None) -> Headers:
+    def _headers(self, decision: Admission | None, now_s: float, retry_after_s: int | None = None) -> Headers:
         return styled(self._style, _headers(decision, now_s), decision, retry_after_s)
 
 
@@ -172,7 +172,7 @@ def _described(name: str, setting: RateLimit | None) -> str:
     return f"{setting.limit} {name} per {setting.period_s:g} s" if setting else name
 
 
-def _headers(decision: Decision | None, now_s: float) -> Headers:
+def _headers(decision: Admission | None, now_s: float) -> Headers:
     """Return the documented headers: they tell of the requests limit only, and of nothing without it."""
     if decision is None:
         return []

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bltybench.limits.headers.honesty import honesty
-from bltybench.limits.observations.proportion import Proportion
 
 from bltybench.errors import UserError
 from bltybench.limits.findings.conclude import find
 from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.headers.honesty import honesty
 from bltybench.limits.models import FixedWindow
 from bltybench.limits.observations.evidence import busiest, refusal_status, sights_of, stretch
 from bltybench.limits.observations.observation import Observation
+from bltybench.limits.observations.proportion import Proportion
 from bltybench.scenario.file.limits_file import load_limits
 from bltybench.scenario.target import RateLimit
 

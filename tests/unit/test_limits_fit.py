@@ -20,7 +20,7 @@ from bltybench.limits.models import (
     SlidingLog,
     TokenBucket,
 )
-from bltybench.limits.models.base import Decision
+from bltybench.limits.models.base import Admission
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import QUICK_BUDGET, Aims, Burst
@@ -140,7 +140,7 @@ class Shared(FixedWindow):
         super().__init__(LIMIT, PERIOD_S)
         self._others = iter(range(10**6))
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         for _ in range((next(self._others) * 7919) % 3):
             super().decide(t_s, cost)
         return super().decide(t_s, cost)

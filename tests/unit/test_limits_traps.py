@@ -20,7 +20,7 @@ from bltybench.limits.models import (
     SlidingLog,
     TokenBucket,
 )
-from bltybench.limits.models.base import Decision, Model
+from bltybench.limits.models.base import Admission, Model
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Aims
@@ -42,7 +42,7 @@ class Nodes(FixedWindow):
         super().__init__(LIMIT, PERIOD_S)
         self._nodes = cycle([FixedWindow(LIMIT, PERIOD_S), FixedWindow(LIMIT, PERIOD_S, 4.0)])
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         return next(self._nodes).decide(t_s, cost)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bltybench.limits.models.base import Decision, Limiter, Model
+from bltybench.limits.models.base import Admission, Limiter, Model
 from bltybench.limits.models.composite import AllOf
 from bltybench.limits.models.concurrency import Concurrency
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
@@ -32,9 +32,9 @@ FAMILIES: dict[str, Callable[..., Model]] = {
 
 __all__ = [
     "FAMILIES",
+    "Admission",
     "AllOf",
     "Concurrency",
-    "Decision",
     "FirstHitCounter",
     "FirstHitWindow",
     "FixedWindow",

@@ -10,8 +10,8 @@ from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What a limiter says to one request."""
+class Admission:
+    """Result of a limiter model for one request."""
 
     accepted: bool
     retry_after_s: float | None
@@ -29,7 +29,7 @@ class Decision:
 class Limiter(Protocol):
     """Anything that decides on a request by the time it comes and what it costs."""
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Accept and charge, or refuse."""
         ...
 
@@ -90,14 +90,14 @@ class Model(ABC):
     def reset_s(self, t_s: float) -> float:
         """Seconds from ``t_s`` until the window ends, or until the full limit is free."""
 
-    def peek(self, t_s: float, cost: float = 1.0) -> Decision:
+    def peek(self, t_s: float, cost: float = 1.0) -> Admission:
         """Decide without charging: ``remaining`` is that before the request."""
         self._to(t_s)
         if not (cost >= 0 and math.isfinite(cost)):
             raise ValueError(f"cost must be 0 or more: {cost}")
         accepted = self._fits(t_s, cost)
         wait_s = None if accepted else self._wait(t_s, cost)
-        return Decision(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s))
+        return Admission(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s))
 
     def charge(self, t_s: float, cost: float = 1.0) -> None:
         """Count a request without asking whether it fits."""
@@ -111,14 +111,14 @@ class Model(ABC):
             raise ValueError(f"a refund must be 0 or more: {cost}")
         self._refund(charged_s, cost)
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Accept and charge, or refuse; a refusal is charged too where the model counts them."""
         accepted = self.peek(t_s, cost).accepted
         if accepted or self.count_refused:
             self._charge(t_s, cost)
         wait_s = None if accepted else self._wait(t_s, cost)
         delay_s = self.delay_s(t_s) if accepted else 0.0
-        return Decision(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s), delay_s)
+        return Admission(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s), delay_s)
 
     def _to(self, t_s: float) -> None:
         if not (t_s >= self._last_s and math.isfinite(t_s)):

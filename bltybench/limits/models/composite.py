@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bltybench.limits.models.base import Decision, Model
+from bltybench.limits.models.base import Admission, Model
 
 
 class AllOf:
@@ -20,7 +20,7 @@ class AllOf:
             raise ValueError("all of nothing limits nothing")
         self.models = tuple(models)
 
-    def decide_each(self, t_s: float, costs: Sequence[float]) -> list[Decision]:
+    def decide_each(self, t_s: float, costs: Sequence[float]) -> list[Admission]:
         """Return each model's own decision; the request is accepted iff all of them are."""
         pairs = list(zip(self.models, costs, strict=True))
         peeked = [model.peek(t_s, cost) for model, cost in pairs]
@@ -32,13 +32,13 @@ class AllOf:
         ]
 
     @staticmethod
-    def _refused(model: Model, t_s: float, cost: float, peeked: Decision) -> Decision:
+    def _refused(model: Model, t_s: float, cost: float, peeked: Admission) -> Admission:
         if not model.count_refused:
             return peeked
         model.charge(t_s, cost)
         return peeked if peeked.accepted else model.peek(t_s, cost)
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Return one decision for the same cost in each: that of the model that binds first."""
         decisions = self.decide_each(t_s, [cost] * len(self.models))
         refusals = [decision for decision in decisions if not decision.accepted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bltybench.limits.models.base import Decision
+from bltybench.limits.models.base import Admission
 
 
 class Concurrency:
@@ -17,12 +17,12 @@ class Concurrency:
         self.limit = limit
         self.in_use = 0
 
-    def acquire(self) -> Decision:
+    def acquire(self) -> Admission:
         """Take a slot if there is one."""
         accepted = self.in_use < self.limit
         if accepted:
             self.in_use += 1
-        return Decision(accepted, None, self.limit, self.limit - self.in_use, 0.0)
+        return Admission(accepted, None, self.limit, self.limit - self.in_use, 0.0)
 
     def release(self) -> None:
         """Give a slot back. RuntimeError if none is taken."""
