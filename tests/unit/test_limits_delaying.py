@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.limit_cases import play
@@ -88,6 +88,8 @@ def test_a_slow_server_is_not_taken_for_a_queue() -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), places=st.integers(1, 8), jitter=st.sampled_from([0.0, 0.1, 0.5]))
+@example(seed=535, places=4, jitter=0.5)
+@example(seed=752, places=8, jitter=0.5)
 def test_a_server_with_few_places_is_not_taken_for_a_queue(seed: int, places: int, jitter: float) -> None:
     rng = random.Random(seed)
     free, seen, at_s = [START_S] * places, [], START_S

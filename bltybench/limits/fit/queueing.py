@@ -143,8 +143,13 @@ def _spaced(
         usual_s = float(np.median((came - sent[known])[at_once]))
     sent = sent[known]
     held = came - sent > usual_s + slack_s
-    explained = _close(turns + usual_s, came, slack_s)
+    in_turn = np.abs(turns + usual_s - came) <= slack_s
+    explained = int(np.sum(in_turn))
     if interval_s < APART * usual_s or held.sum() < FEWEST_HELD:
+        return explained, None
+    # In a queue each wait is longer than the one before by an interval. With enough requests served at once,
+    # responses that need not wait always fit, so the ones that waited must fit by themselves.
+    if np.sum(in_turn & held) < EXPLAINED * held.sum():
         return explained, None
     after_silence = np.diff(sent, prepend=-np.inf) > interval_s
     quick = int(np.sum(at_once & after_silence & (came - sent < usual_s + slack_s)))
@@ -194,7 +199,3 @@ def _arrivals(sent: Floats, interval_s: float) -> Floats:
 def _turns(sent: Floats, tat: Floats, interval_s: float, free: int) -> Floats:
     found: Floats = np.maximum(sent, tat - (free + 1) * interval_s)
     return found
-
-
-def _close(expected: Floats, came: Floats, slack_s: float) -> int:
-    return int(np.sum(np.abs(expected - came) <= slack_s))
