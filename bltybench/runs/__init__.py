@@ -1,1 +1,1 @@
-"""The record and the run folder: Attempt, manifest, spool, Parquet."""
+"""The attempt record and the run folder: manifest, spool, and Parquet files."""

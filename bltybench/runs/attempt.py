@@ -1,4 +1,4 @@
-"""The record: one flat, typed, immutable row for every HTTP attempt, whatever became of it."""
+"""The attempt record: one flat, typed, immutable row per HTTP attempt, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from enum import StrEnum
 import msgspec
 
 FORMAT_VERSION = 1
-"""Version of the columns below. docs/format.md tells its history; readers refuse a newer one."""
+"""Version of the columns below. docs/format.md lists the changes; readers refuse newer versions."""
 
 MAX_MESSAGE_CHARS = 300
-"""Server-sent text is untrusted and kept short: enough to recognise an error, too little to fill a disk."""
+"""Maximum length of stored server text, which is untrusted: enough to recognize an error, too little to fill
+a disk."""
 
 
 class Outcome(StrEnum):
-    """What became of an attempt. Exactly one holds."""
+    """Outcome of an attempt. Exactly one applies."""
 
     OK = "ok"
     RATE_LIMITED = "rate_limited"
@@ -27,14 +28,14 @@ class Outcome(StrEnum):
 
 
 class Stamp(StrEnum):
-    """Who stamped the arrival of the bytes: the kernel when they came, or we after the read."""
+    """Source of arrival timestamps: the kernel on arrival, or this process after the read."""
 
     KERNEL = "kernel"
     USER = "user"
 
 
 class TokensSource(StrEnum):
-    """Where the token counts come from: the server, our tokenizer, or the number of content events."""
+    """Source of token counts: the server's usage, the local tokenizer, or the number of content events."""
 
     USAGE = "usage"
     TOKENIZER = "tokenizer"
@@ -44,8 +45,8 @@ class TokensSource(StrEnum):
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One HTTP attempt.
 
-    Times (``*_ns``) are integer nanoseconds from the run's start on one monotonic axis, except
-    ``connect_ns`` and ``tls_ns``, which are durations. Absent is None, never 0.
+    Times (``*_ns``) are integer nanoseconds since the start of the run on one monotonic axis. ``connect_ns``
+    and ``tls_ns`` are durations. Missing values are None, never 0.
     """
 
     # identity
@@ -53,36 +54,36 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     user: int
     scenario: str
     stage: str | None = None
-    """The step of a sweep or search that the call belongs to."""
+    """Step of the ramp or search that the call belongs to."""
     name: str | None = None
-    """The call of the mix, or the name that a locustfile gave."""
+    """Call name from the mix or the locustfile."""
     turn: int | None = None
-    """Which turn of its conversation the call is, from 1; None where it is not part of one."""
+    """Turn within the conversation, from 1. None outside a conversation."""
     call_id: str
-    """The logical request; its attempts share it."""
+    """API call. All attempts of a call share it."""
     attempt: int
-    """0 for the first try of a call, then 1, 2, …"""
+    """0 for the first attempt of a call, then 1, 2, …"""
     request_id: str | None = None
     response_id: str | None = None
 
     # times
     due_ns: int
-    """When the schedule (or, for a retry, the retry policy) wanted the attempt sent."""
+    """Time at which the schedule, or the retry policy, planned to send the attempt."""
     sent_ns: int | None = None
-    """Just before the first byte of the request was written; None if it never was."""
+    """Time just before the first request byte was written. None if it was never sent."""
     headers_ns: int | None = None
     first_token_ns: int | None = None
-    """Arrival of the first event with non-empty content, reasoning or tool call. Streams only."""
+    """Arrival of the first event with non-empty content, reasoning, or a tool call. Streams only."""
     first_output_ns: int | None = None
-    """The same, reasoning not counted."""
+    """The same, ignoring reasoning."""
     last_token_ns: int | None = None
     end_ns: int
-    """Arrival of the last byte, or the moment the attempt was given up."""
+    """Arrival of the last byte, or the time the attempt was abandoned."""
     connect_ns: int | None = None
-    """How long connecting took; None on a connection that was already open."""
+    """Time to connect. None on a connection that was already open."""
     tls_ns: int | None = None
     gaps_us: list[int] | None = None
-    """Microseconds between successive content events; one fewer than there were. Streams only."""
+    """Microseconds between successive content events: one fewer than the events. Streams only."""
 
     # outcome
     outcome: Outcome
@@ -98,7 +99,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     model: str | None = None
     stream: bool
     wanted_prompt_tokens: int | None = None
-    """What the prompt was made to have, by our tokenizer; ``max_tokens`` is what was wanted of the answer."""
+    """Tokens the prompt was built to have, by the local tokenizer. ``max_tokens`` is the requested
+    completion."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
@@ -108,30 +110,30 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     bytes_sent: int
     bytes_received: int
 
-    # quota: what the rate-limit headers of the answer said
+    # quota, as reported by the rate-limit headers
     limit_requests: int | None = None
     remaining_requests: int | None = None
     reset_requests_s: float | None = None
-    """Seconds from the answer until the reset, whatever form the header had."""
+    """Seconds from the response until the reset, whatever the header's format."""
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens_s: float | None = None
     retry_after_s: float | None = None
     header_dialect: str | None = None
     waited_s: float | None = None
-    """How long the retry policy then waited before the next attempt; None if there was none."""
+    """Time the retry policy waited before the next attempt. None if there was none."""
 
     # trust
     stamp: Stamp | None = None
     observer_lag_us: int | None = None
-    """The longest that received bytes lay in the kernel before we read them."""
+    """Longest time received bytes waited in the kernel before they were read."""
     coalesced_events: int | None = None
-    """Events that shared a read with a later one: their stamp is an upper bound."""
+    """Events that shared a read with a later one. Their timestamps are upper bounds."""
     in_flight: int
-    """Our own open attempts at the moment of sending, this one included."""
+    """Attempts this process had in flight when sending, including this one."""
 
     def __post_init__(self) -> None:
-        """Refuse a record that contradicts itself: a wrong row is worse than a loud failure."""
+        """Reject a record that contradicts itself: a loud failure is better than a wrong row."""
         if self.attempt < 0 or self.in_flight < 0:
             raise ValueError(f"attempt and in_flight must be 0 or more: {self.attempt}, {self.in_flight}")
         last = self.sent_ns
@@ -140,30 +142,30 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
             if at is None:
                 continue
             if last is not None and at < last:
-                raise ValueError(f"{name} ({at}) lies before what came earlier ({last})")
+                raise ValueError(f"{name} ({at}) precedes an earlier event ({last})")
             last = at
         if self.outcome is Outcome.OK and (self.status is None or not 200 <= self.status < 300):
             raise ValueError(f"an attempt with status {self.status} cannot be ok")
         if self.outcome is Outcome.RATE_LIMITED and self.status is None:
             raise ValueError("a refusal has a status")
         if (self.first_token_ns is None) != (self.gaps_us is None):
-            raise ValueError("first_token_ns and gaps_us come together")
+            raise ValueError("first_token_ns and gaps_us must be set together")
 
 
 class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One second in the life of one load-generating process: is it itself the bottleneck?"""
+    """One second of one load-generating process, to detect whether the generator was the bottleneck."""
 
     worker: str
     at_ns: int
     """End of the second, on the run's axis."""
     stall_us: int
-    """How late the event loop served a timer, at worst in this second."""
+    """Largest delay of an event-loop timer in this second."""
     cpu_share: float
-    """CPU time of this process over wall time; 1.0 is one core."""
+    """CPU time of this process divided by wall time. 1.0 is one core."""
     cpu_wait_share: float | None = None
-    """Share of wall time in which its main thread was ready to run and others had the core (Linux)."""
+    """Fraction of wall time in which the main thread was runnable but not running (Linux)."""
     steal_share: float | None = None
-    """Share of the machine's CPU time that the hypervisor gave to others (Linux)."""
+    """Fraction of the machine's CPU time that the hypervisor gave to other guests (Linux)."""
     rss_bytes: int
     users: int
     in_flight: int
@@ -173,7 +175,7 @@ class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     schedule_delay_p99_us: int | None = None
     schedule_delay_max_us: int | None = None
     observer_lag_p50_us: int | None = None
-    """Over the attempts that ended in this second, each with its worst lag."""
+    """Over the attempts that ended in this second, each by its largest lag."""
     observer_lag_p99_us: int | None = None
     observer_lag_max_us: int | None = None
     events: int
@@ -181,8 +183,8 @@ class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     coalesced_events: int
     bytes_received: int
     no_free_user: int | None = None
-    """Arrivals of this second's claims that were due before a user was free: the ceiling was reached."""
+    """Arrivals claimed in this second that were due before a user was idle: the user limit was reached."""
     never_sent: int | None = None
-    """Arrivals that were due and that the run's end left without a user. In the last row only."""
+    """Arrivals that were due but had no user when the run ended. In the last row only."""
     backlog: int
-    """Answers received and not yet looked at, at the end of the second."""
+    """Responses received but not yet parsed at the end of the second."""

@@ -1,4 +1,4 @@
-"""The run folder: where each file of a run lies, and how a run is found again."""
+"""The run folder: paths of a run's files, and how to find a run."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from bltybench.runs.attempt import FORMAT_VERSION
 from bltybench.runs.manifest import Manifest
 
 REPORTS = Path("reports")
-"""Where runs land, below the folder that the user stands in."""
+"""Default folder for runs, below the current directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of one run. Any of them may be missing: a run can be killed at any moment."""
+    """The files of one run. Any of them may be missing, because a run can be killed at any time."""
 
     path: Path
 
     @property
     def manifest_json(self) -> Path:
-        """What the run was."""
+        """Description of the run."""
         return self.path / "manifest.json"
 
     @property
     def attempts_spool(self) -> Path:
-        """Append-only JSON lines while the run goes on, a file for each process."""
+        """Append-only JSON lines during the run, one file per process."""
         return self.path / "attempts"
 
     @property
     def generator_spool(self) -> Path:
-        """The self-audit while the run goes on, a file for each process."""
+        """The self-audit during the run, one file per process."""
         return self.path / "generator"
 
     @property
     def attempts_parquet(self) -> Path:
-        """All attempts, once the run is sealed."""
+        """All attempts, after the run is sealed."""
         return self.path / "attempts.parquet"
 
     @property
     def generator_parquet(self) -> Path:
-        """The self-audit, once the run is sealed."""
+        """The self-audit, after the run is sealed."""
         return self.path / "generator.parquet"
 
     @property
     def search_json(self) -> Path:
-        """What a search for the capacity found; only where the run searched."""
+        """Result of a capacity search. Only in runs that searched."""
         return self.path / "search.json"
 
     @property
     def summary_json(self) -> Path:
-        """What was found, for programs."""
+        """The summary, for programs."""
         return self.path / "summary.json"
 
     @property
     def report_html(self) -> Path:
-        """What was found, for people."""
+        """The report page."""
         return self.path / "report.html"
 
     @property
@@ -71,16 +71,16 @@ class RunFolder:
 
     @property
     def summary_md(self) -> Path:
-        """What was found, for a pull request."""
+        """The summary, for a pull request."""
         return self.path / "summary.md"
 
     @property
     def metrics_prom(self) -> Path:
-        """What was found, as Prometheus text."""
+        """The summary, as Prometheus text."""
         return self.path / "metrics.prom"
 
     def manifest(self) -> Manifest:
-        """Read the manifest. Raises UserError where it is missing, damaged or of a newer format."""
+        """Read the manifest. Raise UserError if it is missing, damaged, or in a newer format."""
         try:
             manifest = msgspec.json.decode(self.manifest_json.read_bytes(), type=Manifest)
         except FileNotFoundError:
@@ -89,31 +89,32 @@ class RunFolder:
             raise UserError(f"cannot be read: {error}", where=str(self.manifest_json)) from None
         if manifest.format_version > FORMAT_VERSION:
             raise UserError(
-                f"has format version {manifest.format_version}; this bltybench reads up to {FORMAT_VERSION}",
+                f"format version {manifest.format_version} is newer than this bltybench supports "
+                f"({FORMAT_VERSION})",
                 where=str(self.manifest_json),
-                remedy="read it with the version of bltybench that wrote it, or a newer one",
+                remedy="use the bltybench version that wrote it, or a newer one",
             )
         return manifest
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest so that a reader never sees half of it."""
+        """Write the manifest atomically."""
         write_atomically(self.manifest_json, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` in place under its final name in one step."""
+    """Write ``data`` to a temporary file, then rename it to its final name."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(data)
     partial.replace(path)
 
 
 def new_run_id(scenario: str, now: datetime | None = None) -> str:
-    """Return an id that sorts by time and says what ran: ``20261122-141530-quickstart``."""
+    """Return an ID that sorts by time and names the scenario: ``20261122-141530-quickstart``."""
     return f"{(now or datetime.now(UTC)):%Y%m%d-%H%M%S}-{scenario}"
 
 
 def create_run(reports: Path, scenario: str) -> RunFolder:
-    """Make a new, empty run folder with an id of its own. Raises UserError where that cannot be."""
+    """Create an empty run folder with a unique ID. Raise UserError if that fails."""
     run_id = new_run_id(scenario)
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = RunFolder(reports / f"{run_id}{suffix}")
@@ -133,14 +134,14 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
 
 def _unwritable(reports: Path, why: str) -> UserError:
     return UserError(
-        f"no run can be stored here: {why}",
+        f"cannot store a run here: {why}",
         where=str(reports.absolute()),
-        remedy="make the folder writable, or name another with --reports DIR",
+        remedy="make the folder writable, or choose another with --reports DIR",
     )
 
 
 def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
-    """Return the run folders below ``reports``, newest first by their id; renamed ones come last."""
+    """Return the run folders in ``reports``, newest ID first. Renamed folders come last."""
     if not reports.is_dir():
         return []
     found = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
@@ -148,14 +149,14 @@ def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
 
 
 def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
-    """Return the run that ``ref`` means: a folder's path, an id or its beginning; None is the newest run.
+    """Return the run that ``ref`` names: a path, an ID, or an ID prefix. None means the newest run.
 
-    Raises UserError where there is none, or where the beginning fits several.
+    Raise UserError if there is no such run or the prefix is ambiguous.
     """
     runs = list_runs(reports)
     if ref is None:
         if not runs:
-            raise UserError("there are no runs here yet", where=str(reports.absolute()), remedy="make bench")
+            raise UserError("no runs here yet", where=str(reports.absolute()), remedy="start one: make bench")
         return runs[0]
     path = Path(ref)
     if (path / "manifest.json").is_file():
@@ -165,15 +166,15 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
         return next((run for run in fitting if run.path.name == ref), fitting[0])
     if fitting:
         names = ", ".join(run.path.name for run in fitting[:5])
-        raise UserError(f"'{ref}' fits several runs: {names}", remedy="type more of the id")
+        raise UserError(f"'{ref}' matches several runs: {names}", remedy="type more of the ID")
     raise UserError(
-        f"there is no run '{ref}'",
+        f"no such run: '{ref}'",
         where=str(reports.absolute()),
-        remedy="`bltybench runs` lists them",
+        remedy="list the runs with `bltybench runs`",
     )
 
 
 def remove_spools(folder: RunFolder) -> None:
-    """Delete the spools of a sealed run; its Parquet files hold the same rows."""
+    """Delete the spools of a sealed run. Its Parquet files hold the same rows."""
     for spool in (folder.attempts_spool, folder.generator_spool):
         shutil.rmtree(spool, ignore_errors=True)

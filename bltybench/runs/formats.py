@@ -1,4 +1,4 @@
-"""What the report of a run can be written as."""
+"""Formats in which a report can be written."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FORMATS = {
     "parquet": "attempts.parquet, generator.parquet",
     "prom": "metrics.prom",
 }
-"""Each format by its name, and the files of it."""
+"""Format names, each with the files it consists of."""
 
 USUAL = frozenset({"html", "csv", "json", "junit", "md", "parquet"})
 
 
 def read_formats(given: str | None, option: str) -> frozenset[str]:
-    """Return the formats that an option names, with commas between them; USUAL where it is not given.
+    """Return the formats in a comma-separated option, or USUAL if it is not set.
 
-    Raises UserError for names that are not of FORMATS.
+    Raise UserError for unknown names.
     """
     if given is None:
         return USUAL
@@ -31,6 +31,6 @@ def read_formats(given: str | None, option: str) -> frozenset[str]:
         raise UserError(
             f"no such format: {', '.join(unknown) or 'none given'}",
             where=option,
-            remedy=f"choose of {', '.join(FORMATS)}",
+            remedy=f"choose from {', '.join(FORMATS)}",
         )
     return names

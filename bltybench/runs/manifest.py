@@ -1,4 +1,4 @@
-"""What a run was: everything a reader needs to believe it, compare it and repeat it, and no secret."""
+"""The manifest: everything needed to interpret, compare, and repeat a run, and no secrets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "httptools", "msgspec", "p
 
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True):
-    """The anchor that ties the run's axis (ns from its start) to the monotonic and the wall clock."""
+    """The anchor that ties the run's axis (ns since its start) to the monotonic and wall clocks."""
 
     monotonic_ns: int
     wall_ns: int
     boot_id: str | None = None
-    """Monotonic clocks compare only within one boot of one machine."""
+    """Monotonic clocks are comparable only within one boot of one machine."""
 
     @classmethod
     def now(cls) -> Clock:
-        """Anchor an axis at this moment."""
+        """Return an anchor at the current time."""
         return cls(monotonic_ns=time.monotonic_ns(), wall_ns=time.time_ns(), boot_id=boot_id())
 
     def local_start_ns(self) -> int:
-        """Return the run's start on *this* machine's monotonic clock (ns).
+        """Return the run's start on this machine's monotonic clock, in ns.
 
-        On the machine that made the anchor this is exact; elsewhere it goes by the wall clocks of the
-        two machines and is as good as their agreement.
+        On the machine that created the anchor the value is exact. On another machine it relies on the wall
+        clocks of both, so it is as accurate as their agreement.
         """
         if self.boot_id is not None and self.boot_id == boot_id():
             return self.monotonic_ns
@@ -43,7 +43,7 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the load went. Holds the *name* of the key's variable, never the key."""
+    """The target of the load. Holds the name of the key's variable, never the key."""
 
     name: str
     base_url: str
@@ -52,13 +52,13 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_min: int | None = None
     concurrency: int | None = None
     budget: dict[str, float | None] = {}
-    """The caps: requests, tokens, money."""
+    """Caps on requests, tokens, and money."""
     prices: dict[str, dict[str, float]] = {}
-    """By model: input_per_million, output_per_million."""
+    """Per model: input_per_million, output_per_million."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine that made the load."""
+    """The machine that generated the load."""
 
     name: str
     system: str
@@ -67,7 +67,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def here(cls) -> Host:
-        """Describe this machine."""
+        """Return a description of this machine."""
         return cls(
             name=platform.node(),
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -85,7 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, ISO 8601."""
     scenario: str
     resolved: dict[str, Any]
-    """The scenario as it ran, defaults and overrides applied."""
+    """The scenario as run, with defaults and overrides applied."""
     target: TargetInfo
     command: list[str]
     """The command that repeats the run."""
@@ -94,15 +94,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     workers: int = 1
     ended_ns: int | None = None
-    """When the load stopped, on the run's axis; None while it runs or if it was killed."""
+    """End of the load on the run's axis. None while the run is active, or if it was killed."""
     planned_calls: int | None = None
-    """Open loop: how many calls were due until the load stopped. None for a closed loop, or while it runs."""
+    """Open loop: number of calls due before the load ended. None for a closed loop, or during the run."""
     ended: str | None = None
-    """Why it stopped: completed, interrupted, budget."""
+    """Why the load ended: completed, interrupted, or budget."""
 
 
 def boot_id() -> str | None:
-    """Return the identifier of this boot of this machine, None where the system does not tell."""
+    """Return the ID of this boot of this machine, or None if the system does not report it."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -110,7 +110,7 @@ def boot_id() -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of what measures and reports, with Python's own."""
+    """Return the versions of Python and of the packages that measure and report."""
     found = {"python": platform.python_version()}
     for name in REPORTED_PACKAGES:
         try:

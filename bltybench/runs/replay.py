@@ -1,4 +1,4 @@
-"""A former run as a trace: its calls, when they were due, and how long they were to be."""
+"""Convert a former run into a trace: its calls, their due times, and their lengths."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COLUMNS = (
 
 
 def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
-    """Write ``replay.jsonl`` into a run's folder, in the own form of traces, and return its path.
+    """Write ``replay.jsonl``, in bltybench's trace format, into a run's folder and return its path.
 
-    A row a call, at the time its first attempt was due, in order of time. Lengths are those that were wanted;
-    where a locustfile wanted none, the prompt's is the server's count, and what is still unknown is left out.
-    The call is named where it is one of ``calls``, the names of the run's mix. Raises UserError where the run
-    has no calls or cannot be read.
+    Each row is one call, at the time its first attempt was due. Lengths are the requested ones. If a
+    locustfile requested no prompt length, the server's count is used; unknown lengths are omitted. A row
+    names its call if it is one of ``calls``, the call names of the run's mix. Raise UserError if the run has
+    no calls or can't be read.
     """
     table = read_attempts(folder).select(list(COLUMNS))
     first: dict[str, dict[str, int | float | str]] = {}
@@ -46,7 +46,7 @@ def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
     rows = sorted((row for row in first.values() if "at_s" in row), key=lambda row: row["at_s"])
     if not rows:
         raise UserError(
-            "has no calls to replay", where=str(folder.path), remedy="choose another: bltybench runs"
+            "has no calls to replay", where=str(folder.path), remedy="choose another run: bltybench runs"
         )
     path = folder.path / "replay.jsonl"
     write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))

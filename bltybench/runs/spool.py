@@ -1,8 +1,8 @@
-"""The spool: JSON lines appended by one process while a run goes on.
+"""The spool: JSON lines that one process appends during a run.
 
-Encoding a record costs a few microseconds and a flush is one write to the page cache, so the event loop
-never waits for it; a columnar batch built inside the loop stalls it for milliseconds. After a kill, what was
-flushed is whole but perhaps for the last line, which readers drop.
+Encoding a record takes a few microseconds, and a flush is one write to the page cache, so the event loop
+never blocks. Building a columnar batch inside the loop would stall it for milliseconds. After a kill, all
+flushed records are complete except possibly the last line, which readers drop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLUSH_BYTES = 64 * 1024
 
 
 class Spool:
-    """An append-only file of records. Not shared between processes."""
+    """An append-only file of records, used by one process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,7 +28,7 @@ class Spool:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def append(self, record: msgspec.Struct) -> None:
-        """Add a record; it is on disk after the next flush."""
+        """Add a record. The next flush writes it to disk."""
         self._encoder.encode_into(record, self._buffer, -1)
         self._buffer += b"\n"
         self.count += 1
@@ -36,12 +36,12 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting. Raises OSError where the disk will not take it; nothing is dropped then."""
+        """Write all pending records. Raise OSError if the write fails; the records are then kept."""
         while self._buffer:
             del self._buffer[: os.write(self._fd, self._buffer)]
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing."""
+        """Flush and close. Further calls do nothing."""
         if self._fd >= 0:
             try:
                 self.flush()

@@ -1,4 +1,4 @@
-"""From spool to Parquet, and back as Arrow tables."""
+"""Conversion of spools to Parquet, and reading runs as Arrow tables."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ ATTEMPT_SCHEMA = pa.schema(
         pa.field("in_flight", _COUNT, nullable=False),
     ]
 )
-"""The columns of attempts.parquet: those of Attempt, in its order."""
+"""Columns of attempts.parquet: the fields of Attempt, in order."""
 
 GENERATOR_SCHEMA = pa.schema(
     [
@@ -102,10 +102,10 @@ GENERATOR_SCHEMA = pa.schema(
         pa.field("backlog", _COUNT, nullable=False),
     ]
 )
-"""The columns of generator.parquet: those of GeneratorSecond, in its order."""
+"""Columns of generator.parquet: the fields of GeneratorSecond, in order."""
 
 BLOCK_BYTES = 8 * 1024 * 1024
-"""JSON is turned into Arrow in blocks of this size, so that a long run is never in memory as a whole."""
+"""Block size for converting JSON to Arrow, in bytes, so that a long run never has to fit in memory."""
 
 TAIL_BYTES = 64 * 1024
 
@@ -113,7 +113,7 @@ GAP_ROWS = 16 * 1024
 
 
 def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
-    """Return all attempts of a run, sealed or not, in ATTEMPT_SCHEMA, but for the columns ``without``."""
+    """Return all attempts of a run, sealed or not, without the columns in ``without``."""
     wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
     return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
 
@@ -121,13 +121,14 @@ def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
 def attempt_columns(
     folder: RunFolder, without: Collection[str] = ()
 ) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """Yield the columns of ``read_attempts`` one by one: nobody needs to hold all of them as Arrow."""
+    """Yield the columns of ``read_attempts`` one at a time, to limit memory."""
     wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
     return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
 
 
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
-    """Yield ``outcome`` and ``gaps_us`` of all attempts in batches: many streams' gaps fill a memory."""
+    """Yield ``outcome`` and ``gaps_us`` of all attempts in batches. The gaps of many streams do not fit in
+    memory."""
     columns = ["outcome", "gaps_us"]
     path = folder.attempts_parquet
     if not path.is_file():
@@ -145,9 +146,9 @@ T = TypeVar("T")
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what ``items`` has, the next made by another thread while one is worked on.
+    """Yield from ``items``, reading the next item in another thread.
 
-    Decoding Parquet does not hold Python's lock, so a second core does it.
+    Decoding Parquet releases the GIL, so a second core does it.
     """
     with ThreadPoolExecutor(1) as other:
         coming = other.submit(next, items, None)
@@ -157,13 +158,14 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def read_generator(folder: RunFolder) -> pa.Table:
-    """Return the self-audit of a run, sealed or not, in GENERATOR_SCHEMA."""
+    """Return the self-audit of a run, sealed or not."""
     names = GENERATOR_SCHEMA.names
     return _read(folder.generator_parquet, folder.generator_spool, GENERATOR_SCHEMA, names)
 
 
 def seal(folder: RunFolder) -> None:
-    """Turn the spools of a run that has ended into Parquet, then remove them. Sealing twice does nothing."""
+    """Convert the spools of a finished run to Parquet, then remove them. Do nothing if the run is already
+    sealed."""
     _seal(folder.attempts_spool, folder.attempts_parquet, ATTEMPT_SCHEMA)
     _seal(folder.generator_spool, folder.generator_parquet, GENERATOR_SCHEMA)
     remove_spools(folder)
@@ -187,7 +189,7 @@ def _columns(
             present = set(file.schema_arrow.names)
             missing = [name for name in wanted if name not in present and not stored.field(name).nullable]
             if missing:
-                raise UserError(f"has no column '{missing[0]}'", where=str(parquet))
+                raise UserError(f"column '{missing[0]}' is missing", where=str(parquet))
             yield from _ahead(
                 (name, _column(file, stored.field(name), there=name in present)) for name in wanted
             )
@@ -217,7 +219,7 @@ def _spooled(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _spool_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield one spool file as Arrow, without the unfinished last line that a kill can leave."""
+    """Yield one spool file as Arrow, without an incomplete last line left by a kill."""
     whole = _whole_lines_bytes(path)
     if whole == 0:
         return
@@ -228,14 +230,14 @@ def _spool_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 read_options=pj.ReadOptions(block_size=BLOCK_BYTES),
                 parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
             ):
-                # The JSON reader forgets which columns may be null.
+                # The JSON reader loses which columns may be null.
                 yield pa.RecordBatch.from_arrays(batch.select(schema.names).columns, schema=schema)
         except pa.ArrowInvalid as error:
             raise UserError(f"is damaged: {error}", where=str(path)) from None
 
 
 def _whole_lines_bytes(path: Path) -> int:
-    """Return how many bytes of ``path`` are finished lines."""
+    """Return the size of the complete lines of ``path``, in bytes."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:

@@ -1,1 +1,1 @@
-"""scenarios.toml as typed, checked tables; and the prompts, lengths and arrivals drawn from them."""
+"""Typed, validated scenarios, and the prompts, lengths, and arrivals drawn from them."""

@@ -1,4 +1,4 @@
-"""What every table of scenarios.toml has in common."""
+"""Base class of all tables of scenarios.toml."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Table(BaseModel):
-    """A table of scenarios.toml: immutable, and an unknown key in it is a mistake."""
+    """An immutable table of scenarios.toml that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The checks of a scenario: ``"ttft.p95" = "< 800 ms"`` as a metric, a comparison and a number."""
+"""Scenario checks: parse ``"ttft.p95" = "< 800 ms"`` into a metric, an operator, and a threshold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS: dict[str, Unit] = {
     "in_flight.max": "count",
     "audit.valid": "bool",
 }
-"""What a check can be made on, and its unit."""
+"""Metrics that checks can use, with their units."""
 
 KNOWN = ", ".join(
     [
@@ -39,7 +39,7 @@ KNOWN = ", ".join(
         *(f"{timing}.{'|'.join(PERCENTILES)}" for timing in TIMINGS),
     ]
 )
-"""The same, short enough for a message."""
+"""The same metrics, abbreviated for messages."""
 
 _OPS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -68,17 +68,17 @@ _EXAMPLE: dict[Unit, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ParsedCheck:
-    """A check, ready to be evaluated."""
+    """A parsed check."""
 
     metric: str
     op: str
-    """One of <, <=, >, >=, == and !=."""
+    """One of <, <=, >, >=, ==, and !=."""
     threshold: float
-    """Milliseconds for times, a fraction (0 … 1) for shares, 1.0 for true."""
+    """Milliseconds for times, a fraction (0 to 1) for shares, 1.0 for true."""
     unit: Unit
 
     def holds(self, value: float | bool) -> bool:
-        """Say whether the metric's value, in the threshold's unit, passes."""
+        """Return whether ``value``, in the threshold's unit, passes."""
         return _OPS[self.op](float(value), self.threshold)
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class ParsedCheck:
 
 
 def parse_check(name: str, value: object) -> ParsedCheck:
-    """Parse one line of ``[scenarios.X.checks]``. Raises UserError that says what would be right."""
+    """Parse one line of ``[scenarios.X.checks]``. Raise UserError with the expected form."""
     unit = METRICS.get(name)
     if unit is None:
         near = get_close_matches(name, METRICS, n=1)
@@ -109,5 +109,5 @@ def parse_check(name: str, value: object) -> ParsedCheck:
         raise UserError(f"has the wrong unit: must be like {_EXAMPLE[unit]}", where=name)
     threshold = float(number) * scale
     if unit == "share" and threshold > 1:
-        raise UserError("a share cannot pass 100%: must be like " + _EXAMPLE[unit], where=name)
+        raise UserError("a share cannot exceed 100%: must be like " + _EXAMPLE[unit], where=name)
     return ParsedCheck(name, op, threshold, unit)

@@ -1,4 +1,4 @@
-"""What the requests of a scenario have, on average, before any is composed."""
+"""Expected tokens and number of requests of a scenario, before any prompt is composed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from bltybench.scenario.workload import Call, Scenario
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of a request, or of many."""
+    """Tokens of one request, or a sum."""
 
     prompt: float
     answer: float
-    """What is asked for at most: max_tokens."""
+    """Maximum completion tokens: max_tokens."""
 
     @property
     def total(self) -> float:
-        """Both together."""
+        """Sum of both."""
         return self.prompt + self.answer
 
 
 def mean_tokens(scenario: Scenario, base_dir: Path) -> Tokens:
-    """Return the expected tokens of one arrival of the mix; of all turns, where it begins a conversation.
+    """Return the expected tokens of one arrival of the mix, including all turns of a conversation.
 
-    Answers are taken to be as long as they may be. Raises UserError where a conversations file is missing or
-    has a mistake in it.
+    Completions are assumed to be as long as allowed. Raise UserError if a conversations file is missing or
+    invalid.
     """
     total = sum(call.weight for call in scenario.mix)
     costs = [(call.weight / total, call_tokens(call, base_dir)) for call in scenario.mix]
@@ -38,24 +38,24 @@ def mean_tokens(scenario: Scenario, base_dir: Path) -> Tokens:
 
 
 def requests_per_arrival(scenario: Scenario) -> float:
-    """Return how many requests one arrival comes to: more than one where conversations have turns."""
+    """Return the expected requests per arrival. Conversations with turns have more than one."""
     total = sum(call.weight for call in scenario.mix)
     return sum(call.weight * _turns(call) for call in scenario.mix) / total
 
 
 def least_tokens(scenario: Scenario, base_dir: Path) -> int:
-    """Return the fewest tokens, prompt and max_tokens, that a request of the mix can reserve."""
+    """Return the smallest number of tokens, prompt plus max_tokens, that a request of the mix can reserve."""
     return min(_least(call, base_dir) for call in scenario.mix)
 
 
 def call_tokens(call: Call, base_dir: Path) -> Tokens:
-    """Return the expected tokens of one call; of all its turns, each of which sends the history again."""
+    """Return the expected tokens of one call, summed over its turns. Each turn resends the history."""
     answer = mean(call.max_tokens)
     first = _prompt(call, base_dir)
     if call.turns is None:
         return Tokens(first, answer)
-    # Turn n sends the first prompt and n − 1 times an answer and a further question. Of n turns that makes
-    # n·first + n(n − 1)/2·more, averaged over n = min … max.
+    # Turn n sends the first prompt plus (n − 1) completions and follow-ups, so n turns sum to n·first + n(n −
+    # 1)/2·more. This is averaged over n = min … max.
     more = ROLE_OVERHEAD["assistant"] + answer + ROLE_OVERHEAD["user"] + mean(call.turns.tokens)
     counts = range(call.turns.min, call.turns.max + 1)
     pairs = sum(n * (n - 1) / 2 for n in counts) / len(counts)

@@ -1,4 +1,4 @@
-"""Opening what a scenario names, with messages for what people get wrong."""
+"""Reading of text files that a scenario names, with clear error messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bltybench.errors import UserError
 
 
 def open_text(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
-    """Yield each line of a UTF-8 file with its number from 1, line ends removed, from disk as it is used.
+    """Yield each line of a UTF-8 file with its number from 1, without line ends, streaming from disk.
 
-    ``what`` says what the file is for, in messages. Raises UserError where the file is missing, a folder,
-    unreadable or not UTF-8.
+    ``what`` describes the file in messages. Raise UserError if the file is missing, a folder, unreadable, or
+    not UTF-8.
     """
     number = 0
     try:
@@ -23,12 +23,12 @@ def open_text(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
         raise unreadable(path, error, what=what) from None
     except UnicodeDecodeError:
         raise UserError(
-            "not UTF-8 text", where=f"{path}:{number + 1}", remedy="save the file with the encoding UTF-8"
+            "not UTF-8 text", where=f"{path}:{number + 1}", remedy="save the file as UTF-8"
         ) from None
 
 
 def unreadable(path: Path, error: OSError, *, what: str) -> UserError:
-    """Return the UserError for a file that cannot be opened."""
+    """Return the UserError for a file that can't be opened."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{what} not found", where=str(path), remedy=f"looked in {path.parent.resolve()}")
     if isinstance(error, IsADirectoryError):

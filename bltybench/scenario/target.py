@@ -1,4 +1,4 @@
-"""Targets: where the load goes, what is documented of its limits, and how the sandbox is set up."""
+"""Targets: the API's address, its documented limits, and the sandbox's setup."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bltybench.errors import UserError
 from bltybench.scenario.base import Table
 
 SANDBOX_KEY = "sk-sandbox"
-"""The sandbox's public key: it opens nothing but the sandbox on this machine."""
+"""Public key of the sandbox. It is valid only for the sandbox on this machine."""
 
 SANDBOX_RESTRICTED_KEY = "sk-sandbox-restricted"
-"""A second public key, for deepseek-chat only: it makes the 403 that SANDBOX_KEY never sees."""
+"""Second public key, valid for deepseek-chat only, to produce a 403."""
 
 
 class Limits(Table):
-    """Documented limits of an API; absent where nothing is documented."""
+    """Documented limits of an API. Unset if undocumented."""
 
     requests_per_min: PositiveInt | None = None
     tokens_per_min: PositiveInt | None = None
@@ -37,30 +37,30 @@ class Limits(Table):
 
 
 class Budget(Table):
-    """The most that a run may spend. A target beyond this machine needs one."""
+    """Caps on a run's spending. Required for a remote target."""
 
     requests: PositiveInt | None = None
     tokens: PositiveInt | None = None
-    """Prompt and answer together."""
+    """Prompt plus completion tokens."""
     money: PositiveFloat | None = None
     """In the currency of the target's prices."""
 
 
 class Price(Table):
-    """What a model costs, in any one currency."""
+    """Prices of a model, in any one currency."""
 
     input_per_million: NonNegativeFloat
-    """For a million prompt tokens."""
+    """Per million prompt tokens."""
     output_per_million: NonNegativeFloat
-    """For a million tokens of answers, reasoning included."""
+    """Per million completion tokens, including reasoning."""
 
     def of(self, prompt_tokens: float, answer_tokens: float) -> float:
-        """Return what so many tokens cost."""
+        """Return the cost of the given tokens."""
         return (prompt_tokens * self.input_per_million + answer_tokens * self.output_per_million) / 1e6
 
 
 class Timeouts(Table):
-    """Bounds on one attempt, in seconds."""
+    """Timeouts of one attempt, in seconds."""
 
     connect_s: PositiveFloat = 10.0
     headers_s: PositiveFloat = 60.0
@@ -94,7 +94,7 @@ OPTIONS: dict[str, tuple[Algorithm, ...]] = {
         "first_hit_counter",
     ),
 }
-"""What a limit can be told besides limit and period, and the algorithms that know it."""
+"""Options of a limit besides limit and period, with the algorithms that support them."""
 
 
 class RateLimit(Table):
@@ -104,29 +104,29 @@ class RateLimit(Table):
     period_s: PositiveFloat = 60.0
     algorithm: Algorithm = "fixed_window"
     phase_s: NonNegativeFloat | None = None
-    """Where windows or ticks begin, in seconds after a whole period of Unix time; 0 if absent."""
+    """Start of windows or ticks, in seconds after a whole period of Unix time. Default: 0."""
     burst: PositiveInt | None = None
-    """What a token bucket holds; the limit if absent."""
+    """Capacity of a token bucket. Default: the limit."""
     ticks: PositiveInt | None = None
-    """In how many lumps a period's refill comes; 4 if absent."""
+    """Number of ticks into which a period's refill is divided. Default: 4."""
     queue: NonNegativeInt | None = None
-    """How many a leaky queue lets wait; limit - 1 if absent."""
+    """Requests a leaky queue can hold. Default: limit - 1."""
     free: NonNegativeInt | None = None
-    """How many of them a leaky queue serves at once all the same; none if absent."""
+    """Requests of a burst that a leaky queue serves without delay. Default: none."""
     delaying: bool | None = None
-    """Whether a leaky queue makes them wait (true if absent) or serves them at once."""
+    """Whether a leaky queue delays requests (default) or serves them immediately."""
     count_refused: bool | None = None
-    """Whether refused requests count too; false if absent."""
+    """Whether refused requests count too. Default: false."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         for name in self.options():
             if self.algorithm not in OPTIONS[name]:
-                raise ValueError(f"{name} is for {', '.join(OPTIONS[name])}, not for {self.algorithm}")
+                raise ValueError(f"{name} requires {', '.join(OPTIONS[name])}, not {self.algorithm}")
         return self
 
     def options(self) -> dict[str, float | bool]:
-        """Return what was said besides limit, period and algorithm."""
+        """Return the options other than limit, period, and algorithm."""
         return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
 
 
@@ -142,37 +142,37 @@ HeaderStyle = Literal[
 
 
 class SandboxLimits(Table):
-    """The limits that the sandbox enforces, per key. The documented ones unless said otherwise.
+    """Limits that the sandbox enforces per key. Default: the documented limits.
 
-    Only chat requests that are valid and allowed reach the limits: a 400, 401, 403 or 404 is free, unless
-    ``charged_errors`` and ``charged_endpoints`` say otherwise. A request
-    that is refused by any of them is charged to none (but where ``count_refused`` says so); one that is
-    answered with a 500 costs a request and no tokens. Left out means the documented limit; ``false`` means
-    none.
+    Only valid, permitted chat requests count: a 400, 401, 403, or 404 is free, unless ``charged_errors`` or
+    ``charged_endpoints`` is set. A request refused by one limit is charged to none, unless ``count_refused``
+    is set. A request answered with a 500 costs a request and no tokens. An unset limit is the documented one;
+    ``false`` disables it.
     """
 
     requests: RateLimit | None = RateLimit(limit=60)
     tokens: RateLimit | None = RateLimit(limit=100_000)
-    """Prompt + max_tokens (1,024 where not given) are reserved at admission; what was not used comes back
-    when the answer ends, so the limit is never overshot."""
+    """Prompt + max_tokens (default 1,024) are reserved on admission. The unused part is refunded when the
+    response ends, so the limit is never exceeded."""
     concurrency: PositiveInt | None = 50
-    """A slot is free as soon as the answer ends or its client goes away."""
+    """A slot is released when the response ends or the client disconnects."""
     concurrency_excess: Literal["refused", "queued"] = "refused"
-    """What becomes of requests beyond it: refused at once, or kept waiting, without a byte, for a slot."""
+    """Handling of excess requests: refused immediately, or queued without a response until a slot is
+    released."""
     cancelled_keeps_slot: bool = False
-    """Whether a slot stays taken, where its client goes away, until its answer would have ended."""
+    """Whether a slot stays occupied after the client disconnects, until the response would have ended."""
     per: tuple[Literal["key", "model"], ...] = ("key",)
-    """What has limits of its own: each key, each model, both; with ``[]`` all share them."""
+    """What has its own limits: each key, each model, or both. With ``[]`` all share the same limits."""
     charged_errors: tuple[Literal[400, 403, 404], ...] = ()
-    """Errors that cost a request all the same."""
+    """Errors that cost a request."""
     charged_endpoints: tuple[Literal["models"], ...] = ()
-    """Endpoints besides chat whose calls cost a request, and are refused with the same limit."""
+    """Endpoints besides chat whose requests count against the same limit and can be refused."""
     tokens_charged: Literal["refunded", "reserved", "used"] = "refunded"
-    """Reserved at admission and the rest given back (refunded) or kept (reserved); or only what was used,
-    charged when the answer has ended, so that the limit can be overshot."""
+    """Token charging: reserved on admission and the rest refunded (refunded) or kept (reserved); or only the
+    tokens used, charged when the response has ended, so the limit can be exceeded."""
     headers: HeaderStyle = "honest"
-    """What the rate-limit headers say: the truth, nothing, no Retry-After, half or twice the wait that is
-    needed, a Remaining that never falls, or what no client can read."""
+    """What the rate-limit headers say: accurate values, none, no Retry-After, half or twice the required
+    wait, a Remaining that never decreases, or unreadable values."""
     refusal_status: Literal[429, 503, 403] = 429
 
     @field_validator("requests", "tokens", "concurrency", mode="before")
@@ -183,7 +183,7 @@ class SandboxLimits(Table):
 
 
 class Delay(Table):
-    """A lognormal delay in milliseconds, by its median and its 95th percentile."""
+    """A lognormal delay in milliseconds, given by its median and 95th percentile."""
 
     median_ms: NonNegativeFloat
     p95_ms: NonNegativeFloat
@@ -193,16 +193,16 @@ class Delay(Table):
         if self.p95_ms < self.median_ms:
             raise ValueError("p95_ms must not be below median_ms")
         if self.median_ms == 0 and self.p95_ms > 0:
-            raise ValueError("a median_ms of 0 is no delay at all: p95_ms must be 0 too")
+            raise ValueError("a median_ms of 0 means no delay, so p95_ms must be 0 too")
         return self
 
 
 class SandboxQueue(Table):
-    """A server that can do only so much at a time: TTFT grows with the load.
+    """A server with limited capacity: TTFT grows with the load.
 
-    Each admitted request waits for one of ``slots`` and keeps it for ``service_ms``; its delays begin after
-    that. So the sandbox bears ``slots * 60_000 / service_ms`` requests a minute; beyond that the line of
-    those who wait grows without end.
+    Each admitted request waits for one of ``slots`` and occupies it for ``service_ms``; its delays start
+    afterwards. The sandbox sustains ``slots * 60_000 / service_ms`` requests per minute. Above that, the
+    queue grows without bound.
     """
 
     slots: PositiveInt
@@ -210,56 +210,56 @@ class SandboxQueue(Table):
 
 
 class SandboxKey(Table):
-    """A key that the sandbox takes. Plain text on purpose: it opens nothing but a sandbox."""
+    """A key that the sandbox accepts. Plain text on purpose: it is valid only for a sandbox."""
 
     name: str
-    """Stands for the key in the sandbox's log."""
+    """Name of the key in the sandbox's log."""
     key: str = Field(min_length=1)
     models: tuple[str, ...] | None = None
-    """Models that it may use: all when absent, a 403 for the others."""
+    """Models it may use. Default: all. Other models return 403."""
 
 
 class SandboxSettings(Table):
-    """How the sandbox behaves: limits, keys, models and delays."""
+    """Behavior of the sandbox: limits, keys, models, and delays."""
 
     seed: NonNegativeInt = 1
     limits: SandboxLimits = SandboxLimits()
     ttft: Delay = Delay(median_ms=180, p95_ms=420)
-    """From the request's last byte to the first token."""
+    """From the last request byte to the first token."""
     itl: Delay = Delay(median_ms=18, p95_ms=40)
     """Between tokens."""
     models: tuple[str, ...] = Field(
         default=("deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"), min_length=1
     )
-    """A model whose name ends in "reasoner" thinks first: half of its tokens are ``reasoning_content``."""
+    """A model whose name ends in "reasoner" reasons first: half of its tokens are ``reasoning_content``."""
     keys: tuple[SandboxKey, ...] = (
         SandboxKey(name="public", key=SANDBOX_KEY),
         SandboxKey(name="restricted", key=SANDBOX_RESTRICTED_KEY, models=("deepseek-chat",)),
     )
-    """Each key has limits of its own."""
+    """Each key has its own limits."""
     queue: SandboxQueue | None = None
-    """Absent: as fast under any load."""
+    """Default: equally fast under any load."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of chat requests that are answered with a 500."""
+    """Fraction of chat requests answered with a 500."""
 
 
 class Target(Table):
     """An OpenAI-compatible API."""
 
     base_url: str
-    """Up to and including ``/v1``."""
+    """Address up to and including ``/v1``."""
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds the key."""
     limits: Limits = Limits()
     budget: Budget = Budget()
     prices: dict[str, Price] = Field(default_factory=dict)
-    """By model. Needed where the budget is in money."""
+    """Per model. Required if the budget caps money."""
     timeouts: Timeouts = Timeouts()
     verify_tls: bool = True
     ca_file: str | None = None
-    """PEM file of certificates to trust instead of the usual ones."""
+    """PEM file of trusted certificates, instead of the system's."""
     sandbox: SandboxSettings | None = None
-    """Present: this is the sandbox, started for the run where nothing listens at base_url."""
+    """If set, the target is the sandbox, which the run starts if nothing listens at base_url."""
 
     @field_validator("base_url")
     @classmethod
@@ -268,14 +268,14 @@ class Target(Table):
         try:
             parts = urlsplit(value)
             port_ok = parts.port != 0
-        except ValueError:  # a port that is none, or half of an IPv6 address
+        except ValueError:  # an invalid port, or an incomplete IPv6 address
             raise ValueError(wrong) from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
             raise ValueError(wrong)
         if not value.isprintable() or " " in value:
-            raise ValueError("must not hold spaces or control characters")
+            raise ValueError("must not contain spaces or control characters")
         if parts.username or parts.password:
-            raise ValueError("must not hold a user name or password; the key comes from api_key_env")
+            raise ValueError("must not contain a user name or password; set api_key_env instead")
         if parts.query or parts.fragment:
             raise ValueError("must not have a query or fragment")
         return value.rstrip("/")
@@ -283,7 +283,7 @@ class Target(Table):
     @model_validator(mode="after")
     def _sandbox_is_here(self) -> Self:
         if self.sandbox is not None and not self.is_local:
-            raise ValueError("a sandbox runs on this machine: base_url must name 127.0.0.1 or localhost")
+            raise ValueError("a sandbox runs on this machine: base_url must use 127.0.0.1 or localhost")
         return self
 
     @property
@@ -298,10 +298,10 @@ class Target(Table):
             return False
 
     def api_key(self, name: str) -> SecretStr | None:
-        """Return the key from the environment; ``name`` is the target's, for the message.
+        """Return the key from the environment. ``name`` is the target's, for the message.
 
-        Raises UserError where a key is asked for and not set. The sandbox falls back on its public key,
-        and a target without ``api_key_env`` is called without one.
+        Raise UserError if a required key is not set. The sandbox falls back to its public key, and a target
+        without ``api_key_env`` uses no key.
         """
         value = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if value:
@@ -311,6 +311,6 @@ class Target(Table):
         if self.api_key_env is None:
             return None
         raise UserError(
-            f"target '{name}' needs an API key and {self.api_key_env} is not set",
-            remedy=f"export {self.api_key_env}=… (read from the environment only, and never stored)",
+            f"target '{name}' needs an API key, but {self.api_key_env} is not set",
+            remedy=f"export {self.api_key_env}=… (read from the environment only, never stored)",
         )

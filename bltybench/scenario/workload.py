@@ -1,4 +1,4 @@
-"""Scenarios: what is sent, when, how failures are met, and what must hold at the end."""
+"""Scenarios: what to send, when to send it, how to retry, and what to check."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bltybench.scenario.capacity import CapacitySearch
 
 
 class Fixed(Table):
-    """Always the same number of tokens."""
+    """A constant number of tokens."""
 
     kind: Literal["fixed"] = "fixed"
     tokens: PositiveInt
 
 
 class Uniform(Table):
-    """Any number from ``min`` to ``max``, both included, with the same probability."""
+    """A uniformly distributed integer from ``min`` to ``max``, inclusive."""
 
     kind: Literal["uniform"]
     min: PositiveInt
@@ -33,7 +33,7 @@ class Uniform(Table):
 
 
 class Normal(Table):
-    """Normal with ``mean`` and ``sd``, cut to ``min`` … ``max``."""
+    """Normal distribution with ``mean`` and ``sd``, truncated to ``min`` … ``max``."""
 
     kind: Literal["normal"]
     mean: PositiveFloat
@@ -49,7 +49,7 @@ class Normal(Table):
 
 
 class Lognormal(Table):
-    """Lognormal by its ``median`` and 95th percentile ``p95``, cut to ``min`` … ``max``."""
+    """Lognormal distribution with ``median`` and 95th percentile ``p95``, truncated to ``min`` … ``max``."""
 
     kind: Literal["lognormal"]
     median: PositiveFloat
@@ -67,7 +67,7 @@ class Lognormal(Table):
 
 
 class Empirical(Table):
-    """Drawn from a list of observed values."""
+    """Draws from a list of observed values."""
 
     kind: Literal["empirical"]
     values: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -77,14 +77,14 @@ Lengths = Annotated[Fixed | Uniform | Normal | Lognormal | Empirical, Field(disc
 
 
 class Turns(Table):
-    """A conversation of ``min`` to ``max`` turns, each sent with all before it and the real answers."""
+    """A conversation of ``min`` to ``max`` turns. Each turn sends the history with the real completions."""
 
     min: PositiveInt = Field(default=2, le=1000)
     max: PositiveInt = Field(default=6, le=1000)
     tokens: Lengths = Fixed(tokens=32)
-    """What the user says from the second turn on; the first has the call's prompt_tokens."""
+    """User tokens from the second turn on. The first turn has the call's prompt_tokens."""
     think_s: NonNegativeFloat = 0.0
-    """From an answer to the user's next turn."""
+    """Pause between a completion and the user's next turn, in seconds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -102,25 +102,25 @@ class Call(Table):
     prompt_tokens: Lengths = Fixed(tokens=64)
     max_tokens: Lengths = Fixed(tokens=64)
     conversations: str | None = None
-    """A JSONL file of ``{"messages": […]}``, taken instead of generated prompts."""
+    """A JSONL file of ``{"messages": […]}``, used instead of generated prompts."""
     system: str | None = None
-    """A system message put before the prompt; its tokens count as part of prompt_tokens."""
+    """System message before the prompt. Its tokens count as part of prompt_tokens."""
     anti_cache: Literal["off", "run", "request"] = "off"
-    """A few random words at the very beginning of the prompt, so that a server's prompt cache knows nothing
-    of it: "run" for earlier runs, "request" for any other request. Counted in prompt_tokens."""
+    """Random words at the start of the prompt, so that a prompt cache can't match it: "run" against earlier
+    runs, "request" against any other request. Counted in prompt_tokens."""
     turns: Turns | None = None
-    """Present: a conversation. A turn that fails in the end (retries included) ends it, not the user."""
+    """If set, the call is a conversation. A turn that fails after all retries ends it, but not the user."""
     temperature: float | None = Field(default=None, ge=0, le=2)
 
     @model_validator(mode="after")
     def _one_source_of_turns(self) -> Self:
         if self.turns is not None and self.conversations is not None:
-            raise ValueError("turns are generated: they cannot be had together with a file of conversations")
+            raise ValueError("turns are generated, so they can't be combined with a conversations file")
         return self
 
 
 class Closed(Table):
-    """Closed loop: each user sends, waits for the answer, thinks, sends again."""
+    """Closed loop: each user sends, waits for the response, thinks, and sends again."""
 
     kind: Literal["closed"]
     think_s: NonNegativeFloat = 0.0
@@ -144,15 +144,15 @@ class _Recorded(Table):
     speed: PositiveFloat = 1.0
     """2 replays twice as fast."""
     start_s: NonNegativeFloat = 0.0
-    """Where in the recording to begin, in its own seconds."""
+    """Start within the recording, in its own seconds."""
     length_s: PositiveFloat | None = None
-    """How much of the recording to use, in its own seconds; as much as fits the duration when absent."""
+    """Length of the recording to use, in its own seconds. Default: what fits into the duration."""
     scale: PositiveFloat = Field(default=1.0, ge=0.001, le=1000)
-    """How many requests to send for each recorded one: 0.5 leaves out half by chance, 2 sends each twice."""
+    """Requests per recorded request: 0.5 drops a random half, 2 sends each twice."""
 
 
 class Trace(_Recorded):
-    """Open loop, arrivals and lengths as recorded. The file's format is told by its first line."""
+    """Open loop with recorded arrivals and lengths. The file's first line determines its format."""
 
     kind: Literal["trace"]
     file: str
@@ -160,11 +160,11 @@ class Trace(_Recorded):
 
 
 class Replay(_Recorded):
-    """Open loop, arrivals, lengths and mix of a former run."""
+    """Open loop with the arrivals, lengths, and mix of a former run."""
 
     kind: Literal["run"]
     run: str = Field(min_length=1)
-    """Its folder, its id or the beginning of it."""
+    """Folder, ID, or ID prefix of the run."""
 
 
 Arrivals = Annotated[
@@ -174,51 +174,51 @@ Arrivals = Annotated[
 
 
 class Retry(Table):
-    """What a call does about a refusal or a passing failure."""
+    """Reaction of a call to a refusal or a transient failure."""
 
     policy: Literal["none", "retry_after", "backoff"] = "none"
-    """retry_after waits as the server says (else backs off); backoff never looks at what the server says."""
+    """retry_after follows the server's header, or backs off without one. backoff ignores the header."""
     max_attempts: PositiveInt = 3
     base_s: PositiveFloat = 0.5
     cap_s: PositiveFloat = 8.0
     max_wait_s: PositiveFloat = 120.0
-    """A server that asks for a longer wait is not waited for: the call ends."""
+    """If the server requests a longer wait, the call ends as refused."""
 
 
 class Objectives(Table):
-    """What a call must keep to count as good, beside being answered."""
+    """Objectives that a successful call must meet to count as goodput."""
 
     ttft_ms: PositiveFloat | None = None
-    """Streams: from sending to the first token."""
+    """Streams: maximum time from sending to the first token."""
     tpot_ms: PositiveFloat | None = None
-    """Streams: a token, on average after the first."""
+    """Streams: maximum average time per token after the first."""
     latency_ms: PositiveFloat | None = None
-    """From when the call was first due to its last byte, waits and retries included."""
+    """Maximum time from the call's first due time to its last byte, including waits and retries."""
 
 
 Check = str | bool | int | float
 
 
 class Scenario(Table):
-    """A load: what is sent to which target, when and for how long."""
+    """A load: what to send to which target, when, and how long."""
 
     title: str
     answers: str = ""
-    """The question that the scenario answers, for people who choose one."""
+    """The question that the scenario answers."""
     target: str = "sandbox"
     model: str
     duration_s: PositiveFloat
     users: PositiveInt
-    """Closed loop: how many users. Open loop: the ceiling of calls in flight."""
+    """Closed loop: number of users. Open loop: maximum number of calls in flight."""
     spawn_rate: PositiveFloat | None = None
-    """Users started a second; all at once when absent."""
+    """Users started per second. Default: all immediately."""
     seed: NonNegativeInt = 1
     mix: tuple[Call, ...] = ()
-    """May be left out where a former run is replayed: then it is that run's."""
+    """Optional when replaying a former run, whose mix is then used."""
     arrivals: Arrivals
     retry: Retry = Retry()
     warm_up_s: NonNegativeFloat = 0.0
-    """So many seconds at the beginning of the run, or of each stage, are left out of what is reported."""
+    """Seconds at the start of the run, or of each stage, excluded from the results."""
     warm_up_calls: NonNegativeInt = 0
     """The same as a number of calls."""
     objectives: Objectives = Objectives()
@@ -226,7 +226,7 @@ class Scenario(Table):
 
     @property
     def is_open_loop(self) -> bool:
-        """Whether calls are due at times that are known before the run."""
+        """Whether due times are known before the run."""
         return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch)
 
     @model_validator(mode="after")
@@ -241,10 +241,10 @@ class Scenario(Table):
     @model_validator(mode="after")
     def _something_after_the_warm_up(self) -> Self:
         if self.warm_up_s and self.warm_up_calls:
-            raise ValueError("warm_up_s and warm_up_calls are two ways to say one thing: give one")
+            raise ValueError("set warm_up_s or warm_up_calls, not both")
         if isinstance(self.arrivals, CapacitySearch):
             if self.warm_up_calls or self.warm_up_s >= self.arrivals.stage_s:
-                raise ValueError("the warm-up of a search is in seconds, and less than stage_s")
+                raise ValueError("set a search's warm-up in seconds, below stage_s")
             return self
         stages = len(self.arrivals.stages) if isinstance(self.arrivals, Stairs | Ladder) else 1
         if self.warm_up_s >= self.duration_s / stages:
@@ -254,10 +254,10 @@ class Scenario(Table):
     @model_validator(mode="after")
     def _room_for_the_ladder(self) -> Self:
         if isinstance(self.arrivals, Ladder) and max(self.arrivals.users) > self.users:
-            raise ValueError(f"users must be {max(self.arrivals.users)} or more: the ladder goes as high")
+            raise ValueError(f"users must be {max(self.arrivals.users)} or more: the ladder goes that high")
         if isinstance(self.arrivals, CapacitySearch):
             if self.arrivals.load == "users" and self.arrivals.max > self.users:
-                raise ValueError(f"users must be {self.arrivals.max:g} or more: the search may go as high")
+                raise ValueError(f"users must be {self.arrivals.max:g} or more: the search can go that high")
             if any(call.turns for call in self.mix):
-                raise ValueError("a search sends single calls: its mix cannot have turns")
+                raise ValueError("a search sends single calls, so its mix can't have turns")
         return self

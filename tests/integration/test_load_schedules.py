@@ -100,4 +100,4 @@ def test_a_former_run_is_replayed_with_its_arrivals_lengths_and_mix(
 
 
 def test_a_former_run_that_is_not_there(tmp_path: Path) -> None:
-    assert "there is no run 'nowhere'" in refused(tmp_path, arrivals('kind = "run", run = "nowhere"'))
+    assert "no such run: 'nowhere'" in refused(tmp_path, arrivals('kind = "run", run = "nowhere"'))

@@ -99,7 +99,7 @@ def test_the_page_holds_both_sides_and_shows_foreign_text_as_text(reports: Path,
     ("arguments", "message"),
     [
         (["base", "base"], "base is named twice"),
-        (["base", "nothing"], "there is no run 'nothing'"),
+        (["base", "nothing"], "no such run: 'nothing'"),
         (["base", ","], "names no run"),
         (["base", "like", "--tolerance", "5"], "must be a percentage"),
         (["base", "like", "--html", "/nowhere/x.html"], "cannot be written"),

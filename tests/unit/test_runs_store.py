@@ -154,7 +154,7 @@ def test_what_is_appended_past_the_flush_size_is_on_disk_before_close(tmp_path: 
         ({"end_ns": 5}, "end_ns"),
         ({"status": 500}, "cannot be ok"),
         ({"outcome": Outcome.RATE_LIMITED, "status": None}, "refusal"),
-        ({"gaps_us": [1]}, "come together"),
+        ({"gaps_us": [1]}, "set together"),
         ({"attempt": -1}, "0 or more"),
     ],
 )
@@ -174,9 +174,9 @@ def test_runs_are_found_by_path_by_id_by_beginning_and_newest(tmp_path: Path) ->
     assert find_run("20260101", tmp_path).path.name == names[0]
     assert find_run("20260102-000000-b", tmp_path).path.name == names[1]
     assert find_run(str(tmp_path / names[0])).path == tmp_path / names[0]
-    with pytest.raises(UserError, match="fits several"):
+    with pytest.raises(UserError, match="matches several"):
         find_run("20260102", tmp_path)
-    with pytest.raises(UserError, match="there is no run 'x'"):
+    with pytest.raises(UserError, match="no such run: 'x'"):
         find_run("x", tmp_path)
     with pytest.raises(UserError, match="no runs here yet"):
         find_run(None, tmp_path / "empty")
@@ -189,7 +189,7 @@ def test_two_runs_within_a_second_get_ids_of_their_own(tmp_path: Path) -> None:
 
 def test_a_reports_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("")
-    with pytest.raises(UserError, match="no run can be stored here"):
+    with pytest.raises(UserError, match="cannot store a run here"):
         create_run(tmp_path / "reports", "s")
 
 

@@ -125,10 +125,10 @@ def test_a_trace_runs_faster_and_stops_at_the_duration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", f"F: is empty, not with the header of a trace\n  → {HEADERS}"),
+        ("", f"F: is empty, not with the header of a supported trace\n  → {HEADERS}"),
         (
             "a;b\n",
-            f"F: starts with 'a;b', not with the header of a trace\n  → {HEADERS}",
+            f"F: starts with 'a;b', not with the header of a supported trace\n  → {HEADERS}",
         ),
         (HEADER, "F: has a header and no rows\n  → a row looks like 2023-11-16 18:15:46.6805900,374,44"),
         (
@@ -147,16 +147,16 @@ def test_a_trace_runs_faster_and_stops_at_the_duration(tmp_path: Path) -> None:
         ),
         (
             HEADER + "2023-11-16 18:15:46,many,1\n",
-            "F:2: ContextTokens 'many' is not a whole number\n"
+            "F:2: ContextTokens 'many' is not an integer\n"
             "  → a row looks like 2023-11-16 18:15:46.6805900,374,44",
         ),
         (
             HEADER + "2023-11-16 18:15:46,0,1\n",
-            "F:2: ContextTokens is 0, must be 1 or more\n  → mend or remove the row",
+            "F:2: ContextTokens is 0, must be 1 or more\n  → fix or remove the row",
         ),
         (
             HEADER + "2023-11-16 18:15:46,1,-1\n",
-            "F:2: GeneratedTokens is -1, must be 0 or more\n  → mend or remove the row",
+            "F:2: GeneratedTokens is -1, must be 0 or more\n  → fix or remove the row",
         ),
         (
             HEADER + "2023-11-16 18:15:46,1,1\n\n2023-11-16 18:15:45,1,1\n",

@@ -96,7 +96,7 @@ def test_unknown_names_bring_the_nearest_and_the_list(book: Book) -> None:
     with pytest.raises(UserError) as caught:
         resolve(book, "quikstart")
     assert str(caught.value) == (
-        f"{ROOT / 'scenarios.toml'}: no scenario is named \"quikstart\"\n  → did you mean 'quickstart'?"
+        f"{ROOT / 'scenarios.toml'}: no such scenario: \"quikstart\"\n  → did you mean 'quickstart'?"
     )
     with pytest.raises(UserError) as caught:
         resolve(book, target="zzz")
@@ -130,7 +130,7 @@ def test_the_command_line_replaces_what_the_file_says(book: Book) -> None:
         ({"base_url": "localhost:80"}, '--host "localhost:80": must look like https://api.example.com/v1'),
         (
             {"base_url": "https://u:secret@api.example.com"},
-            "--host: must not hold a user name or password; the key comes from api_key_env",
+            "--host: must not contain a user name or password; set api_key_env instead",
         ),
         ({"base_url": "http://[::1"}, '--host "http://[::1": must look like https://api.example.com/v1'),
         (

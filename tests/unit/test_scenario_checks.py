@@ -56,7 +56,7 @@ def test_a_verdict_holds_only_as_asked_for() -> None:
         ("ttft.p95", "< -1 ms", 'ttft.p95: must be a comparison, such as "< 800 ms"'),
         ("ttft.p95", "< ٨ ms", 'ttft.p95: must be a comparison, such as "< 800 ms"'),
         ("errors.share", "< 5 ms", 'errors.share: has the wrong unit: must be like "<= 5%"'),
-        ("errors.share", "<= 5", 'errors.share: a share cannot pass 100%: must be like "<= 5%"'),
+        ("errors.share", "<= 5", 'errors.share: a share cannot exceed 100%: must be like "<= 5%"'),
         ("accepted.rpm", True, 'accepted.rpm: must be a comparison, such as ">= 55"'),
         ("accepted.rpm", "55", 'accepted.rpm: must be a comparison, such as ">= 55"'),
         ("audit.valid", "yes", "audit.valid: must be true or false"),

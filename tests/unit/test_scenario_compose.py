@@ -169,11 +169,11 @@ GOOD = {"role": "user", "content": "Hello"}
         ({"messages": [{"role": "user", "content": None}]}, "message 1 has no content"),
         (
             {"messages": [{"role": "human", "content": "Hello"}]},
-            "message 1 has the role 'human', which is none of system, developer, user, assistant, tool",
+            "message 1 has the role 'human'; must be one of system, developer, user, assistant, tool",
         ),
         (
             {"messages": [GOOD, {"role": "assistant", "content": "Hello"}]},
-            "the last message is from the assistant: it must be the user's, to be answered",
+            "the last message is from the assistant: it must be from the user",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_conversations_that_are_no_json_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):
         composer(call, base=tmp_path)
     path.write_text("\n")
-    with pytest.raises(UserError, match="has no conversation in it"):
+    with pytest.raises(UserError, match="contains no conversation"):
         composer(call, base=tmp_path)
     path.write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):

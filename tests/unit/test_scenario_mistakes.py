@@ -40,7 +40,7 @@ def test_the_file_that_the_mistakes_are_made_in_has_none(tmp_path: Path) -> None
 KINDS = ", ".join(
     repr(get_args(member.model_fields["kind"].annotation)[0]) for member in get_args(get_args(Arrivals)[0])
 )
-NAME = "must be of lower-case letters, digits, - and _, and start with a letter or digit"
+NAME = "must consist of lowercase letters, digits, - and _, and start with a letter or digit"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ NAME = "must be of lower-case letters, digits, - and _, and start with a letter 
             "",
             f"scenarios.q.arrivals: needs a kind: one of {KINDS}",
         ),
-        ("users = 2", 'users = "2"', 'scenarios.q.users = "2": must be a whole number'),
-        ("users = 2", "users = 2.5", "scenarios.q.users = 2.5: must be a whole number"),
-        ("users = 2", "users = true", "scenarios.q.users = true: must be a whole number"),
+        ("users = 2", 'users = "2"', 'scenarios.q.users = "2": must be an integer'),
+        ("users = 2", "users = 2.5", "scenarios.q.users = 2.5: must be an integer"),
+        ("users = 2", "users = true", "scenarios.q.users = true: must be an integer"),
         ("users = 2", "users = 0", "scenarios.q.users = 0: must be greater than 0"),
         ("duration_s = 10\n", "", "scenarios.q.duration_s: is missing"),
         ('title = "t"', "title = 3", "scenarios.q.title = 3: must be text in quotes"),
@@ -156,7 +156,7 @@ def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, n
         ),
         (
             '[targets.x]\nbase_url = "http://a b/v1"',
-            'targets.x.base_url = "http://a b/v1": must not hold spaces or control characters',
+            'targets.x.base_url = "http://a b/v1": must not contain spaces or control characters',
         ),
         (
             '[targets.x]\nbase_url = "api.example.com"',
@@ -164,7 +164,7 @@ def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, n
         ),
         (
             '[targets.x]\nbase_url = "https://api.example.com/v1"\n[targets.x.sandbox]\nseed = 1',
-            "targets.x: a sandbox runs on this machine: base_url must name 127.0.0.1 or localhost",
+            "targets.x: a sandbox runs on this machine: base_url must use 127.0.0.1 or localhost",
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_mistake_in_an_added_table(tmp_path: Path, added: str, line: str) -> N
     [
         (
             'base_url = "https://u:sk-1234567@api.example.com/v1"',
-            "targets.x.base_url: must not hold a user name or password; the key comes from api_key_env",
+            "targets.x.base_url: must not contain a user name or password; set api_key_env instead",
         ),
         (
             'base_url = "https://api.example.com/v1?key=sk-1234567"',
@@ -191,7 +191,7 @@ def test_a_mistake_in_an_added_table(tmp_path: Path, added: str, line: str) -> N
         ),
         (
             'base_url = "https://api.example.com/v1"\napi_key = "sk-1234567"',
-            "targets.x.api_key: a key never stands in a file: name its environment variable in api_key_env",
+            "targets.x.api_key: a key must not be in a file: name its environment variable in api_key_env",
         ),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_key_written_into_the_file_is_not_repeated(tmp_path: Path, added: str,
         (
             "users = 2",
             "users = 2\nusers = 3",
-            "F: line 9, column 10: Cannot overwrite a value\n  → the key is there twice: remove one",
+            "F: line 9, column 10: Cannot overwrite a value\n  → the key appears twice: remove one",
         ),
         ("}]\n", "}", "F: line 10, column 22: Unclosed array\n  → close the bracket"),
     ],
@@ -278,7 +278,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert said(missing) == f"F: scenarios file not found\n  → looked in {tmp_path}"
     latin = tmp_path / "latin.toml"
     latin.write_bytes("title = 'é'".encode("latin-1"))
-    assert said(latin) == "F: not UTF-8 text\n  → save the file with the encoding UTF-8"
+    assert said(latin) == "F: not UTF-8 text\n  → save the file as UTF-8"
     empty = tmp_path / "empty.toml"
     empty.touch()
     assert said(empty) == "F: 2 mistakes\n  targets: is missing\n  scenarios: is missing"

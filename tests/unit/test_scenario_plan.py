@@ -38,7 +38,7 @@ def test_an_open_loop_is_counted() -> None:
     assert (found.requests, found.prompt_tokens, found.answer_tokens) == (50, 5000, 1000)
     assert found.money == pytest.approx(50 * (100 * 2 + 20 * 10) / 1e6)
     assert found.sentence() == (
-        "Will send about 50 requests with 5,000 prompt tokens and at most 1,000 of answers, for 0.02 at most"
+        "Sends about 50 requests with 5,000 prompt tokens and at most 1,000 completion tokens, for at most 0.02"
     )
     assert found.exceeds(target) == []
 
@@ -46,13 +46,13 @@ def test_an_open_loop_is_counted() -> None:
 def test_a_closed_loop_says_what_a_request_costs() -> None:
     found, _ = plan({"kind": "closed"})
     assert found.requests is found.prompt_tokens is found.answer_tokens is found.money is None
-    assert "about 100 prompt tokens and at most 20 of answer, 0.0004 at most" in found.sentence()
+    assert "about 100 prompt tokens and at most 20 completion tokens, at most 0.0004" in found.sentence()
 
 
 def test_a_search_says_the_most_that_it_may_send() -> None:
     arrivals = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 90}
     found, _ = plan(arrivals | {"objectives": {"refused.share": "<= 1%"}})
-    assert found.sentence().startswith("Will send at most 90 requests with 9,000 prompt tokens")
+    assert found.sentence().startswith("Sends at most 90 requests with 9,000 prompt tokens")
 
 
 def test_a_trace_is_added_up(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_the_caps_that_the_plan_would_pass_are_named() -> None:
     ("arrivals", "target", "message"),
     [
         ({"kind": "closed"}, {"budget": {"money": 1}, "prices": {}}, "model 'm' has no price"),
-        ({"kind": "closed"}, {"budget": {"tokens": 109}}, "109 tokens do not suffice for one request"),
-        ({"kind": "closed"}, {"budget": {"money": 0.0003}}, "0.0003 does not suffice for one request"),
+        ({"kind": "closed"}, {"budget": {"tokens": 109}}, "109 tokens can't cover one request"),
+        ({"kind": "closed"}, {"budget": {"money": 0.0003}}, "0.0003 can't cover one request"),
         ({"kind": "gamma", "rate_per_min": 0.001, "burstiness": 1}, {}, "nothing would be sent in 60 s"),
     ],
 )

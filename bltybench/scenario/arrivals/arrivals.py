@@ -1,4 +1,4 @@
-"""Open loop: when each request is due, as absolute times, so that lateness is seen and never adds up."""
+"""Open-loop schedules: absolute due times, so that delays are visible and never accumulate."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Rep
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request that is due at a time."""
+    """One scheduled request."""
 
     index: int
     at_s: float
-    """Seconds from the start of the run."""
+    """Seconds since the start of the run."""
     prompt_tokens: int | None
-    """From a trace; None where the call's own lengths are drawn."""
+    """Set by a trace. None if the call draws its own lengths."""
     max_tokens: int | None
     stage: str | None = None
-    """The step of the stairs that it belongs to."""
+    """Step of the stairs that the arrival belongs to."""
     blocks: tuple[int, ...] = ()
-    """From a trace with shared prefixes: the ids of the blocks that its prompt is made of."""
+    """Set by a trace with shared prefixes: IDs of the blocks that make up the prompt."""
     call: str | None = None
-    """From a trace: the call of the mix that it is; None where the mix decides."""
+    """Set by a trace: a call of the mix. None if the mix decides."""
 
 
 def schedule(
@@ -40,12 +40,12 @@ def schedule(
     base_dir: Path,
     calls: Collection[str] | None = None,
 ) -> Iterator[Arrival]:
-    """Return every arrival before ``duration_s``, in order of time.
+    """Yield every arrival before ``duration_s``, in order of time.
 
-    The schedule is the same for the same seed, wherever it is made: worker i of n makes the whole of it and
-    takes those with ``index % n == i``. Raises UserError, before the first arrival, where a trace's file is
-    missing or has a mistake in the part that will be used (given the names of the mix as ``calls``: also
-    where it names another); ValueError for a closed loop, which has no schedule.
+    The schedule depends only on its arguments, wherever it is computed. Worker i of n computes all of it and
+    takes the arrivals with ``index % n == i``. Raise UserError, before the first arrival, if a trace file is
+    missing or invalid in the part to be used. With ``calls`` (the names of the mix) a row that names another
+    call is invalid too. Raise ValueError for a closed loop, which has no schedule.
     """
     if isinstance(arrivals, Trace):
         return _trace(arrivals, duration_s, seed, base_dir, calls)
@@ -74,9 +74,9 @@ def _times(
         case Closed() | Ladder():
             raise ValueError("a closed loop has no schedule: its users decide when to send")
         case CapacitySearch():
-            raise ValueError("a search has no schedule: each trial decides on the next")
+            raise ValueError("a search has no schedule: each trial determines the next")
         case Replay():
-            raise ValueError("a former run is turned into a trace before it is replayed")
+            raise ValueError("a former run must be converted to a trace before it is replayed")
     assert_never(arrivals)
 
 
@@ -96,7 +96,7 @@ def _poisson(rate_per_min: float, duration_s: float, rng: Random) -> Iterator[fl
 
 
 def _gamma(arrivals: Gamma, duration_s: float, rng: Random) -> Iterator[float]:
-    """Gamma gaps of mean m and coefficient of variation c have shape 1/c² and scale m·c²."""
+    """Yield times with gamma gaps: mean m and coefficient of variation c give shape 1/c² and scale m·c²."""
     shape = arrivals.burstiness**-2
     scale = 60 / arrivals.rate_per_min / shape
     at_s = rng.gammavariate(shape, scale)
@@ -106,10 +106,10 @@ def _gamma(arrivals: Gamma, duration_s: float, rng: Random) -> Iterator[float]:
 
 
 def _ramp(arrivals: Ramp, duration_s: float, rng: Random) -> Iterator[float]:
-    """Yield the times at which the expected number of arrivals, a·t + (b − a)·t²/2d, takes certain values.
+    """Yield times at which the expected number of arrivals, a·t + (b − a)·t²/2d, reaches given values.
 
-    Evenly: 0, 1, 2, … By chance: the times of a Poisson process of rate 1, which makes it one of the ramp's
-    rate.
+    Even spacing uses 0, 1, 2, … Random spacing uses the times of a Poisson process of rate 1, which gives a
+    Poisson process with the ramp's rate.
     """
     start = arrivals.calls_per_min(arrivals.from_per_min) / 60
     slope = (arrivals.calls_per_min(arrivals.to_per_min) / 60 - start) / duration_s
@@ -117,9 +117,9 @@ def _ramp(arrivals: Ramp, duration_s: float, rng: Random) -> Iterator[float]:
     level = 0.0 if even else rng.expovariate(1.0)
     while True:
         square = start * start + 2 * slope * level
-        if square < 0:  # a ramp downwards never reaches this number
+        if square < 0:  # a downward ramp never reaches this number
             return
-        # The root of the quadratic in the form that loses no digits where the slope is small.
+        # This form of the quadratic's root keeps its digits if the slope is small.
         at_s = 2 * level / (start + sqrt(square)) if level else 0.0
         if at_s >= duration_s:
             return
@@ -139,7 +139,7 @@ def _stairs(arrivals: Stairs, duration_s: float, rng: Random) -> Iterator[Arriva
 
 
 def step_times(rate_per_min: float, step_s: float, spacing: Spacing, rng: Random) -> Iterator[float]:
-    """Return the times (s) of one step of constant rate, from its beginning."""
+    """Return the times of one constant-rate step, in seconds since its start."""
     return _even(rate_per_min, step_s) if spacing == "even" else _poisson(rate_per_min, step_s, rng)
 
 
@@ -172,7 +172,7 @@ def _trace(
 
 
 def stage_at(arrivals: Arrivals, duration_s: float, at_s: float) -> int | None:
-    """Return which stage (from 0) a moment of the run lies in; None where there are no stages."""
+    """Return the stage (from 0) at a time of the run, or None if the arrivals have no stages."""
     if not isinstance(arrivals, Stairs | Ladder):
         return None
     count = len(arrivals.stages)

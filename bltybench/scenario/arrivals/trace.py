@@ -1,6 +1,6 @@
-"""Recorded arrivals and lengths, read from disk as they are used: a trace may be larger than memory.
+"""Recorded arrivals and lengths, streamed from disk because a trace can be larger than memory.
 
-The format is told by the first line; ``trace_formats`` has one reader for each.
+The first line determines the format. ``trace_formats`` has one reader per format.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ HEADERS = " or ".join(dict.fromkeys(found.header for found in FORMATS))
 
 
 def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
-    """Read the part from ``start_s`` to ``until_s`` once; later calls trust it until the file changes.
+    """Validate the part from ``start_s`` to ``until_s`` once. Later calls skip it until the file changes.
 
-    Raises UserError that names file and line of a mistake, also where a row names a call that is not one of
-    ``calls``, or where nothing was recorded in this part.
+    Raise UserError with file and line for an error, a row whose call is not in ``calls``, or an empty part.
     """
     try:
         stat = path.stat()
         state = (stat.st_size, stat.st_mtime_ns)
     except OSError:
-        state = (0, 0)  # reading it will say what is wrong
+        state = (0, 0)  # reading the file reports the reason
     _check(path, state, start_s, until_s, None if calls is None else tuple(calls))
 
 
@@ -47,14 +46,14 @@ def _check(
         raise UserError(
             f"has no rows between {start_s:g} s and {until_s:g} s",
             where=str(path),
-            remedy="choose another start_s, length_s or duration_s",
+            remedy="choose another start_s, length_s, or duration_s",
         )
 
 
 def rows(
     path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None
 ) -> Iterator[TraceRow]:
-    """Yield the rows from ``start_s`` up to ``until_s``, in the trace's own seconds."""
+    """Yield the rows from ``start_s`` to before ``until_s``, in the trace's own seconds."""
     lines = open_text(path, what="trace file")
     number, first = next(lines, (1, ""))
     found = _format(path, first)
@@ -92,10 +91,10 @@ def rows(
 
 
 def scaled(source: Iterator[TraceRow], scale: float, rng: Random) -> Iterator[TraceRow]:
-    """Yield each row ``scale`` times: whole copies, and one more with the probability of the fraction.
+    """Yield each row ``scale`` times: whole copies, plus one more with the probability of the fraction.
 
-    The first copy keeps its time; others lie anywhere between it and the next row, so that no two requests
-    are made to come at the same moment that did not.
+    The first copy keeps its time. The others get random times before the next row, so that scaling creates no
+    simultaneous requests.
     """
     if scale == 1:
         yield from source
@@ -116,8 +115,6 @@ def _format(path: Path, first: str) -> Format:
         if found.fits(first.strip()):
             return found
     if first.startswith(LFS):
-        raise UserError(
-            "is not the trace but a pointer to it, kept by Git LFS", where=str(path), remedy="git lfs pull"
-        )
+        raise UserError("is a Git LFS pointer, not the trace", where=str(path), remedy="git lfs pull")
     said = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
-    raise UserError(f"{said}, not with the header of a trace", where=str(path), remedy=HEADERS)
+    raise UserError(f"{said}, not with the header of a supported trace", where=str(path), remedy=HEADERS)

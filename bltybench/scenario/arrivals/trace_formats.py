@@ -1,4 +1,4 @@
-"""The forms that traces come in, one reader each: Azure and BurstGPT (CSV), Mooncake and our own (JSONL)."""
+"""Trace formats, one reader each: Azure and BurstGPT (CSV), Mooncake and bltybench's own (JSONL)."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class TraceRow:
     """One recorded request."""
 
     at_s: float
-    """As recorded, in seconds."""
+    """Recorded time, in seconds."""
     prompt_tokens: int | None
-    """None where only our own form leaves it out: then the mix decides."""
+    """None only in bltybench's own format. The mix then decides."""
     max_tokens: int | None
-    """A request for which nothing was generated asks for one token, the least an API takes: to leave it out
-    would thin the load."""
+    """Tokens requested if the recorded completion is empty: the smallest value an API accepts. Skipping the
+    request would reduce the load."""
     blocks: tuple[int, ...] = ()
     call: str | None = None
 
 
 Parse = Callable[[str, str], TraceRow]
-"""From a line, and where it stands, to a row. Raises UserError."""
+"""Function from a line and its location to a row. Raises UserError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A form of traces."""
+    """A trace format."""
 
     header: str
-    """How a file of it begins."""
+    """Start of a file in this format."""
     example: str
     time: str
-    """What its column of times is called."""
+    """Name of its time column."""
     fits: Callable[[str], bool]
-    """Whether a file with this first line is of this form."""
+    """Whether a file with this first line has this format."""
     reader: Callable[[str], Parse]
-    """Make a parser, from the first line."""
+    """Factory of a parser, called with the first line."""
     keeps_first_line: bool = False
-    """The first line is a row already."""
+    """Whether the first line is already a row."""
     from_first_row: bool = True
-    """Times count from the first row; otherwise they are the run's own."""
+    """Whether times count from the first row. Otherwise they are the run's own."""
 
 
 # Azure LLM inference traces (Azure Public Dataset, 2023 and 2024)
@@ -62,7 +62,7 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(
 
 
 def _azure(_: str) -> Parse:
-    # Times as seconds since a day near them: a float keeps nanoseconds of weeks, not of half a century.
+    # Seconds since a nearby day: a float resolves nanoseconds over weeks, not over half a century.
     epoch: datetime | None = None
 
     def parse(line: str, where: str) -> TraceRow:
@@ -82,7 +82,7 @@ def _azure(_: str) -> Parse:
 
 
 def _moment(text: str, where: str) -> tuple[datetime, float]:
-    """Return the whole second and the fraction. No zone is taken as UTC."""
+    """Return the whole second and the fraction. A missing time zone means UTC."""
     match = _TIMESTAMP.fullmatch(text)
     wrong = UserError(f"TIMESTAMP {text[:40]!r} is not a time", where=where, remedy=_AZURE_EXAMPLE)
     if match is None:
@@ -95,7 +95,7 @@ def _moment(text: str, where: str) -> tuple[datetime, float]:
     return moment.astimezone(UTC), int((fraction or "0").ljust(9, "0")) / 1e9
 
 
-# BurstGPT (HPMLL/BurstGPT); newer files have more columns, so they are found by name
+# BurstGPT (HPMLL/BurstGPT). Newer files have more columns, so columns are found by name.
 
 BURSTGPT_HEADER = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
 _BURSTGPT_EXAMPLE = "a row looks like 5,ChatGPT,472,18,490,Conversation log"
@@ -117,7 +117,7 @@ def _burstgpt(header: str) -> Parse:
     return parse
 
 
-# Mooncake (kvcache-ai/Mooncake): milliseconds, and ids of blocks of 512 tokens
+# Mooncake (kvcache-ai/Mooncake): milliseconds, and IDs of blocks of 512 tokens
 
 _MOONCAKE_HEADER = '{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": […]}'
 _MOONCAKE_EXAMPLE = f"a line looks like {_MOONCAKE_HEADER}"
@@ -129,13 +129,14 @@ def _mooncake(_: str) -> Parse:
         prompt = _whole(row, "input_length", 1, where, _MOONCAKE_EXAMPLE)
         ids = row.get("hash_ids")
         if not isinstance(ids, list) or not all(isinstance(one, int) and one >= 0 for one in ids):
-            raise UserError("hash_ids is not a list of whole numbers", where=where, remedy=_MOONCAKE_EXAMPLE)
+            raise UserError("hash_ids is not a list of integers", where=where, remedy=_MOONCAKE_EXAMPLE)
         blocks = math.ceil(prompt / BLOCK_TOKENS)
         if len(ids) != blocks:
             raise UserError(
-                f"has {len(ids)} hash_ids; an input_length of {prompt} is {blocks} blocks of {BLOCK_TOKENS}",
+                f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of "
+                f"{BLOCK_TOKENS}",
                 where=where,
-                remedy="mend or remove the row",
+                remedy="fix or remove the row",
             )
         return TraceRow(
             _number(row, "timestamp", where, _MOONCAKE_EXAMPLE) / 1000,
@@ -147,10 +148,10 @@ def _mooncake(_: str) -> Parse:
     return parse
 
 
-# Our own: seconds from the start of the run, and what a request has
+# bltybench's own: seconds since the start of the run, and properties of the request
 
 _OWN_HEADER = '{"at_s": 0.25, "prompt_tokens": 120, "max_tokens": 40}'
-_OWN_EXAMPLE = f'a line looks like {_OWN_HEADER}, and "call" may name one of the mix'
+_OWN_EXAMPLE = f'a line looks like {_OWN_HEADER}; "call" can name a call of the mix'
 _OWN_KEYS = {"at_s", "prompt_tokens", "max_tokens", "call"}
 
 
@@ -198,7 +199,7 @@ FORMATS = (
         keeps_first_line=True,
     ),
 )
-"""In the order in which they are tried."""
+"""Formats in the order in which they are tried."""
 
 
 def _fields(line: str, wanted: int, where: str, example: str) -> list[str]:
@@ -210,7 +211,7 @@ def _fields(line: str, wanted: int, where: str, example: str) -> list[str]:
 
 def _count(text: str, column: str, least: int, where: str, example: str) -> int:
     if not (text.isascii() and text.removeprefix("-").isdigit()):
-        raise UserError(f"{column} {text[:40]!r} is not a whole number", where=where, remedy=example)
+        raise UserError(f"{column} {text[:40]!r} is not an integer", where=where, remedy=example)
     return _at_least(int(text[:20]), column, least, where)
 
 
@@ -237,20 +238,20 @@ def _object(line: str, where: str, example: str) -> dict[str, Any]:
 def _number(row: dict[str, Any], key: str, where: str, example: str) -> float:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise UserError(f"{key} is not a number of 0 or more", where=where, remedy=example)
+        raise UserError(f"{key} is not a number >= 0", where=where, remedy=example)
     return float(value)
 
 
 def _whole(row: dict[str, Any], key: str, least: int, where: str, example: str) -> int:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{key} is not a whole number", where=where, remedy=example)
+        raise UserError(f"{key} is not an integer", where=where, remedy=example)
     return _at_least(value, key, least, where)
 
 
 def _at_least(value: int, column: str, least: int, where: str) -> int:
     if value < least:
         raise UserError(
-            f"{column} is {value}, must be {least} or more", where=where, remedy="mend or remove the row"
+            f"{column} is {value}, must be {least} or more", where=where, remedy="fix or remove the row"
         )
     return value

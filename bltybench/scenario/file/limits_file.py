@@ -1,4 +1,4 @@
-"""limits.toml: the limits of the sandbox in a file of their own."""
+"""limits.toml: the sandbox's limits in their own file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bltybench.scenario.target import SandboxLimits
 
 
 def load_limits(path: Path) -> SandboxLimits:
-    """Read limits.toml. Raises UserError where it is missing, no TOML, or says what no sandbox knows."""
+    """Read limits.toml. Raise UserError if it is missing, not TOML, or has keys the sandbox does not know."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

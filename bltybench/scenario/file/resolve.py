@@ -1,4 +1,4 @@
-"""What will run: a scenario and a target, with what the command line gives in place of the file's."""
+"""Resolution: the scenario and target to run, with command-line overrides applied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario, Trace
 
 _FLAGS = {"users": "--users", "duration_s": "--run-time", "base_url": "--host"}
-"""What a value of the command line is called there."""
+"""Names of command-line overrides, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Resolved:
     target_name: str
     target: Target
     base_dir: Path
-    """What the files that the scenario names are relative to."""
+    """Base folder for files that the scenario names."""
 
 
 def resolve(
@@ -41,14 +41,13 @@ def resolve(
     duration_s: float | None = None,
     base_url: str | None = None,
 ) -> Resolved:
-    """Choose a scenario (the file's default) and a target (the scenario's), and apply what is given.
+    """Choose a scenario and a target, falling back to the file's defaults, and apply overrides.
 
-    ``base_url`` replaces the target's. A key is only ever sent to the address it was configured for, and
-    documented limits are those of one API, so another address on this machine takes neither from the target
-    (the sandbox, whose key is public, moves as a whole), and one elsewhere is refused.
+    ``base_url`` replaces the target's. A key is only sent to the address it was configured for, and
+    documented limits belong to one API. So another address on this machine uses neither (the sandbox, whose
+    key is public, moves as a whole), and an address elsewhere is refused.
 
-    Raises UserError where a name is unknown, a value is out of range or a file that the scenario names is
-    missing.
+    Raise UserError for an unknown name, an out-of-range value, or a missing file.
     """
     name = scenario or book.default_scenario
     chosen = book.scenario(name)
@@ -64,7 +63,7 @@ def resolve(
 
 
 def require_budget(target_name: str, target: Target) -> None:
-    """Raise UserError where a target beyond this machine has no budget."""
+    """Raise UserError if a remote target has no budget."""
     if target.is_local or any(cap is not None for cap in target.budget.model_dump().values()):
         return
     raise UserError(
@@ -88,7 +87,7 @@ def _override(scenario: Scenario, given: dict[str, object]) -> Scenario:
 
 
 def _in_requests(scenario: Scenario, base_dir: Path) -> Scenario:
-    """Settle what a rate in tokens is divided by, so that every process divides by the same."""
+    """Compute the tokens per request of a token rate once, so that every process uses the same value."""
     arrivals = scenario.arrivals
     if not isinstance(arrivals, Ramp | Stairs) or arrivals.unit != "tokens" or arrivals.tokens_per_request:
         return scenario
@@ -99,14 +98,14 @@ def _in_requests(scenario: Scenario, base_dir: Path) -> Scenario:
 
 
 def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Target]:
-    """Return the target moved to ``base_url``, and the name it then goes by."""
+    """Return the target moved to ``base_url``, and its new name."""
     try:
         moved = Target.model_validate({"base_url": base_url})
     except ValidationError as error:
         line = next(explain(error, {"base_url": base_url}, Target))
         raise UserError("--host" + line.removeprefix("base_url").replace(" =", "")) from None
     parts = urlsplit(moved.base_url)
-    if not parts.path:  # Locust's --host has no path: keep the API's
+    if not parts.path:  # Locust's --host has no path, so keep the API's
         path = urlsplit(target.base_url).path
         moved = moved.model_copy(update={"base_url": urlunsplit(parts._replace(path=path))})
     if _origin(moved) == _origin(target):
@@ -114,7 +113,8 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
     if not moved.is_local:
         others = [other for other, known in book.targets.items() if _origin(known) == _origin(moved)]
         raise UserError(
-            f"--host {moved.base_url} is not the address of target '{name}', whose key and limits it has",
+            f"--host {moved.base_url} is not the address of target '{name}', to which its key and "
+            "limits belong",
             remedy=f"use --target {others[0]}" if others else _add_a_target(book, moved),
         )
     if target.sandbox is not None:
@@ -131,7 +131,7 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
 
 def _add_a_target(book: Book, target: Target) -> str:
     return (
-        f"add a target to {book.path} and name it with --target:\n"
+        f"add a target to {book.path} and select it with --target:\n"
         f"      [targets.mine]\n"
         f'      base_url = "{target.base_url}"\n'
         f'      api_key_env = "MY_API_KEY"\n'
@@ -146,7 +146,7 @@ def _origin(target: Target) -> tuple[str, str | None, int]:
 
 
 def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
-    """Raise UserError for the first file that the scenario names and that is not there."""
+    """Raise UserError for the first missing file that the scenario names."""
     named = [("arrivals.file", scenario.arrivals.file)] if isinstance(scenario.arrivals, Trace) else []
     named += [
         (f"mix[{call.name}].conversations", call.conversations)
@@ -158,5 +158,5 @@ def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
             raise UserError(
                 f"no file at {book.base_dir / file}",
                 where=f"{book.path}: scenarios.{name}.{key}",
-                remedy="put it there, or name another; paths are relative to the folder of scenarios.toml",
+                remedy="create it, or name another; paths are relative to the folder of scenarios.toml",
             )

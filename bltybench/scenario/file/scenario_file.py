@@ -1,4 +1,4 @@
-"""scenarios.toml as a whole: read, checked, and looked up in."""
+"""scenarios.toml: loading, validation, and lookup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bltybench.scenario.workload import Scenario
 DEFAULT_FILE = Path("scenarios.toml")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-"""A name that can be part of a run's folder."""
+"""A name that can be part of a run folder's name."""
 
 
 _T = TypeVar("_T")
@@ -30,7 +30,7 @@ class Book(Table):
     """The whole of scenarios.toml."""
 
     default_scenario: str = "quickstart"
-    """The scenario that runs when none is named."""
+    """Scenario to run if none is named."""
     targets: dict[Name, Target]
     scenarios: dict[Name, Scenario]
 
@@ -39,28 +39,28 @@ class Book(Table):
 
     @property
     def path(self) -> Path:
-        """The file that was read."""
+        """Path of the file that was read."""
         return self._path
 
     @property
     def base_dir(self) -> Path:
-        """The folder that files named in it are relative to: its own, or the current one for the packaged."""
+        """Base folder for files it names: its own folder, or the current one for the packaged file."""
         return self._base_dir
 
     def scenario(self, name: str) -> Scenario:
-        """Return a scenario by name. Raises UserError that lists those there are."""
+        """Return a scenario by name. Raise UserError with suggestions if there is none."""
         return _find(name, self.scenarios, "scenario", self._path)
 
     def target(self, name: str) -> Target:
-        """Return a target by name. Raises UserError that lists those there are."""
+        """Return a target by name. Raise UserError with suggestions if there is none."""
         return _find(name, self.targets, "target", self._path)
 
 
 def load_book(path: Path | None = None) -> Book:
-    """Read and check scenarios.toml.
+    """Read and validate scenarios.toml.
 
-    Without ``path``: the one in the current folder, else the packaged one. Raises UserError that names the
-    file and every mistake in it.
+    Without ``path``, use the one in the current folder, or else the packaged one. Raise UserError that lists
+    every error.
     """
     base_dir = Path() if path is None else path.parent
     if path is None:
@@ -81,11 +81,11 @@ def load_book(path: Path | None = None) -> Book:
 def _find(name: str, known: Mapping[str, _T], what: str, path: Path) -> _T:
     if name in known:
         return known[name]
-    raise UserError(f"no {what} is named {show(name)}", where=str(path), remedy=nearest(name, list(known)))
+    raise UserError(f"no such {what}: {show(name)}", where=str(path), remedy=nearest(name, list(known)))
 
 
 def _tuples(value: Any) -> Any:
-    """Return the document with its lists as tuples, which is what the tables have."""
+    """Return the document with lists as tuples, as the tables declare them."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -94,7 +94,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong between tables, as far as their shapes allow to look."""
+    """Yield inconsistencies between tables, as far as their shapes allow."""
     targets, scenarios = document.get("targets"), document.get("scenarios")
     if not isinstance(targets, dict) or not isinstance(scenarios, dict):
         return

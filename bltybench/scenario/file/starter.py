@@ -1,4 +1,4 @@
-"""The files that a new folder starts with: scenarios.toml, the locustfiles, the notebooks."""
+"""Files for a new folder: scenarios.toml, the locustfiles, and the notebooks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ StarterName = Literal["scenarios.toml", "locustfiles", "analysis"]
 
 
 def starter_file(name: StarterName) -> Path:
-    """Return the packaged file or folder ``name``; in a checkout, the one at its root.
+    """Return the packaged file or folder ``name``. In a checkout, return the one at its root.
 
-    Raises UserError where neither is there, which means that the installation is broken.
+    Raise UserError if neither exists, which means that the installation is broken.
     """
     for path in (PACKAGE / "starter" / name, PACKAGE.parent / name):
         if path.exists():
             return path
     raise UserError(
-        f"the packaged {name} is missing", where=str(PACKAGE / "starter"), remedy="install bltybench again"
+        f"the packaged {name} is missing", where=str(PACKAGE / "starter"), remedy="reinstall bltybench"
     )

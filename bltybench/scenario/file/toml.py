@@ -1,4 +1,4 @@
-"""Reading a TOML file, with messages that say where it stops being one and what to do."""
+"""TOML reading, with error messages that name the line and the fix."""
 
 from __future__ import annotations
 
@@ -13,40 +13,36 @@ from bltybench.scenario.files import unreadable
 _SYNTAX_REMEDIES = (
     ("Invalid value", "text goes in quotes; numbers, true and false do not"),
     ("Expected '='", "write it as key = value; a table is headed [name]"),
-    ("Cannot overwrite", "the key is there twice: remove one"),
-    ("Cannot declare", "the table is there twice: join the two (entries of a list are headed [[name]])"),
-    ("Cannot mutate", "the table was written inline before: add the key there"),
+    ("Cannot overwrite", "the key appears twice: remove one"),
+    ("Cannot declare", "the table appears twice: merge them (list entries are headed [[name]])"),
+    ("Cannot mutate", "the table was written inline earlier: add the key there"),
     ("Expected ']'", "close the bracket"),
     ("Unclosed", "close the bracket"),
     ("Unterminated", "close the quotes"),
     ("Illegal character", "close the quotes on the same line, or remove the character"),
-    ("Expected newline", "one key = value a line; text goes in quotes"),
+    ("Expected newline", "one key = value per line; text goes in quotes"),
 )
-"""What to do, by a part of the parser's message."""
+"""Fixes, by a part of the parser's message."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content. Raises UserError where the file cannot be read or is not TOML: where, and why."""
+    """Return the content. Raise UserError with the location if the file can't be read or isn't TOML."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except OSError as error:
         raise unreadable(path, error, what="scenarios file") from None
     except UnicodeDecodeError:
-        raise UserError(
-            "not UTF-8 text", where=str(path), remedy="save the file with the encoding UTF-8"
-        ) from None
+        raise UserError("not UTF-8 text", where=str(path), remedy="save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, text, str(error)) from None
 
 
 def _syntax(path: Path, text: str, said: str) -> UserError:
-    """Say where the file stops being TOML. The line itself is not shown: it may hold anything."""
+    """Return the error with its location. The line itself is not shown, because it may hold a secret."""
     what, _, place = said.rpartition(" (at ")
     numbers = re.fullmatch(r"line (\d+), column (\d+)\)", place)
     lines = text.splitlines() or [""]
     line, column = (int(n) for n in numbers.groups()) if numbers else (len(lines), len(lines[-1]) + 1)
-    remedy = next(
-        (remedy for start, remedy in _SYNTAX_REMEDIES if start in what), "https://toml.io shows how"
-    )
+    remedy = next((remedy for start, remedy in _SYNTAX_REMEDIES if start in what), "see https://toml.io")
     return UserError(f"line {line}, column {column}: {what}", where=str(path), remedy=remedy)

@@ -1,4 +1,4 @@
-"""Mistakes in scenarios.toml, said in the words of the file: the key as written, the value, what is right."""
+"""Validation messages for scenarios.toml: the key as written, the value, and the expected form."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAX_VALUE_CHARS = 60
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 _WORDS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "string_type": "must be text in quotes",
@@ -37,11 +37,11 @@ _WORDS = {
     "model_attributes_type": "must be a table",
     "dict_type": "must be a table",
 }
-"""What would be right, by pydantic's type of error; pydantic's own words for the rest."""
+"""Expected form by pydantic error type. Other types use pydantic's message."""
 
 
 def mistakes(path: str, found: Sequence[str]) -> UserError:
-    """Return one UserError that lists all mistakes of a file, the first MAX_SHOWN in full."""
+    """Return one UserError that lists all errors of a file, up to MAX_SHOWN of them."""
     if len(found) == 1:
         return UserError(found[0], where=path)
     shown = [f"  {line}" for line in found[:MAX_SHOWN]]
@@ -51,18 +51,18 @@ def mistakes(path: str, found: Sequence[str]) -> UserError:
 
 
 def explain(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
-    """Yield a line for each mistake that pydantic found in ``document``, read as ``model``."""
+    """Yield one line per error that pydantic found in ``document``, read as ``model``."""
     for detail in error.errors(include_url=False):
         if "checks" in detail["loc"][:-1]:
-            continue  # parse_check says it better than the union of the types a check may have
+            continue  # parse_check has a better message than the union of a check's types
         key, at_key = _key(detail["loc"], document)
         if detail["type"] == "too_short" and at_key:
-            continue  # said of a list when what is wrong is an entry of it
+            continue  # reported for a list if one of its entries is invalid
         yield f"{key}{_value(detail, at_key)}: {_remark(detail, model)}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return what to say of a name that is not among those ``known``."""
+    """Return a hint for a name that is not in ``known``."""
     near = get_close_matches(name, known, n=1)
     if near:
         return f"did you mean '{near[0]}'?"
@@ -70,7 +70,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def show(value: object) -> str:
-    """Return a value as in TOML, cut to MAX_VALUE_CHARS."""
+    """Return a value in TOML notation, cut to MAX_VALUE_CHARS."""
     if isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, str):
@@ -81,20 +81,20 @@ def show(value: object) -> str:
 
 
 def dotted(parts: Sequence[str]) -> str:
-    """Return a dotted key, with quotes where TOML needs them."""
+    """Return a dotted key, quoted as TOML requires."""
     return ".".join(part if _BARE_KEY.fullmatch(part) else show(part) for part in parts)
 
 
 def _key(loc: Sequence[int | str], document: Mapping[str, Any]) -> tuple[str, object]:
-    """Return the key as written in the file, and the value there (None where it is missing).
+    """Return the key as written in the file, and its value (None if missing).
 
-    pydantic's location also holds the chosen member of a union, which nobody wrote: a segment that is the
-    ``kind`` of the table it would be looked up in, or that lies inside something that is no table.
+    pydantic's location includes the chosen member of a union, which is not in the file. Such a segment equals
+    the ``kind`` of the table it would be looked up in, or lies inside a value that is not a table.
     """
     here: object = document
     parts: list[str] = []
     for position, segment in enumerate(loc):
-        if segment == "[key]":  # pydantic's mark for a table's name that is wrong itself
+        if segment == "[key]":  # pydantic's marker for an invalid table name
             return _join(parts), None
         if isinstance(here, Sequence) and not isinstance(here, str) and isinstance(segment, int):
             here = here[segment]
@@ -110,12 +110,12 @@ def _key(loc: Sequence[int | str], document: Mapping[str, Any]) -> tuple[str, ob
 
 
 def _join(parts: Sequence[str]) -> str:
-    """Join segments of which some end in an index: ``mix[stream]``."""
+    """Join segments, some of which end in an index: ``mix[stream]``."""
     return ".".join(part if re.fullmatch(r"\w[\w-]*(\[.*\])?", part) else show(part) for part in parts)
 
 
 def _value(detail: ErrorDetails, value: object) -> str:
-    """Return `` = value`` where showing it helps. What may hold a secret is not shown."""
+    """Return `` = value`` if showing it helps. Possible secrets are not shown."""
     key = detail["loc"][-1] if detail["loc"] else ""
     secret = key == "api_key_env" or (isinstance(value, str) and ("@" in value or "?" in value))
     if (
@@ -128,7 +128,7 @@ def _value(detail: ErrorDetails, value: object) -> str:
 
 
 def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """Return what would be right."""
+    """Return the expected form."""
     kind, context = detail["type"], detail.get("ctx", {})
     match kind:
         case "missing":
@@ -148,9 +148,12 @@ def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
         case "string_pattern_mismatch" if detail["loc"][-1] == "api_key_env":
             text = "must be the name of an environment variable, never the key itself"
         case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":
-            text = "the name must be of lower-case letters, digits, - and _, and start with a letter or digit"
+            text = (
+                "the name must consist of lowercase letters, digits, - and _, and start with a "
+                "letter or digit"
+            )
         case "string_pattern_mismatch":
-            text = "must be of lower-case letters, digits, - and _, and start with a letter or digit"
+            text = "must consist of lowercase letters, digits, - and _, and start with a letter or digit"
         case _:
             text = _WORDS[kind].format(**context) if kind in _WORDS else detail["msg"]
     return text
@@ -158,7 +161,7 @@ def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _unknown_key(name: str, model: type[BaseModel], loc: Sequence[int | str]) -> str:
     if name in {"api_key", "key", "token", "secret"}:
-        return "a key never stands in a file: name its environment variable in api_key_env"
+        return "a key must not be in a file: name its environment variable in api_key_env"
     return "unknown key; " + nearest(name, sorted(_known_keys(model, loc)))
 
 
@@ -173,7 +176,7 @@ def _known_keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
 
 
 def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
-    """Return the type that the tables at a location have."""
+    """Return the type of the tables at a location."""
     here: Any = model
     for segment in loc:
         members = _members(here)
@@ -192,7 +195,7 @@ def _literal(member: type[BaseModel]) -> tuple[object, ...]:
 
 
 def _members(annotation: Any) -> list[type[BaseModel]]:
-    """Return the tables that a type allows: itself, or the members of a union."""
+    """Return the tables that a type allows: the type itself, or the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) is Annotated:

@@ -1,4 +1,4 @@
-"""Composing requests: which call of the mix comes next, with what messages and how long an answer."""
+"""Composition of requests: the next call of the mix, its messages, and its completion length."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from bltybench.scenario.workload import Call, Scenario
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A request ready to be sent."""
+    """A request ready to send."""
 
     call: Call
     messages: list[dict[str, Any]]
     prompt_tokens: int
-    """Of the messages, by our tokenizer."""
+    """Tokens of the messages, by the local tokenizer."""
     max_tokens: int
     index: int = 0
-    """Its number in the run; the turns of a conversation share it."""
+    """Number of the request in the run. The turns of a conversation share it."""
     turns: int = 1
-    """How many turns the conversation that it begins will have; 1 where it is none."""
+    """Number of turns of the conversation it starts. 1 for a single call."""
 
 
 class Composer:
-    """Makes the requests of a scenario.
+    """Composer of a scenario's requests.
 
-    Request ``index`` depends on the scenario's seed and on ``index`` alone: any worker can compose any
-    request, and the same seed sends the same requests again. (A server that caches prompts will then know
-    them: change the seed, or ask for anti_cache.) ``nonce`` tells runs apart where a call has anti_cache.
+    Request ``index`` depends only on the scenario's seed and on ``index``. Any worker can compose any
+    request, and the same seed sends the same requests again. (A server that caches prompts then recognizes
+    them: change the seed, or use anti_cache.) ``nonce`` distinguishes runs for calls with anti_cache.
 
-    Raises UserError where a conversations file is missing or has a mistake in it.
+    Raise UserError if a conversations file is missing or invalid.
     """
 
     def __init__(self, scenario: Scenario, base_dir: Path, nonce: str = "") -> None:
-        pool()  # load the tokenizer now, not in the middle of a run
+        pool()  # load the tokenizer now, not during the run
         self._seed = scenario.seed
         self._nonce = nonce
         self._calls = scenario.mix
@@ -62,9 +62,10 @@ class Composer:
         }
 
     def prepare(self, index: int, arrival: Arrival | None = None) -> Prepared:
-        """Return request ``index``. What ``arrival`` brings from a trace replaces what the mix would draw.
+        """Return request ``index``. Values from a trace in ``arrival`` replace the mix's.
 
-        A prompt cannot be shorter than its system message and one word; ``prompt_tokens`` says what it is.
+        A prompt can't be shorter than its system message and one word. ``prompt_tokens`` has the actual
+        length.
         """
         rng = self._rng
         rng.seed(f"{self._seed}:request:{index}")  # a new Random would be seeded twice
@@ -101,7 +102,7 @@ class Composer:
         return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns)
 
     def next_turn(self, last: Prepared, turn: int, answer: str) -> Prepared:
-        """Return turn ``turn`` (from 1) of a conversation: all that was said, the answer to it, and more."""
+        """Return turn ``turn`` (from 1) of a conversation: the history and a follow-up."""
         turns = last.call.turns
         if turns is None:
             raise ValueError(f"call {last.call.name} has no turns")
@@ -117,14 +118,14 @@ class Composer:
         return Prepared(last.call, messages, last.prompt_tokens + said, max_tokens, last.index, last.turns)
 
     def _mark(self, call: Call, index: int) -> str:
-        """Return the words that keep caches from knowing a prompt; empty where none are wanted."""
+        """Return random words that defeat prompt caches, or an empty string if not requested."""
         if call.anti_cache == "off":
             return ""
         about = self._nonce if call.anti_cache == "run" else f"{self._nonce}/{index}"
         return f"Case {blake2b(about.encode(), digest_size=6).hexdigest()}."
 
     def _joined(self, blocks: Sequence[int], tokens: int) -> str:
-        """Return the text of blocks, all full but the last: the same ids give the same text."""
+        """Return the text of blocks, all full except the last. The same IDs give the same text."""
         parts: list[str] = []
         for number, block in enumerate(blocks, start=1):
             size = tokens if number == len(blocks) else min(BLOCK_TOKENS, tokens)
@@ -139,13 +140,13 @@ class Composer:
 
 
 def overhead(call: Call) -> int:
-    """Return the tokens of a prompt of this call other than the user's text."""
+    """Return the prompt tokens of this call besides the user's text."""
     system = 0 if call.system is None else ROLE_OVERHEAD["system"] + count(call.system)
     return PROMPT_OVERHEAD + ROLE_OVERHEAD["user"] + system
 
 
 def _put_before(message: dict[str, Any], mark: str) -> int:
-    """Put the mark at the beginning of a message and return how many tokens that added."""
+    """Prepend the marker to a message and return the tokens added."""
     content = message.get("content")
     if not mark:
         return 0

@@ -1,4 +1,4 @@
-"""Recorded conversations as prompts: a JSONL file, one ``{"messages": […]}`` a line."""
+"""Recorded conversations used as prompts: a JSONL file with one ``{"messages": […]}`` per line."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SHAPE = 'a line looks like {"messages": [{"role": "user", "content": "…"}]}'
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages to send, and how many tokens they have."""
+    """Messages to send, and their token count."""
 
     messages: list[dict[str, Any]]
     prompt_tokens: int
 
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
-    """Read and check the whole file. Raises UserError that names the file and the line of a mistake."""
+    """Read and validate the whole file. Raise UserError with file and line for an error."""
     found = tuple(_conversations(path))
     if not found:
-        raise UserError("has no conversation in it", where=str(path), remedy=SHAPE)
+        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
     return found
 
 
@@ -48,7 +48,7 @@ def _conversations(path: Path) -> Iterator[Conversation]:
 
 
 def _problem(row: object) -> str | None:
-    """Return what is wrong with a line, None where nothing is."""
+    """Return what is wrong with a line, or None."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
         return "no list of messages"
@@ -57,10 +57,10 @@ def _problem(row: object) -> str | None:
             return f"message {index} is not an object"
         role = message.get("role")
         if role not in ROLES:
-            return f"message {index} has the role {str(role)[:40]!r}, which is none of {', '.join(ROLES)}"
+            return f"message {index} has the role {str(role)[:40]!r}; must be one of {', '.join(ROLES)}"
         content = message.get("content")
         if not isinstance(content, str | list) and not (content is None and role == "assistant"):
             return f"message {index} has no content"
     if messages[-1]["role"] != "user":
-        return f"the last message is from the {messages[-1]['role']}: it must be the user's, to be answered"
+        return f"the last message is from the {messages[-1]['role']}: it must be from the user"
     return None

@@ -1,4 +1,4 @@
-"""Drawing a number of tokens."""
+"""Random token lengths."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ P95_Z = NormalDist().inv_cdf(0.95)
 _STANDARD = NormalDist()
 
 GRID = 2_000
-"""Points at which a distribution is looked at for its mean: good to a fraction of a percent."""
+"""Quantiles used to compute a distribution's mean, accurate to a fraction of a percent."""
 
 
 def draw(lengths: Lengths, rng: Random) -> int:
     """Return a number of tokens, 1 or more.
 
-    Takes one number from ``rng`` whatever the kind, so that changing one length leaves later draws as they
-    were. Normal and lognormal values beyond ``min`` … ``max`` are not moved to the bounds, where they would
-    heap up: the draw is from what lies between the bounds, as if repeated until it fits.
+    Every kind takes exactly one number from ``rng``, so changing one length does not change later draws.
+    Normal and lognormal distributions are truncated to ``min`` … ``max`` instead of clamped, because clamped
+    values would pile up at the bounds.
     """
     return at_quantile(lengths, rng.random())
 
@@ -53,13 +53,13 @@ def at_quantile(lengths: Lengths, u: float) -> int:
 
 
 def _between(u: float, mean: float, sd: float, low: float, high: float) -> float:
-    """Return the ``u`` quantile of a normal distribution restricted to ``low`` … ``high``."""
+    """Return the ``u`` quantile of a normal distribution truncated to ``low`` … ``high``."""
     if sd == 0:
         return mean
     bottom = _STANDARD.cdf((low - mean) / sd)
     top = _STANDARD.cdf((high - mean) / sd)
     p = bottom + u * (top - bottom)
-    if not 0 < p < 1:  # the bounds lie so far out that nothing is left between them
+    if not 0 < p < 1:  # the bounds are so far out that no probability is left between them
         return low if mean < low else high if mean > high else mean
     return mean + sd * _STANDARD.inv_cdf(p)
 

@@ -1,8 +1,8 @@
-"""Readable text of an exact number of tokens, put together without running the tokenizer.
+"""Readable text with an exact number of tokens, built without running the tokenizer.
 
-Every sentence of the pool begins with a letter and ends with a full stop. A tokenizer of the GPT family
-splits text before it merges bytes into tokens, and it splits at exactly these places, so the tokens of a
-text are those of its sentences. The pool is counted once; then composing is addition.
+Every sentence of the pool begins with a letter and ends with a full stop. GPT-style tokenizers split text at
+exactly these places before merging bytes, so a text has the tokens of its sentences. The pool is tokenized
+once; composing is then addition.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ ASKS = (
     "Which two of these belong together, and why? Use about {words} words.",
     "What should we ask next? Explain it in about {words} words.",
 )
-"""What the prompt asks for, with the length of the answer."""
+"""Questions that end a prompt and request a completion length."""
 
 OPENER = (
     "Tell me in a few words what makes the sea so cold and the sky so wide at night when the wind is still"
 )
-"""Words of one token each. A prompt too short for a sentence and a question is the start of this."""
+"""Words of one token each. A prompt too short for a sentence and a question is a prefix of this."""
 
 SHORT = 23
-"""Texts below this many tokens are cut from OPENER; longer ones have at least one sentence and a question."""
+"""Texts shorter than this many tokens are cut from OPENER. Longer ones have a sentence and a question."""
 
 WORDS_PER_TOKEN = 0.75
-"""English words per token, the usual rule of thumb: only used to ask for an answer of some length."""
+"""English words per token, a rule of thumb, used only to request a completion length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The sentences with their token counts, and ways to end on any number of tokens."""
+    """Sentences with their token counts, and endings of any number of tokens."""
 
     sentences: tuple[tuple[str, int], ...]
-    """Each with the space before it, and its tokens."""
+    """Sentences with a leading space, with their tokens."""
     longest: int
     endings: dict[int, tuple[str, ...]]
-    """For every number from 2 to ``longest`` + 1: texts of exactly so many tokens."""
+    """Texts of exactly n tokens, for each n from 2 to ``longest`` + 1."""
     asks: tuple[tuple[str, int], ...]
-    """Each with its tokens, the number of words left out."""
+    """Questions without the word count, with their tokens."""
 
 
 @cache
 def pool() -> Pool:
-    """Return the packaged pool, counted. Takes a second at the first call and nothing after that."""
+    """Return the packaged pool with token counts. The first call takes a second; later calls are free."""
     lines = (files("bltybench.scenario.prompts") / "sentences.txt").read_text(encoding="utf-8").splitlines()
     texts = [" " + line for line in lines if line and not line.startswith("#")]
     sentences = tuple((text, count(text)) for text in texts)
@@ -71,10 +71,10 @@ def pool() -> Pool:
 
 
 def text_of(tokens: int, answer_tokens: int, rng: Random) -> str:
-    """Return prose and a question that together have exactly ``tokens`` tokens (1 or more).
+    """Return prose plus a question with exactly ``tokens`` tokens in total (1 or more).
 
-    The question asks for an answer of about ``answer_tokens`` tokens. Below SHORT tokens there is no room
-    for that and the text is the start of one sentence.
+    The question requests about ``answer_tokens`` tokens. Below SHORT tokens there is no room for it, and the
+    text is the start of one sentence.
     """
     if tokens < SHORT:
         return " ".join(OPENER.split()[:tokens])
@@ -86,9 +86,9 @@ def text_of(tokens: int, answer_tokens: int, rng: Random) -> str:
 
 
 def block_of(tokens: int, rng: Random) -> str:
-    """Return prose of exactly ``tokens`` tokens (1 or more) without a question, a space before it.
+    """Return prose of exactly ``tokens`` tokens (1 or more), with a leading space and no question.
 
-    Blocks may be put one behind the other: their tokens add up.
+    Blocks can be concatenated: their tokens add up.
     """
     if tokens < SHORT:
         return "".join(f" {word}" for word in OPENER.split()[:tokens])
@@ -109,5 +109,5 @@ def _prose(left: int, rng: Random) -> str:
 
 
 def number_tokens(number: int) -> int:
-    """Return how many tokens a whole number has: one for each three digits begun."""
+    """Return the tokens of an integer: one per started group of three digits."""
     return (len(str(number)) + 2) // 3

@@ -1,8 +1,8 @@
-"""Token counts without a network: DeepSeek's tokenizer, from a package that holds its vocabulary.
+"""Offline token counts with DeepSeek's tokenizer, from a package that includes its vocabulary.
 
-The counts are exact for text that goes to DeepSeek's own models (deepseek-chat, deepseek-reasoner). For any
-other model they are an estimate, and worse for code and for scripts other than Latin. Measurements never
-rest on them where the server reports ``usage``.
+Counts are exact for DeepSeek's own models (deepseek-chat, deepseek-reasoner). For other models they are
+estimates, and less accurate for code and non-Latin scripts. Measurements never use them if the server reports
+``usage``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 ESTIMATE_OF = "exact for DeepSeek's models, an estimate for others"
 
 PROMPT_OVERHEAD = 3
-"""Tokens that frame any prompt: begin of sentence before it, the assistant's marker and the thinking
-marker after it."""
+"""Tokens that frame any prompt: begin of sentence before it; the assistant and thinking markers after it."""
 
 ROLE_OVERHEAD = {"system": 0, "developer": 0, "user": 1, "tool": 1, "assistant": 3}
-"""Tokens that frame one message. A user's turn has one marker. An assistant's has the same two as the
-end of a prompt, and an end of sentence. A system message has none."""
+"""Tokens that frame one message. A user's turn has one marker. An assistant's turn has the two that end a
+prompt, plus end of sentence. A system message has none."""
 
 
 @cache
@@ -33,20 +32,20 @@ def _tokenizer() -> DeepSeekTokenizer:
 
 
 def load() -> None:
-    """Load the vocabulary now (0.4 s), so that no later count has to."""
+    """Load the vocabulary (0.4 s), so that no later count has to."""
     _tokenizer()
 
 
 def count(text: str) -> int:
-    """Return how many tokens ``text`` has, by itself."""
+    """Return the token count of ``text`` alone."""
     return len(_tokenizer().encode(text))
 
 
 def count_messages(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many tokens a chat prompt has, markers included, as DeepSeek's chat template frames it.
+    """Return the token count of a chat prompt, including the markers of DeepSeek's chat template.
 
-    Content may be text, null, or a list of parts of which the text parts count. Roles that the template
-    does not know count as a user's.
+    Content may be text, null, or a list of parts, of which text parts count. Roles unknown to the template
+    count as the user's.
     """
     total = PROMPT_OVERHEAD
     for message in messages:
