@@ -38,7 +38,8 @@ def test_an_open_loop_is_counted() -> None:
     assert (found.requests, found.prompt_tokens, found.answer_tokens) == (50, 5000, 1000)
     assert found.money == pytest.approx(50 * (100 * 2 + 20 * 10) / 1e6)
     assert found.sentence() == (
-        "Sends about 50 requests with 5,000 prompt tokens and at most 1,000 completion tokens, for at most 0.02"
+        "Sends about 50 requests with 5,000 prompt tokens and at most 1,000 completion tokens, "
+        "for at most 0.02"
     )
     assert found.exceeds(target) == []
 
