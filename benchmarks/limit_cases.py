@@ -14,7 +14,7 @@ from bltybench.limits.fit.select import Verdict
 from bltybench.limits.models import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.models.base import Model
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import Aims
+from bltybench.limits.probe.planner import PlanOptions
 
 START_S = 1_795_358_400.0
 NATURAL_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -120,7 +120,7 @@ def play(number: int, how: str) -> Case:
     latency_s = rng.choice([each for each in LATENCIES_S if each * limit <= 0.2 * period_s] or [0.002])
     noise = Noise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
     told = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
-    aims = Aims(
+    aims = PlanOptions(
         quick=quick,
         period_s=period_s * (2 if told == "period" else 1) if quick else None,
         limit=max(2, limit * 2 // 3 if told == "limit" else limit) if quick else None,

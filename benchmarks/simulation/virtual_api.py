@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.flight import Flight
 from bltybench.limits.observations.probe_result import ProbeResult
-from bltybench.limits.probe.protocol import PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
+from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.sandbox.quota import Quotas, Refusal
 from bltybench.scenario.target import SandboxLimits
 
@@ -73,7 +73,7 @@ class VirtualApi:
     def play(self, experiment: Experiment, name: str | None = None) -> list[ProbeResult]:
         """Run an experiment to its end and return what was seen in it."""
         first = len(self.flights)
-        self._stage = None if name is None else PREFIX + name
+        self._stage = None if name is None else STAGE_PREFIX + name
         try:
             step: Step = next(experiment)
             while True:
@@ -93,18 +93,20 @@ class VirtualApi:
         self._send(step, first)
 
     def _send(self, step: SendStep, first: int) -> None:
-        queue = deque(step.shots)
-        mine: list[Flight] = [] if step.shots else [one for one in self.flights[first:] if one.end_s is None]
-        give_up_s = self.now_s + step.patience_s
+        queue = deque(step.requests)
+        mine: list[Flight] = (
+            [] if step.requests else [one for one in self.flights[first:] if one.end_s is None]
+        )
+        give_up_s = self.now_s + step.timeout_s
         while True:
             pending = [one for one in mine if not one.reached(step.until)]
             if step.until_refused and any(one.decided_s and one.accepted is False for one in mine):
                 queue.clear()
-            while queue and len(pending) < step.width:
+            while queue and len(pending) < step.max_in_flight:
                 flight = self._launch(queue.popleft())
                 mine.append(flight)
                 pending.append(flight)
-                give_up_s = self.now_s + step.patience_s
+                give_up_s = self.now_s + step.timeout_s
             if not pending:
                 return
             if not self._events or self._events[0][0] > give_up_s:
@@ -207,7 +209,7 @@ class VirtualApi:
     def _serve(self, flight: Flight) -> None:
         self._in_use += 1
         flight.served = True
-        tokens = 1 if flight.shot.brief else flight.shot.max_tokens
+        tokens = 1 if flight.shot.one_word else flight.shot.max_tokens
         began_s = self.now_s + self.ttft_s * (1 + self.slow * self._in_use)
         end_s = began_s + self.itl_s * (tokens - 1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bltybench.limits.fit.select import Verdict
 from bltybench.limits.models.base import Limiter
 from bltybench.limits.observations.observation import Observation
-from bltybench.limits.probe.planner import Burst, Plan
+from bltybench.limits.probe.planner import Burst, ProbePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class World:
         """Return the time from the first request to the last."""
         return 0.0 if self._began_s is None else self.ended_s - self._began_s
 
-    def play(self, plan: Plan) -> Verdict:
+    def play(self, plan: ProbePlan[Verdict]) -> Verdict:
         """Run a plan to its end."""
         try:
             burst = next(plan)
@@ -56,9 +56,9 @@ class World:
     def answer(self, burst: Burst) -> Sequence[Observation]:
         """Return what is seen of a burst."""
         seen: list[Observation] = []
-        free = [burst.at_s] * burst.width
+        free = [burst.at_s] * burst.max_in_flight
         refused_s = float("inf")
-        while len(seen) < burst.cap and (at_s := min(free)) < refused_s:
+        while len(seen) < burst.max_requests and (at_s := min(free)) < refused_s:
             sight = self._one(at_s)
             seen.append(sight)
             free[free.index(at_s)] = sight.answered_s or sight.decided_s

@@ -48,7 +48,13 @@ def _requests(api: VirtualApi, book: ProbeSession) -> Verdict:
 
 def _burst(api: VirtualApi, book: ProbeSession, burst: Burst) -> bool:
     first = len(book.rows)
-    going = _play(api, book, SendStep((ONE,) * burst.cap, burst.at_s, width=burst.width, until_refused=True))
+    going = _play(
+        api,
+        book,
+        SendStep(
+            (ONE,) * burst.max_requests, burst.at_s, max_in_flight=burst.max_in_flight, until_refused=True
+        ),
+    )
     if burst.confirm_s is not None and book.refused_since(first):
         going = _play(api, book, SendStep((ONE,), after_s=burst.confirm_s)) and going
     return going
@@ -70,5 +76,5 @@ def _once(step: SendStep) -> Experiment:
 def _tokens(flight: Flight) -> int:
     """Return what a request counts for in the budget: all that it might have used where it was dropped."""
     if flight.cancelled or flight.lost:
-        return flight.shot.most_tokens
+        return flight.shot.max_total_tokens
     return flight.prompt + flight.tokens if flight.accepted else 0

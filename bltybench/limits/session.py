@@ -13,14 +13,10 @@ from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.evidence import NS, Row, accepted, refusal_status, sights_of
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.context import ProbeContext
-from bltybench.limits.probe.planner import Aims
+from bltybench.limits.probe.planner import PlanOptions
+from bltybench.limits.probe.thresholds import SESSION
 from bltybench.runs.attempt import Outcome
 
-HOPELESS = 5
-"""So many answers in a row that are neither let in nor refused for the rate end the probe."""
-REQUESTS_SHARE = 0.6
-"""Of the budget, what the limit of requests may take where there are other questions."""
-MOST_FOR_REQUESTS = 600
 SLOTS = "concurrency_limit"
 ENFORCED = {SLOTS, "token_limit"}
 """Answers that make a limits.toml worth while by themselves."""
@@ -77,13 +73,13 @@ class ProbeSession:
 
     # The limit of requests
 
-    def aims(self) -> Aims:
+    def aims(self) -> PlanOptions:
         """Return what the plan for the limit of requests may spend and starts from."""
         task = self.task
         period_s = task.period_s or (60.0 if task.requests_per_min is not None else None)
-        most = min(MOST_FOR_REQUESTS, round(REQUESTS_SHARE * task.budget))
+        most = min(SESSION.request_limit_budget, round(SESSION.request_limit_fraction * task.budget))
         limit = None if period_s is None else _per(task.requests_per_min, period_s)
-        return Aims(
+        return PlanOptions(
             budget=most if len(task.questions) > 1 else task.budget,
             quick=task.quick,
             period_s=period_s,
@@ -102,7 +98,7 @@ class ProbeSession:
         # A 403 may be a refusal.
         unclear = failed and accepted(row, refusal_status(self.rows)) is not False
         self._unclear = self._unclear + 1 if unclear else 0
-        return self._unclear < HOPELESS
+        return self._unclear < SESSION.max_failures
 
     def refused_since(self, first: int) -> bool:
         """Say whether one of the attempts from number ``first`` on was refused for the rate."""
@@ -138,14 +134,14 @@ class ProbeSession:
             requests_per_min=task.requests_per_min,
             tokens_per_min=task.tokens_per_min,
             concurrency=task.concurrency,
-            hint_s=task.period_s,
+            expected_period_s=task.period_s,
             latency_s=sorted(took)[len(took) // 2] if took else 0.5,
             second_key=task.second_key,
             other_model=task.other_model,
             with_401=task.with_401,
             requests_left=task.budget - len(self.rows) - sent,
             tokens_left=task.tokens - tokens,
-            slots=self.slots,
+            measured_concurrency=self.slots,
         )
         return known if verdict is None else known.with_limit(verdict, task.requests_per_min)
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bltybench.limits.probe.protocol import PREFIX
+from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.frame import floats
 
 KEEPS_UP = {"rate": 0.95, "users": 0.80}
@@ -41,7 +41,7 @@ def capacity(stages: pd.DataFrame) -> Capacity | None:
     points = stages.rename(columns={"users" if unit == "users" else "offered_per_min": "load"})
     points = points[points["load"].notna() & points["accepted_per_min"].notna()]
     # The experiments of a probe are no loads.
-    points = points[~points["stage"].astype("str").str.startswith(PREFIX)]
+    points = points[~points["stage"].astype("str").str.startswith(STAGE_PREFIX)]
     if len(points) < 2:
         return None
     points = points.sort_values("load", kind="stable", ignore_index=True)

@@ -18,13 +18,14 @@ from bltybench.limits.fit.select import Verdict
 from bltybench.limits.models import FixedWindow, LeakyQueue
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import QUICK_BUDGET, Aims
+from bltybench.limits.probe.planner import PlanOptions
+from bltybench.limits.probe.thresholds import PLAN
 
 START_S = 1_795_358_417.3
 
 
 def probe(model: LeakyQueue, *, quick: bool = False, latency_s: float = 0.01) -> Verdict:
-    aims = Aims(quick=quick, period_s=60.0 if quick else None, limit=60 if quick else None)
+    aims = PlanOptions(quick=quick, period_s=60.0 if quick else None, limit=60 if quick else None)
     return World(model, Noise(latency_s), seed=1).play(plan(aims, START_S))
 
 
@@ -40,14 +41,16 @@ def test_a_queue_is_found_with_its_rate_and_what_may_wait(
     assert (best.family, best.free) == ("leaky_queue", free)
     assert best.limit_range[0] <= queue + 1 <= best.limit_range[1]
     assert best.rate_per_min == pytest.approx(per_min, rel=0.02)
-    assert not quick or verdict.attempts <= QUICK_BUDGET
+    assert not quick or verdict.attempts <= PLAN.quick_budget
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_lost_answers_have_taken_their_turns(seed: int) -> None:
     """In a long row of waiting requests each lost one puts off all that come after it."""
     noise = Noise(0.005, jitter=0.4, lost=0.02)
-    verdict = World(LeakyQueue(19, 7.255, 7, free=4), noise, seed).play(plan(Aims(budget=800), START_S))
+    verdict = World(LeakyQueue(19, 7.255, 7, free=4), noise, seed).play(
+        plan(PlanOptions(budget=800), START_S)
+    )
     assert verdict.families == ("leaky_queue",)
     assert verdict.best is not None
     assert verdict.best.limit_range[0] <= 8 <= verdict.best.limit_range[1]
@@ -127,7 +130,7 @@ def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
 
 
 def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
-    verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(Aims(), START_S))
+    verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(PlanOptions(), START_S))
     assert verdict.delayed is None
 
 

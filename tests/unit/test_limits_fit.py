@@ -23,7 +23,8 @@ from bltybench.limits.models import (
 from bltybench.limits.models.base import Admission
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import QUICK_BUDGET, Aims, Burst
+from bltybench.limits.probe.planner import Burst, PlanOptions
+from bltybench.limits.probe.thresholds import PLAN
 
 START_S = 1_795_358_417.3
 PERIOD_S = 10.0
@@ -42,8 +43,8 @@ MODELS: dict[str, tuple[str, Callable[[], Model]]] = {
 }
 
 
-def probe(model: Model, aims: Aims | None = None, noise: Noise | None = None) -> Verdict:
-    return World(model, noise or Noise(), seed=1).play(plan(aims or Aims(), START_S))
+def probe(model: Model, aims: PlanOptions | None = None, noise: Noise | None = None) -> Verdict:
+    return World(model, noise or Noise(), seed=1).play(plan(aims or PlanOptions(), START_S))
 
 
 @pytest.mark.parametrize("name", ["clock", "log that counts refusals", "first-hit counter", "bucket"])
@@ -64,16 +65,16 @@ def test_the_full_plan_finds_every_family(name: str) -> None:
 def test_the_quick_plan_keeps_to_its_cost(name: str) -> None:
     family, make = MODELS[name]
     world = World(make(), Noise(), seed=1)
-    verdict = world.play(plan(Aims(quick=True, period_s=PERIOD_S, limit=LIMIT), START_S))
+    verdict = world.play(plan(PlanOptions(quick=True, period_s=PERIOD_S, limit=LIMIT), START_S))
     # A refill in lumps takes more periods than the quick plan has: it may say so instead.
     assert family in verdict.families or (name == "lumps" and verdict.status == "unknown")
-    assert verdict.attempts <= QUICK_BUDGET
+    assert verdict.attempts <= PLAN.quick_budget
     assert world.busy_s <= 2 * PERIOD_S
 
 
 def test_an_edge_that_the_server_set_is_not_taken_for_the_first_hit() -> None:
     """One round cannot tell the two; the full plan repeats it at another phase."""
-    quick = probe(FixedWindow(LIMIT, PERIOD_S, 3.7), Aims(quick=True, period_s=PERIOD_S, limit=LIMIT))
+    quick = probe(FixedWindow(LIMIT, PERIOD_S, 3.7), PlanOptions(quick=True, period_s=PERIOD_S, limit=LIMIT))
     assert quick.best is not None
     full = probe(FixedWindow(LIMIT, PERIOD_S, 3.7))
     assert full.families == ("fixed_window",)
@@ -122,13 +123,13 @@ class Open(Model):
 
 
 def test_a_server_that_never_refuses_stops_at_the_budget() -> None:
-    verdict = probe(Open(shut=False), Aims(budget=90))
+    verdict = probe(Open(shut=False), PlanOptions(budget=90))
     assert verdict.status == "never_refused"
     assert verdict.attempts <= 90
 
 
 def test_a_server_that_always_refuses_is_given_up() -> None:
-    verdict = probe(Open(shut=True), Aims(budget=90, longest_wait_s=30))
+    verdict = probe(Open(shut=True), PlanOptions(budget=90, max_wait_s=30))
     assert verdict.status == "always_refused"
     assert verdict.attempts <= 90
 
@@ -172,7 +173,7 @@ def test_refusals_that_end_for_good_break_nothing() -> None:
 def test_the_same_answers_give_the_same_plan() -> None:
     def bursts() -> list[Burst]:
         found: list[Burst] = []
-        world, playing = World(TokenBucket(LIMIT, PERIOD_S), Noise(), seed=1), plan(Aims(), START_S)
+        world, playing = World(TokenBucket(LIMIT, PERIOD_S), Noise(), seed=1), plan(PlanOptions(), START_S)
         burst = next(playing)
         try:
             while True:
@@ -186,13 +187,13 @@ def test_the_same_answers_give_the_same_plan() -> None:
 
 def test_a_probe_goes_on_from_what_was_seen_before() -> None:
     model = FixedWindow(LIMIT, PERIOD_S)
-    world, playing, seen = World(model, Noise(), seed=1), plan(Aims(), START_S), list[Observation]()
+    world, playing, seen = World(model, Noise(), seed=1), plan(PlanOptions(), START_S), list[Observation]()
     burst = next(playing)
     for _ in range(25):
         got = world.answer(burst)
         seen += got
         burst = playing.send(got)
-    resumed = Aims(earlier=tuple(seen))
+    resumed = PlanOptions(earlier=tuple(seen))
     verdict = World(model, Noise(), seed=2).play(plan(resumed, seen[-1].decided_s + 100))
     assert verdict.families == ("fixed_window",)
     assert verdict.attempts > len(seen)

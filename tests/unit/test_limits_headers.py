@@ -36,7 +36,9 @@ def bursts(rule: RateLimit, waits: list[float], width: int) -> Experiment:
     """Use the limit up, wait, follow Retry-After, and so on."""
     one = ProbeRequest(role="probe")
     for wait in waits:
-        seen = yield SendStep((one,) * (2 * rule.limit), after_s=wait, width=width, until_refused=True)
+        seen = yield SendStep(
+            (one,) * (2 * rule.limit), after_s=wait, max_in_flight=width, until_refused=True
+        )
         told = seen[-1].retry_after_s
         if told is not None:
             if told > 1.5:

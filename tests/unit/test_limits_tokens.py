@@ -69,7 +69,7 @@ def test_a_window_that_turns_while_it_is_filled_does_not_mislead() -> None:
     rule = RateLimit(limit=4000, period_s=2.0)
     for seed in range(3):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed, latency_s=0.1)
-        found = asked(api, hint_s=2.0)
+        found = asked(api, expected_period_s=2.0)
         assert found["token_limit"].value in {None, 4000}, found["token_limit"]
 
 
@@ -126,19 +126,19 @@ def test_units_are_as_many_as_the_limit_of_requests_allows_and_so_nothing_is_con
 def test_a_lost_answer_is_asked_for_again() -> None:
     asking = ask(ProbeContext(never_refused=True, tokens_per_min=4_000), START_S)
     step, sent = next(asking), filled(4_000)
-    while not (isinstance(step, SendStep) and step.shots[0].role == "right after"):
+    while not (isinstance(step, SendStep) and step.requests[0].role == "right after"):
         step = asking.send(sent)
     lost = ProbeResult(role="right after", sent_s=9.0, end_s=9.1)
     again = asking.send([*sent, lost])
     assert isinstance(again, SendStep)
-    assert again.shots == step.shots
+    assert again.requests == step.requests
 
 
 def test_what_does_not_divide_widens_the_period_of_a_weighted_counter() -> None:
     rule = RateLimit(limit=10_000, period_s=5.0, algorithm="first_hit_counter")
     for seed in range(2):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed)
-        period = asked(api, hint_s=5.0)["token_period_s"]
+        period = asked(api, expected_period_s=5.0)["token_period_s"]
         assert period.range is None or period.range[0] <= 5.0 <= period.range[1], period
 
 

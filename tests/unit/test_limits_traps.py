@@ -23,7 +23,7 @@ from bltybench.limits.models import (
 from bltybench.limits.models.base import Admission, Model
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import Aims
+from bltybench.limits.probe.planner import PlanOptions
 
 START_S = 1_795_358_417.3
 PERIOD_S = 10.0
@@ -31,7 +31,7 @@ LIMIT = 12
 
 
 def quick(model: Model, period_s: float = PERIOD_S) -> Verdict:
-    aims = Aims(quick=True, period_s=period_s, limit=LIMIT)
+    aims = PlanOptions(quick=True, period_s=period_s, limit=LIMIT)
     return World(model, Noise(latency_s=0.005), seed=1).play(plan(aims, START_S))
 
 
@@ -47,7 +47,7 @@ class Nodes(FixedWindow):
 
 
 def test_a_limiter_on_several_nodes_is_not_given_the_limit_of_one() -> None:
-    verdict = World(Nodes(), Noise(), seed=1).play(plan(Aims(budget=300, rounds=2), START_S))
+    verdict = World(Nodes(), Noise(), seed=1).play(plan(PlanOptions(budget=300, rounds=2), START_S))
     assert verdict.status != "found" or verdict.best is None or verdict.best.limit != LIMIT
 
 
@@ -55,7 +55,7 @@ def test_a_ban_is_not_taken_for_a_window() -> None:
     """Used up at once after it has ended, it ends as regularly as a window turns; used up later, later."""
     for seed in range(4):
         model = Ban(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S)
-        verdict = World(model, Noise(), seed).play(plan(Aims(), START_S + seed))
+        verdict = World(model, Noise(), seed).play(plan(PlanOptions(), START_S + seed))
         assert verdict.status == "unknown", verdict.consistent
 
 
@@ -63,7 +63,7 @@ def test_a_ban_is_not_taken_for_a_longer_log() -> None:
     """Who asks too soon after the log has room again is banned anew, so that room seems to come later."""
     for seed in range(3):
         model = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
-        verdict = World(model, Noise(0.05, 0.25), seed).play(plan(Aims(budget=800), START_S + seed))
+        verdict = World(model, Noise(0.05, 0.25), seed).play(plan(PlanOptions(budget=800), START_S + seed))
         assert verdict.status == "unknown", verdict.consistent
 
 
@@ -71,7 +71,7 @@ def test_a_bucket_that_forgets_is_not_taken_for_a_refill_in_lumps() -> None:
     """Lumps of one, of some period and phase, explain it for a while; but those are a bucket's."""
     reasons = []
     for seed, (limit, period_s) in enumerate(((10, 5.0), (15, 20.0), (30, 10.0))):
-        verdict = World(Forgetful(limit, period_s), Noise(), seed).play(plan(Aims(), START_S + seed))
+        verdict = World(Forgetful(limit, period_s), Noise(), seed).play(plan(PlanOptions(), START_S + seed))
         assert verdict.status != "found", verdict.consistent
         reasons.append(verdict.reason)
     assert any("forget" in reason for reason in reasons), reasons
@@ -83,13 +83,15 @@ def test_lumps_are_watched_for_as_long_as_it_takes_to_name_them(
     limit: int, period_s: float, ticks: int
 ) -> None:
     for seed in range(3):
-        verdict = World(IntervalRefill(limit, period_s, ticks), Noise(), seed).play(plan(Aims(), START_S))
+        verdict = World(IntervalRefill(limit, period_s, ticks), Noise(), seed).play(
+            plan(PlanOptions(), START_S)
+        )
         assert (verdict.status, verdict.families) == ("found", ("interval_refill",)), verdict.reason
 
 
 def test_the_quick_plan_tells_a_log_from_a_window_though_no_limit_is_named() -> None:
     for seed in range(3):
-        aims = Aims(quick=True, period_s=PERIOD_S)
+        aims = PlanOptions(quick=True, period_s=PERIOD_S)
         verdict = World(SlidingLog(20, PERIOD_S), Noise(latency_s=0.005), seed).play(plan(aims, START_S))
         assert verdict.families == ("sliding_log",)
         assert verdict.consistent[0].limit == 20
@@ -98,7 +100,9 @@ def test_the_quick_plan_tells_a_log_from_a_window_though_no_limit_is_named() -> 
 def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
     """One after another, 0.4 s each, never reach 4 a second."""
     model = TokenBucket(LIMIT, 3.0)
-    verdict = World(model, Noise(latency_s=0.4, jitter=0.05), seed=1).play(plan(Aims(budget=400), START_S))
+    verdict = World(model, Noise(latency_s=0.4, jitter=0.05), seed=1).play(
+        plan(PlanOptions(budget=400), START_S)
+    )
     assert verdict.refused
     assert verdict.status in {"ambiguous", "unknown"} or verdict.families == ("token_bucket",)
 
@@ -111,7 +115,7 @@ def test_the_quick_plan_tells_a_first_hit_window_from_a_counter() -> None:
 
 def test_a_counter_that_begins_with_the_first_request_is_found_though_another_period_is_documented() -> None:
     """A hundredth beside its period, nothing fits any more."""
-    aims = Aims(quick=True, period_s=96.204, limit=49)
+    aims = PlanOptions(quick=True, period_s=96.204, limit=49)
     verdict = World(FirstHitCounter(49, 48.102), Noise(0.05, 0.1), seed=1).play(plan(aims, START_S))
     found = [each for each in verdict.consistent if each.family == "first_hit_counter"]
     assert found

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from benchmarks.simulation.virtual_probe import probe
 from bltybench.limits.findings.conclude import find
-from bltybench.limits.session import HOPELESS, ProbeSession, ProbeTask, enforced
+from bltybench.limits.probe.thresholds import SESSION
+from bltybench.limits.session import ProbeSession, ProbeTask, enforced
 from bltybench.scenario.target import RateLimit
 
 ALONE = ProbeTask(questions=("requests",), budget=200)
@@ -49,7 +50,9 @@ def test_an_account_without_money_ends_the_probe(status: int) -> None:
     assert found.verdict.best is None
     assert found.verdict.status not in {"always_refused", "found"}
     book = ProbeSession(ALONE, START_S)
-    assert [book.add(row) for row in api.rows[:HOPELESS]] == [True] * (HOPELESS - 1) + [False]
+    assert [book.add(row) for row in api.rows[: SESSION.max_failures]] == [True] * (
+        SESSION.max_failures - 1
+    ) + [False]
 
 
 def test_overload_among_answers_is_no_limit() -> None:

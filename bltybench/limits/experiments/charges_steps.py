@@ -67,8 +67,10 @@ def ask(known: ProbeContext, now_s: float) -> Experiment:
         shots += tuple(
             ProbeRequest(role=WRONG[kind], kind=kind) for kind, count in group for _ in range(count)
         )
-        at_s = known.fresh_s(_last_s(seen, now_s))
-        yield SendStep(shots, at_s, width=known.width, says=f"{wrong} requests that are wrong")
+        at_s = known.available_s(_last_s(seen, now_s))
+        yield SendStep(
+            shots, at_s, max_in_flight=known.drain_in_flight, purpose=f"{wrong} requests that are wrong"
+        )
         seen = yield _drain(known, DRAIN)
     seen = yield from _asides(known)
     seen = yield from _retry(known, seen)
@@ -109,7 +111,7 @@ def _first(known: ProbeContext, wrong: int) -> int:
     """Return how many good ones go first: a bucket that is full would give back what wrong ones cost."""
     if not _gives_back(known):
         return 0
-    refill = wrong * known.latency_s / known.width * known.burst / known.period_s
+    refill = wrong * known.latency_s / known.drain_in_flight * known.burst / known.period_s
     return min(known.burst // 3, 2 + int(refill))
 
 
@@ -124,7 +126,13 @@ def _most(known: ProbeContext) -> int:
 
 def _drain(known: ProbeContext, role: str, at_s: float = 0.0) -> SendStep:
     shots = (ProbeRequest(role=role),) * _most(known)
-    return SendStep(shots, at_s, width=known.width, until_refused=True, says="until the first refusal")
+    return SendStep(
+        shots,
+        at_s,
+        max_in_flight=known.drain_in_flight,
+        until_refused=True,
+        purpose="until the first refusal",
+    )
 
 
 def _asides(known: ProbeContext) -> Generator[Step, Sequence[ProbeResult], Sequence[ProbeResult]]:
@@ -138,7 +146,7 @@ def _asides(known: ProbeContext) -> Generator[Step, Sequence[ProbeResult], Seque
     for _ in range(ASKED + _gives_back(known)):
         # All at once: the limit must still be used up when the last of them is decided on.
         seen = yield SendStep(
-            (*shots, ProbeRequest(role=CONTROL)), width=len(shots), says="whose limit is it?"
+            (*shots, ProbeRequest(role=CONTROL)), max_in_flight=len(shots), purpose="whose limit is it?"
         )
     return seen
 
@@ -155,10 +163,10 @@ def _retry(
         counting = any(each.count_refused for each in known.fits)
         if refused.retry_after_s > EARLY_S + 0.2 and not counting:
             yield SendStep(
-                (ProbeRequest(role=EARLY),), over_s - EARLY_S, says="just before Retry-After is over"
+                (ProbeRequest(role=EARLY),), over_s - EARLY_S, purpose="just before Retry-After is over"
             )
         seen = yield SendStep(
-            (ProbeRequest(role=RETRY),), over_s + AFTER_S, says="just after Retry-After is over"
+            (ProbeRequest(role=RETRY),), over_s + AFTER_S, purpose="just after Retry-After is over"
         )
         if not seen[-1].refused:
             return seen
@@ -167,7 +175,7 @@ def _retry(
 
 
 def _hammer(known: ProbeContext, seen: Sequence[ProbeResult]) -> Experiment:
-    seen = yield _drain(known, SECOND_DRAIN, known.fresh_s(_last_s(seen, 0.0)))
+    seen = yield _drain(known, SECOND_DRAIN, known.available_s(_last_s(seen, 0.0)))
     if not seen[-1].refused and not any(each.refused for each in seen if each.role == SECOND_DRAIN):
         return
     last_s = _last_s(seen, 0.0)
@@ -181,15 +189,15 @@ def _hammer(known: ProbeContext, seen: Sequence[ProbeResult]) -> Experiment:
     hammers = min(hammers, known.requests_left - len(seen) - EXTRA, in_time)
     for number in range(1, hammers + 1):
         at_s = last_s + (free_s - last_s) * number / (hammers + 1)
-        yield SendStep((ProbeRequest(role=HAMMER),), at_s, says="does asking cost anything?")
+        yield SendStep((ProbeRequest(role=HAMMER),), at_s, purpose="does asking cost anything?")
     period_s = known.period_s
     sure_s = latest_free_s(known.fits, seen, last_s) + MARGIN * period_s
-    seen = yield SendStep((ProbeRequest(role=FREE),), sure_s, says="is it free when predicted?")
+    seen = yield SendStep((ProbeRequest(role=FREE),), sure_s, purpose="is it free when predicted?")
     for periods in LATER_S:
         if not seen[-1].refused:
             return
         seen = yield SendStep(
-            (ProbeRequest(role=LATER),), after_s=periods * period_s, says="is it free later?"
+            (ProbeRequest(role=LATER),), after_s=periods * period_s, purpose="is it free later?"
         )
 
 

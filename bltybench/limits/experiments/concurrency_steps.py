@@ -54,16 +54,16 @@ def ask(known: ProbeContext, now_s: float) -> Experiment:
         return
     tokens = stream_tokens(known)
     held = ProbeRequest(role=HELD, stream=True, max_tokens=tokens)
-    size, at_s = 1, known.fresh_s(now_s)
+    size, at_s = 1, known.available_s(now_s)
     seen: Sequence[ProbeResult] = ()
     while True:
         wave = SendStep(
             (held,) * size,
             at_s,
-            width=size,
+            max_in_flight=size,
             until="begun",
-            patience_s=_patience_s(seen),
-            says=f"{len(seen) + size} at a time",
+            timeout_s=_patience_s(seen),
+            purpose=f"{len(seen) + size} at a time",
         )
         seen = yield wave
         opened = sum(each.open for each in seen)
@@ -98,12 +98,12 @@ def _free_slots(seen: Sequence[ProbeResult], held: ProbeRequest) -> Experiment:
     again = SendStep(
         (ProbeRequest(role=AGAIN, stream=True, max_tokens=held.max_tokens),),
         until="begun",
-        patience_s=patience_s,
+        timeout_s=patience_s,
     )
     control = SendStep(
         (ProbeRequest(role=CONTROL, stream=True, max_tokens=held.max_tokens),),
         until="begun",
-        patience_s=patience_s,
+        timeout_s=patience_s,
     )
     for _ in range(TRIALS):
         seen = yield CancelStep(1)
@@ -116,7 +116,7 @@ def _free_slots(seen: Sequence[ProbeResult], held: ProbeRequest) -> Experiment:
             if seen[-1].accepted is not False:
                 break
         if seen[-1].refused:
-            yield SendStep(until="ended", patience_s=60.0, says="until the others end")
+            yield SendStep(until="ended", timeout_s=60.0, purpose="until the others end")
             yield _after(again, 0.05, "the others have ended")
             return
         # A limit of the rate would have let the first in all the same, and after as long lets in one more.
@@ -125,7 +125,12 @@ def _free_slots(seen: Sequence[ProbeResult], held: ProbeRequest) -> Experiment:
 
 def _after(send: SendStep, wait_s: float, says: str) -> SendStep:
     return SendStep(
-        send.shots, after_s=wait_s, width=send.width, until=send.until, patience_s=send.patience_s, says=says
+        send.requests,
+        after_s=wait_s,
+        max_in_flight=send.max_in_flight,
+        until=send.until,
+        timeout_s=send.timeout_s,
+        purpose=says,
     )
 
 
@@ -136,9 +141,9 @@ def _let_in(seen: Sequence[ProbeResult]) -> Experiment:
         if not waiting:
             return
         seen = yield CancelStep(1)
-        seen = yield SendStep(until="begun", patience_s=_patience_s(seen), says="a slot was freed")
+        seen = yield SendStep(until="begun", timeout_s=_patience_s(seen), purpose="a slot was freed")
         if _still_waiting(seen) == waiting:
-            yield SendStep(until="ended", patience_s=60.0, says="until the others end")
+            yield SendStep(until="ended", timeout_s=60.0, purpose="until the others end")
             return
 
 

@@ -20,7 +20,7 @@ from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.evidence import Row, refusal_status
 from bltybench.limits.observations.probe_result import ProbeResult, seen_of
 from bltybench.limits.probe.context import ProbeContext
-from bltybench.limits.probe.protocol import PREFIX, Experiment
+from bltybench.limits.probe.protocol import STAGE_PREFIX, Experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,11 @@ that they do."""
 def question_of(row: Row) -> str | None:
     """Return the name of the experiment that an attempt belongs to; None for others."""
     stage = row.get("stage")
-    return stage.removeprefix(PREFIX) if isinstance(stage, str) and stage.startswith(PREFIX) else None
+    return (
+        stage.removeprefix(STAGE_PREFIX)
+        if isinstance(stage, str) and stage.startswith(STAGE_PREFIX)
+        else None
+    )
 
 
 def by_question(rows: Sequence[Row]) -> dict[str | None, list[Row]]:

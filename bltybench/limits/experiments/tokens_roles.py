@@ -81,7 +81,7 @@ def unit_sights(seen: Sequence[ProbeResult]) -> list[Observation]:
 
 def unit_verdict(seen: Sequence[ProbeResult], known: ProbeContext) -> Verdict:
     """Return what the units say of period and algorithm."""
-    verdict = fit(unit_sights(seen), hints_s=(known.tokens_guess_s,))
+    verdict = fit(unit_sights(seen), hints_s=(known.expected_token_period_s,))
     named = any(each.role == UNIT and each.about_tokens for each in seen)
     greatest = max((each.limit_range[1] for each in verdict.consistent), default=0)
     if known.fits and greatest >= known.burst and not named:

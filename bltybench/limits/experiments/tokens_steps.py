@@ -39,10 +39,11 @@ from bltybench.limits.experiments.tokens_roles import (
 from bltybench.limits.fit.select import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.observations.probe_result import ProbeResult
-from bltybench.limits.probe.context import IDLE, ProbeContext
-from bltybench.limits.probe.plan import GROWTH, plan
-from bltybench.limits.probe.planner import Aims, Burst
+from bltybench.limits.probe.context import ProbeContext
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import Burst, PlanOptions
 from bltybench.limits.probe.protocol import CancelStep, Experiment, ProbeRequest, SendStep, Step
+from bltybench.limits.probe.thresholds import CONTEXT, PLAN
 
 NAME = "tokens"
 UNITS = 8
@@ -73,7 +74,7 @@ def ask(known: ProbeContext, now_s: float) -> Experiment:
     """Return the experiment, to begin at ``now_s`` (Unix time) or later."""
     if min(known.burst, known.requests_left) < 2 * len(SHARES):
         return
-    seen = yield from _fill(known, known.fresh_s(now_s, _idle_s(known)))
+    seen = yield from _fill(known, known.available_s(now_s, _idle_s(known)))
     filled = bounds(seen)
     if filled is not None and filled[1] is not None:
         seen = yield from _after(seen, filled[0])
@@ -90,7 +91,7 @@ def ask(known: ProbeContext, now_s: float) -> Experiment:
 def _fill(known: ProbeContext, at_s: float) -> Generator[Step, Sequence[ProbeResult], Sequence[ProbeResult]]:
     documented = known.tokens_per_min
     size = max(FIRST_FILL, min(documented // 4, known.tokens_left // 8)) if documented else FIRST_FILL
-    room = min(MOST_FILLED, known.burst - 2 * len(SHARES), (known.slots or MOST_FILLED) - 1)
+    room = min(MOST_FILLED, known.burst - 2 * len(SHARES), (known.measured_concurrency or MOST_FILLED) - 1)
     mistakes = 0
     seen: Sequence[ProbeResult] = ()
     while len(seen) < room and mistakes < 4:
@@ -98,7 +99,7 @@ def _fill(known: ProbeContext, at_s: float) -> Generator[Step, Sequence[ProbeRes
         if least + size > known.tokens_left // 2 and most is None:
             break
         shot = ProbeRequest(role=FILL, stream=True, max_tokens=size)
-        seen = yield SendStep((shot,), at_s, until="decided", says=f"{least + size:,} tokens in flight")
+        seen = yield SendStep((shot,), at_s, until="decided", purpose=f"{least + size:,} tokens in flight")
         at_s = 0.0
         last = seen[-1]
         least, most = bounds(seen) or (0, None)
@@ -128,15 +129,15 @@ def _after(
     def brief(
         role: str, share: float, after_s: float, says: str
     ) -> Generator[Step, Sequence[ProbeResult], Sequence[ProbeResult]]:
-        shot = ProbeRequest(role=role, brief=True, max_tokens=max(1, min(most, int(share * size) - SMALL)))
-        return _answered(SendStep((shot,), after_s=after_s, says=says))
+        shot = ProbeRequest(role=role, one_word=True, max_tokens=max(1, min(most, int(share * size) - SMALL)))
+        return _answered(SendStep((shot,), after_s=after_s, purpose=says))
 
     seen = yield from brief(AFTER, SHARES[0], 0.5, "are reservations given back?")
     wait_s, waited_s = 0.5, 0.5
     while seen[-1].refused and waited_s < LONGEST_S:
         seen = yield from brief(LATER, SHARES[0], wait_s, "waiting for tokens")
         waited_s += wait_s
-        wait_s *= GROWTH
+        wait_s *= PLAN.wait_growth
     asked = 0
     while seen[-1].accepted and asked < sum(SHARES[1:]) * size:
         asked += most if most < SHARES[1] * size else int(SHARES[1] * size)
@@ -158,12 +159,12 @@ def _size(
     known: ProbeContext, seen: Sequence[ProbeResult]
 ) -> Generator[Step, Sequence[ProbeResult], Sequence[ProbeResult]]:
     """Find about how many tokens can be used, with prompts that double."""
-    size, spent, at_s = FIRST_FILL, 0, known.fresh_s(_last_s(seen), _idle_s(known))
+    size, spent, at_s = FIRST_FILL, 0, known.available_s(_last_s(seen), _idle_s(known))
     most = known.tokens_left // SIZE_SHARE
     # What is charged when an answer ends is seen by the next one: a short one comes last.
     while spent < most + FIRST_FILL:
         shot = ProbeRequest(role=SIZE, prompt_tokens=size)
-        seen = yield from _answered(SendStep((shot,), at_s, says=f"{spent + size:,} tokens used"))
+        seen = yield from _answered(SendStep((shot,), at_s, purpose=f"{spent + size:,} tokens used"))
         if seen[-1].accepted is not True:
             break
         spent += used(seen[-1])
@@ -186,22 +187,22 @@ def unit_of(known: ProbeContext, size: int, most: int | None = None, *, kept: bo
     # the families differ in what becomes of that.
     each = max(2 * SMALL, int((1 - 2 * FINE) * size / count) - 2 * PROMPT_SLACK)
     if kept:
-        return ProbeRequest(role=UNIT, brief=True, max_tokens=max(1, min(most or each, each - SMALL - 2)))
+        return ProbeRequest(role=UNIT, one_word=True, max_tokens=max(1, min(most or each, each - SMALL - 2)))
     return ProbeRequest(role=UNIT, prompt_tokens=each)
 
 
 def _units(known: ProbeContext, seen: Sequence[ProbeResult], size: int, *, kept: bool) -> Experiment:
     unit = unit_of(known, size, largest(seen), kept=kept)
     spent = sum(used(each) for each in seen)
-    afford = (known.tokens_left - spent) // (2 * SMALL if kept else unit.most_tokens)
+    afford = (known.tokens_left - spent) // (2 * SMALL if kept else unit.max_total_tokens)
     exact = 0 if (bounds(seen) or (0, None))[1] is not None else 2 * UNITS + EXTRA
     if afford > 2 * exact:
         afford -= exact
     budget = min(MOST_UNITS, known.requests_left - len(seen), afford)
     if budget < 4:
         return
-    fresh_s = known.fresh_s(_last_s(seen), _idle_s(known))
-    hints = Aims(budget=budget, rounds=1, period_s=known.tokens_guess_s)
+    fresh_s = known.available_s(_last_s(seen), _idle_s(known))
+    hints = PlanOptions(budget=budget, rounds=1, period_s=known.expected_token_period_s)
     seen = yield from _play(plan(hints, fresh_s), unit, fresh_s, seen)
     if (bounds(seen) or (0, None))[1] is None:
         yield from _exact(known, unit, seen)
@@ -221,9 +222,11 @@ def _play(
         while True:
             before = len(seen)
             at_s = max(fresh_s, burst.at_s)
-            seen = yield SendStep((unit,) * burst.cap, at_s, until_refused=True, says=burst.says)
+            seen = yield SendStep(
+                (unit,) * burst.max_requests, at_s, until_refused=True, purpose=burst.purpose
+            )
             if burst.confirm_s is not None and seen[-1].refused:
-                seen = yield SendStep((unit,), after_s=burst.confirm_s, says=burst.says)
+                seen = yield SendStep((unit,), after_s=burst.confirm_s, purpose=burst.purpose)
             since_s = min((each.sent_s for each in seen[before:]), default=at_s)
             burst = playing.send([sight for sight in unit_sights(seen) if sight.sent_s >= since_s])
     except StopIteration:
@@ -235,13 +238,16 @@ def _refill(known: ProbeContext, unit: ProbeRequest, seen: Sequence[ProbeResult]
     verdict = unit_verdict(seen, known)
     if verdict.best is None:
         return
-    at_s = replace(known, fits=verdict.consistent).fresh_s(known.fresh_s(_last_s(seen)))
-    fits, top = verdict.best.limit_range[0] * unit.most_tokens, (verdict.best.limit + 1) * unit.most_tokens
+    at_s = replace(known, fits=verdict.consistent).available_s(known.available_s(_last_s(seen)))
+    fits, top = (
+        verdict.best.limit_range[0] * unit.max_total_tokens,
+        (verdict.best.limit + 1) * unit.max_total_tokens,
+    )
     most_each = largest(seen) or top
     size = max(1, min(most_each, fits - 2 * SMALL))
     for _ in range(min(MOST_FILLED // 2, known.burst, known.requests_left - len(seen))):
         shot = ProbeRequest(role=REFILL, stream=True, max_tokens=size)
-        seen = yield SendStep((shot,), at_s, until="decided", says="filling it again")
+        seen = yield SendStep((shot,), at_s, until="decided", purpose="filling it again")
         at_s = 0.0
         least, refused = bounds(seen, REFILL) or (0, None)
         if refused is None and top - least <= 2 * SMALL:
@@ -258,30 +264,32 @@ def _exact(known: ProbeContext, unit: ProbeRequest, seen: Sequence[ProbeResult])
     verdict = unit_verdict(seen, known)
     best = verdict.best
     spent = sum(used(each) for each in seen)
-    if best is None or known.tokens_left - spent < (best.limit + 1) * unit.most_tokens:
+    if best is None or known.tokens_left - spent < (best.limit + 1) * unit.max_total_tokens:
         return
-    part = ProbeRequest(role=PART, prompt_tokens=max(2 * SMALL, unit.most_tokens // PARTS))
+    part = ProbeRequest(role=PART, prompt_tokens=max(2 * SMALL, unit.max_total_tokens // PARTS))
     found = replace(known, fits=verdict.consistent)
     # What is charged at the end goes beyond the limit, so a bucket may owe a unit and more.
     idle_s = max(best.period_s, _idle_s(known))
-    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
+    ready_s = found.available_s(known.available_s(_last_s(seen), idle_s))
     yield SendStep(
-        (unit_like(unit, PART),) * (best.limit - 1), ready_s, until_refused=True, says="exact size"
+        (unit_like(unit, PART),) * (best.limit - 1), ready_s, until_refused=True, purpose="exact size"
     )
     parts = min(PARTS + 2, known.burst - best.limit)
-    seen = yield SendStep((part,) * parts, until_refused=True, says="exact size")
+    seen = yield SendStep((part,) * parts, until_refused=True, purpose="exact size")
     count = best.limit + EXTRA
     spent = sum(used(each) for each in seen)
-    if known.tokens_left - spent < count * unit.most_tokens or count > min(known.slots or count, known.burst):
+    if known.tokens_left - spent < count * unit.max_total_tokens or count > min(
+        known.measured_concurrency or count, known.burst
+    ):
         return
-    ready_s = found.fresh_s(known.fresh_s(_last_s(seen), idle_s))
-    yield SendStep((unit_like(unit, TOGETHER),) * count, ready_s, width=count, says="all together")
+    ready_s = found.available_s(known.available_s(_last_s(seen), idle_s))
+    yield SendStep((unit_like(unit, TOGETHER),) * count, ready_s, max_in_flight=count, purpose="all together")
 
 
 def unit_like(unit: ProbeRequest, role: str) -> ProbeRequest:
     """Return a unit for another purpose."""
     return ProbeRequest(
-        role=role, prompt_tokens=unit.prompt_tokens, max_tokens=unit.max_tokens, brief=unit.brief
+        role=role, prompt_tokens=unit.prompt_tokens, max_tokens=unit.max_tokens, one_word=unit.one_word
     )
 
 
@@ -291,4 +299,4 @@ def _last_s(seen: Sequence[ProbeResult]) -> float:
 
 def _idle_s(known: ProbeContext) -> float:
     """Return after how long nothing that was used counts any more: the window before may."""
-    return (1 + IDLE) * known.tokens_guess_s
+    return (1 + CONTEXT.idle_periods) * known.expected_token_period_s

@@ -1,4 +1,4 @@
-"""What to ask next: when the families that are left would let different numbers in."""
+"""Choose when to send next: when the remaining candidates predict different numbers of acceptances."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import numpy as np
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.fit.scoring import EPS
 from bltybench.limits.models.base import Model
-from bltybench.limits.observations.observation import Floats, Observation
-
-MOMENTS = 48
-"""Times that are compared."""
-OTHER_FAMILY = 4
-"""Weight of a difference between families against one between parameters of the same."""
-ENOUGH = 3
-"""A difference of more requests tells no more."""
+from bltybench.limits.observations.observation import Observation
+from bltybench.limits.probe.thresholds import QUERY
 
 
-def most_telling(
-    seen: Sequence[Observation], left: Sequence[Fit], now_s: float, until_s: float, cap: int
+def most_informative_time(
+    observations: Sequence[Observation],
+    candidates: Sequence[Fit],
+    now_s: float,
+    until_s: float,
+    max_requests: int,
 ) -> tuple[float, int] | None:
-    """Return when to send until the first refusal, and how many at most; None where nothing would differ.
+    """Return the most informative send time and the request cap; None if all candidates predict the same.
 
-    Two fits differ at a time by how many requests they would let in then, up to ``cap``.
+    Two candidates differ by how many of up to ``max_requests`` requests they would accept at that time.
     """
-    guesses = [variant for each in left for variant in each.variants or (each,)]
-    times = np.linspace(now_s, until_s, MOMENTS + 1)[1:]
-    counts = np.array([_let_in(replayed(seen, guess), times, cap) for guess in guesses])
-    worth = np.zeros(len(times))
-    for i, one in enumerate(guesses):
-        for j, two in enumerate(guesses[:i]):
-            weight = OTHER_FAMILY if one.family != two.family else 1
-            worth += weight * np.minimum(ENOUGH, np.abs(counts[i] - counts[j]))
-    best = int(worth.argmax())
-    return (float(times[best]), int(counts[:, best].max()) + 1) if worth[best] else None
+    variants = [variant for candidate in candidates for variant in candidate.variants or (candidate,)]
+    times = np.linspace(now_s, until_s, QUERY.times + 1)[1:]
+    models = [replayed(observations, variant) for variant in variants]
+    counts = np.array(
+        [
+            [min(max_requests, int(model.peek(float(at_s)).remaining + EPS)) for at_s in times]
+            for model in models
+        ]
+    )
+    information = np.zeros(len(times))
+    for i, one in enumerate(variants):
+        for j, other in enumerate(variants[:i]):
+            weight = QUERY.family_weight if one.family != other.family else 1
+            information += weight * np.minimum(QUERY.max_difference, np.abs(counts[i] - counts[j]))
+    best = int(information.argmax())
+    return (float(times[best]), int(counts[:, best].max()) + 1) if information[best] else None
 
 
-def replayed(seen: Sequence[Observation], guess: Fit, period_s: float | None = None) -> Model:
-    """Return the model of a fit, or one with this period, charged with all that was seen."""
-    model, at_s = guess.model(period_s), -np.inf
-    for sight in sorted(seen, key=lambda sight: sight.sent_s):
-        at_s = max(at_s, (sight.sent_s + sight.decided_s) / 2)
-        if sight.accepted or (guess.count_refused and sight.accepted is False):
+def replayed(observations: Sequence[Observation], candidate: Fit, period_s: float | None = None) -> Model:
+    """Return the candidate's model after all observations, with ``period_s`` instead of its own if given."""
+    model, at_s = candidate.model(period_s), -np.inf
+    for observation in sorted(observations, key=lambda observation: observation.sent_s):
+        at_s = max(at_s, (observation.sent_s + observation.decided_s) / 2)
+        if observation.accepted or (candidate.count_refused and observation.accepted is False):
             model.charge(at_s)
     return model
-
-
-def _let_in(model: Model, times: Floats, cap: int) -> Floats:
-    return np.array([min(cap, int(model.peek(float(at_s)).remaining + EPS)) for at_s in times])

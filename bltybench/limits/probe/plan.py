@@ -1,119 +1,72 @@
-"""The plan of the probe: what to send next, from what was seen so far. Pure: it neither waits nor sends.
+"""Plan of the probe for the request limit: what to send next, given the observations so far.
 
-A plan is a generator. It yields a ``Burst``, is sent the sights that came of it, and returns a verdict. The
-same answers give the same plan, so an interrupted probe goes on by playing its record back.
+The plan is pure: it neither waits nor sends. The same observations give the same plan, so an interrupted
+probe resumes by replaying its record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from bltybench.limits.fit.grid import WINDOWS
 from bltybench.limits.fit.select import LUMPS, LUMPS_SEEN, TOO_FEW_LUMPS, Fit, Verdict
-from bltybench.limits.observations.observation import Observation
-from bltybench.limits.probe.next_query import most_telling, replayed
-from bltybench.limits.probe.planner import Aims, Burst, Plan, Planner
+from bltybench.limits.probe.next_query import most_informative_time, replayed
+from bltybench.limits.probe.planner import Planner, PlanOptions, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
-
-OFFSETS = (0.0, 0.40, 0.75, 1.05, 1.50)
-"""When the bursts of a round begin, in periods. Between them each family frees something else."""
-USED_UP = (0.5, 0.0)
-"""Parts of a period after a window has turned at which it is used up: a ban may be taken for one, as who is
-refused is kept out for so long, but ends at another time then."""
-LOGS = frozenset({"sliding_log"})
-"""Families that look longer than they are to who is banned."""
-IDLE = 1.2
-"""Periods after which all has come back."""
-AFTER = 4
-"""Requests after the first that is let in again: too soon, each contradicts."""
-SILENT = (0.85, 0.65, 0.75)
-"""Parts of a period for which nothing is asked after all was used up: asking may have begun a ban anew."""
-STEP = 0.06
-"""Parts of a period from one request to the next until the next window turns."""
-QUICK_OFFSETS = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
-"""With a known period it can be asked just before and after one: a phase hardly ever lies there by chance."""
-FIRST_SHARE = 0.35
-"""Share of the limit that the first burst takes: a log gives back this pattern and no other."""
-FIRST_UNKNOWN = 4
-"""So many it takes where no limit is named."""
-EDGES = (0.70, 0.25, 0.55)
-"""Where, in a round, a clock's window would turn: another place each time, so that an edge that only happened
-to lie so is found out."""
-CONFIRM_SHARE = 0.02
-"""A refusal is confirmed by one more request so much of a period later."""
-GROWTH = 1.35
-"""From one wait to the next while the period is not known."""
-PRECISION = 0.01
-"""Half width of the period's range at which it is known well enough."""
-SHARPENINGS = 8
-"""How often it asks again just where what is left differs."""
-SETTLINGS = 4
-"""How often it asks where the families that are left differ most."""
-SETTLE_PERIODS = 3
-"""For how long, where nothing forbids it."""
-POLLS = 6
-"""Requests between the earliest and the latest time at which more may be let in."""
-PEEK = 12
-"""Requests after which it is looked whether answers wait their turn."""
-WIDTHS = (1, 4, 16)
-"""Requests in flight at a time: more where answers are too slow to reach the limit one by one."""
+from bltybench.limits.probe.thresholds import PLAN, QUERY
 
 
-def plan(aims: Aims, now_s: float) -> Plan:
+def plan(options: PlanOptions, now_s: float) -> ProbePlan[Verdict]:
     """Return the plan of a probe that begins at ``now_s`` (Unix time)."""
-    if aims.quick:
-        return _quick(Planner(aims, now_s))
-    return _full(Planner(aims, now_s))
+    planner = Planner(options, now_s)
+    return _quick(planner) if options.quick else _full(planner)
 
 
-def _quick(planner: Planner) -> Plan:
-    period_s, limit = planner.aims.period_s or 60.0, planner.aims.limit
-    yield from _round(planner, 0, period_s, limit, QUICK_OFFSETS)
-    if not planner.seen:
-        return planner.verdict()
-    began_s = planner.seen[0].sent_s
+def _quick(planner: Planner) -> ProbePlan[Verdict]:
+    period_s = planner.options.period_s or 60.0
+    yield from _round(planner, 0, period_s, planner.options.limit, PLAN.quick_offsets)
     verdict = planner.verdict()
-    if verdict.delayed is not None:
+    if not planner.observations or verdict.delayed is not None:
         return verdict
-    yield from _settle(planner, verdict, began_s + 2 * period_s - 4 * planner.latency_s())
+    end_s = planner.observations[0].sent_s + 2 * period_s - 4 * planner.latency_s()
+    yield from _settle(planner, verdict, end_s)
     verdict = planner.verdict()
     if verdict.best is not None and verdict.best.family == LUMPS:
-        # Two periods show that it may fill in lumps, but several limits suit, and much else nearly does.
-        verdict = replace(verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_LUMPS)
+        # Two periods can suggest an interval refill, but several limits fit, and so do other families nearly.
+        return replace(verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_LUMPS)
     return verdict
 
 
-def _full(planner: Planner) -> Plan:
+def _full(planner: Planner) -> ProbePlan[Verdict]:
     verdict = planner.verdict()
     if not verdict.fits:
-        drained = yield from _drain(planner)
-        if drained != "refused":
+        if (yield from _drain(planner)) != "refused":
             return planner.verdict()
-        for _ in range(2):
+        for _ in range(PLAN.recoveries):
             if not (yield from _recover(planner)):
                 return planner.verdict()
         verdict = planner.verdict()
-    for number in range(planner.aims.rounds):
+    for number in range(planner.options.rounds):
         guess = verdict.best or (verdict.fits[0] if verdict.fits else None)
-        if guess is None or planner.left < 2 * len(OFFSETS):
+        if guess is None or planner.left < 2 * len(PLAN.round_offsets):
             return verdict
-        # What little was seen at first also suits periods that are much too long, and a round takes some.
-        period_s = _longest(verdict, guess) if number else _shortest(verdict, guess)
-        yield from _round(planner, number, period_s, guess.limit)
+        # The few observations before the first round also fit periods that are much too long.
+        periods = _window_periods(verdict, guess)
+        yield from _round(planner, number, max(periods) if number else min(periods), guess.limit)
         verdict = planner.verdict()
-        # The first round's edge may lie where another phase looks the same, so there are always two.
+        # At least two rounds: another phase may fit the edge of the first one too.
         if number and len(verdict.families) == 1:
             break
     if len(verdict.families) > 1:
-        period_s = _longest(verdict, verdict.consistent[0])
-        yield from _settle(planner, verdict, planner.now_s + SETTLE_PERIODS * period_s)
+        settle_s = PLAN.settle_periods * max(_window_periods(verdict, verdict.consistent[0]))
+        yield from _settle(planner, verdict, planner.now_s + settle_s)
         verdict = planner.verdict()
-    yield from _rule_out_a_ban(planner, verdict)
+    yield from _rule_out_ban(planner, verdict)
     verdict = planner.verdict()
-    for _ in range(SHARPENINGS):
-        if not verdict.consistent or _sharp(verdict):
+    for _ in range(PLAN.sharpenings):
+        if not verdict.consistent or _is_precise(verdict):
             break
         if not (yield from _sharpen(planner, verdict.consistent)):
             break
@@ -121,174 +74,171 @@ def _full(planner: Planner) -> Plan:
         if narrowed.best is None:
             break
         verdict = narrowed
-    yield from _doubt(planner, planner.verdict())
-    yield from _watch_lumps(planner, planner.verdict())
+    yield from _recheck_after_idle(planner, planner.verdict())
+    yield from _confirm_interval_refill(planner, planner.verdict())
     return planner.verdict()
 
 
-def _sharp(verdict: Verdict) -> bool:
-    return len(verdict.families) == 1 and verdict.consistent[0].precision <= PRECISION
+def _is_precise(verdict: Verdict) -> bool:
+    return len(verdict.families) == 1 and verdict.consistent[0].precision <= PLAN.precision
 
 
-def _longest(verdict: Verdict, guess: Fit) -> float:
-    """Return a period that suits the round: of what is left, that of the families with windows."""
-    return max(_windowed(verdict) or [guess.period_s])
+def _window_periods(verdict: Verdict, guess: Fit) -> list[float]:
+    """Return the periods of all candidates but token buckets; that of ``guess`` if there are none."""
+    return [fit.period_s for fit in verdict.consistent if fit.family != "token_bucket"] or [guess.period_s]
 
 
-def _shortest(verdict: Verdict, guess: Fit) -> float:
-    return min(_windowed(verdict) or [guess.period_s])
-
-
-def _windowed(verdict: Verdict) -> list[float]:
-    return [each.period_s for each in verdict.consistent if each.family != "token_bucket"]
-
-
-def _drain(
-    planner: Planner,
-) -> Generator[Burst, Sequence[Observation], Literal["refused", "queue", "nothing"]]:
-    """Send until something is refused: one by one, then more at a time where that is too slow.
-
-    Where answers come as if each waited its turn, fill the queue.
-    """
-    for width in WIDTHS:
-        planner.width = width
-        cap = planner.left if width == WIDTHS[-1] else min(planner.left // 3, 64 * width)
-        for part in (min(PEEK * width, cap), cap - PEEK * width):
-            got = yield from planner.send(0.0, part, "until the first refusal")
-            if any(sight.accepted is False for sight in got):
+def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted"]]:
+    """Send until a refusal, with more requests in flight if responses are too slow. Fill a queue if found."""
+    for in_flight in PLAN.in_flight:
+        planner.max_in_flight = in_flight
+        cap = min(planner.left // PLAN.drain_divisor, PLAN.drain_requests * in_flight)
+        if in_flight == PLAN.in_flight[-1]:
+            cap = planner.left
+        before_check = PLAN.queue_check * in_flight
+        for count in (min(before_check, cap), cap - before_check):
+            got = yield from planner.send(0.0, count, "sending until the first refusal")
+            if any(observation.accepted is False for observation in got):
                 return "refused"
-            if planner.waits() and (yield from fill_queue(planner)):
-                return "queue"
-    return "nothing"
+            if planner.looks_queued() and (yield from fill_queue(planner)):
+                return "queued"
+    return "accepted"
 
 
-def _recover(planner: Planner) -> Generator[Burst, Sequence[Observation], bool]:
-    """Ask, at growing intervals, until something is accepted again; then send until the next refusal."""
+def _recover(planner: Planner) -> ProbePlan[bool]:
+    """Retry at growing intervals until a request is accepted, then send until the next refusal.
+
+    Return False if nothing is accepted within the maximum wait or the budget.
+    """
     refused_s = planner.now_s
-    wait_s = max(2 * planner.latency_s(), 0.002)
-    while planner.left > 0:
-        at_s = refused_s + wait_s
-        if at_s - refused_s > planner.aims.longest_wait_s:
-            return False
-        got = yield from planner.send(at_s, 1, "waiting for the refusals to end")
-        if any(sight.accepted for sight in got):
-            yield from planner.send(0.0, planner.left // 3, "again until the next refusal", confirm_s=0.0)
+    wait_s = max(2 * planner.latency_s(), PLAN.min_wait_s)
+    while planner.left > 0 and wait_s <= planner.options.max_wait_s:
+        got = yield from planner.send(refused_s + wait_s, 1, "waiting for the refusals to end")
+        if any(observation.accepted for observation in got):
+            count = planner.left // PLAN.drain_divisor
+            yield from planner.send(0.0, count, "sending until the next refusal", confirm_s=0.0)
             return True
-        wait_s = max(wait_s * GROWTH, planner.now_s - refused_s)
+        wait_s = max(wait_s * PLAN.wait_growth, planner.now_s - refused_s)
     return False
 
 
 def _round(
-    planner: Planner, number: int, period_s: float, limit: int | None, offsets: Sequence[float] = OFFSETS
-) -> Generator[Burst, Sequence[Observation], None]:
-    """Send five bursts between which the families free different amounts."""
-    # Two idle periods empty every window; then so that a clock's window turns where it tells most.
-    ready_s = planner.now_s + 2 * period_s if planner.seen else planner.now_s
-    start_s = ready_s + (-(ready_s + EDGES[number % len(EDGES)] * period_s)) % period_s
-    first = max(1, int(FIRST_SHARE * limit)) if limit else FIRST_UNKNOWN
+    planner: Planner,
+    number: int,
+    period_s: float,
+    limit: int | None,
+    offsets: Sequence[float] = PLAN.round_offsets,
+) -> ProbePlan[None]:
+    """Send bursts between which the algorithms free different numbers of requests."""
+    ready_s = planner.now_s + (PLAN.empty_periods * period_s if planner.observations else 0.0)
+    edge_s = PLAN.edge_fractions[number % len(PLAN.edge_fractions)] * period_s
+    start_s = ready_s + (-(ready_s + edge_s)) % period_s
+    first = max(1, int(PLAN.first_burst_fraction * limit)) if limit else PLAN.first_burst
     for offset in offsets:
-        cap = first if offset == 0 else planner.left
         yield from planner.send(
             start_s + offset * period_s,
-            cap,
+            first if offset == 0 else planner.left,
             f"round {number + 1}: {offset:.2f} periods",
-            confirm_s=None if offset == 0 else CONFIRM_SHARE * period_s,
+            confirm_s=None if offset == 0 else PLAN.confirm_fraction * period_s,
         )
-        if planner.waits() and (yield from fill_queue(planner)):
+        if planner.looks_queued() and (yield from fill_queue(planner)):
             return
 
 
-def _rule_out_a_ban(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Observation], None]:
-    """Where a window is named, see whether it turns when it is to, however early it was used up."""
+def _rule_out_ban(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
+    """If the best candidate is a window, check that it resets on time however early it is exhausted."""
     guess = verdict.best
     if guess is None or guess.family not in WINDOWS:
         return
-    step_s = STEP * guess.period_s
-    yield from _until_accepted(planner, planner.now_s + step_s, step_s)
-    for share in USED_UP:
-        yield from planner.send(planner.now_s + share * guess.period_s, guess.limit + 2, "using up a window")
-        yield from _until_accepted(planner, planner.now_s + step_s, step_s)
+    step_s = PLAN.poll_step * guess.period_s
+    yield from _poll_until_accepted(planner, planner.now_s + step_s, step_s)
+    for delay in PLAN.exhaust_after:
+        at_s = planner.now_s + delay * guess.period_s
+        yield from planner.send(at_s, guess.limit + PLAN.overshoot, "exhausting a window")
+        yield from _poll_until_accepted(planner, planner.now_s + step_s, step_s)
 
 
-def _doubt(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Observation], None]:
-    """Where a log is named, or something contradicts what is, see when more is let in after a silence.
+def _recheck_after_idle(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
+    """If the best candidate is a log or has contradictions, check when it refills after an idle interval.
 
-    Who asks a log that bans too soon makes it look longer. A contradiction may be chance, as of one node of
-    several; but what is wrong is contradicted again.
+    A log that bans early retries appears to have a longer period than it does. A contradiction may be chance,
+    for example one of several nodes, but a wrong candidate is contradicted again.
     """
-    for number, share in enumerate(SILENT):
+    for number, idle in enumerate(PLAN.idle_periods):
         guess = verdict.best
-        if guess is None or not (guess.contradictions or (guess.family in LOGS and number == 0)):
+        if guess is None or not (guess.contradictions or (guess.family == "sliding_log" and number == 0)):
             return
-        began_s = planner.now_s + IDLE * guess.period_s
-        yield from planner.send(began_s, guess.limit + 2, "using all up, then silence")
-        yield from _until_accepted(planner, began_s + share * guess.period_s, STEP * guess.period_s)
-        yield from planner.send(0.0, AFTER, "how much more")
+        start_s = planner.now_s + PLAN.refill_periods * guess.period_s
+        yield from planner.send(
+            start_s, guess.limit + PLAN.overshoot, "exhausting the limit before an idle interval"
+        )
+        step_s = PLAN.poll_step * guess.period_s
+        yield from _poll_until_accepted(planner, start_s + idle * guess.period_s, step_s)
+        yield from planner.send(0.0, PLAN.extra_requests, "counting what has refilled")
         verdict = planner.verdict()
 
 
-def _watch_lumps(planner: Planner, verdict: Verdict) -> Generator[Burst, Sequence[Observation], None]:
-    """Use up what comes back until so many periods were seen that a refill in lumps may be named."""
+def _confirm_interval_refill(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
+    """Exhaust the limit again until enough periods were observed to report an interval refill."""
     guess = verdict.best
     if guess is None or verdict.reason != TOO_FEW_LUMPS:
         return
-    seen_s = planner.seen[0].sent_s + LUMPS_SEEN * guess.period_range_s[1] * (1 + PRECISION)
-    for at_s in (planner.now_s + 0.5 * guess.period_s, max(seen_s, planner.now_s + 0.8 * guess.period_s)):
-        yield from planner.send(at_s, guess.limit + 2, "until five periods were seen")
+    soon_s, later_s = (planner.now_s + delay * guess.period_s for delay in PLAN.refill_observations)
+    span_s = LUMPS_SEEN * guess.period_range_s[1] * (1 + PLAN.precision)
+    for at_s in (soon_s, max(planner.observations[0].sent_s + span_s, later_s)):
+        yield from planner.send(at_s, guess.limit + PLAN.overshoot, "observing more refill periods")
 
 
-def _until_accepted(
-    planner: Planner, at_s: float, step_s: float
-) -> Generator[Burst, Sequence[Observation], None]:
-    for _ in range(round(2 / STEP)):
-        got = yield from planner.send(at_s, 1, "until more is let in")
+def _poll_until_accepted(planner: Planner, at_s: float, step_s: float) -> ProbePlan[None]:
+    for _ in range(round(PLAN.poll_periods / PLAN.poll_step)):
+        got = yield from planner.send(at_s, 1, "waiting for the next refill")
         if not got or got[0].accepted:
             return
         at_s = planner.now_s + step_s
 
 
-def _sharpen(planner: Planner, left: Sequence[Fit]) -> Generator[Burst, Sequence[Observation], bool]:
-    """Ask between the earliest and the latest time at which what is left would let the next request in."""
-    got = yield from planner.send(0.0, max(each.limit for each in left) + 2, "sharpening")
+def _sharpen(planner: Planner, candidates: Sequence[Fit]) -> ProbePlan[bool]:
+    """Send between the earliest and latest time at which a candidate accepts the next request.
+
+    Return False if that cannot narrow the period's range any further.
+    """
+    count = max(fit.limit for fit in candidates) + PLAN.overshoot
+    got = yield from planner.send(0.0, count, "narrowing the range of the period")
     if not got or got[-1].accepted is not False:
         return False
-    waits = [_next_s(planner, each, period_s) for each in left for period_s in each.period_range_s]
-    earliest_s, latest_s = min(waits), max(waits)
-    slack_s = 0.1 * (latest_s - earliest_s) + planner.latency_s()
-    for step in range(POLLS + 1):
-        at_s = earliest_s - slack_s + (latest_s - earliest_s + 2 * slack_s) * step / POLLS
-        got = yield from planner.send(at_s, 1, "sharpening")
-        if not got:
-            return False
-        if got[0].accepted:
-            break
+    times_s = [
+        planner.now_s
+        + (replayed(planner.observations, fit, period_s).peek(planner.now_s).retry_after_s or 0.0)
+        for fit in candidates
+        for period_s in fit.period_range_s
+    ]
+    earliest_s, latest_s = min(times_s), max(times_s)
+    slack_s = PLAN.poll_margin * (latest_s - earliest_s) + planner.latency_s()
+    for step in range(PLAN.polls + 1):
+        at_s = earliest_s - slack_s + (latest_s - earliest_s + 2 * slack_s) * step / PLAN.polls
+        got = yield from planner.send(at_s, 1, "narrowing the range of the period")
+        if not got or got[0].accepted:
+            return bool(got)
     return True
 
 
-def _next_s(planner: Planner, guess: Fit, period_s: float) -> float:
-    """Return when the next request will be let in, if the period is this."""
-    model = replayed(planner.seen, guess, period_s)
-    return planner.now_s + (model.peek(planner.now_s).retry_after_s or 0.0)
-
-
-def _settle(
-    planner: Planner, verdict: Verdict, until_s: float
-) -> Generator[Burst, Sequence[Observation], Verdict]:
-    """Ask where what is left differs most, as long as there is time and something to tell."""
-    for _ in range(SETTLINGS):
-        each_s = 1.5 * planner.latency_s() / planner.width
-        most = min(planner.left - 1, int((until_s - planner.now_s) / (2 * each_s)))
-        if not verdict.consistent or _sharp(verdict) or most < 1:
-            break
-        # So that even the longest burst is over in time.
-        last_s = until_s - (most + 1) * each_s
-        found = most_telling(planner.seen, verdict.consistent, planner.now_s, last_s, most)
-        if found is None:
-            break
-        at_s, cap = found
-        yield from planner.send(at_s, cap, "where what is left differs")
-        narrowed = planner.verdict(verdict.consistent)
-        if narrowed.best is None:
-            break
-        verdict = narrowed
-    return verdict
+def _settle(planner: Planner, verdict: Verdict, until_s: float) -> ProbePlan[None]:
+    """Send when the remaining candidates differ most, as long as time and budget permit."""
+    for _ in range(PLAN.settlings):
+        request_s = QUERY.response_times * planner.latency_s() / planner.max_in_flight
+        in_time = int((until_s - planner.now_s) / (QUERY.reserve * request_s))
+        max_requests = min(planner.left - 1, in_time)
+        if not verdict.consistent or _is_precise(verdict) or max_requests < 1:
+            return
+        # Even the longest burst must end in time.
+        last_s = until_s - (max_requests + 1) * request_s
+        query = most_informative_time(
+            planner.observations, verdict.consistent, planner.now_s, last_s, max_requests
+        )
+        if query is None:
+            return
+        at_s, count = query
+        yield from planner.send(at_s, count, "distinguishing the remaining candidates")
+        verdict = planner.verdict(verdict.consistent)
+        if verdict.best is None:
+            return

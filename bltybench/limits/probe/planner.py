@@ -1,109 +1,112 @@
-"""What a plan of the probe keeps: what it may spend, what it has seen, and what that implies so far."""
+"""State of a probe plan: the remaining budget, the observations so far, and their fit."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from bltybench.limits.fit.queueing import FEWEST_HELD, HELD, REGULAR
 from bltybench.limits.fit.select import Fit, Verdict, fit
 from bltybench.limits.observations.observation import Observation
+from bltybench.limits.probe.thresholds import PLAN
 
-QUICK_BUDGET = 160
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Send from ``at_s`` until the first refusal, or ``cap`` times; then once more after ``confirm_s``."""
+    """Requests to send from ``at_s`` until the first refusal, and then one more after ``confirm_s``."""
 
     at_s: float
-    """Unix time; in the past means at once."""
-    cap: int
-    width: int = 1
-    """How many may be in flight at a time."""
+    """Unix time. A time in the past means now."""
+    max_requests: int
+    max_in_flight: int = 1
     confirm_s: float | None = None
-    says: str = ""
-    """What it is for, for who watches."""
+    purpose: str = ""
+    """Progress message."""
+
+
+ProbePlan = Generator[Burst, Sequence[Observation], T]
+"""A generator that yields bursts, receives the observations of each, and returns ``T``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aims:
-    """What the probe may spend, and what is known beforehand."""
+class PlanOptions:
+    """Budget and prior knowledge of a plan."""
 
     budget: int = 600
-    """Requests."""
+    """Maximum requests."""
     quick: bool = False
-    """Limit, period and class of algorithm only: two periods and 160 requests."""
+    """Whether to measure limit, period, and class of algorithm only, in two periods."""
     period_s: float | None = None
-    """Documented or announced."""
+    """Documented or announced period, in seconds."""
     limit: int | None = None
-    longest_wait_s: float = 300.0
-    """How long it waits at most for a refusal to end."""
-    rounds: int = 3
+    """Documented or announced requests per period."""
+    max_wait_s: float = PLAN.max_wait_s
+    rounds: int = PLAN.rounds
     earlier: tuple[Observation, ...] = ()
-    """What an interrupted probe of the same limit had seen."""
+    """Observations of an interrupted probe of the same limit."""
 
     @property
-    def most(self) -> int:
-        """Return the most requests that will be sent."""
-        return min(self.budget, QUICK_BUDGET) if self.quick else self.budget
-
-
-Plan = Generator[Burst, Sequence[Observation], Verdict]
+    def max_requests(self) -> int:
+        """Maximum requests that the plan sends."""
+        return min(self.budget, PLAN.quick_budget) if self.quick else self.budget
 
 
 class Planner:
-    """The state of one plan."""
+    """Mutable state shared by the phases of one plan."""
 
-    def __init__(self, aims: Aims, now_s: float) -> None:
-        self.aims = aims
-        self.seen: list[Observation] = list(aims.earlier)
+    def __init__(self, options: PlanOptions, now_s: float) -> None:
+        self.options = options
+        self.observations: list[Observation] = list(options.earlier)
         self.now_s = now_s
-        self.left = aims.most
-        self.width = 1
-        self._known: tuple[int, Verdict] | None = None
+        self.left = options.max_requests
+        """Requests left in the budget."""
+        self.max_in_flight = 1
+        self._fitted: tuple[int, Verdict] | None = None
 
     def send(
-        self, at_s: float, cap: int, says: str, *, confirm_s: float | None = None
-    ) -> Generator[Burst, Sequence[Observation], Sequence[Observation]]:
-        """Send a burst within what is left."""
-        cap = min(cap, self.left - (confirm_s is not None))
-        if cap <= 0:
+        self, at_s: float, max_requests: int, purpose: str, *, confirm_s: float | None = None
+    ) -> ProbePlan[Sequence[Observation]]:
+        """Send a burst within the budget and return its observations."""
+        max_requests = min(max_requests, self.left - (confirm_s is not None))
+        if max_requests <= 0:
             return ()
-        got = yield Burst(max(at_s, self.now_s), cap, self.width, confirm_s, says)
-        self.seen += got
+        got = yield Burst(max(at_s, self.now_s), max_requests, self.max_in_flight, confirm_s, purpose)
+        self.observations += got
         self.left -= len(got)
-        self.now_s = max([self.now_s, *(sight.answered_s or sight.decided_s for sight in got)])
+        self.now_s = max([self.now_s, *(one.answered_s or one.decided_s for one in got)])
         return got
 
-    def waits(self) -> bool:
-        """Return whether nothing was refused and the last answers came as if each had waited its turn.
+    def looks_queued(self) -> bool:
+        """Return whether nothing was refused and the last responses look queued.
 
-        All of them took much longer than the quickest, and about as long as each other: a busy server's vary.
-        Where the very first was lost, none may have been quick, and a silence will tell.
+        Queued responses all take much longer than the quickest one, and about equally long; those of a busy
+        server vary. If the very first response was lost, none may have been quick.
         """
-        if any(sight.accepted is False for sight in self.seen):
+        if any(one.accepted is False for one in self.observations):
             return False
-        took = [sight.answered_s - sight.sent_s for sight in self.seen if sight.accepted and sight.answered_s]
+        took = [one.answered_s - one.sent_s for one in self.observations if one.accepted and one.answered_s]
         if len(took) <= FEWEST_HELD:
             return False
         low, middle, high = np.percentile(took[-FEWEST_HELD:], [25, 50, 75])
-        slow = self.seen[0].accepted is None or middle > HELD * min(took)
+        slow = self.observations[0].accepted is None or middle > HELD * min(took)
         return bool(slow and high - low < REGULAR * middle)
 
     def latency_s(self) -> float:
-        """Return the median time of an answer."""
-        return float(np.median([sight.decided_s - sight.sent_s for sight in self.seen]))
+        """Return the median response time."""
+        return float(np.median([one.decided_s - one.sent_s for one in self.observations]))
 
     def verdict(self, among: Sequence[Fit] | None = None) -> Verdict:
-        """Fit all that was seen; to save time, with the families of ``among`` only."""
-        hint = self.aims.period_s
-        kinds = None if among is None else [(each.family, bool(each.count_refused)) for each in among]
-        if among is None and self._known is not None and self._known[0] == len(self.seen):
-            return self._known[1]
-        found = fit(self.seen, hints_s=(hint,) if hint else (), among=kinds)
+        """Return the fit of all observations, or only that of the families in ``among``, which is faster."""
+        if among is None and self._fitted is not None and self._fitted[0] == len(self.observations):
+            return self._fitted[1]
+        families = None if among is None else [(one.family, bool(one.count_refused)) for one in among]
+        hints_s = (self.options.period_s,) if self.options.period_s else ()
+        verdict = fit(self.observations, hints_s=hints_s, among=families)
         if among is None:
-            self._known = len(self.seen), found
-        return found
+            self._fitted = len(self.observations), verdict
+        return verdict

@@ -13,71 +13,68 @@ from typing import Literal
 
 from bltybench.limits.observations.probe_result import ProbeResult
 
-PREFIX = "probe: "
-"""Before the name of an experiment, in the column ``stage`` of its attempts."""
-NS = 1e9
-STAND_INS = (503, 403)
-OVERLOAD = ("overload", "capacity")
+STAGE_PREFIX = "probe: "
+"""Prefix of an experiment's name in the ``stage`` column of its attempts."""
 
 Kind = Literal["chat", "malformed", "unknown_model", "wrong_key", "models"]
+"""A valid chat request; one without messages (400), with an unknown model (404), or with a wrong key (401);
+or a request for the list of models."""
 Until = Literal["ended", "decided", "begun"]
+"""Progress of a request: its response ended, its status arrived, or its first token arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRequest:
-    """One request."""
+    """One request of an experiment."""
 
     role: str
-    """What it is for. Stored as the attempt's name."""
+    """Its purpose within the experiment, stored as the attempt's name."""
     kind: Kind = "chat"
-    """A valid chat request; one without messages (400), for a model that there is not (404) or with a key
-    that there is not (401); or the list of models."""
     model: str | None = None
-    """None for the scenario's."""
+    """Model name, or None for the scenario's."""
     second_key: bool = False
     prompt_tokens: int = 8
-    """About so many."""
+    """Approximate prompt size, in tokens."""
     max_tokens: int = 1
-    brief: bool = False
-    """Whether the answer is to end with its first word, however many tokens it might have."""
+    one_word: bool = False
+    """Whether the completion ends with its first word, whatever ``max_tokens`` is."""
     stream: bool = False
-    """Whether it is a stream of as many tokens as ``max_tokens`` says, or nearly."""
+    """Whether to stream a completion of about ``max_tokens`` tokens."""
 
     @property
-    def most_tokens(self) -> int:
-        """Return the most that it can use."""
+    def max_total_tokens(self) -> int:
+        """Maximum prompt and completion tokens."""
         return self.prompt_tokens + self.max_tokens if self.kind == "chat" else 0
 
 
 @dataclass(frozen=True, slots=True)
 class SendStep:
-    """Send, ``width`` at a time; come back when all have ended, or are decided on, or have begun to answer.
+    """Requests to send. The step is over once all of them have reached ``until``.
 
-    Without ``shots``: only wait. What has not come as far after ``patience_s`` is left open.
+    Without requests, it waits for those in flight.
     """
 
-    shots: tuple[ProbeRequest, ...] = ()
+    requests: tuple[ProbeRequest, ...] = ()
     at_s: float = 0.0
-    """Unix time; in the past means at once."""
+    """Unix time. A time in the past means now."""
     after_s: float = 0.0
-    """Seconds from when the step before was over."""
-    width: int = 1
+    """Minimum delay after the previous step, in seconds."""
+    max_in_flight: int = 1
     until_refused: bool = False
-    """Leave out the rest after a refusal."""
+    """Whether to skip the remaining requests after a refusal."""
     until: Until = "ended"
-    patience_s: float = 60.0
-    says: str = ""
-    """What it is for, for who watches."""
+    timeout_s: float = 60.0
+    """Seconds after the last send at which the step ends anyway. Its requests stay in flight."""
+    purpose: str = ""
+    """Progress message."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelStep:
-    """Go away from the oldest open answers that have begun: from ``count`` of them, or from all (0)."""
+    """Cancel the oldest ``count`` responses that have begun, or everything in flight if ``count`` is 0."""
 
     count: int = 0
 
 
 Step = SendStep | CancelStep
-
-
 Experiment = Generator[Step, Sequence[ProbeResult], None]

@@ -1,55 +1,53 @@
-"""The part of the plan for who lets requests wait: make sure that he does, then fill the queue."""
+"""Plan for limiters that queue requests: confirm the queueing, then fill the queue."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from bltybench.limits.fit.queueing import FEWEST_QUICK, Delayed
 from bltybench.limits.observations.observation import Observation
-from bltybench.limits.probe.planner import Burst, Planner
-
-SILENCE = 3
-"""Waits of a queue after which it is surely empty."""
-QUEUES = (16, 64, 128)
-"""Requests that are sent at once to fill a queue."""
-LONGEST_QUEUE_S = 50.0
-"""How long the last of them may wait: clients give up after a minute."""
-REFILLS = 3
-"""How often a queue is filled again where it is not clear how many it lets wait."""
+from bltybench.limits.probe.planner import Planner, ProbePlan
+from bltybench.limits.probe.thresholds import QUEUE
 
 
-def fill_queue(planner: Planner) -> Generator[Burst, Sequence[Observation], bool]:
-    """Where answers wait their turn: make sure that they do, then fill the queue. Whether they do."""
-    interval_s = max(sight.answered_s - sight.sent_s for sight in planner.seen if sight.answered_s)
+def fill_queue(planner: Planner) -> ProbePlan[bool]:
+    """Confirm that requests are queued, then fill the queue. Return False if they are not."""
+    interval_s = max(
+        observation.answered_s - observation.sent_s
+        for observation in planner.observations
+        if observation.answered_s
+    )
     for _ in range(FEWEST_QUICK):
-        yield from planner.send(planner.now_s + SILENCE * interval_s, 1, "whether a silence ends the waiting")
-    held = planner.verdict().delayed
-    if held is None:
+        idle_s = QUEUE.idle_intervals * interval_s
+        yield from planner.send(
+            planner.now_s + idle_s, 1, "checking for quick responses after an idle interval"
+        )
+    queue = planner.verdict().delayed
+    if queue is None:
         return False
-    widest = held.free + max(1, int(LONGEST_QUEUE_S / held.interval_s))
-    for width in QUEUES:
-        planner.width = min(width, widest)
-        got = yield from _at_once(planner, held, f"{planner.width} at once, to fill the queue")
-        if any(sight.accepted is False for sight in got):
-            yield from _again(planner, held)
+    max_size = queue.free + max(1, int(QUEUE.max_wait_s / queue.interval_s))
+    for size in QUEUE.sizes:
+        planner.max_in_flight = min(size, max_size)
+        got = yield from _fill(planner, queue)
+        if any(observation.accepted is False for observation in got):
+            yield from _fill_again(planner, queue)
             break
-        if planner.width == widest:
+        if planner.max_in_flight == max_size:
             break
     return True
 
 
-def _again(planner: Planner, held: Delayed) -> Generator[Burst, Sequence[Observation], None]:
-    """Fill it again where an answer that was lost leaves open how many it lets wait."""
-    for _ in range(REFILLS):
+def _fill_again(planner: Planner, queue: Delayed) -> ProbePlan[None]:
+    """Fill the queue again if a lost response leaves its size ambiguous."""
+    for _ in range(QUEUE.refills):
         best = planner.verdict().best
         if best is None or best.limit_range[0] == best.limit_range[1]:
             return
-        yield from _at_once(planner, held, "filling the queue again")
+        yield from _fill(planner, queue)
 
 
-def _at_once(
-    planner: Planner, held: Delayed, says: str
-) -> Generator[Burst, Sequence[Observation], Sequence[Observation]]:
-    # What was served at once has its turns taken all the same, and they must be over.
-    silent_s = planner.now_s + (SILENCE + held.free) * held.interval_s
-    return (yield from planner.send(silent_s, planner.width, says))
+def _fill(planner: Planner, queue: Delayed) -> ProbePlan[Sequence[Observation]]:
+    # Requests that are served immediately take their turns too, and these must be over.
+    idle_s = (QUEUE.idle_intervals + queue.free) * queue.interval_s
+    size = planner.max_in_flight
+    return (yield from planner.send(planner.now_s + idle_s, size, f"filling the queue with {size} requests"))

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from bltybench.limits.observations.evidence import Row
 from bltybench.limits.observations.probe_result import ProbeResult, seen_of
-from bltybench.limits.probe.protocol import PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
+from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
 from bltybench.load.run.context import Session
 from bltybench.runs.attempt import Attempt
@@ -95,7 +95,7 @@ class StepExecutor:
 
     def play(self, name: str, experiment: Experiment, say: Any) -> list[ProbeResult]:
         """Play an experiment to its end; ``say`` is told what each step is for. Raises ProbeStopped."""
-        self._stage = PREFIX + name
+        self._stage = STAGE_PREFIX + name
         self._flights = []
         apart(prose.pool)  # counting it takes a second, once
         try:
@@ -117,7 +117,7 @@ class StepExecutor:
 
     def models(self) -> list[str]:
         """Return the names that the list of models holds; none where there is none."""
-        self._stage = PREFIX + "models"
+        self._stage = STAGE_PREFIX + "models"
         flight = self._launch(ProbeRequest(role="models", kind="models"))
         gevent.joinall([flight.greenlet])
         if flight.stopped:
@@ -131,27 +131,27 @@ class StepExecutor:
             return
         now_s = self._now_s()
         at_s = max(now_s + step.after_s, step.at_s)
-        say(step.says, at_s - now_s)
+        say(step.purpose, at_s - now_s)
         start_s = self._session.job.clock.wall_ns / 1e9
         if not self._session.wait_until(round((at_s - start_s) * 1e9)):
             raise ProbeStopped("the run's time was over")
         self._send(step)
 
     def _send(self, step: SendStep) -> None:
-        queue = deque(step.shots)
-        mine = [] if step.shots else self._open()
-        give_up_s = self._now_s() + step.patience_s
+        queue = deque(step.requests)
+        mine = [] if step.requests else self._open()
+        give_up_s = self._now_s() + step.timeout_s
         while True:
             pending = [flight for flight in mine if not _reached(flight, step.until)]
             if any(flight.stopped for flight in mine):
                 raise StopUser
             if step.until_refused and any(_refused(flight) for flight in mine):
                 queue.clear()
-            while queue and len(pending) < step.width:
+            while queue and len(pending) < step.max_in_flight:
                 flight = self._launch(queue.popleft())
                 mine.append(flight)
                 pending.append(flight)
-                give_up_s = self._now_s() + step.patience_s
+                give_up_s = self._now_s() + step.timeout_s
             if not pending:
                 return
             if self._now_s() >= give_up_s:
@@ -195,13 +195,13 @@ class StepExecutor:
             self.rows.append(flight.row)
             used = (client.last.prompt_tokens or 0) + (client.last.completion_tokens or 0)
             broken = flight.row["outcome"] in {"cancelled", "timeout", "transport_error"}
-            self.tokens += shot.most_tokens if broken else used
+            self.tokens += shot.max_total_tokens if broken else used
         slot = "second" if shot.second_key else "wrong" if shot.kind == "wrong_key" else "own"
         self._idle[slot].append(client)
 
     def _chat(self, flight: _Flight) -> None:
         shot, client = flight.shot, flight.client
-        parameters: dict[str, Any] = {"stop": FIRST_WORD} if shot.brief else {}
+        parameters: dict[str, Any] = {"stop": FIRST_WORD} if shot.one_word else {}
         messages = [] if shot.kind == "malformed" else self._messages(shot)
         # Longer ones are made of exactly so many tokens; counting them would hold up what is due.
         long = shot.kind == "chat" and shot.prompt_tokens > SHORT_TOKENS

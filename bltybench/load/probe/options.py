@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from bltybench.errors import UserError
 from bltybench.limits.experiments.registry import ALL, REQUESTS
-from bltybench.limits.probe.planner import QUICK_BUDGET
+from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import complain
 from bltybench.scenario.target import Target
@@ -39,7 +39,7 @@ class Wishes:
     def cost(self, task: ProbeTask) -> str:
         """Say what the probe may spend."""
         if self.questions == (REQUESTS,):
-            most = min(task.budget, QUICK_BUDGET) if self.quick else task.budget
+            most = min(task.budget, PLAN.quick_budget) if self.quick else task.budget
             return f"The probe may send up to {most:,} requests of one token each"
         return (
             f"The probe asks about {', '.join(self.questions)}. It may send up to {task.budget:,} requests "
@@ -74,7 +74,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     group.add_argument(
         "--quick",
         action="store_true",
-        help=f"Limit, period and algorithm only: at most {QUICK_BUDGET} requests within two periods.",
+        help=f"Limit, period and algorithm only: at most {PLAN.quick_budget} requests within two periods.",
     )
     group.add_argument(
         "--probe-ask",

@@ -24,7 +24,8 @@ from bltybench.limits.fit.select import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
-from bltybench.limits.session import HOPELESS, ProbeSession, enforced
+from bltybench.limits.probe.thresholds import SESSION
+from bltybench.limits.session import ProbeSession, enforced
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.probe.executor import ProbeStopped, StepExecutor, apart, as_row
@@ -108,12 +109,12 @@ class LimitProbe(ChatUser):
     def _send(self, burst: Burst) -> Sequence[Observation]:
         """Send one burst and return what was seen."""
         book = self._book
-        self._say(burst.says, burst.at_s - self._now_s())
+        self._say(burst.purpose, burst.at_s - self._now_s())
         if not self.session.wait_until(round((burst.at_s - book.start_s) * 1e9)):
             raise ProbeStopped("the run's time was over")
         first = len(book.rows)
-        self._tickets = burst.cap
-        others = [gevent.spawn(self._lane, lane, first) for lane in range(1, burst.width)]
+        self._tickets = burst.max_requests
+        others = [gevent.spawn(self._lane, lane, first) for lane in range(1, burst.max_in_flight)]
         self._lane(0, first)
         gevent.joinall(others, raise_error=True)
         if burst.confirm_s is not None and book.refused_since(first):
@@ -121,8 +122,8 @@ class LimitProbe(ChatUser):
             self._one(0)
         let_in, refused = book.counts_since(first)
         # While it waits for refusals to end, only their end is news.
-        level = logging.INFO if let_in or burst.cap > 1 else logging.DEBUG
-        logger.log(level, "%s: %d accepted, %d refused", burst.says, let_in, refused)
+        level = logging.INFO if let_in or burst.max_requests > 1 else logging.DEBUG
+        logger.log(level, "%s: %d accepted, %d refused", burst.purpose, let_in, refused)
         return book.sights_since(first)
 
     def _lane(self, lane: int, first: int) -> None:
@@ -135,7 +136,7 @@ class LimitProbe(ChatUser):
             self._clients.append(ChatClient(self.session, self.session.next_user()))
         reply = self._clients[lane].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
         if not self._book.add(as_row(reply.record)):
-            raise ProbeStopped(f"{HOPELESS} requests in a row failed: {reply.error}")
+            raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
 
     # The other questions
 

@@ -1,0 +1,145 @@
+"""Thresholds and schedules of the probe. Periods are those of the limiter, as measured or expected so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PlanThresholds:
+    """Schedule of the request-limit probe."""
+
+    quick_budget: int = 160
+    """Maximum requests of the quick plan: two limits of about 60, and the rest to distinguish algorithms."""
+    round_offsets: tuple[float, ...] = (0.0, 0.40, 0.75, 1.05, 1.50)
+    """Start of each burst of a round, in periods. Each algorithm frees a different number in between."""
+    quick_offsets: tuple[float, ...] = (0.0, 0.40, 0.75, 0.99, 1.01, 1.05, 1.50)
+    """The same if the period is known: also just before and just after one period. A window edge rarely
+    falls there by chance."""
+    first_burst_fraction: float = 0.35
+    """Size of a round's first burst, as a fraction of the limit. Only a log gives back the same pattern."""
+    first_burst: int = 4
+    """Size of a round's first burst, in requests, if the limit is unknown."""
+    edge_fractions: tuple[float, ...] = (0.70, 0.25, 0.55)
+    """Where a clock-aligned window resets within each round, in periods. It varies so that a phase that fits
+    one round by chance is ruled out by the next."""
+    confirm_fraction: float = 0.02
+    """Delay before the request that confirms a refusal, in periods: too short for much to refill."""
+    empty_periods: float = 2.0
+    """Idle time before a round, in periods, that empties every window and counter."""
+    in_flight: tuple[int, ...] = (1, 4, 16)
+    """Requests in flight to try, in this order, if responses are too slow to reach the limit."""
+    queue_check: int = 12
+    """Requests per request in flight after which the drain checks whether the server queues them."""
+    drain_requests: int = 64
+    """Maximum requests per request in flight before the drain sends more concurrently."""
+    drain_divisor: int = 3
+    """One drain may spend the remaining budget divided by this, so that enough is left for the rounds."""
+    recoveries: int = 2
+    """Times the plan measures how long refusals last before it estimates a period."""
+    min_wait_s: float = 0.002
+    """Minimum wait before the first retry after a refusal, in seconds."""
+    wait_growth: float = 1.35
+    """Factor between one wait and the next while the period is unknown."""
+    max_wait_s: float = 300.0
+    """Maximum wait for refusals to end, in seconds. Longer limits need --probe-period."""
+    rounds: int = 3
+    """Maximum rounds. Each takes about four periods."""
+    precision: float = 0.01
+    """Half width of the period's range, relative to the period, at which it is known well enough."""
+    sharpenings: int = 8
+    """Maximum measurements that narrow the range of the period. Each narrows it about threefold."""
+    polls: int = 6
+    """Intervals between the first and the last request of one such measurement."""
+    poll_margin: float = 0.1
+    """Margin before the first and after the last of them, relative to the time between them."""
+    settlings: int = 4
+    """Maximum bursts at the time that best distinguishes the remaining candidates."""
+    settle_periods: float = 3.0
+    """Maximum duration of these bursts in the full plan, in periods."""
+    poll_step: float = 0.06
+    """Delay between requests that wait for a window to reset, in periods."""
+    poll_periods: float = 2.0
+    """Maximum duration of this wait, in periods."""
+    exhaust_after: tuple[float, ...] = (0.5, 0.0)
+    """Delays after a reset at which the window is exhausted, in periods. A ban of one period looks like a
+    window, but its end depends on when the first refusal was."""
+    refill_periods: float = 1.2
+    """Idle interval after which every limit has refilled, in periods."""
+    idle_periods: tuple[float, ...] = (0.85, 0.65, 0.75)
+    """Idle intervals after exhausting the limit, in periods. Requests in that time can restart a ban."""
+    extra_requests: int = 4
+    """Requests sent after the first one that is accepted. If a candidate expects a later refill, each of
+    them contradicts it."""
+    overshoot: int = 2
+    """Requests beyond the limit in a burst that is meant to exhaust it."""
+    refill_observations: tuple[float, float] = (0.5, 0.8)
+    """Delays of the last two bursts that confirm an interval refill, in periods."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryThresholds:
+    """Search for the time at which the remaining candidates differ most."""
+
+    times: int = 48
+    """Candidate send times. More make the search slower and its result hardly better."""
+    family_weight: int = 4
+    """Weight of a difference between families. One between parameters of the same family weighs 1."""
+    max_difference: int = 3
+    """Difference, in requests, above which a larger one does not make the result clearer."""
+    response_times: float = 1.5
+    """Time reserved per request of a burst, in median response times."""
+    reserve: float = 2.0
+    """Burst durations that must fit into the remaining time: one to wait and one to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueThresholds:
+    """Measurement of a limiter that queues requests."""
+
+    idle_intervals: float = 3.0
+    """Idle interval after which the queue is surely empty, in service intervals."""
+    sizes: tuple[int, ...] = (16, 64, 128)
+    """Requests sent concurrently to fill the queue, in this order."""
+    max_wait_s: float = 50.0
+    """Maximum wait of the last queued request, in seconds. Clients usually give up after 60 s."""
+    refills: int = 3
+    """Times to fill the queue again if a lost response leaves its size ambiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextThresholds:
+    """What an experiment allows for the request limit."""
+
+    idle_periods: float = 1.03
+    """Idle interval after which a limit has refilled, in periods: 3% for errors of the period. A counter
+    needs one more period, because it also counts the previous window."""
+    unknown_idle_periods: float = 2.0
+    """The same if only a documented limit is known, so that its algorithm may be a counter."""
+    drain_fraction: float = 0.3
+    """Maximum time to exhaust the request limit, in periods, so that little refills meanwhile."""
+    usual_period_s: float = 60.0
+    """Period expected of a limit that is documented per minute, or of tokens, in seconds."""
+    edge_fraction: float = 0.05
+    """Delay after a window's edge before requests that should share one window, in periods."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionThresholds:
+    """Limits of a whole probe."""
+
+    max_failures: int = 5
+    """Failed requests in a row, neither accepted nor refused, that end the probe."""
+    request_limit_fraction: float = 0.6
+    """Maximum fraction of the budget for the request limit if the probe has other questions too."""
+    request_limit_budget: int = 600
+    """Maximum requests for the request limit in that case. The full plan rarely needs more."""
+    default_latency_s: float = 0.5
+    """Latency assumed before any request has succeeded, in seconds."""
+
+
+PLAN = PlanThresholds()
+QUERY = QueryThresholds()
+QUEUE = QueueThresholds()
+CONTEXT = ContextThresholds()
+SESSION = SessionThresholds()
