@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from bltybench.metrics.frame import Floats, Ints
+from bltybench.percentiles import nearest_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,4 @@ class Sample:
 
     def quantile(self, share: float) -> float:
         """Return the nearest-rank quantile: the smallest value with at least ``share`` of all up to it."""
-        # The product is rounded first: 0.95 × 200 must be rank 190, whatever floating point makes of it.
-        rank = int(np.ceil(round(share * len(self), 9)))
-        return float(self.at_ranks(np.array([max(rank, 1)]))[0])
+        return float(self.at_ranks(np.array([nearest_rank(share, len(self))]))[0])

@@ -4,7 +4,6 @@ trial of one load is judged. ``bracket.py`` says which load comes next, ``load/s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -12,6 +11,7 @@ import msgspec
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from bltybench.errors import UserError
+from bltybench.percentiles import nearest_rank, percentile
 from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Spacing
 from bltybench.scenario.base import Table
 from bltybench.scenario.checks import ParsedCheck, parse_check
@@ -99,7 +99,7 @@ def measure(seen: Sequence[TrialAttempt], metric: str) -> float | None:
     share = QUANTILES[name]
     if not values or (share < 1 and len(values) < round(1 / (1 - share))):
         return None
-    return float(values[max(0, math.ceil(round(share * len(values), 9)) - 1)])
+    return percentile(values, share)
 
 
 def hopeless(
@@ -125,4 +125,4 @@ def _lost(seen: Sequence[TrialAttempt], check: ParsedCheck, calls: int, attempts
     values = [value for one in seen if (value := getattr(one, sample)) is not None]
     beyond = sum(not check.holds(value) for value in values)
     most = max(calls, len(values))
-    return beyond > most - math.ceil(round(QUANTILES[name] * most, 9))
+    return most > 0 and beyond > most - nearest_rank(QUANTILES[name], most)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stairs
+from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
 from bltybench.scenario.base import Table
 from bltybench.scenario.capacity import CapacitySearch
 
@@ -229,6 +229,13 @@ class Scenario(Table):
         """Whether due times are known before the run."""
         return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch)
 
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the planned stages, in order; none unless the load is stairs or a ladder.
+
+        A capacity search has none either: it decides on each trial after the last one.
+        """
+        return self.arrivals.stages(self.duration_s) if isinstance(self.arrivals, Stairs | Ladder) else ()
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         names = [call.name for call in self.mix]
@@ -246,7 +253,7 @@ class Scenario(Table):
             if self.warm_up_calls or self.warm_up_s >= self.arrivals.stage_s:
                 raise ValueError("set a search's warm-up in seconds, below stage_s")
             return self
-        stages = len(self.arrivals.stages) if isinstance(self.arrivals, Stairs | Ladder) else 1
+        stages = len(self.stages()) or 1
         if self.warm_up_s >= self.duration_s / stages:
             raise ValueError("warm_up_s leaves nothing of " + ("a stage" if stages > 1 else "duration_s"))
         return self

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bltybench.scenario.arrivals.arrivals import schedule, stage_at
-from bltybench.scenario.arrivals.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
+from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.arrivals.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stage, Stairs, stage_at
 from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.workload import Arrivals, Constant, Poisson
@@ -74,22 +74,27 @@ def test_a_ramp_by_chance_has_the_ramps_rate_and_poisson_counts() -> None:
 @pytest.mark.parametrize("spacing", ["even", "poisson"])
 def test_stairs_have_each_rate_for_the_same_time(spacing: Spacing) -> None:
     stairs = Stairs(kind="stairs", rates_per_min=(600, 1200, 600), spacing=spacing)
-    assert stairs.stages == ("600/min", "1200/min", "600/min (2)")
+    stages = stairs.stages(3000)
+    assert stages == (
+        Stage("600/min", 0, 1000),
+        Stage("1200/min", 1000, 2000),
+        Stage("600/min (2)", 2000, 3000),
+    )
     found = list(schedule(stairs, 3000, 1, HERE))
     by_stage = Counter(arrival.stage for arrival in found)
-    for stage, expected in zip(stairs.stages, (10_000, 20_000, 10_000), strict=True):
+    for stage, expected in zip(stages, (10_000, 20_000, 10_000), strict=True):
         slack = 0 if spacing == "even" else 5 * expected**0.5
-        assert by_stage[stage] == pytest.approx(expected, abs=slack)
+        assert by_stage[stage.name] == pytest.approx(expected, abs=slack)
     for arrival in found:
-        step = stage_at(stairs, 3000, arrival.at_s)
+        step = stage_at(stages, arrival.at_s)
         assert step is not None
-        assert stairs.stages[step] == arrival.stage
+        assert stages[step].name == arrival.stage
 
 
 def test_rates_in_tokens_are_divided_by_the_tokens_of_a_request() -> None:
     stairs = Stairs(kind="stairs", rates_per_min=(6000,), unit="tokens", tokens_per_request=100)
     assert times(stairs, 60) == times(Constant(kind="constant", rate_per_min=60), 60)
-    assert stairs.stages == ("6000 tokens/min",)
+    assert [stage.name for stage in stairs.stages(60)] == ["6000 tokens/min"]
     ramp = Ramp(kind="ramp", from_per_min=0, to_per_min=12_000, unit="tokens", tokens_per_request=100)
     assert len(times(ramp, 60)) == 60
     with pytest.raises(ValueError, match="needs tokens_per_request"):
@@ -181,8 +186,16 @@ def test_a_schedule_is_ordered_bounded_repeatable_and_the_union_of_the_workers_p
 
 def test_a_ladder_has_stages_and_no_schedule() -> None:
     ladder = Ladder(kind="ladder", users=(1, 2, 4, 2))
-    assert ladder.stages == ("1 user", "2 users", "4 users", "2 users (2)")
-    assert [stage_at(ladder, 8, at_s) for at_s in (-1, 0, 1.99, 2, 5, 7.9, 8, 9)] == [0, 0, 0, 1, 2, 3, 3, 3]
+    stages = ladder.stages(8)
+    assert [stage.name for stage in stages] == ["1 user", "2 users", "4 users", "2 users (2)"]
+    assert [(stage.begin_s, stage.end_s, stage.users) for stage in stages] == [
+        (0, 2, 1),
+        (2, 4, 2),
+        (4, 6, 4),
+        (6, 8, 2),
+    ]
+    assert stage_at((), 1) is None
+    assert [stage_at(stages, at_s) for at_s in (-1, 0, 1.99, 2, 5, 7.9, 8, 9)] == [0, 0, 0, 1, 2, 3, 3, 3]
     with pytest.raises(ValueError, match="closed loop has no schedule"):
         schedule(ladder, 8, 1, HERE)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
 import gevent
 import psutil
 
+from bltybench.percentiles import percentile
 from bltybench.runs.attempt import Attempt, GeneratorSecond
 from bltybench.wire.scheduling.aligned_timer import AlignedTimer
 from bltybench.wire.scheduling.batched_reads import ROUND_S
@@ -89,12 +89,12 @@ class Audit:
             users=users,
             in_flight=in_flight,
             sent=self._sent,
-            schedule_delay_p50_us=_rank(delays, 0.5),
-            schedule_delay_p99_us=_rank(delays, 0.99),
-            schedule_delay_max_us=_rank(delays, 1.0),
-            observer_lag_p50_us=_rank(lags, 0.5),
-            observer_lag_p99_us=_rank(lags, 0.99),
-            observer_lag_max_us=_rank(lags, 1.0),
+            schedule_delay_p50_us=percentile(delays, 0.5),
+            schedule_delay_p99_us=percentile(delays, 0.99),
+            schedule_delay_max_us=percentile(delays, 1.0),
+            observer_lag_p50_us=percentile(lags, 0.5),
+            observer_lag_p99_us=percentile(lags, 0.99),
+            observer_lag_max_us=percentile(lags, 1.0),
             events=self._events,
             coalesced_events=self._coalesced,
             bytes_received=self._bytes,
@@ -112,11 +112,6 @@ class Audit:
     def _cpu_now_s(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
-
-
-def _rank(ordered: list[int], share: float) -> int | None:
-    """Nearest-rank percentile of a sorted list; None of an empty one."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def _waited_s() -> float | None:

@@ -21,8 +21,8 @@ from bltybench.load.run.live import Counter, Tick
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
-from bltybench.scenario.arrivals.arrivals import Arrival, schedule, stage_at
-from bltybench.scenario.arrivals.patterns import Ladder
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.arrivals.patterns import Ladder, stage_at
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.prompts.compose import Composer, Prepared
 from bltybench.scenario.workload import Closed
@@ -81,6 +81,7 @@ class Session:
         self._calls = 0
         self._users = 0
         self._closed_index = index
+        self._stages = self.scenario.stages() if isinstance(self.scenario.arrivals, Ladder) else ()
         self._prepared: deque[Prepared] = deque()
         self.composer = Composer(self.scenario, job.base, nonce=self.folder.path.name)
         arrivals = self.scenario.arrivals
@@ -176,25 +177,19 @@ class Session:
         """Return the stage that a call which begins now belongs to, where users make the stages."""
         if self.part is not None:
             return self.part.stage
-        arrivals = self.scenario.arrivals
-        stage = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9)
-        return arrivals.stages[stage] if isinstance(arrivals, Ladder) and stage is not None else None
+        stage = stage_at(self._stages, self.now_ns() / 1e9)
+        return None if stage is None else self._stages[stage].name
 
     def wait_for_place(self, user: int) -> bool:
         """Wait until ``user`` is among those that the ladder wants; False where it never will be again."""
         if self.part is not None:
             return self.part.wait_for_place(user)
-        arrivals = self.scenario.arrivals
-        if not isinstance(arrivals, Ladder):
+        if not self._stages:
             return True
         self.wait_until(0)
-        now = stage_at(arrivals, self.scenario.duration_s, self.now_ns() / 1e9) or 0
-        stages = range(now, len(arrivals.users))
-        wanted = next((stage for stage in stages if user < arrivals.users[stage]), None)
-        if wanted is None:
-            return False
-        step_s = self.scenario.duration_s / len(arrivals.users)
-        return self.wait_until(round(wanted * step_s * 1e9))
+        now = stage_at(self._stages, self.now_ns() / 1e9) or 0
+        place = next((stage for stage in self._stages[now:] if user < (stage.users or 0)), None)
+        return place is not None and self.wait_until(round(place.begin_s * 1e9))
 
     def next_prepared(self) -> Prepared:
         """Return the next request of a closed loop; the workers share the numbers between them.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from bltybench.percentiles import percentile
 from bltybench.runs.attempt import Attempt
 
 T = TypeVar("T")
@@ -120,8 +120,8 @@ class Live:
             failed=sum(tick.failed for tick in ticks),
             tokens=sum(tick.tokens for tick in ticks),
             in_flight=sum(self._in_flight.values()),
-            ttft_p50_ms=_at(ttft, 0.5) if ttft else None,
-            ttft_p95_ms=_at(ttft, 0.95) if ttft else None,
+            ttft_p50_ms=percentile(ttft, 0.5),
+            ttft_p95_ms=percentile(ttft, 0.95),
             retry_after_s=_last(tick.retry_after_s for tick in ticks),
             remaining_requests=_last(tick.remaining_requests for tick in ticks),
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
@@ -143,11 +143,6 @@ class Live:
         if seen.ttft_p50_ms is not None and seen.ttft_p95_ms is not None:
             parts.append(f"TTFT p50 {seen.ttft_p50_ms:.0f} p95 {seen.ttft_p95_ms:.0f} ms")
         return "  ".join(parts)
-
-
-def _at(ordered: list[float], share: float) -> float:
-    """Nearest-rank percentile of a sorted list."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def _last(values: Iterable[T | None]) -> T | None:

@@ -129,12 +129,11 @@ def _ramp(arrivals: Ramp, duration_s: float, rng: Random) -> Iterator[float]:
 
 def _stairs(arrivals: Stairs, duration_s: float, rng: Random) -> Iterator[Arrival]:
     index = 0
-    step_s = duration_s / len(arrivals.rates_per_min)
-    for step, (rate, stage) in enumerate(zip(arrivals.rates_per_min, arrivals.stages, strict=True)):
-        begin_s = step * step_s
-        calls_per_min = arrivals.calls_per_min(rate)
-        for at_s in step_times(calls_per_min, step_s, arrivals.spacing, rng):
-            yield Arrival(index, begin_s + at_s, None, None, stage=stage)
+    stages = arrivals.stages(duration_s)
+    step_s = stages[0].end_s
+    for rate, stage in zip(arrivals.rates_per_min, stages, strict=True):
+        for at_s in step_times(arrivals.calls_per_min(rate), step_s, arrivals.spacing, rng):
+            yield Arrival(index, stage.begin_s + at_s, None, None, stage=stage.name)
             index += 1
 
 
@@ -169,11 +168,3 @@ def _trace(
         )
         for index, row in enumerate(rows)
     )
-
-
-def stage_at(arrivals: Arrivals, duration_s: float, at_s: float) -> int | None:
-    """Return the stage (from 0) at a time of the run, or None if the arrivals have no stages."""
-    if not isinstance(arrivals, Stairs | Ladder):
-        return None
-    count = len(arrivals.stages)
-    return min(count - 1, max(0, int(at_s / duration_s * count)))

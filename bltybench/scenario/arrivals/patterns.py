@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -13,6 +15,17 @@ Spacing = Literal["even", "poisson"]
 
 MAX_RATE_PER_MIN = 6_000_000.0
 """Maximum rate, 100,000 per second. No machine reaches it, so a higher value is a typing error."""
+
+
+class Stage(NamedTuple):
+    """One step of a load that changes in steps."""
+
+    name: str
+    begin_s: float
+    """Start, in seconds from the start of the run."""
+    end_s: float
+    users: int | None = None
+    """Number of users; None in an open loop."""
 
 
 class Gamma(Table):
@@ -66,11 +79,10 @@ class Stairs(_Rated):
     kind: Literal["stairs"]
     rates_per_min: tuple[PositiveFloat, ...] = Field(min_length=1, max_length=100)
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages, in order."""
+    def stages(self, duration_s: float) -> tuple[Stage, ...]:
+        """Return the stages of a run, in order."""
         per = " tokens/min" if self.unit == "tokens" else "/min"
-        return stage_names([f"{rate:.10g}{per}" for rate in self.rates_per_min])
+        return _equal_stages([f"{rate:.10g}{per}" for rate in self.rates_per_min], duration_s)
 
 
 class Bursts(Table):
@@ -96,17 +108,30 @@ class Ladder(Table):
     users: tuple[PositiveInt, ...] = Field(min_length=1, max_length=100)
     think_s: NonNegativeFloat = 0.0
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages, in order."""
-        return stage_names([f"{users} user{'' if users == 1 else 's'}" for users in self.users])
+    def stages(self, duration_s: float) -> tuple[Stage, ...]:
+        """Return the stages of a run, in order."""
+        stages = _equal_stages(
+            [f"{users} user{'' if users == 1 else 's'}" for users in self.users], duration_s
+        )
+        return tuple(stage._replace(users=users) for stage, users in zip(stages, self.users, strict=True))
 
 
-def stage_names(names: list[str]) -> tuple[str, ...]:
-    """Return unique names: the second ``60/min`` becomes ``60/min (2)``."""
-    seen: dict[str, int] = {}
-    found: list[str] = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return tuple(found)
+def stage_at(stages: Sequence[Stage], at_s: float) -> int | None:
+    """Return the index of the stage at a time; None if there are no stages.
+
+    Times before the first stage belong to it, times after the last one to that.
+    """
+    if not stages:
+        return None
+    return max(0, bisect_right(stages, at_s, key=lambda stage: stage.begin_s) - 1)
+
+
+def _equal_stages(names: Sequence[str], duration_s: float) -> tuple[Stage, ...]:
+    """Return stages of equal length with distinct names: a second ``60/min`` becomes ``60/min (2)``."""
+    step_s = duration_s / len(names)
+    stages: list[Stage] = []
+    for index, name in enumerate(names):
+        earlier = names[:index].count(name)
+        distinct = f"{name} ({earlier + 1})" if earlier else name
+        stages.append(Stage(distinct, index * step_s, (index + 1) * step_s))
+    return tuple(stages)
