@@ -14,9 +14,9 @@ import numpy as np
 from bltybench.metrics.bootstrap import (
     DRAWS,
     Interval,
+    fraction_draws,
     interval,
     mean_draws,
-    share_draws,
     span_weights,
 )
 from bltybench.metrics.frame import Floats, Ints
@@ -196,7 +196,7 @@ def _share(name: str, of: str) -> Callable[[Outline, np.random.Generator], Measu
         if not long_enough(run):
             return Measured(None, None, TOO_SHORT)
         weights = span_weights(len(counts), rng)
-        draws = share_draws(weights @ counts, weights @ totals, rng)
+        draws = fraction_draws(weights @ counts, weights @ totals, rng)
         return Measured(float(counts.sum() / totals.sum()), draws)
 
     return measure

@@ -1,42 +1,43 @@
-"""Intervals: against resampling done the long way, and how often they hold the truth."""
+"""Bootstrap intervals: against plain resampling, and how often they contain the truth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bltybench.metrics.bootstrap import effective_size, interval, mean_draws, quantile_draws, share_draws
+from bltybench.metrics.bootstrap import effective_size, fraction_draws, interval, mean_draws, quantile_draws
 from bltybench.metrics.sample import Sample
+from bltybench.percentiles import nearest_rank
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.95])
-def test_draws_are_distributed_like_the_quantiles_of_resamples(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 0.95])
+def test_draws_are_distributed_like_the_quantiles_of_resamples(fraction: float) -> None:
     rng = np.random.default_rng(7)
     values = rng.lognormal(5, 0.6, 240)
-    rank = int(np.ceil(round(share * 240, 9))) - 1
+    rank = nearest_rank(fraction, 240) - 1
     resampled = np.sort(rng.choice(values, (20_000, 240)), axis=1)[:, rank]
-    drawn = np.concatenate([quantile_draws(Sample.of(values), share, rng) for _ in range(10)])
+    drawn = np.concatenate([quantile_draws(Sample.of(values), fraction, rng) for _ in range(10)])
     at = [0.025, 0.25, 0.5, 0.75, 0.975]
-    # Compared by rank in the sample: neighbouring values lie far apart in its tail.
+    # Compared by rank: neighboring values are far apart in the tail.
     ranks = [np.searchsorted(np.sort(values), np.quantile(found, at)) for found in (drawn, resampled)]
     assert np.abs(ranks[0] - ranks[1]).max() <= 1
 
 
-def test_intervals_hold_the_true_median_as_often_as_they_say() -> None:
+def test_95_percent_of_intervals_contain_the_true_median() -> None:
     rng = np.random.default_rng(3)
-    held = 0
+    hits = 0
     for _ in range(600):
         found = interval(quantile_draws(Sample.of(rng.lognormal(0, 0.5, 100)), 0.5, rng))
-        held += found.low <= 1.0 <= found.high
-    assert 0.92 <= held / 600 <= 0.98
+        hits += found.low <= 1.0 <= found.high
+    assert 0.92 <= hits / 600 <= 0.98
 
 
-def test_shares_and_means_spread_as_theory_says() -> None:
+def test_fractions_and_means_spread_as_in_theory() -> None:
     rng = np.random.default_rng(5)
-    some = share_draws(np.array(30), np.array(100), rng)
+    some = fraction_draws(np.array(30), np.array(100), rng)
     assert some.std() == pytest.approx(np.sqrt(0.3 * 0.7 / 100), rel=0.1)
-    # The rule of three: none in a hundred may well be up to three in a hundred.
-    assert 0.015 < interval(share_draws(np.array(0), np.array(100), rng)).high < 0.03
+    # Rule of three: 0 of 100 is consistent with up to 3%.
+    assert 0.015 < interval(fraction_draws(np.array(0), np.array(100), rng)).high < 0.03
     blocks = rng.poisson(9, 400)
     assert mean_draws(blocks, rng).std() == pytest.approx(blocks.std() / 20, rel=0.1)
 
@@ -49,39 +50,45 @@ def test_fewer_independent_values_widen_the_interval() -> None:
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
-def covered(
-    hang: float, share: float, *, spans: int = 30, each: int = 40, runs: int = 400
+def coverage(
+    span_effect: float, fraction: float, *, runs: int, spans: int = 30, span_size: int = 40
 ) -> tuple[float, float]:
-    """Return how often intervals hold the truth: with effective sizes, and as if all values were independent.
+    """Return how often intervals contain the truth: with effective sizes, and as if values were independent.
 
-    ``hang``: how far a span shifts all of its values, in their own standard deviations.
+    ``span_effect`` is how far a span shifts all of its values, in their own standard deviations.
     """
     rng = np.random.default_rng(11)
-    many = rng.normal(0, 1, 400_000) + hang * rng.normal(0, 1, 400_000)
-    truth = float(np.quantile(many, share))
-    span = np.repeat(np.arange(spans), each)
-    held = np.zeros(2)
+    many = rng.normal(0, 1, 400_000) + span_effect * rng.normal(0, 1, 400_000)
+    truth = float(np.quantile(many, fraction))
+    span = np.repeat(np.arange(spans), span_size)
+    hits = np.zeros(2)
     for _ in range(runs):
-        values = rng.normal(0, 1, spans * each) + hang * np.repeat(rng.normal(0, 1, spans), each)
+        shifts = span_effect * np.repeat(rng.normal(0, 1, spans), span_size)
+        values = rng.normal(0, 1, spans * span_size) + shifts
         sample = Sample.of(values)
-        below = np.bincount(span[values <= sample.quantile(share)], minlength=spans)
-        size = effective_size(below, np.full(spans, each))
-        for place, n in enumerate((size, None)):
-            found = interval(quantile_draws(sample, share, rng, n))
-            held[place] += found.low <= truth <= found.high
-    return float(held[0] / runs), float(held[1] / runs)
+        below = np.bincount(span[values <= sample.quantile(fraction)], minlength=spans)
+        size = effective_size(below, np.full(spans, span_size))
+        for index, n in enumerate((size, None)):
+            found = interval(quantile_draws(sample, fraction, rng, n))
+            hits[index] += found.low <= truth <= found.high
+    return float(hits[0] / runs), float(hits[1] / runs)
 
 
-@pytest.mark.parametrize(("hang", "share"), [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (0.5, 0.95)])
-def test_intervals_hold_the_truth_where_values_near_in_time_are_alike(hang: float, share: float) -> None:
-    held, naive = covered(hang, share)
-    assert 0.91 <= held <= 0.99
-    assert hang == 0 or naive < held - 0.2
+@pytest.mark.parametrize(
+    ("span_effect", "fraction", "runs"),
+    [(0.0, 0.5, 400), (0.5, 0.5, 400), (1.0, 0.5, 400), (0.5, 0.95, 4000)],
+)
+def test_intervals_contain_the_truth_if_values_near_in_time_are_alike(
+    span_effect: float, fraction: float, runs: int
+) -> None:
+    with_effective_size, naive = coverage(span_effect, fraction, runs=runs)
+    assert 0.91 <= with_effective_size <= 0.99
+    assert span_effect == 0 or naive < with_effective_size - 0.2
 
 
-def test_so_few_spans_say_nothing_and_alike_values_are_all_independent() -> None:
+def test_effective_size_is_unknown_for_few_spans_and_n_for_constant_values() -> None:
     assert effective_size(np.array([5, 5]), np.array([10, 10])) is None
     assert effective_size(np.array([5, 0, 5]), np.array([10, 0, 10])) is None
     assert effective_size(np.array([5, 5, 5]), np.array([5, 5, 5])) == 15
-    # Each span lies wholly on one side: as good as a value a span, and less for how few they are.
+    # Each span is wholly on one side: it counts as one value, and less because spans are few.
     assert effective_size(np.array([10, 0, 10, 0]), np.full(4, 10)) == 1

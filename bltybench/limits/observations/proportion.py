@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """So many of so many, with Wilson's 95% interval."""
+    """A proportion, ``count`` of ``of``, with its Wilson 95% interval."""
 
     count: int
     of: int
 
     def interval(self) -> tuple[float, float] | None:
-        """Return the interval of the share, None of nothing."""
+        """Return the bounds of the interval; None if ``of`` is 0."""
         if not self.of:
             return None
-        z, p = 1.96, self.count / self.of
-        middle = (p + z * z / (2 * self.of)) / (1 + z * z / self.of)
-        half = z / (1 + z * z / self.of) * math.sqrt(p * (1 - p) / self.of + z * z / (4 * self.of**2))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        from scipy.stats import binomtest  # noqa: PLC0415 - takes 1 s to import, and only results need it
+
+        low, high = binomtest(self.count, self.of).proportion_ci(method="wilson")
+        return float(low), float(high)
