@@ -1,12 +1,12 @@
-"""The one exception that reaches a person: what is wrong, where, and what to do."""
+"""The one exception shown to users: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend. Shown as plain lines, never as a traceback; the process exits with 2.
+    """An error that the user can fix. Printed without a traceback; the process exits with 2.
 
-    ``what`` says what is wrong, ``where`` names the file, key or address, ``remedy`` says what to do.
+    ``what`` describes the error, ``where`` names the file, key, or address, and ``remedy`` is the fix.
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:

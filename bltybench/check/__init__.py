@@ -1,1 +1,1 @@
-"""Does an API behave as the reference says? Asked with httpx, one expectation at a time."""
+"""Conformance check: compare an API with the reference, one expectation at a time, using httpx."""

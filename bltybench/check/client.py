@@ -1,4 +1,4 @@
-"""The client of the check: httpx, synchronous, one request at a time, everything bounded and counted."""
+"""HTTP client of the check: synchronous, one request at a time, with bounded time, size, and count."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ MAX_BODY_BYTES = 2_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResponse:
-    """What came back for one request."""
+    """The response to one request."""
 
     status: int | None = None
-    """None if there was no answer."""
+    """None if there was no response."""
     headers: httpx.Headers = field(default_factory=httpx.Headers)
     body: bytes = b""
     failure: str | None = None
-    """Why there was no answer, or why it broke off."""
+    """Why there was no response, or why it broke off."""
     sent_s: float
-    """When it was asked, seconds since the Unix epoch."""
+    """Start time, in seconds since the Unix epoch."""
     ended_s: float
     secrets: tuple[str, ...] = ()
-    """What must never be shown of it."""
+    """Secrets to mask whenever text is shown."""
 
     def json(self) -> Any:
-        """Return the body as JSON, or None if it is not."""
+        """Return the body as JSON, or None if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
 
     def object(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty one if it is none."""
+        """Return the body as a JSON object, or an empty object."""
         found = self.json()
         return found if isinstance(found, dict) else {}
 
     def show(self, value: Any) -> str:
-        """Return something that the server sent, fit to be shown."""
+        """Return server-sent text in a form that is safe to show."""
         return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets)
 
     def summary(self) -> str:
-        """Say in a few words what came back."""
+        """Return a short summary of the response."""
         if self.failure:
             return self.failure
         if self.status is not None and self.status < 400:
@@ -63,9 +63,9 @@ class CheckResponse:
 
 
 class Client:
-    """Asks one target, with its key unless told otherwise.
+    """Client for one target, using its key by default.
 
-    Redirects are not followed and proxies not used, as in load runs.
+    Like load runs, it follows no redirects and uses no proxies.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Client:
         self._http.close()
 
     def get(self, path: str) -> CheckResponse:
-        """GET ``path`` (below the base URL) with the target's key."""
+        """GET ``path`` (relative to the base URL) with the target's key."""
         return self._ask("GET", path, None, self._key)
 
     def post(self, path: str, payload: dict[str, Any]) -> CheckResponse:
@@ -103,11 +103,11 @@ class Client:
         return self._ask("POST", path, json.dumps(payload).encode(), self._key)
 
     def post_as(self, key: str | None, path: str, payload: dict[str, Any]) -> CheckResponse:
-        """POST ``payload`` as JSON with another key, or with none."""
+        """POST ``payload`` as JSON with another key, or without one."""
         return self._ask("POST", path, json.dumps(payload).encode(), key)
 
     def post_raw(self, path: str, body: bytes) -> CheckResponse:
-        """POST ``body`` as it is, called JSON whatever it is."""
+        """POST ``body`` unchanged, declared as JSON."""
         return self._ask("POST", path, body, self._key)
 
     def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> CheckResponse:
@@ -127,10 +127,10 @@ class Client:
                 for part in answer.iter_bytes():
                     kept += part
                     if len(kept) > MAX_BODY_BYTES:
-                        failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: not read further"
+                        failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: reading stopped"
                         break
                     if time.monotonic() > deadline:
-                        failure = f"not finished within {self._total_s:g} s: not read further"
+                        failure = f"not finished within {self._total_s:g} s: reading stopped"
                         break
         except httpx.TimeoutException as error:
             failure = f"timed out ({type(error).__name__})"

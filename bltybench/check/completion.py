@@ -1,4 +1,4 @@
-"""Expectations on a completion that is not streamed."""
+"""Expectations for a plain (non-streamed) completion."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DAY_S = 86_400
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Say whether a JSON value is a whole number of 0 or more."""
+    """Return whether a JSON value is a non-negative integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def first_choice(answer: CheckResponse) -> dict[str, Any]:
-    """Return choices[0], an empty object if there is none."""
+    """Return choices[0], or an empty object."""
     choices = answer.object().get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return choices[0]
@@ -30,9 +30,9 @@ def first_choice(answer: CheckResponse) -> dict[str, Any]:
 
 
 def usage_verdict(answer: CheckResponse, usage: Any) -> Verdict:
-    """Judge a ``usage`` object: three counts, of which the third is the sum of the others."""
+    """Check a ``usage`` object: three counts, the third being the sum of the others."""
     if not isinstance(usage, dict):
-        return broken("there is no usage")
+        return broken("usage is missing")
     prompt, completion, total = (usage.get(key) for key in COUNTS)
     if not (is_count(prompt) and is_count(completion) and is_count(total)):
         return broken(answer.show({key: usage.get(key) for key in COUNTS}))
@@ -43,7 +43,7 @@ def usage_verdict(answer: CheckResponse, usage: Any) -> Verdict:
 
 @group.expect("a completion is made", "POST /chat/completions answers 200 with a JSON object")
 def answers(evidence: Evidence) -> Verdict:
-    """The main thing works."""
+    """Check that a completion succeeds."""
     answer = evidence.plain
     if answer is None:
         return skipped("not asked for")
@@ -52,21 +52,21 @@ def answers(evidence: Evidence) -> Verdict:
 
 @group.about("plain", "id", 'a string that starts with "chatcmpl-"')
 def identity(answer: CheckResponse) -> Verdict:
-    """The id looks as it should."""
+    """Check the form of the ID."""
     found = answer.object().get("id")
     return verdict(isinstance(found, str) and found.startswith("chatcmpl-"), answer.show(found))
 
 
 @group.about("plain", "object", '"chat.completion"')
 def kind(answer: CheckResponse) -> Verdict:
-    """The object says what it is."""
+    """Check the object type."""
     found = answer.object().get("object")
     return verdict(found == "chat.completion", answer.show(found))
 
 
-@group.about("plain", "created", "a Unix time, about now")
+@group.about("plain", "created", "a Unix time close to now")
 def created(answer: CheckResponse) -> Verdict:
-    """The time is in seconds, and within a day of this machine's."""
+    """Check that the time is in seconds and within a day of this machine's clock."""
     found = answer.object().get("created")
     if not is_count(found):
         return broken(answer.show(found))
@@ -76,23 +76,23 @@ def created(answer: CheckResponse) -> Verdict:
     return broken(f"{answer.show(found)}: this machine's clock says {time.gmtime(answer.ended_s).tm_year}")
 
 
-@group.expect("model", "the model asked for is named in the answer")
+@group.expect("model", "the response names the requested model")
 def model(evidence: Evidence) -> Verdict:
-    """The answer names the model; a name that goes on (a dated version) is taken for the same."""
+    """Check the model name. A longer name (a dated version) counts as the same."""
     answer = evidence.plain
     if answer is None or answer.status != 200 or answer.failure:
-        return skipped("there is no completion")
+        return skipped("no completion")
     found = answer.object().get("model")
     if not isinstance(found, str):
         return broken(answer.show(found))
     if found == evidence.model or found.startswith(evidence.model):
         return holds(answer.show(found))
-    return unclear(answer.show(f"asked for {evidence.model}, answered by {found}"))
+    return unclear(answer.show(f"requested {evidence.model}, received {found}"))
 
 
 @group.about("plain", "choices", "one choice: index 0, message with role assistant and text, finish_reason")
 def choices(answer: CheckResponse) -> Verdict:
-    """The text is where clients look for it."""
+    """Check that the text is where clients look for it."""
     found = answer.object().get("choices")
     if not isinstance(found, list) or len(found) != 1:
         return broken(f"{len(found)} choices" if isinstance(found, list) else answer.show(found))
@@ -109,26 +109,28 @@ def choices(answer: CheckResponse) -> Verdict:
 
 @group.about("plain", "finish_reason", "one of " + ", ".join(FINISHES))
 def finish(answer: CheckResponse) -> Verdict:
-    """Why the text ends is told."""
+    """Check that the response says why it ended."""
     found = first_choice(answer).get("finish_reason")
     return verdict(found in FINISHES, answer.show(found))
 
 
 @group.about("plain", "usage", "prompt_tokens + completion_tokens = total_tokens")
 def usage(answer: CheckResponse) -> Verdict:
-    """The tokens are counted, and the sum is right."""
+    """Check the token counts and their sum."""
     return usage_verdict(answer, answer.object().get("usage"))
 
 
 @group.about(
-    "cut", "max_tokens", f'at most {CUT_MAX_TOKENS} tokens where {CUT_MAX_TOKENS} are allowed, "length"'
+    "cut",
+    "max_tokens",
+    f'at most {CUT_MAX_TOKENS} tokens if {CUT_MAX_TOKENS} are allowed, finish_reason "length"',
 )
 def max_tokens(answer: CheckResponse) -> Verdict:
-    """A long answer is cut where it was asked to be."""
+    """Check that a long completion is cut at max_tokens."""
     found = answer.object().get("usage")
     made = found.get("completion_tokens") if isinstance(found, dict) else None
     if not is_count(made):
-        return unclear("usage does not tell how many were made")
+        return unclear("usage has no completion_tokens")
     reason = first_choice(answer).get("finish_reason")
     shown = f"{answer.show(made)} tokens, finish_reason {answer.show(reason)}"
     if made > CUT_MAX_TOKENS:

@@ -1,4 +1,4 @@
-"""Spend a limit on requests until it refuses, then wait as told and ask once more."""
+"""The drain: exhaust a request limit, then wait as Retry-After says and send one more request."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from bltybench.check.evidence import CHAT, PROMPT_TOKENS, SHORT, Evidence, chat
 from bltybench.check.ratelimits import RETRY_AFTER, whole
 
 MAX_LIMIT = 200
-"""A limit above this is not spent: that would be a load test."""
+"""Highest limit to exhaust. Beyond it, the check would be a load test."""
 ASKING_AT_ONCE = 8
 WAIT_SLACK_S = 5.0
 
 
 def most_requests(limit: int) -> int:
-    """Return how many requests a drain of ``limit`` sends at most.
+    """Return the maximum number of requests that a drain of ``limit`` sends.
 
-    Twice the limit, since a window may turn meanwhile; what is under way when it refuses; the one after.
+    Twice the limit, because a window may reset meanwhile, plus the requests in flight at the refusal and the
+    one afterwards.
     """
     return 2 * limit + ASKING_AT_ONCE + 1
 
 
 def most_tokens(limit: int) -> int:
-    """Return how many tokens it uses at most, if the API respects max_tokens."""
+    """Return the maximum tokens that a drain uses, if the API respects max_tokens."""
     return most_requests(limit) * (PROMPT_TOKENS + 1)
 
 
 def drain(
     client: Client, evidence: Evidence, *, limit: int, at_once: int, tell: Callable[[str], None]
 ) -> None:
-    """Provoke a 429 and note in ``evidence`` what it says and whether waiting helps.
+    """Provoke a 429 and record in ``evidence`` its headers and whether waiting helps.
 
-    ``at_once`` bounds the requests in flight, so that a limit on concurrency is not met instead.
+    ``at_once`` bounds the requests in flight, so that the drain does not reach a concurrency limit instead.
     """
     answers: list[CheckResponse] = []
     lock = threading.Lock()
@@ -57,7 +58,7 @@ def drain(
 
     workers = min(at_once, ASKING_AT_ONCE)
     began_s = time.monotonic()
-    tell(f"Spending the limit of {limit} requests to meet a 429.")
+    tell(f"Exhausting the limit of {limit} requests to provoke a 429.")
     with ThreadPoolExecutor(workers) as pool:
         try:
             for finished in [pool.submit(spend) for _ in range(workers)]:
@@ -66,7 +67,7 @@ def drain(
             done.set()
     evidence.drained, evidence.drained_s = len(answers), time.monotonic() - began_s
     refusals = [answer for answer in answers if answer.status == 429]
-    # Retry-After counts from its own answer, so the last refusal is the one to wait for.
+    # Retry-After counts from its own response, so wait for the last refusal's.
     evidence.refused = max(refusals or answers, key=lambda answer: answer.ended_s)
     if refusals:
         _wait_and_ask(client, evidence, evidence.refused, tell)
@@ -79,7 +80,7 @@ def _wait_and_ask(
     if wait_s is None:
         return
     if wait_s > evidence.window_s + WAIT_SLACK_S:
-        evidence.skipped["after_wait"] = f"{wait_s} s is longer than a window: not waited for"
+        evidence.skipped["after_wait"] = f"{wait_s} s is longer than a window, so the check did not wait"
         return
     tell(f"Waiting {wait_s} s, as {RETRY_AFTER} says.")
     time.sleep(max(0.0, wait_s - (time.time() - refused.ended_s)))

@@ -1,4 +1,4 @@
-"""Expectations on errors: the status, type and code of each that the reference lists."""
+"""Expectations for errors: status, type, and code as listed in the reference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FIELDS = ("message", "type", "param", "code")
 
 
 def error_of(answer: CheckResponse) -> dict[str, Any]:
-    """Return the ``error`` object of an answer, an empty one if there is none."""
+    """Return the ``error`` object of a response, or an empty object."""
     found = answer.object().get("error")
     return found if isinstance(found, dict) else {}
 
 
 def _expect(field: str, name: str, status: int, kind: str, code: str | None = None) -> None:
-    """Expect an error of a status and a type (and a code, where the reference names one)."""
+    """Add an expectation for an error with a status and type, and a code if the reference names one."""
     told = f"{status} {kind}" + (f", code {code}" if code else "")
 
     @group.expect(name, told)
@@ -46,30 +46,30 @@ _expect("no_route", "unknown endpoint", 404, "not_found_error")
 _expect("refused", "over the limit", 429, "rate_limit_error")
 
 
-@group.expect("error bodies", '{"error": {message, type, param, code}}: texts, param and code may be null')
+@group.expect("error bodies", '{"error": {message, type, param, code}}: strings; param and code may be null')
 def bodies(evidence: Evidence) -> Verdict:
-    """Every error has the one shape that clients parse."""
+    """Check that all errors have the one shape that clients parse."""
     asked = evidence.errors()
     if not asked:
-        return skipped("no error came")
+        return skipped("no error was received")
     for name, answer in asked.items():
         error = error_of(answer)
         gone = [key for key in FIELDS if key not in error]
         if gone:
             return broken(f"{name}: without {', '.join(gone)}: {answer.summary()}")
         if not all(isinstance(error[key], str) and error[key] for key in ("message", "type")):
-            return broken(f"{name}: message or type is not a text: {answer.show(error)}")
+            return broken(f"{name}: message or type is not a string: {answer.show(error)}")
         if not all(error[key] is None or isinstance(error[key], str) for key in ("param", "code")):
-            return broken(f"{name}: param or code is neither a text nor null: {answer.show(error)}")
+            return broken(f"{name}: param or code is neither a string nor null: {answer.show(error)}")
     return holds(f"all {len(asked)}")
 
 
-@group.expect("keys stay secret", "an error does not repeat the key that it refuses")
+@group.expect("keys stay secret", "an error does not repeat the rejected key")
 def secret(evidence: Evidence) -> Verdict:
-    """A key in an error message ends in logs."""
+    """Check that error messages do not leak keys into logs."""
     answer = evidence.wrong_key
     if answer is None:
         return skipped(evidence.skipped.get("wrong_key", "not asked for"))
     if WRONG_KEY.encode() in answer.body:
-        return broken("the body repeats the whole key")
-    return holds("the body does not hold it")
+        return broken("the body contains the whole key")
+    return holds("the body does not contain it")

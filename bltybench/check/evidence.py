@@ -1,4 +1,4 @@
-"""The requests of a check: a short, bounded list, asked first and judged afterwards."""
+"""The requests of a check: a short, bounded list, sent first and evaluated afterwards."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ MODELS = "/models"
 NOWHERE = "/no-such-endpoint"
 NO_MODEL = "bltybench-no-such-model"
 WRONG_KEY = "sk-bltybench-check-0123456789abcdefghijklmnop"
-"""Not a key of anyone."""
+"""A key that belongs to nobody."""
 
 SHORT = [{"role": "user", "content": "Reply with the word ready."}]
 LONG = [{"role": "user", "content": "Count from one to one hundred in words."}]
 SHORT_MAX_TOKENS = 16
 CUT_MAX_TOKENS = 5
 PROMPT_TOKENS = 40
-"""More than either prompt takes in any usual tokenizer, with what a chat template adds."""
+"""Upper bound on the tokens of either prompt in any common tokenizer, including the chat template."""
 
 FIXED_REQUESTS = 12
-"""Of which three are completions."""
+"""Of these, three are completions."""
 FIXED_TOKENS = 3 * PROMPT_TOKENS + 2 * SHORT_MAX_TOKENS + CUT_MAX_TOKENS
 
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """The answers of one check. None: not asked."""
+    """The responses of one check. None means not sent."""
 
     model: str
     models: CheckResponse
     plain: CheckResponse | None = None
     stream: CheckResponse | None = None
     cut: CheckResponse | None = None
-    """A completion that needs far more than the tokens allowed."""
+    """A completion that needs far more tokens than allowed."""
     bad_json: CheckResponse | None = None
     no_messages: CheckResponse | None = None
     wrong_type: CheckResponse | None = None
@@ -45,28 +45,28 @@ class Evidence:
     no_model: CheckResponse | None = None
     no_route: CheckResponse | None = None
     refused: CheckResponse | None = None
-    """The last 429 of the drain; its last answer, if there was none."""
+    """The last 429 of the drain, or its last response if there was none."""
     after_wait: CheckResponse | None = None
-    """The request sent when Retry-After had passed."""
+    """The request sent after Retry-After had passed."""
     drained: int = 0
     """Requests sent to provoke the 429."""
     drained_s: float = 0.0
-    """How long that took."""
+    """Duration of the drain."""
     waited_s: float | None = None
     limit_requests: int | None = None
-    """The documented limit on requests."""
+    """The documented request limit."""
     window_s: float = 60.0
-    """The window of that limit."""
+    """Window of that limit."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Why an answer was not asked for, by the name of its field."""
+    """Reasons why a request was not sent, by field name."""
 
     def completions(self) -> list[CheckResponse]:
-        """Return the good answers to completions, in the order asked; nothing was asked between them."""
+        """Return the successful completions in order. Nothing was sent between them."""
         asked = (self.plain, self.stream, self.cut)
         return [answer for answer in asked if answer is not None and answer.status == 200]
 
     def errors(self) -> dict[str, CheckResponse]:
-        """Return the answers that are errors, by what was wrong with the request."""
+        """Return the error responses, by what was wrong with the request."""
         asked = {
             "bad JSON": self.bad_json,
             "no messages": self.no_messages,
@@ -82,20 +82,20 @@ class Evidence:
 
 
 def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
-    """Return the body of a chat completion."""
+    """Return the body of a chat completion request."""
     return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
 
 
 def gather(
     client: Client, model: str, models: CheckResponse, *, keyed: bool, restricted: tuple[str, str] | None
 ) -> Evidence:
-    """Ask everything but the 429.
+    """Send all requests except those for the 429.
 
-    ``keyed``: the target wants a key. ``restricted``: a key that lacks permission, and the model that it
-    lacks permission for. Stops at once where the key itself is refused.
+    ``keyed``: whether the target needs a key. ``restricted``: a key without permission, and the model it may
+    not use. Stop immediately if the key itself is refused.
     """
     found = Evidence(model=model, models=models)
-    # These three stay together: the countdown of Remaining is read from them.
+    # Keep these three together: they show how Remaining counts down.
     found.plain = client.post(CHAT, chat(model, SHORT, SHORT_MAX_TOKENS))
     if found.plain.status == 401:
         return found

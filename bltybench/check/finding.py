@@ -1,4 +1,4 @@
-"""What was expected of an API, and what was seen."""
+"""Findings: what was expected of an API, and what was observed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from enum import StrEnum
 import msgspec
 
 FORMAT_VERSION = 1
-"""Version of the JSON form below. docs/cli.md describes it."""
+"""Version of the JSON format that docs/cli.md describes."""
 
 
 class Status(StrEnum):
-    """Whether an expectation holds."""
+    """Result of an expectation."""
 
     HOLDS = "holds"
     BROKEN = "broken"
     UNCLEAR = "unclear"
-    """Asked, but the answer allows no verdict."""
+    """Tested, but the response allows no verdict."""
     SKIPPED = "skipped"
-    """Not asked; ``observed`` says why."""
+    """Not tested; ``observed`` has the reason."""
 
 
 class CheckFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One expectation and what became of it."""
+    """One expectation and its result."""
 
     group: str
     name: str
@@ -35,7 +35,7 @@ class CheckFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkup(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ``bltybench check`` found out about one target."""
+    """All findings about one target."""
 
     format_version: int = FORMAT_VERSION
     target: str
@@ -46,7 +46,7 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     requests_sent: int
     passed: bool
     counts: dict[str, int]
-    """How many findings have each status."""
+    """Number of findings per status."""
     findings: list[CheckFinding]
 
     @classmethod
@@ -60,7 +60,7 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
         started: str,
         requests_sent: int,
     ) -> Checkup:
-        """Count ``findings`` and say whether all is well: nothing broken."""
+        """Count ``findings``. The target passes if nothing is broken."""
         seen = Counter(finding.status for finding in findings)
         return cls(
             target=target,
@@ -74,5 +74,5 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def to_json(self) -> str:
-        """Return the documented JSON form, indented."""
+        """Return the documented JSON format, indented."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()

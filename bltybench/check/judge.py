@@ -1,4 +1,4 @@
-"""How an expectation is written: a small function from the evidence to a verdict."""
+"""Building blocks of an expectation: a function from the evidence to a verdict."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from bltybench.check.evidence import Evidence
 from bltybench.check.finding import CheckFinding, Status
 
 Verdict = tuple[Status, str]
-"""The status, and what was observed."""
+"""The status, and the observation behind it."""
 
 Judge = Callable[[Evidence], Verdict]
 AnswerJudge = Callable[[CheckResponse], Verdict]
 
 
 def holds(observed: str) -> Verdict:
-    """It is as expected."""
+    """Return the verdict that the expectation holds."""
     return Status.HOLDS, observed
 
 
 def broken(observed: str) -> Verdict:
-    """It is not as expected."""
+    """Return the verdict that the expectation is broken."""
     return Status.BROKEN, observed
 
 
 def unclear(observed: str) -> Verdict:
-    """Nothing can be said."""
+    """Return the verdict that the response allows no conclusion."""
     return Status.UNCLEAR, observed
 
 
 def skipped(why: str) -> Verdict:
-    """It was not asked."""
+    """Return the verdict that nothing was sent for it."""
     return Status.SKIPPED, why
 
 
 def verdict(good: bool, observed: str) -> Verdict:
-    """Return ``holds`` if good, else ``broken``."""
+    """Return ``holds`` if ``good``, otherwise ``broken``."""
     return (Status.HOLDS if good else Status.BROKEN), observed
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One thing that the reference promises, and the function that looks whether it is so."""
+    """One promise of the reference, and the function that checks it."""
 
     group: str
     name: str
@@ -52,7 +52,7 @@ class Expectation:
     remedy: str | None = None
 
     def __call__(self, evidence: Evidence) -> CheckFinding:
-        """Look at the evidence."""
+        """Evaluate the evidence."""
         status, observed = self.judge(evidence)
         return CheckFinding(
             group=self.group,
@@ -65,14 +65,14 @@ class Expectation:
 
 
 class Group:
-    """A list of expectations that belong together, filled by the decorators ``expect`` and ``about``."""
+    """A group of related expectations, filled by the decorators ``expect`` and ``about``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.expectations: list[Expectation] = []
 
     def expect(self, name: str, expected: str, *, remedy: str | None = None) -> Callable[[Judge], Judge]:
-        """Make the decorated function, of the evidence, an expectation of this group."""
+        """Register the decorated function of the evidence as an expectation of this group."""
 
         def keep(judge: Judge) -> Judge:
             self.expectations.append(Expectation(self.name, name, expected, judge, remedy))
@@ -83,9 +83,9 @@ class Group:
     def about(
         self, answer: str, name: str, expected: str, *, remedy: str | None = None
     ) -> Callable[[AnswerJudge], AnswerJudge]:
-        """Do the same for a function of one answer, the field ``answer`` of the evidence.
+        """Register a function of one response, the field ``answer`` of the evidence.
 
-        It is skipped unless that answer is whole and has status 200.
+        It is skipped unless the response is complete and has status 200.
         """
 
         def keep(judge: AnswerJudge) -> AnswerJudge:
@@ -94,7 +94,7 @@ class Group:
                 if found is None:
                     return skipped("not asked for")
                 if found.status != 200 or found.failure:
-                    return skipped(f"there is no good answer to look at: {found.summary()}")
+                    return skipped(f"no successful response to check: {found.summary()}")
                 return judge(found)
 
             self.expectations.append(Expectation(self.name, name, expected, on_evidence, remedy))

@@ -1,4 +1,4 @@
-"""Expectations on GET /models."""
+"""Expectations for GET /models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ group = Group("models")
 
 
 def listed(answer: CheckResponse) -> list[str]:
-    """Return the ids of the models in an answer, an empty list if it is not such a list."""
+    """Return the model IDs in a response, or an empty list if it has another shape."""
     data = answer.object().get("data")
     if not isinstance(data, list):
         return []
@@ -22,10 +22,10 @@ def listed(answer: CheckResponse) -> list[str]:
 @group.expect(
     "models are listed",
     "GET /models answers 200",
-    remedy="base_url must reach up to and include /v1",
+    remedy="base_url must include everything up to /v1",
 )
 def answers(evidence: Evidence) -> Verdict:
-    """The endpoint is there."""
+    """Check that the endpoint exists."""
     return verdict(evidence.models.status == 200 and not evidence.models.failure, evidence.models.summary())
 
 
@@ -33,7 +33,7 @@ def answers(evidence: Evidence) -> Verdict:
     "models", "list has its shape", '"object": "list" and data[] with id, "object": "model", owned_by'
 )
 def shape(answer: CheckResponse) -> Verdict:
-    """Everything that clients iterate over is there."""
+    """Check the fields that clients iterate over."""
     body = answer.object()
     data = body.get("data")
     if body.get("object") != "list" or not isinstance(data, list):
@@ -53,11 +53,11 @@ def shape(answer: CheckResponse) -> Verdict:
     remedy="choose a listed one with --model",
 )
 def known(evidence: Evidence) -> Verdict:
-    """The model of the check is one that the key may see."""
+    """Check that the key has access to the requested model."""
     ids = listed(evidence.models)
     if not ids:
         return skipped("no model is listed")
     if evidence.model in ids:
         return holds(evidence.models.show(evidence.model))
     near = get_close_matches(evidence.model, ids, n=3) or ids[:3]
-    return broken(evidence.models.show(f"{evidence.model} is not; there are {', '.join(near)}"))
+    return broken(evidence.models.show(f"{evidence.model} is not listed; similar: {', '.join(near)}"))

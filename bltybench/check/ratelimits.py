@@ -1,4 +1,4 @@
-"""Expectations on rate-limit headers, by the names and meanings of the reference."""
+"""Expectations for rate-limit headers, by the names and meanings in the reference."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ RESET = "X-RateLimit-Reset"
 RETRY_AFTER = "Retry-After"
 
 CLOCK_SLACK_S = 2.0
-"""Whole-second headers, and the time that the answer took to come."""
+"""Tolerance in seconds: whole-second headers, plus the time the response took."""
 LIKELY_EPOCH_S = (1_000_000_000, 10_000_000_000)
-"""2001 to 2286: what a Unix time in seconds lies between."""
+"""Range of a Unix time in seconds, 2001 to 2286."""
 MAX_DIGITS = 15
 
 
 def whole(answer: CheckResponse, name: str) -> int | None:
-    """Return a header as a whole number of 0 or more, None if it is not one."""
+    """Return a header as a non-negative integer, or None."""
     value = answer.headers.get(name, "").strip()
     return int(value) if re.fullmatch(rf"[0-9]{{1,{MAX_DIGITS}}}", value) else None
 
 
 def told(answer: CheckResponse, name: str) -> str:
-    """Return what a header says, for people."""
+    """Return a header's value for display."""
     return answer.show(answer.headers[name]) if name in answer.headers else "not sent"
 
 
 def server_time(answer: CheckResponse) -> float:
-    """Return the server's clock when it answered: its Date header, else this machine's clock (Unix s)."""
+    """Return the server's clock at its response, in Unix seconds: its Date header, or the local clock."""
     try:
         date = parsedate_to_datetime(answer.headers.get("date", ""))
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -46,15 +46,15 @@ def server_time(answer: CheckResponse) -> float:
 
 
 def other_dialect(answer: CheckResponse) -> str:
-    """Name the rate-limit headers that were sent under other names, for the reader's orientation."""
+    """Return the rate-limit headers that were sent under other names, as a hint."""
     ours = {LIMIT.lower(), REMAINING.lower(), RESET.lower(), RETRY_AFTER.lower()}
     found = [name for name in answer.headers if "ratelimit" in name.lower() and name.lower() not in ours]
     return f"; sent instead: {answer.show(', '.join(found[:4]))}" if found else ""
 
 
-@group.about("plain", LIMIT, "a whole number of 1 or more")
+@group.about("plain", LIMIT, "an integer of 1 or more")
 def limit(answer: CheckResponse) -> Verdict:
-    """The limit is told."""
+    """Check that the limit is reported."""
     found = whole(answer, LIMIT)
     return verdict(found is not None and found > 0, told(answer, LIMIT) + other_dialect(answer))
 
@@ -65,7 +65,7 @@ def limit(answer: CheckResponse) -> Verdict:
     remedy="see limits.requests_per_min of the target in scenarios.toml",
 )
 def documented(evidence: Evidence) -> Verdict:
-    """The limit that is told is the one that is documented."""
+    """Check that the reported limit is the documented one."""
     answer = evidence.plain
     if evidence.limit_requests is None:
         return skipped("the target has no limits.requests_per_min")
@@ -74,9 +74,9 @@ def documented(evidence: Evidence) -> Verdict:
     return verdict(found == evidence.limit_requests, f"{found}, documented {evidence.limit_requests}")
 
 
-@group.about("plain", REMAINING, f"a whole number, less than {LIMIT}")
+@group.about("plain", REMAINING, f"an integer below {LIMIT}")
 def remaining(answer: CheckResponse) -> Verdict:
-    """What is left is told, this request taken off."""
+    """Check that the remaining quota is reported, with this request deducted."""
     found, most = whole(answer, REMAINING), whole(answer, LIMIT)
     if found is None:
         return broken(told(answer, REMAINING))
@@ -86,13 +86,13 @@ def remaining(answer: CheckResponse) -> Verdict:
 @group.expect(
     "counts down by one",
     f"{REMAINING} falls by one with each completion",
-    remedy="a client that uses the same key meanwhile makes it fall faster",
+    remedy="another client with the same key makes it fall faster",
 )
 def countdown(evidence: Evidence) -> Verdict:
-    """What is left falls as it is used.
+    """Check that the remaining quota falls with use.
 
-    Completions that straddle a reset tell nothing. A step of none is unclear where the time between would
-    have earned a request back, as in a token bucket; a step of several, since the key may be shared.
+    Completions on both sides of a reset prove nothing. A step of 0 is ambiguous if a request could have been
+    refilled meanwhile, as in a token bucket. A step of several is ambiguous because the key may be shared.
     """
     answers = evidence.completions()
     steps: list[int] = []
@@ -102,14 +102,14 @@ def countdown(evidence: Evidence) -> Verdict:
         reset = whole(one, RESET)
         if before is None or after is None or (reset is not None and server_time(next_) >= reset):
             continue
-        # Date and Reset are whole seconds: a new window may have begun before Date says so.
+        # Date and Reset are whole seconds, so a new window can begin before Date shows it.
         begun = whole(next_, RESET)
         if after > before and reset is not None and begun is not None and begun > reset:
             continue
         steps.append(before - after)
         spans.append(next_.ended_s - one.sent_s)
     if not steps:
-        return unclear("there are not two completions of one window to compare")
+        return unclear("no two completions in one window to compare")
     shown = " ".join(told(answer, REMAINING) for answer in answers)
     if all(step == 1 for step in steps):
         return holds(shown)
@@ -117,18 +117,18 @@ def countdown(evidence: Evidence) -> Verdict:
     for step, span in zip(steps, spans, strict=True):
         if step < 1 and span < earned_s:
             return broken(shown)
-    return unclear(f"{shown}: another client with this key, or requests earned back meanwhile")
+    return unclear(f"{shown}: another client uses this key, or requests were refilled meanwhile")
 
 
-@group.expect(RESET, "a Unix time in seconds, in the future, no further than one window")
+@group.expect(RESET, "a Unix time in seconds, in the future, at most one window ahead")
 def reset(evidence: Evidence) -> Verdict:
-    """The time of the reset can be waited for."""
+    """Check that a client can wait for the reset."""
     answer = evidence.plain
     if answer is None or answer.status != 200 or answer.failure:
-        return skipped("there is no completion")
+        return skipped("no completion")
     found = whole(answer, RESET)
     if found is None:
-        return broken(f"{told(answer, RESET)}: not a whole number")
+        return broken(f"{told(answer, RESET)}: not an integer")
     least, most = LIKELY_EPOCH_S
     if found < least:
         return broken(f"{found}: a number of seconds, not a Unix time")
@@ -141,7 +141,7 @@ def reset(evidence: Evidence) -> Verdict:
 
 @group.about("stream", "on streams too", f"{LIMIT}, {REMAINING} and {RESET} on a streamed answer")
 def on_streams(answer: CheckResponse) -> Verdict:
-    """A client that only streams learns the same."""
+    """Check that streams carry the same headers."""
     gone = [name for name in (LIMIT, REMAINING, RESET) if name not in answer.headers]
     return verdict(not gone, f"without {', '.join(gone)}" if gone else "all three")
 
@@ -155,12 +155,12 @@ def _refused(evidence: Evidence) -> CheckResponse | Verdict:
     return answer
 
 
-@group.expect("a 429 is met", "requests beyond the limit are refused with 429")
+@group.expect("a 429 is met", "requests above the limit are refused with 429")
 def met(evidence: Evidence) -> Verdict:
-    """The limit exists.
+    """Check that the limit exists.
 
-    Twice the limit fits into two windows, so none of it being refused proves something only where it was sent
-    faster than that.
+    Two windows can hold twice the limit, so the absence of refusals proves something only if the requests
+    were sent faster than that.
     """
     answer = evidence.refused
     if answer is None:
@@ -169,22 +169,23 @@ def met(evidence: Evidence) -> Verdict:
     if answer.status == 429:
         return holds(after)
     if answer.status == 200 and evidence.drained_s >= evidence.window_s:
-        return unclear(f"none {after}: too slow to go past the limit")
+        return unclear(f"none {after}: too slow to exceed the limit")
     return broken(f"{answer.summary()} {after}")
 
 
 @group.expect("nothing remains", f"{REMAINING} is 0 on a 429")
 def nothing_remains(evidence: Evidence) -> Verdict:
-    """A refusal and the headers agree. Not so where another limit (tokens, concurrency) refused."""
+    """Check that a refusal and the headers agree. They need not if another limit (tokens, concurrency)
+    refused."""
     answer = _refused(evidence)
     if not isinstance(answer, CheckResponse):
         return answer
     return verdict(whole(answer, REMAINING) == 0, told(answer, REMAINING))
 
 
-@group.expect(RETRY_AFTER, "a whole number of seconds on a 429, no more than one window")
+@group.expect(RETRY_AFTER, "an integer number of seconds on a 429, at most one window")
 def retry_after(evidence: Evidence) -> Verdict:
-    """A refusal says when to come back."""
+    """Check that a refusal reports a wait."""
     answer = _refused(evidence)
     if not isinstance(answer, CheckResponse):
         return answer
@@ -195,12 +196,12 @@ def retry_after(evidence: Evidence) -> Verdict:
 
 @group.expect("waiting helps", f"a request sent {RETRY_AFTER} seconds after a 429 succeeds")
 def waiting_helps(evidence: Evidence) -> Verdict:
-    """The wait that is told is enough."""
+    """Check that the reported wait is long enough."""
     answer = _refused(evidence)
     if not isinstance(answer, CheckResponse):
         return answer
     if evidence.after_wait is None:
-        return skipped(evidence.skipped.get("after_wait", "the wait was not told"))
+        return skipped(evidence.skipped.get("after_wait", "no wait was reported"))
     return verdict(
         evidence.after_wait.status == 200, f"after {evidence.waited_s:g} s: {evidence.after_wait.summary()}"
     )

@@ -1,4 +1,4 @@
-"""Can the API be reached at all? Name, connection and TLS are each tried on their own."""
+"""Reachability: name, connection, and TLS, each tested separately."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def address(target: Target) -> tuple[str, int]:
 
 
 def tls_context(target: Target) -> ssl.SSLContext:
-    """Return how certificates of ``target`` are checked: by its ca_file, else as the system does.
+    """Return the TLS context for ``target``: its ca_file, or the system's certificates.
 
-    Raises UserError where ca_file cannot be read.
+    Raise UserError if ca_file can't be read.
     """
     try:
         context = ssl.create_default_context(cafile=target.ca_file)
-    except OSError as error:  # ssl.SSLError is one of them
+    except OSError as error:  # includes ssl.SSLError
         raise UserError(
-            f"ca_file cannot be used: {error.strerror or error}",
+            f"can't use ca_file: {error.strerror or error}",
             where=target.ca_file,
             remedy="it must be a PEM file of certificates",
         ) from error
@@ -40,9 +40,9 @@ def tls_context(target: Target) -> ssl.SSLContext:
 
 
 def reach(target: Target) -> list[CheckFinding]:
-    """Resolve the name, connect, and shake hands.
+    """Resolve the name, connect, and complete the TLS handshake.
 
-    Raises UserError at the first of them that fails: nothing further can be asked then.
+    Raise UserError at the first step that fails, because nothing further can be tested.
     """
     host, port = address(target)
     found = [_resolve(target, host, port)]
@@ -55,28 +55,30 @@ def reach(target: Target) -> list[CheckFinding]:
     except TimeoutError as error:
         raise _unreachable(
             target,
-            f"no answer within {target.timeouts.connect_s:g} s",
-            "is the port right, and does a firewall drop it?",
+            f"no response within {target.timeouts.connect_s:g} s",
+            "check the port, and whether a firewall drops the connection",
         ) from error
     except ConnectionRefusedError as error:
         raise _unreachable(
-            target, "connection refused: nothing listens there", "is the server running, and the port right?"
+            target,
+            "connection refused: nothing listens there",
+            "check that the server is running and the port is right",
         ) from error
     except ssl.SSLCertVerificationError as error:
         raise _unreachable(
             target,
-            f"TLS: the certificate is not trusted: {clean(error.verify_message)}",
-            "give the authority's certificates as ca_file, or see whether base_url names the right host",
+            f"TLS: untrusted certificate: {clean(error.verify_message)}",
+            "set ca_file to the authority's certificates, or check the host in base_url",
         ) from error
     except ssl.SSLError as error:
         raise _unreachable(
             target,
             f"TLS: {clean(error.reason or str(error))}",
-            "does the server speak https on this port?",
+            "check whether the server speaks HTTPS on this port",
         ) from error
     except OSError as error:
         raise _unreachable(
-            target, clean(error.strerror or str(error)), "see the network on this machine"
+            target, clean(error.strerror or str(error)), "check this machine's network"
         ) from error
     return found
 
@@ -87,7 +89,9 @@ def _resolve(target: Target, host: str, port: int) -> CheckFinding:
     except (OSError, UnicodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise _unreachable(
-            target, f"DNS: the name {host} does not resolve ({clean(reason)})", "is base_url spelt right?"
+            target,
+            f"DNS: the name {host} does not resolve ({clean(reason)})",
+            "check the spelling of base_url",
         ) from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     return _holds("name resolves", f"{host} has an address", ", ".join(addresses[:3]))
@@ -105,10 +109,10 @@ def _tls(target: Target, secure: ssl.SSLSocket) -> CheckFinding:
             group=GROUP,
             name="TLS is good",
             status=Status.UNCLEAR,
-            expected="a certificate that is trusted and names the host",
+            expected="a trusted certificate that names the host",
             observed=f"{version}, certificate not checked (verify_tls = false)",
         )
-    return _holds("TLS is good", "a certificate that is trusted and names the host", version)
+    return _holds("TLS is good", "a trusted certificate that names the host", version)
 
 
 def _holds(name: str, expected: str, observed: str) -> CheckFinding:

@@ -1,4 +1,4 @@
-"""A whole check: reach the API, ask, judge."""
+"""A complete check: reach the API, send the requests, evaluate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bltybench.scenario.target import Target
 
 GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
 RESTRICTED_SUFFIX = "_RESTRICTED"
-"""The variable named ``api_key_env`` with this suffix may hold a key that lacks permission for the model."""
+"""Suffix of the environment variable (after ``api_key_env``) for a key without permission for the model."""
 
 
 def check(
@@ -30,13 +30,13 @@ def check(
     spend_429: bool | None = None,
     tell: Callable[[str], None],
 ) -> Checkup:
-    """Check ``target`` (called ``name``) and return the findings.
+    """Check ``target`` (named ``name``) and return the findings.
 
-    ``model`` is the one asked for; without it, ``usual_model`` if the API lists it, else the first listed.
-    ``spend_429``: whether to spend the limit on requests so as to meet a 429; None: on the sandbox only.
-    ``tell`` is given the lines that say what goes on.
+    ``model`` is the one to test. Without it, use ``usual_model`` if the API lists it, or else the first in
+    the list. ``spend_429``: whether to exhaust the request limit to provoke a 429; None means on the sandbox
+    only. ``tell`` receives progress lines.
 
-    Raises UserError where nothing can be found out: no key, a key that is refused, no answer at all.
+    Raise UserError if nothing can be tested: no key, a refused key, or no response.
     """
     key = target.api_key(name)
     limit, window_s = _limit(target)
@@ -77,14 +77,14 @@ def check(
 
 
 def judge(evidence: Evidence) -> list[CheckFinding]:
-    """Return what each expectation finds in the evidence, in order."""
+    """Return the findings of all expectations, in order."""
     return [expectation(evidence) for group in GROUPS for expectation in group.expectations]
 
 
 def _why_not_forbidden(target: Target) -> str:
     if target.api_key_env is None:
         return "the target has no api_key_env"
-    return f"it takes a key without permission for the model, in {target.api_key_env}{RESTRICTED_SUFFIX}"
+    return f"needs a key without permission for the model, in {target.api_key_env}{RESTRICTED_SUFFIX}"
 
 
 def _choose(usual: str | None, listed: list[str]) -> str:
@@ -92,15 +92,15 @@ def _choose(usual: str | None, listed: list[str]) -> str:
         return usual
     if listed:
         return listed[0]
-    raise UserError("the API lists no model to ask for", remedy="name one with --model")
+    raise UserError("the API lists no model to test", remedy="name one with --model")
 
 
 def _refuse_silence(target: Target, answer: CheckResponse) -> None:
     if answer.status is None:
         raise UserError(
-            f"no answer to GET {MODELS}: {answer.failure}",
+            f"no response to GET {MODELS}: {answer.failure}",
             where=target.base_url,
-            remedy="does the server speak HTTP on this port?",
+            remedy="check whether the server speaks HTTP on this port",
         )
 
 
@@ -109,19 +109,19 @@ def _refuse_key(name: str, target: Target, answer: CheckResponse) -> None:
         return
     if target.api_key_env is None:
         raise UserError(
-            f"the API wants a key, and target '{name}' names none ({answer.summary()})",
+            f"the API needs a key, but target '{name}' names none ({answer.summary()})",
             where=target.base_url,
-            remedy=f"set api_key_env of [targets.{name}] to the name of the variable that holds it",
+            remedy=f"set api_key_env of [targets.{name}] to the name of the environment variable",
         )
     raise UserError(
         f"the API refuses the key in {target.api_key_env} ({answer.summary()})",
         where=target.base_url,
-        remedy=f"export {target.api_key_env}=… with a key that is good there",
+        remedy=f"export {target.api_key_env}=… with a valid key",
     )
 
 
 def _limit(target: Target) -> tuple[int | None, float]:
-    """Return the limit on requests that is to be expected, and its window (s)."""
+    """Return the expected request limit and its window, in seconds."""
     if target.sandbox is not None:
         rule = target.sandbox.limits.requests
         return (rule.limit, rule.period_s) if rule else (None, 60.0)
@@ -129,20 +129,20 @@ def _limit(target: Target) -> tuple[int | None, float]:
 
 
 def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str | None:
-    """Return why no 429 is provoked, None if one is."""
+    """Return why no 429 will be provoked, or None if one will."""
     if spend is None:
         spend = target.sandbox is not None
     if not spend:
-        return "not provoked, since it spends a whole limit: ask with --spend-429"
+        return "not provoked, because it exhausts the limit: add --spend-429"
     if limit is None:
-        return "no limit on requests is documented for the target"
+        return "the target documents no request limit"
     if limit > drain.MAX_LIMIT:
-        return f"a limit of {limit} is too high to be spent by a check ({drain.MAX_LIMIT} at most)"
+        return f"a limit of {limit} is too high for a check to exhaust (maximum {drain.MAX_LIMIT})"
     return None
 
 
 def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str], None]) -> None:
-    """Say what will be sent at most, and refuse where the target's budget is smaller."""
+    """Print the maximum spend. Raise UserError if it exceeds the target's budget."""
     requests = FIXED_REQUESTS + (drain.most_requests(spent) if spent else 0)
     tokens = FIXED_TOKENS + (drain.most_tokens(spent) if spent else 0)
     for most, unit, allowed in (
@@ -151,18 +151,18 @@ def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str]
     ):
         if allowed is not None and most > allowed:
             raise UserError(
-                f"the check may need {most} {unit}, and the budget of target '{name}' is {allowed}",
-                remedy="raise it" + (", or leave out --spend-429" if spent else ""),
+                f"the check can need {most} {unit}, but the budget of target '{name}' is {allowed}",
+                remedy="raise it" + (", or omit --spend-429" if spent else ""),
             )
     tell(f"Checking {name} at {target.base_url}: at most {requests} requests and {tokens} tokens.")
 
 
 def _restricted(target: Target, model: str) -> tuple[str, str] | None:
-    """Return a key that lacks permission and the model that it lacks it for, None if none is known."""
+    """Return a key without permission and the model it may not use, or None."""
     if target.sandbox is not None:
         for key in target.sandbox.keys:
             barred = [
-                each for each in target.sandbox.models if each not in (key.models or target.sandbox.models)
+                name for name in target.sandbox.models if name not in (key.models or target.sandbox.models)
             ]
             if barred:
                 return key.key, barred[0]
@@ -172,7 +172,7 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
 
 @contextmanager
 def _running(target: Target, tell: Callable[[str], None]) -> Iterator[None]:
-    """Start the sandbox for the check where nothing listens, and stop it afterwards."""
+    """Start the sandbox for the check if nothing listens there, and stop it afterwards."""
     from bltybench.sandbox.process import start_if_absent  # noqa: PLC0415 - most targets need no sandbox
 
     sandbox = start_if_absent(target)

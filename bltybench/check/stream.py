@@ -1,4 +1,4 @@
-"""Expectations on a streamed completion."""
+"""Expectations for a streamed completion."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TEXT_KEYS = ("content", "reasoning_content", "reasoning")
 
 
 def events(body: bytes) -> list[str]:
-    """Return the data of each server-sent event of a whole body (WHATWG HTML 9.2.6; comments left out)."""
+    """Return the data of each server-sent event of a complete body (WHATWG HTML 9.2.6), without comments."""
     found: list[str] = []
     data: list[str] = []
-    for line in LINE_END.split(body)[:-1]:  # what follows the last line end is no line
+    for line in LINE_END.split(body)[:-1]:  # the text after the last line end is not a line
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" ").decode(errors="replace"))
         elif not line and data:
@@ -47,7 +47,7 @@ def chunks(answer: CheckResponse) -> list[dict[str, Any]]:
 def choices(answer: CheckResponse) -> list[dict[str, Any]]:
     """Return the first choice of each chunk that has one."""
     found = [chunk.get("choices") for chunk in chunks(answer)]
-    return [each[0] for each in found if isinstance(each, list) and each and isinstance(each[0], dict)]
+    return [entry[0] for entry in found if isinstance(entry, list) and entry and isinstance(entry[0], dict)]
 
 
 def deltas(answer: CheckResponse) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def deltas(answer: CheckResponse) -> list[dict[str, Any]]:
 
 @group.expect("a stream is made", '"stream": true answers 200 with text/event-stream')
 def answers(evidence: Evidence) -> Verdict:
-    """Server-sent events come, and are called so."""
+    """Check that the response is declared as an event stream."""
     answer = evidence.stream
     if answer is None:
         return skipped("not asked for")
@@ -68,13 +68,13 @@ def answers(evidence: Evidence) -> Verdict:
     return verdict(answer.status == 200 and not answer.failure and is_stream, answer.summary())
 
 
-@group.about("stream", "chunks", 'JSON objects, "object": "chat.completion.chunk", one id in all')
+@group.about("stream", "chunks", 'JSON objects, "object": "chat.completion.chunk", the same id in all')
 def shape(answer: CheckResponse) -> Verdict:
-    """Every event is a chunk of the same completion."""
+    """Check that every event is a chunk of the same completion."""
     data = [event for event in events(answer.body) if event != DONE]
     found = chunks(answer)
     if not data:
-        return broken("there are no events")
+        return broken("no events")
     if len(found) < len(data):
         return broken(f"{len(data) - len(found)} of {len(data)} events are not JSON objects")
     if "error" in found[-1]:
@@ -88,65 +88,63 @@ def shape(answer: CheckResponse) -> Verdict:
     return holds(f"{len(found)} chunks")
 
 
-@group.about("stream", "role first", "the first delta says that the role is assistant")
+@group.about("stream", "role first", "the first delta has the role assistant")
 def role(answer: CheckResponse) -> Verdict:
-    """Clients learn the role before the text."""
+    """Check that the role precedes the text."""
     found = deltas(answer)
     if not found:
-        return broken("there are no deltas")
+        return broken("no deltas")
     return verdict(found[0].get("role") == "assistant", answer.show(found[0]))
 
 
-@group.about("stream", "text in deltas", "content (or reasoning) comes in deltas")
+@group.about("stream", "text in deltas", "content (or reasoning) arrives in deltas")
 def text(answer: CheckResponse) -> Verdict:
-    """There is text, in pieces."""
+    """Check that text arrives in pieces."""
     pieces = [delta[key] for delta in deltas(answer) for key in TEXT_KEYS if isinstance(delta.get(key), str)]
     pieces = [piece for piece in pieces if piece]
     if not pieces:
-        return broken("no delta holds text")
+        return broken("no delta has text")
     return holds(f"{len(pieces)} deltas: {answer.show(''.join(pieces)[:80])}")
 
 
-@group.about("stream", "finish_reason", "exactly one choice has it, and it is the last")
+@group.about("stream", "finish_reason", "exactly one choice has it, the last one")
 def finish(answer: CheckResponse) -> Verdict:
-    """Why the text ends is told once, at its end."""
+    """Check that the reason for the end is given once, at the end."""
     reasons = [choice.get("finish_reason") for choice in choices(answer)]
     told = [reason for reason in reasons if reason is not None]
     if len(told) != 1:
         return broken(f"{len(told)} of {len(reasons)} choices have a finish_reason")
     if reasons[-1] is None:
-        return broken("choices go on after finish_reason")
+        return broken("choices follow finish_reason")
     return verdict(told[0] in FINISHES, answer.show(told[0]))
 
 
 @group.about("stream", "[DONE]", "the last event is data: [DONE]")
 def done(answer: CheckResponse) -> Verdict:
-    """The end is told, so that a broken stream can be known for one."""
+    """Check that the end is marked, so that a broken stream can be recognized."""
     found = events(answer.body)
     if DONE not in found:
-        return broken("it never comes")
-    return verdict(found[-1] == DONE, "at the end" if found[-1] == DONE else "events come after it")
+        return broken("it never arrives")
+    return verdict(found[-1] == DONE, "at the end" if found[-1] == DONE else "events follow it")
 
 
-@group.about("stream", "include_usage", "a last chunk with empty choices and the usage, whose sum is right")
+@group.about("stream", "include_usage", "a last chunk with empty choices and a usage whose sum is right")
 def usage(answer: CheckResponse) -> Verdict:
-    """The tokens of a stream are told when asked for."""
+    """Check that a stream reports its tokens on request."""
     found = chunks(answer)
     if all(chunk.get("usage") is None for chunk in found):
-        return broken("no chunk has a usage")
+        return broken("no chunk has usage")
     last = found[-1]
     if last.get("usage") is None:
-        return broken("chunks come after the one with the usage")
+        return broken("chunks follow the one with usage")
     if last.get("choices") != []:
         return broken(f"its choices are {answer.show(last.get('choices'))}")
     return usage_verdict(answer, last["usage"])
 
 
-@group.expect(
-    "same usage", "the usage of a stream has the shape, and the prompt_tokens, of a plain completion's"
-)
+@group.expect("same usage", "a stream's usage has the shape and prompt_tokens of a plain completion's")
 def same_usage(evidence: Evidence) -> Verdict:
-    """The same prompt costs the same either way."""
+    """Check that the same prompt costs the same either way."""
     plain, stream = evidence.plain, evidence.stream
     if plain is None or stream is None:
         return skipped("not asked for")

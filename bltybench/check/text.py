@@ -1,4 +1,4 @@
-"""Text from a server, made fit to be shown: one line, short, and without secrets."""
+"""Server text, made safe to show: one line, short, and without secrets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ MASK = "[key]"
 
 
 def clean(text: str, secrets: Iterable[str] = (), limit: int = MAX_CHARS) -> str:
-    """Return ``text`` with ``secrets`` masked, without control characters, of at most ``limit`` characters.
+    """Return ``text`` with ``secrets`` masked and control characters removed, cut to ``limit`` characters.
 
-    Control characters could move the cursor or set the title of the terminal that shows them; format
-    characters (bidirectional overrides, zero-width) could make the line read as something else.
+    Control characters could move the terminal's cursor or set its title. Format characters (bidirectional
+    overrides, zero-width) could make the line read differently.
     """
     for secret in secrets:
         if secret:
             text = text.replace(secret, MASK)
-    # Cut before the walk over characters, generously, since runs of spaces shrink to one.
+    # Cut before iterating over characters, generously, because runs of spaces shrink to one.
     text = "".join(
         " " if (kind := unicodedata.category(char)) == "Cc" or kind.startswith("Z") else char
         for char in text[: 8 * limit]

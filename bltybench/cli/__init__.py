@@ -1,4 +1,4 @@
-"""The command line: one module a verb."""
+"""The command line, one module per command."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run ``bltybench`` with the arguments of this process and return its exit code.
+    """Run ``bltybench`` with this process's arguments and return the exit code.
 
-    0 fine, 1 a check failed, 2 could not run (usage, or something the user can mend), 130 interrupted.
+    0 success, 1 a check failed, 2 could not run (usage, or an error the user can fix), 130 interrupted.
     """
     try:
-        # Imported here so that Ctrl-C while modules load is met below, and importing main costs nothing.
+        # Imported here so that Ctrl-C during imports is handled below, and importing main is cheap.
         from bltybench.cli.app import app  # noqa: PLC0415
 
         app(prog_name="bltybench")
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def _printable(text: str) -> str:
-    """Drop what could steer a terminal: a message may quote a file or a server."""
+    """Remove control characters: a message may quote a file or a server."""
     return "".join(char for char in text.expandtabs() if char.isprintable() or char == "\n")
 
 

@@ -1,4 +1,4 @@
-"""The verbs, put together. Each imports what is heavy only when it is called."""
+"""The commands. Each imports heavy modules only when it runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bltybench.cli.sandbox import sandbox
 app = typer.Typer(
     name="bltybench",
     help="Load tests and rate-limit measurements for OpenAI-compatible chat APIs.",
-    epilog="Load is made with Locust: `locust -f locustfiles/mixed.py --headless`. "
-    "Exit codes: 0 fine, 1 a check failed, 2 could not run.",
+    epilog="Locust generates the load: `locust -f locustfiles/mixed.py --headless`. "
+    "Exit codes: 0 success, 1 a check failed, 2 could not run.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    # A traceback that prints local variables would print keys.
+    # A traceback with local variables would print keys.
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
 )
@@ -41,7 +41,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    del version  # its callback has done the work
+    del version  # the callback prints the version
 
 
 for verb in (check, sandbox, report, limits, compare, runs, init):

@@ -1,4 +1,4 @@
-"""``bltybench check``: does the API behave as the reference says?"""
+"""``bltybench check``: test whether an API behaves as the reference says."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ MARKS = {
 
 
 def check(
-    target: Annotated[str, typer.Option(help="Name of the target in scenarios.toml.")] = "sandbox",
+    target: Annotated[str, typer.Option(help="Target name in scenarios.toml.")] = "sandbox",
     scenario_file: Annotated[
-        Path | None, typer.Option(help="The scenarios.toml to use; ./scenarios.toml if there is one.")
+        Path | None, typer.Option(help="Path of scenarios.toml. Default: ./scenarios.toml if it exists.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model to ask; else that of a scenario of this target, else the first.")
+        str | None,
+        typer.Option(
+            help="Model to test. Default: the one in a scenario for this "
+            "target, else the first the API lists."
+        ),
     ] = None,
     spend_429: Annotated[
         bool | None,
         typer.Option(
             "--spend-429/--no-spend-429",
-            help="Spend the documented limit on requests to see a 429, and wait as it says. "
-            "Without either: on the sandbox only.",
+            help="Exhaust the documented request limit to provoke a 429, and wait as it says. "
+            "Default: on the sandbox only.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write the findings as JSON, and nothing else, to stdout.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the findings, as JSON.")] = False,
 ) -> None:
-    """Check an API against the reference: models, completions, streams, errors, rate limits.
+    """Check an API against the reference: models, completions, streams, errors, and rate limits.
 
-    Says first how much it will send at most. Exit code 0 if nothing is broken, 1 if something is, 2 if the
-    check could not run.
+    Prints the maximum spend first. Exit code 0: nothing is broken; 1: something is; 2: the check could not
+    run.
     """
     from bltybench.check.run import check as run_check  # noqa: PLC0415 - httpx: only where it is needed
     from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415
@@ -52,7 +54,9 @@ def check(
         target,
         book.target(target),
         model=model,
-        usual_model=next((each.model for each in book.scenarios.values() if each.target == target), None),
+        usual_model=next(
+            (scenario.model for scenario in book.scenarios.values() if scenario.target == target), None
+        ),
         spend_429=spend_429,
         tell=lambda line: print(line, file=sys.stderr),
     )
@@ -78,7 +82,7 @@ def _show(found: Checkup) -> None:
             group = finding.group
             table.add_row("", Text(group, style="bold"), "")
         mark, style = MARKS[finding.status]
-        # Text, not str: what a server said is never read as markup.
+        # Text, not str: server text is never interpreted as markup.
         table.add_row(Text(mark, style=style), Text(finding.name), Text(_line(finding)))
     counts = found.counts
     console = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""``bltybench init``: the files to start from."""
+"""``bltybench init``: create the files to start from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to put the files; made if it is not there.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for the files. Created if it does not exist.")
+    ] = Path(),
 ) -> None:
-    """Write a commented scenarios.toml, the locustfiles and the notebooks to start from.
+    """Create a commented scenarios.toml, the locustfiles, and the notebooks.
 
-    Nothing is overwritten: where one of them is in the way, nothing is written at all.
+    Existing files are never overwritten: if one is in the way, nothing is written.
     """
     from bltybench.scenario.file.starter import starter_file  # noqa: PLC0415
 
@@ -31,9 +33,9 @@ def init(
     in_the_way = [name for name in STARTER if os.path.lexists(folder / name)]
     if in_the_way:
         raise UserError(
-            f"there is already {', '.join(in_the_way)}",
+            f"{', '.join(in_the_way)} already exists",
             where=str(folder.absolute()),
-            remedy="bltybench init DIR writes to another folder; nothing was written here",
+            remedy="choose another folder with bltybench init DIR; nothing was written",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,11 +46,11 @@ def init(
                 shutil.copyfile(source, folder / name)
     except OSError as error:
         raise UserError(
-            f"cannot be written: {error.strerror or error}",
+            f"can't write: {error.strerror or error}",
             where=str(error.filename or folder),
-            remedy="choose a folder that you may write to",
+            remedy="choose a writable folder",
         ) from error
-    print(f"Written to {folder.absolute()}: {', '.join(STARTER)}")
+    print(f"Wrote to {folder.absolute()}: {', '.join(STARTER)}")
     print("Next:")
     if folder.resolve() != Path.cwd():
         print(f"  cd {folder}")

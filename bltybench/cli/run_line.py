@@ -1,4 +1,4 @@
-"""One line about a run, from the files of its folder."""
+"""A one-line summary of a run, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Summary(msgspec.Struct):
 
 
 class RunLine(msgspec.Struct, kw_only=True):
-    """What ``bltybench runs`` says of one run. None: not known (yet)."""
+    """Summary of one run in ``bltybench runs``. None means unknown."""
 
     run: str
     scenario: str | None = None
@@ -38,21 +38,21 @@ class RunLine(msgspec.Struct, kw_only=True):
     checks_passed: int | None = None
     checks: int | None = None
     problem: str | None = None
-    """What is wrong with the folder; then the rest is what could still be read."""
+    """Error in the folder. The other fields hold what could be read."""
 
     def started_text(self) -> str | None:
-        """Return the start to the second, for people."""
+        """Return the start time to the second."""
         return self.started and self.started[:19].replace("T", " ")
 
     def duration_text(self) -> str | None:
-        """Return the duration for people."""
+        """Return the duration as text."""
         if self.duration_s is None:
             return None
         minutes, seconds = divmod(round(self.duration_s), 60)
         return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
     def result_text(self) -> str:
-        """Return VALID or INVALID and how many checks passed."""
+        """Return VALID or INVALID and the number of passed checks."""
         if self.valid is None:
             return "no report yet"
         word = "VALID" if self.valid else "INVALID"
@@ -60,19 +60,19 @@ class RunLine(msgspec.Struct, kw_only=True):
 
 
 def run_lines(reports: Path) -> list[RunLine]:
-    """Return a line for each run below ``reports``, newest first; a broken folder has a ``problem``."""
+    """Return a line for each run in ``reports``, newest first. A damaged folder has a ``problem``."""
     if not reports.is_dir():
         return []
     try:
         folders = [RunFolder(path) for path in reports.iterdir() if path.is_dir()]
     except OSError as error:
-        raise UserError(f"cannot be listed: {error.strerror}", where=str(reports.absolute())) from error
+        raise UserError(f"can't list: {error.strerror}", where=str(reports.absolute())) from error
     lines = [_line(folder) for folder in folders if _is_run(folder)]
     return sorted(lines, key=lambda line: (line.started or "", line.run), reverse=True)
 
 
 def to_json(lines: list[RunLine]) -> str:
-    """Return the documented JSON form: a list of objects, indented."""
+    """Return the documented JSON format: a list of objects, indented."""
     return msgspec.json.format(msgspec.json.encode(lines), indent=2).decode()
 
 
@@ -99,7 +99,7 @@ def _line(folder: RunFolder) -> RunLine:
 def _count(folder: RunFolder, line: RunLine) -> None:
     if not folder.attempts_parquet.is_file():
         return
-    # Heavier than all the rest together, and a fresh folder has no use for it.
+    # The import costs more than everything else here, and a new folder does not need it.
     import pyarrow.compute as pc  # noqa: PLC0415
 
     from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns  # noqa: PLC0415
@@ -123,7 +123,7 @@ def _judge(folder: RunFolder, line: RunLine) -> None:
     except FileNotFoundError:
         return
     except (msgspec.DecodeError, OSError) as error:
-        line.problem = f"{folder.summary_json.name} cannot be read: {clean(str(error))}"
+        line.problem = f"can't read {folder.summary_json.name}: {clean(str(error))}"
         return
     line.valid = summary.valid
     line.checks = len(summary.checks)

@@ -1,4 +1,4 @@
-"""``bltybench sandbox``: the sandbox alone, for trying things by hand."""
+"""``bltybench sandbox``: run the sandbox alone, to try it by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from bltybench.scenario.target import RateLimit, SandboxSettings
 
-# scenario.target.Algorithm, repeated so that --help need not load pydantic; a test compares the two.
+# Repeats scenario.target.Algorithm so that --help need not load pydantic. A test compares the two.
 Family = Literal[
     "fixed_window",
     "first_hit_window",
@@ -28,37 +28,39 @@ Family = Literal[
 def sandbox(
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other machines can only reach it if you change this.")
+        str, typer.Option(help="Address to listen on. The default is reachable from this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8910,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port. 0 chooses a free one.")] = 8910,
     target: Annotated[
-        str, typer.Option(help="Target of scenarios.toml whose sandbox table says how it behaves.")
+        str, typer.Option(help="Target in scenarios.toml whose sandbox table sets the behavior.")
     ] = "sandbox",
     scenario_file: Annotated[
-        Path | None, typer.Option(help="The scenarios.toml to use; ./scenarios.toml if there is one.")
+        Path | None, typer.Option(help="Path of scenarios.toml. Default: ./scenarios.toml if it exists.")
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(help="Append one JSON line an exchange: what really happened, and when.")
+        Path | None, typer.Option(help="Append one JSON line per exchange: what the server did, and when.")
     ] = None,
     limits_file: Annotated[
         Path | None,
         typer.Option(
-            "--limits", help="Limits in place of the target's: a limits.toml, as the probe writes it."
+            "--limits", help="limits.toml with limits to use instead of the target's, as the probe writes it."
         ),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=0, help="Requests a period; 0 for no limit.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=0, help="Tokens a period; 0 for no limit.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=0, help="Requests per period. 0 means no limit.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=0, help="Tokens per period. 0 means no limit.")] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=0, help="Requests at a time; 0 for no limit.")
+        int | None, typer.Option(min=0, help="Concurrent requests. 0 means no limit.")
     ] = None,
-    period_s: Annotated[
-        float | None, typer.Option(min=0.001, help="Length of the period, in seconds.")
+    period_s: Annotated[float | None, typer.Option(min=0.001, help="Period, in seconds.")] = None,
+    algorithm: Annotated[
+        Family | None, typer.Option(help="Algorithm for the request and token limits.")
     ] = None,
-    algorithm: Annotated[Family | None, typer.Option(help="How requests and tokens are limited.")] = None,
 ) -> None:
-    """Run a BLTYAPI look-alike on this machine until Ctrl-C.
+    """Run a BLTYAPI sandbox on this machine until Ctrl-C.
 
-    Limits are per key. What is not given here is as in scenarios.toml.
+    Limits apply per key. Options that are not set come from scenarios.toml.
     """
     from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
     from bltybench.sandbox.listen import listen  # noqa: PLC0415
@@ -72,7 +74,7 @@ def sandbox(
         raise UserError(
             f"target '{target}' is not a sandbox",
             where=str(book.path),
-            remedy=f"add [targets.{target}.sandbox], or name another target",
+            remedy=f"add [targets.{target}.sandbox], or choose another target",
         )
     limits = settings.limits if limits_file is None else load_limits(limits_file)
     given = {
@@ -97,7 +99,7 @@ def _changed(
     update = {"limit": count, "period_s": period_s, "algorithm": algorithm}
     fields = {} if limit is None else limit.model_dump()
     if limit is not None and algorithm not in {None, limit.algorithm}:
-        # What the file says of another algorithm does not hold for this one.
+        # Settings in the file for another algorithm don't apply to this one.
         fields = {"limit": limit.limit, "period_s": limit.period_s}
     return RateLimit.model_validate(
         fields | {name: value for name, value in update.items() if value is not None}
@@ -105,7 +107,7 @@ def _changed(
 
 
 def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
-    """Return what a user needs to know, with a line to paste."""
+    """Return the start-up text, with a command to paste."""
     name = f"[{host}]" if ":" in host else host
     base_url = f"http://{name}:{port}/v1"
     key, model = settings.keys[0].key, settings.models[0]
@@ -117,10 +119,10 @@ def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
         if rate
     ]
     if limits.concurrency is not None:
-        lines.append(f"  {limits.concurrency:,} at a time")
+        lines.append(f"  {limits.concurrency:,} concurrent requests")
     keys = ", ".join(
-        f"{each.key} ({'all models' if each.models is None else ', '.join(each.models)})"
-        for each in settings.keys
+        f"{key.key} ({'all models' if key.models is None else ', '.join(key.models)})"
+        for key in settings.keys
     )
     message = {"role": "user", "content": "Hello"}
     body = json.dumps({"model": model, "messages": [message], "max_tokens": 20, "stream": True})
@@ -129,11 +131,11 @@ def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
             f"Base URL  {base_url}",
             f"Keys      {keys}",
             f"Models    {', '.join(settings.models)}",
-            "Limits    for each key:" if lines else "Limits    none",
+            "Limits    per key:" if lines else "Limits    none",
             *lines,
             "Try",
             f"  curl -N {base_url}/chat/completions -H 'Authorization: Bearer {key}' "
             f"-H 'Content-Type: application/json' -d '{body}'",
-            "Ctrl-C ends it.",
+            "Press Ctrl-C to stop.",
         ]
     )

@@ -1,1 +1,1 @@
-"""BLTYAPI on this machine: both endpoints, its errors, limits and headers, with a log of the truth."""
+"""The sandbox: BLTYAPI on this machine: endpoints, errors, limits, headers, and a ground-truth log."""

@@ -1,4 +1,4 @@
-"""``python -m bltybench.sandbox``: the child of SandboxProcess, which tells it on stdin what to serve."""
+"""``python -m bltybench.sandbox``: the child of SandboxProcess, with its settings on stdin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bltybench.scenario.target import SandboxSettings
 
 
 def _end_with_parent(stop: Callable[[], None]) -> None:
-    """Stop when stdin ends: the parent holds its other end, and a dead parent holds nothing."""
+    """Stop when stdin closes, because the parent has died."""
 
     def wait() -> None:
         sys.stdin.buffer.read()
@@ -27,14 +27,12 @@ def _end_with_parent(stop: Callable[[], None]) -> None:
 
 
 def main() -> int:
-    """Serve as the one line on stdin says. Exit code 0, or 2 where it could not."""
+    """Serve as the line on stdin says. Return exit code 0, or 2 if serving failed."""
     line = sys.stdin.buffer.readline()
     try:
         order = msgspec.json.decode(line, type=ServeRequest)
     except msgspec.DecodeError:
-        print(
-            "bltybench: this is started by bltybench itself; run `bltybench sandbox` instead", file=sys.stderr
-        )
+        print("bltybench: internal command; run `bltybench sandbox` instead", file=sys.stderr)
         return 2
     settings = SandboxSettings.model_validate_json(order.settings)
     try:

@@ -1,4 +1,4 @@
-"""The sandbox's application: routes, errors in the API's shape, and a row in the log for every exchange."""
+"""The sandbox application: routes, errors in the API's format, and a log row per exchange."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from bltybench.sandbox.truth import TruthLog, TruthRow
 from bltybench.scenario.target import SandboxSettings
 
 FLUSH_S = 0.25
-"""How often the log is written."""
+"""Interval between log writes, in seconds."""
 
 ABOUT = (
-    "bltybench sandbox: a BLTYAPI look-alike on this machine, for load tests. Its answers mean nothing.\n"
+    "bltybench sandbox: a BLTYAPI look-alike on this machine, for load tests. Completions are random words.\n"
     "POST /v1/chat/completions, GET /v1/models.\n"
 )
 
@@ -38,14 +38,15 @@ logger = logging.getLogger(__name__)
 
 
 class Exchanges:
-    """The outermost layer: gives each exchange its x-request-id and row, and turns errors into answers."""
+    """Outermost ASGI layer: gives each exchange its x-request-id and log row, and turns errors into
+    responses."""
 
     def __init__(self, app: ASGIApp, log: TruthLog) -> None:
         self._app = app
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one exchange, as ASGI wants it."""
+        """Serve one ASGI exchange."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,7 +65,7 @@ class Exchanges:
         try:
             await self._answer(row, scope, receive, send_with_id)
         except (ClientGone, asyncio.CancelledError):
-            # Cancelled: the sandbox itself was stopped in the middle.
+            # Cancelled: the sandbox itself was stopped during the exchange.
             row.disconnected = True
         finally:
             row.end_ns = time.monotonic_ns()
@@ -92,7 +93,7 @@ class Exchanges:
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
-    """Stand in for Starlette's own answers, which are plain text."""
+    """Replace Starlette's plain-text errors."""
     if isinstance(error, HTTPException) and error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         raise no_method(request.method, request.url.path, allow)
@@ -100,7 +101,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
-    """Return the application. It writes to ``log`` while it runs; closing it is for the caller."""
+    """Return the application. It writes to ``log``, which the caller closes."""
     ring = KeyRing(settings.keys, settings.models)
     counter = PromptCounter()
     quotas, clock = Quotas(settings.limits), UnixClock()

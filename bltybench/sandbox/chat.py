@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: checked, limited, then answered plain or as a stream, at the drawn pace."""
+"""POST /v1/chat/completions: validate, apply limits, then respond plain or streamed at the drawn pace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class ChatEndpoint:
-    """The endpoint, as a plain ASGI application: Starlette's response classes would cost more an event."""
+    """The endpoint as a plain ASGI application. Starlette's response classes would cost more per event."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ChatEndpoint:
         self._line = ServiceQueue(settings.queue) if settings.queue is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one chat request, as ASGI wants it."""
+        """Serve one ASGI chat request."""
         row: TruthRow = scope["state"]["row"]
         raw = await read_body(receive)
         row.received_ns = time.monotonic_ns()
@@ -74,7 +74,7 @@ class ChatEndpoint:
         await self._answer(request, verdict, row, receive, send)
 
     def _checked(self, raw: bytes, key: SandboxKey, row: TruthRow) -> ChatRequest:
-        """Return a request that is valid and allowed; ApiError where it is not, counted where that counts."""
+        """Return a valid, permitted request. Raise ApiError otherwise, charged if the settings say so."""
         try:
             request = parse_request(raw)
             row.model, row.stream = request.model[:100], request.stream
@@ -121,11 +121,11 @@ class ChatEndpoint:
                 asyncio.get_running_loop().call_later(left_s, grant.free)
 
     def _served_ns(self, due_ns: int) -> int:
-        """Return when a request that may begin at ``due_ns`` has been worked on."""
+        """Return the completion time of a request that can start at ``due_ns``."""
         return due_ns if self._line is None else self._line.served_ns(due_ns)
 
     def _pace(self, rng: random.Random, start_ns: int) -> Callable[[], int]:
-        """Return a function that gives the time of each next token: start + TTFT, then an ITL more."""
+        """Return a function that returns the next token's time: start + TTFT, then one ITL later each."""
         at_s: float | None = None
 
         def next_ns() -> int:
@@ -147,7 +147,7 @@ class _Answer:
     ) -> None:
         self._request = request
         self._choices = choices
-        # An answer that is stopped before its first token takes as long as that token would have.
+        # A completion that stops before its first token takes as long as that token.
         self._steps = max(1, *(choice.tokens for choice in choices))
         self._row = row
         self._draw_ns = next_ns
@@ -158,7 +158,7 @@ class _Answer:
         self._created = int(time.time())
 
     def end_ns(self) -> int:
-        """Return when the last token is due: its time, and those of all before it, are drawn by this."""
+        """Draw the times of all tokens and return the last one's."""
         while self._left:
             self._at_ns = self._next_ns()
         return self._at_ns
@@ -168,7 +168,7 @@ class _Answer:
         return self._draw_ns()
 
     async def plain(self, pacer: Pacer, send: Send) -> None:
-        """Wait as long as the same stream would take to its last token, then send all at once."""
+        """Wait as long as a stream would take until its last token, then send everything."""
         await pacer.until(self.end_ns())
         self._row.completion_tokens = sum(choice.tokens for choice in self._choices)
         body: dict[str, Any] = {
@@ -183,7 +183,7 @@ class _Answer:
         await send_json(send, 200, msgspec.json.encode(body), self._headers)
 
     async def stream(self, pacer: Pacer, send: Send) -> None:
-        """Send the headers and the role at once, then each token at its time, as one write an event."""
+        """Send the headers and the role immediately, then each token at its time, one write per event."""
         row = self._row
         writer = ChunkWriter(self._id, self._created, self._request)
         await send(
@@ -210,7 +210,7 @@ class _Answer:
                 row.event_ns.append(time.monotonic_ns())
                 row.completion_tokens = len(row.event_ns)
                 await _write(send, event)
-        # So that the last token has a write, and a time of arrival, of its own.
+        # Gives the last token its own write, and so its own arrival time.
         await pacer.give_way()
         for index, choice in enumerate(self._choices):
             await _write(send, writer.finish(index, choice.finish_reason))
@@ -235,7 +235,7 @@ async def _write(send: Send, body: bytes, more: bool = True) -> None:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the request's body; ApiError (413) where it is too large, ClientGone where it breaks off."""
+    """Return the request body. Raise ApiError (413) if too large, ClientGone if it breaks off."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -260,5 +260,5 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> N
 
 
 async def send_error(send: Send, error: ApiError) -> None:
-    """Send an error in its shape."""
+    """Send an error in the API's format."""
     await send_json(send, error.status, error.body(), error.headers)

@@ -1,4 +1,4 @@
-"""Prompt tokens, as scenario.tokens counts them, without holding up the streams that run meanwhile."""
+"""Prompt token counts, equal to scenario.prompts.tokens, without blocking concurrent streams."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from bltybench.scenario.prompts import tokens
 
 INLINE_CHARS = 1_000
-"""Counting costs about 13 µs a token, so prompts up to this length (some 3 ms) are counted at once."""
+"""Longest prompt, in characters, counted directly: about 3 ms, at about 13 µs per token."""
 
 
 @lru_cache(maxsize=4096)
 def _added_by(role: str, texts: tuple[str, ...]) -> int:
-    # Counts add up over messages, so what one message adds can be kept.
+    # Counts are additive over messages, so each message's count can be cached.
     message = {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
     return tokens.count_messages([message]) - tokens.count_messages([])
 
@@ -33,19 +33,19 @@ def _texts(message: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class PromptCounter:
-    """Counts prompts: short ones at once, long ones in a thread, so that the event loop goes on."""
+    """Counts prompts: short ones directly, long ones in a thread, so that the event loop is not blocked."""
 
     def __init__(self) -> None:
         tokens.load()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="count")
 
     async def count(self, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Return the tokens of valid ``messages``: exactly what ``tokens.count_messages`` gives."""
+        """Return the tokens of valid ``messages``, equal to ``tokens.count_messages``."""
         pairs = [(str(message["role"]), _texts(message)) for message in messages]
         if sum(len(text) for _, texts in pairs for text in texts) <= INLINE_CHARS:
             return _count(pairs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, _count, pairs)
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)

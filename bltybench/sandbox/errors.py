@@ -1,4 +1,4 @@
-"""Every error that the sandbox answers with, in the OpenAI shape and the types of the reference."""
+"""All errors of the sandbox, in the OpenAI format with the types of the reference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class ApiError(Exception):
-    """An answer that is an error: status, body and headers."""
+    """An error response: status, body, and headers."""
 
     def __init__(
         self,
@@ -35,46 +35,46 @@ class ApiError(Exception):
 
 
 class ClientGone(Exception):  # noqa: N818 - an event, not an error
-    """The client closed the connection before its answer was complete."""
+    """The client closed the connection before the response was complete."""
 
 
 def invalid(message: str, param: str | None, code: str | None = None) -> ApiError:
-    """400: the request is malformed or lacks something."""
+    """Return a 400: the request is malformed or incomplete."""
     return ApiError(400, "invalid_request_error", message, param=param, code=code)
 
 
 def no_key() -> ApiError:
-    """401: no bearer token came with the request."""
+    """Return a 401: the request has no bearer token."""
     message = "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'."
     return ApiError(401, "authentication_error", message, code="invalid_api_key")
 
 
 def wrong_key(key: str) -> ApiError:
-    """401: the key is none of ours. Nothing of it but the usual prefix is shown."""
+    """Return a 401: unknown key. Only the usual prefix of the key is shown."""
     masked = "sk-***" if key.startswith("sk-") else "***"
     message = f"Incorrect API key provided: {masked}. The sandbox's public key is in its settings."
     return ApiError(401, "authentication_error", message, code="invalid_api_key")
 
 
 def no_permission(model: str) -> ApiError:
-    """403: the key is good, but not for this model."""
+    """Return a 403: valid key without access to this model."""
     message = f"This API key has no access to the model '{model}'."
     return ApiError(403, "permission_error", message, param="model", code="model_access_denied")
 
 
 def no_model(model: str) -> ApiError:
-    """404: there is no such model."""
+    """Return a 404: unknown model."""
     message = f"The model '{model[:100]}' does not exist."
     return ApiError(404, "not_found_error", message, param="model", code="model_not_found")
 
 
 def no_route(method: str, path: str) -> ApiError:
-    """404: there is no such endpoint."""
+    """Return a 404: unknown endpoint."""
     return ApiError(404, "not_found_error", f"Unknown request URL: {method} {path[:200]}", code="unknown_url")
 
 
 def no_method(method: str, path: str, allow: str) -> ApiError:
-    """405: the endpoint is there, but not for this method."""
+    """Return a 405: wrong method for this endpoint."""
     message = f"Not allowed to {method} on {path[:200]}; allowed: {allow}."
     return ApiError(
         405,
@@ -86,7 +86,7 @@ def no_method(method: str, path: str, allow: str) -> ApiError:
 
 
 def too_large(limit_bytes: int) -> ApiError:
-    """413: the body is larger than the sandbox reads. The connection closes: the rest is not wanted."""
+    """Return a 413: the body is too large. The connection closes, because the rest is not read."""
     return ApiError(
         413,
         "invalid_request_error",
@@ -97,12 +97,12 @@ def too_large(limit_bytes: int) -> ApiError:
 
 
 def rate_limited(message: str, code: str, headers: Headers, *, status: int = 429) -> ApiError:
-    """429, or what the settings say instead: a limit refused the request."""
+    """Return a 429, or the configured status: a limit refused the request."""
     return ApiError(status, "rate_limit_error", message, code=code, headers=headers)
 
 
 def server_error(headers: Headers | None = None) -> ApiError:
-    """500: by the setting ``error_rate``, or a mistake in the sandbox itself."""
+    """Return a 500: due to the setting ``error_rate``, or a bug in the sandbox."""
     return ApiError(
         500, "server_error", "The server had an error while processing your request.", headers=headers
     )

@@ -1,4 +1,4 @@
-"""Rate-limit headers as they are seen in the wild: honest, missing, and wrong in several ways."""
+"""Rate-limit headers as found in the wild: accurate, missing, and wrong in several ways."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bltybench.scenario.target import HeaderStyle
 def styled(
     style: HeaderStyle, honest: Headers, decision: Admission | None, retry_after_s: int | None
 ) -> Headers:
-    """Return the headers of one answer in ``style``; ``honest`` are those without Retry-After."""
+    """Return the headers of a response in ``style``. ``honest`` are the accurate ones without Retry-After."""
     if style == "none":
         return []
     if style == "nonsense":

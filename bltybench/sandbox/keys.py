@@ -1,4 +1,4 @@
-"""Who may use what: bearer keys and the models each may use."""
+"""Bearer keys and the models each may use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class KeyRing:
         self._models = models
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> SandboxKey:
-        """Return the key of a request; ApiError (401) where it has none or a wrong one."""
+        """Return the key of a request. Raise ApiError (401) if it has none or an unknown one."""
         value = next((value for name, value in headers if name == b"authorization"), b"")
         scheme, _, token = value.decode("latin-1").partition(" ")
         token = token.strip()
@@ -29,7 +29,7 @@ class KeyRing:
         raise wrong_key(token)
 
     def authorize(self, key: SandboxKey, model: str) -> None:
-        """Check that the model exists (ApiError 404) and that the key may use it (ApiError 403)."""
+        """Raise ApiError if the model does not exist (404) or the key may not use it (403)."""
         if model not in self._models:
             raise no_model(model)
         if key.models is not None and model not in key.models:

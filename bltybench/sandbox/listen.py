@@ -1,4 +1,4 @@
-"""Opening the sandbox's listening socket."""
+"""The sandbox's listening socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 means any free one. UserError where the address cannot be had."""
+    """Return a listening socket. Port 0 chooses a free one. Raise UserError if the address is unavailable."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -20,6 +20,6 @@ def listen(host: str, port: int) -> socket.socket:
             raise UserError(
                 f"port {port} is in use",
                 where=f"{host}:{port}",
-                remedy="choose another with --port, or 0 for any free one",
+                remedy="choose another with --port, or 0 for a free one",
             ) from error
-        raise UserError(f"cannot listen: {error.strerror or error}", where=f"{host}:{port}") from error
+        raise UserError(f"can't listen: {error.strerror or error}", where=f"{host}:{port}") from error

@@ -1,4 +1,4 @@
-"""Waiting for absolute times on behalf of one client, until it goes away."""
+"""Waiting for absolute times on behalf of one client, until it disconnects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bltybench.sandbox.errors import ClientGone
 
 
 class Pacer:
-    """Sleeps until given times of the monotonic clock; raises ClientGone as soon as the client is gone.
+    """Sleeps until given monotonic times. Raises ClientGone as soon as the client disconnects.
 
-    Each time is absolute, so a late wake-up is not passed on to the next. Use as ``async with``.
+    All times are absolute, so a late wakeup does not delay the next one. Use with ``async with``.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -32,7 +32,7 @@ class Pacer:
         self._watch.cancel()
 
     async def until(self, at_ns: int) -> None:
-        """Return at ``at_ns``, or at the next turn of the event loop where that has passed."""
+        """Return at ``at_ns``, or in the next event-loop iteration if that has passed."""
         delay_s = (at_ns - time.monotonic_ns()) / 1e9
         if delay_s <= 0:
             await self.give_way()
@@ -47,16 +47,16 @@ class Pacer:
         self._check()
 
     async def give_way(self) -> None:
-        """Return at the next turn of the event loop.
+        """Return in the next event-loop iteration.
 
-        The loop writes to a socket once a turn, so what is sent before and after never shares a write.
+        The loop writes to a socket once per iteration, so data sent before and after never share a write.
         """
         self._check()
         await asyncio.sleep(0)
         self._check()
 
     async def while_there(self, work: Coroutine[Any, Any, None]) -> None:
-        """Return when ``work`` is done; it is cancelled where the client goes away first."""
+        """Return when ``work`` is done. Cancel it if the client disconnects first."""
         task = self._loop.create_task(work)
         waiter = self._waiter = self._loop.create_future()
         task.add_done_callback(lambda _: _wake(waiter))

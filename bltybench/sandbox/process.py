@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, for runs and tests. Imports neither Starlette nor uvicorn."""
+"""A sandbox in its own process, for runs and tests. Imports neither Starlette nor uvicorn."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from bltybench.sandbox.listen import listen
 from bltybench.scenario.target import SandboxSettings, Target
 
 GREETING = b"bltybench sandbox"
-"""How the page at ``/`` begins."""
+"""Start of the page at ``/``, which identifies a sandbox."""
 
 START_S = 30.0
-"""How long it may take to answer for the first time: it imports and loads, perhaps on a busy machine."""
+"""Maximum time to the first response, in seconds, including imports on a busy machine."""
 STOP_S = 5.0
-"""How long it may take to end before it is killed."""
+"""Maximum time to stop before the process is killed, in seconds."""
 
 
 class ServeRequest(msgspec.Struct):
-    """What the parent tells the child, on stdin: keys do not belong into arguments, which all can read."""
+    """Settings that the parent sends on stdin. Keys must not be in arguments, which are public."""
 
     settings: str
     """SandboxSettings as JSON."""
     fd: int
-    """The listening socket, inherited."""
+    """The inherited listening socket."""
     log_path: str | None
 
 
 class SandboxProcess:
-    """A running sandbox. Ends when ``stop`` is called, the ``with`` block is left, or its parent dies.
+    """A running sandbox. It ends on ``stop``, at the end of the ``with`` block, or when its parent dies.
 
-    The parent opens the listening socket itself and hands it down, so a used port is known at once, and a
-    free one (port 0) needs no report back.
+    The parent opens the listening socket and passes it on, so a port in use is known immediately, and port 0
+    needs no report back.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], base_url: str, log_path: Path | None) -> None:
@@ -56,11 +56,12 @@ class SandboxProcess:
         port: int = 0,
         log_path: Path | None = None,
     ) -> SandboxProcess:
-        """Start a sandbox and return when it answers. UserError where the port is in use or it fails."""
+        """Start a sandbox and return when it responds. Raise UserError if the port is in use or starting
+        fails."""
         listener = listen(host, port)
         try:
             port = listener.getsockname()[1]
-            # A session of its own: Ctrl-C in the terminal is for the parent, which ends its streams first.
+            # A separate session: Ctrl-C in the terminal goes to the parent, which ends its streams first.
             process = subprocess.Popen(
                 [sys.executable, "-m", "bltybench.sandbox"],
                 stdin=subprocess.PIPE,
@@ -111,15 +112,15 @@ class SandboxProcess:
         try:
             code = self._process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
-            return UserError(f"the sandbox did not answer within {START_S:g} s", where=self.base_url)
+            return UserError(f"the sandbox did not respond within {START_S:g} s", where=self.base_url)
         return UserError(
-            f"the sandbox ended with exit code {code} before it answered",
+            f"the sandbox exited with code {code} before it responded",
             where=self.base_url,
-            remedy="its own message is above",
+            remedy="see its message above",
         )
 
     def stop(self) -> None:
-        """End the sandbox and wait for it; its log is complete afterwards. More than once does no harm."""
+        """Stop the sandbox and wait for it. Its log is then complete. Further calls do nothing."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.terminate()
@@ -142,9 +143,9 @@ class SandboxProcess:
 
 
 def start_if_absent(target: Target) -> SandboxProcess | None:
-    """Start the sandbox of ``target``; None where one runs at its address already, or it is no sandbox.
+    """Start the sandbox of ``target``. Return None if one already runs there, or if it is not a sandbox.
 
-    Raises UserError where something else listens there.
+    Raise UserError if something else listens there.
     """
     if target.sandbox is None:
         return None

@@ -1,4 +1,4 @@
-"""The limits of one key: who is let in, and what the headers say about it."""
+"""Limits of one key: admission, and the headers about it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from bltybench.sandbox.slots import Slots
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 CONCURRENCY_RETRY_S = 1
-"""Retry-After of a concurrency refusal: no clock knows when a slot comes free."""
+"""Retry-After of a concurrency refusal, in seconds. No clock knows when a slot will be released."""
 
 
 class UnixClock:
-    """Unix time that never goes back: the monotonic clock, anchored once to the wall clock."""
+    """Unix time that never goes backwards: the monotonic clock, anchored once to the wall clock."""
 
     def __init__(self) -> None:
         self._offset_s = time.time() - time.monotonic()
 
     def now_s(self) -> float:
-        """Return seconds since the epoch."""
+        """Return seconds since the Unix epoch."""
         return time.monotonic() + self._offset_s
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that a limit turned away: which one, and the answer."""
+    """A refusal: the limit that refused, and the response."""
 
     limit: str
     error: ApiError
 
 
 class Grant:
-    """A request that was let in. It holds a slot and a reservation of tokens until it is settled."""
+    """An admitted request. It holds a slot and a token reservation until it is settled."""
 
     def __init__(
         self, quota: KeyQuota, at_s: float, reserved_tokens: int, headers: Headers, delay_s: float = 0.0
@@ -48,50 +48,50 @@ class Grant:
         self._slot = quota.slots.take()
         self.headers = headers
         self.delay_s = delay_s
-        """How long a queue makes it wait before it is served."""
+        """Time it waits in a queue before it is served, in seconds."""
 
     @property
     def has_slot(self) -> bool:
-        """Whether it may be served now."""
+        """Whether it can be served now."""
         return self._slot
 
     async def turn(self) -> None:
-        """Wait for a slot where one is needed and requests wait for it."""
+        """Wait for a slot if one is needed and excess requests are queued."""
         if not self._slot:
             await self._quota.slots.turn()
             self._slot = True
 
     def settle(self, now_s: float, used_tokens: int, *, keep_slot: bool = False) -> None:
-        """Free the slot and settle what it cost in tokens. Once only."""
+        """Release the slot and settle the token charge. Once only."""
         self._quota.settle(now_s, self._at_s, self._reserved_tokens, used_tokens)
         if not keep_slot:
             self.free()
 
     def free(self) -> None:
-        """Free the slot, if it holds one."""
+        """Release the slot, if it holds one."""
         if self._slot:
             self._slot = False
             self._quota.slots.free()
 
 
 class Quotas:
-    """The quota of each key, of each model, of each pair of them, or one for all, as the limits say."""
+    """Quotas per key, per model, per pair, or one for all, as the limits say."""
 
     def __init__(self, limits: SandboxLimits) -> None:
         self._limits = limits
         self._quotas: dict[tuple[str | None, ...], KeyQuota] = {}
 
     def of(self, key: str, model: str | None = None) -> KeyQuota:
-        """Return the quota that a request with this key for this model counts in."""
+        """Return the quota in which a request with this key for this model counts."""
         names = {"key": key, "model": model}
-        place = tuple(names[each] for each in ("key", "model") if each in self._limits.per)
+        place = tuple(names[scope] for scope in ("key", "model") if scope in self._limits.per)
         if place not in self._quotas:
             self._quotas[place] = KeyQuota(self._limits)
         return self._quotas[place]
 
 
 class KeyQuota:
-    """Requests and tokens per period and requests at a time, for one key; any of them may be absent."""
+    """Request, token, and concurrency limits of one key. Each can be absent."""
 
     def __init__(self, limits: SandboxLimits) -> None:
         self._settings = {"requests": limits.requests, "tokens": limits.tokens}
@@ -107,7 +107,7 @@ class KeyQuota:
         self.slots = Slots(limits.concurrency, queues=limits.concurrency_excess == "queued")
 
     def charge(self, now_s: float) -> Refusal | None:
-        """Count what is no chat answer as a request, or refuse it."""
+        """Count an exchange other than chat as a request, or refuse it."""
         model = self._models.get("requests")
         if model is None:
             return None
@@ -115,12 +115,12 @@ class KeyQuota:
         return None if decision.accepted else self._rate_refusal("requests", {"requests": decision}, now_s)
 
     def admit(self, now_s: float, tokens: int) -> Grant | Refusal:
-        """Let a request in that may use up to ``tokens``, or refuse it and charge nothing."""
+        """Admit a request that can use up to ``tokens``, or refuse it without charging anything."""
         if self.slots.refuses:
             return self._concurrency_refusal(now_s)
         decisions: dict[str, Admission] = {}
         if self._all is not None:
-            # Charged as used, nothing is known at admission but whether anything is left.
+            # If tokens are charged as used, only whether any remain is known on admission.
             needed = 1.0 if self._charged == "used" else float(tokens)
             costs = [1.0 if name == "requests" else needed for name in self._models]
             decisions = dict(zip(self._models, self._all.decide_each(now_s, costs), strict=True))
@@ -132,7 +132,7 @@ class KeyQuota:
         return Grant(self, now_s, tokens, self._headers(decisions.get("requests"), now_s), delay_s)
 
     def settle(self, now_s: float, charged_s: float, reserved_tokens: int, used_tokens: int) -> None:
-        """Charge or refund tokens of a request that was let in at ``charged_s``."""
+        """Charge or refund tokens of a request admitted at ``charged_s``."""
         model = self._models.get("tokens")
         if model is None:
             return
@@ -154,7 +154,7 @@ class KeyQuota:
         code = "rate_limit_exceeded" if name == "requests" else "token_limit_exceeded"
         what = _described(name, setting)
         if wait_s is None or math.isinf(wait_s):
-            # It will never fit, so there is no time after which to retry.
+            # It will never fit, so there is no Retry-After.
             message = f"Request too large: it alone may use more than the limit of {what}."
             return Refusal(
                 name, self._refused(message, code, self._headers(decisions.get("requests"), now_s))
@@ -173,7 +173,7 @@ def _described(name: str, setting: RateLimit | None) -> str:
 
 
 def _headers(decision: Admission | None, now_s: float) -> Headers:
-    """Return the documented headers: they tell of the requests limit only, and of nothing without it."""
+    """Return the documented headers, which cover only the request limit."""
     if decision is None:
         return []
     return [

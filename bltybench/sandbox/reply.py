@@ -1,4 +1,4 @@
-"""What the sandbox says: seeded words of one token each, cut where the request wants them cut."""
+"""Completions: seeded words of one token each, cut as the request says."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from bltybench.sandbox.request import ChatRequest
 
 DEFAULT_MAX_TOKENS = 1024
-"""Reserved where the request gives no max_tokens."""
+"""Tokens reserved if the request sets no max_tokens."""
 NATURAL_TOKENS = (16, 256)
-"""Shortest and longest answer where the request gives no max_tokens."""
+"""Shortest and longest completion if the request sets no max_tokens, in tokens."""
 
-# One token each for the tokenizer of scenario/tokens.py, with and without a space before it; the tests hold
-# them to that.
+# One token each in scenario/prompts/tokens.py, with and without a leading space. Tests verify this.
 VOCABULARY = """
 and the water over under river stone light wind house road tree bird song night day hand eye door window
 bridge paper letter story table market city field cloud rain star sun fire earth boat ship wave shore sand
@@ -25,7 +24,7 @@ WORDS = tuple(VOCABULARY.split())
 
 @dataclass(frozen=True, slots=True)
 class PlannedChoice:
-    """One answer, as the tokens that are sent one by one."""
+    """One completion, as the tokens sent one by one."""
 
     reasoning: tuple[str, ...]
     content: tuple[str, ...]
@@ -33,20 +32,20 @@ class PlannedChoice:
 
     @property
     def tokens(self) -> int:
-        """Completion tokens: one for each event, reasoning included."""
+        """Completion tokens, reasoning included. One per event."""
         return len(self.reasoning) + len(self.content)
 
 
 def thinks(model: str) -> bool:
-    """Whether the model sends ``reasoning_content`` before its answer."""
+    """Whether the model sends ``reasoning_content`` first."""
     return model.endswith("reasoner")
 
 
 def plan(request: ChatRequest, rng: random.Random) -> list[PlannedChoice]:
-    """Return the ``n`` answers to a request, all drawn from ``rng``.
+    """Return the ``n`` completions of a request, all drawn from ``rng``.
 
-    With max_tokens an answer has exactly so many (finish_reason length), so that lengths are what the load
-    asked for; without, it ends by itself. A stop string ends it before the string (finish_reason stop).
+    With max_tokens, a completion has exactly that length (finish_reason length), so lengths follow the load.
+    Without it, the completion ends by itself. A stop string ends it earlier (finish_reason stop).
     """
     return [_choice(request, rng) for _ in range(request.n)]
 
@@ -66,12 +65,12 @@ def _choice(request: ChatRequest, rng: random.Random) -> PlannedChoice:
 
 
 def _spaced(words: list[str]) -> list[str]:
-    """Return the words as they join to a text: a space before each but the first."""
+    """Return the words as text pieces: a leading space on each but the first."""
     return [f" {word}" if index else word for index, word in enumerate(words)]
 
 
 def cut(tokens: list[str], stops: tuple[str, ...]) -> list[str]:
-    """Return the tokens before the first stop string; the last one may be a part of a token."""
+    """Return the tokens before the first stop string. The last one can be a partial token."""
     text = "".join(tokens)
     found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     if not found:

@@ -1,4 +1,4 @@
-"""The body of a chat request, checked as the API would: types, ranges, and the name of what is wrong."""
+"""Validation of chat requests as in the API: types, ranges, and the name of the invalid parameter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from bltybench.sandbox.errors import invalid
 
 CONTEXT_TOKENS = 131_072
-"""Prompt and answer together; more is a 400."""
+"""Maximum prompt plus completion tokens. More is a 400."""
 MAX_CHOICES = 128
 MAX_STOPS = 4
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -24,7 +24,7 @@ DECIMALS = {
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
 }
-# Taken with any value and without effect: the sandbox's text means nothing, so they cannot change it.
+# Accepted with any value and ignored, because completions are random words.
 WITHOUT_EFFECT: dict[str, type | tuple[type, ...]] = {
     "logit_bias": dict,
     "metadata": dict,
@@ -71,7 +71,7 @@ class ChatRequest:
 
 
 def parse_request(raw: bytes) -> ChatRequest:
-    """Return the request in ``raw``; ApiError (400) names the first thing that is wrong with it."""
+    """Return the request in ``raw``. Raise ApiError (400) that names the first invalid parameter."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -120,11 +120,11 @@ def _wrong_type(param: str, expected: str, value: object) -> NoReturn:
 
 
 def _typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    """Return the value, or None where it is absent or null."""
+    """Return the value, or None if it is missing or null."""
     value = body.get(name)
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if value is not None and not isinstance(value, kinds):
-        _wrong_type(name, " or ".join(JSON_NAMES.get(each, "an object") for each in kinds), value)
+        _wrong_type(name, " or ".join(JSON_NAMES.get(kind, "an object") for kind in kinds), value)
     return value
 
 
@@ -180,7 +180,7 @@ def _include_usage(body: Mapping[str, Any], stream: bool) -> bool:
         return False
     if not stream:
         raise invalid(
-            "'stream_options' is only allowed where 'stream' is true.",
+            "'stream_options' is only allowed if 'stream' is true.",
             "stream_options",
             "invalid_parameter_combination",
         )
@@ -204,10 +204,10 @@ def _stop(body: Mapping[str, Any]) -> tuple[str, ...]:
             "stop",
             "array_above_max_length",
         )
-    for index, each in enumerate(stops):
-        if not isinstance(each, str):
-            _wrong_type(f"stop[{index}]", "a string", each)
-        if not each:
+    for index, text in enumerate(stops):
+        if not isinstance(text, str):
+            _wrong_type(f"stop[{index}]", "a string", text)
+        if not text:
             raise invalid("Invalid 'stop': an empty string never ends a text.", "stop", "invalid_value")
     return tuple(stops)
 
@@ -239,7 +239,7 @@ def _messages(value: object) -> list[dict[str, Any]]:
 def _content(message: Mapping[str, Any], param: str) -> None:
     content = message.get("content")
     if content is None:
-        # An assistant's turn may consist of tool calls only.
+        # An assistant's turn can consist of tool calls only.
         if message["role"] != "assistant":
             raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     elif isinstance(content, list):

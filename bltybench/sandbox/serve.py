@@ -1,4 +1,4 @@
-"""Running the sandbox in this process, until a signal or its parent ends it."""
+"""Running the sandbox in this process, until a signal or until its parent ends it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bltybench.sandbox.truth import TruthLog
 from bltybench.scenario.target import SandboxSettings
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long the thread that counts long prompts may keep the streams waiting at a time."""
+"""Longest time that the counting thread can block the streams, in seconds."""
 
 
 class _Server(uvicorn.Server):
     _signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in an orderly way, at the second signal at once.
+        """Shut down gracefully. A second signal exits immediately.
 
-        Uvicorn would raise the signal again afterwards and spoil the exit code.
+        Uvicorn would raise the signal again and so change the exit code.
         """
         self._signals += 1
         self.force_exit = self._signals > 1
@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
-    ``on_start`` is called before the first request is answered, with a function that ends the serving from
-    any thread. UserError where the log cannot be written.
+    ``on_start`` is called before the first request with a function that stops the server from any thread.
+    Raise UserError if the log can't be written.
     """
     log = TruthLog(log_path)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -65,6 +65,6 @@ def serve(
 
     if on_start is not None:
         on_start(stop)
-    # The log is closed last: exchanges that are cut off at the end still add their rows.
+    # The log closes last: exchanges cut off at the end still add their rows.
     with contextlib.closing(log), contextlib.closing(listener):
         server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""The slots of a limit on concurrency: what does not fit is refused, or waits its turn."""
+"""Slots of a concurrency limit. Excess requests are refused or queued."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bltybench.limits.models import Concurrency
 
 
 class Slots:
-    """At most ``limit`` at a time, None for any number; ``queues`` says whether the excess waits for one."""
+    """At most ``limit`` slots in use (None: no limit). ``queues`` says whether excess requests wait."""
 
     def __init__(self, limit: int | None, *, queues: bool) -> None:
         self.limit = limit
@@ -23,13 +23,13 @@ class Slots:
         return not self._queues and self._full()
 
     def take(self) -> bool:
-        """Take a slot if there is one and nobody waits for it."""
+        """Take a slot if one is available and nobody is queued."""
         if self._semaphore is None:
             return True
         return not self._line and self._semaphore.acquire().accepted
 
     async def turn(self) -> None:
-        """Return with a slot as soon as there is one for who waits longest."""
+        """Wait for a slot, in order of arrival."""
         if self.take():
             return
         mine = asyncio.get_running_loop().create_future()
@@ -44,7 +44,7 @@ class Slots:
             raise
 
     def free(self) -> None:
-        """Give a slot to who waits longest, or back."""
+        """Pass the slot to the longest-waiting request, or release it."""
         if self._semaphore is None:
             return
         if self._line:

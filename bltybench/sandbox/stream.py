@@ -1,4 +1,4 @@
-"""The chunks of a stream as bytes: everything but the token is made once a request."""
+"""The chunks of a stream as bytes. Everything but the token is encoded once per request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bltybench.sandbox.reply import PlannedChoice
 from bltybench.sandbox.request import ChatRequest
 
 MARK = "\x00"
-# How the mark looks in JSON: no other part of a chunk can contain it, model names are from the settings.
+# The marker as it appears in JSON. No other part of a chunk contains it: model names come from the settings.
 MARK_JSON = msgspec.json.encode(MARK)[1:-1]
 
 
 class ChunkWriter:
-    """Makes the server-sent events of one answer."""
+    """Encoder of one response's server-sent events."""
 
     def __init__(self, completion_id: str, created: int, request: ChatRequest) -> None:
         self._head: dict[str, Any] = {
@@ -25,13 +25,13 @@ class ChunkWriter:
             "model": request.model,
             "system_fingerprint": "fp_sandbox",
         }
-        # Where usage is asked for, every chunk before the last has it as null.
+        # If usage is requested, every chunk before the last has it as null.
         self._tail: dict[str, Any] = {"usage": None} if request.include_usage else {}
         self._content = [self._frame(index, "content") for index in range(request.n)]
         self._reasoning = [self._frame(index, "reasoning_content") for index in range(request.n)]
 
     def role(self, index: int) -> bytes:
-        """Return the first event of a choice: a role, and no token yet."""
+        """Return the first event of a choice: its role, without a token."""
         return self._chunk(index, {"role": "assistant", "content": ""}, None)
 
     def token(self, index: int, choice: PlannedChoice, step: int) -> bytes:
@@ -67,7 +67,7 @@ def _event(chunk: dict[str, Any]) -> bytes:
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int) -> dict[str, Any]:
-    """Return ``usage`` as the API gives it: completion tokens include those of reasoning."""
+    """Return ``usage`` in the API's form. Completion tokens include reasoning."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

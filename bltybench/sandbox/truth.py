@@ -1,4 +1,4 @@
-"""The ground-truth log: what really happened, one JSON line an exchange, to hold measurements against."""
+"""Ground-truth log: one JSON line per exchange, to compare measurements with."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from bltybench.errors import UserError
 
 
 class TruthRow(msgspec.Struct, kw_only=True):
-    """One exchange. Times are CLOCK_MONOTONIC nanoseconds of this machine; absent is null."""
+    """One exchange. Times are CLOCK_MONOTONIC nanoseconds of this machine. Missing values are null."""
 
     request_id: str
     path: str
     received_ns: int
-    """The whole request had been read."""
+    """Time at which the whole request had been read."""
     decided_ns: int | None = None
     decision: str | None = None
-    """accepted, refused:requests, refused:tokens, refused:concurrency, or error (before any limit, or a 500);
-    null where the client went away before it was decided."""
+    """accepted, refused:requests, refused:tokens, refused:concurrency, or error (before any limit, or a 500).
+    Null if the client disconnected before the decision."""
     status: int | None = None
-    """As sent; null where the client went away before that."""
+    """Status sent. Null if the client disconnected before that."""
     key: str | None = None
-    """The key's name in the settings."""
+    """Name of the key in the settings."""
     model: str | None = None
     stream: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    """Sent until the end, or until the client went away."""
+    """Events sent before the end or before the client disconnected."""
     event_ns: list[int] = msgspec.field(default_factory=list)
-    """Just before each content event was written. Streams only."""
+    """Time just before each content event was written. Streams only."""
     end_ns: int | None = None
     disconnected: bool = False
-    """The answer was cut off: the client went away, or the sandbox was stopped."""
+    """Whether the response was cut off: the client disconnected, or the sandbox was stopped."""
 
 
 class TruthLog:
-    """Appends rows to a file: kept in memory until ``flush``, so that writing never delays an event."""
+    """Appends rows to a file. Rows stay in memory until ``flush``, so that writing never delays an event."""
 
     def __init__(self, path: Path | None) -> None:
         self._encoder = msgspec.json.Encoder()
@@ -50,18 +50,18 @@ class TruthLog:
                 self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             except OSError as error:
                 raise UserError(
-                    f"cannot write the sandbox's log: {error.strerror}",
+                    f"can't write the sandbox's log: {error.strerror}",
                     where=str(path),
                     remedy="choose another file with --log",
                 ) from error
 
     def add(self, row: TruthRow) -> None:
-        """Keep a row for the next flush."""
+        """Add a row for the next flush."""
         if self._fd is not None:
             self._lines.append(self._encoder.encode(row) + b"\n")
 
     def flush(self) -> None:
-        """Write what was added."""
+        """Write the added rows."""
         if self._fd is not None and self._lines:
             data = memoryview(b"".join(self._lines))
             self._lines.clear()
@@ -69,7 +69,7 @@ class TruthLog:
                 data = data[os.write(self._fd, data) :]
 
     def close(self) -> None:
-        """Flush and close. Rows added later are dropped."""
+        """Flush and close. Later rows are dropped."""
         self.flush()
         if self._fd is not None:
             os.close(self._fd)
@@ -77,7 +77,7 @@ class TruthLog:
 
 
 def read_truth(path: Path) -> list[TruthRow]:
-    """Return the complete rows of a log; a line cut off by a kill is left out."""
+    """Return the complete rows of a log, without a line cut off by a kill."""
     data = path.read_bytes()
     complete = data[: data.rfind(b"\n") + 1]
     return [msgspec.json.decode(line, type=TruthRow) for line in complete.splitlines()]

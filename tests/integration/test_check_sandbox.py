@@ -119,7 +119,7 @@ def test_an_unknown_model_is_named_with_near_ones(tmp_path: Path) -> None:
     write_book(tmp_path, sandbox_target(free_port()))
     done = bltybench("check", "--target", "mine", "--model", "deepseek-chatt", "--no-spend-429", cwd=tmp_path)
     assert done.returncode == 1
-    assert "deepseek-chatt is not; there are deepseek-chat" in done.stdout
+    assert "deepseek-chatt is not listed; similar: deepseek-chat" in done.stdout
 
 
 @pytest.mark.parametrize("spend", [(), ("--spend-429",)])

@@ -105,7 +105,7 @@ def test_a_server_that_never_answers_is_a_timeout(tmp_path: Path) -> None:
         more = "[targets.mine.timeouts]\nheaders_s = 0.3\n"
         code, _, err = _check(tmp_path, f"http://127.0.0.1:{port}/v1", more)
     assert code == 2
-    assert "no answer to GET /models: timed out" in err
+    assert "no response to GET /models: timed out" in err
 
 
 def test_an_unknown_authority_is_tls(tmp_path: Path, secure: int) -> None:

@@ -69,4 +69,4 @@ def main(limit: int, period_s: int, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(each) for each in sys.argv[1:]))
+    main(*(int(argument) for argument in sys.argv[1:]))

@@ -153,7 +153,7 @@ def test_async_plain_and_streaming_at_once(sandbox: SandboxProcess) -> None:
                     text += chunk.choices[0].delta.content or ""
                 return tokens.count(text)
 
-            return await asyncio.gather(*(each() for each in (plain, streamed) for _ in range(10)))
+            return await asyncio.gather(*(call() for call in (plain, streamed) for _ in range(10)))
 
     assert asyncio.run(talk()) == [20] * 10 + [30] * 10
 

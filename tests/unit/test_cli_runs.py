@@ -36,7 +36,7 @@ def make(reports: Path, name: str, *, after_s: float = 0, **about: Any) -> RunFo
 
 
 def summary(*, valid: bool = True, passed: tuple[bool, ...] = (True, True)) -> bytes:
-    checks = [{"metric": "attempts.count", "passed": each} for each in passed]
+    checks = [{"metric": "attempts.count", "passed": value} for value in passed]
     return msgspec.json.encode({"valid": valid, "checks": checks, "run_id": "x"})
 
 
@@ -93,8 +93,8 @@ def test_an_invalid_run_without_checks_says_so(tmp_path: Path) -> None:
         ("manifest.json", b'{"run_id": 1}', "cannot be read"),
         ("attempts.parquet", b"PAR1 and then nothing", "attempts.parquet cannot be read"),
         ("attempts.parquet", b"", "attempts.parquet cannot be read"),
-        ("summary.json", b"[]", "summary.json cannot be read"),
-        ("summary.json", b"\xff", "summary.json cannot be read"),
+        ("summary.json", b"[]", "can't read summary.json"),
+        ("summary.json", b"\xff", "can't read summary.json"),
     ],
 )
 def test_a_broken_folder_says_what_is_wrong_and_hides_no_other(

@@ -55,14 +55,16 @@ def test_options_reach_the_limiter(options: dict[str, Any], times: list[float], 
     ],
 )
 def test_an_option_of_another_algorithm_is_a_mistake(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="is for"):
+    with pytest.raises(ValueError, match="requires"):
         RateLimit(limit=2, **options)
 
 
 def test_a_queue_makes_a_request_wait() -> None:
     one = quota(requests=RateLimit(limit=2, period_s=1.0, algorithm="leaky_queue", queue=2))
     verdicts = [one.admit(NOON, 1) for _ in range(4)]
-    assert [each.delay_s for each in verdicts if isinstance(each, Grant)] == pytest.approx([0, 0.5, 1.0])
+    assert [verdict.delay_s for verdict in verdicts if isinstance(verdict, Grant)] == pytest.approx(
+        [0, 0.5, 1.0]
+    )
     assert isinstance(verdicts[3], Refusal)
 
 
