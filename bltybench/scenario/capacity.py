@@ -12,9 +12,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from bltybench.errors import UserError
 from bltybench.percentiles import nearest_rank, percentile
-from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Spacing
 from bltybench.scenario.base import Table
 from bltybench.scenario.checks import ParsedCheck, parse_check
+from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Spacing
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
 SHARES = ("refused.share", "errors.share", "calls.ok_share")

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from bltybench.scenario.arrivals.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
 from bltybench.scenario.base import Table
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
 
 
 class Fixed(Table):

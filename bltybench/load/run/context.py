@@ -22,8 +22,8 @@ from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
-from bltybench.scenario.arrivals.patterns import Ladder, stage_at
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.patterns import Ladder, stage_at
 from bltybench.scenario.prompts.compose import Composer, Prepared
 from bltybench.scenario.workload import Closed
 from bltybench.wire.http.connection import Connection

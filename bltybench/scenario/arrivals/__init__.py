@@ -1,1 +1,1 @@
-"""Arrivals: schedules, patterns, and recorded traces."""
+"""Arrivals: schedules and recorded traces."""

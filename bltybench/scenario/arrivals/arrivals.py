@@ -10,8 +10,8 @@ from random import Random
 from typing import assert_never
 
 from bltybench.scenario.arrivals import trace
-from bltybench.scenario.arrivals.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
 
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.patterns import Ramp, Stairs
 from bltybench.scenario.cost import mean_tokens
 from bltybench.scenario.file.scenario_file import Book
 from bltybench.scenario.file.validation_messages import explain
+from bltybench.scenario.patterns import Ramp, Stairs
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario, Trace
 
