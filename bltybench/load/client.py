@@ -30,7 +30,7 @@ from bltybench.runs.attempt import Attempt
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 
 logger = logging.getLogger("bltybench")
 
@@ -138,7 +138,7 @@ class ChatClient:
         trial = self._attempt(call, 0, session.now_ns() if due_ns is None else due_ns, awaited=False)
         session.later.add(trial.exchange, partial(self._record_later, trial))
 
-    def _record_later(self, trial: SentAttempt, reading: Reading) -> None:
+    def _record_later(self, trial: SentAttempt, reading: ExchangeResult) -> None:
         try:
             record(self._session, trial, reading, None)
         except FOR_THE_USER as raised:
@@ -263,7 +263,9 @@ class ChatClient:
         finally:
             session.open_calls -= 1
 
-    def _spent(self, call: CallContext, reserved: Spend, trial: SentAttempt, reading: Reading) -> Spend:
+    def _spent(
+        self, call: CallContext, reserved: Spend, trial: SentAttempt, reading: ExchangeResult
+    ) -> Spend:
         """Return what an attempt cost, as far as the server said; what it did not say counts in full.
 
         An answer that was refused, or an error in place of one, costs nothing. One that broke off may.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import gevent
 
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader, slice_ns
 
 MANY = 64
@@ -30,7 +30,7 @@ class DeferredRecorder:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._waiting: deque[tuple[Exchange, Callable[[Reading], None]]] = deque()
+        self._waiting: deque[tuple[Exchange, Callable[[ExchangeResult], None]]] = deque()
         self._settler: gevent.Greenlet[[], None] | None = None
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class DeferredRecorder:
         """Whether there is no place just now. Who comes so fast finds the code warm anyhow."""
         return len(self._waiting) >= MOST
 
-    def add(self, exchange: Exchange, record: Callable[[Reading], None]) -> None:
+    def add(self, exchange: Exchange, record: Callable[[ExchangeResult], None]) -> None:
         """Have an ended exchange read, and ``record`` called with what it came to. That must not raise."""
         self._waiting.append((exchange, record))
         if len(self._waiting) >= MANY and not self._settler:

@@ -9,7 +9,7 @@ from bltybench.load.run.context import Session
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 
 ENDPOINT = "/chat/completions"
 
@@ -53,22 +53,23 @@ class SentAttempt(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(session: Session, trial: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+def record(session: Session, trial: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
     """Store one attempt and count it everywhere that people look."""
     attempt = _attempt(session, trial, reading, waited_s)
     session.spool.append(attempt)
     session.audit.ended(attempt, reading.events)
     if session.part is not None:
         session.part.note(attempt)
-    ttft_ms = None
-    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        ttft_ms = (attempt.first_token_ns - attempt.sent_ns) / 1e6
+    ttft_ns = attempt.ttft_ns
+    ttft_ms = None if ttft_ns is None or attempt.outcome is not Outcome.OK else ttft_ns / 1e6
     _count(session, attempt, ttft_ms)
     _show(session, trial.call, attempt, ttft_ms)
     return attempt
 
 
-def _attempt(session: Session, trial: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+def _attempt(
+    session: Session, trial: SentAttempt, reading: ExchangeResult, waited_s: float | None
+) -> Attempt:
     call, exchange, quota = trial.call, trial.exchange, reading.quota
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
     if exchange.end_ns is None:
@@ -133,7 +134,7 @@ def _attempt(session: Session, trial: SentAttempt, reading: Reading, waited_s: f
     )
 
 
-def _tokens(call: CallContext, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
+def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
     """Return prompt and completion tokens and where they come from: the server's usage where it gave one."""
     if reading.prompt_tokens is not None or reading.completion_tokens is not None:
         return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE

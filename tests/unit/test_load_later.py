@@ -8,8 +8,9 @@ import pytest
 from bltybench.load import deferred as later_module
 from bltybench.load.deferred import MANY, MOST, DeferredRecorder
 from bltybench.runs.attempt import Outcome
-from bltybench.wire.exchange import Exchange, Failure, Fault
-from bltybench.wire.interpret import Reading
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.fault import Failure, Fault
+from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader
 
 
@@ -21,14 +22,14 @@ def refused() -> Exchange:
 
 
 def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
-    later, seen = DeferredRecorder(Reader()), list[Reading]()
+    later, seen = DeferredRecorder(Reader()), list[ExchangeResult]()
     waiting = [refused() for _ in range(3)]
     for exchange in waiting:
         later.add(exchange, seen.append)
     gevent.sleep(0.01)
     assert (len(later), seen) == (3, [])
     later.settle()
-    assert (len(later), seen) == (0, [exchange.reading for exchange in waiting])
+    assert (len(later), seen) == (0, [exchange.result for exchange in waiting])
     assert {reading.outcome for reading in seen} == {Outcome.TRANSPORT_ERROR}
     later.settle()
     assert len(seen) == 3
@@ -36,7 +37,7 @@ def test_what_waits_is_recorded_in_order_when_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("many", [MANY, MOST])
 def test_many_are_recorded_without_being_asked_for(many: int) -> None:
-    later, seen = DeferredRecorder(Reader()), list[Reading]()
+    later, seen = DeferredRecorder(Reader()), list[ExchangeResult]()
     for _ in range(many):
         assert not later.full
         later.add(refused(), seen.append)

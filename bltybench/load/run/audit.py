@@ -11,9 +11,9 @@ import psutil
 from bltybench.percentiles import percentile
 from bltybench.runs.attempt import Attempt, GeneratorSecond
 from bltybench.wire.scheduling.aligned_timer import AlignedTimer
-from bltybench.wire.scheduling.batched_reads import ROUND_S
+from bltybench.wire.scheduling.batched_reads import BATCH_PERIOD_S
 
-BEAT_S = 2 * ROUND_S
+BEAT_S = 2 * BATCH_PERIOD_S
 """How often the event loop is asked to prove that it serves timers in time: with every second round."""
 
 PROC_STAT = Path("/proc/stat")
