@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from benchmarks.simulation.virtual_limiter import Noise, World
 from benchmarks.strangers import STRANGERS
 from benchmarks.strangers import judge as foretells
-from bltybench.limits.fit.result import Verdict
-from bltybench.limits.models import LeakyQueue, TokenBucket
+from bltybench.limits.fit.select import Verdict
+from bltybench.limits.models import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.models.base import Model
-from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
@@ -24,17 +23,27 @@ PERIOD_ERROR = 0.02
 VAGUE = 0.2
 """A period with such a range, half of it relative, is not said to be right."""
 
+CLASSES = {
+    "fixed_window": "window",
+    "first_hit_window": "window",
+    "sliding_log": "log",
+    "sliding_counter": "counter",
+    "first_hit_counter": "counter",
+    "token_bucket": "bucket",
+    "interval_refill": "bucket",
+    "leaky_queue": "queue",
+}
+"""What the quick plan is to tell: what a window or counter is aligned to is not."""
+
 Make = Callable[[int, float, random.Random], Model]
 
 
 def _of(family: str, **options: bool) -> Make:
-    return lambda limit, period_s, _: FAMILIES[family].model(limit, period_s, **options)
+    return lambda limit, period_s, _: FAMILIES[family](limit, period_s, **options)
 
 
 def _other_phase(family: str) -> Make:
-    return lambda limit, period_s, rng: FAMILIES[family].model(
-        limit, period_s, rng.uniform(0.1, 0.9) * period_s
-    )
+    return lambda limit, period_s, rng: FAMILIES[family](limit, period_s, rng.uniform(0.1, 0.9) * period_s)
 
 
 KINDS: dict[str, tuple[str, Make]] = {
@@ -50,7 +59,7 @@ KINDS: dict[str, tuple[str, Make]] = {
     "token bucket": ("token_bucket", _of("token_bucket")),
     "token bucket, small burst": (
         "token_bucket",
-        lambda limit, period_s, _: FAMILIES["token_bucket"].model(limit, period_s, max(2, limit // 4)),
+        lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, max(2, limit // 4)),
     ),
     "refill in four lumps": ("interval_refill", _of("interval_refill")),
     "queue that delays": (
@@ -153,9 +162,9 @@ def play(number: int, how: str) -> Case:
 
 
 def judge(verdict: Verdict, family: str, limit: int, period_s: float, *, by_class: bool) -> str:
-    """Say whether a verdict is right; ``by_class``, families of the same kind are as good."""
-    kinds = {FAMILIES[name].kind for name in verdict.families}
-    if verdict.status == "ambiguous" and not (by_class and kinds == {FAMILIES[family].kind}):
+    """Say whether a verdict is right; ``by_class``, families of the same class are as good."""
+    named = {CLASSES[each] for each in verdict.families}
+    if verdict.status == "ambiguous" and not (by_class and named == {CLASSES[family]}):
         return "abstained" if family in verdict.families else "wrong"
     best = next((each for each in verdict.consistent if each.family == family), verdict.best)
     if best is None:

@@ -17,7 +17,7 @@ from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
 from benchmarks.work import Meter, Stream, Work, read_work
-from bltybench.load.locust_plugin.plugin import current_session
+from bltybench.load.locust_plugin.plugin import current_context
 
 WORK: Work = read_work()
 METER = Meter(WORK)
@@ -34,7 +34,7 @@ class Ours(ScenarioUser):
 
     def on_start(self) -> None:
         """Begin at a moment of its own once the run has begun: before that, all would wait together."""
-        self.session.wait_until(0)
+        self.run_context.clock.wait_until(0)
         _spread()
 
 
@@ -111,16 +111,16 @@ class Plain(HttpUser):
 
 
 def _measure() -> None:
-    session = current_session()
-    if session is not None:
-        session.wait_until(0)
+    context = current_context()
+    if context is not None:
+        context.clock.wait_until(0)
     gevent.sleep(WORK.left_s())
     METER.begin()
     gevent.sleep(WORK.seconds)
-    if session is not None:
-        session.later.settle()
-        session.spool.flush()
-    METER.end(str(session.folder.path) if session is not None else "")
+    if context is not None:
+        context.sink.deferred.settle()
+        context.sink.attempts.flush()
+    METER.end(str(context.folder.path) if context is not None else "")
     # What Locust does when a run ends is not measured here, and a report would take longer than the run.
     os._exit(0)
 

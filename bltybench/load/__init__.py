@@ -1,6 +1,6 @@
-"""The Locust side: users, arrivals, retry, recorder, self-audit, event hooks.
+"""The Locust side: users and their client, the records, the capacity search, the probe, and the plugin.
 
-Importing this registers with Locust, as Locust's plugins do.
+Importing this package registers the plugin with Locust.
 """
 
 import locust  # isort: skip - first, because it patches the standard library

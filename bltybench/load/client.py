@@ -1,4 +1,4 @@
-"""``self.client`` of a user: chat calls that are timed, recorded, and retried as the scenario says."""
+"""A user's ``self.client``: chat calls that are timed, recorded, and retried as the scenario says."""
 
 from __future__ import annotations
 
@@ -25,47 +25,51 @@ from bltybench.load.recorder import CallContext, SentAttempt, record
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.run.budget import NOTHING, Spend
-from bltybench.load.run.context import Session
+from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.result import ExchangeResult
+from bltybench.wire.http.connection import Connection
+from bltybench.wire.interpret import Reading
 
 logger = logging.getLogger("bltybench")
 
 MODELS = "/models"
-FOR_THE_USER = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
-"""What Locust lets a listener of its events say to the user whose call it was."""
+USER_CONTROL = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
+"""Exceptions that a Locust event listener can raise to control the calling user."""
 
 
 class ChatClient:
-    """Makes chat calls for one user. Not shared between greenlets."""
+    """Chat calls of one user. Not shared between greenlets."""
 
-    def __init__(self, session: Session, user: int, key: SecretStr | None = None) -> None:
-        """``key`` stands in for the target's."""
-        self._session = session
-        self.user = user
-        """Its number, unique in the run."""
-        self._connection = session.connection()
-        self._rng = random.Random(f"{session.scenario.seed}/retry/{user}")
+    def __init__(self, context: RunContext, key: SecretStr | None = None) -> None:
+        """Create a client. ``key`` replaces the target's key."""
+        self._context = context
+        self._clock = context.clock
+        self._sink = context.sink
+        self._budget = context.budget
+        self.user = next(context.user_numbers)
+        """The user's number, unique in the run."""
+        self._connection = Connection(context.origin, context.reader)
+        self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
         headers = [
             ("Content-Type", "application/json"),
             ("User-Agent", f"bltybench/{__version__}"),
         ]
-        key = key or session.key
+        key = key or context.key
         if key is not None:
             headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
         self._stream_headers = (*headers, ("Accept", "text/event-stream"))
         self._plain_headers = (*headers, ("Accept", "application/json"))
         self.exchange: Exchange | None = None
-        """What is under way, or was last."""
+        """The current exchange, or the last one."""
         self.last: Attempt | None = None
-        """What was stored last."""
+        """The last record stored."""
         self.body = b""
         """The last list of models."""
         self._raised: Exception | None = None
-        """What is the user's to obey at its next call."""
+        """An exception for the user, to raise in its next call."""
 
     def chat(
         self,
@@ -83,14 +87,15 @@ class ChatClient:
         temperature: float | None = None,
         **parameters: Any,
     ) -> Reply:
-        """Send a chat completion and return what became of it; the scenario's retry policy applies.
+        """Send a chat completion, with retries as the scenario says, and return its result.
 
-        ``name`` is the row it counts in (default: chat or stream). ``due_ns`` is when the call was wanted, on
-        the run's axis (default: now). ``prompt_tokens`` is used where the server reports no usage. ``stage``
-        and ``turn`` (of a conversation, from 1) go into the record. ``parameters`` go into the request body
-        as they are. Never raises for what server or network do: look at ``ok``, ``outcome`` and ``error`` of
-        the reply. Raises UserError where the budget cannot be kept: a cap on tokens or money and no
-        ``max_tokens``, or a cap on money and a model without a price.
+        ``name`` is its row in the tables (default: chat or stream). ``due_ns`` is when the call is due on
+        the run's axis (default: now). ``prompt_tokens`` counts if the server reports no usage. ``stage`` and
+        ``turn`` (of a conversation, from 1) are recorded. ``parameters`` are added to the request body.
+
+        Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. Raises
+        UserError if the budget can't be kept: it caps tokens or money but ``max_tokens`` is missing, or it
+        caps money but the model has no price.
         """
         call, reserved = self._compose(
             messages,
@@ -105,18 +110,19 @@ class ChatClient:
             temperature=temperature,
             **parameters,
         )
-        self._session.wait_until(0)  # the run begins for all users at the same moment
+        self._clock.wait_until(0)  # the run begins at the same moment for all users
         return self._call(call, reserved, due_ns)
 
     def replay(
         self, prepared: Prepared, *, stream: bool, due_ns: int | None = None, stage: str | None = None
     ) -> None:
-        """Send a call of the scenario as ``chat`` does, whose reply nobody looks at.
+        """Send a call of the scenario, without a reply.
 
-        Where nothing hangs on what became of it, it is read and recorded later, with others. What a listener
-        of Locust's request event then has to say to the user (StopUser, for one) is raised by the next call.
+        If its outcome doesn't affect what is sent next, it is parsed and recorded later, in a batch. If a
+        listener of Locust's request event then raises an exception for the user, such as StopUser, the next
+        call raises it.
         """
-        session = self._session
+        context = self._context
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
@@ -130,21 +136,48 @@ class ChatClient:
             stage=stage,
             temperature=prepared.call.temperature,
         )
-        session.wait_until(0)
-        if session.outcomes_matter or session.later.full:
+        clock, deferred = self._clock, self._sink.deferred
+        clock.wait_until(0)
+        if context.outcomes_matter or deferred.full:
             self._call(call, reserved, due_ns)
             return
-        self._take(reserved, scheduled=due_ns is not None)
-        trial = self._attempt(call, 0, session.now_ns() if due_ns is None else due_ns, awaited=False)
-        session.later.add(trial.exchange, partial(self._record_later, trial))
+        self._reserve(reserved, scheduled=due_ns is not None)
+        sent = self._attempt(call, 0, clock.now_ns() if due_ns is None else due_ns, awaited=False)
+        deferred.add(sent.exchange, partial(self._record_deferred, sent))
 
-    def _record_later(self, trial: SentAttempt, reading: ExchangeResult) -> None:
+    def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
+        """Request the list of models. The response is then in ``body``."""
+        call = CallContext(
+            call_id=self._context.next_call_id(),
+            name=name,
+            body=b"",
+            stream=False,
+            model=self._context.scenario.model,
+            max_tokens=None,
+            prompt_tokens=None,
+            keep_text=False,
+            stage=stage or self._context.source.stage_now(),
+            method="GET",
+            endpoint=MODELS,
+        )
+        self._clock.wait_until(0)
+        return self._call(call, NOTHING, None)
+
+    def forget(self) -> None:
+        """Forget the last exchange and record."""
+        self.exchange = self.last = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _record_deferred(self, sent: SentAttempt, reading: Reading) -> None:
         try:
-            record(self._session, trial, reading, None)
-        except FOR_THE_USER as raised:
+            record(self._context, sent, reading, None)
+        except USER_CONTROL as raised:
             self._raised = raised
         except Exception:
-            # As Locust does with what a task raises: it is said, and decides the exit code.
+            # As Locust does for an exception in a task: log it, and let it decide the exit code.
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
@@ -163,21 +196,20 @@ class ChatClient:
         temperature: float | None,
         **parameters: Any,
     ) -> tuple[CallContext, Spend]:
-        """Return a call, and the most that an attempt of it can cost."""
-        session = self._session
-        body: dict[str, Any] = {"model": model or session.scenario.model, "messages": list(messages)}
+        """Return a call and the maximum cost of one attempt."""
+        context, budget = self._context, self._budget
+        body: dict[str, Any] = {"model": model or context.scenario.model, "messages": list(messages)}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         if temperature is not None:
             body["temperature"] = temperature
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        purse = session.purse
-        if prompt_tokens is None and purse.counts_tokens:
+        if prompt_tokens is None and budget.counts_tokens:
             prompt_tokens = tokens.count_messages(messages)
-        reserved = purse.cost(body["model"], prompt_tokens, max_tokens)
+        reserved = budget.cost(body["model"], prompt_tokens, max_tokens)
         call = CallContext(
-            call_id=session.next_call_id(),
+            call_id=context.next_call_id(),
             name=name or ("stream" if stream else "chat"),
             body=msgspec.json.encode(body | parameters),
             stream=stream,
@@ -185,101 +217,70 @@ class ChatClient:
             max_tokens=max_tokens,
             prompt_tokens=prompt_tokens,
             keep_text=keep_text,
-            stage=stage or session.stage_now(),
+            stage=stage or context.source.stage_now(),
             turn=turn,
         )
         return call, reserved
 
-    def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
-        """Ask for the list of models, as a call like any other; the answer is then in ``body``."""
-        session = self._session
-        call = CallContext(
-            call_id=session.next_call_id(),
-            name=name,
-            body=b"",
-            stream=False,
-            model=session.scenario.model,
-            max_tokens=None,
-            prompt_tokens=None,
-            keep_text=False,
-            stage=stage or session.stage_now(),
-            method="GET",
-            endpoint=MODELS,
-        )
-        session.wait_until(0)
-        return self._call(call, NOTHING, None)
-
     def _call(self, call: CallContext, reserved: Spend, scheduled_ns: int | None) -> Reply:
-        session = self._session
+        context, clock = self._context, self._clock
         scheduled = scheduled_ns is not None
-        first_due_ns = session.now_ns() if scheduled_ns is None else scheduled_ns
+        first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, 0
         while True:
-            self._take(reserved, scheduled=scheduled)
-            trial = self._attempt(call, number, due_ns)
-            reading = session.reader.read_now(trial.exchange)
-            session.purse.give_back(reserved - self._spent(call, reserved, trial, reading))
+            self._reserve(reserved, scheduled=scheduled)
+            sent = self._attempt(call, number, due_ns)
+            reading = context.reader.read_now(sent.exchange)
+            self._budget.give_back(reserved - self._spent(call, reserved, sent, reading))
             wait_s = wait_before_retry_s(
-                session.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
+                context.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
             )
-            if session.over.is_set():
+            if clock.over.is_set():
                 wait_s = None
-            attempt = self.last = record(session, trial, reading, wait_s)
+            attempt = self.last = record(context, sent, reading, wait_s)
             if wait_s is None:
                 return reply_of(attempt, reading, number + 1, first_due_ns)
-            due_ns, number = session.now_ns() + round(wait_s * 1e9), number + 1
-            if not session.wait_until(due_ns):
+            due_ns, number = clock.now_ns() + round(wait_s * 1e9), number + 1
+            if not clock.wait_until(due_ns):
                 return reply_of(attempt, reading, number, first_due_ns)
 
-    def _take(self, reserved: Spend, *, scheduled: bool) -> None:
-        """Put aside what an attempt may cost. Raises StopUser where there is no more to be sent."""
-        session = self._session
-        # An arrival that was due in time is sent however late it is; without a schedule, none was due.
-        ended = session.stopping if scheduled else session.over
-        if ended.is_set() or not session.purse.take(reserved):
-            # Nothing was sent, so there is nothing to record; the user has no more to do in this run.
+    def _reserve(self, reserved: Spend, *, scheduled: bool) -> None:
+        """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
+        # An arrival that was due in time is sent, however late. Without a schedule, none was due.
+        ended = self._clock.stopping if scheduled else self._clock.over
+        if ended.is_set() or not self._budget.take(reserved):
             raise StopUser
 
     def _attempt(self, call: CallContext, number: int, due_ns: int, *, awaited: bool = True) -> SentAttempt:
-        session = self._session
+        sink, reader = self._sink, self._context.reader
         exchange = Exchange(stream=call.stream, keep_text=call.keep_text, awaited=awaited)
         self.exchange = exchange
-        session.open_calls += 1
-        trial = SentAttempt(call, self.user, number, due_ns, session.in_flight, exchange)
-        session.audit.sent((session.now_ns() - due_ns) // 1000)
+        sink.open_attempts += 1
+        sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
+        sink.audit.sent((self._clock.now_ns() - due_ns) // 1000)
         try:
             headers = self._stream_headers if call.stream else self._plain_headers
             self._connection.send(call.method, call.endpoint, headers, call.body, exchange)
             if call.endpoint == MODELS:
                 self.body = b"".join(exchange.pieces)
             if awaited:
-                session.reader.read(exchange)
+                reader.read(exchange)
         except GreenletExit:
-            # The run was stopped with this attempt in the air: it happened, so it is recorded.
-            self.last = record(session, trial, session.reader.read_now(exchange), None)
+            # The run stopped while this attempt was in flight. Record it anyway.
+            self.last = record(self._context, sent, reader.read_now(exchange), None)
             raise
         else:
-            return trial
+            return sent
         finally:
-            session.open_calls -= 1
+            sink.open_attempts -= 1
 
-    def _spent(
-        self, call: CallContext, reserved: Spend, trial: SentAttempt, reading: ExchangeResult
-    ) -> Spend:
-        """Return what an attempt cost, as far as the server said; what it did not say counts in full.
+    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, reading: Reading) -> Spend:
+        """Return the cost of an attempt: the reported usage, else what was reserved.
 
-        An answer that was refused, or an error in place of one, costs nothing. One that broke off may.
+        An attempt that was never sent, refused, or answered with an error status costs nothing.
         """
         if reading.prompt_tokens is not None or reading.completion_tokens is not None:
-            return self._session.purse.cost(call.model, reading.prompt_tokens, reading.completion_tokens or 0)
-        never_sent = trial.exchange.sent_ns is None
+            return self._budget.cost(call.model, reading.prompt_tokens, reading.completion_tokens or 0)
+        never_sent = sent.exchange.sent_ns is None
         refused = reading.status is not None and not 200 <= reading.status < 300
         return NOTHING if never_sent or refused else reserved
-
-    def forget(self) -> None:
-        """Forget what was sent last."""
-        self.exchange = self.last = None
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()

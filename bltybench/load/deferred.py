@@ -1,4 +1,4 @@
-"""Answers that nobody waits for: read and recorded together, at least once a second."""
+"""Responses that no user waits for, parsed and recorded in batches."""
 
 from __future__ import annotations
 
@@ -9,51 +9,50 @@ from collections.abc import Callable
 import gevent
 
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.result import ExchangeResult
+from bltybench.wire.interpret import Reading
 from bltybench.wire.scheduling.reader import Reader, slice_ns
 
-MANY = 64
-"""So many wait, then it is their turn: what a kill takes away, and what is in memory, stays little."""
-MOST = 8 * MANY
-"""More than this wait only where reading and recording are what the core cannot keep up with."""
+BATCH_SIZE = 64
+"""Exchanges that start a batch. It bounds the memory used, and the records lost if the process is killed."""
+MAX_QUEUED = 8 * BATCH_SIZE
+"""Maximum exchanges in the queue. It fills up only if the core can't keep up with parsing and recording."""
 PAUSE_S = 0.001
-"""Between two slices. After a pause of 0 gevent would go on before it had looked at any socket."""
+"""Pause between two slices, in seconds. After a pause of 0, gevent resumes without polling any socket."""
 
 
 class DeferredRecorder:
-    """Where ended exchanges wait until there are several, or until ``settle``.
+    """A queue of ended exchanges, recorded in batches or by ``settle``.
 
-    Code that has not run for some milliseconds costs several times what it does the second time: the
-    processor has forgotten it while the event loop slept. Reading and recording are much code, and slow
-    streams end one by one.
+    Code that has not run for some milliseconds costs several times as much, because CPU caches go cold while
+    the event loop sleeps. Parsing and recording are much code, and slow streams end one at a time.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._waiting: deque[tuple[Exchange, Callable[[ExchangeResult], None]]] = deque()
+        self._queue: deque[tuple[Exchange, Callable[[Reading], None]]] = deque()
         self._settler: gevent.Greenlet[[], None] | None = None
 
     def __len__(self) -> int:
-        """Return how many wait."""
-        return len(self._waiting)
+        """Return the number of queued exchanges."""
+        return len(self._queue)
 
     @property
     def full(self) -> bool:
-        """Whether there is no place just now. Who comes so fast finds the code warm anyhow."""
-        return len(self._waiting) >= MOST
+        """Whether the queue is full. At that rate the code stays in cache, so batching gains nothing."""
+        return len(self._queue) >= MAX_QUEUED
 
-    def add(self, exchange: Exchange, record: Callable[[ExchangeResult], None]) -> None:
-        """Have an ended exchange read, and ``record`` called with what it came to. That must not raise."""
-        self._waiting.append((exchange, record))
-        if len(self._waiting) >= MANY and not self._settler:
+    def add(self, exchange: Exchange, record: Callable[[Reading], None]) -> None:
+        """Queue an ended exchange. ``record`` is later called with its reading and must not raise."""
+        self._queue.append((exchange, record))
+        if len(self._queue) >= BATCH_SIZE and not self._settler:
             self._settler = gevent.spawn(self.settle)
 
     def settle(self) -> None:
-        """Read and record all that wait, in slices behind the reads. Blocks this greenlet only."""
-        until_ns = time.monotonic_ns() + slice_ns(len(self._waiting))
-        while self._waiting:
-            exchange, record = self._waiting.popleft()
+        """Record the whole queue, in slices that let socket reads go first. Blocks this greenlet only."""
+        until_ns = time.monotonic_ns() + slice_ns(len(self._queue))
+        while self._queue:
+            exchange, record = self._queue.popleft()
             record(self._reader.read_now(exchange))
-            if self._waiting and time.monotonic_ns() >= until_ns:
+            if self._queue and time.monotonic_ns() >= until_ns:
                 gevent.sleep(PAUSE_S)
-                until_ns = time.monotonic_ns() + slice_ns(len(self._waiting))
+                until_ns = time.monotonic_ns() + slice_ns(len(self._queue))

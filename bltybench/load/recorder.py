@@ -1,15 +1,16 @@
-"""From an exchange to an Attempt: stored, counted for those who watch, shown in Locust's table."""
+"""From an exchange to its Attempt: stored, counted, and shown in Locust's table."""
 
 from __future__ import annotations
 
 import msgspec
 
-from bltybench.load.locust_plugin import stats
-from bltybench.load.run.context import Session
+from bltybench.load.run.context import RunContext
+from bltybench.load.run.live import Counter
+from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.result import ExchangeResult
+from bltybench.wire.interpret import Reading
 
 ENDPOINT = "/chat/completions"
 
@@ -17,7 +18,7 @@ FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCE
 
 
 class CallContext(msgspec.Struct, frozen=True):
-    """One logical request, the same in all its attempts."""
+    """One API call, the same in all its attempts."""
 
     call_id: str
     name: str
@@ -26,7 +27,7 @@ class CallContext(msgspec.Struct, frozen=True):
     model: str
     max_tokens: int | None
     prompt_tokens: int | None
-    """Our estimate, for where the server does not say."""
+    """Our count, used if the server reports no usage."""
     keep_text: bool
     stage: str | None = None
     turn: int | None = None
@@ -35,15 +36,15 @@ class CallContext(msgspec.Struct, frozen=True):
 
 
 class AttemptError(Exception):
-    """What Locust shows for a failure. Holds no id and no time: Locust keeps every distinct message."""
+    """A failure as Locust shows it, without ids or times because Locust keeps every distinct message."""
 
     def __repr__(self) -> str:
-        """Return the words alone: Locust's tables show the repr of an exception."""
+        """Return the message alone, because Locust's tables show the repr of an exception."""
         return str(self)
 
 
 class SentAttempt(msgspec.Struct, frozen=True):
-    """One attempt of a call, as this side sees it."""
+    """One attempt of a call, from the client's side."""
 
     call: CallContext
     user: int
@@ -53,44 +54,44 @@ class SentAttempt(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(session: Session, trial: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
-    """Store one attempt and count it everywhere that people look."""
-    attempt = _attempt(session, trial, reading, waited_s)
-    session.spool.append(attempt)
-    session.audit.ended(attempt, reading.events)
-    if session.part is not None:
-        session.part.note(attempt)
-    ttft_ns = attempt.ttft_ns
-    ttft_ms = None if ttft_ns is None or attempt.outcome is not Outcome.OK else ttft_ns / 1e6
-    _count(session, attempt, ttft_ms)
-    _show(session, trial.call, attempt, ttft_ms)
+def record(context: RunContext, sent: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+    """Store one attempt, and count it in the audit, the live counts, and Locust's table."""
+    attempt = _attempt(context, sent, reading, waited_s)
+    sink = context.sink
+    sink.attempts.append(attempt)
+    sink.audit.ended(attempt, reading.events)
+    if context.trial_worker is not None:
+        context.trial_worker.note(attempt)
+    ttft_ms = None
+    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        ttft_ms = (attempt.first_token_ns - attempt.sent_ns) / 1e6
+    _count(sink.counter, attempt, ttft_ms)
+    _show(context, sent.call, attempt, ttft_ms)
     return attempt
 
 
-def _attempt(
-    session: Session, trial: SentAttempt, reading: ExchangeResult, waited_s: float | None
-) -> Attempt:
-    call, exchange, quota = trial.call, trial.exchange, reading.quota
+def _attempt(context: RunContext, sent: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+    call, exchange, quota = sent.call, sent.exchange, reading.quota
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
     if exchange.end_ns is None:
-        raise RuntimeError("an attempt is recorded when its exchange is over")
-    # Onto the run's axis, without a call for each.
-    start_ns = session.start_ns
+        raise RuntimeError("an attempt is recorded after its exchange has ended")
+    # Converted to the run's axis inline, because a function call for each time would be slower.
+    start_ns = context.clock.start_ns
     sent_ns, headers_ns = exchange.sent_ns, exchange.headers_ns
     first_token_ns, first_output_ns = reading.first_token_ns, reading.first_output_ns
     last_token_ns = reading.last_token_ns
     return Attempt(
-        worker=session.worker,
-        user=trial.user,
-        scenario=session.scenario_name,
+        worker=context.worker,
+        user=sent.user,
+        scenario=context.scenario_name,
         stage=call.stage,
         name=call.name,
         turn=call.turn,
         call_id=call.call_id,
-        attempt=trial.number,
+        attempt=sent.number,
         request_id=reading.request_id,
         response_id=reading.response_id,
-        due_ns=trial.due_ns,
+        due_ns=sent.due_ns,
         sent_ns=None if sent_ns is None else sent_ns - start_ns,
         headers_ns=None if headers_ns is None else headers_ns - start_ns,
         first_token_ns=None if first_token_ns is None else first_token_ns - start_ns,
@@ -130,12 +131,12 @@ def _attempt(
         stamp=exchange.stamp,
         observer_lag_us=exchange.observer_lag_us,
         coalesced_events=reading.coalesced_events,
-        in_flight=trial.in_flight,
+        in_flight=sent.in_flight,
     )
 
 
-def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
-    """Return prompt and completion tokens and where they come from: the server's usage where it gave one."""
+def _tokens(call: CallContext, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
+    """Return prompt and completion tokens and their source: the server's usage if it reported one."""
     if reading.prompt_tokens is not None or reading.completion_tokens is not None:
         return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE
     if reading.outcome is not Outcome.OK or call.endpoint != ENDPOINT:
@@ -145,8 +146,7 @@ def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int
     return call.prompt_tokens, tokens.count(reading.text or ""), TokensSource.TOKENIZER
 
 
-def _count(session: Session, attempt: Attempt, ttft_ms: float | None) -> None:
-    counter = session.counter
+def _count(counter: Counter, attempt: Attempt, ttft_ms: float | None) -> None:
     counter.note_quota(attempt)
     if attempt.outcome is Outcome.OK:
         counter.accepted += 1
@@ -159,14 +159,14 @@ def _count(session: Session, attempt: Attempt, ttft_ms: float | None) -> None:
         counter.add_ttft(ttft_ms)
 
 
-def _show(session: Session, call: CallContext, attempt: Attempt, ttft_ms: float | None) -> None:
-    """Put the attempt into Locust's table: a refusal is an expected outcome there, with a row of its own."""
+def _show(context: RunContext, call: CallContext, attempt: Attempt, ttft_ms: float | None) -> None:
+    """Add the attempt to Locust's table. A refusal is an expected outcome, so it has its own row."""
     name = call.name
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if attempt.outcome is Outcome.RATE_LIMITED:
-        stats.add_refusal(session.environment.stats, name, latency_ms, attempt.bytes_received)
+        add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
-        session.environment.events.request.fire(
+        context.environment.events.request.fire(
             request_type=call.method,
             name=name,
             response_time=latency_ms,
@@ -175,14 +175,14 @@ def _show(session: Session, call: CallContext, attempt: Attempt, ttft_ms: float 
             context={},
         )
     if ttft_ms is not None:
-        session.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
+        context.sink.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
 
 
 def describe(attempt: Attempt) -> str:
-    """Return a failure in a few words of which there are only a few kinds."""
-    parts = [
+    """Return the kind of a failure: its outcome, status, and error code or type."""
+    parts = (
         str(attempt.outcome),
         str(attempt.status) if attempt.status else "",
         attempt.error_code or attempt.error_type or "",
-    ]
+    )
     return " ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What a user is given of a call."""
+"""The result of a call, for the user who made it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ import msgspec
 
 from bltybench.load.recorder import describe
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.wire.result import ExchangeResult
+from bltybench.wire.interpret import Reading
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a call, after all its attempts. Absent is None, never 0."""
+    """The result of a call after all its attempts. Missing values are None, never 0."""
 
     outcome: Outcome
     status: int | None
     text: str | None
-    """The answer's text; None where there was none, or where the call was made with ``keep_text=False``."""
+    """The completion's text; None if there is none, or if the call was made with ``keep_text=False``."""
     reasoning: str | None
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
     error: str | None
-    """What the server or the connection said, redacted and short."""
+    """Error from the server or the connection, shortened and without secrets."""
     attempts: int
     ttft_s: float | None
-    """Of the last attempt, from its sending. Streams only."""
+    """TTFT of the last attempt. Streams only."""
     latency_s: float
-    """Call latency: from when the call was due to the last byte of its last attempt, waits included."""
+    """Call latency: from when the call was due to the last byte of its last attempt, including waits."""
     retry_after_s: float | None
     record: Attempt
-    """The last attempt, as it was stored."""
+    """The last attempt, as stored."""
 
     @property
     def ok(self) -> bool:
-        """Whether the call was answered."""
+        """Whether the call succeeded."""
         return self.outcome is Outcome.OK
 
 
-def reply_of(attempt: Attempt, reading: ExchangeResult, attempts: int, first_due_ns: int) -> Reply:
-    """Return what became of a call that was due at ``first_due_ns``, by the last of its attempts."""
-    ttft_ns = attempt.ttft_ns
+def reply_of(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
+    """Return the result of a call that was due at ``first_due_ns``, from its last attempt."""
+    ttft_s = None
+    if attempt.first_token_ns is not None and attempt.sent_ns is not None:
+        ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
     return Reply(
         outcome=attempt.outcome,
         status=attempt.status,
@@ -50,7 +52,7 @@ def reply_of(attempt: Attempt, reading: ExchangeResult, attempts: int, first_due
         completion_tokens=attempt.completion_tokens,
         error=None if attempt.outcome is Outcome.OK else attempt.error_message or describe(attempt),
         attempts=attempts,
-        ttft_s=None if ttft_ns is None else ttft_ns / 1e9,
+        ttft_s=ttft_s,
         latency_s=(attempt.end_ns - first_due_ns) / 1e9,
         retry_after_s=attempt.retry_after_s,
         record=attempt,

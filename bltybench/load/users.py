@@ -1,8 +1,8 @@
-"""Users: ``ChatUser`` for locustfiles of your own, ``ScenarioUser`` to replay a scenario."""
+"""Locust users: ``ChatUser`` for your own locustfiles, ``ScenarioUser`` to replay a scenario."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from locust import User, task
 from locust.env import Environment
@@ -10,46 +10,44 @@ from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.load.client import ChatClient
-from bltybench.load.locust_plugin.plugin import current_session
-from bltybench.load.reply import Reply
-from bltybench.load.run.context import Session
+from bltybench.load.locust_plugin.plugin import current_context
+from bltybench.load.run.context import RunContext
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.prompts.compose import Prepared
 
 
 class ChatUser(User):
-    """A user whose ``self.client.chat(messages, stream=True, …)`` is timed, recorded and reported.
+    """A user whose ``self.client.chat(messages, stream=True, …)`` is timed, recorded, and reported.
 
-    Write tasks as for any Locust user. Target, model, duration, users and retry policy come from the
-    scenario.
+    Write tasks as for any Locust user. The scenario sets target, model, duration, users, and retry policy.
     """
 
     abstract = True
 
     scenario: ClassVar[str | None] = None
-    """The scenario of scenarios.toml that a locustfile stands for where ``--scenario`` names no other."""
+    """Scenario in scenarios.toml, unless ``--scenario`` names another."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._session = current_session()
-        self._client = ChatClient(self._session, self._session.next_user()) if self._session else None
+        self._run_context = current_context()
+        self._client = ChatClient(self._run_context) if self._run_context else None
 
     @property
-    def session(self) -> Session:
-        """This process's part in the run. A run that could not begin, which was said, ends its users."""
-        if self._session is None:
+    def run_context(self) -> RunContext:
+        """This process's part in the run. Raises StopUser if the run could not start."""
+        if self._run_context is None:
             raise StopUser
-        return self._session
+        return self._run_context
 
     @property
     def client(self) -> ChatClient:
-        """Makes the calls of this user."""
+        """The user's client. Raises StopUser if the run could not start."""
         if self._client is None:
             raise StopUser
         return self._client
 
     def stop(self, force: bool = False) -> bool:
-        """Stop the user; one that has begun to end by itself is left to it, where Locust would raise."""
+        """Stop the user. One that is already stopping is left alone, because Locust would raise."""
         if not force and self._state == LOCUST_STATE_STOPPING:
             return False
         return bool(super().stop(force))
@@ -61,88 +59,88 @@ class ChatUser(User):
 
 
 class ScenarioUser(ChatUser):
-    """Replays the mix of the scenario at the times that its arrivals say.
+    """Replays the mix of the scenario at the times of its arrivals.
 
-    In an open loop a user that is free claims the next arrival of the schedule and sleeps until it is due; if
-    all users are busy then, the arrival is sent late, and how late is recorded.
+    In an open loop, an idle user claims the next arrival and sleeps until it is due. If all users are busy
+    then, the request is sent late, and its delay is recorded.
     """
 
     abstract = True
 
     replays: ClassVar[bool] = True
-    """It sends what the scenario says, so what it will spend is known beforehand."""
+    """Whether the user sends only what the scenario says, so that the spend can be estimated."""
     stream: ClassVar[bool | None] = None
-    """Make every call of the mix a stream (True) or plain (False); None leaves them as the mix says."""
+    """Whether to stream every call; None leaves that to the mix."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self._arrival: Arrival | None = None
 
     def wait_time(self) -> float:
-        """Return the seconds until the next call: the think time, or the time until it is due."""
-        session = self.session
-        think_s = session.think_s
+        """Return the think time, or the seconds until the next call is due."""
+        context = self.run_context
+        think_s = context.source.think_s
         if think_s is not None:
             return think_s
-        self._arrival = session.next_arrival()
+        self._arrival = context.source.next_arrival()
         if self._arrival is None:
-            # Nothing is left to send: sleep until the run ends.
-            session.stopping.wait()
-            raise StopUser
-        return max(0.0, self._arrival.at_s - session.now_ns() / 1e9)
+            self._idle_until_end()
+        return max(0.0, self._arrival.at_s - context.clock.now_ns() / 1e9)
 
     @task
     def play(self) -> None:
-        """Send the call that is due, and the turns that follow where it begins a conversation."""
-        session = self.session
-        stage: str | None = None
-        placed: str | None = None
-        if session.think_s is not None:
-            if not session.wait_for_place(self.client.user):
-                session.stopping.wait()
-                raise StopUser
-            placed = session.stage_now()  # composing takes a while, and the next step may not have this place
-            prepared, due_ns = session.next_prepared(), None
-        elif self._arrival is not None:
-            prepared, due_ns = session.prepare(self._arrival), round(self._arrival.at_s * 1e9)
-            stage = self._arrival.stage
+        """Send the call that is due, and the turns that follow if it starts a conversation."""
+        context = self.run_context
+        source, arrival = context.source, self._arrival
+        if source.think_s is not None:
+            if not source.wait_for_place(self.client.user):
+                self._idle_until_end()
+            # Before composing, which takes time: the next step may not include this user.
+            stage = source.stage_now()
+            prepared, due_ns = source.next_prepared(), None
+        elif arrival is not None:
+            prepared, due_ns = source.composer.prepare(arrival.index, arrival), round(arrival.at_s * 1e9)
+            stage = arrival.stage
         else:
-            # The first task of an open-loop user comes before it has claimed an arrival.
+            # The first task of an open-loop user runs before it has claimed an arrival.
             return
         if prepared.call.turns is None:
             try:
-                streams = self._streams(prepared)
-                self.client.replay(prepared, stream=streams, due_ns=due_ns, stage=stage or placed)
+                self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
             finally:
-                if session.part is not None:
-                    session.part.call_ended()
+                if context.trial_worker is not None:
+                    context.trial_worker.call_ended()
         else:
+            stage = (
+                None if arrival is None else arrival.stage
+            )  # else each turn counts in the step it falls in
             self._converse(prepared, prepared.call.turns.think_s, due_ns, stage)
 
     def _converse(self, prepared: Prepared, think_s: float, due_ns: int | None, stage: str | None) -> None:
-        """Send one turn after another, until one fails in the end or the run is over."""
-        session = self.session
+        """Send one turn after another until one fails after its retries, or the run is over."""
+        context = self.run_context
         for turn in range(1, prepared.turns + 1):
-            reply = self._say(prepared, due_ns, stage, turn)
+            reply = self.client.chat(
+                prepared.messages,
+                stream=self._streams(prepared),
+                max_tokens=prepared.max_tokens,
+                name=prepared.call.name,
+                due_ns=due_ns,
+                prompt_tokens=prepared.prompt_tokens,
+                stage=stage,
+                turn=turn,
+                temperature=prepared.call.temperature,
+            )
             if not reply.ok or turn == prepared.turns:
                 return
-            due_ns = session.now_ns() + round(think_s * 1e9)
-            if not session.wait_until(due_ns):
+            due_ns = context.clock.now_ns() + round(think_s * 1e9)
+            if not context.clock.wait_until(due_ns):
                 return
-            prepared = session.composer.next_turn(prepared, turn + 1, reply.text or "")
-
-    def _say(self, prepared: Prepared, due_ns: int | None, stage: str | None, turn: int) -> Reply:
-        return self.client.chat(
-            prepared.messages,
-            stream=self._streams(prepared),
-            max_tokens=prepared.max_tokens,
-            name=prepared.call.name,
-            due_ns=due_ns,
-            prompt_tokens=prepared.prompt_tokens,
-            stage=stage,
-            turn=turn,
-            temperature=prepared.call.temperature,
-        )
+            prepared = context.source.composer.next_turn(prepared, turn + 1, reply.text or "")
 
     def _streams(self, prepared: Prepared) -> bool:
         return prepared.call.stream if self.stream is None else self.stream
+
+    def _idle_until_end(self) -> NoReturn:
+        self.run_context.clock.stopping.wait()
+        raise StopUser

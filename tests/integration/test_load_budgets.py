@@ -37,7 +37,7 @@ def test_a_cap_on_money_is_never_passed_by_two_processes(tmp_path: Path) -> None
     assert 0.01 - most <= spent <= 0.01
     assert summary(done)["spent"]["money"] == pytest.approx(spent)
     assert "and at most" in done.output
-    assert "This run may spend up to 0.01 of money" in done.output
+    assert "This run can spend up to 0.01 of money" in done.output
     assert len(truth) == len(done.attempts)
 
 
@@ -56,4 +56,4 @@ def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
 def test_an_impossible_budget_is_refused(tmp_path: Path) -> None:
     # The others are in unit/test_scenario_plan.
     said = refused(tmp_path, target=PRICED.replace("0.01", "0.00001"))
-    assert "does not suffice for one request, which costs about" in said
+    assert "can't cover one request, which costs about" in said

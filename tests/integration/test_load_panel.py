@@ -95,15 +95,15 @@ def test_the_tab_shows_the_last_minute_against_the_limits(page: str) -> None:
         start_run(page)
         tab.open(f"{page}?tab=bltybench")
         tab.wait("document.body.textContent.includes('LLM limits')")
-        tab.wait(f"+(({ROWS})['Refused requests a minute'] || ['0'])[0] > 0", within_s=40)
+        tab.wait(f"+(({ROWS})['Refused requests per minute'] || ['0'])[0] > 0", within_s=40)
         shown = tab.run(ROWS)
-        accepted, limit = shown["Accepted requests a minute"]
+        accepted, limit = shown["Accepted requests per minute"]
         # A minute of the sandbox may turn while the run goes on: two of its windows then.
         assert 60 <= int(accepted) <= 120
         assert limit == "60"
-        assert shown["Tokens a minute"][1] == "100,000"
+        assert shown["Tokens per minute"][1] == "100,000"
         assert shown["In flight"][1] == "50"
         assert shown["Last Retry-After"][0].endswith(" s")
-        assert shown["Remaining requests, as last said"][0] == "0"
+        assert shown["Remaining requests (last reported)"][0] == "0"
         assert "ms" in shown["TTFT p50, p95"][0]
         assert tab.complaints() == []

@@ -1,1 +1,1 @@
-"""The capacity search: trials, the workers that run them, and the messages between them."""
+"""The capacity search: its trials, the workers that run them, and the messages between the processes."""

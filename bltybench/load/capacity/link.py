@@ -1,4 +1,4 @@
-"""A search between processes: orders go to those that make load, and what they saw comes back."""
+"""The connection between a capacity search and the processes that generate its load."""
 
 from __future__ import annotations
 
@@ -6,33 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import msgspec
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from bltybench.load.capacity.search import Searcher
-from bltybench.load.capacity.worker import (
-    TrialOrder,
-    TrialReport,
-    TrialWorker,
-    decode_order,
-    decode_told,
-    encode,
-)
-from bltybench.load.run.run import Run
+from bltybench.load.capacity.worker import TrialOrder, TrialReport, TrialWorker
+from bltybench.runs.folder import RunFolder
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.workload import Scenario
 
 ORDER_MESSAGE = "bltybench_trial"
 CUT_MESSAGE = "bltybench_trial_cut"
-TOLD_MESSAGE = "bltybench_trial_told"
+REPORT_MESSAGE = "bltybench_trial_report"
 
 
 class SearchLink:
-    """Joins the one that decides with the parts; both are here where a single process does all.
+    """Carries orders to the trial workers, and their reports back.
 
-    ``part`` gives this process's part in the run, where it has one.
+    In a single process, both ends are here. ``worker`` returns this process's trial worker, if it has one.
     """
 
-    def __init__(self, part: Callable[[], TrialWorker | None]) -> None:
-        self._part = part
+    def __init__(self, worker: Callable[[], TrialWorker | None]) -> None:
+        self._worker = worker
         self._runner: Runner | None = None
         self._searcher: Searcher | None = None
 
@@ -40,83 +35,78 @@ class SearchLink:
         """Listen to the other processes."""
         self._runner = runner
         if isinstance(runner, MasterRunner):
-            runner.register_message(TOLD_MESSAGE, self._on_told)
+            runner.register_message(REPORT_MESSAGE, self._on_report)
         elif isinstance(runner, WorkerRunner):
             runner.register_message(ORDER_MESSAGE, self._on_order)
             runner.register_message(CUT_MESSAGE, self._on_cut)
 
-    def begin(self, run: Run, runner: Runner | None) -> Searcher | None:
-        """Prepare the search of a run; None where it does not search."""
-        scenario = run.resolved.scenario
-        self._runner, self._searcher = runner, None
-        if isinstance(scenario.arrivals, CapacitySearch):
+    def begin(
+        self, scenario: Scenario, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
+    ) -> Searcher | None:
+        """Return the search of a run; None if its scenario has none."""
+        self._searcher = None
+        search = scenario.arrivals
+        if isinstance(search, CapacitySearch):
             self._searcher = Searcher(
-                scenario.arrivals,
+                search,
                 scenario,
-                parts=max(1, len(run.workers)),
-                folder=run.folder,
-                now_s=run.now_s,
-                order=self._order,
-                cut=self._cut,
+                workers=workers,
+                folder=folder,
+                now_s=now_s,
+                start_trial=self._start_trial,
+                cut_trial=self._cut_trial,
             )
         return self._searcher
 
-    def run(self) -> None:
-        """Search, if this run does. Returns when the search is over."""
-        if self._searcher is not None:
-            self._searcher.run()
-
     @property
     def searches(self) -> bool:
-        """Whether the run is a search that this process decides on."""
+        """Whether this process decides about the trials of a search."""
         return self._searcher is not None
 
     @property
     def ended(self) -> str | None:
-        """Why the search came to its own end; None where it did not, or there is none."""
+        """Why the search ended by itself; None if it did not, or if there is none."""
         return None if self._searcher is None else self._searcher.ended
 
-    def all_users_are_there(self) -> None:
-        """Let the search begin."""
+    def all_users_spawned(self) -> None:
+        """Let the search start."""
         if self._searcher is not None:
             self._searcher.ready.set()
 
-    def _order(self, order: TrialOrder) -> None:
+    def _start_trial(self, order: TrialOrder) -> None:
         if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(ORDER_MESSAGE, encode(order))
+            self._runner.send_message(ORDER_MESSAGE, msgspec.to_builtins(order))
         else:
-            self._play(order, self._take)
+            self._run_trial(order, self._take)
 
-    def _cut(self, number: int) -> None:
+    def _cut_trial(self, number: int) -> None:
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message(CUT_MESSAGE, {"number": number})
-        elif (part := self._part()) is not None:
-            part.cut(number)
+        elif (worker := self._worker()) is not None:
+            worker.cut(number)
 
-    def _take(self, told: TrialReport) -> None:
+    def _take(self, report: TrialReport) -> None:
         if self._searcher is not None:
-            self._searcher.take(told)
+            self._searcher.take(report)
 
-    def _play(self, order: TrialOrder, tell: Callable[[TrialReport], None]) -> None:
-        part = self._part()
-        if part is not None:
-            gevent.spawn(part.play, order, tell)
+    def _run_trial(self, order: TrialOrder, report: Callable[[TrialReport], None]) -> None:
+        if (worker := self._worker()) is not None:
+            gevent.spawn(worker.run_trial, order, report)
 
     # In the master
 
-    def _on_told(self, msg: Any, **_: Any) -> None:
-        self._take(decode_told(msg.data))
+    def _on_report(self, msg: Any, **_: Any) -> None:
+        self._take(msgspec.convert(msg.data, TrialReport))
 
     # In a worker
 
     def _on_order(self, msg: Any, **_: Any) -> None:
-        self._play(decode_order(msg.data), self._tell_master)
+        self._run_trial(msgspec.convert(msg.data, TrialOrder), self._report_to_master)
 
     def _on_cut(self, msg: Any, **_: Any) -> None:
-        part = self._part()
-        if part is not None:
-            part.cut(int(msg.data["number"]))
+        if (worker := self._worker()) is not None:
+            worker.cut(int(msg.data["number"]))
 
-    def _tell_master(self, told: TrialReport) -> None:
+    def _report_to_master(self, report: TrialReport) -> None:
         if isinstance(self._runner, WorkerRunner):
-            self._runner.send_message(TOLD_MESSAGE, encode(told))
+            self._runner.send_message(REPORT_MESSAGE, msgspec.to_builtins(report))

@@ -1,7 +1,6 @@
-"""The search for the capacity, at work: one trial after another, each a stage of the run.
+"""The capacity search at work: one trial after another, each a stage of the run.
 
-It runs in the process that owns the run and decides alone. The load of a trial is made by that process, or by
-all workers together: each gets the order, sends its share, and tells what it saw.
+The process that owns the run decides about the trials. It generates their load itself, or its workers do.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from bltybench.load.capacity.worker import SETTLE_S, TrialOrder, TrialReport, trial_times
+from bltybench.load.capacity.worker import MAX_SETTLE_S, TrialOrder, TrialReport, trial_times
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.search import SearchResult, Trial
 from bltybench.scenario.bracket import Bracket
@@ -24,19 +23,17 @@ logger = logging.getLogger("bltybench")
 
 LEAD_S = 0.1
 LEAD_WORKERS_S = 0.5
-"""From the decision on a trial to its first request: time for the order to come everywhere."""
-
-LOST_S = 10.0
-"""A worker that has told nothing so long after it should have is lost, and the search ends."""
-
-LATE_SHARE = 0.01
-"""The most arrivals of a trial that may have found no free user; with more it has failed."""
+"""Seconds from the decision on a trial to its first request: time for the order to reach all workers."""
+WORKER_GRACE_S = 10.0
+"""Grace period, in seconds, for an overdue worker report. After it, the search ends."""
+MAX_LATE_FRACTION = 0.01
+"""Maximum fraction of a trial's arrivals that find no idle user. Above it, the trial fails."""
 
 
 class Searcher:
-    """Decides what is sent in a run that searches.
+    """Decides what is sent during a capacity search.
 
-    ``order`` gives a trial to all ``parts`` (processes that make load), ``cut`` ends it in them.
+    ``start_trial`` sends an order to all ``workers``, and ``cut_trial`` ends the trial in them.
     """
 
     def __init__(
@@ -44,19 +41,19 @@ class Searcher:
         search: CapacitySearch,
         scenario: Scenario,
         *,
-        parts: int,
+        workers: int,
         folder: RunFolder,
         now_s: Callable[[], float],
-        order: Callable[[TrialOrder], None],
-        cut: Callable[[int], None],
+        start_trial: Callable[[TrialOrder], None],
+        cut_trial: Callable[[int], None],
     ) -> None:
         self._search = search
         self._scenario = scenario
-        self._parts = parts
+        self._workers = workers
         self._folder = folder
         self._now_s = now_s
-        self._order = order
-        self._cut = cut
+        self._start_trial = start_trial
+        self._cut_trial = cut_trial
         self._bracket = Bracket(
             search.start,
             search.max,
@@ -65,28 +62,27 @@ class Searcher:
             whole=search.load == "users",
             step=search.step,
         )
-        self._attempts_each = 1 if scenario.retry.policy == "none" else scenario.retry.max_attempts
+        self._max_attempts = 1 if scenario.retry.policy == "none" else scenario.retry.max_attempts
         self._trials: list[Trial] = []
-        self._index = self._sent = 0
-        self._number = 0
-        self._told: list[TrialReport] = []
-        self._seen: list[TrialAttempt] = []
-        self._heard = Event()
+        self._number = self._next_index = self._sent = 0
+        self._reports: list[TrialReport] = []
+        self._attempts: list[TrialAttempt] = []
+        self._reported = Event()
         self.ready = Event()
-        """To be set when all users are there."""
+        """To be set when all users have spawned."""
         self.ended: str | None = None
-        """Why it came to its own end; None while it goes on, and where it was stopped."""
+        """Why the search ended by itself; None while it runs, and if it was stopped."""
 
-    def take(self, told: TrialReport) -> None:
-        """Take in what a process saw."""
-        self._sent += told.sent
-        if told.number == self._number:
-            self._told.append(told)
-            self._seen.extend(told.seen)
-            self._heard.set()
+    def take(self, report: TrialReport) -> None:
+        """Add a report from a worker."""
+        self._sent += report.sent
+        if report.number == self._number:
+            self._reports.append(report)
+            self._attempts.extend(report.attempts)
+            self._reported.set()
 
     def run(self) -> None:
-        """Search until it is decided or a budget is spent. Runs as a greenlet."""
+        """Search until the capacity is found or something runs out. Runs as a greenlet."""
         self.ready.wait()
         ended = self._step()
         while ended is None:
@@ -97,15 +93,15 @@ class Searcher:
         self.ended = ended
 
     def _step(self) -> str | None:
-        """Make one trial; return why the search ends, None where it goes on."""
-        if self._sent + self._expected(self._bracket.level) > self._search.requests:
+        """Make one trial. Return why the search ends; None if it continues."""
+        if self._sent + self._expected_requests() > self._search.requests:
             return "requests"
-        trial = self._try(self._bracket.level)
+        trial = self._make_trial(self._bracket.level)
         if trial is None:
             return "worker lost"
-        short = next((told.short for told in self._told if told.short is not None), None)
-        if short is not None:
-            return short
+        shortfall = next((report.shortfall for report in self._reports if report.shortfall), None)
+        if shortfall is not None:
+            return shortfall
         self._trials.append(trial)
         logger.info("%s", trial.sentence())
         if trial.held is None:
@@ -113,56 +109,56 @@ class Searcher:
         self._bracket.add(trial.held)
         return "found" if self._bracket.done else None
 
-    def _expected(self, level: float) -> int:
-        """Return how many requests a trial sends; of users, as many each as in the trial before."""
+    def _expected_requests(self) -> int:
+        """Return how many requests the next trial sends. Users send as many as in the last trial."""
         if self._search.load == "rate":
-            return round(level * self._search.stage_s / 60)
+            return round(self._bracket.level * self._search.stage_s / 60)
         last = self._trials[-1] if self._trials else None
-        return 0 if last is None else round(last.sent * level / last.load)
+        return 0 if last is None else round(last.sent * self._bracket.level / last.load)
 
-    def _try(self, level: float) -> Trial | None:
-        """Make a trial; None where a process was lost."""
+    def _make_trial(self, load: float) -> Trial | None:
+        """Run one trial; None if a worker was lost."""
         search = self._search
         unit = "/min" if search.load == "rate" else " users"
         self._number += 1
-        self._told, self._seen = [], []
+        self._reports, self._attempts = [], []
         sent_before = self._sent
-        begin_s = max(0.0, self._now_s()) + (LEAD_WORKERS_S if self._parts > 1 else LEAD_S)
+        begin_s = max(0.0, self._now_s()) + (LEAD_WORKERS_S if self._workers > 1 else LEAD_S)
         order = TrialOrder(
             number=self._number,
-            stage=f"trial {self._number}: {level:.6g}{unit}",
-            load=level,
+            stage=f"trial {self._number}: {load:.6g}{unit}",
+            load=load,
             begin_s=begin_s,
             end_s=begin_s + search.stage_s,
-            first_index=self._index,
-            may_send=max(0, search.requests - self._sent),
+            first_index=self._next_index,
+            max_requests=max(0, search.requests - self._sent),
         )
-        due: list[float] = []
+        due_s: list[float] = []
         if search.load == "rate":
-            due = trial_times(search, level, self._scenario.seed, self._number)
-            self._index += len(due)
-        self._order(order)
-        counted_due = sum(at_s >= self._scenario.warm_up_s for at_s in due)
-        was_cut = self._listen(order, counted_due)
+            due_s = trial_times(search, load, self._scenario.seed, self._number)
+            self._next_index += len(due_s)
+        self._start_trial(order)
+        was_cut = self._listen(order, calls=sum(at_s >= self._scenario.warm_up_s for at_s in due_s))
         if was_cut is None:
             return None
-        values = {check.metric: measure(self._seen, check.metric) for check in search.checks}
-        late = sum(told.late for told in self._told)
-        settled = was_cut or all(told.settled for told in self._told if told.done)
+        values = {check.metric: measure(self._attempts, check.metric) for check in search.checks}
+        late = sum(report.late for report in self._reports)
+        settled = was_cut or all(report.settled for report in self._reports if report.done)
+        valid = not was_cut and settled and late <= MAX_LATE_FRACTION * len(due_s)
         return Trial(
             stage=order.stage,
-            load=level,
-            held=not was_cut and settled and late <= LATE_SHARE * len(due) and self._verdict(values),
+            load=load,
+            held=valid and self._held(values),
             sent=self._sent - sent_before,
-            counted=len(self._seen),
+            counted=len(self._attempts),
             settled=settled,
             cut=was_cut,
             no_free_user=late,
             values=values,
         )
 
-    def _verdict(self, values: dict[str, float | None]) -> bool | None:
-        """Return whether the objectives held; None where those that are known did and another is not."""
+    def _held(self, values: dict[str, float | None]) -> bool | None:
+        """Return whether the objectives held; None if no known one failed but another is unknown."""
         known = [
             (check, value) for check in self._search.checks if (value := values[check.metric]) is not None
         ]
@@ -170,24 +166,25 @@ class Searcher:
             return False
         return True if len(known) == len(self._search.checks) else None
 
-    def _listen(self, order: TrialOrder, calls: int) -> bool | None:
-        """Hear what is seen until all are done; say whether the trial was cut, None where one was lost.
+    def _listen(self, order: TrialOrder, *, calls: int) -> bool | None:
+        """Wait until all workers are done. Return whether the trial was cut; None if a worker was lost.
 
-        It is cut as soon as it cannot hold any more. How much users will send is not known: theirs is not.
+        The trial is cut as soon as it can't pass any more. That is unknown in a closed loop, where ``calls``,
+        the number of calls that will be sent, is 0.
         """
         was_cut = False
-        give_up_s = order.end_s + SETTLE_S + LOST_S
-        while sum(told.done for told in self._told) < self._parts:
-            self._heard.clear()
-            if not self._heard.wait(max(0.0, give_up_s - self._now_s())):
+        give_up_s = order.end_s + MAX_SETTLE_S + WORKER_GRACE_S
+        while sum(report.done for report in self._reports) < self._workers:
+            self._reported.clear()
+            if not self._reported.wait(max(0.0, give_up_s - self._now_s())):
                 return None
             if (
                 calls
                 and not was_cut
-                and hopeless(self._seen, self._search.checks, calls, self._attempts_each)
+                and hopeless(self._attempts, self._search.checks, calls, self._max_attempts)
             ):
                 was_cut = True
-                self._cut(order.number)
+                self._cut_trial(order.number)
         return was_cut
 
     def _write(self, ended: str | None) -> SearchResult:

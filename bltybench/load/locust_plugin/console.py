@@ -1,4 +1,4 @@
-"""What a run says on the terminal besides its progress: mistakes, and what it is about to do."""
+"""What a run prints on the terminal before it starts: errors, and what it will send and spend."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from bltybench.scenario.plan import Plan
 logger = logging.getLogger("bltybench")
 
 COULD_NOT_RUN = 2
+"""Exit code of a run that could not start."""
 
 
-def complain(error: UserError) -> int:
-    """Print what is wrong and return the exit code for it."""
+def print_error(error: UserError) -> int:
+    """Print an error and return the exit code for it."""
     print(f"bltybench: {error}", file=sys.stderr, flush=True)
     return COULD_NOT_RUN
 
 
 def announce(run: Run, plan: Plan | None) -> None:
-    """Say what will be sent where, and what it may cost.
+    """Log the target, what will be sent, and the maximum spend.
 
-    Without a ``plan`` only the locustfile knows what it sends.
+    Pass no ``plan`` if only the locustfile determines what is sent.
     """
     resolved, target = run.resolved, run.resolved.target
     logger.info(
@@ -40,6 +41,6 @@ def announce(run: Run, plan: Plan | None) -> None:
     caps = [f"{cap:,} {unit}" for cap, unit in units if cap is not None]
     if caps:
         level = logging.INFO if target.is_local else logging.WARNING
-        logger.log(level, "This run may spend up to %s", " and ".join(caps))
+        logger.log(level, "This run can spend up to %s", " and ".join(caps))
     if plan is not None and (exceeded := plan.exceeds(target)):
-        logger.warning("The budget will end it early: %s", " and ".join(exceeded))
+        logger.warning("The budget will end the run early: %s", " and ".join(exceeded))

@@ -1,24 +1,18 @@
-"""A tab in Locust's web page: what the last minute looked like against the documented limits.
+"""A tab in Locust's web page: the last minute compared with the documented limits.
 
-Locust draws extended tabs itself: ``template_args`` names the tab and its table, and the rows travel with the
-statistics that the page asks for anyway.
+Locust renders extended tabs itself. ``template_args`` names the tab and its table, and the rows are added to
+the statistics that the page requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from flask import Response, request
 from locust.web import WebUI
 
 from bltybench.load.run.live import Snapshot
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flask import Response
-
-    from bltybench.load.run.run import Run
+from bltybench.load.run.run import Run
 
 KEY = "bltybench"
 STATS_ENDPOINT = "locust.request_stats"
@@ -26,9 +20,7 @@ NONE = "–"
 
 
 def add_tab(web_ui: WebUI, current: Callable[[], Run | None]) -> None:
-    """Add the tab to Locust's page. ``current`` gives the run that it shows."""
-    from flask import request  # noqa: PLC0415  # headless runs have no use for it
-
+    """Add the tab to Locust's page. ``current`` returns the run to show."""
     app = web_ui.app
     if app is None:
         raise RuntimeError("Locust's web page has no application to extend")
@@ -48,29 +40,28 @@ def add_tab(web_ui: WebUI, current: Callable[[], Run | None]) -> None:
 
 
 def rows(run: Run | None) -> list[dict[str, str]]:
-    """Return the table: what was measured in the last minute, and what was documented."""
+    """Return the rows of the tab: each measure, its value now, and its documented limit."""
     if run is None:
         return [_row("No run yet", NONE)]
-    seen = run.live.snapshot(run.now_s())
+    counts = run.live.snapshot(run.now_s())
     limits = run.resolved.target.limits
-    made = run.exit_code is not None
-    return [
-        *([_row("The probe", run.doing)] if run.doing else []),
-        _row("Accepted requests a minute", _count(seen.accepted), limits.requests_per_min),
-        _row("Refused requests a minute", _count(seen.refused)),
-        _row("Failed requests a minute", _count(seen.failed)),
-        _row("Tokens a minute", _count(seen.tokens), limits.tokens_per_min),
-        _row("In flight", _count(seen.in_flight), limits.concurrency),
-        _row("TTFT p50, p95", _ttft(seen)),
-        _row("Last Retry-After", NONE if seen.retry_after_s is None else f"{seen.retry_after_s:g} s"),
-        _row("Remaining requests, as last said", _count(seen.remaining_requests)),
-        _row("Remaining tokens, as last said", _count(seen.remaining_tokens)),
-        *([_row("Report", str(_report(run).absolute()))] if made else []),
+    table = [
+        _row("Accepted requests per minute", _count(counts.accepted), limits.requests_per_min),
+        _row("Refused requests per minute", _count(counts.refused)),
+        _row("Failed requests per minute", _count(counts.failed)),
+        _row("Tokens per minute", _count(counts.tokens), limits.tokens_per_min),
+        _row("In flight", _count(counts.in_flight), limits.concurrency),
+        _row("TTFT p50, p95", _ttft(counts)),
+        _row("Last Retry-After", NONE if counts.retry_after_s is None else f"{counts.retry_after_s:g} s"),
+        _row("Remaining requests (last reported)", _count(counts.remaining_requests)),
+        _row("Remaining tokens (last reported)", _count(counts.remaining_tokens)),
     ]
-
-
-def _report(run: Run) -> Path:
-    return run.folder.report_html if "html" in run.formats else run.folder.path
+    if run.activity:
+        table.insert(0, _row("Probe", run.activity))
+    if run.exit_code is not None:
+        report = run.folder.report_html if "html" in run.formats else run.folder.path
+        table.append(_row("Report", str(report.absolute())))
+    return table
 
 
 def _row(measure: str, now: str, limit: int | None = None) -> dict[str, str]:
@@ -81,7 +72,7 @@ def _count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
-def _ttft(seen: Snapshot) -> str:
-    if seen.ttft_p50_ms is None or seen.ttft_p95_ms is None:
+def _ttft(counts: Snapshot) -> str:
+    if counts.ttft_p50_ms is None or counts.ttft_p95_ms is None:
         return NONE
-    return f"{seen.ttft_p50_ms:,.0f} ms, {seen.ttft_p95_ms:,.0f} ms"
+    return f"{counts.ttft_p50_ms:,.0f} ms, {counts.ttft_p95_ms:,.0f} ms"

@@ -1,42 +1,65 @@
-"""Stopping a run in the middle, without Locust tripping over itself."""
+"""Ending a run early without errors in Locust."""
 
 from __future__ import annotations
 
+import logging
 import time
 
 import gevent
 from locust.env import Environment
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
-INTERRUPT_DRAIN_S = 1.0
-"""How long calls in flight may go on after Ctrl-C."""
+from bltybench.load.locust_plugin.options import parsed_options
 
-WORKERS_COME_S = 10.0
+logger = logging.getLogger("bltybench")
+
+INTERRUPT_DRAIN_S = 1.0
+"""Time for requests in flight to finish after Ctrl-C, in seconds."""
+MAX_CONNECT_S = 10.0
+"""Maximum wait for forked workers to connect before they are dismissed, in seconds."""
 
 
 def interrupt() -> None:
-    """Raise KeyboardInterrupt where Locust waits for it, in the main greenlet."""
+    """Raise KeyboardInterrupt in the main greenlet, where Locust waits for it."""
     hub = gevent.get_hub()
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
 
 
 def dismiss_workers(runner: Runner | None, processes: int | None) -> None:
-    """Tell the processes that Locust forked to end, where there will be no run.
+    """End the worker processes that Locust forked, if there will be no run.
 
-    Left alone they would wait for ever for a master that is gone.
+    Otherwise they would wait indefinitely for a master that no longer exists.
     """
     if not isinstance(runner, MasterRunner) or not processes:
         return
-    give_up_s = time.monotonic() + WORKERS_COME_S
+    give_up_s = time.monotonic() + MAX_CONNECT_S
     while len(runner.clients) < processes and time.monotonic() < give_up_s:
         gevent.sleep(0.1)
     runner.quit()
 
 
-def stop_soon(environment: Environment, runner: Runner) -> None:
-    """Stop a run that Ctrl-C or SIGTERM met in the middle, so that what there is can be reported."""
+def stop_run(environment: Environment, reason: str) -> None:
+    """End a run that is in progress, and log the reason."""
+    runner = environment.runner
+    if runner is None or runner.state not in {STATE_SPAWNING, STATE_RUNNING}:
+        return
+    logger.warning("Stopping: %s", reason)
+    gevent.spawn(end_run, environment)
+
+
+def end_run(environment: Environment) -> None:
+    """Stop the users and wait for their last reports. In headless mode, quit Locust then."""
+    runner = environment.runner
+    if runner is not None:
+        runner.stop()
+        if parsed_options(environment).headless:
+            runner.quit()
+
+
+def stop_on_quit(environment: Environment, runner: Runner) -> None:
+    """Stop a run that Ctrl-C or SIGTERM interrupted, so that its records can be reported."""
     if isinstance(runner, WorkerRunner):
-        # The master may say the same at this moment, and Locust cannot stop users that are being stopped.
+        # The master may stop the run at the same moment, and Locust can't stop users that are stopping.
         while runner.state == STATE_CLEANUP:
             gevent.sleep(0.05)
         runner.greenlet.kill(block=True)

@@ -18,7 +18,7 @@ from bltybench.limits.observations.evidence import Row
 from bltybench.limits.observations.probe_result import ProbeResult, seen_of
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
-from bltybench.load.run.context import Session
+from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario.prompts import prose, tokens
 from bltybench.wire.sse.stream import StreamFold
@@ -79,14 +79,14 @@ class _Flight:
 class StepExecutor:
     """Plays experiments. What it sent is in ``rows``, experiment by experiment."""
 
-    def __init__(self, session: Session, second_key: SecretStr | None = None) -> None:
-        self._session = session
+    def __init__(self, context: RunContext, second_key: SecretStr | None = None) -> None:
+        self._context = context
         self._second_key = second_key
         if second_key is not None:
-            session.origin.secrets += (second_key.get_secret_value(),)
+            context.origin.secrets += (second_key.get_secret_value(),)
         self._idle: dict[str, list[ChatClient]] = {}
         self._flights: list[_Flight] = []
-        self._rng = random.Random(session.scenario.seed)
+        self._rng = random.Random(context.scenario.seed)
         self._stage = ""
         self.sent = 0
         self.rows: list[Row] = []
@@ -111,7 +111,7 @@ class StepExecutor:
 
     def seen(self) -> list[ProbeResult]:
         """Return what was seen in this experiment so far."""
-        start_s = self._session.job.clock.wall_ns / 1e9
+        start_s = self._context.clock.start_wall_ns / 1e9
         refusal = 429 if any(flight.row and flight.row["status"] == 429 for flight in self._flights) else None
         return [self._seen(flight, start_s, refusal) for flight in self._flights]
 
@@ -132,8 +132,8 @@ class StepExecutor:
         now_s = self._now_s()
         at_s = max(now_s + step.after_s, step.at_s)
         say(step.purpose, at_s - now_s)
-        start_s = self._session.job.clock.wall_ns / 1e9
-        if not self._session.wait_until(round((at_s - start_s) * 1e9)):
+        start_s = self._context.clock.start_wall_ns / 1e9
+        if not self._context.clock.wait_until(round((at_s - start_s) * 1e9)):
             raise ProbeStopped("the run's time was over")
         self._send(step)
 
@@ -156,7 +156,7 @@ class StepExecutor:
                 return
             if self._now_s() >= give_up_s:
                 return
-            if self._session.over.is_set():
+            if self._context.clock.over.is_set():
                 raise ProbeStopped("the run's time was over")
             if step.until == "ended":
                 gevent.wait([flight.greenlet for flight in pending], timeout=0.25, count=1)
@@ -176,7 +176,7 @@ class StepExecutor:
         if idle:
             return idle.pop()
         key = {"second": self._second_key, "wrong": NO_SUCH_KEY, "own": None}[slot]
-        return ChatClient(self._session, self._session.next_user(), key)
+        return ChatClient(self._context, key)
 
     def _run(self, flight: _Flight) -> None:
         shot, client = flight.shot, flight.client
@@ -232,7 +232,7 @@ class StepExecutor:
         gevent.killall([flight.greenlet for flight in flights if flight.greenlet is not None])
 
     def _now_s(self) -> float:
-        return (self._session.job.clock.wall_ns + self._session.now_ns()) / 1e9
+        return (self._context.clock.start_wall_ns + self._context.clock.now_ns()) / 1e9
 
     def _seen(self, flight: _Flight, start_s: float, refusal: int | None) -> ProbeResult:
         if flight.row is not None:
@@ -240,7 +240,7 @@ class StepExecutor:
         exchange, shot = flight.client.exchange, flight.shot
 
         def at(ns: int | None) -> float | None:
-            return None if ns is None else start_s + (ns - self._session.start_ns) / 1e9
+            return None if ns is None else start_s + (ns - self._context.clock.start_ns) / 1e9
 
         status = None if exchange is None else exchange.status
         ok = status is not None and 200 <= status < 300

@@ -16,7 +16,7 @@ from bltybench.errors import UserError
 from bltybench.limits.experiments.registry import ALL, REQUESTS
 from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
-from bltybench.load.locust_plugin.console import complain
+from bltybench.load.locust_plugin.console import print_error
 from bltybench.scenario.target import Target
 
 UNAUTHORIZED = "401"
@@ -148,7 +148,7 @@ def check(environment: Environment) -> set[str]:
     try:
         wishes(options)
     except UserError as error:
-        sys.exit(complain(error))
+        sys.exit(print_error(error))
     return {options.probe_second_key_env} - {""}
 
 

@@ -20,7 +20,7 @@ from locust.exception import StopUser
 
 from bltybench.limits.experiments.charges_steps import OTHER_MODEL
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
-from bltybench.limits.fit.result import Verdict
+from bltybench.limits.fit.select import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
@@ -58,23 +58,23 @@ class LimitProbe(ChatUser):
 
     def on_start(self) -> None:
         """Prepare the record."""
-        session = self.session
+        context = self.run_context
         self._wishes = wishes(self.environment.parsed_options)
-        self._book = ProbeSession(task_of(self._wishes, session.target), session.job.clock.wall_ns / 1e9)
+        self._book = ProbeSession(task_of(self._wishes, context.target), context.clock.start_wall_ns / 1e9)
         self._clients: list[ChatClient] = []
         self._tickets = 0
-        self._shooter = StepExecutor(session, self._wishes.second_key)
+        self._shooter = StepExecutor(context, self._wishes.second_key)
         self._asking = REQUESTS
         self._said = ""
 
     @task
     def probe(self) -> None:
         """Play the plans to their ends, or as far as the budget goes."""
-        session, book = self.session, self._book
+        clock, book = self.run_context.clock, self._book
         if self._wishes.resume:
             self._resume(self._wishes.resume)
         logger.info("%s", self._wishes.cost(book.task))
-        session.wait_until(0)
+        clock.wait_until(0)
         verdict, stopped = None, ""
         try:
             if REQUESTS in book.task.questions:
@@ -86,8 +86,8 @@ class LimitProbe(ChatUser):
         finally:
             book.others = self._shooter.rows
         self._leave(verdict, stopped)
-        PLUGIN.finish(session)
-        session.stopping.wait()
+        PLUGIN.finish()
+        clock.stopping.wait()
         raise StopUser
 
     # The limit of requests
@@ -110,7 +110,7 @@ class LimitProbe(ChatUser):
         """Send one burst and return what was seen."""
         book = self._book
         self._say(burst.purpose, burst.at_s - self._now_s())
-        if not self.session.wait_until(round((burst.at_s - book.start_s) * 1e9)):
+        if not self.run_context.clock.wait_until(round((burst.at_s - book.start_s) * 1e9)):
             raise ProbeStopped("the run's time was over")
         first = len(book.rows)
         self._tickets = burst.max_requests
@@ -133,7 +133,7 @@ class LimitProbe(ChatUser):
 
     def _one(self, lane: int) -> None:
         while len(self._clients) <= lane:
-            self._clients.append(ChatClient(self.session, self.session.next_user()))
+            self._clients.append(ChatClient(self.run_context))
         reply = self._clients[lane].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
         if not self._book.add(as_row(reply.record)):
             raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
@@ -159,7 +159,7 @@ class LimitProbe(ChatUser):
                 logger.info("%s", answer.says)
 
     def _find_model(self, shooter: StepExecutor) -> str | None:
-        own = self.session.scenario.model
+        own = self.run_context.scenario.model
         listed = [name for name in shooter.models() if name != own]
         if listed:
             logger.info("%s: %s, of those that are listed", OTHER_MODEL, listed[0])
@@ -171,19 +171,19 @@ class LimitProbe(ChatUser):
         """Put on record that a question has been asked to its end, for a probe that goes on from here."""
         done = self._book.done
         done.add(name)
-        write_atomically(self.session.folder.path / DONE, json.dumps(sorted(done)).encode() + b"\n")
+        write_atomically(self.run_context.folder.path / DONE, json.dumps(sorted(done)).encode() + b"\n")
 
     def _resume(self, name: str) -> None:
         """Take in what an interrupted probe saw."""
         folder = find_run(name)
-        shift_ns = folder.manifest().clock.wall_ns - self.session.job.clock.wall_ns
+        shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
         rows = read_attempts(folder).to_pylist()
         self._book.resume(rows, shift_ns, _read_done(folder.path / DONE))
         said = ", ".join(sorted(self._book.done)) or "nothing yet"
         logger.info("Resuming run %s: %d attempts, found: %s", folder.path.name, len(rows), said)
 
     def _now_s(self) -> float:
-        return self._book.start_s + self.session.now_ns() / 1e9
+        return self._book.start_s + self.run_context.clock.now_ns() / 1e9
 
     def _say(self, what: str, wait_s: float) -> None:
         """Let who watches know which step comes next, and when; steps like the last one are not logged."""
@@ -192,11 +192,11 @@ class LimitProbe(ChatUser):
         place = f"{self._asking}: {what}"
         if wait_s > 1:
             due = time.strftime("%H:%M:%S", time.localtime(time.time() + wait_s))
-            PLUGIN.tell(f"{place}, at {due}; {self._sent()} requests so far")
+            PLUGIN.report_activity(f"{place}, at {due}; {self._sent()} requests so far")
             if place != self._said or wait_s > LONG_S:
                 logger.info("In %.0f s: %s", wait_s, what)
         else:
-            PLUGIN.tell(f"{place}; {self._sent()} requests so far")
+            PLUGIN.report_activity(f"{place}; {self._sent()} requests so far")
         self._said = place
 
     def _sent(self) -> int:
@@ -204,7 +204,7 @@ class LimitProbe(ChatUser):
 
     def _leave(self, verdict: Verdict | None, stopped: str) -> None:
         """Write and say what was found."""
-        folder = self.session.folder.path
+        folder = self.run_context.folder.path
         findings = apart(lambda: self._book.findings(verdict))
         document = {"run_id": folder.name, "stopped": stopped or None, **findings.to_dict()}
         write_atomically(folder / "limits.json", json.dumps(document, indent=2).encode() + b"\n")

@@ -1,1 +1,1 @@
-"""One run: its specification, context, audit, live counts, and budget."""
+"""One run: its specification, its owner, and what the users of one process share during it."""

@@ -1,4 +1,4 @@
-"""The self-audit: each second, is this process keeping up? What it finds decides whether a run is VALID."""
+"""The self-audit: per second, how well this process keeps up. It decides whether a run is VALID."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import psutil
 from bltybench.percentiles import percentile
 from bltybench.runs.attempt import Attempt, GeneratorSecond
 from bltybench.wire.scheduling.aligned_timer import AlignedTimer
-from bltybench.wire.scheduling.batched_reads import BATCH_PERIOD_S
+from bltybench.wire.scheduling.batched_reads import ROUND_S
 
-BEAT_S = 2 * BATCH_PERIOD_S
-"""How often the event loop is asked to prove that it serves timers in time: with every second round."""
-
+PROBE_INTERVAL_S = 2 * ROUND_S
+"""Interval of the checks that the event loop serves timers on time. It shares wakeups with batched reads."""
 PROC_STAT = Path("/proc/stat")
 PROC_SCHEDSTAT = Path("/proc/self/schedstat")
-"""Of the main thread, where the event loop is: nanoseconds on a core, nanoseconds waiting for one, turns."""
+"""Of the main thread, where the event loop runs: ns on a core, ns waiting for one, number of time slices."""
 
 
 class Audit:
-    """Gathers a second's facts about this process. Fed by the recorder and by a timer of its own."""
+    """One second's facts about this process, from the recorder and from a timer."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
@@ -30,24 +29,27 @@ class Audit:
         self._cpu_s = self._cpu_now_s()
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
-        self._steal = _machine_steal()
-        self._beat: AlignedTimer | None = None
+        self._steal = _steal_ticks()
+        self._timer: AlignedTimer | None = None
+        self._clear()
+
+    def _clear(self) -> None:
         self._worst_stall_s = 0.0
         self._delays_us: list[int] = []
         self._lags_us: list[int] = []
         self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
 
     def late_claim(self) -> None:
-        """Note an arrival that was due before a user was free to send it."""
+        """Count an arrival that was due before a user was idle."""
         self._no_free_user += 1
 
     def sent(self, delay_us: int) -> None:
-        """Note that an attempt was sent ``delay_us`` after it was due."""
+        """Count an attempt and its schedule delay."""
         self._sent += 1
         self._delays_us.append(delay_us)
 
     def ended(self, attempt: Attempt, events: int) -> None:
-        """Note an attempt that is over, with the number of events it received."""
+        """Count an attempt that has ended and the number of its events."""
         self._events += events
         self._coalesced += attempt.coalesced_events or 0
         self._bytes += attempt.bytes_received
@@ -57,25 +59,25 @@ class Audit:
     def watch(self) -> None:
         """Measure how late timers fire, until ``close``.
 
-        By a watcher of the event loop, not by a greenlet that sleeps: this happens fifty times a second.
+        A watcher of the event loop costs less than a greenlet that sleeps 50 times per second.
         """
-        self._beat = AlignedTimer(gevent.get_hub().loop, BEAT_S, self._on_beat)
+        self._timer = AlignedTimer(gevent.get_hub().loop, PROBE_INTERVAL_S, self._on_timer)
 
-    def _on_beat(self) -> None:
-        if self._beat is not None:
-            self._worst_stall_s = max(self._worst_stall_s, self._beat.late_s)
+    def _on_timer(self) -> None:
+        if self._timer is not None:
+            self._worst_stall_s = max(self._worst_stall_s, self._timer.late_s)
 
     def close(self) -> None:
-        """Watch no longer."""
-        if self._beat is not None:
-            self._beat.close()
-            self._beat = None
+        """Stop measuring."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def second(
         self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
     ) -> GeneratorSecond:
-        """Return what was gathered since the last call and begin anew."""
-        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _machine_steal()
+        """Return the facts gathered since the last call, and start again."""
+        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _steal_ticks()
         waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
         delays, lags = sorted(self._delays_us), sorted(self._lags_us)
         row = GeneratorSecond(
@@ -84,7 +86,7 @@ class Audit:
             stall_us=round(self._worst_stall_s * 1e6),
             cpu_share=(cpu_s - self._cpu_s) / wall_s,
             cpu_wait_share=None if waited_s is None else (waited_s - (self._waited_s or 0.0)) / wall_s,
-            steal_share=_share(self._steal, steal),
+            steal_share=_steal_fraction(self._steal, steal),
             rss_bytes=self._process.memory_info().rss,
             users=users,
             in_flight=in_flight,
@@ -104,9 +106,7 @@ class Audit:
         )
         self._cpu_s, self._wall_s, self._steal = cpu_s, now_s, steal
         self._waited_s = waited_s
-        self._worst_stall_s = 0.0
-        self._delays_us, self._lags_us = [], []
-        self._sent = self._events = self._coalesced = self._bytes = self._no_free_user = 0
+        self._clear()
         return row
 
     def _cpu_now_s(self) -> float:
@@ -115,15 +115,15 @@ class Audit:
 
 
 def _waited_s() -> float | None:
-    """Return how long the main thread has waited for a core; None where the system does not tell."""
+    """Return how long the main thread has waited for a core; None if the system does not report it."""
     try:
         return int(PROC_SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _machine_steal() -> tuple[int, int] | None:
-    """Return (stolen, all) CPU ticks of the machine since boot; None where the system does not tell."""
+def _steal_ticks() -> tuple[int, int] | None:
+    """Return (stolen, all) CPU ticks of the machine since boot; None if the system does not report them."""
     try:
         fields = [int(field) for field in PROC_STAT.read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
@@ -131,7 +131,7 @@ def _machine_steal() -> tuple[int, int] | None:
     return (fields[7], sum(fields)) if len(fields) == 8 else None
 
 
-def _share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+def _steal_fraction(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
     if before is None or after is None or after[1] <= before[1]:
         return None
     return (after[0] - before[0]) / (after[1] - before[1])

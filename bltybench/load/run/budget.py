@@ -1,4 +1,4 @@
-"""The caps on what a process may spend: nothing is sent that could pass them."""
+"""The caps on what one process may spend."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from bltybench.scenario.target import Budget, Price
 
 
 def share(cap: int | None, index: int, workers: int) -> int | None:
-    """Return the part of ``cap`` for worker ``index`` of ``workers``; the parts add up to the cap."""
+    """Return the share of ``cap`` of worker ``index`` of ``workers``. The shares add up to the cap."""
     if cap is None:
         return None
     return cap // workers + (1 if index < cap % workers else 0)
 
 
 class Spend(msgspec.Struct, frozen=True, gc=False):
-    """The tokens and the money of one attempt: what it may cost, or what it did."""
+    """Tokens and money that one attempt used or can use."""
 
     tokens: int
     money: float = 0.0
 
     def __sub__(self, other: Spend) -> Spend:
-        """Return the difference."""
         return Spend(self.tokens - other.tokens, self.money - other.money)
 
 
@@ -32,10 +31,10 @@ NOTHING = Spend(0)
 
 
 class BudgetAccount:
-    """What is left of a budget in this process: its share of each cap.
+    """This process's share of each cap of a budget.
 
-    Before an attempt the most that it can cost is put aside, prompt + max_tokens; afterwards the difference
-    to what was used is put back. So a cap can be left partly unused, never overshot.
+    It reserves the maximum cost of each attempt, prompt + max_tokens, and refunds the unused part afterwards.
+    A cap is therefore never exceeded, but may be left partly unspent.
     """
 
     def __init__(
@@ -49,32 +48,32 @@ class BudgetAccount:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a cap depends on how long prompts and answers are."""
+        """Whether a cap depends on the length of prompts and completions."""
         return self._tokens is not None or self._money is not None
 
-    def cost(self, model: str, prompt_tokens: int | None, answer_tokens: int | None) -> Spend:
-        """Return what so many tokens cost; money only where there is a cap on it.
+    def cost(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> Spend:
+        """Return what an attempt costs; its money is 0 unless money is capped.
 
-        Raises UserError where a cap cannot be kept, because the answer's length or the price is not known.
+        Raises UserError if a cap can't be kept because the completion's length or the price is unknown.
         """
-        if answer_tokens is None and self.counts_tokens:
+        if completion_tokens is None and self.counts_tokens:
             raise UserError(
-                "max_tokens is not given, and the budget has a cap on what answers cost",
-                remedy="give max_tokens in every call, or cap requests only",
+                "the call has no max_tokens, but the budget caps tokens or money",
+                remedy="pass max_tokens in every call, or cap requests only",
             )
-        prompt, answer = prompt_tokens or 0, answer_tokens or 0
+        prompt, completion = prompt_tokens or 0, completion_tokens or 0
         if self._money is None:
-            return Spend(prompt + answer)
+            return Spend(prompt + completion)
         price = self._prices.get(model)
         if price is None:
             raise UserError(
-                f"model '{model[:60]}' has no price, and the budget is in money",
+                f"model '{model[:60]}' has no price, but the budget caps money",
                 remedy="add it to the target's prices in scenarios.toml",
             )
-        return Spend(prompt + answer, price.of(prompt, answer))
+        return Spend(prompt + completion, price.of(prompt, completion))
 
     def take(self, spend: Spend) -> bool:
-        """Put one request and ``spend`` aside; False, for ever after, where they are not there."""
+        """Reserve one request and ``spend``. Return False, permanently, once the budget can't cover them."""
         short = (
             (self._requests is not None and self._requests < 1)
             or (self._tokens is not None and self._tokens < spend.tokens)
@@ -90,7 +89,7 @@ class BudgetAccount:
         return True
 
     def give_back(self, spend: Spend) -> None:
-        """Return what was put aside and not used."""
+        """Refund what was reserved and not used."""
         if self._tokens is not None:
             self._tokens += spend.tokens
         if self._money is not None:

@@ -1,10 +1,10 @@
-"""What the last minute looked like, for people who watch. The report never uses these figures."""
+"""Live counts of the last minute for the progress line and the web tab. Reports never use them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,11 +14,12 @@ from bltybench.runs.attempt import Attempt
 T = TypeVar("T")
 
 WINDOW_S = 60.0
-TTFT_KEPT = 2_000
+MAX_TTFTS = 2_000
+"""Maximum TTFTs kept per tick."""
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process saw within about a second."""
+    """Counts of one process for about a second."""
 
     at_s: float
     """End of the tick, on the run's axis."""
@@ -29,13 +30,13 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     ttft_ms: tuple[float, ...] = ()
     retry_after_s: float | None = None
-    """The last that a server named in this tick; so with the two below."""
+    """Last value reported in this tick, as for the two below."""
     remaining_requests: int | None = None
     remaining_tokens: int | None = None
 
 
 class Snapshot(NamedTuple):
-    """The last minute: sums over it, and what was last seen in it. None: nothing of the kind."""
+    """Sums over the last minute, and the last values reported in it. None: no such value."""
 
     accepted: int
     refused: int
@@ -50,7 +51,7 @@ class Snapshot(NamedTuple):
 
 
 class Counter:
-    """Counts one process's attempts and hands them over as a tick, once a second."""
+    """Counts of one process since its last tick."""
 
     def __init__(self) -> None:
         self._clear()
@@ -63,12 +64,12 @@ class Counter:
         self._remaining_tokens: int | None = None
 
     def add_ttft(self, ttft_ms: float) -> None:
-        """Note a TTFT; of very many within a second only the first are kept."""
-        if len(self._ttft_ms) < TTFT_KEPT:
+        """Add a TTFT. Only the first of each tick are kept."""
+        if len(self._ttft_ms) < MAX_TTFTS:
             self._ttft_ms.append(ttft_ms)
 
     def note_quota(self, attempt: Attempt) -> None:
-        """Remember what an answer said about the server's limits."""
+        """Remember what a response reported about the server's limits."""
         if attempt.retry_after_s is not None:
             self._retry_after_s = attempt.retry_after_s
         if attempt.remaining_requests is not None:
@@ -77,7 +78,7 @@ class Counter:
             self._remaining_tokens = attempt.remaining_tokens
 
     def take(self, at_s: float, in_flight: int) -> Tick:
-        """Return what was counted since the last call."""
+        """Return the counts since the last call, and start again."""
         tick = Tick(
             at_s=at_s,
             accepted=self.accepted,
@@ -102,66 +103,58 @@ class Live:
         self._in_flight: dict[str, int] = {}
 
     def add(self, worker: str, ticks: Iterable[Tick]) -> None:
-        """Take in what ``worker`` saw."""
+        """Add ticks of ``worker``."""
         for tick in ticks:
             self._ticks.append(tick)
             self._in_flight[worker] = tick.in_flight
 
     def snapshot(self, now_s: float) -> Snapshot:
-        """Return the minute up to ``now_s`` on the run's axis."""
-        # Ticks of several processes come nearly, not wholly, in order: one too old may stay for a second.
+        """Return the counts of the minute up to ``now_s`` on the run's axis."""
+        # Ticks of several processes arrive almost in order, so an outdated one can stay for a second.
         while self._ticks and self._ticks[0].at_s <= now_s - WINDOW_S:
             self._ticks.popleft()
         ticks = self._ticks
-        ttft = sorted(ms for tick in ticks for ms in tick.ttft_ms)
+        ttft_ms = sorted(ms for tick in ticks for ms in tick.ttft_ms)
         return Snapshot(
             accepted=sum(tick.accepted for tick in ticks),
             refused=sum(tick.refused for tick in ticks),
             failed=sum(tick.failed for tick in ticks),
             tokens=sum(tick.tokens for tick in ticks),
             in_flight=sum(self._in_flight.values()),
-            ttft_p50_ms=percentile(ttft, 0.5),
-            ttft_p95_ms=percentile(ttft, 0.95),
+            ttft_p50_ms=percentile(ttft_ms, 0.5),
+            ttft_p95_ms=percentile(ttft_ms, 0.95),
             retry_after_s=_last(tick.retry_after_s for tick in ticks),
             remaining_requests=_last(tick.remaining_requests for tick in ticks),
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
         )
 
-    def line(self, now_s: float, total_s: float, doing: str = "") -> str:
+    def line(self, now_s: float, total_s: float, activity: str = "") -> str:
         """Return the progress line at ``now_s`` seconds into a run of ``total_s``.
 
-        A run that is made of steps is over when the last one is, so it says what it is ``doing`` instead.
+        A run that consists of steps ends with its last one, so its ``activity`` replaces the duration.
         """
-        seen = self.snapshot(now_s)
+        counts = self.snapshot(now_s)
         parts = [
-            f"{max(0.0, now_s):3.0f} s  {doing}" if doing else f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
-            f"{seen.accepted} ok/min  {seen.refused} 429/min",
-            *([f"{seen.failed} failed/min"] if seen.failed else []),
-            f"{_short(seen.tokens)} tok/min",
-            f"{seen.in_flight} in flight",
+            f"{max(0.0, now_s):3.0f} s  {activity}"
+            if activity
+            else f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
+            f"{counts.accepted} ok/min  {counts.refused} 429/min",
+            *([f"{counts.failed} failed/min"] if counts.failed else []),
+            f"{_short(counts.tokens)} tok/min",
+            f"{counts.in_flight} in flight",
         ]
-        if seen.ttft_p50_ms is not None and seen.ttft_p95_ms is not None:
-            parts.append(f"TTFT p50 {seen.ttft_p50_ms:.0f} p95 {seen.ttft_p95_ms:.0f} ms")
+        if counts.ttft_p50_ms is not None and counts.ttft_p95_ms is not None:
+            parts.append(f"TTFT p50 {counts.ttft_p50_ms:.0f} p95 {counts.ttft_p95_ms:.0f} ms")
         return "  ".join(parts)
 
 
 def _last(values: Iterable[T | None]) -> T | None:
-    """Return the last value that is there."""
-    found: T | None = None
+    """Return the last value that is not None."""
+    last: T | None = None
     for value in values:
-        found = found if value is None else value
-    return found
+        last = last if value is None else value
+    return last
 
 
 def _short(count: int) -> str:
     return f"{count / 1000:.1f}K" if count >= 10_000 else str(count)
-
-
-def encode_ticks(ticks: list[Tick]) -> list[dict[str, Any]]:
-    """Return ticks as plain values that Locust's messages can carry."""
-    return [msgspec.to_builtins(tick) for tick in ticks]
-
-
-def decode_ticks(values: Any) -> list[Tick]:
-    """Return ticks from a message. Raises msgspec.ValidationError on anything else."""
-    return msgspec.convert(values, list[Tick])

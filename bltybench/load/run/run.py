@@ -1,4 +1,4 @@
-"""One run as its owner sees it, the master or the only process: its folder, its order, its report."""
+"""One run as its owner sees it, the master or the only process: directory, specification, and report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import gevent
 import msgspec
 from gevent import subprocess
 
-from bltybench.load.locust_plugin.options import DRAIN_S
-from bltybench.load.run.context import done_marker
 from bltybench.load.run.live import Live
+from bltybench.load.run.record_sink import done_marker
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.formats import USUAL
@@ -26,11 +25,13 @@ from bltybench.scenario.file.resolve import Resolved
 
 LEAD_ALONE_S = 0.3
 LEAD_WORKERS_S = 2.0
-"""From the order to the zero of the run's axis: time for every process to make its users."""
+"""Seconds from the specification to the zero of the run's axis, in which every process creates its users."""
+DRAIN_S = 30.0
+"""Time for requests in flight to finish when a run ends, in seconds. Locust's --stop-timeout overrides it."""
 
 
 class Run:
-    """Owns a run from its start to its report."""
+    """A run from its start to its report."""
 
     def __init__(
         self,
@@ -45,25 +46,25 @@ class Run:
         self.workers = workers
         self.live = Live()
         self.exit_code: int | None = None
-        self.closing_words = ""
-        """What the report said on its end, for the terminal."""
-        self.doing = ""
-        """What it is about just now, where it is made of steps."""
+        self.closing_text = ""
+        """The report's summary for the terminal."""
+        self.activity = ""
+        """Current step of a run that consists of steps."""
         self.key_names: set[str] = set()
-        """Environment variables that hold keys besides the target's."""
+        """Environment variables that hold keys, other than the target's."""
         self.folder = create_run(Path(reports), resolved.name)
         self.clock = _clock_in(lead_s)
         self._manifest = self._describe()
         self.folder.write_manifest(self._manifest)
 
-    def put_off(self, lead_s: float) -> None:
-        """Let the load begin ``lead_s`` from now: what there was to prepare has taken its time."""
+    def postpone(self, lead_s: float) -> None:
+        """Let the load begin ``lead_s`` from now, because preparing it took time."""
         self.clock = _clock_in(lead_s)
         self._manifest = msgspec.structs.replace(self._manifest, clock=self.clock)
         self.folder.write_manifest(self._manifest)
 
-    def job(self) -> RunSpec:
-        """Return the order for the processes that make the load."""
+    def spec(self) -> RunSpec:
+        """Return the specification for the processes that generate the load."""
         return RunSpec(
             run_path=str(self.folder.path.absolute()),
             clock=self.clock,
@@ -76,16 +77,16 @@ class Run:
         )
 
     def now_s(self) -> float:
-        """Return this moment on the run's axis."""
+        """Return the current time on the run's axis."""
         return (time.monotonic_ns() - self.clock.monotonic_ns) / 1e9
 
     def finish(self, reason: str) -> None:
-        """Wait for the workers' last records, close the manifest, and have the report made.
+        """Wait for the workers' last records, complete the manifest, and have the report written.
 
-        Called once, when no more is sent. Sets ``exit_code`` and ``closing_words``.
+        Sets ``exit_code`` and ``closing_text``. Call it once, when nothing more is sent.
         """
         ended_s = self.now_s()
-        missing = self._wait_for_workers()
+        unfinished = self._wait_for_workers()
         self._manifest = msgspec.structs.replace(
             self._manifest,
             ended_ns=round(ended_s * 1e9),
@@ -94,9 +95,11 @@ class Run:
         )
         self.folder.write_manifest(self._manifest)
         hidden = {self.resolved.target.api_key_env, *self.key_names}
-        self.exit_code, words = _report(self.folder, self.formats, hidden)
-        lost = f"These workers never finished, and their last records may be missing: {', '.join(missing)}\n"
-        self.closing_words = (lost if missing else "") + words
+        self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
+        if unfinished:
+            names = ", ".join(unfinished)
+            lost = f"These workers did not finish; their last records may be missing: {names}\n"
+            self.closing_text = lost + self.closing_text
 
     def _describe(self) -> Manifest:
         resolved = self.resolved
@@ -134,7 +137,7 @@ class Run:
         return sum(1 for arrival in arrivals if arrival.at_s < until_s)
 
     def _wait_for_workers(self) -> list[str]:
-        """Wait until every worker has left its marker; return those that did not within the drain."""
+        """Wait until every worker has left its marker. Return those that did not in time."""
         names = [worker_name(index) for index in range(len(self.workers))]
         give_up_s = time.monotonic() + DRAIN_S + 10.0
         while True:
@@ -144,8 +147,13 @@ class Run:
             gevent.sleep(0.1)
 
 
+def worker_name(index: int) -> str:
+    """Return the name of worker ``index`` in the records."""
+    return f"w{index}"
+
+
 def _clock_in(lead_s: float) -> Clock:
-    """Return a clock whose zero lies ``lead_s`` ahead."""
+    """Return a clock whose zero is ``lead_s`` from now."""
     now = Clock.now()
     lead_ns = round(lead_s * 1e9)
     return msgspec.structs.replace(
@@ -153,38 +161,26 @@ def _clock_in(lead_s: float) -> Clock:
     )
 
 
-def worker_name(index: int) -> str:
-    """Return the name that worker ``index`` has in the records."""
-    return f"w{index}"
-
-
 def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str | None]) -> tuple[int, str]:
-    """Have the report made by a process of its own: pandas and gevent do not share one.
+    """Write the report in a separate process, because pandas and gevent can't share one.
 
-    Returns its exit code and what it said. Keys are taken out of its environment: it has no use for them.
+    Return its exit code and output. The ``hidden`` environment variables, which hold keys, are not passed on.
     """
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     if sys.stdout.isatty():
         environment.setdefault("FORCE_COLOR", "1")
+    format_list = ",".join(sorted(formats))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bltybench",
-            "report",
-            str(folder.path),
-            "--format",
-            ",".join(sorted(formats)),
-        ],
+        [sys.executable, "-m", "bltybench", "report", str(folder.path), "--format", format_list],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        # Ctrl-C in the terminal ends the load; the report of what there is must not end with it.
+        # Ctrl-C in the terminal ends the load, but must not end the report.
         start_new_session=True,
     )
-    words = done.stdout
+    text = done.stdout
     if done.returncode not in (0, 1):
-        words += f"\nThe records are safe. Try again: bltybench report {shlex.quote(str(folder.path))}\n"
-    return done.returncode, words
+        text += f"\nThe records are safe. Try again: bltybench report {shlex.quote(str(folder.path))}\n"
+    return done.returncode, text

@@ -1,4 +1,4 @@
-"""The order for one run: made by the master (or the only process), obeyed alike by every worker."""
+"""The specification of one run, the same for all processes that generate its load."""
 
 from __future__ import annotations
 
@@ -15,55 +15,50 @@ from bltybench.scenario.workload import Scenario
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process needs to take its part in a run. Travels as plain values in Locust's spawn message."""
+    """What a process needs to take part in a run. The master sends it in Locust's spawn message."""
 
     run_path: str
-    """The run's folder, absolute."""
+    """Absolute path of the run's directory."""
     clock: Clock
-    """Its zero is the moment when the load begins, a little after the order is given."""
+    """Its zero is when the load begins, shortly after the master creates the specification."""
     base_dir: str
-    """The folder that the scenario's file names start from."""
+    """Directory to which the scenario's file names are relative."""
     scenario_name: str
     scenario: dict[str, Any]
     target_name: str
     target: dict[str, Any]
     workers: list[str]
-    """Locust's ids of the workers that take part, in order; empty where one process does all."""
+    """Locust's ids of the participating workers, in order. Empty if a single process does everything."""
 
-    def read_scenario(self) -> Scenario:
-        """Return the scenario as it was resolved."""
-        return Scenario.model_validate(self.scenario)
-
-    def read_target(self) -> Target:
-        """Return the target as it was resolved."""
-        return Target.model_validate(self.target)
-
-    def place_of(self, client_id: str) -> int:
-        """Return which of the run's workers that is. Raises UserError where it cannot take part."""
-        if not RunFolder(Path(self.run_path)).manifest_json.is_file():
-            raise UserError(
-                "the folder of the run is not on this machine",
-                where=self.run_path,
-                remedy="start workers on the master's machine (--processes), or share its reports folder",
-            )
-        if client_id not in self.workers:
-            raise UserError(
-                "this worker came after the run had begun", remedy="start all workers, then the run"
-            )
-        return self.workers.index(client_id)
+    @property
+    def folder(self) -> RunFolder:
+        """The run's directory."""
+        return RunFolder(Path(self.run_path))
 
     @property
     def base(self) -> Path:
-        """The folder that the scenario's file names start from."""
+        """Directory to which the scenario's file names are relative."""
         return Path(self.base_dir)
 
+    def read_scenario(self) -> Scenario:
+        """Return the resolved scenario."""
+        return Scenario.model_validate(self.scenario)
 
-def encode(job: RunSpec) -> dict[str, Any]:
-    """Return the order as plain values."""
-    values: dict[str, Any] = msgspec.to_builtins(job)
-    return values
+    def read_target(self) -> Target:
+        """Return the resolved target."""
+        return Target.model_validate(self.target)
 
-
-def decode(values: Any) -> RunSpec:
-    """Return the order from plain values. Raises msgspec.ValidationError on anything else."""
-    return msgspec.convert(values, RunSpec)
+    def index_of(self, client_id: str) -> int:
+        """Return the index of a Locust worker. Raises UserError if it can't take part in the run."""
+        if not self.folder.manifest_json.is_file():
+            raise UserError(
+                "the run's directory does not exist on this machine",
+                where=self.run_path,
+                remedy="start workers on the master's machine (--processes), or share its reports directory",
+            )
+        if client_id not in self.workers:
+            raise UserError(
+                "this worker connected after the run had started",
+                remedy="start all workers before starting the run",
+            )
+        return self.workers.index(client_id)

@@ -1,4 +1,4 @@
-"""Opening a connection: resolve, try each address, and do the TLS handshake, all within ``connect_s``."""
+"""Making a connection: resolve, connect to every address in turn, shake hands, all within ``connect_s``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import gevent
 import gevent.socket
 
-from bltybench.wire.exchange import Exchange
-from bltybench.wire.fault import Failure, Fault
+from bltybench.wire.exchange import Exchange, Failure, Fault
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.socket_io import SocketIO
 from bltybench.wire.http.tls import Tls
@@ -23,8 +22,8 @@ def dial(
 ) -> SocketIO | Failure:
     """Return a connection to ``origin``, or why there is none. Blocks this greenlet only.
 
-    ``attach`` turns a connected socket into a SocketIO, which its owner closes if a later step fails. The
-    durations of the steps go into ``exchange``.
+    ``attach`` makes a link of a connected socket, and is to close it where this fails later. How long the
+    steps took is noted in ``exchange``.
     """
     limit = gevent.Timeout(origin.timeouts.connect_s)
     limit.start()
@@ -32,11 +31,11 @@ def dial(
     try:
         connected = gevent.socket.create_connection((origin.host, origin.port))
         exchange.connect_ns = time.monotonic_ns() - began_ns
-        io = attach(connected)
+        link = attach(connected)
         if origin.tls is not None:
             began_ns = time.monotonic_ns()
-            io.tls = Tls(origin.tls, origin.host)
-            io.tls.handshake(io.socket, loop)
+            link.tls = Tls(origin.tls, origin.host)
+            link.tls.handshake(link.socket, loop)
             exchange.tls_ns = time.monotonic_ns() - began_ns
     except gevent.Timeout as timeout:
         if timeout is not limit:
@@ -50,9 +49,9 @@ def dial(
         return Failure(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
     except (OSError, UnicodeError) as error:
         step = "connect" if exchange.connect_ns is None else "TLS handshake"
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {reason}")
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {why}")
     else:
-        return io
+        return link
     finally:
         limit.close()

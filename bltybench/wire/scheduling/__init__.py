@@ -1,1 +1,1 @@
-"""When sockets are read and responses are parsed, and the timers for both."""
+"""When sockets are read and responses parsed, and the timers for it."""

@@ -1,7 +1,7 @@
-"""Rows in Locust's own table: TTFT, ITL and 429s beside the requests, and not in its Aggregated row.
+"""Rows for TTFT, ITL, and 429s in Locust's table, excluded from its Aggregated row.
 
-Entries are written to directly. The request event would add them to the Aggregated row, where they would pull
-the percentiles down and count as requests that nobody made.
+They are written to Locust's entries directly. Its request event would also add them to the Aggregated row,
+where they would lower the percentiles and count as requests.
 """
 
 from __future__ import annotations
@@ -19,50 +19,49 @@ ITL = "ITL"
 REFUSED = "429"
 
 BATCH = 2_000
-"""So many gaps are added at once: a fraction of a millisecond's work, and enough to share its fixed part."""
+"""Gaps to add in one batch: less than a millisecond's work, but enough to spread its fixed cost."""
 
 
 def add_refusal(stats: RequestStats, name: str, latency_ms: float, length: int) -> None:
-    """Count a refusal and its latency in a row of its own."""
+    """Count a refusal and its latency in its own row."""
     stats.get(name, REFUSED).log(round(latency_ms), length)
 
 
 class TokenRows:
     """TTFT and ITL of streams, as rows of Locust's table.
 
-    Locust's own ``log`` costs microseconds a value, which at thousands of events a second is more than
-    measuring them did. So values wait here, equal ones are counted first, and ``flush`` adds them together:
-    once a second, and whenever very many wait.
+    Locust's own ``log`` costs microseconds per value, which at thousands of events per second is more than
+    measuring them costs. So values are collected, equal ones counted, and added in one batch by ``flush``.
     """
 
     def __init__(self, stats: RequestStats) -> None:
         self._stats = stats
-        self._waiting: dict[str, tuple[list[int], list[list[int]]]] = {}
+        self._pending: dict[str, tuple[list[int], list[list[int]]]] = {}
         self._gaps = 0
 
     def add(self, name: str, ttft_ms: float, gaps_us: list[int]) -> None:
-        """Take in one stream."""
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            waiting = self._waiting[name] = ([], [])
-        waiting[0].append(round(ttft_ms))
-        waiting[1].append(gaps_us)
+        """Add one stream."""
+        pending = self._pending.get(name)
+        if pending is None:
+            pending = self._pending[name] = ([], [])
+        pending[0].append(round(ttft_ms))
+        pending[1].append(gaps_us)
         self._gaps += len(gaps_us)
         if self._gaps >= BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Put into the table what waits."""
-        for name, (ttft_ms, gaps_us) in self._waiting.items():
-            _add_many(self._stats.get(name, TTFT), Counter(ttft_ms))
+        """Write pending values to the table."""
+        for name, (ttft_ms, gaps_us) in self._pending.items():
+            _add_batch(self._stats.get(name, TTFT), Counter(ttft_ms))
             gaps_ms = Counter(map(floordiv, chain.from_iterable(gaps_us), repeat(1000)))
             if gaps_ms:
-                _add_many(self._stats.get(name, ITL), gaps_ms)
-        self._waiting.clear()
+                _add_batch(self._stats.get(name, ITL), gaps_ms)
+        self._pending.clear()
         self._gaps = 0
 
 
-def _add_many(entry: StatsEntry, counts: Counter[int]) -> None:
+def _add_batch(entry: StatsEntry, counts: Counter[int]) -> None:
     now = time.time()
     n = counts.total()
     low, high = min(counts), max(counts)

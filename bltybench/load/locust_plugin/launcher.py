@@ -1,0 +1,112 @@
+"""Preparing a run in the process that owns it: options, plan, sandbox, and the run's directory."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from bltybench.load.locust_plugin.console import announce
+from bltybench.load.locust_plugin.options import (
+    fill_defaults,
+    parsed_options,
+    report_formats,
+    resolve_options,
+)
+from bltybench.load.run.run import DRAIN_S, LEAD_ALONE_S, LEAD_WORKERS_S, Run
+from bltybench.sandbox.process import SandboxProcess, start_if_absent
+from bltybench.scenario.file.resolve import Resolved
+from bltybench.scenario.plan import Plan, make_plan
+
+logger = logging.getLogger("bltybench")
+
+
+class Launcher:
+    """Creates the runs of the master, or of the only process."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._options = parsed_options(environment)
+        self._duration_s = float(self._options.run_time) if self._options.run_time else None
+        self._planning_s = 0.0
+        self._sandbox: SandboxProcess | None = None
+        # Defaults shown in the web page's form. Unchanged, they are not the user's choice.
+        self._default_run_time: int | None = None
+        self._default_host: str | None = None
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds from the specification to the zero of the run's axis.
+
+        Each process then goes through the schedule as planning did, which takes a while with a long trace.
+        """
+        lead_s = LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
+        return lead_s + 2 * self._planning_s
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the plugin ends the run, rather than Locust's limit on its time.
+
+        That limit includes the time before the load begins. Moreover, a headless master then gives its
+        workers half a second and ignores them afterwards, so Locust's tables would miss the last responses.
+        """
+        return bool(self._options.headless)
+
+    def check(self) -> None:
+        """Check everything that can be checked before a run, and fill in the scenario's values.
+
+        Raises UserError for any error in the options or the scenario.
+        """
+        environment, options = self._environment, self._options
+        resolved, _ = self._resolve(options.num_users)
+        report_formats(options)
+        if options.headless:
+            self._ensure_sandbox(resolved)
+        fill_defaults(options, resolved, lead_s=self.lead_s, ends_itself=self.ends_itself)
+        self._default_run_time = options.run_time
+        if environment.host is None:
+            environment.host = self._default_host = resolved.target.base_url
+        if not environment.stop_timeout:
+            environment.stop_timeout = DRAIN_S
+
+    def create_run(self) -> Run:
+        """Create a run from the current options, and log what it will send.
+
+        Raises UserError for any error in the options or the scenario.
+        """
+        environment, options, runner = self._environment, self._options, self._environment.runner
+        options.host = None if environment.host == self._default_host else environment.host
+        if options.run_time != self._default_run_time:
+            # Changed in the web page. Locust stops the run by it, so the load gets the rest of that time.
+            self._duration_s = max(1.0, options.run_time - self.lead_s) if options.run_time else None
+        resolved, plan = self._resolve(runner.target_user_count if runner else None)
+        self._ensure_sandbox(resolved)
+        workers: list[str] = []
+        if isinstance(runner, MasterRunner):
+            # Locust distributes users in this order, so the first users get the first numbers.
+            workers = sorted(client.id for client in runner.clients.all)
+        run = Run(resolved, options.reports, workers, self.lead_s, report_formats(options))
+        replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
+        announce(run, plan if replays else None)
+        return run
+
+    def stop_sandbox(self) -> None:
+        """Stop the sandbox if it was started here."""
+        if self._sandbox is not None:
+            self._sandbox.stop()
+
+    def _resolve(self, users: int | None) -> tuple[Resolved, Plan]:
+        resolved = resolve_options(self._options, self._environment.user_classes, users, self._duration_s)
+        resolved.target.api_key(resolved.target_name)
+        started_s = time.monotonic()
+        plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+        self._planning_s = time.monotonic() - started_s
+        return resolved, plan
+
+    def _ensure_sandbox(self, resolved: Resolved) -> None:
+        if self._sandbox is None:
+            self._sandbox = start_if_absent(resolved.target)
+            if self._sandbox is not None:
+                logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)

@@ -1,0 +1,47 @@
+"""The time axis of a run, as the users of one process see it."""
+
+from __future__ import annotations
+
+import time
+
+from gevent.event import Event
+
+from bltybench.runs.manifest import Clock
+
+
+class RunClock:
+    """Nanoseconds since the load began, and the events that end the load."""
+
+    def __init__(self, clock: Clock, duration_s: float) -> None:
+        self._duration_s = duration_s
+        self.over = Event()
+        """Set when the scenario's time is over. No new calls or retries start, except arrivals due before."""
+        self.stopping = Event()
+        """Set when the run ends. Nothing is sent from then on, but requests in flight may finish."""
+        self.restart(clock)
+
+    def restart(self, clock: Clock) -> None:
+        """Move the zero of the axis to that of ``clock``."""
+        self.start_ns = clock.local_start_ns()
+        self.start_wall_ns = clock.wall_ns
+
+    def now_ns(self) -> int:
+        """Return the current time on the run's axis."""
+        return time.monotonic_ns() - self.start_ns
+
+    def wait_until(self, at_ns: int) -> bool:
+        """Sleep until ``at_ns`` on the run's axis. Return False if the scenario's time is over before."""
+        left_s = (at_ns - self.now_ns()) / 1e9
+        if left_s <= 0:
+            return not self.over.is_set()
+        return not self.over.wait(left_s)
+
+    def run_out(self) -> None:
+        """Set ``over`` at the end of the scenario's time. Runs as a greenlet."""
+        self.wait_until(round(self._duration_s * 1e9))
+        self.over.set()
+
+    def stop(self) -> None:
+        """End the load now."""
+        self.over.set()
+        self.stopping.set()

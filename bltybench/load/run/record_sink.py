@@ -1,0 +1,77 @@
+"""Where the records of one process go, and what it counts until they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from locust.stats import RequestStats
+
+from bltybench.load.deferred import DeferredRecorder
+from bltybench.load.run.audit import Audit
+from bltybench.load.run.clock import RunClock
+from bltybench.load.run.live import Counter, Tick
+from bltybench.load.run.stats_rows import TokenRows
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.spool import Spool
+from bltybench.wire.scheduling.reader import Reader
+
+
+class RecordSink:
+    """The spools, the audit, the live counts, and the rows in Locust's table of ``worker``."""
+
+    def __init__(
+        self, folder: RunFolder, worker: str, clock: RunClock, reader: Reader, stats: RequestStats
+    ) -> None:
+        self._clock = clock
+        self._reader = reader
+        self._done = done_marker(folder, worker)
+        self.attempts = Spool(folder.attempts_spool / f"{worker}.jsonl")
+        self.generator = Spool(folder.generator_spool / f"{worker}.jsonl")
+        self.audit = Audit(worker)
+        self.counter = Counter()
+        self.token_rows = TokenRows(stats)
+        self.deferred = DeferredRecorder(reader)
+        self.open_attempts = 0
+        """Attempts sent whose users still wait for them."""
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts sent whose responses have not ended."""
+        return self.open_attempts - self._reader.unread
+
+    def tick(self) -> Tick:
+        """Return what was counted since the last tick."""
+        return self.counter.take(self._clock.now_ns() / 1e9, self.in_flight)
+
+    def settle(self) -> None:
+        """Record everything that was deferred, and update Locust's table."""
+        self.deferred.settle()
+        self.token_rows.flush()
+
+    def end_second(self, *, users: int, never_sent: int = 0) -> None:
+        """Write the records and the audit of the last second to disk."""
+        self.settle()
+        self.generator.append(
+            self.audit.second(
+                self._clock.now_ns(),
+                users=users,
+                in_flight=self.in_flight,
+                backlog=self._reader.backlog,
+                never_sent=never_sent,
+            )
+        )
+        self.attempts.flush()
+        self.generator.flush()
+
+    def close(self) -> None:
+        """Write the remaining records and mark the worker as finished."""
+        self.deferred.settle()
+        self.audit.close()
+        self.attempts.close()
+        self.generator.close()
+        self._done.touch()
+
+
+def done_marker(folder: RunFolder, worker: str) -> Path:
+    """Return the path of the empty file that a finished worker leaves next to its spool."""
+    return folder.attempts_spool / f"{worker}.done"

@@ -1,0 +1,113 @@
+"""What the users of one process send next, and when."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from bltybench.load.capacity.worker import TrialWorker
+from bltybench.load.run.audit import Audit
+from bltybench.load.run.clock import RunClock
+from bltybench.load.run.run_spec import RunSpec
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.patterns import Ladder, Stage, stage_at
+from bltybench.scenario.prompts.compose import Composer, Prepared
+from bltybench.scenario.workload import Closed, Scenario
+
+MAX_AHEAD, MAX_AHEAD_NS = 16, 500_000
+"""Maximum requests of a closed loop composed ahead in one batch, and the maximum time for it."""
+
+
+class RequestSource:
+    """Hands out the requests of worker ``index`` of ``workers``.
+
+    In a capacity search, ``trial_worker`` decides what is sent.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        spec: RunSpec,
+        clock: RunClock,
+        audit: Audit,
+        *,
+        index: int,
+        workers: int,
+        trial_worker: TrialWorker | None,
+    ) -> None:
+        arrivals = scenario.arrivals
+        self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed | Ladder) else None
+        """Pause after a response in a closed loop; None in an open loop."""
+        if isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
+            self.think_s = 0.0
+        self.composer = Composer(scenario, spec.base, nonce=spec.folder.path.name)
+        self._clock = clock
+        self._audit = audit
+        self._trial_worker = trial_worker
+        self._duration_s = scenario.duration_s
+        self._steps: tuple[Stage, ...] = scenario.stages() if isinstance(arrivals, Ladder) else ()
+        self._composed: deque[Prepared] = deque()
+        self._closed_index = index
+        self._workers = workers
+        self._arrivals: Iterator[Arrival] = iter(())
+        if scenario.is_open_loop:
+            every = schedule(arrivals, scenario.duration_s, scenario.seed, spec.base)
+            self._arrivals = (arrival for arrival in every if arrival.index % workers == index)
+
+    # Open loop
+
+    def next_arrival(self) -> Arrival | None:
+        """Claim this process's next arrival; None if there are no more.
+
+        An idle user claims an arrival before it is due. A later claim means that all users were busy, which
+        the audit counts.
+        """
+        if self._trial_worker is not None:
+            return self._trial_worker.next_arrival()
+        arrival = next(self._arrivals, None)
+        if arrival is not None and arrival.at_s * 1e9 < self._clock.now_ns():
+            self._audit.late_claim()
+        return arrival
+
+    def count_unclaimed(self) -> int:
+        """Return how many arrivals were due by now, or by the end of the load, and never found a user."""
+        until_s = min(self._clock.now_ns() / 1e9, self._duration_s)
+        return sum(arrival.at_s < until_s for arrival in self._arrivals)
+
+    # Closed loop
+
+    def stage_now(self) -> str | None:
+        """Return the stage of a call that begins now, if the number of users defines the stages."""
+        if self._trial_worker is not None:
+            return self._trial_worker.stage
+        step = self._step_now()
+        return None if step is None else self._steps[step].name
+
+    def wait_for_place(self, user: int) -> bool:
+        """Wait until the load includes ``user``. Return False if it never will again."""
+        if self._trial_worker is not None:
+            return self._trial_worker.wait_for_place(user)
+        if not self._steps:
+            return True
+        self._clock.wait_until(0)
+        steps = self._steps[self._step_now() or 0 :]
+        step = next((step for step in steps if user < (step.users or 0)), None)
+        return step is not None and self._clock.wait_until(round(step.begin_s * 1e9))
+
+    def next_prepared(self) -> Prepared:
+        """Return the next request of a closed loop. Workers share the request numbers.
+
+        Requests are composed in batches because code that has just run is still in the CPU's cache.
+        """
+        composed = self._composed
+        if not composed:
+            until_ns = time.monotonic_ns() + MAX_AHEAD_NS
+            while not composed or (len(composed) < MAX_AHEAD and time.monotonic_ns() < until_ns):
+                composed.append(self.composer.prepare(self._closed_index))
+                self._closed_index += self._workers
+        return composed.popleft()
+
+    def _step_now(self) -> int | None:
+        return stage_at(self._steps, self._clock.now_ns() / 1e9) if self._steps else None
