@@ -1,4 +1,4 @@
-"""Simulated limiters behind simulated networks: what the probe is tried on, and whether it was right."""
+"""Simulated limiters behind simulated networks, and whether the probe identifies them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.simulation.virtual_limiter import Noise, World
-from benchmarks.strangers import STRANGERS
-from benchmarks.strangers import judge as foretells
-from bltybench.limits.fit.select import Verdict
+from benchmarks import unmodeled_limiters
+from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
+from benchmarks.unmodeled_limiters import UNMODELED
+from bltybench.limits.fit.select import Fit, Verdict
 from bltybench.limits.models import FAMILIES, LeakyQueue, TokenBucket
 from bltybench.limits.models.base import Model
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
 START_S = 1_795_358_400.0
-NATURAL_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+USUAL_PERIODS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 LATENCIES_S = (0.005, 0.02, 0.05, 0.2)
-PERIOD_ERROR = 0.02
-VAGUE = 0.2
-"""A period with such a range, half of it relative, is not said to be right."""
+MAX_DRAIN_FRACTION = 0.2
+"""Maximum time for a sequential client to reach the limit, in periods. The probe needs a quicker server."""
+MAX_PERIOD_ERROR = 0.02
+MAX_PRECISION = 0.2
+"""Half width of the period's range, relative to the period, above which a verdict counts as abstained."""
 
 CLASSES = {
     "fixed_window": "window",
@@ -33,146 +35,145 @@ CLASSES = {
     "interval_refill": "bucket",
     "leaky_queue": "queue",
 }
-"""What the quick plan is to tell: what a window or counter is aligned to is not."""
+"""Class of each family. The quick plan distinguishes classes, but not what a window is aligned to."""
 
-Make = Callable[[int, float, random.Random], Model]
+MakeModel = Callable[[int, float, random.Random], Model]
 
 
-def _of(family: str, **options: bool) -> Make:
+def _model(family: str, **options: bool) -> MakeModel:
     return lambda limit, period_s, _: FAMILIES[family](limit, period_s, **options)
 
 
-def _other_phase(family: str) -> Make:
+def _other_phase(family: str) -> MakeModel:
     return lambda limit, period_s, rng: FAMILIES[family](limit, period_s, rng.uniform(0.1, 0.9) * period_s)
 
 
-KINDS: dict[str, tuple[str, Make]] = {
-    "fixed window, clock": ("fixed_window", _of("fixed_window")),
+def _queue(*, burst: bool) -> MakeModel:
+    def make(limit: int, period_s: float, rng: random.Random) -> LeakyQueue:
+        waiting = rng.randint(2, max(3, limit // 2))
+        return LeakyQueue(limit, period_s, waiting, free=rng.randint(1, waiting - 1) if burst else 0)
+
+    return make
+
+
+KINDS: dict[str, tuple[str, MakeModel]] = {
+    "fixed window, clock": ("fixed_window", _model("fixed_window")),
     "fixed window, other phase": ("fixed_window", _other_phase("fixed_window")),
-    "fixed window, first hit": ("first_hit_window", _of("first_hit_window")),
-    "sliding log": ("sliding_log", _of("sliding_log")),
-    "sliding log, counts refused": ("sliding_log", _of("sliding_log", count_refused=True)),
-    "weighted counter, clock": ("sliding_counter", _of("sliding_counter")),
-    "weighted counter, other phase": ("sliding_counter", _other_phase("sliding_counter")),
-    "weighted counter, first hit": ("first_hit_counter", _of("first_hit_counter")),
-    "weighted counter, counts refused": ("sliding_counter", _of("sliding_counter", count_refused=True)),
-    "token bucket": ("token_bucket", _of("token_bucket")),
+    "fixed window, first hit": ("first_hit_window", _model("first_hit_window")),
+    "sliding log": ("sliding_log", _model("sliding_log")),
+    "sliding log, counts refused": ("sliding_log", _model("sliding_log", count_refused=True)),
+    "sliding counter, clock": ("sliding_counter", _model("sliding_counter")),
+    "sliding counter, other phase": ("sliding_counter", _other_phase("sliding_counter")),
+    "sliding counter, first hit": ("first_hit_counter", _model("first_hit_counter")),
+    "sliding counter, counts refused": ("sliding_counter", _model("sliding_counter", count_refused=True)),
+    "token bucket": ("token_bucket", _model("token_bucket")),
     "token bucket, small burst": (
         "token_bucket",
         lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, max(2, limit // 4)),
     ),
-    "refill in four lumps": ("interval_refill", _of("interval_refill")),
-    "queue that delays": (
-        "leaky_queue",
-        lambda limit, period_s, rng: _queue(limit, period_s, rng, free=False),
-    ),
-    "queue, some at once": (
-        "leaky_queue",
-        lambda limit, period_s, rng: _queue(limit, period_s, rng, free=True),
-    ),
+    "interval refill, four ticks": ("interval_refill", _model("interval_refill")),
+    "leaky queue": ("leaky_queue", _queue(burst=False)),
+    "leaky queue, burst": ("leaky_queue", _queue(burst=True)),
 }
-
-
-def _queue(limit: int, period_s: float, rng: random.Random, *, free: bool) -> LeakyQueue:
-    waiting = rng.randint(2, max(3, limit // 2))
-    return LeakyQueue(limit, period_s, waiting, free=rng.randint(1, waiting - 1) if free else 0)
-
-
-def burst_of(model: Model) -> int:
-    """Return how many it lets in at once: what is judged, with the time in which so many come back."""
-    if isinstance(model, TokenBucket):
-        return model.burst
-    return model.queue + 1 if isinstance(model, LeakyQueue) else model.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One limiter behind one network, and what was said of it."""
+    """A limiter behind a network, and the probe's verdict on it."""
 
     number: int
     plan: str
-    """quick or full; or strangers, which is the full one on limiters of no family."""
+    """quick, full, or strangers: the full plan on limiters outside the modeled families."""
     kind: str
     limit: int
     period_s: float
     noise: str
     documented: str
-    """Whether what the quick plan was told was true."""
+    """What the quick plan was given: "true" limits, a wrong "limit", a wrong "period", or "nothing"."""
     judged: str
-    """right, abstained or wrong."""
+    """right, abstained, or wrong."""
     named: str
     requests: int
     took_s: float
     said: str
 
 
-def play(number: int, how: str) -> Case:
-    """Play one case of a plan; the same number gives the same case."""
-    began = time.process_time()
-    quick = how == "quick"
-    rng = random.Random(f"{number}/{how}")
-    kinds = list(STRANGERS if how == "strangers" else KINDS)
+def play(number: int, plan_name: str) -> list[Case]:
+    """Play one case of a plan. Its number is the seed."""
+    start_cpu_s = time.process_time()
+    quick = plan_name == "quick"
+    rng = random.Random(f"{number}/{plan_name}")
+    kinds = list(UNMODELED if plan_name == "strangers" else KINDS)
     kind = kinds[number % len(kinds)]
     limit = rng.randint(5, 60)
-    # Half of the periods are not what people choose, so that rounding to those is no help.
-    period_s = rng.choice(NATURAL_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)
-    # What cannot be reached one by one within a part of a period is no case for a sequential probe.
-    latency_s = rng.choice([each for each in LATENCIES_S if each * limit <= 0.2 * period_s] or [0.002])
-    noise = Noise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
-    told = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
-    aims = PlanOptions(
+    # Half of the periods are unusual, so that a preference for usual ones gains nothing.
+    period_s = rng.choice(USUAL_PERIODS_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)
+    max_drain_s = MAX_DRAIN_FRACTION * period_s
+    latency_s = rng.choice([one_s for one_s in LATENCIES_S if one_s * limit <= max_drain_s] or [0.002])
+    noise = NetworkNoise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
+    documented = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
+    options = PlanOptions(
         quick=quick,
-        period_s=period_s * (2 if told == "period" else 1) if quick else None,
-        limit=max(2, limit * 2 // 3 if told == "limit" else limit) if quick else None,
+        period_s=period_s * (2 if documented == "period" else 1) if quick else None,
+        limit=max(2, limit * 2 // 3 if documented == "limit" else limit) if quick else None,
         budget=800,
     )
     start_s = START_S + rng.uniform(0, 100)
-    if how == "strangers":
-        stranger = STRANGERS[kind](limit, period_s, rng)
-        world = World(stranger, noise, number)
-        verdict = world.play(plan(aims, start_s))
-        judged = foretells(verdict, stranger, noise.clock_offset_s, world.ended_s, rng)
+    if plan_name == "strangers":
+        unmodeled = UNMODELED[kind](limit, period_s, rng)
+        limiter = VirtualLimiter(unmodeled, noise, number)
+        verdict = limiter.play(plan(options, start_s))
+        judged = unmodeled_limiters.judge(verdict, unmodeled, noise.clock_offset_s, limiter.ended_s, rng)
     else:
         family, make = KINDS[kind]
         model = make(limit, period_s, rng)
-        verdict = World(model, noise, number).play(plan(aims, start_s))
-        held = burst_of(model)
-        judged = judge(verdict, family, held, period_s * held / limit, by_class=quick)
-    named = verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
-    said = "; ".join(
-        f"{each.family}{'+' if each.count_refused else ''} {each.limit} {each.limit_range} "
-        f"{each.period_s:.4g} ({each.period_range_s[0]:.4g}-{each.period_range_s[1]:.4g}) "
-        f"{each.phase} {each.cost}"
-        for each in verdict.consistent
-    )
-    return Case(
-        number,
-        how,
-        kind,
-        limit,
-        period_s,
-        f"{latency_s * 1000:.0f} ms, jitter {noise.jitter:.2f}, lost {noise.lost:.0%}",
-        told,
-        judged,
-        named,
-        verdict.attempts,
-        round(time.process_time() - began, 3),
-        said or verdict.reason,
+        verdict = VirtualLimiter(model, noise, number).play(plan(options, start_s))
+        burst = _burst(model)
+        judged = judge(verdict, family, burst, period_s * burst / limit, by_class=quick)
+    return [
+        Case(
+            number=number,
+            plan=plan_name,
+            kind=kind,
+            limit=limit,
+            period_s=period_s,
+            noise=f"{latency_s * 1000:.0f} ms, jitter {noise.jitter:.2f}, lost {noise.lost:.0%}",
+            documented=documented,
+            judged=judged,
+            named=verdict.best.family if verdict.status == "found" and verdict.best else verdict.status,
+            requests=verdict.attempts,
+            took_s=round(time.process_time() - start_cpu_s, 3),
+            said="; ".join(map(_described, verdict.consistent)) or verdict.reason,
+        )
+    ]
+
+
+def _burst(model: Model) -> int:
+    """Return how many requests the model accepts in one burst."""
+    if isinstance(model, TokenBucket):
+        return model.burst
+    return model.queue + 1 if isinstance(model, LeakyQueue) else model.limit
+
+
+def _described(fit: Fit) -> str:
+    low_s, high_s = fit.period_range_s
+    return (
+        f"{fit.family}{'+' if fit.count_refused else ''} {fit.limit} {fit.limit_range} "
+        f"{fit.period_s:.4g} ({low_s:.4g}-{high_s:.4g}) {fit.phase} {fit.cost}"
     )
 
 
 def judge(verdict: Verdict, family: str, limit: int, period_s: float, *, by_class: bool) -> str:
-    """Say whether a verdict is right; ``by_class``, families of the same class are as good."""
-    named = {CLASSES[each] for each in verdict.families}
-    if verdict.status == "ambiguous" and not (by_class and named == {CLASSES[family]}):
+    """Return whether a verdict is right; if ``by_class``, any family of the right class will do."""
+    classes = {CLASSES[name] for name in verdict.families}
+    if verdict.status == "ambiguous" and not (by_class and classes == {CLASSES[family]}):
         return "abstained" if family in verdict.families else "wrong"
-    best = next((each for each in verdict.consistent if each.family == family), verdict.best)
-    if best is None:
+    best = next((fit for fit in verdict.consistent if fit.family == family), verdict.best)
+    if best is None or (best.family == family and best.precision > MAX_PRECISION):
         return "abstained"
-    if best.family == family and best.precision > VAGUE:
-        return "abstained"
-    period_right = abs(best.period_s - period_s) <= PERIOD_ERROR * period_s
-    # A limit or a period given as a range does not claim more than the range.
+    low_s, high_s = best.period_range_s
+    period_right = abs(best.period_s - period_s) <= MAX_PERIOD_ERROR * period_s or low_s * (
+        1 - MAX_PERIOD_ERROR
+    ) <= period_s <= high_s * (1 + MAX_PERIOD_ERROR)
     limit_right = best.limit_range[0] <= limit <= best.limit_range[1]
-    in_range = best.period_range_s[0] * 0.98 <= period_s <= best.period_range_s[1] * 1.02
-    return "right" if best.family == family and limit_right and (period_right or in_range) else "wrong"
+    return "right" if best.family == family and limit_right and period_right else "wrong"

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.limit_cases import play
-from benchmarks.simulation.virtual_limiter import Noise, World
+from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.fit.occupancy import ChargeBounds, bucket
 from bltybench.limits.fit.queueing import delayed
@@ -26,7 +26,7 @@ START_S = 1_795_358_417.3
 
 def probe(model: LeakyQueue, *, quick: bool = False, latency_s: float = 0.01) -> Verdict:
     aims = PlanOptions(quick=quick, period_s=60.0 if quick else None, limit=60 if quick else None)
-    return World(model, Noise(latency_s), seed=1).play(plan(aims, START_S))
+    return VirtualLimiter(model, NetworkNoise(latency_s), seed=1).play(plan(aims, START_S))
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -47,8 +47,8 @@ def test_a_queue_is_found_with_its_rate_and_what_may_wait(
 @pytest.mark.parametrize("seed", range(3))
 def test_lost_answers_have_taken_their_turns(seed: int) -> None:
     """In a long row of waiting requests each lost one puts off all that come after it."""
-    noise = Noise(0.005, jitter=0.4, lost=0.02)
-    verdict = World(LeakyQueue(19, 7.255, 7, free=4), noise, seed).play(
+    noise = NetworkNoise(0.005, jitter=0.4, lost=0.02)
+    verdict = VirtualLimiter(LeakyQueue(19, 7.255, 7, free=4), noise, seed).play(
         plan(PlanOptions(budget=800), START_S)
     )
     assert verdict.families == ("leaky_queue",)
@@ -130,7 +130,7 @@ def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
 
 
 def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
-    verdict = World(FixedWindow(12, 10.0), Noise(), seed=1).play(plan(PlanOptions(), START_S))
+    verdict = VirtualLimiter(FixedWindow(12, 10.0), NetworkNoise(), seed=1).play(plan(PlanOptions(), START_S))
     assert verdict.delayed is None
 
 
@@ -147,7 +147,7 @@ def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
     ],
 )
 def test_queues_that_were_missed(number: int, why: str) -> None:
-    case = play(number, "full")
+    (case,) = play(number, "full")
     assert case.judged == "right", (why, case.said)
 
 

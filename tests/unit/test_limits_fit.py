@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulation.virtual_limiter import Noise, World
+from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.fit.select import Verdict, fit
 from bltybench.limits.models import (
@@ -43,8 +43,8 @@ MODELS: dict[str, tuple[str, Callable[[], Model]]] = {
 }
 
 
-def probe(model: Model, aims: PlanOptions | None = None, noise: Noise | None = None) -> Verdict:
-    return World(model, noise or Noise(), seed=1).play(plan(aims or PlanOptions(), START_S))
+def probe(model: Model, aims: PlanOptions | None = None, noise: NetworkNoise | None = None) -> Verdict:
+    return VirtualLimiter(model, noise or NetworkNoise(), seed=1).play(plan(aims or PlanOptions(), START_S))
 
 
 @pytest.mark.parametrize("name", ["clock", "log that counts refusals", "first-hit counter", "bucket"])
@@ -64,7 +64,7 @@ def test_the_full_plan_finds_every_family(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_quick_plan_keeps_to_its_cost(name: str) -> None:
     family, make = MODELS[name]
-    world = World(make(), Noise(), seed=1)
+    world = VirtualLimiter(make(), NetworkNoise(), seed=1)
     verdict = world.play(plan(PlanOptions(quick=True, period_s=PERIOD_S, limit=LIMIT), START_S))
     # A refill in lumps takes more periods than the quick plan has: it may say so instead.
     assert family in verdict.families or (name == "lumps" and verdict.status == "unknown")
@@ -92,7 +92,7 @@ def test_a_small_burst_is_not_taken_for_a_short_window() -> None:
 
 
 def test_lost_answers_do_not_mislead() -> None:
-    verdict = probe(SlidingLog(LIMIT, PERIOD_S), noise=Noise(lost=0.02, jitter=0.4))
+    verdict = probe(SlidingLog(LIMIT, PERIOD_S), noise=NetworkNoise(lost=0.02, jitter=0.4))
     assert "sliding_log" in verdict.families or verdict.status == "unknown"
 
 
@@ -173,7 +173,10 @@ def test_refusals_that_end_for_good_break_nothing() -> None:
 def test_the_same_answers_give_the_same_plan() -> None:
     def bursts() -> list[Burst]:
         found: list[Burst] = []
-        world, playing = World(TokenBucket(LIMIT, PERIOD_S), Noise(), seed=1), plan(PlanOptions(), START_S)
+        world, playing = (
+            VirtualLimiter(TokenBucket(LIMIT, PERIOD_S), NetworkNoise(), seed=1),
+            plan(PlanOptions(), START_S),
+        )
         burst = next(playing)
         try:
             while True:
@@ -187,14 +190,18 @@ def test_the_same_answers_give_the_same_plan() -> None:
 
 def test_a_probe_goes_on_from_what_was_seen_before() -> None:
     model = FixedWindow(LIMIT, PERIOD_S)
-    world, playing, seen = World(model, Noise(), seed=1), plan(PlanOptions(), START_S), list[Observation]()
+    world, playing, seen = (
+        VirtualLimiter(model, NetworkNoise(), seed=1),
+        plan(PlanOptions(), START_S),
+        list[Observation](),
+    )
     burst = next(playing)
     for _ in range(25):
         got = world.answer(burst)
         seen += got
         burst = playing.send(got)
     resumed = PlanOptions(earlier=tuple(seen))
-    verdict = World(model, Noise(), seed=2).play(plan(resumed, seen[-1].decided_s + 100))
+    verdict = VirtualLimiter(model, NetworkNoise(), seed=2).play(plan(resumed, seen[-1].decided_s + 100))
     assert verdict.families == ("fixed_window",)
     assert verdict.attempts > len(seen)
 

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from benchmarks.limit_cases import play
-from benchmarks.simulation.virtual_limiter import Noise, World
-from benchmarks.strangers import Ban, Forgetful
+from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
+from benchmarks.unmodeled_limiters import Ban, Forgetful
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.select import Verdict, fit
 from bltybench.limits.models import (
@@ -32,7 +32,7 @@ LIMIT = 12
 
 def quick(model: Model, period_s: float = PERIOD_S) -> Verdict:
     aims = PlanOptions(quick=True, period_s=period_s, limit=LIMIT)
-    return World(model, Noise(latency_s=0.005), seed=1).play(plan(aims, START_S))
+    return VirtualLimiter(model, NetworkNoise(latency_s=0.005), seed=1).play(plan(aims, START_S))
 
 
 class Nodes(FixedWindow):
@@ -47,7 +47,9 @@ class Nodes(FixedWindow):
 
 
 def test_a_limiter_on_several_nodes_is_not_given_the_limit_of_one() -> None:
-    verdict = World(Nodes(), Noise(), seed=1).play(plan(PlanOptions(budget=300, rounds=2), START_S))
+    verdict = VirtualLimiter(Nodes(), NetworkNoise(), seed=1).play(
+        plan(PlanOptions(budget=300, rounds=2), START_S)
+    )
     assert verdict.status != "found" or verdict.best is None or verdict.best.limit != LIMIT
 
 
@@ -55,7 +57,7 @@ def test_a_ban_is_not_taken_for_a_window() -> None:
     """Used up at once after it has ended, it ends as regularly as a window turns; used up later, later."""
     for seed in range(4):
         model = Ban(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S)
-        verdict = World(model, Noise(), seed).play(plan(PlanOptions(), START_S + seed))
+        verdict = VirtualLimiter(model, NetworkNoise(), seed).play(plan(PlanOptions(), START_S + seed))
         assert verdict.status == "unknown", verdict.consistent
 
 
@@ -63,7 +65,9 @@ def test_a_ban_is_not_taken_for_a_longer_log() -> None:
     """Who asks too soon after the log has room again is banned anew, so that room seems to come later."""
     for seed in range(3):
         model = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
-        verdict = World(model, Noise(0.05, 0.25), seed).play(plan(PlanOptions(budget=800), START_S + seed))
+        verdict = VirtualLimiter(model, NetworkNoise(0.05, 0.25), seed).play(
+            plan(PlanOptions(budget=800), START_S + seed)
+        )
         assert verdict.status == "unknown", verdict.consistent
 
 
@@ -71,7 +75,9 @@ def test_a_bucket_that_forgets_is_not_taken_for_a_refill_in_lumps() -> None:
     """Lumps of one, of some period and phase, explain it for a while; but those are a bucket's."""
     reasons = []
     for seed, (limit, period_s) in enumerate(((10, 5.0), (15, 20.0), (30, 10.0))):
-        verdict = World(Forgetful(limit, period_s), Noise(), seed).play(plan(PlanOptions(), START_S + seed))
+        verdict = VirtualLimiter(Forgetful(limit, period_s), NetworkNoise(), seed).play(
+            plan(PlanOptions(), START_S + seed)
+        )
         assert verdict.status != "found", verdict.consistent
         reasons.append(verdict.reason)
     assert any("forget" in reason for reason in reasons), reasons
@@ -83,7 +89,7 @@ def test_lumps_are_watched_for_as_long_as_it_takes_to_name_them(
     limit: int, period_s: float, ticks: int
 ) -> None:
     for seed in range(3):
-        verdict = World(IntervalRefill(limit, period_s, ticks), Noise(), seed).play(
+        verdict = VirtualLimiter(IntervalRefill(limit, period_s, ticks), NetworkNoise(), seed).play(
             plan(PlanOptions(), START_S)
         )
         assert (verdict.status, verdict.families) == ("found", ("interval_refill",)), verdict.reason
@@ -92,7 +98,9 @@ def test_lumps_are_watched_for_as_long_as_it_takes_to_name_them(
 def test_the_quick_plan_tells_a_log_from_a_window_though_no_limit_is_named() -> None:
     for seed in range(3):
         aims = PlanOptions(quick=True, period_s=PERIOD_S)
-        verdict = World(SlidingLog(20, PERIOD_S), Noise(latency_s=0.005), seed).play(plan(aims, START_S))
+        verdict = VirtualLimiter(SlidingLog(20, PERIOD_S), NetworkNoise(latency_s=0.005), seed).play(
+            plan(aims, START_S)
+        )
         assert verdict.families == ("sliding_log",)
         assert verdict.consistent[0].limit == 20
 
@@ -100,7 +108,7 @@ def test_the_quick_plan_tells_a_log_from_a_window_though_no_limit_is_named() -> 
 def test_slow_answers_that_break_a_burst_are_sent_more_at_a_time() -> None:
     """One after another, 0.4 s each, never reach 4 a second."""
     model = TokenBucket(LIMIT, 3.0)
-    verdict = World(model, Noise(latency_s=0.4, jitter=0.05), seed=1).play(
+    verdict = VirtualLimiter(model, NetworkNoise(latency_s=0.4, jitter=0.05), seed=1).play(
         plan(PlanOptions(budget=400), START_S)
     )
     assert verdict.refused
@@ -116,7 +124,9 @@ def test_the_quick_plan_tells_a_first_hit_window_from_a_counter() -> None:
 def test_a_counter_that_begins_with_the_first_request_is_found_though_another_period_is_documented() -> None:
     """A hundredth beside its period, nothing fits any more."""
     aims = PlanOptions(quick=True, period_s=96.204, limit=49)
-    verdict = World(FirstHitCounter(49, 48.102), Noise(0.05, 0.1), seed=1).play(plan(aims, START_S))
+    verdict = VirtualLimiter(FirstHitCounter(49, 48.102), NetworkNoise(0.05, 0.1), seed=1).play(
+        plan(aims, START_S)
+    )
     found = [each for each in verdict.consistent if each.family == "first_hit_counter"]
     assert found
     assert found[0].limit_range[0] <= 49 <= found[0].limit_range[1]
@@ -124,7 +134,7 @@ def test_a_counter_that_begins_with_the_first_request_is_found_though_another_pe
 
 
 def test_two_periods_do_not_tell_the_limit_of_a_refill_in_lumps() -> None:
-    case = play(5_100_001, "quick")
+    (case,) = play(5_100_001, "quick")
     assert case.kind == "refill in four lumps"
     assert (case.named, case.judged) == ("unknown", "abstained")
     assert "lumps" in case.said
@@ -141,7 +151,7 @@ def test_two_periods_do_not_tell_the_limit_of_a_refill_in_lumps() -> None:
     ],
 )
 def test_lumps_that_were_missed(number: int, why: str) -> None:
-    case = play(number, "full")
+    (case,) = play(number, "full")
     assert (case.named, case.judged) == ("interval_refill", "right"), (why, case.said)
 
 
