@@ -4,6 +4,6 @@ from bltybench.load import ScenarioUser
 
 
 class Capacity(ScenarioUser):
-    """Searches as scenario `find-capacity` says, or that of --scenario."""
+    """Runs the search of scenario `find-capacity`, or of --scenario."""
 
     scenario = "find-capacity"

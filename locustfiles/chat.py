@@ -4,7 +4,7 @@ from bltybench.load import ScenarioUser
 
 
 class Chat(ScenarioUser):
-    """Replays scenario `chat`, or that of --scenario, with every call plain."""
+    """Replays scenario `chat`, or that of --scenario, without streaming."""
 
     scenario = "chat"
     stream = False

@@ -1,4 +1,4 @@
-"""Plain and streaming calls as the scenario mixes them: `locust -f locustfiles/mixed.py`."""
+"""The scenario's mix of plain and streaming calls: `locust -f locustfiles/mixed.py`."""
 
 from bltybench.load import ScenarioUser
 

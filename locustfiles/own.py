@@ -1,4 +1,4 @@
-"""A locustfile of your own, to start from: `locust -f locustfiles/own.py`."""
+"""A template for your own locustfile: `locust -f locustfiles/own.py`."""
 
 from locust import between, task
 
@@ -6,13 +6,13 @@ from bltybench.load import ChatUser
 
 
 class Own(ChatUser):
-    """Asks for a word, then streams a sentence about it."""
+    """Requests a word, then streams a sentence about it."""
 
     wait_time = between(1, 3)
 
     @task
     def ask(self) -> None:
-        """Make two calls, the second from the answer to the first."""
+        """Make two calls, the second from the response to the first."""
         word = self.client.chat([{"role": "user", "content": "Name an animal, in one word."}], max_tokens=8)
         if word.ok:
             question = f"Write a sentence about this animal: {word.text}"

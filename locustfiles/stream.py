@@ -4,7 +4,7 @@ from bltybench.load import ScenarioUser
 
 
 class Stream(ScenarioUser):
-    """Replays scenario `stream`, or that of --scenario, with every call streamed."""
+    """Replays scenario `stream`, or that of --scenario, and streams every call."""
 
     scenario = "stream"
     stream = True

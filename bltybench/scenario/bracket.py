@@ -1,27 +1,27 @@
-"""Which load does a search try next, and what is it sure of? Pure: it is told how each trial went."""
+"""The bracket of a capacity search: which load to try next, and what the trials have established."""
 
 from __future__ import annotations
 
 import math
 
-LEAST = 1 / 64
-"""A search that has gone down to this part of its start without anything that holds gives up."""
+MIN_LOAD_FRACTION = 1 / 64
+"""Lowest load to try, as a fraction of the first."""
 
 
 class Bracket:
-    """Goes up until a load fails or down until one holds, takes the middle, and then repeats both ends.
+    """An interval of loads: a search outward from the first load, then a bisection, then confirmations.
 
-    A load is taken to hold, or to fail, as most of its own trials say; where they are even, it is tried once
-    more. A single trial is enough to narrow the interval, but each end of one that is small enough must have
-    ``confirm`` trials that agree. An end that is outvoted there opens the interval again.
+    A load holds or fails by the majority of its own trials; a tie is resolved by another trial. One trial is
+    enough to narrow the interval, but once the interval is small enough, each end needs ``confirm`` trials
+    that agree. An end that is outvoted then reopens the interval.
     """
 
     def __init__(
-        self, start: float, most: float, *, precision: float, confirm: int, whole: bool, step: float = 2.0
+        self, start: float, maximum: float, *, precision: float, confirm: int, whole: bool, step: float = 2.0
     ) -> None:
         self._start = start
-        self._least = max(1.0, start * LEAST) if whole else start * LEAST
-        self._most = most
+        self._minimum = max(1.0, start * MIN_LOAD_FRACTION) if whole else start * MIN_LOAD_FRACTION
+        self._maximum = maximum
         self._precision = precision
         self._confirm = confirm
         self._whole = whole
@@ -44,24 +44,24 @@ class Bracket:
         return min((load for load, margin in self._margins().items() if margin < 0), default=None)
 
     def add(self, held: bool) -> None:
-        """Take in how a trial at ``level`` went, and choose the next level."""
+        """Add the outcome of a trial at ``level``, and choose the next level."""
         self._trials.append((self.level, held))
         following = self._next()
         self.done = following is None
         self.level = self.level if following is None else following
 
     def _margins(self) -> dict[float, int]:
-        """Return, for each load, how many more of its trials held than failed."""
+        """Return how many more trials held than failed, by load."""
         margins: dict[float, int] = {}
         for load, held in self._trials:
             margins[load] = margins.get(load, 0) + (1 if held else -1)
         return margins
 
     def _next(self) -> float | None:
-        """Return the load to try next; None where the search is done."""
-        even = next((load for load, margin in self._margins().items() if margin == 0), None)
-        if even is not None:
-            return even
+        """Return the load to try next; None if the search is done."""
+        tied = next((load for load, margin in self._margins().items() if margin == 0), None)
+        if tied is not None:
+            return tied
         low, high = self.holds, self.fails
         between = self._between(low, high)
         if between is not None:
@@ -71,23 +71,25 @@ class Bracket:
         return low if low is not None and self._trials.count((low, True)) < self._confirm else None
 
     def _between(self, low: float | None, high: float | None) -> float | None:
-        """Return a load inside the interval, beyond it where an end is missing; None where it is small."""
+        """Return a load inside the interval, or outside if an end is missing; None if it is small enough."""
         if low is None and high is not None:
+            if high <= self._minimum:
+                return None
             lower = high / self._factor(sum(load < self._start for load in self._margins()))
-            return (
-                None if high <= self._least else max(self._least, math.floor(lower) if self._whole else lower)
-            )
+            return max(self._minimum, math.floor(lower) if self._whole else lower)
         if low is not None and high is None:
+            if low >= self._maximum:
+                return None
             upper = low * self._factor(sum(load > self._start for load in self._margins()))
-            if self._whole:
-                upper = max(low + 1, math.floor(upper))
-            return None if low >= self._most else min(self._most, upper)
+            return min(self._maximum, max(low + 1, math.floor(upper)) if self._whole else upper)
         if low is None or high is None:
             return self._start
         if self._whole:
-            return None if high - low <= max(1.0, low * self._precision) else float((low + high) // 2)
-        return None if high <= low * (1 + self._precision) else math.sqrt(low * high)
+            small, middle = high - low <= max(1.0, low * self._precision), float((low + high) // 2)
+        else:
+            small, middle = high <= low * (1 + self._precision), math.sqrt(low * high)
+        return None if small else middle
 
     def _factor(self, steps: int) -> float:
-        """Return the factor of the next step outwards, after so many of them: step, step², step⁴, …, 2."""
+        """Return the factor of the next step outward after ``steps``: step, step², step⁴, …, at most 2."""
         return math.exp(min(math.log(2), math.log(self._step) * 2**steps))

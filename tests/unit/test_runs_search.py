@@ -22,31 +22,32 @@ FOUND = SearchResult(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         (
             {},
-            "The objectives held at 57.0 requests a minute and not at 59.8: the capacity lies between. "
+            "The objectives held at 57.0 requests per minute but not at 59.8: the capacity lies between. "
             "Each end was confirmed by 2 trials.",
         ),
         (
             {"load": "users", "fails": None, "ended": "requests"},
-            "The objectives held up to 57.0 users, and no higher load was seen to fail. The search was not "
-            "finished: its budget of requests did not allow another trial. An end may rest on a single "
-            "trial.",
+            "The objectives held up to 57.0 users, and no higher load failed. The search was not finished: "
+            "its request budget did not allow another trial. An end may rest on a single trial.",
         ),
         (
             {"holds": None, "ended": None},
-            "No load that was tried kept the objectives, down to 59.8 requests a minute. The search was not "
-            "finished: the run was stopped. An end may rest on a single trial.",
+            "No load kept the objectives, down to 59.8 requests per minute. The search was not finished: "
+            "the run was stopped. An end may rest on a single trial.",
         ),
     ],
 )
-def test_what_was_found_is_said_in_words(change: dict[str, object], said: str) -> None:
-    assert msgspec.structs.replace(FOUND, **change).sentence() == said
+def test_sentence_states_the_interval_and_why_the_search_ended(
+    change: dict[str, object], sentence: str
+) -> None:
+    assert msgspec.structs.replace(FOUND, **change).sentence() == sentence
 
 
-def test_a_search_is_read_back_and_absent_where_none_was_made(tmp_path: Path) -> None:
+def test_search_is_read_back_and_none_without_a_search(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert read_search(folder) is None
     folder.search_json.write_bytes(msgspec.json.encode(FOUND))

@@ -16,7 +16,7 @@ from bltybench.load.capacity.worker import MAX_SETTLE_S, TrialOrder, TrialReport
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.search import SearchResult, Trial
 from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import CapacitySearch, TrialAttempt, hopeless, measure
+from bltybench.scenario.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
 from bltybench.scenario.workload import Scenario
 
 logger = logging.getLogger("bltybench")
@@ -181,7 +181,7 @@ class Searcher:
             if (
                 calls
                 and not was_cut
-                and hopeless(self._attempts, self._search.checks, calls, self._max_attempts)
+                and cannot_pass(self._attempts, self._search.checks, calls, self._max_attempts)
             ):
                 was_cut = True
                 self._cut_trial(order.number)
