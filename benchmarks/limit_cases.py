@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from benchmarks import unmodeled_limiters
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import UNMODELED
-from bltybench.limits.fit.select import Fit, Verdict
-from bltybench.limits.models import FAMILIES, LeakyQueue, TokenBucket
+from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.models import LeakyQueue, TokenBucket
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
@@ -25,27 +26,15 @@ MAX_PERIOD_ERROR = 0.02
 MAX_PRECISION = 0.2
 """Half width of the period's range, relative to the period, above which a verdict counts as abstained."""
 
-CLASSES = {
-    "fixed_window": "window",
-    "first_hit_window": "window",
-    "sliding_log": "log",
-    "sliding_counter": "counter",
-    "first_hit_counter": "counter",
-    "token_bucket": "bucket",
-    "interval_refill": "bucket",
-    "leaky_queue": "queue",
-}
-"""Class of each family. The quick plan distinguishes classes, but not what a window is aligned to."""
-
 MakeModel = Callable[[int, float, random.Random], Model]
 
 
 def _model(family: str, **options: bool) -> MakeModel:
-    return lambda limit, period_s, _: FAMILIES[family](limit, period_s, **options)
+    return lambda limit, period_s, _: FAMILIES[family].model(limit, period_s, **options)
 
 
 def _other_phase(family: str) -> MakeModel:
-    return lambda limit, period_s, rng: FAMILIES[family](limit, period_s, rng.uniform(0.1, 0.9) * period_s)
+    return lambda limit, period_s, rng: FAMILIES[family].model(limit, period_s, rng.uniform(0.1, 0.9) * period_s)
 
 
 def _queue(*, burst: bool) -> MakeModel:
@@ -69,7 +58,7 @@ KINDS: dict[str, tuple[str, MakeModel]] = {
     "token bucket": ("token_bucket", _model("token_bucket")),
     "token bucket, small burst": (
         "token_bucket",
-        lambda limit, period_s, _: FAMILIES["token_bucket"](limit, period_s, max(2, limit // 4)),
+        lambda limit, period_s, _: FAMILIES["token_bucket"].model(limit, period_s, max(2, limit // 4)),
     ),
     "interval refill, four ticks": ("interval_refill", _model("interval_refill")),
     "leaky queue": ("leaky_queue", _queue(burst=False)),
@@ -165,8 +154,8 @@ def _described(fit: Fit) -> str:
 
 def judge(verdict: Verdict, family: str, limit: int, period_s: float, *, by_class: bool) -> str:
     """Return whether a verdict is right; if ``by_class``, any family of the right class will do."""
-    classes = {CLASSES[name] for name in verdict.families}
-    if verdict.status == "ambiguous" and not (by_class and classes == {CLASSES[family]}):
+    kinds = {FAMILIES[name].kind for name in verdict.families}
+    if verdict.status == "ambiguous" and not (by_class and kinds == {FAMILIES[family].kind}):
         return "abstained" if family in verdict.families else "wrong"
     best = next((fit for fit in verdict.consistent if fit.family == family), verdict.best)
     if best is None or (best.family == family and best.precision > MAX_PRECISION):

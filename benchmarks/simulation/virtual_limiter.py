@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models.base import Limiter
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.planner import Burst, ProbePlan

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bltybench.limits.experiments.registry import ALL, QUESTIONS, by_question
 from bltybench.limits.findings.conclude import Findings, find
 from bltybench.limits.findings.limits_toml import limits_toml
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.evidence import NS, Row, accepted, refusal_status, sights_of
 from bltybench.limits.observations.observation import Observation

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bltybench.limits.fit.in_flight import admitted
-from bltybench.limits.models import FAMILIES
+from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.evidence import NS, STAND_INS, Row, seen
 from bltybench.limits.observations.observation import Observation
 from bltybench.runs.attempt import Outcome
@@ -59,16 +60,10 @@ def maker_of(fit: Mapping[str, Any] | None) -> Callable[[], Model] | None:
     if fit is None or fit.get("family") not in FAMILIES:
         return None
     family = str(fit["family"])
-    options: dict[str, Any] = {}
-    if family in {"fixed_window", "sliding_counter", "interval_refill"} and fit.get("phase_s"):
-        options["phase_s"] = float(fit["phase_s"])
-    if family == "interval_refill" and fit.get("ticks"):
-        options["ticks"] = int(fit["ticks"])
-    if fit.get("count_refused"):
-        options["count_refused"] = True
-    if fit.get("free"):
-        options["free"] = int(fit["free"])
-    return partial(FAMILIES[family], int(fit["limit"]), float(fit["period_s"]), **options)
+    options = model_options(
+        family, **{name: fit.get(name) for name in ("phase_s", "ticks", "count_refused", "free")}
+    )
+    return partial(FAMILIES[family].model, int(fit["limit"]), float(fit["period_s"]), **options)
 
 
 TELLING = ("sent_ns", "outcome", "status")

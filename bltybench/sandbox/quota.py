@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from bltybench.limits.models import FAMILIES, Admission, AllOf, Model
+from bltybench.limits.models import Admission, AllOf, Model
+from bltybench.limits.models.families import FAMILIES
 from bltybench.sandbox.errors import ApiError, Headers, rate_limited
 from bltybench.sandbox.header_styles import styled
 from bltybench.sandbox.slots import Slots
@@ -96,7 +97,7 @@ class KeyQuota:
     def __init__(self, limits: SandboxLimits) -> None:
         self._settings = {"requests": limits.requests, "tokens": limits.tokens}
         self._models: dict[str, Model] = {
-            name: FAMILIES[setting.algorithm](setting.limit, setting.period_s, **setting.options())
+            name: FAMILIES[setting.algorithm].model(setting.limit, setting.period_s, **setting.options())
             for name, setting in self._settings.items()
             if setting is not None
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bltybench.limits.fit.bans import ban_s
+from bltybench.limits.fit.bans import detect_ban
 from bltybench.limits.observations.observation import Observation, Observations
 
 
@@ -24,7 +24,7 @@ def banned(ban: float, used_up: list[float], step_s: float = 0.2) -> list[tuple[
 
 
 def test_refusals_that_end_after_the_same_time_are_a_ban() -> None:
-    found = ban_s(asked(banned(3.1, [0.5, 2.0, 0.1, 4.0])))
+    found = detect_ban(asked(banned(3.1, [0.5, 2.0, 0.1, 4.0])))
     assert found is not None
     low, high = found
     assert low <= 3.1 <= high
@@ -32,7 +32,7 @@ def test_refusals_that_end_after_the_same_time_are_a_ban() -> None:
 
 
 def test_fewer_ends_than_that_tell_nothing() -> None:
-    assert ban_s(asked(banned(3.1, [0.5, 2.0, 0.1]))) is None
+    assert detect_ban(asked(banned(3.1, [0.5, 2.0, 0.1]))) is None
 
 
 def test_refusals_that_end_when_a_window_turns_are_none() -> None:
@@ -44,10 +44,10 @@ def test_refusals_that_end_when_a_window_turns_are_none() -> None:
             (10.0 * window + 9.8, False),
             (10.0 * window + 10.1, True),
         ]
-    assert ban_s(asked(times)) is None
+    assert detect_ban(asked(times)) is None
 
 
 def test_ends_that_nearly_any_ban_explains_are_none() -> None:
     """Nobody asked while it lasted."""
     times = [(10.0 * row + more_s, more_s == 0) for row in range(6) for more_s in (0.0, 1.0)]
-    assert ban_s(asked(times)) is None
+    assert detect_ban(asked(times)) is None

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.experiments.charges_analysis import judge
 from bltybench.limits.experiments.charges_steps import ask
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.scenario.target import RateLimit

@@ -13,8 +13,8 @@ from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.fit.occupancy import ChargeBounds, bucket
-from bltybench.limits.fit.queueing import delayed
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.queueing import detect_queue
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models import FixedWindow, LeakyQueue
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
@@ -60,8 +60,8 @@ def test_lost_answers_have_taken_their_turns(seed: int) -> None:
 def test_a_queue_that_refuses_nothing_is_told_by_its_spacing() -> None:
     verdict = probe(LeakyQueue(600, 60.0, 500))
     assert verdict.status == "never_refused"
-    assert verdict.delayed is not None
-    assert verdict.delayed.rate_per_min == pytest.approx(600, rel=0.02)
+    assert verdict.queue is not None
+    assert verdict.queue.rate_per_min == pytest.approx(600, rel=0.02)
 
 
 def test_what_was_found_of_a_queue_is_written_for_the_sandbox() -> None:
@@ -83,10 +83,10 @@ def one_by_one(times_s: list[float], pauses: tuple[int, ...] = (20, 30)) -> list
 
 def test_a_slow_server_is_not_taken_for_a_queue() -> None:
     rng = random.Random(1)
-    assert delayed(one_by_one([0.5] * 40)) is None
-    assert delayed(one_by_one([0.5 * rng.lognormvariate(0, 0.3) for _ in range(40)])) is None
-    assert delayed(one_by_one([0.05, *[0.5] * 39])) is None, "only the first was quick"
-    assert delayed(one_by_one([0.05 if number % 3 else 0.5 for number in range(40)])) is None
+    assert detect_queue(one_by_one([0.5] * 40)) is None
+    assert detect_queue(one_by_one([0.5 * rng.lognormvariate(0, 0.3) for _ in range(40)])) is None
+    assert detect_queue(one_by_one([0.05, *[0.5] * 39])) is None, "only the first was quick"
+    assert detect_queue(one_by_one([0.05 if number % 3 else 0.5 for number in range(40)])) is None
 
 
 @settings(deadline=None)
@@ -102,7 +102,7 @@ def test_a_server_with_few_places_is_not_taken_for_a_queue(seed: int, places: in
         end_s = start_s + 0.2 * rng.lognormvariate(0, jitter)
         free[free.index(min(free))] = end_s
         seen.append(Observation(at_s, end_s, True, end_s))
-    assert delayed(seen) is None
+    assert detect_queue(seen) is None
 
 
 @given(seed=st.integers(0, 1000), queue=st.integers(8, 40), free=st.integers(0, 3), rate=st.floats(1.0, 30.0))
@@ -114,7 +114,7 @@ def test_ordinary_traffic_through_a_queue_is_explained(seed: int, queue: int, fr
         seen.append(
             Observation(at_s, at_s + 0.01 / rate, decision.accepted, at_s + 0.01 / rate + decision.delay_s)
         )
-    held = delayed(seen)
+    held = detect_queue(seen)
     assert held is not None
     assert held.interval_range_s[0] <= 1 / rate <= held.interval_range_s[1]
     assert held.free == free
@@ -126,12 +126,12 @@ def test_polls_at_even_intervals_are_not_taken_for_a_queue() -> None:
         Observation(START_S + number, START_S + number + took_s, True, START_S + number + took_s)
         for number, took_s in enumerate(0.01 * rng.lognormvariate(0, 0.8) for _ in range(60))
     ]
-    assert delayed(seen) is None
+    assert detect_queue(seen) is None
 
 
 def test_a_limiter_that_refuses_at_once_delays_nothing() -> None:
     verdict = VirtualLimiter(FixedWindow(12, 10.0), NetworkNoise(), seed=1).play(plan(PlanOptions(), START_S))
-    assert verdict.delayed is None
+    assert verdict.queue is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_was_lost_beside_a_refusal_is_read_as_what_explains_more() -> None:
     first = row(True, True, True, True, True, False)
     seen = [*first, *row(True, True, True, True, True, False, begins_s=START_S + 20)]
     lost = row(None, True, True, True, True, False, begins_s=START_S + 40)
-    held = delayed([*seen, *lost])
+    held = detect_queue([*seen, *lost])
     assert held is not None
     assert held.explained == held.answers == 14
     assert held.interval_s == pytest.approx(1.0, rel=0.01)

@@ -9,7 +9,7 @@ import pytest
 
 from bltybench.errors import UserError
 from bltybench.limits.findings.conclude import find
-from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.headers.honesty import honesty
 from bltybench.limits.models import FixedWindow
 from bltybench.limits.observations.evidence import busiest, refusal_status, sights_of, stretch

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bltybench.limits.models import FAMILIES, FixedWindow, Model, SlidingCounter, SlidingLog, TokenBucket
+from bltybench.limits.models import FixedWindow, Model, SlidingCounter, SlidingLog, TokenBucket
 from bltybench.limits.models.base import shortest_wait
+from bltybench.limits.models.families import FAMILIES
 
 # A busy machine is no failure.
 untimed = settings(deadline=None)
@@ -25,7 +26,7 @@ SENDS = st.lists(
     max_size=60,
 )
 
-every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+every_family = pytest.mark.parametrize("make", [family.model for family in FAMILIES.values()], ids=FAMILIES)
 
 
 def replay(

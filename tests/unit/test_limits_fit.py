@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
-from bltybench.limits.fit.select import Verdict, fit
+from bltybench.limits.fit.result import Verdict
+from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.models import (
     FirstHitCounter,
     FirstHitWindow,
@@ -153,12 +154,12 @@ def test_a_quota_that_others_use_too_is_not_given_an_exact_limit() -> None:
 
 
 def test_nothing_sent_is_said() -> None:
-    assert fit([]).status == "nothing_sent"
+    assert fit_limiter([]).status == "nothing_sent"
 
 
 def test_an_end_at_the_first_refusal_is_not_enough() -> None:
     seen = [Observation(float(t), t + 0.01, t < 5) for t in range(6)]
-    verdict = fit(seen)
+    verdict = fit_limiter(seen)
     assert verdict.status == "unknown"
     assert "ended too soon" in verdict.reason
 
@@ -167,7 +168,7 @@ def test_refusals_that_end_for_good_break_nothing() -> None:
     """No acceptance is before a refusal, so nothing shows what a full bucket would hold."""
     refused = [Observation(t * 0.01, t * 0.01 + 0.001, False) for t in range(60)]
     let_in = [Observation(2 + t * 0.01, 2 + t * 0.01 + 0.001, True) for t in range(30)]
-    assert fit([*refused, *let_in]).status == "unknown"
+    assert fit_limiter([*refused, *let_in]).status == "unknown"
 
 
 def test_the_same_answers_give_the_same_plan() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.findings.conclude import find
-from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.probe.protocol import Experiment, ProbeRequest, SendStep
 from bltybench.scenario.target import RateLimit

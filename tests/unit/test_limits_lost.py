@@ -9,7 +9,7 @@ from bltybench.limits.fit.grid import Grid
 from bltybench.limits.fit.missing import otherwise
 from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.scoring import MISREAD, price
-from bltybench.limits.fit.select import fit
+from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.observation import ACCEPTED, REFUSED, UNKNOWN, Observation, Observations
 
 KINDS = {"a": True, "r": False, "?": None}
@@ -29,7 +29,7 @@ TWO_DRAINS = ((8.0, "rr"), (10.1, 9 * "a" + "?rr"), (15.0, "rr"), (19.8, "rr"), 
 
 
 def limits_of(first: str) -> set[tuple[int, int]]:
-    verdict = fit(played((1.0, "aaaa"), (5.0, first), *TWO_DRAINS))
+    verdict = fit_limiter(played((1.0, "aaaa"), (5.0, first), *TWO_DRAINS))
     assert "fixed_window" in verdict.families
     return {each.limit_range for each in verdict.consistent if each.family == "fixed_window"}
 

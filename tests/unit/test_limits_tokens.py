@@ -12,7 +12,7 @@ from bltybench.limits.experiments.tokens_analysis import charged_at_end, judge, 
 from bltybench.limits.experiments.tokens_period import period
 from bltybench.limits.experiments.tokens_roles import bounds, unit_verdict
 from bltybench.limits.experiments.tokens_steps import ask
-from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext

@@ -10,8 +10,9 @@ import pytest
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import Ban, Forgetful
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.search import FamilySearch
-from bltybench.limits.fit.select import Verdict, fit
+from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.models import (
     FirstHitCounter,
     FirstHitWindow,
@@ -166,7 +167,7 @@ def test_who_hammers_once_a_second_is_not_told_of_a_counter_of_one() -> None:
     """A window of a second would explain each decision by doubt alone."""
     model = FixedWindow(10, 60.0)
     seen = [Observation(t, t + 0.01, model.decide(t).accepted) for t in (50.0 + each for each in range(200))]
-    verdict = fit(seen, hints_s=(60.0,))
+    verdict = fit_limiter(seen, hints_s=(60.0,))
     assert verdict.families == ("fixed_window",)
     assert verdict.best is not None
     assert verdict.best.limit == 10
@@ -178,7 +179,7 @@ def test_refusals_by_chance_are_explained_by_nothing() -> None:
         Observation(at / 50, at / 50 + 0.01, draw.random() > 0.3)
         for at in sorted(draw.uniform(0, 3000) for _ in range(1200))
     ]
-    verdict = fit(seen)
+    verdict = fit_limiter(seen)
     assert verdict.status == "unknown"
     # A part of them was enough to see it, and what contradicts is counted among that part.
     assert "no family explains it" in verdict.reason
@@ -191,5 +192,5 @@ def test_refusals_by_chance_are_explained_by_nothing() -> None:
 def test_refusals_that_end_only_with_lost_answers_between_do_not_end_the_fit() -> None:
     """No stretch of a long run then holds an acceptance right after a refusal."""
     kinds = [*[True] * 700, *[False] * 700, None, *[True] * 700]
-    verdict = fit([Observation(float(at), at + 0.01, kind) for at, kind in enumerate(kinds)])
+    verdict = fit_limiter([Observation(float(at), at + 0.01, kind) for at, kind in enumerate(kinds)])
     assert verdict.attempts == len(kinds)

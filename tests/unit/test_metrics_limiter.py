@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bltybench.limits.models import FAMILIES
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.families import FAMILIES
 from bltybench.metrics.limiter import COLUMNS, DECISIONS, decisions, maker_of, remainders, telling, waits
 
 NS = 1_000_000_000
@@ -131,7 +131,7 @@ def test_of_a_long_run_the_part_that_tells_most_is_taken() -> None:
 
 def test_a_limit_of_requests_in_flight_predicts_as_well() -> None:
     # Each takes half a second and one is sent each tenth: with three slots two in five are refused.
-    rows, ends = served(lambda: FAMILIES["sliding_log"](7, 2.0)), list[int]()
+    rows, ends = served(lambda: FAMILIES["sliding_log"].model(7, 2.0)), list[int]()
     for row in rows:
         ends = [end for end in ends if end > row["sent_ns"]]
         fits = len(ends) < 3

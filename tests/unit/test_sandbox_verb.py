@@ -5,7 +5,7 @@ import sys
 from typing import get_args
 
 from bltybench.cli.sandbox import Family, _changed, _greeting
-from bltybench.limits.models import FAMILIES
+from bltybench.limits.models.families import FAMILIES
 from bltybench.scenario.target import Algorithm, RateLimit, SandboxLimits, SandboxSettings
 
 

@@ -21,8 +21,7 @@ from bltybench.limits.experiments.charges_steps import (
     latest_free_s,
     unit_of,
 )
-from bltybench.limits.fit.grid import WINDOWS
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
@@ -216,7 +215,7 @@ def _other_reason(
         return "nothing was let in afterwards either"
     if not _undisturbed(seen, known, 0):
         return "others may use the same quota, and had what was free"
-    if all(each.family in WINDOWS for each in known.fits):
+    if all(each.traits.kind == "window" for each in known.fits):
         return "a window turns whatever it refused: its time was not known well enough"
     last_s = max(each.end_s or each.sent_s for each in _of(seen, SECOND_DRAIN))
     if free.sent_s <= latest_free_s(known.fits, seen, last_s):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import Experiment, Kind, ProbeRequest, SendStep, Step
@@ -40,7 +40,6 @@ RETRIES = 3
 """How often a Retry-After is followed that was not enough."""
 MOST_SHARE = {False: 0.85, True: 0.6}
 """Of the limit, the most that the wrong ones may take: where nothing comes back meanwhile, and else."""
-BUCKETS = {"token_bucket", "interval_refill"}
 HAMMERS = 6
 MARGIN = 0.04
 """Of a period: how long after the predicted time it is asked whether the limit is free."""
@@ -104,7 +103,7 @@ def unit_of(known: ProbeContext) -> int:
 
 
 def _gives_back(known: ProbeContext) -> bool:
-    return any(each.family in BUCKETS for each in known.fits)
+    return any(each.traits.kind == "bucket" for each in known.fits)
 
 
 def _first(known: ProbeContext, wrong: int) -> int:

@@ -13,7 +13,7 @@ from bltybench.limits.experiments import (
     tokens_analysis,
     tokens_steps,
 )
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.headers import accuracy
 from bltybench.limits.headers.honesty import Honesty, honesty
 from bltybench.limits.observations.answer import Answer

@@ -23,7 +23,7 @@ from bltybench.limits.experiments.tokens_roles import (
     unit_verdict,
     used,
 )
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
@@ -34,8 +34,6 @@ QUESTIONS = {
     "tokens_charged": "how tokens are charged",
     "tokens_charged_at": "when tokens are charged",
 }
-STEADY = {"token_bucket", "interval_refill", "sliding_counter", "first_hit_counter"}
-"""Families that give something back while the limit is being filled."""
 
 
 def judge(seen: Sequence[ProbeResult], known: ProbeContext) -> list[Answer]:
@@ -155,7 +153,7 @@ def _used(seen: Sequence[ProbeResult], known: ProbeContext, verdict: Verdict) ->
     let_in = sum(bool(each.accepted) for each in together)
     fewest, greatest = best.limit_range
     at_end = charged_at_end(together, fewest)
-    gives_back = any(each.family in STEADY for each in verdict.consistent)
+    gives_back = any(each.traits.refills_gradually for each in verdict.consistent)
     least, most = (fewest - 1 - gives_back) * size + 1, greatest * size
     if at_end is False:
         least, most = least + size - 1, most + size - 1
@@ -220,7 +218,7 @@ def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
 
 def _came_back(verdict: Verdict, took_s: float) -> float:
     """Return the share of the limit that may have been given back in some time, whichever family is true."""
-    periods_s = [each.period_range_s[0] for each in verdict.consistent if each.family in STEADY]
+    periods_s = [each.period_range_s[0] for each in verdict.consistent if each.traits.refills_gradually]
     return min(1.0, took_s / min(periods_s)) if periods_s else 0.0
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bltybench.limits.experiments.tokens_roles import UNIT, cost, used
-from bltybench.limits.fit.scoring import BUCKETS, WEIGHTED
-from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer, cannot_tell
 from bltybench.limits.observations.probe_result import ProbeResult
 
@@ -36,13 +35,13 @@ def _period_s(each: Fit, limit: Answer, size: float, accepted: int) -> tuple[flo
     back, of all units that were let in (``accepted``). What does not divide also shifts when a weighted
     counter lets the next one in.
     """
-    if each.family not in BUCKETS | WEIGHTED:
+    if not each.traits.refills_gradually:
         return each.period_s, each.period_range_s
     least, most = each.period_range_s
     if limit.range is None or limit.value is None:
         return each.period_s, (least * (1 - 1 / each.limit), most * (1 + 1 / each.limit))
     tokens = sorted(limit.range)
-    if each.family in WEIGHTED:
+    if each.traits.kind == "counter":
         off = max(abs(count / size - each.limit) for count in tokens) / each.limit
         return each.period_s, (least * (1 - off), most * (1 + off))
     rates_s = [per / count for per, count in zip((least, most), each.limit_range, strict=True)]  # for a unit

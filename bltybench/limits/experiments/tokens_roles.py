@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bltybench.limits.fit.select import Verdict, fit
+from bltybench.limits.fit.result import Verdict
+from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
@@ -81,7 +82,7 @@ def unit_sights(seen: Sequence[ProbeResult]) -> list[Observation]:
 
 def unit_verdict(seen: Sequence[ProbeResult], known: ProbeContext) -> Verdict:
     """Return what the units say of period and algorithm."""
-    verdict = fit(unit_sights(seen), hints_s=(known.expected_token_period_s,))
+    verdict = fit_limiter(unit_sights(seen), hints_s=(known.expected_token_period_s,))
     named = any(each.role == UNIT and each.about_tokens for each in seen)
     greatest = max((each.limit_range[1] for each in verdict.consistent), default=0)
     if known.fits and greatest >= known.burst and not named:

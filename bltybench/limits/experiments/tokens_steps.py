@@ -36,7 +36,7 @@ from bltybench.limits.experiments.tokens_roles import (
     unit_verdict,
     used,
 )
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext

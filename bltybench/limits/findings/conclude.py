@@ -11,9 +11,9 @@ from typing import Any
 from bltybench.limits.experiments.registry import answers, by_question, told_by
 from bltybench.limits.findings import narrative
 from bltybench.limits.fit.in_flight import ConcurrencyFit, in_flight
-from bltybench.limits.fit.queueing import Delayed
-from bltybench.limits.fit.result import VAGUE
-from bltybench.limits.fit.select import Fit, Verdict, fit
+from bltybench.limits.fit.queueing import QueueTiming
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
+from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.headers.honesty import Honesty
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.evidence import Row, busiest, refusal_status, sights_of, stretch
@@ -76,7 +76,7 @@ class Findings:
                 "limit_range": list(self.in_flight.limit_range),
                 "contradictions": self.in_flight.contradictions,
             },
-            "delayed": None if verdict.delayed is None else _delayed(verdict.delayed),
+            "delayed": None if verdict.queue is None else _delayed(verdict.queue),
             "busiest_minute": {"accepted": self.busiest_count, "at": _utc(self.busiest_at_s)},
             "headers": {name: _share(value) for name, value in asdict_shares(self.honesty).items()},
             "answers": [each.to_dict() for each in self.answers],
@@ -109,7 +109,7 @@ def find(
     hints = (60.0,) if documented_per_min is not None else ()
     count, at_s = busiest(sights)
     open_at_once = in_flight(own)
-    verdict = _reconciled(verdict or fit(stretch(sights), hints_s=hints), open_at_once)
+    verdict = _reconciled(verdict or fit_limiter(stretch(sights), hints_s=hints), open_at_once)
     told = told_by(each, verdict)
     known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
     return Findings(
@@ -131,7 +131,7 @@ def _reconciled(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
     time. A rate over a period that is much longer cannot be mistaken for it.
     """
     best = verdict.best
-    if slots is None or not slots.explains or verdict.reason == VAGUE:
+    if slots is None or not slots.explains or verdict.reason == ANY_LIMIT_FITS:
         return verdict
     if best is not None and best.period_s > LONGER * slots.answer_s:
         return verdict
@@ -164,13 +164,13 @@ def _fit(best: Fit) -> dict[str, Any]:
         "phase": best.phase,
         "phase_s": None if phase_s is None else round(phase_s, 4),
         "ticks": best.ticks,
-        "free": best.free if best.family == "leaky_queue" else None,
+        "free": best.free if best.traits.kind == "queue" else None,
         "count_refused": best.count_refused,
         "contradictions": best.contradictions,
     }
 
 
-def _delayed(held: Delayed) -> dict[str, Any]:
+def _delayed(held: QueueTiming) -> dict[str, Any]:
     return {
         "interval_s": round(held.interval_s, 4),
         "interval_range_s": [round(each, 4) for each in held.interval_range_s],

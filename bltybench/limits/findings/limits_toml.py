@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer
 
 ERRORS = {"malformed_counts": 400, "unknown_model_counts": 404}

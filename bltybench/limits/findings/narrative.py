@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bltybench.limits.fit.in_flight import ConcurrencyFit
-from bltybench.limits.fit.queueing import Delayed
-from bltybench.limits.fit.result import VAGUE
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.queueing import QueueTiming
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.observations.proportion import Proportion
 
 if TYPE_CHECKING:
@@ -50,12 +49,12 @@ def sentences(found: Findings) -> list[str]:
             f"At least {found.busiest_count} requests within 60 s are let in: {verdict.reason}, so "
             "the limit, if there is one, is higher."
         )
-        if verdict.delayed is not None:
-            lines.append(f"But requests wait their turn: {_spaced(verdict.delayed)}.")
+        if verdict.queue is not None:
+            lines.append(f"But requests wait their turn: {_spaced(verdict.queue)}.")
     elif best is None and found.in_flight is not None:
         lines.append(_slots(found.in_flight))
-        if verdict.reason == VAGUE:
-            lines.append(f"It may as well be a limit of the rate: {VAGUE}.")
+        if verdict.reason == ANY_LIMIT_FITS:
+            lines.append(f"It may as well be a limit of the rate: {ANY_LIMIT_FITS}.")
     elif best is None:
         if verdict.status != "nothing_sent" or not found.answers:
             lines.append(f"Cannot tell: {verdict.reason}.")
@@ -92,7 +91,7 @@ def advice(found: Findings) -> list[str]:
             "If the limit was in use shortly before, leave it alone for some minutes and ask again: what was "
             "sent before cannot be seen."
         )
-    if verdict.status == "never_refused" and verdict.delayed is not None:
+    if verdict.status == "never_refused" and verdict.queue is not None:
         lines.append(WAITING["leaky_queue"])
     if found.in_flight is not None:
         most = found.in_flight.limit
@@ -191,7 +190,7 @@ def described(best: Fit) -> str:
     return f"{best.limit} in {best.period_s:.4g} s{around}{lumps}{aligned}{refused}."
 
 
-def _spaced(held: Delayed) -> str:
+def _spaced(held: QueueTiming) -> str:
     return (
         f"one is served each {held.interval_s:.4g} s ({held.rate_per_min:.4g} a minute), and {held.held} of "
         f"{held.answers} waited, up to {held.longest_wait_s:.2g} s"

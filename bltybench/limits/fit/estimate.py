@@ -8,7 +8,7 @@ import numpy as np
 
 from bltybench.limits.fit.grid import NATURAL_S, PHASED, WINDOWS, Grid
 from bltybench.limits.fit.occupancy import ChargeBounds
-from bltybench.limits.fit.queueing import Delayed
+from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import Fit, Phase
 from bltybench.limits.fit.scoring import Scored, allowed, contradicted
 from bltybench.limits.fit.search import FamilySearch, alike, spread
@@ -73,7 +73,7 @@ def best_fit(done: FamilySearch, sights: Observations, hints_s: tuple[float, ...
     return replace(best, variants=_variants(best, found, sights.origin_s))
 
 
-def queue_fit(sights: Observations, held: Delayed) -> Fit | None:
+def queue_fit(sights: Observations, held: QueueTiming) -> Fit | None:
     """Return the leaky queue that serves at this rate; None where its refusals are not explained by one.
 
     On who is let in it decides as a token bucket of one more than it lets wait. Who sends as soon as he is

@@ -1,14 +1,14 @@
-"""Whether a limiter makes requests wait their turn instead of refusing them, and at what rate it serves them.
+"""Detect limiters that delay requests instead of refusing them, and measure their rate.
 
-Such a limiter spaces what it lets in: with T = W/limit, ``free`` the number that it lets through at once, s a
-request's sending and b the time of an answer that did not wait,
+A queue spaces the requests that it accepts. Let T be the interval, ``free`` the number of requests that it
+serves immediately, s the time a request is sent, and b the latency of a response that did not wait:
 
-    tat = max(s, tat of the one before) + T
-    answered = max(s, tat - (free + 1)·T) + b
+    tat = max(s, previous tat) + T
+    response = max(s, tat - (free + 1)·T) + b
 
-which is the leaky bucket in its form of a theoretical arrival time (ITU-T I.371, annex A), with waiting in
-place of refusal. A server that is merely slow, or serves few at a time, never answers the first requests
-after a silence quickly, or answers without an even spacing: neither is taken for it.
+This is the leaky bucket as a theoretical arrival time (ITU-T I.371, annex A), with a delay in place of a
+refusal. A server that is only slow, or that has few slots, differs: it does not answer the first requests
+after an idle interval quickly, or it does not space its responses evenly.
 """
 
 from __future__ import annotations
@@ -18,184 +18,156 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bltybench.limits.fit.thresholds import QUEUEING
 from bltybench.limits.observations.observation import Bools, Floats, Ints, Observation
-
-HELD = 3
-"""Answers that take so many times the quickest one's time have waited."""
-FEWEST_HELD = 6
-FEWEST_QUICK = 2
-"""Quick answers after a silence that there must be: the first of all may be quick by chance."""
-APART = 1.5
-"""Answers that are spaced by less, in times of the quickest one, may be those of a server with one place."""
-REGULAR = 0.25
-"""Spacings and answers may be off by such a share of the interval, and half of the quickest answer's time."""
-EXPLAINED = 0.85
-MOST_FREE = 64
-MOST_LOST = 8
-"""Lost answers beside refusals up to which each is tried as one that took a turn."""
-INTERVALS = 41
-"""That are tried within the error of the one that is usual."""
-BUT = 1
-"""So many answers fewer are explained as well: one that is late by chance does not tell the interval."""
-SPREAD = 2.5
-"""Standard errors to either side of the interval: the median's is 1.25 of the mean's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Delayed:
-    """A limiter that serves one request each ``interval_s``, and lets the others wait."""
+class QueueTiming:
+    """A limiter that serves one request per ``interval_s`` and delays the others."""
 
     interval_s: float
     interval_range_s: tuple[float, float]
     free: int
-    """Requests that it serves at once before it begins to space them, besides the first."""
+    """Requests that it serves immediately, after the first, before it spaces them."""
     explained: int
-    """Answers that came when they should."""
+    """Responses that arrived in their turns."""
     answers: int
     held: int
-    """Answers that waited."""
+    """Responses that waited."""
     longest_wait_s: float
 
     @property
     def rate_per_min(self) -> float:
-        """Return how many requests a minute it serves."""
+        """Requests served per minute."""
         return 60 / self.interval_s
 
 
-def delayed(seen: Sequence[Observation]) -> Delayed | None:
-    """Return how a limiter spaces what it lets in; None where it does not, or that cannot be told."""
-    rows = sorted(seen, key=lambda each: each.sent_s)
-    rows = [each for each in rows if not each.accepted or each.answered_s is not None]
-    taken, doubtful = _turns_taken(rows)
-    explained, found = _judged([rows[i] for i in taken])
-    for lost in doubtful if len(doubtful) <= MOST_LOST else ():
-        # Beside a refusal it may have been either: what explains more.
-        others = sorted([*taken, lost])
-        more, other = _judged([rows[i] for i in others])
-        if more > explained:
-            taken, explained, found = others, more, other
-    return found
+def detect_queue(observations: Sequence[Observation]) -> QueueTiming | None:
+    """Return how the server spaces its responses; None if it does not, or if that is unknown."""
+    rows = sorted(observations, key=lambda row: row.sent_s)
+    rows = [row for row in rows if not row.accepted or row.answered_s is not None]
+    queued, ambiguous = _split_by_turn(rows)
+    explained, timing = _measure([rows[i] for i in queued])
+    for lost in ambiguous if len(ambiguous) <= QUEUEING.max_lost else ():
+        with_lost = sorted([*queued, lost])
+        explained_with_lost, other = _measure([rows[i] for i in with_lost])
+        if explained_with_lost > explained:
+            queued, explained, timing = with_lost, explained_with_lost, other
+    return timing
 
 
-def _judged(taken: Sequence[Observation]) -> tuple[int, Delayed | None]:
-    """Return how many answers come when they should if these took turns, and how they were spaced."""
-    came: Floats = np.array([each.answered_s for each in taken if each.accepted], dtype=np.float64)
-    if len(came) < FEWEST_HELD + FEWEST_QUICK:
-        return 0, None
-    began_s = taken[0].sent_s
-    sent: Floats = np.array([each.sent_s - began_s for each in taken])
-    known = np.array([bool(each.accepted) for each in taken])
-    # Requests that are sent together have no order: the first turn is that of the first to be answered.
-    came = np.sort(came - began_s)
-    took = came - sent[known]
-    quickest_s = float(took.min())
-    # The quickest of many is much quicker than most that did not wait either.
-    usual_s = float(np.median(took[took <= HELD * quickest_s]))
-    spacing = np.diff(came)[(took > HELD * usual_s)[1:]]
-    if len(spacing) < FEWEST_HELD:
-        return 0, None
-    return _spaced(sent, known, came, spacing, quickest_s)
+def _split_by_turn(rows: Sequence[Observation]) -> tuple[list[int], list[int]]:
+    """Return which requests took a turn, and which lost ones may have taken one.
 
-
-def _turns_taken(rows: Sequence[Observation]) -> tuple[list[int], list[int]]:
-    """Return which requests took a turn, and which were lost and may have taken one.
-
-    What was lost among acceptances took one; and before the first answer, as nothing had been refused yet.
+    A lost request between acceptances took one, and so did one before the first response.
     """
-    before, after = _last_known(rows, last=True), _last_known(rows[::-1], last=False)[::-1]
-    taken, doubtful = [], []
-    for i, (each, one, other) in enumerate(zip(rows, before, after, strict=True)):
-        if each.accepted or (each.accepted is None and one and other):
-            taken.append(i)
-        elif each.accepted is None and (one or other):
-            doubtful.append(i)
-    return taken, doubtful
+    before, after = _last_accepted(rows, default=True), _last_accepted(rows[::-1], default=False)[::-1]
+    queued, ambiguous = [], []
+    for i, row in enumerate(rows):
+        if row.accepted or (row.accepted is None and before[i] and after[i]):
+            queued.append(i)
+        elif row.accepted is None and (before[i] or after[i]):
+            ambiguous.append(i)
+    return queued, ambiguous
 
 
-def _last_known(rows: Sequence[Observation], *, last: bool) -> list[bool]:
-    """Return, for each, whether the last before it whose answer is known was accepted; else ``last``."""
-    found = []
-    for each in rows:
-        found.append(last)
-        last = last if each.accepted is None else each.accepted
-    return found
+def _last_accepted(rows: Sequence[Observation], *, default: bool) -> list[bool]:
+    """Return, for each request, whether the last known decision before it was an acceptance."""
+    last, result = default, []
+    for row in rows:
+        result.append(last)
+        last = last if row.accepted is None else row.accepted
+    return result
 
 
-def _spaced(
-    sent: Floats, known: Bools, came: Floats, spacing: Floats, quickest_s: float
-) -> tuple[int, Delayed | None]:
-    low, interval_s, high = (float(each) for each in np.percentile(spacing, [25, 50, 75]))
-    slack_s = REGULAR * interval_s + quickest_s / 2
-    if interval_s < APART * quickest_s or high - low > slack_s:
+def _measure(queued: Sequence[Observation]) -> tuple[int, QueueTiming | None]:
+    """Return how many responses arrive in their turns if these requests took turns, and their spacing."""
+    response: Floats = np.array([row.answered_s for row in queued if row.accepted], dtype=np.float64)
+    if len(response) < QUEUEING.min_waiting + QUEUEING.min_quick:
+        return 0, None
+    start_s = queued[0].sent_s
+    sent: Floats = np.array([row.sent_s - start_s for row in queued])
+    known = np.array([bool(row.accepted) for row in queued])
+    # Concurrent requests have no order: the first turn belongs to the first response.
+    response = np.sort(response - start_s)
+    latency = response - sent[known]
+    quickest_s = float(latency.min())
+    # The quickest response of many is much quicker than most others that did not wait.
+    usual_s = float(np.median(latency[latency <= QUEUEING.waiting_ratio * quickest_s]))
+    spacing = np.diff(response)[(latency > QUEUEING.waiting_ratio * usual_s)[1:]]
+    if len(spacing) < QUEUEING.min_waiting:
+        return 0, None
+    low, interval_s, high = (float(value) for value in np.percentile(spacing, [25, 50, 75]))
+    slack_s = QUEUEING.max_irregularity * interval_s + quickest_s / 2
+    if interval_s < QUEUEING.min_interval_ratio * quickest_s or high - low > slack_s:
         return 0, None
     even = spacing[np.abs(spacing - interval_s) <= slack_s]
-    error_s = SPREAD * float(even.std()) / len(even) ** 0.5 + quickest_s / len(even)
-    tried = np.linspace(interval_s - error_s, interval_s + error_s, INTERVALS)
-    usual_s = quickest_s
+    error_s = QUEUEING.interval_errors * float(even.std()) / len(even) ** 0.5 + quickest_s / len(even)
+    intervals = np.linspace(interval_s - error_s, interval_s + error_s, QUEUEING.intervals)
+    return _fit_turns(sent, known, response, intervals, latency_s=quickest_s, slack_s=slack_s)
+
+
+def _fit_turns(
+    sent: Floats, known: Bools, response: Floats, intervals: Floats, *, latency_s: float, slack_s: float
+) -> tuple[int, QueueTiming | None]:
     for _ in range(2):
-        interval_s, error_s, free = _best(sent, known, came - usual_s, tried, slack_s)
-        turns = _turns(sent, _arrivals(sent, interval_s), interval_s, free)[known]
-        at_once = turns == sent[known]
-        if not at_once.any():
+        interval_s, error_s, free = _best_interval(sent, known, response - latency_s, intervals, slack_s)
+        turns = np.maximum(sent, _arrival_times(sent, interval_s) - (free + 1) * interval_s)[known]
+        immediate = turns == sent[known]
+        if not immediate.any():
             return 0, None
-        # What is quick now and then is no measure of how long an answer takes that need not wait: turns that
-        # are taken to be so much later than they are would each seem longer.
-        usual_s = float(np.median((came - sent[known])[at_once]))
+        # The quickest latency is too short for most responses, so all turns would seem late.
+        latency_s = float(np.median((response - sent[known])[immediate]))
     sent = sent[known]
-    held = came - sent > usual_s + slack_s
-    in_turn = np.abs(turns + usual_s - came) <= slack_s
-    explained = int(np.sum(in_turn))
-    if interval_s < APART * usual_s or held.sum() < FEWEST_HELD:
+    latency = response - sent
+    waited = latency > latency_s + slack_s
+    in_turn = np.abs(turns + latency_s - response) <= slack_s
+    explained, waiting = int(np.sum(in_turn)), int(np.sum(waited))
+    after_idle = np.diff(sent, prepend=-np.inf) > interval_s
+    quick = int(np.sum(immediate & after_idle & (latency < latency_s + slack_s)))
+    if (
+        interval_s < QUEUEING.min_interval_ratio * latency_s
+        or waiting < QUEUEING.min_waiting
+        # In a queue, each wait is one interval longer than the one before. If enough requests are served
+        # immediately, responses that need not wait always fit, so the ones that waited must fit by
+        # themselves.
+        or np.sum(in_turn & waited) < QUEUEING.min_explained * waiting
+        or explained < QUEUEING.min_explained * len(sent)
+        or quick < QUEUEING.min_quick
+    ):
         return explained, None
-    # In a queue each wait is longer than the one before by an interval. With enough requests served at once,
-    # responses that need not wait always fit, so the ones that waited must fit by themselves.
-    if np.sum(in_turn & held) < EXPLAINED * held.sum():
-        return explained, None
-    after_silence = np.diff(sent, prepend=-np.inf) > interval_s
-    quick = int(np.sum(at_once & after_silence & (came - sent < usual_s + slack_s)))
-    if explained < EXPLAINED * len(sent) or quick < FEWEST_QUICK:
-        return explained, None
-    return explained, Delayed(
-        interval_s,
-        (interval_s - error_s, interval_s + error_s),
-        free,
-        explained,
-        len(sent),
-        int(held.sum()),
-        float((came - sent)[held].max()),
-    )
+    range_s = (interval_s - error_s, interval_s + error_s)
+    longest_s = float(latency[waited].max())
+    return explained, QueueTiming(interval_s, range_s, free, explained, len(sent), waiting, longest_s)
 
 
-def _best(
-    sent: Floats, known: Bools, turns: Floats, tried: Floats, slack_s: float
+def _best_interval(
+    sent: Floats, known: Bools, turns: Floats, intervals: Floats, slack_s: float
 ) -> tuple[float, float, int]:
-    """Return the interval that explains most turns, how far it may be off, and how many are served at once.
+    """Return the interval that explains the most turns, its error, and how many requests are served
+    immediately.
 
-    Over many turns in a row an error of the interval adds up, so few of ``tried`` explain them.
+    Over many turns in a row an error of the interval adds up, so few of ``intervals`` explain them.
     """
-    close = np.array([_explained(sent, known, turns, each, slack_s) for each in tried])
-    free = int(close.max(axis=0).argmax())
-    best = tried[close[:, free] >= close[:, free].max() - BUT]
+    explained = np.array([_explained(sent, known, turns, interval, slack_s) for interval in intervals])
+    free = int(explained.max(axis=0).argmax())
+    best = intervals[explained[:, free] >= explained[:, free].max() - QUEUEING.interval_slack]
     middle_s = float(best.min() + best.max()) / 2
-    return middle_s, float(best.max() - best.min() + tried[1] - tried[0]) / 2, free
+    return middle_s, float(best.max() - best.min() + intervals[1] - intervals[0]) / 2, free
 
 
-def _explained(sent: Floats, known: Bools, came: Floats, interval_s: float, slack_s: float) -> Ints:
-    """Return how many answers come when they should, for each number that is served at once."""
-    tat = _arrivals(sent, interval_s)[known]
-    # Of all those numbers at once: one by one, this would take as long as the rest of a fit.
-    turns = np.maximum(sent[known], tat - interval_s * np.arange(1, MOST_FREE + 1)[:, None])
-    found: Ints = np.count_nonzero(np.abs(turns - came) <= slack_s, axis=1)
-    return found
+def _explained(sent: Floats, known: Bools, turns: Floats, interval_s: float, slack_s: float) -> Ints:
+    """Return how many turns fit, for each number of requests served immediately."""
+    arrival = _arrival_times(sent, interval_s)[known]
+    # All these numbers in one batch: one by one, they would take as long as the rest of a fit.
+    expected = np.maximum(sent[known], arrival - interval_s * np.arange(1, QUEUEING.max_free + 1)[:, None])
+    counts: Ints = np.count_nonzero(np.abs(expected - turns) <= slack_s, axis=1)
+    return counts
 
 
-def _arrivals(sent: Floats, interval_s: float) -> Floats:
-    """Return each request's theoretical arrival time: the recursion, solved with a running maximum."""
+def _arrival_times(sent: Floats, interval_s: float) -> Floats:
+    """Return the theoretical arrival times: the recursion, solved with a running maximum."""
     steps = interval_s * np.arange(1, len(sent) + 1)
-    found: Floats = np.maximum.accumulate(sent - steps + interval_s) + steps
-    return found
-
-
-def _turns(sent: Floats, tat: Floats, interval_s: float, free: int) -> Floats:
-    found: Floats = np.maximum(sent, tat - (free + 1) * interval_s)
-    return found
+    arrival: Floats = np.maximum.accumulate(sent - steps + interval_s) + steps
+    return arrival

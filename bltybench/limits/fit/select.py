@@ -9,17 +9,15 @@ from itertools import product
 
 import numpy as np
 
-from bltybench.limits.fit.bans import ban_s
+from bltybench.limits.fit.bans import detect_ban
 from bltybench.limits.fit.estimate import best_fit, queue_fit
 from bltybench.limits.fit.grid import DRIFTING
-from bltybench.limits.fit.queueing import delayed
-from bltybench.limits.fit.result import VAGUE, Fit, Verdict
+from bltybench.limits.fit.queueing import detect_queue
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.scoring import BUCKETS, FAR, FLIP_RATE, HARD, allowed
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.observations.evidence import stretch
 from bltybench.limits.observations.observation import Observation, Observations
-
-__all__ = ["Fit", "Verdict", "fit"]
 
 TELLING = HARD + 1
 """So much less cost makes a family likelier by one over FLIP_RATE: a contradiction fewer does."""
@@ -28,7 +26,9 @@ MARGIN = 1.5 * TELLING
 REFILL_TELLING = 3 * TELLING
 LUMPS_SEEN = 5
 """Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
-TOO_FEW_LUMPS = f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
+TOO_FEW_REFILL_PERIODS = (
+    f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
+)
 ONE_LUMP = 1.5
 """Lumps of less come back one at a time: as from a bucket, which must explain it too."""
 NO_BUCKET = (
@@ -76,35 +76,37 @@ SIMPLE = (
 cannot be seen: it is full already."""
 
 
-def fit(
+def fit_limiter(
     seen: Sequence[Observation],
     *,
     hints_s: tuple[float, ...] = (),
-    among: Sequence[tuple[str, bool]] | None = None,
+    candidates: Sequence[tuple[str, bool]] | None = None,
 ) -> Verdict:
     """Find the limiter that explains what was seen; ``hints_s`` are periods that are documented or announced.
 
-    ``among`` leaves only these families (and ways of counting refusals) to choose from.
+    ``candidates`` leaves only these families (and ways of counting refusals) to choose from.
     """
     sights = Observations(seen)
     counts = _, accepted, refused = _counts(sights)
     if not len(sights):
         return Verdict("nothing_sent", *counts, reason="nothing was sent")
-    held = delayed(seen)
+    held = detect_queue(seen)
     if not refused:
         reason = f"none of {accepted} requests was refused"
-        return Verdict("never_refused", *counts, reason=reason, delayed=held)
+        return Verdict("never_refused", *counts, reason=reason, queue=held)
     if not accepted:
         return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
-    if held is not None and (queue := queue_fit(sights, held)) is not None:
-        return Verdict("found", *counts, (queue,), (queue,), held.explained / held.answers, delayed=held)
+    if held is not None and (leaky := queue_fit(sights, held)) is not None:
+        return Verdict("found", *counts, (leaky,), (leaky,), held.explained / held.answers, queue=held)
     if not sights.recoveries:
         return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
-    tried = SIMPLE if among is None else among
+    tried = SIMPLE if candidates is None else candidates
     searches, sights = _first_look(seen, sights, tried, hints_s)
     _look_closely(searches, _chance(sights))
     least = min((each.cost for each in searches), default=None)
-    alone = among is None and (len(sights) <= FEW or least is None or HARD <= least <= _chance(sights, LUMPY))
+    alone = candidates is None and (
+        len(sights) <= FEW or least is None or HARD <= least <= _chance(sights, LUMPY)
+    )
     if alone or (LUMPS, False) in tried:
         searches.append(_lumps(searches, sights, least))
     span_s = float(sights.hi[-1] - sights.lo[0])
@@ -154,7 +156,7 @@ def _lumps(searches: Sequence[FamilySearch], sights: Observations, least: int | 
 def _unless_banned(verdict: Verdict, sights: Observations) -> Verdict:
     """Name no family that something contradicts where a ban explains when refusals ended."""
     contradicted = verdict.fits[0].contradictions
-    ban = ban_s(sights) if contradicted else None
+    ban = detect_ban(sights) if contradicted else None
     if ban is None:
         return verdict
     gives_back_s = [each.period_s / each.limit for each in verdict.fits if each.family in BUCKETS]
@@ -231,7 +233,9 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
         against = ranked[0].contradictions
         reason = f"no family explains it: {against} of {counts[0]} decisions contradict the best"
         doubts = ranked[0].cost - HARD * against
-        return Verdict("unknown", *counts, fits=ranked, reason=VAGUE if doubts > HARD * against else reason)
+        return Verdict(
+            "unknown", *counts, fits=ranked, reason=ANY_LIMIT_FITS if doubts > HARD * against else reason
+        )
     # A refill in lumps has a parameter more than the others, and must be better by more.
     margin = REFILL_TELLING if ranked[0].family == LUMPS else MARGIN
     left = [each for each in ranked if _weighed(each) < least + margin]
@@ -255,7 +259,7 @@ def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s:
         weights[each.family] = max(weight, weights.get(each.family, 0.0))
     confidence = weights[merged[0].family] / sum(weights.values())
     if merged[0].family == LUMPS and span_s < LUMPS_SEEN * merged[0].period_s:
-        return Verdict("ambiguous", *counts, ranked, merged, confidence, TOO_FEW_LUMPS)
+        return Verdict("ambiguous", *counts, ranked, merged, confidence, TOO_FEW_REFILL_PERIODS)
     if len(names) == 1:
         return Verdict("found", *counts, ranked, merged, confidence)
     shown = ", ".join(dict.fromkeys(each.family.replace("_", " ") for each in merged))

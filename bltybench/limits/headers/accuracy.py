@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from bltybench.limits.fit.scoring import BUCKETS
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
 from bltybench.limits.headers.honesty import Honesty
 from bltybench.limits.headers.replay import Moment, contradicted, moments_of
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
@@ -81,7 +80,7 @@ def _limit(told: Honesty, fits: Sequence[Fit], rows: Sequence[ProbeResult]) -> A
         reason = "no header announces one" if silent else "the limit itself is not known"
         return cannot_tell(name, asked, reason)
     evidence = (f"announced {announced}, observed {fits[0].limit}",)
-    if any(each.family in BUCKETS and each.limit != announced for each in fits):
+    if any(each.traits.kind == "bucket" and each.limit != announced for each in fits):
         reason = "it may be a rate: of a bucket the burst is observed"
         return cannot_tell(name, asked, reason, evidence)
     if {each.limit for each in fits} == {announced}:
@@ -137,7 +136,7 @@ def _reset(moments: Sequence[Moment], rows: Sequence[ProbeResult], fits: Sequenc
         "next_request": [(said, each.unit_s) for said, each in told],
         "whole_period": [(said, periods) for said, _ in told],
     }
-    bucket = fits[0].family in BUCKETS
+    bucket = fits[0].traits.kind == "bucket"
     words = {
         "window_end": "until all is free" if bucket else "until the window ends",
         "next_request": "until the next request is let in",

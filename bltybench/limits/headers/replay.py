@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bltybench.limits.fit.scoring import EPS, FLIP_RATE
-from bltybench.limits.fit.select import Fit
+from bltybench.limits.fit.result import Fit
+from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.base import Model
 from bltybench.limits.observations.evidence import LEAST_SLACK_S
 from bltybench.limits.observations.probe_result import ProbeResult
@@ -93,8 +93,9 @@ def contradicted(fits: Sequence[Fit], rows: Sequence[ProbeResult], limit: int) -
     for fit in _variants(fits):
         for i, _, left, _ in record.replay(replace(fit, limit=limit)):
             least[i], most[i] = min(least[i], left), max(most[i], left)
-    wrong = (refused & (least - record.together >= 1 + EPS)) | (let_in & (most + record.together < 1 - EPS))
-    return int(wrong.sum()) > FLIP_RATE * len(wrong)
+    eps = SCORING.rounding
+    wrong = (refused & (least - record.together >= 1 + eps)) | (let_in & (most + record.together < 1 - eps))
+    return int(wrong.sum()) > SCORING.flip_rate * len(wrong)
 
 
 def moments_of(

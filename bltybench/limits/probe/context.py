@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from bltybench.limits.fit.select import Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.probe.thresholds import CONTEXT, PLAN
 
 
@@ -85,10 +85,10 @@ class ProbeContext:
             return now_s + max(idle_s, CONTEXT.unknown_idle_periods * self.period_s)
         at_s = now_s + idle_s
         for fit in self.fits:
-            counter = fit.family in {"sliding_counter", "first_hit_counter"}
+            counter = fit.traits.kind == "counter"
             at_s = max(at_s, now_s + (CONTEXT.idle_periods + counter) * fit.period_s)
         best = self.fits[0]
-        if best.edge_s is not None and best.family in {"fixed_window", "sliding_counter"}:
+        if best.edge_s is not None and best.traits.has_recurring_windows:
             edge_s = best.edge_s + CONTEXT.edge_fraction * best.period_s
             at_s = edge_s + math.ceil((at_s - edge_s) / best.period_s) * best.period_s
         return at_s

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bltybench.limits.fit.result import Fit
-from bltybench.limits.fit.scoring import EPS
+from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.base import Model
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.thresholds import QUERY
@@ -29,7 +29,7 @@ def most_informative_time(
     models = [replayed(observations, variant) for variant in variants]
     counts = np.array(
         [
-            [min(max_requests, int(model.peek(float(at_s)).remaining + EPS)) for at_s in times]
+            [min(max_requests, int(model.peek(float(at_s)).remaining + SCORING.rounding)) for at_s in times]
             for model in models
         ]
     )

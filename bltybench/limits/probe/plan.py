@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from bltybench.limits.fit.grid import WINDOWS
-from bltybench.limits.fit.select import LUMPS, LUMPS_SEEN, TOO_FEW_LUMPS, Fit, Verdict
+from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.select import TOO_FEW_REFILL_PERIODS
+from bltybench.limits.fit.thresholds import SELECTION
+from bltybench.limits.models.families import INTERVAL_REFILL, TOKEN_BUCKET
 from bltybench.limits.probe.next_query import most_informative_time, replayed
 from bltybench.limits.probe.planner import Planner, PlanOptions, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
@@ -28,14 +30,16 @@ def _quick(planner: Planner) -> ProbePlan[Verdict]:
     period_s = planner.options.period_s or 60.0
     yield from _round(planner, 0, period_s, planner.options.limit, PLAN.quick_offsets)
     verdict = planner.verdict()
-    if not planner.observations or verdict.delayed is not None:
+    if not planner.observations or verdict.queue is not None:
         return verdict
     end_s = planner.observations[0].sent_s + 2 * period_s - 4 * planner.latency_s()
     yield from _settle(planner, verdict, end_s)
     verdict = planner.verdict()
-    if verdict.best is not None and verdict.best.family == LUMPS:
+    if verdict.best is not None and verdict.best.family == INTERVAL_REFILL:
         # Two periods can suggest an interval refill, but several limits fit, and so do other families nearly.
-        return replace(verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_LUMPS)
+        return replace(
+            verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_REFILL_PERIODS
+        )
     return verdict
 
 
@@ -85,7 +89,7 @@ def _is_precise(verdict: Verdict) -> bool:
 
 def _window_periods(verdict: Verdict, guess: Fit) -> list[float]:
     """Return the periods of all candidates but token buckets; that of ``guess`` if there are none."""
-    return [fit.period_s for fit in verdict.consistent if fit.family != "token_bucket"] or [guess.period_s]
+    return [fit.period_s for fit in verdict.consistent if fit.family != TOKEN_BUCKET] or [guess.period_s]
 
 
 def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted"]]:
@@ -148,7 +152,7 @@ def _round(
 def _rule_out_ban(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
     """If the best candidate is a window, check that it resets on time however early it is exhausted."""
     guess = verdict.best
-    if guess is None or guess.family not in WINDOWS:
+    if guess is None or guess.traits.kind != "window":
         return
     step_s = PLAN.poll_step * guess.period_s
     yield from _poll_until_accepted(planner, planner.now_s + step_s, step_s)
@@ -166,7 +170,7 @@ def _recheck_after_idle(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
     """
     for number, idle in enumerate(PLAN.idle_periods):
         guess = verdict.best
-        if guess is None or not (guess.contradictions or (guess.family == "sliding_log" and number == 0)):
+        if guess is None or not (guess.contradictions or (guess.traits.kind == "log" and number == 0)):
             return
         start_s = planner.now_s + PLAN.refill_periods * guess.period_s
         yield from planner.send(
@@ -181,10 +185,10 @@ def _recheck_after_idle(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
 def _confirm_interval_refill(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
     """Exhaust the limit again until enough periods were observed to report an interval refill."""
     guess = verdict.best
-    if guess is None or verdict.reason != TOO_FEW_LUMPS:
+    if guess is None or verdict.reason != TOO_FEW_REFILL_PERIODS:
         return
     soon_s, later_s = (planner.now_s + delay * guess.period_s for delay in PLAN.refill_observations)
-    span_s = LUMPS_SEEN * guess.period_range_s[1] * (1 + PLAN.precision)
+    span_s = SELECTION.min_refill_periods * guess.period_range_s[1] * (1 + PLAN.precision)
     for at_s in (soon_s, max(planner.observations[0].sent_s + span_s, later_s)):
         yield from planner.send(at_s, guess.limit + PLAN.overshoot, "observing more refill periods")
 

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from bltybench.limits.fit.queueing import FEWEST_HELD, HELD, REGULAR
-from bltybench.limits.fit.select import Fit, Verdict, fit
+from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.fit.thresholds import QUEUEING
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.thresholds import PLAN
 
@@ -90,11 +91,11 @@ class Planner:
         if any(one.accepted is False for one in self.observations):
             return False
         took = [one.answered_s - one.sent_s for one in self.observations if one.accepted and one.answered_s]
-        if len(took) <= FEWEST_HELD:
+        if len(took) <= QUEUEING.min_waiting:
             return False
-        low, middle, high = np.percentile(took[-FEWEST_HELD:], [25, 50, 75])
-        slow = self.observations[0].accepted is None or middle > HELD * min(took)
-        return bool(slow and high - low < REGULAR * middle)
+        low, middle, high = np.percentile(took[-QUEUEING.min_waiting :], [25, 50, 75])
+        slow = self.observations[0].accepted is None or middle > QUEUEING.waiting_ratio * min(took)
+        return bool(slow and high - low < QUEUEING.max_irregularity * middle)
 
     def latency_s(self) -> float:
         """Return the median response time."""
@@ -106,7 +107,7 @@ class Planner:
             return self._fitted[1]
         families = None if among is None else [(one.family, bool(one.count_refused)) for one in among]
         hints_s = (self.options.period_s,) if self.options.period_s else ()
-        verdict = fit(self.observations, hints_s=hints_s, among=families)
+        verdict = fit_limiter(self.observations, hints_s=hints_s, candidates=families)
         if among is None:
             self._fitted = len(self.observations), verdict
         return verdict

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bltybench.limits.fit.queueing import FEWEST_QUICK, Delayed
+from bltybench.limits.fit.queueing import QueueTiming
+from bltybench.limits.fit.thresholds import QUEUEING
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.planner import Planner, ProbePlan
 from bltybench.limits.probe.thresholds import QUEUE
@@ -17,12 +18,12 @@ def fill_queue(planner: Planner) -> ProbePlan[bool]:
         for observation in planner.observations
         if observation.answered_s
     )
-    for _ in range(FEWEST_QUICK):
+    for _ in range(QUEUEING.min_quick):
         idle_s = QUEUE.idle_intervals * interval_s
         yield from planner.send(
             planner.now_s + idle_s, 1, "checking for quick responses after an idle interval"
         )
-    queue = planner.verdict().delayed
+    queue = planner.verdict().queue
     if queue is None:
         return False
     max_size = queue.free + max(1, int(QUEUE.max_wait_s / queue.interval_s))
@@ -37,7 +38,7 @@ def fill_queue(planner: Planner) -> ProbePlan[bool]:
     return True
 
 
-def _fill_again(planner: Planner, queue: Delayed) -> ProbePlan[None]:
+def _fill_again(planner: Planner, queue: QueueTiming) -> ProbePlan[None]:
     """Fill the queue again if a lost response leaves its size ambiguous."""
     for _ in range(QUEUE.refills):
         best = planner.verdict().best
@@ -46,7 +47,7 @@ def _fill_again(planner: Planner, queue: Delayed) -> ProbePlan[None]:
         yield from _fill(planner, queue)
 
 
-def _fill(planner: Planner, queue: Delayed) -> ProbePlan[Sequence[Observation]]:
+def _fill(planner: Planner, queue: QueueTiming) -> ProbePlan[Sequence[Observation]]:
     # Requests that are served immediately take their turns too, and these must be over.
     idle_s = (QUEUE.idle_intervals + queue.free) * queue.interval_s
     size = planner.max_in_flight

@@ -20,7 +20,7 @@ from locust.exception import StopUser
 
 from bltybench.limits.experiments.charges_steps import OTHER_MODEL
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst

@@ -1,0 +1,61 @@
+"""The families of rate limiters: the model of each, and the properties that the fit and the probe rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bltybench.limits.models.base import Model
+from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
+from bltybench.limits.models.interval_refill import IntervalRefill
+from bltybench.limits.models.leaky_queue import LeakyQueue
+from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
+from bltybench.limits.models.sliding_log import SlidingLog
+from bltybench.limits.models.token_bucket import TokenBucket
+
+TOKEN_BUCKET, INTERVAL_REFILL, LEAKY_QUEUE = "token_bucket", "interval_refill", "leaky_queue"
+FIXED_WINDOW, SLIDING_COUNTER, SLIDING_LOG = "fixed_window", "sliding_counter", "sliding_log"
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterFamily:
+    """A family's model and properties."""
+
+    model: Callable[..., Model]
+    """Called with the limit, the period in seconds, and the family's options."""
+    kind: Literal["window", "log", "counter", "bucket", "queue"]
+    """A window resets completely, a counter weights two windows, and a bucket needs a whole token per
+    request."""
+    start: Literal["phase", "first_hit"] | None = None
+    """Whether windows or ticks recur from a fixed phase, or start at the first request after an idle time."""
+    aligned: str | None = None
+    """For windows that start at the first request: the family of the same kind with a fixed phase."""
+
+    @property
+    def has_phase(self) -> bool:
+        """Whether windows or ticks recur from a fixed phase, ``phase_s``."""
+        return self.start == "phase"
+
+    @property
+    def has_recurring_windows(self) -> bool:
+        """Whether windows follow each other without gaps, so an error in the period adds up over the run."""
+        return self.has_phase and self.kind != "bucket"
+
+    @property
+    def refills_gradually(self) -> bool:
+        """Whether the limit refills in parts, so that a few requests are accepted before it is full again."""
+        return self.kind in {"bucket", "counter"}
+
+
+FAMILIES = {
+    FIXED_WINDOW: LimiterFamily(FixedWindow, "window", "phase"),
+    "first_hit_window": LimiterFamily(FirstHitWindow, "window", "first_hit", aligned=FIXED_WINDOW),
+    SLIDING_LOG: LimiterFamily(SlidingLog, "log"),
+    SLIDING_COUNTER: LimiterFamily(SlidingCounter, "counter", "phase"),
+    "first_hit_counter": LimiterFamily(FirstHitCounter, "counter", "first_hit", aligned=SLIDING_COUNTER),
+    TOKEN_BUCKET: LimiterFamily(TokenBucket, "bucket"),
+    INTERVAL_REFILL: LimiterFamily(IntervalRefill, "bucket", "phase"),
+    LEAKY_QUEUE: LimiterFamily(LeakyQueue, "queue"),
+}
+"""Every time-based family by name. A new family is one module with a ``Model``, and one line here."""
