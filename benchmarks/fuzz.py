@@ -11,10 +11,12 @@ import sys
 import atheris  # type: ignore[import-untyped]  # installed by hand, where it is run
 
 with atheris.instrument_imports(include=["bltybench.wire"]):
-    from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
-    from bltybench.wire.exchange import Exchange, Failure, Fault
+    from bltybench.runs.attempt import Outcome
+    from bltybench.text import MAX_MESSAGE_CHARS
+    from bltybench.wire.exchange import Exchange
+    from bltybench.wire.fault import Failure, Fault
     from bltybench.wire.http.response import BAD_BYTES, ResponseParser
-    from bltybench.wire.interpret import conclude, fold
+    from bltybench.wire.interpret import fold, interpret
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
@@ -46,7 +48,7 @@ def one(data: bytes) -> None:
     exchange.end_ns = 2 + number
     if not parser.complete:
         exchange.failure = Failure(Fault.CLOSED_EARLY, "closed")
-    reading = conclude(exchange)
+    reading = interpret(exchange)
     assert isinstance(reading.outcome, Outcome)
     assert len(reading.error_message or "") <= MAX_MESSAGE_CHARS
     assert reading.events == (len(reading.gaps_us) + 1 if reading.gaps_us is not None else 0)

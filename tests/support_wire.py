@@ -8,7 +8,7 @@ import sys
 import support_wire_server
 
 from bltybench.scenario.target import Timeouts
-from bltybench.wire import Connection, Exchange, Origin, Reader, Reading
+from bltybench.wire import Connection, Exchange, ExchangeResult, Origin, Reader
 
 TIMEOUTS = Timeouts(connect_s=5, headers_s=0.6, between_events_s=0.4, total_s=1.5)
 PATIENT = Timeouts()
@@ -30,7 +30,7 @@ class Server:
 
 def exchange_with(
     port: int, path: str, reader: Reader, *, stream: bool = True, timeouts: Timeouts = TIMEOUTS
-) -> tuple[Exchange, Reading]:
+) -> tuple[Exchange, ExchangeResult]:
     connection = Connection(Origin(f"http://127.0.0.1:{port}/v1", timeouts, secrets=["tok-123456"]), reader)
     exchange = Exchange(stream=stream)
     connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)

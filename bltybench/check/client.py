@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from bltybench.check.reach import tls_context
-from bltybench.check.text import clean
 from bltybench.scenario.target import Target
+from bltybench.text import sanitize
 
 MAX_BODY_BYTES = 2_000_000
 
@@ -47,7 +47,7 @@ class CheckResponse:
 
     def show(self, value: Any) -> str:
         """Return server-sent text in a form that is safe to show."""
-        return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets)
+        return sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets)
 
     def summary(self) -> str:
         """Return a short summary of the response."""
@@ -135,7 +135,7 @@ class Client:
         except httpx.TimeoutException as error:
             failure = f"timed out ({type(error).__name__})"
         except (httpx.TransportError, httpx.DecodingError) as error:
-            failure = clean(f"{type(error).__name__}: {error}", self._secrets)
+            failure = sanitize(f"{type(error).__name__}: {error}", self._secrets)
         return CheckResponse(
             status=status,
             headers=received,

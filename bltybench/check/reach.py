@@ -7,9 +7,9 @@ import ssl
 from urllib.parse import urlsplit
 
 from bltybench.check.finding import CheckFinding, Status
-from bltybench.check.text import clean
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
+from bltybench.text import sanitize
 
 GROUP = "reach"
 
@@ -67,18 +67,18 @@ def reach(target: Target) -> list[CheckFinding]:
     except ssl.SSLCertVerificationError as error:
         raise _unreachable(
             target,
-            f"TLS: untrusted certificate: {clean(error.verify_message)}",
+            f"TLS: untrusted certificate: {sanitize(error.verify_message)}",
             "set ca_file to the authority's certificates, or check the host in base_url",
         ) from error
     except ssl.SSLError as error:
         raise _unreachable(
             target,
-            f"TLS: {clean(error.reason or str(error))}",
+            f"TLS: {sanitize(error.reason or str(error))}",
             "check whether the server speaks HTTPS on this port",
         ) from error
     except OSError as error:
         raise _unreachable(
-            target, clean(error.strerror or str(error)), "check this machine's network"
+            target, sanitize(error.strerror or str(error)), "check this machine's network"
         ) from error
     return found
 
@@ -90,7 +90,7 @@ def _resolve(target: Target, host: str, port: int) -> CheckFinding:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise _unreachable(
             target,
-            f"DNS: the name {host} does not resolve ({clean(reason)})",
+            f"DNS: the name {host} does not resolve ({sanitize(reason)})",
             "check the spelling of base_url",
         ) from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -12,9 +12,9 @@ from bltybench.check.client import CheckResponse, Client
 from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evidence, gather
 from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
-from bltybench.check.text import clean
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
+from bltybench.text import sanitize
 
 GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
 RESTRICTED_SUFFIX = "_RESTRICTED"
@@ -70,7 +70,7 @@ def check(
         findings,
         target=name,
         base_url=target.base_url,
-        model=clean(evidence.model),
+        model=sanitize(evidence.model),
         started=started.isoformat(timespec="seconds"),
         requests_sent=client.sent,
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from bltybench.check.text import clean
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
+from bltybench.text import sanitize
 
 
 class _Check(msgspec.Struct):
@@ -82,13 +82,13 @@ def _is_run(folder: RunFolder) -> bool:
 
 
 def _line(folder: RunFolder) -> RunLine:
-    line = RunLine(run=clean(folder.path.name))
+    line = RunLine(run=sanitize(folder.path.name))
     try:
         manifest = folder.manifest()
     except UserError as error:
-        line.problem = clean(error.what)
+        line.problem = sanitize(error.what)
         return line
-    line.scenario, line.target = clean(manifest.scenario), clean(manifest.target.name)
+    line.scenario, line.target = sanitize(manifest.scenario), sanitize(manifest.target.name)
     line.started = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC).isoformat(timespec="seconds")
     line.duration_s = None if manifest.ended_ns is None else manifest.ended_ns / 1e9
     _count(folder, line)
@@ -107,7 +107,7 @@ def _count(folder: RunFolder, line: RunLine) -> None:
     try:
         columns = dict(attempt_columns(folder, without={*ATTEMPT_SCHEMA.names} - {"outcome", "status"}))
     except UserError as error:
-        line.problem = f"{folder.attempts_parquet.name} {clean(error.what)}"
+        line.problem = f"{folder.attempts_parquet.name} {sanitize(error.what)}"
         return
     refused = pc.equal(columns["outcome"], Outcome.RATE_LIMITED.value)
     status = columns["status"].fill_null(0)
@@ -123,7 +123,7 @@ def _judge(folder: RunFolder, line: RunLine) -> None:
     except FileNotFoundError:
         return
     except (msgspec.DecodeError, OSError) as error:
-        line.problem = f"can't read {folder.summary_json.name}: {clean(str(error))}"
+        line.problem = f"can't read {folder.summary_json.name}: {sanitize(str(error))}"
         return
     line.valid = summary.valid
     line.checks = len(summary.checks)

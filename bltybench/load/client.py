@@ -31,7 +31,7 @@ from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.http.connection import Connection
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 
 logger = logging.getLogger("bltybench")
 
@@ -171,7 +171,7 @@ class ChatClient:
         """Close the connection."""
         self._connection.close()
 
-    def _record_deferred(self, sent: SentAttempt, reading: Reading) -> None:
+    def _record_deferred(self, sent: SentAttempt, reading: ExchangeResult) -> None:
         try:
             record(self._context, sent, reading, None)
         except USER_CONTROL as raised:
@@ -274,7 +274,7 @@ class ChatClient:
         finally:
             sink.open_attempts -= 1
 
-    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, reading: Reading) -> Spend:
+    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, reading: ExchangeResult) -> Spend:
         """Return the cost of an attempt: the reported usage, else what was reserved.
 
         An attempt that was never sent, refused, or answered with an error status costs nothing.

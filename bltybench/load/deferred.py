@@ -9,7 +9,7 @@ from collections.abc import Callable
 import gevent
 
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader, slice_ns
 
 BATCH_SIZE = 64
@@ -29,7 +29,7 @@ class DeferredRecorder:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._queue: deque[tuple[Exchange, Callable[[Reading], None]]] = deque()
+        self._queue: deque[tuple[Exchange, Callable[[ExchangeResult], None]]] = deque()
         self._settler: gevent.Greenlet[[], None] | None = None
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class DeferredRecorder:
         """Whether the queue is full. At that rate the code stays in cache, so batching gains nothing."""
         return len(self._queue) >= MAX_QUEUED
 
-    def add(self, exchange: Exchange, record: Callable[[Reading], None]) -> None:
+    def add(self, exchange: Exchange, record: Callable[[ExchangeResult], None]) -> None:
         """Queue an ended exchange. ``record`` is later called with its reading and must not raise."""
         self._queue.append((exchange, record))
         if len(self._queue) >= BATCH_SIZE and not self._settler:

@@ -10,7 +10,7 @@ from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 
 ENDPOINT = "/chat/completions"
 
@@ -54,7 +54,7 @@ class SentAttempt(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(context: RunContext, sent: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+def record(context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
     """Store one attempt, and count it in the audit, the live counts, and Locust's table."""
     attempt = _attempt(context, sent, reading, waited_s)
     sink = context.sink
@@ -62,15 +62,14 @@ def record(context: RunContext, sent: SentAttempt, reading: Reading, waited_s: f
     sink.audit.ended(attempt, reading.events)
     if context.trial_worker is not None:
         context.trial_worker.note(attempt)
-    ttft_ms = None
-    if attempt.outcome is Outcome.OK and attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        ttft_ms = (attempt.first_token_ns - attempt.sent_ns) / 1e6
+    ttft_ns = attempt.ttft_ns
+    ttft_ms = None if ttft_ns is None or attempt.outcome is not Outcome.OK else ttft_ns / 1e6
     _count(sink.counter, attempt, ttft_ms)
     _show(context, sent.call, attempt, ttft_ms)
     return attempt
 
 
-def _attempt(context: RunContext, sent: SentAttempt, reading: Reading, waited_s: float | None) -> Attempt:
+def _attempt(context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
     call, exchange, quota = sent.call, sent.exchange, reading.quota
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
     if exchange.end_ns is None:
@@ -135,7 +134,7 @@ def _attempt(context: RunContext, sent: SentAttempt, reading: Reading, waited_s:
     )
 
 
-def _tokens(call: CallContext, reading: Reading) -> tuple[int | None, int | None, TokensSource | None]:
+def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
     """Return prompt and completion tokens and their source: the server's usage if it reported one."""
     if reading.prompt_tokens is not None or reading.completion_tokens is not None:
         return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE

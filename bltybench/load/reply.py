@@ -6,7 +6,7 @@ import msgspec
 
 from bltybench.load.recorder import describe
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.wire.interpret import Reading
+from bltybench.wire.result import ExchangeResult
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +37,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome is Outcome.OK
 
 
-def reply_of(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: int) -> Reply:
+def reply_of(attempt: Attempt, reading: ExchangeResult, attempts: int, first_due_ns: int) -> Reply:
     """Return the result of a call that was due at ``first_due_ns``, from its last attempt."""
-    ttft_s = None
-    if attempt.first_token_ns is not None and attempt.sent_ns is not None:
-        ttft_s = (attempt.first_token_ns - attempt.sent_ns) / 1e9
+    ttft_ns = attempt.ttft_ns
     return Reply(
         outcome=attempt.outcome,
         status=attempt.status,
@@ -52,7 +50,7 @@ def reply_of(attempt: Attempt, reading: Reading, attempts: int, first_due_ns: in
         completion_tokens=attempt.completion_tokens,
         error=None if attempt.outcome is Outcome.OK else attempt.error_message or describe(attempt),
         attempts=attempts,
-        ttft_s=ttft_s,
+        ttft_s=None if ttft_ns is None else ttft_ns / 1e9,
         latency_s=(attempt.end_ns - first_due_ns) / 1e9,
         retry_after_s=attempt.retry_after_s,
         record=attempt,

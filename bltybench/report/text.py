@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 
 NONE = "–"
-
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -101,12 +98,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def bounded(value: object, limit: int = 300) -> str:
-    """Return foreign text on one line, without control characters or terminal codes, ``limit`` at most."""
-    if value is None:
-        return NONE
-    text = _ANSI.sub("", str(value)[: limit * 4])
-    # Cc: controls; Cf: invisible, among them what reverses the direction of writing; Cs: half characters.
-    text = "".join(" " if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in text)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def bounded(value: object, limit: int = MAX_MESSAGE_CHARS) -> str:
+    """Return text from outside on one line, without control characters, at most ``limit`` characters."""
+    return NONE if value is None else sanitize(str(value), limit=limit)

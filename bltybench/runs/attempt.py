@@ -9,10 +9,6 @@ import msgspec
 FORMAT_VERSION = 1
 """Version of the columns below. docs/format.md lists the changes; readers refuse newer versions."""
 
-MAX_MESSAGE_CHARS = 300
-"""Maximum length of stored server text, which is untrusted: enough to recognize an error, too little to fill
-a disk."""
-
 
 class Outcome(StrEnum):
     """Outcome of an attempt. Exactly one applies."""
@@ -91,7 +87,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    """Redacted, at most MAX_MESSAGE_CHARS characters."""
+    """Redacted, at most ``bltybench.text.MAX_MESSAGE_CHARS`` characters."""
     finish_reason: str | None = None
 
     # work
@@ -131,6 +127,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Events that shared a read with a later one. Their timestamps are upper bounds."""
     in_flight: int
     """Attempts this process had in flight when sending, including this one."""
+
+    @property
+    def ttft_ns(self) -> int | None:
+        """Time to first token, in nanoseconds; None if there was no first token."""
+        if self.first_token_ns is None or self.sent_ns is None:
+            return None
+        return self.first_token_ns - self.sent_ns
 
     def __post_init__(self) -> None:
         """Reject a record that contradicts itself: a loud failure is better than a wrong row."""

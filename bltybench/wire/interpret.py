@@ -1,4 +1,4 @@
-"""What an exchange came to: outcome, tokens, times of tokens, text, and what the quota headers said."""
+"""Interpretation of an ended exchange: its outcome, the errors, and everything the response reported."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from operator import sub
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from bltybench.runs.attempt import Outcome
 from bltybench.wire import error_body
-from bltybench.wire.error_body import Problem
-from bltybench.wire.exchange import TIMEOUTS, Exchange, Failure, Fault
-from bltybench.wire.ratelimit_headers import Quota, parse_quota
+from bltybench.wire.error_body import ErrorDetails, name_or_none, redacted
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.fault import TIMEOUTS, Failure, Fault
+from bltybench.wire.ratelimit_headers import parse_quota
+from bltybench.wire.result import ExchangeResult
 from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk
 from bltybench.wire.sse.stream import StreamFold
 
-OUT_OF_MONEY = ("insufficient_quota", "billing", "quota_exhausted", "insufficient_balance")
-OVERLOAD = ("overload",)
-RATE_WORDS = (
+REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
+BILLING_TERMS = ("insufficient_quota", "billing", "quota_exhausted", "insufficient_balance")
+OVERLOAD_TERM = "overload"
+RATE_LIMIT_TERMS = (
     "rate limit",
     "rate_limit",
     "rate-limit",
@@ -29,197 +30,164 @@ RATE_WORDS = (
     "too_many_requests",
     "throttl",
 )
-
-
-class Reading(msgspec.Struct, kw_only=True, gc=False):
-    """One answer, read. Times are ``time.monotonic_ns``; None is what the server did not say."""
-
-    outcome: Outcome
-    status: int | None = None
-    error_type: str | None = None
-    """The server's, or one of ``Fault`` where the error was found on this side."""
-    error_code: str | None = None
-    error_message: str | None = None
-    finish_reason: str | None = None
-    request_id: str | None = None
-    response_id: str | None = None
-    model: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    streamed: bool = False
-    """Whether the answer came as server-sent events. A server may ignore that a stream was asked for."""
-    events: int = 0
-    """Events with content, reasoning or a tool call."""
-    first_token_ns: int | None = None
-    first_output_ns: int | None = None
-    last_token_ns: int | None = None
-    gaps_us: list[int] | None = None
-    coalesced_events: int | None = None
-    """Content events that shared their read with bytes of a later event."""
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: list[dict[str, Any]] = msgspec.field(default_factory=list)
-    quota: Quota = msgspec.field(default_factory=Quota)
+MAX_SHOWN_EVENT_BYTES = 500
+"""Part of an event that is not JSON that goes into the error message."""
+MAX_HOST_CHARS = 100
 
 
 def fold(exchange: Exchange) -> Failure | None:
-    """Fold what a stream has kept so far, and return the bound that it went over, if any."""
-    state = _state(exchange)
+    """Fold the bytes that a stream has kept so far. Return the limit that it exceeded, if any."""
+    return _folded(exchange).overrun()
+
+
+def _folded(exchange: Exchange) -> StreamFold:
+    state = exchange.fold
+    if state is None:
+        state = exchange.fold = StreamFold(keep_text=exchange.keep_text)
     state.take_pieces(*exchange.take_pieces())
     state.settle()
-    return state.overrun()
+    return state
 
 
-def _state(exchange: Exchange) -> StreamFold:
-    if exchange.fold is None:
-        exchange.fold = StreamFold(keep_text=exchange.keep_text)
-    return exchange.fold
-
-
-def conclude(exchange: Exchange) -> Reading:
-    """Return what an ended exchange came to. Any bytes give a Reading."""
-    reading = Reading(outcome=Outcome.OK, status=exchange.status)
+def interpret(exchange: Exchange) -> ExchangeResult:
+    """Return the result of an ended exchange. Every sequence of bytes has one."""
+    result = ExchangeResult(outcome=Outcome.OK, status=exchange.status)
     if exchange.headers:
-        _read_headers(exchange, reading)
-    found: Problem | None
+        _read_headers(exchange, result)
+    error: ErrorDetails | None
     if exchange.status is None:
-        found = Problem()
-        body = b""
+        error = ErrorDetails()
     elif exchange.header("content-encoding") not in {"", "identity"}:
         exchange.take_pieces()
-        found = Problem(Fault.CONTENT_ENCODING, None, "a compressed answer that was not asked for")
+        error = ErrorDetails(Fault.CONTENT_ENCODING, None, "a compressed response, though none was requested")
     elif exchange.is_event_stream:
-        found = _conclude_stream(exchange, reading)
+        error = _read_stream(exchange, result)
     else:
-        body = b"".join(exchange.take_pieces()[0])
-        found = _conclude_plain(exchange, reading, body)
-    reading.outcome = _outcome(exchange, reading, found)
+        error = _read_plain(exchange, result, b"".join(exchange.take_pieces()[0]))
+    result.outcome = _outcome(exchange, result, error)
     failure = exchange.failure
-    if failure is not None and (found is None or found == Problem()):
-        found = Problem(failure.kind, None, error_body.clean(failure.message, exchange.secrets))
-    if found is not None and reading.outcome is not Outcome.OK:
-        reading.error_type, reading.error_code, reading.error_message = found
-    return reading
+    if failure is not None and (error is None or error == ErrorDetails()):
+        error = ErrorDetails(failure.kind, None, redacted(failure.message, exchange.secrets))
+    if error is not None and result.outcome is not Outcome.OK:
+        result.error_type, result.error_code, result.error_message = error
+    return result
 
 
-def _read_headers(exchange: Exchange, reading: Reading) -> None:
-    answered_ns = exchange.headers_ns or exchange.end_ns or time.monotonic_ns()
-    answered_wall_s = time.time() - (time.monotonic_ns() - answered_ns) / 1e9
-    reading.quota = parse_quota(exchange.headers, answered_wall_s)
+def _read_headers(exchange: Exchange, result: ExchangeResult) -> None:
+    received_ns = exchange.headers_ns or exchange.end_ns or time.monotonic_ns()
+    received_wall_s = time.time() - (time.monotonic_ns() - received_ns) / 1e9
+    result.quota = parse_quota(exchange.headers, received_wall_s)
     for name, value in exchange.headers:
-        if name in {"x-request-id", "request-id", "apim-request-id"}:
-            reading.request_id = error_body.name_or_none(value, exchange.secrets)
+        if name in REQUEST_ID_HEADERS:
+            result.request_id = name_or_none(value, exchange.secrets)
             break
 
 
-def _conclude_stream(exchange: Exchange, reading: Reading) -> Problem | None:
-    """Fill in what the stream said; return what was wrong with it."""
-    overrun = fold(exchange)
-    state = _state(exchange)
+def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | None:
+    """Fill in ``result`` from an event stream. Return the error in it, if any."""
+    state = _folded(exchange)
+    overrun = state.overrun()
     state.close()
-    reading.streamed = True
-    reading.coalesced_events = state.coalesced
+    result.streamed = True
+    result.coalesced_events = state.coalesced
     times = state.times.tolist()
     if times:
         first_ns, last_ns = times[0], times[-1]
-        reading.events = len(times)
-        reading.first_token_ns = first_ns
-        reading.first_output_ns = state.first_output_ns
-        reading.last_token_ns = last_ns
+        result.events = len(times)
+        result.first_token_ns = first_ns
+        result.first_output_ns = state.first_output_ns
+        result.last_token_ns = last_ns
         if first_ns == last_ns:
-            reading.gaps_us = [0] * (len(times) - 1)
+            result.gaps_us = [0] * (len(times) - 1)
         else:
-            # From offsets cut to microseconds: the sum of the gaps is off by one at most, not by one each.
+            # Differences of truncated offsets: rounding errors of the gaps don't add up.
             offsets_us = [(at - first_ns) // 1000 for at in times]
-            reading.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
+            result.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
     secrets = exchange.secrets
-    reading.finish_reason = _known_name(state.finish_reason, secrets)
-    reading.response_id = error_body.name_or_none(state.response_id, secrets)
-    reading.model = _known_name(state.model, secrets)
-    _read_usage(state.usage, reading)
+    result.finish_reason = _cached_name(state.finish_reason, secrets)
+    result.response_id = name_or_none(state.response_id, secrets)
+    result.model = _cached_name(state.model, secrets)
+    _read_usage(state.usage, result)
     if exchange.keep_text:
-        reading.text, reading.reasoning, reading.tool_calls = state.text, state.reasoning, state.tool_calls
+        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
     if state.error is not None:
         return error_body.from_value(state.error, secrets)
     if overrun is not None:
-        return Problem(overrun.kind, None, overrun.message)
+        return ErrorDetails(overrun.kind, None, overrun.message)
     if state.bad_event is not None:
-        shown = error_body.clean(state.bad_event[:500].decode("utf-8", "replace"), secrets)
-        return Problem(Fault.BAD_EVENT, None, error_body.clean(f"an event that is not JSON: {shown}"))
+        shown = redacted(state.bad_event[:MAX_SHOWN_EVENT_BYTES].decode("utf-8", "replace"), secrets)
+        return ErrorDetails(Fault.BAD_EVENT, None, redacted(f"an event that is not JSON: {shown}"))
     failure = exchange.failure
     if failure is not None and not (state.done and failure.kind in {Fault.CLOSED_EARLY, Fault.RESET}):
-        return Problem()
+        return ErrorDetails()
     if not state.done:
-        return Problem(Fault.MISSING_DONE, None, "the stream ended without [DONE]")
+        return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without [DONE]")
     return None
 
 
 @lru_cache(maxsize=256)
-def _known_name(name: str | None, secrets: tuple[str, ...]) -> str | None:
-    """``name_or_none`` for names of which there are only a few."""
-    return error_body.name_or_none(name, secrets)
+def _cached_name(name: str | None, secrets: tuple[str, ...]) -> str | None:
+    """Return ``name_or_none`` of a name that has few distinct values."""
+    return name_or_none(name, secrets)
 
 
-def _conclude_plain(exchange: Exchange, reading: Reading, body: bytes) -> Problem | None:
-    """Fill in what a plain answer said; return what was wrong with it."""
+def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> ErrorDetails | None:
+    """Fill in ``result`` from a response that is not a stream. Return the error in it, if any."""
     status, secrets = exchange.status or 0, exchange.secrets
     if 300 <= status < 400:
-        return Problem(Fault.REDIRECT, None, _redirect(exchange))
+        return ErrorDetails(Fault.REDIRECT, None, _redirect_message(exchange))
     if not 200 <= status < 300:
         return error_body.from_body(body, secrets)
     if exchange.failure is not None:
-        return Problem()
+        return ErrorDetails()
     try:
-        answer = decode_chunk(body)
+        chunk = decode_chunk(body)
     except ValueError:
-        return _not_a_chat_answer(exchange, body)
-    if answer.error is not None:
-        return error_body.from_value(answer.error, secrets)
-    _read_answer(answer, exchange, reading)
+        return _not_a_completion(exchange, body)
+    if chunk.error is not None:
+        return error_body.from_value(chunk.error, secrets)
+    _read_completion(chunk, exchange, result)
     return None
 
 
-def _not_a_chat_answer(exchange: Exchange, body: bytes) -> Problem | None:
-    """A 200 that is not a chat answer: fine if it is other JSON and no stream was asked for."""
+def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
+    """Return the error of a 2xx body without a completion. Other JSON is fine unless a stream was requested."""
     try:
         value = decode_any(body)
     except ValueError:
-        said = error_body.from_body(body, exchange.secrets).message
+        message = error_body.from_body(body, exchange.secrets).message
         kind = Fault.NOT_EVENT_STREAM if exchange.stream else Fault.NOT_JSON
-        wanted = "an event stream" if exchange.stream else "JSON"
-        return Problem(kind, None, error_body.clean(f"not {wanted}: {said or 'an empty body'}"))
+        expected = "an event stream" if exchange.stream else "JSON"
+        return ErrorDetails(kind, None, redacted(f"not {expected}: {message or 'an empty body'}"))
     if isinstance(value, dict) and value.get("error"):
         return error_body.from_value(value["error"], exchange.secrets, value)
     if exchange.stream:
-        return Problem(Fault.NOT_EVENT_STREAM, None, "not an event stream: JSON that is no chat answer")
+        return ErrorDetails(Fault.NOT_EVENT_STREAM, None, "not an event stream: JSON without a completion")
     return None
 
 
-def _read_answer(answer: Chunk, exchange: Exchange, reading: Reading) -> None:
+def _read_completion(chunk: Chunk, exchange: Exchange, result: ExchangeResult) -> None:
     secrets = exchange.secrets
-    reading.response_id = error_body.name_or_none(answer.id, secrets)
-    reading.model = error_body.name_or_none(answer.model, secrets)
-    _read_usage(answer.usage, reading)
-    # A plain answer is a stream of one chunk, so it is taken apart by the same code.
+    result.response_id = name_or_none(chunk.id, secrets)
+    result.model = name_or_none(chunk.model, secrets)
+    _read_usage(chunk.usage, result)
+    # A plain completion is treated as a stream of one chunk.
     state = StreamFold(keep_text=exchange.keep_text)
-    state.add(answer)
+    state.add(chunk)
     state.settle()
-    reading.finish_reason = error_body.name_or_none(state.finish_reason, secrets)
-    reading.text, reading.reasoning, reading.tool_calls = state.text, state.reasoning, state.tool_calls
+    result.finish_reason = name_or_none(state.finish_reason, secrets)
+    result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
 
 
-def _read_usage(usage: Any, reading: Reading) -> None:
+def _read_usage(usage: Any, result: ExchangeResult) -> None:
     if not isinstance(usage, dict):
         return
-    reading.prompt_tokens = _count(usage, "prompt_tokens")
-    reading.completion_tokens = _count(usage, "completion_tokens")
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    reading.cached_tokens = _count(prompt, "cached_tokens")
-    if reading.cached_tokens is None:
-        reading.cached_tokens = _count(usage, "prompt_cache_hit_tokens")
-    reading.reasoning_tokens = _count(completion, "reasoning_tokens")
+    result.prompt_tokens = _count(usage, "prompt_tokens")
+    result.completion_tokens = _count(usage, "completion_tokens")
+    result.cached_tokens = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    if result.cached_tokens is None:
+        result.cached_tokens = _count(usage, "prompt_cache_hit_tokens")
+    result.reasoning_tokens = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
 
 
 def _count(table: Any, key: str) -> int | None:
@@ -229,26 +197,25 @@ def _count(table: Any, key: str) -> int | None:
     return None
 
 
-def _redirect(exchange: Exchange) -> str:
+def _redirect_message(exchange: Exchange) -> str:
     location = next((value for name, value in exchange.headers if name == "location"), "")
     try:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
-    to = error_body.clean(host or "another path of the same host", exchange.secrets, 100)
-    return f"redirects are not followed; this one leads to {to}"
+    where = redacted(host or "another path of the same host", exchange.secrets, MAX_HOST_CHARS)
+    return f"redirects are not followed; this one leads to {where}"
 
 
-def _outcome(exchange: Exchange, reading: Reading, found: Problem | None) -> Outcome:
-    """Return what became of the attempt.
+def _outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails | None) -> Outcome:
+    """Return the outcome of the attempt.
 
-    Given up by this side: cancelled, then timeout. Else the status decides where there is one that is
-    not 2xx: 429 is a refusal, unless the body says that money has run out (client error: waiting does
-    not help) or the server is overloaded (server error); 503 and 403 are refusals where the body speaks
-    of a rate limit or the headers say that nothing remains, and only then: ``Retry-After`` on a 503 alone
-    is as often maintenance. A 2xx that is spoilt is a broken stream if events were asked for, a transport
-    error if its bytes did not all come, and else a server error; a connection cut after ``[DONE]`` has
-    spoilt nothing.
+    A cancellation or timeout by this side comes first. Then the status decides, unless it is 2xx: a 429 is a
+    refusal, unless the body reports missing funds (client error: waiting does not help) or an overload
+    (server error). A 403 or 503 is a refusal only if the body mentions a rate limit or the headers report
+    that nothing remains; ``Retry-After`` on a 503 can also mean maintenance. A damaged 2xx response is a
+    broken stream if a stream was requested, a transport error if bytes are missing, and otherwise a server
+    error. A connection closed after ``[DONE]`` damages nothing.
     """
     failure, status = exchange.failure, exchange.status
     if failure is not None:
@@ -259,28 +226,22 @@ def _outcome(exchange: Exchange, reading: Reading, found: Problem | None) -> Out
     if status is None:
         return Outcome.TRANSPORT_ERROR
     if not 200 <= status < 300:
-        return _refused_or_wrong(status, reading, found or Problem())
-    return Outcome.OK if found is None else _spoilt(exchange)
-
-
-def _spoilt(exchange: Exchange) -> Outcome:
-    if exchange.stream:
+        return _refusal_or_error(status, result, error or ErrorDetails())
+    if error is not None and exchange.stream:
         return Outcome.BROKEN_STREAM
-    return Outcome.SERVER_ERROR if exchange.failure is None else Outcome.TRANSPORT_ERROR
+    damaged = Outcome.SERVER_ERROR if failure is None else Outcome.TRANSPORT_ERROR
+    return Outcome.OK if error is None else damaged
 
 
-def _refused_or_wrong(status: int, reading: Reading, found: Problem) -> Outcome:
-    names = f"{found.type or ''} {found.code or ''}".lower()
+def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) -> Outcome:
+    names = f"{error.type or ''} {error.code or ''}".lower()
     if status == 429:
-        if any(word in names for word in OUT_OF_MONEY):
+        if any(term in names for term in BILLING_TERMS):
             return Outcome.CLIENT_ERROR
-        return Outcome.SERVER_ERROR if any(word in names for word in OVERLOAD) else Outcome.RATE_LIMITED
+        return Outcome.SERVER_ERROR if OVERLOAD_TERM in names else Outcome.RATE_LIMITED
     if status in {403, 503}:
-        said = f"{names} {found.message or ''}".lower()
-        quota = reading.quota
-        if any(word in said for word in RATE_WORDS) or 0 in {
-            quota.remaining_requests,
-            quota.remaining_tokens,
-        }:
+        texts = f"{names} {error.message or ''}".lower()
+        remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
+        if 0 in remaining or any(term in texts for term in RATE_LIMIT_TERMS):
             return Outcome.RATE_LIMITED
     return Outcome.SERVER_ERROR if status >= 500 else Outcome.CLIENT_ERROR

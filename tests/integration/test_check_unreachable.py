@@ -160,4 +160,4 @@ def test_text_of_a_server_is_neither_markup_nor_control_nor_key(tmp_path: Path, 
     assert code == 1
     assert "[bold]" in out
     assert "\x1b" not in out
-    assert "[key]" in out
+    assert "[redacted]" in out

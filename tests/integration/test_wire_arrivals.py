@@ -11,7 +11,7 @@ from support_wire import HEADERS, PATIENT, Server, exchange_with
 from support_wire_server import SLOW_EVENTS
 
 from bltybench.runs.attempt import Outcome, Stamp
-from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire import Connection, Exchange, ExchangeResult, Fault, Origin, Reader
 from bltybench.wire.scheduling import batched_reads
 from bltybench.wire.stamps import enable
 
@@ -48,13 +48,15 @@ def test_kernel_stamps_are_of_the_arrival_not_of_the_read(server: Server, reader
 def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batched_reads, "_SAMPLE", 4)
-    monkeypatch.setattr(batched_reads, "_PAYS_PER_S", 1.0)  # a single stream of some 60 events a second pays
+    monkeypatch.setattr(batched_reads, "_SAMPLE_SIZE", 4)
+    monkeypatch.setattr(
+        batched_reads, "_MIN_READS_PER_S", 1.0
+    )  # a single stream of some 60 events a second pays
     seen: list[tuple[int, bool]] = []
 
     def look() -> None:
         while True:
-            seen.append((len(reader.rounds), reader.rounds.ticking))
+            seen.append((len(reader.batched_reads), reader.batched_reads.batching))
             gevent.sleep(0.001)
 
     watcher = gevent.spawn(look)
@@ -62,12 +64,12 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     watcher.kill()
     assert (reading.outcome, exchange.stamp) == (Outcome.OK, Stamp.KERNEL)
     assert (1, True) in seen
-    assert (len(reader.rounds), reader.rounds.ticking) == (0, False)
+    assert (len(reader.batched_reads), reader.batched_reads.batching) == (0, False)
     written = [int(part) for part in _split_times(reading.text)]
     stamped = _stamped(reading)
     late_ns = sorted(at - wrote for at, wrote in zip(stamped, written, strict=True))
     # Had they been stamped when they were read, half of them would be later than a round is long.
-    assert late_ns[len(late_ns) // 2] < batched_reads.ROUND_S * 1e9
+    assert late_ns[len(late_ns) // 2] < batched_reads.BATCH_PERIOD_S * 1e9
     assert late_ns[0] >= -2_000
 
 
@@ -77,7 +79,7 @@ def test_a_slow_stream_is_read_in_rounds_and_stamped_no_worse(
     [
         ("paced", 0, 1),
         ("paced-end-at-once", 0, 1),
-        ("paced-pair-first", batched_reads.FAR_READS_AGAIN, batched_reads.FAR_READS),
+        ("paced-pair-first", batched_reads.MIN_SLOW_READS_AGAIN, batched_reads.MIN_SLOW_READS),
     ],
 )
 def test_what_was_slow_is_sooner_seen_to_be_so_again(
@@ -90,16 +92,16 @@ def test_what_was_slow_is_sooner_seen_to_be_so_again(
         sent = gevent.spawn(connection.send, "POST", f"/{path}", HEADERS, b"{}", exchange)
         with gevent.Timeout(20):
             gevent.sleep(0)
-            while not len(reader.rounds):
+            while not len(reader.batched_reads):
                 gevent.sleep(0.001)
             reads_until_rounds.append(len(exchange.arrivals))
             sent.join()
         assert reader.read(exchange).outcome is Outcome.OK
     connection.close()
     # On a busy machine events come unevenly, and it takes longer.
-    assert reads_until_rounds[0] >= batched_reads.FAR_READS
+    assert reads_until_rounds[0] >= batched_reads.MIN_SLOW_READS
     assert fewest <= min(reads_until_rounds[1:]) < fewer_than
-    assert len(reader.rounds) == 0
+    assert len(reader.batched_reads) == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel stamps are Linux's")
@@ -109,10 +111,10 @@ def test_an_idle_connection_that_had_a_slow_stream_is_seen_to_be_closed(
     connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
     connection.send("POST", "/paced-closes-later", HEADERS, b"{}", exchange := Exchange(stream=True))
     assert reader.read(exchange).outcome is Outcome.OK
-    if not len(reader.rounds):
+    if not len(reader.batched_reads):
         pytest.skip("the machine was too busy for a slow stream")
     with gevent.Timeout(20):
-        while len(reader.rounds):
+        while len(reader.batched_reads):
             gevent.sleep(0.001)
     connection.send("POST", "/paced", HEADERS, b"{}", exchange := Exchange(stream=True))
     assert (reader.read(exchange).outcome, exchange.connect_ns is not None) == (Outcome.OK, True)
@@ -141,7 +143,7 @@ def test_no_event_of_a_slow_stream_is_lost_however_it_ends(
     assert exchange.stamp is Stamp.KERNEL
     # Two are written at once and share a read; on a busy machine others may too.
     assert (reading.coalesced_events or 0) >= (path == "paced-pairs")
-    assert len(reader.rounds) == 0
+    assert len(reader.batched_reads) == 0
 
 
 def test_a_slow_stream_that_is_given_up_keeps_what_had_come(server: Server, reader: Reader) -> None:
@@ -156,7 +158,7 @@ def test_a_slow_stream_that_is_given_up_keeps_what_had_come(server: Server, read
     assert (reading.outcome, reading.events) == (Outcome.CANCELLED, SLOW_EVENTS)
 
 
-def _stamped(reading: Reading) -> list[int]:
+def _stamped(reading: ExchangeResult) -> list[int]:
     assert reading.first_token_ns is not None
     return list(
         accumulate((gap_us * 1000 for gap_us in reading.gaps_us or []), initial=reading.first_token_ns)

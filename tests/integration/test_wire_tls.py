@@ -10,7 +10,7 @@ import trustme
 from support_wire import HEADERS, PATIENT, TIMEOUTS, Server
 
 from bltybench.runs.attempt import Outcome, Stamp
-from bltybench.wire import Connection, Exchange, Fault, Origin, Reader, Reading
+from bltybench.wire import Connection, Exchange, ExchangeResult, Fault, Origin, Reader
 from bltybench.wire.http.socket_io import SocketIO
 
 AUTHORITY = trustme.CA()
@@ -25,7 +25,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def tls_exchange(reader: Reader, origin: Origin, path: str) -> tuple[Exchange, Reading]:
+def tls_exchange(reader: Reader, origin: Origin, path: str) -> tuple[Exchange, ExchangeResult]:
     connection = Connection(origin, reader)
     exchange = Exchange(stream=True)
     connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)

@@ -339,7 +339,7 @@ def test_no_key_and_no_control_character_reaches_a_finding() -> None:
     )
     written = json.loads(made.to_json())
     text = json.dumps(written, ensure_ascii=False)
-    assert "[key]" in text
+    assert "[redacted]" in text
     for secret in (KEY, BARRED, WRONG_KEY):
         assert secret not in text
     for finding in written["findings"]:

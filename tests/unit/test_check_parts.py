@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ssl
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from bltybench.check.client import MAX_BODY_BYTES, CheckResponse, Client
 from bltybench.check.ratelimits import server_time, whole
 from bltybench.check.reach import tls_context
 from bltybench.check.stream import events
-from bltybench.check.text import MASK, MAX_CHARS, clean
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
 
@@ -24,20 +22,6 @@ ENDED_S = 1_795_356_910.0
 def answer(**headers: str) -> CheckResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return CheckResponse(status=200, headers=httpx.Headers(named), sent_s=ENDED_S - 1, ended_s=ENDED_S)
-
-
-@given(st.text(), st.text(alphabet="abcdefghij", min_size=3))
-def test_cleaned_text_is_one_short_line_without_the_secret(text: str, secret: str) -> None:
-    shown = clean(f"{text}{secret}{text}", [secret])
-    assert len(shown) <= MAX_CHARS
-    assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    assert secret not in shown.replace(MASK, "")
-
-
-def test_cleaning_keeps_words_apart_and_text_of_all_scripts() -> None:
-    assert clean("  碧波\r\n万顷\t\u2028naïve  ") == "碧波 万顷 naïve"
-    assert clean("x" * 300) == "x" * (MAX_CHARS - 1) + "…"
-    assert clean("a sk-1 b sk-1", ["sk-1", ""]) == f"a {MASK} b {MASK}"
 
 
 @pytest.mark.parametrize(

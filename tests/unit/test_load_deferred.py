@@ -8,8 +8,9 @@ import pytest
 from bltybench.load import deferred as deferred_module
 from bltybench.load.deferred import BATCH_SIZE, MAX_QUEUED, DeferredRecorder
 from bltybench.runs.attempt import Outcome
-from bltybench.wire.exchange import Exchange, Failure, Fault
-from bltybench.wire.interpret import Reading
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.fault import Failure, Fault
+from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader
 
 
@@ -21,14 +22,14 @@ def ended_exchange() -> Exchange:
 
 
 def test_settle_records_queued_exchanges_in_order() -> None:
-    deferred, recorded = DeferredRecorder(Reader()), list[Reading]()
+    deferred, recorded = DeferredRecorder(Reader()), list[ExchangeResult]()
     exchanges = [ended_exchange() for _ in range(3)]
     for exchange in exchanges:
         deferred.add(exchange, recorded.append)
     gevent.sleep(0.01)
     assert (len(deferred), recorded) == (3, [])
     deferred.settle()
-    assert (len(deferred), recorded) == (0, [exchange.reading for exchange in exchanges])
+    assert (len(deferred), recorded) == (0, [exchange.result for exchange in exchanges])
     assert {reading.outcome for reading in recorded} == {Outcome.TRANSPORT_ERROR}
     deferred.settle()
     assert len(recorded) == 3
@@ -36,7 +37,7 @@ def test_settle_records_queued_exchanges_in_order() -> None:
 
 @pytest.mark.parametrize("count", [BATCH_SIZE, MAX_QUEUED])
 def test_a_full_batch_is_recorded_without_settle(count: int) -> None:
-    deferred, recorded = DeferredRecorder(Reader()), list[Reading]()
+    deferred, recorded = DeferredRecorder(Reader()), list[ExchangeResult]()
     for _ in range(count):
         assert not deferred.full
         deferred.add(ended_exchange(), recorded.append)

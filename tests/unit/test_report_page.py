@@ -16,10 +16,11 @@ from support_runs import S, attempt, generator_seconds, manifest, realistic, wri
 
 from bltybench.report import Summary, build
 from bltybench.report.export.markdown import plain
-from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Attempt, Outcome
+from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
 from bltybench.runs.search import SearchResult
+from bltybench.text import MAX_MESSAGE_CHARS
 
 HOSTILE = (
     "<script>alert(1)</script>\x1b[31m\x00\u202e\"'><img src=x onerror=alert(2)>{{ 7*7 }}" + "A" * 10_000

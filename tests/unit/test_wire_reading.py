@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.runs.attempt import MAX_MESSAGE_CHARS, Outcome
-from bltybench.wire.exchange import Exchange, Failure, Fault
+from bltybench.runs.attempt import Outcome
+from bltybench.text import MAX_MESSAGE_CHARS
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
-from bltybench.wire.interpret import conclude
+from bltybench.wire.interpret import interpret
 from bltybench.wire.scheduling import reader as reader_module
-from bltybench.wire.scheduling.reader import INLINE_BYTES, Reader
+from bltybench.wire.scheduling.reader import MAX_INLINE_BYTES, Reader
 
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'
 
@@ -72,7 +74,7 @@ def error(message: str = "", kind: str = "", code: str = "") -> bytes:
     ],
 )
 def test_outcomes(status: int, body: bytes, headers: bytes, outcome: Outcome) -> None:
-    assert conclude(ended(answer(status, body, headers))).outcome is outcome
+    assert interpret(ended(answer(status, body, headers))).outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,13 @@ def test_outcomes(status: int, body: bytes, headers: bytes, outcome: Outcome) ->
 )
 def test_what_this_side_did_goes_first(kind: Fault, outcome: Outcome) -> None:
     exchange = ended(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", failure=Failure(kind, "why"))
-    reading = conclude(exchange)
+    reading = interpret(exchange)
     assert (reading.outcome, reading.error_type, reading.error_message) == (outcome, kind, "why")
 
 
 def test_the_status_of_a_cut_off_refusal_still_holds() -> None:
     exchange = ended(b"HTTP/1.1 429 X\r\nContent-Length: 9\r\n\r\n{", failure=Failure(Fault.RESET, "why"))
-    assert conclude(exchange).outcome is Outcome.RATE_LIMITED
+    assert interpret(exchange).outcome is Outcome.RATE_LIMITED
 
 
 HEADS = st.sampled_from(
@@ -114,7 +116,7 @@ BODIES = st.lists(
 
 @given(HEADS, BODIES, st.booleans())
 def test_any_answer_gives_a_reading(head: bytes, body: bytes, stream: bool) -> None:
-    reading = conclude(ended(head + body, stream=stream))
+    reading = interpret(ended(head + body, stream=stream))
     assert reading.outcome in Outcome
     if reading.outcome is Outcome.OK:
         assert (reading.error_type, reading.error_message) == (None, None)
@@ -157,15 +159,15 @@ def test_the_queue_is_served_though_the_loop_never_rests() -> None:
             gevent.sleep(0)
 
     restless = [gevent.spawn(never_rest) for _ in range(3)]
-    reading = gevent.spawn(reader.read, streamed(INLINE_BYTES))
-    assert reading.get(timeout=10).events == INLINE_BYTES
+    reading = gevent.spawn(reader.read, streamed(MAX_INLINE_BYTES))
+    assert reading.get(timeout=10).events == MAX_INLINE_BYTES
     gevent.killall(restless)
 
 
 def test_what_streams_have_kept_is_folded_at_once_where_too_much_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reader_module, "MOST_WAITING", 2)
+    monkeypatch.setattr(reader_module, "MAX_QUEUED_FOLDS", 2)
     reader = Reader()
     kept = [streamed(200) for _ in range(4)]
     folded: list[Exchange] = []

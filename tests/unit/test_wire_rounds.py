@@ -40,7 +40,7 @@ def test_few_are_read_as_they_come_and_many_in_rounds() -> None:
     assert peers[0].came.wait(5)
 
     def now() -> bool:
-        return rounds.ticking
+        return rounds.batching
 
     seen = [now()]
     sent = 1

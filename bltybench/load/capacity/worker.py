@@ -243,8 +243,8 @@ def _trial_attempt(attempt: Attempt, first_due_ns: int) -> TrialAttempt:
         refused = attempt.outcome is Outcome.RATE_LIMITED
         return TrialAttempt(attempt.call_id, "refused" if refused else "error")
     ttft = tpot = None
-    if attempt.first_token_ns is not None:
-        ttft = (attempt.first_token_ns - attempt.sent_ns) / 1e6
+    if attempt.first_token_ns is not None and attempt.ttft_ns is not None:
+        ttft = attempt.ttft_ns / 1e6
         steps = (attempt.completion_tokens or 0) - 1
         if attempt.last_token_ns is not None and steps > 0:
             tpot = (attempt.last_token_ns - attempt.first_token_ns) / 1e6 / steps

@@ -11,9 +11,9 @@ import psutil
 from bltybench.percentiles import percentile
 from bltybench.runs.attempt import Attempt, GeneratorSecond
 from bltybench.wire.scheduling.aligned_timer import AlignedTimer
-from bltybench.wire.scheduling.batched_reads import ROUND_S
+from bltybench.wire.scheduling.batched_reads import BATCH_PERIOD_S
 
-PROBE_INTERVAL_S = 2 * ROUND_S
+PROBE_INTERVAL_S = 2 * BATCH_PERIOD_S
 """Interval of the checks that the event loop serves timers on time. It shares wakeups with batched reads."""
 PROC_STAT = Path("/proc/stat")
 PROC_SCHEDSTAT = Path("/proc/self/schedstat")

@@ -1,8 +1,8 @@
-"""One user's connection to a chat API: a socket read by a callback of the event loop, not by a greenlet.
+"""One user's connection to a chat API, read by a callback of the event loop instead of a greenlet.
 
-A greenlet that reads a socket costs two switches a read and stands in the queue behind every other one.
-Here the event loop calls ``_on_readable``, which stamps and keeps the bytes and does nothing that can
-wait; the greenlet that sent the request is woken once, when the exchange has ended.
+A greenlet that reads a socket costs two switches per read and queues behind all other greenlets. Here the
+event loop calls ``_on_readable``, which timestamps and keeps the bytes and does nothing that can wait. The
+greenlet that sent the request wakes up once, when the exchange has ended.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
 from bltybench.wire.exchange import (
     MAX_HEADER_BYTES,
+    MAX_HEADERS,
     MAX_PLAIN_BYTES,
     MAX_STREAM_BYTES,
     Exchange,
-    Failure,
-    Fault,
 )
+from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.dial import dial
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.request import RequestWriter
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 from bltybench.wire.http.socket_io import READ_BYTES, SocketIO
-from bltybench.wire.scheduling.batched_reads import FAR_NS, FAR_READS, FAR_READS_AGAIN
+from bltybench.wire.http.timeouts import check_timeouts
+from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, MIN_SLOW_READS, MIN_SLOW_READS_AGAIN
 from bltybench.wire.scheduling.lazy_timer import LazyTimer
 from bltybench.wire.scheduling.reader import Reader
 
 FOLD_BYTES = 32 * 1024
-"""A stream that has kept this much is folded (parsed so far) behind the reads."""
+"""Bytes that a stream keeps before it is folded (parsed so far), behind the reads."""
 PAUSE_BYTES = 8 * FOLD_BYTES
-"""A stream that has kept this much is not read further until it is folded: memory stays bounded."""
+"""Bytes that a stream keeps before reading pauses until it is folded. This bounds memory."""
 
 _CLOCK = stamps.StampClock()
 stamps.keep_stamping()
@@ -48,35 +49,34 @@ stamps.keep_stamping()
 class Connection:
     """One keep-alive connection, used by one greenlet at a time.
 
-    A connection that the server has closed while idle is noticed before sending and opened anew. One
-    that it closes while the request is under way is a failure: the request may have been processed, so
-    it is not sent twice.
+    If the server closed an idle connection, that is noticed before sending, and a new one is opened. If the
+    server closes it during a request, the exchange fails: the server may have processed the request, so it
+    is not sent again.
     """
 
     def __init__(self, origin: Origin, reader: Reader) -> None:
         self._origin = origin
         self._reader = reader
         self._loop = gevent.get_hub().loop
-        self._link: SocketIO | None = None
+        self._io: SocketIO | None = None
         self._exchange: Exchange | None = None
         self._response: ResponseParser | None = None
         self._waiter: Any = None
-        self._alarm = LazyTimer(self._loop, self._on_alarm)
+        self._timer = LazyTimer(self._loop, self._on_timer)
         self._requests = RequestWriter(origin)
-        self._floor_ns = 0
-        self._much_at = 0  # an answer of this many bytes needs what few reads need
-        self._far_reads = 0
-        self._was_slow = self._always_slow = False
+        self._previous_ns = 0  # arrival of the previous read, or the time of sending
+        self._check_at_bytes = 0  # received bytes at which _on_check_due is next needed
+        self._slow_reads = 0
+        self._ended_slow = self._always_slow = False
 
     def send(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
     ) -> None:
-        """Send a request and wait for the end of its answer; what happened is in ``exchange``.
+        """Send a request, and return when its response has ended. ``exchange`` holds what happened.
 
-        Returns when it has ended; a stream that is long enough and awaited has been read then, too
-        (``Reader.read``). Blocks this greenlet only. Network and server cannot make it raise. Killing the
-        greenlet closes the connection and marks the exchange cancelled. Raises ValueError for headers that
-        cannot be sent.
+        A long stream that is awaited has then been interpreted, too (``Reader.read``). Blocks this greenlet
+        only. Never raises because of the network or the server. If the greenlet is killed, the connection
+        closes and the exchange counts as cancelled. Raises ValueError for headers that cannot be sent.
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
             raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
@@ -85,58 +85,64 @@ class Connection:
         self._exchange = exchange
         self._waiter = waiter = Waiter()
         try:
-            link = self._link
-            if link is not None and link.is_stale():
-                self._drop_link()
-                link = None
-            if link is None:
-                link = self._open(exchange)
-            if link is not None:
-                self._begin(link, request, exchange)
+            io = self._io
+            if io is not None and io.is_stale():
+                self._drop()
+                io = None
+            if io is None:
+                io = self._open(exchange)
+            if io is not None:
+                self._begin(io, request, exchange)
             if not exchange.done:
                 waiter.get()
         except BaseException:
-            # Killed (GreenletExit), or a Timeout of the caller's: nobody waits for this answer any more.
+            # Killed (GreenletExit), or a Timeout of the caller: the response is no longer needed.
             if not exchange.done:
-                self._fail(Fault.CANCELLED, "given up by this side")
+                self._fail(Fault.CANCELLED, "cancelled by the client")
             raise
 
     def close(self) -> None:
-        """Close the connection; an exchange under way ends as cancelled."""
+        """Close the connection. An exchange in progress ends as cancelled."""
         if self._exchange is not None:
-            self._fail(Fault.CANCELLED, "connection closed by this side")
-        self._alarm.close()
-        self._drop_link()
+            self._fail(Fault.CANCELLED, "connection closed by the client")
+        self._timer.close()
+        self._drop()
 
-    # -- the hot path ----------------------------------------------------------------------------------
-
-    def _on_readable(self) -> None:  # noqa: PLR0911, PLR0912 - each split would cost a call on every read
-        """Stamp and keep what has arrived. Called by the event loop for each read: keep it short."""
-        link, exchange, response = self._link, self._exchange, self._response
-        if link is None or exchange is None or response is None:
-            # Idle: the server closed the connection or speaks unasked, so it must not be used again.
-            if link is not None and link.is_stale():
-                self._drop_link()
+    def _on_readable(self) -> None:  # noqa: PLR0911, PLR0912, PLR0915 - a split costs a call per read
+        """Timestamp and keep the arrived bytes. The event loop calls this for each read: keep it short."""
+        io, exchange, response = self._io, self._exchange, self._response
+        if io is None or exchange is None or response is None:
+            # Idle: the server closed the connection or sends unrequested bytes, so it must not be reused.
+            if io is not None and io.is_stale():
+                self._drop()
             return
-        # Called by names of their own: ``link.recvmsg(…)`` is looked up anew each time, as a method might be.
-        recvmsg, feed = link.recvmsg, response.feed
+        # Called by local names: ``io.recvmsg(…)`` is looked up each time, as if it were a method.
+        recvmsg, feed = io.recvmsg, response.feed
         try:
             data, ancillary, _, _ = recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._on_lost(error, exchange)
+            reset = error.errno == errno.ECONNRESET
+            reason = "connection reset by the server" if reset else os.strerror(error.errno or 0)
+            self._fail(Fault.RESET, f"{reason} {exchange.progress}")
             return
-        arrival_ns, gap_ns, lag_ns = _CLOCK.arrival(ancillary, self._floor_ns)
+        arrival_ns, gap_ns, lag_ns = _CLOCK.arrival(ancillary, self._previous_ns)
         if not data:
             self._on_end(exchange, response)
             return
-        self._floor_ns = arrival_ns
+        self._previous_ns = arrival_ns
         size = len(data)
         received = exchange.bytes_received = exchange.bytes_received + size
-        if link.tls is not None:
-            data = self._decrypted(link, data, response)
+        if io.tls is not None:
+            try:
+                data = io.decrypt(data)
+            except ssl.SSLError as error:
+                self._on_bad_bytes(error, response)
+                return
             if not data:
+                # Records of TLS itself, such as session tickets. They can predate the request, so their
+                # timestamps say nothing about the response.
                 return
         if lag_ns > exchange.observer_lag_ns:
             exchange.observer_lag_ns = lag_ns
@@ -148,7 +154,9 @@ class Connection:
             if not response.complete:
                 self._on_bad_bytes(error, response)
                 return
-            response.keep_alive = False  # bytes after the end: the answer is whole, the connection suspect
+            response.keep_alive = (
+                False  # bytes after the end: the response is complete, the connection suspect
+            )
         arrivals = exchange.arrivals
         fresh = len(exchange.pieces) - len(arrivals)
         if fresh == 1:
@@ -160,45 +168,36 @@ class Connection:
                 exchange.headers_ns = arrival_ns
             self._finish(arrival_ns)
             return
-        if fresh:  # headers alone say nothing of how far apart events are
-            far = gap_ns >= FAR_NS and fresh == 1 and size < READ_BYTES
-            if not far or not link.in_rounds:
-                self._on_pace(link, slow=far and lag_ns >= 0)
-        if received >= self._much_at:
-            self._on_much(exchange, response, link, arrival_ns)
+        if fresh:  # headers alone say nothing about the gaps between events
+            slow = gap_ns >= MIN_GAP_NS and fresh == 1 and size < READ_BYTES
+            if not slow or not io.batched:
+                self._adapt_reads(io, slow=slow and lag_ns >= 0)
+        if received >= self._check_at_bytes:
+            self._on_check_due(exchange, response, io, arrival_ns)
 
-    def _decrypted(self, link: SocketIO, data: bytes, response: ResponseParser) -> bytes:
-        """Return the bytes of HTTP in ``data``: none in what TLS sends for itself, such as session tickets.
+    def _adapt_reads(self, io: SocketIO, *, slow: bool) -> None:
+        """Batch the reads of a slow stream: single pieces, far apart, with kernel timestamps.
 
-        Those may have come before the request was sent, so that their stamps say nothing of the answer.
-        """
-        try:
-            return link.decrypt(data)
-        except ssl.SSLError as error:
-            self._on_bad_bytes(error, response)
-            return b""
-
-    def _on_pace(self, link: SocketIO, *, slow: bool) -> None:
-        """See whether a stream is slow: reads of one piece each, far apart, stamped by the kernel.
-
-        The read that completes an answer is not judged: servers write the last events together.
+        The read that completes a response is not considered, because servers send the last events together.
         """
         if not slow:
-            self._far_reads, self._always_slow = 0, False
-            if link.in_rounds:
-                link.resume()
+            self._slow_reads, self._always_slow = 0, False
+            if io.batched:
+                io.resume()
             return
-        self._far_reads += 1
-        if self._far_reads >= (FAR_READS_AGAIN if self._was_slow else FAR_READS):
-            link.read_in_rounds()
+        self._slow_reads += 1
+        if self._slow_reads >= (MIN_SLOW_READS_AGAIN if self._ended_slow else MIN_SLOW_READS):
+            io.batch()
 
-    def _on_much(self, exchange: Exchange, response: ResponseParser, link: SocketIO, arrival_ns: int) -> None:
-        """What few reads need: note complete headers, and bound what an answer may hold."""
+    def _on_check_due(
+        self, exchange: Exchange, response: ResponseParser, io: SocketIO, arrival_ns: int
+    ) -> None:
+        """Record complete headers, enforce size limits, and fold. Few reads need this."""
         received = exchange.bytes_received
         if exchange.headers_ns is None:
             if response.final:
                 exchange.headers_ns = arrival_ns
-                self._much_at = FOLD_BYTES
+                self._check_at_bytes = FOLD_BYTES
             elif received > MAX_HEADER_BYTES:
                 self._fail(Fault.HEADERS_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes of headers")
                 return
@@ -206,33 +205,31 @@ class Connection:
             return
         if not exchange.is_event_stream:
             if received > MAX_PLAIN_BYTES:
-                self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_PLAIN_BYTES} bytes of answer")
+                self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_PLAIN_BYTES} bytes of response")
         elif received > MAX_STREAM_BYTES:
             self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_STREAM_BYTES} bytes of stream")
         else:
             if exchange.kept_bytes >= PAUSE_BYTES:
-                link.pause()
+                io.pause()
             self._reader.fold(exchange, self._on_folded)
 
-    # -- ending -----------------------------------------------------------------------------------------
-
     def _finish(self, end_ns: int) -> None:
-        """End the exchange, keep or close the connection, and wake who waits."""
-        exchange, response, link = self._exchange, self._response, self._link
+        """End the exchange, keep or close the connection, and wake the sender."""
+        exchange, response, io = self._exchange, self._response, self._io
         self._exchange = self._response = None
-        self._alarm.clear()
+        self._timer.clear()
         if response is not None:
             response.close()
         if exchange is not None:
             exchange.end_ns = end_ns
             if exchange.stamp is None and exchange.bytes_received:
                 exchange.stamp = Stamp.KERNEL
-        if link is not None:
-            self._was_slow = link.in_rounds
-            if response is None or not response.complete or not response.keep_alive or link.unsent:
-                self._drop_link()
+        if io is not None:
+            self._ended_slow = io.batched
+            if response is None or not response.complete or not response.keep_alive or io.unsent:
+                self._drop()
             elif not self._always_slow:
-                link.resume()  # else the next one is read in rounds from its beginning, if this one was
+                io.resume()  # otherwise the next response is batched from its beginning if this one was
         if exchange is not None:
             self._reader.ended(exchange, self._waiter)
 
@@ -244,56 +241,48 @@ class Connection:
         self._finish(time.monotonic_ns())
 
     def _on_end(self, exchange: Exchange, response: ResponseParser) -> None:
-        """The server closed the connection: the end of some answers, too early for the others."""
+        """Handle a connection closed by the server, which is how some responses end."""
         response.end()
         if response.complete:
-            self._finish(self._floor_ns)
+            self._finish(self._previous_ns)
         else:
             self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {exchange.progress}")
 
-    def _on_lost(self, error: OSError, exchange: Exchange) -> None:
-        reset = error.errno == errno.ECONNRESET
-        what = "connection reset by the server" if reset else os.strerror(error.errno or 0)
-        self._fail(Fault.RESET, f"{what} {exchange.progress}")
-
     def _on_unsendable(self, reason: str) -> None:
-        """Sending failed; but the server may have answered before it stopped listening."""
+        """Handle failed sending. The server may have responded before it stopped reading."""
         if self._exchange is not None:
             self._on_readable()
         if self._exchange is not None:
             self._fail(Fault.SEND, f"could not send: {reason}")
-        self._drop_link()
+        self._drop()
 
     def _on_bad_bytes(self, error: Exception, response: ResponseParser) -> None:
         if response.too_many_headers:
-            self._fail(Fault.TOO_MANY_HEADERS, "more headers than are kept")
+            self._fail(Fault.TOO_MANY_HEADERS, f"more than {MAX_HEADERS} headers")
         elif isinstance(error, ssl.SSLError):
             self._fail(Fault.TLS, f"TLS failed: {error.reason or error.strerror}")
         else:
             self._fail(Fault.BAD_HTTP, f"not HTTP/1.1: {error.args[0] if error.args else error}")
 
     def _on_folded(self, exchange: Exchange, failure: Failure | None) -> None:
-        """Called by the reader after a fold; meanwhile the exchange may have ended."""
-        if self._exchange is exchange:
-            self._much_at = exchange.bytes_received + FOLD_BYTES
+        if self._exchange is exchange:  # it can have ended before the fold
+            self._check_at_bytes = exchange.bytes_received + FOLD_BYTES
             if failure is not None:
                 self._fail(*failure)
-            elif self._link is not None and self._link.paused:
-                self._link.resume()
+            elif self._io is not None and self._io.paused:
+                self._io.resume()
 
-    # -- beginning --------------------------------------------------------------------------------------
-
-    def _begin(self, link: SocketIO, request: bytes, exchange: Exchange) -> None:
+    def _begin(self, io: SocketIO, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
-        self._far_reads, self._always_slow = 0, True
-        self._much_at = 0
-        if link.tls is not None:
-            request = link.tls.encrypt(request)
+        self._slow_reads, self._always_slow = 0, True
+        self._check_at_bytes = 0
+        if io.tls is not None:
+            request = io.tls.encrypt(request)
         timeouts = self._origin.timeouts
-        self._alarm.set(min(timeouts.headers_s, timeouts.total_s))
+        self._timer.set(min(timeouts.headers_s, timeouts.total_s))
         exchange.bytes_sent = len(request)
-        exchange.sent_ns = self._floor_ns = time.monotonic_ns()
-        link.write(request)
+        exchange.sent_ns = self._previous_ns = time.monotonic_ns()
+        io.write(request)
 
     def _open(self, exchange: Exchange) -> SocketIO | None:
         opened = dial(self._origin, exchange, self._loop, self._attach)
@@ -304,41 +293,29 @@ class Connection:
         return opened
 
     def _attach(self, connected: Any) -> SocketIO:
-        self._link = SocketIO(
-            connected, self._loop, self._on_readable, self._on_unsendable, self._reader.rounds
-        )
-        return self._link
+        batched_reads = self._reader.batched_reads
+        self._io = SocketIO(connected, self._loop, self._on_readable, self._on_unsendable, batched_reads)
+        return self._io
 
-    def _drop_link(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+    def _drop(self) -> None:
+        if self._io is not None:
+            self._io.close()
+            self._io = None
 
-    # -- timeouts ---------------------------------------------------------------------------------------
+    def _on_timer(self) -> None:
+        """Fail the exchange if a timeout has passed, else wait for the nearest one.
 
-    def _on_alarm(self) -> None:
-        """One alarm for all bounds: when it rings, see which is due, and else wait for the nearest.
-
-        So a read costs no timer of its own.
+        One timer serves all timeouts, so that a read need not set one.
         """
-        paused = self._link is not None and self._link.paused
+        paused = self._io is not None and self._io.paused
         if not paused:
-            self._on_readable()  # bytes that came in time while the loop was busy are not a timeout
+            self._on_readable()  # bytes that arrived in time while the loop was busy are not a timeout
         exchange = self._exchange
         if exchange is None or exchange.sent_ns is None:
             return
-        timeouts = self._origin.timeouts
-        now_ns = time.monotonic_ns()
-        total_left_s = timeouts.total_s - (now_ns - exchange.sent_ns) / 1e9
-        if exchange.headers_ns is None:
-            kind, bound_s, since_ns = Fault.HEADERS_TIMEOUT, timeouts.headers_s, exchange.sent_ns
+        timeouts, now_ns = self._origin.timeouts, time.monotonic_ns()
+        due = check_timeouts(exchange, exchange.sent_ns, timeouts, self._previous_ns, now_ns, paused=paused)
+        if isinstance(due, Failure):
+            self._fail(*due)
         else:
-            kind, bound_s, since_ns = Fault.IDLE_TIMEOUT, timeouts.between_events_s, self._floor_ns
-        left_s = bound_s - (now_ns - since_ns) / 1e9
-        if total_left_s <= 0:
-            self._fail(Fault.TOTAL_TIMEOUT, f"not finished within {timeouts.total_s:g} s")
-        elif left_s <= 0 and not paused:
-            what = "no headers" if kind is Fault.HEADERS_TIMEOUT else "nothing received"
-            self._fail(kind, f"{what} for {bound_s:g} s")
-        else:
-            self._alarm.set(min(total_left_s, max(left_s, 0.001)))
+            self._timer.set(due)

@@ -1,4 +1,4 @@
-"""Making a connection: resolve, connect to every address in turn, shake hands, all within ``connect_s``."""
+"""Opening a connection: resolve, try each address, and do the TLS handshake, all within ``connect_s``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import gevent
 import gevent.socket
 
-from bltybench.wire.exchange import Exchange, Failure, Fault
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.socket_io import SocketIO
 from bltybench.wire.http.tls import Tls
@@ -22,8 +23,8 @@ def dial(
 ) -> SocketIO | Failure:
     """Return a connection to ``origin``, or why there is none. Blocks this greenlet only.
 
-    ``attach`` makes a link of a connected socket, and is to close it where this fails later. How long the
-    steps took is noted in ``exchange``.
+    ``attach`` turns a connected socket into a SocketIO, which its owner closes if a later step fails. The
+    durations of the steps go into ``exchange``.
     """
     limit = gevent.Timeout(origin.timeouts.connect_s)
     limit.start()
@@ -31,11 +32,11 @@ def dial(
     try:
         connected = gevent.socket.create_connection((origin.host, origin.port))
         exchange.connect_ns = time.monotonic_ns() - began_ns
-        link = attach(connected)
+        io = attach(connected)
         if origin.tls is not None:
             began_ns = time.monotonic_ns()
-            link.tls = Tls(origin.tls, origin.host)
-            link.tls.handshake(link.socket, loop)
+            io.tls = Tls(origin.tls, origin.host)
+            io.tls.handshake(io.socket, loop)
             exchange.tls_ns = time.monotonic_ns() - began_ns
     except gevent.Timeout as timeout:
         if timeout is not limit:
@@ -49,9 +50,9 @@ def dial(
         return Failure(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
     except (OSError, UnicodeError) as error:
         step = "connect" if exchange.connect_ns is None else "TLS handshake"
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {why}")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {reason}")
     else:
-        return link
+        return io
     finally:
         limit.close()

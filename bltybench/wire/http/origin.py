@@ -1,4 +1,4 @@
-"""Where requests go: address, TLS settings, timeouts."""
+"""The address, TLS settings, and timeouts of a target."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from bltybench.wire.http.tls import tls_context
 
 
 class Origin:
-    """Where requests go: address, TLS settings and timeouts. Shared by all connections of a target.
+    """Address, TLS settings, and timeouts of a target, shared by all connections to it.
 
-    ``base_url`` is like ``https://host/v1``; request paths are appended to it. ``secrets`` are strings
-    that must never be seen in a message (the API key). Raises UserError for a ``base_url`` that is none
-    or a ``ca_file`` that cannot be read. Proxies in the environment are not used: they would be measured
-    instead of the API.
+    ``base_url`` looks like ``https://host/v1``; request paths are appended to it. ``secrets``, for example the
+    API key, must never appear in a message. Raises UserError for an invalid ``base_url`` or an unreadable
+    ``ca_file``. Proxies in the environment are ignored: the run would measure them instead of the API.
     """
 
     def __init__(

@@ -8,27 +8,27 @@ from bltybench.wire.http.origin import Origin
 
 
 class RequestWriter:
-    """Makes a connection's requests. They differ in their bodies, so what comes before those is made once."""
+    """Composes the requests of a connection. They differ in their bodies only, so the head is cached."""
 
-    __slots__ = ("_head", "_head_of", "_origin")
+    __slots__ = ("_head", "_head_key", "_origin")
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
         self._head = b""
-        self._head_of: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
+        self._head_key: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
 
     def compose(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
         """Return a request. Raises ValueError for a path or headers that cannot be sent."""
-        about = (method, path, tuple(headers))
-        if about != self._head_of:
-            self._head, self._head_of = self._make_head(*about), about
+        key = (method, path, tuple(headers))
+        if key != self._head_key:
+            self._head, self._head_key = self._make_head(*key), key
         if body or method != "GET":
             return b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body)
         return self._head + b"\r\n"
 
     def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
-        # Compressed events come in lumps: when each token arrived could no longer be told.
+        # Compressed events arrive in batches, which would hide when each token arrived.
         lines.append("Accept-Encoding: identity")
         lines.extend([f"{name}: {value}" for name, value in headers])
         head = "\r\n".join(lines)

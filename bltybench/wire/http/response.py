@@ -1,4 +1,4 @@
-"""llhttp's callbacks for one answer: final status and headers, body pieces, end of the message."""
+"""llhttp callbacks for one response: final status and headers, pieces of the body, end of the message."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
 
 BAD_BYTES = (HttpParserError, HttpParserUpgrade)
-"""What ``feed`` raises: for bytes that are not HTTP, for what follows the end, for a switch of protocols."""
+"""Exceptions of ``feed``: bytes that are not HTTP, bytes after the end, or a protocol upgrade."""
 
 
 @lru_cache(maxsize=512)
 def _lower(name: bytes) -> str:
-    """Return a header's name in lower case; answers have the same few again and again."""
+    """Return a header name in lower case. Responses repeat the same few."""
     return name.decode("latin-1").lower()
 
 
 class ResponseParser:
-    """Parses one final answer into an Exchange; interim answers (1xx) are passed over.
+    """Parses one final response into an Exchange, and skips interim responses (1xx).
 
-    ``final``: the headers of the final answer are complete. ``complete``: so is the message.
+    ``final`` is whether the headers of the final response are complete, ``complete`` whether the message is.
     """
 
     __slots__ = (
@@ -41,18 +41,17 @@ class ResponseParser:
         self.keep_alive = False
         self.too_many_headers = False
         self._exchange = exchange
-        # Called for every chunk of a body, so not a method of ours: list.append itself.
+        # Called for every chunk of a body, so this is list.append itself and not a method.
         self.on_body = exchange.pieces.append
         self._parser = HttpResponseParser(self)
         self.feed = self._parser.feed_data
 
     def close(self) -> None:
-        """Let go of the parser: it holds this and this holds it, and the collector comes late in a run."""
+        """Break the reference cycle with the parser. The garbage collector runs rarely during a run."""
         del self._parser, self.feed
 
     def end(self) -> None:
-        """The connection has ended, and with it an answer that said neither its length nor that it is chunked
-        (RFC 9112, 6.3)."""
+        """Handle the end of the connection, which completes a response without a length (RFC 9112, 6.3)."""
         coding = self._exchange.header("transfer-encoding")
         chunked = coding.rsplit(",", 1)[-1].strip() == "chunked"
         sized = not coding and any(name == "content-length" for name, _ in self._exchange.headers)
@@ -60,12 +59,12 @@ class ResponseParser:
             self.complete = True
 
     def on_message_begin(self) -> None:
-        """Refuse what comes after the end. The exception ends the feed; its type does not get through."""
+        """Reject bytes after the end. The parser turns any exception into its own."""
         if self.complete:
             raise ValueError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; trailers are passed over, nothing here is measured from them."""
+        """Keep a header. Trailers are skipped: nothing is measured from them."""
         if self.final:
             return
         headers = self._exchange.headers
@@ -75,7 +74,7 @@ class ResponseParser:
         headers.append((_lower(name), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
-        """Note the status of the final answer."""
+        """Record the status of the final response."""
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._exchange.headers.clear()
@@ -84,7 +83,7 @@ class ResponseParser:
         self._exchange.status = status
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """Record that the response is complete."""
         if self.final:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()

@@ -1,4 +1,4 @@
-"""An open connection: the bare socket, what watches it in the event loop, TLS, and bytes not yet sent."""
+"""An open connection: its socket, the event-loop watchers, TLS, and unsent bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ READABLE, WRITABLE = 1, 2
 class SocketIO:
     """Takes over the file descriptor of a connected socket.
 
-    gevent's own socket is left behind: its methods would switch greenlets. ``on_readable`` is called by
-    the event loop whenever there is something to read, ``on_unsendable`` with a reason when sending fails.
+    gevent's own socket is not used: its methods would switch greenlets. The event loop calls ``on_readable``
+    whenever there is something to read; ``on_unsendable`` is called with a reason if sending fails.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class SocketIO:
         loop: Any,
         on_readable: Callable[[], None],
         on_unsendable: Callable[[str], None],
-        rounds: BatchedReads,
+        batched_reads: BatchedReads,
     ) -> None:
         self.socket = _socket.socket(
             connected.family, connected.type, connected.proto, fileno=connected.detach()
@@ -41,8 +41,8 @@ class SocketIO:
         self.recvmsg = self.socket.recvmsg
         self.tls: Tls | None = None
         self.paused = True
-        self.in_rounds = False
-        self._rounds = rounds
+        self.batched = False
+        self._batched_reads = batched_reads
         self._loop = loop
         self._on_readable = on_readable
         self._on_unsendable = on_unsendable
@@ -52,41 +52,41 @@ class SocketIO:
 
     @property
     def unsent(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
+        """Whether the socket has not taken all bytes yet."""
         return bool(self._outgoing)
 
     def resume(self) -> None:
-        """Have ``on_readable`` called as soon as there is something to read."""
-        if self.paused or self.in_rounds:
-            self._leave_rounds()
+        """Call ``on_readable`` as soon as there is something to read."""
+        if self.paused or self.batched:
+            self._unbatch()
             self.paused = False
             self._reading.start(self._on_readable)
 
     def pause(self) -> None:
-        """Leave what arrives in the kernel for now."""
+        """Leave arriving bytes in the kernel for now."""
         self.paused = True
-        self._leave_rounds()
+        self._unbatch()
         self._reading.stop()
 
-    def read_in_rounds(self) -> None:
-        """Have ``on_readable`` called together with those of other slow streams, until the next resume."""
-        if not self.paused and not self.in_rounds:
+    def batch(self) -> None:
+        """Call ``on_readable`` together with those of other slow streams, until the next ``resume``."""
+        if not self.paused and not self.batched:
             self._reading.stop()
-            self.in_rounds = True
-            self._rounds.add(self.socket.fileno(), self._on_readable)
+            self.batched = True
+            self._batched_reads.add(self.socket.fileno(), self._on_readable)
 
-    def _leave_rounds(self) -> None:
-        if self.in_rounds:
-            self.in_rounds = False
-            self._rounds.remove(self.socket.fileno())
+    def _unbatch(self) -> None:
+        if self.batched:
+            self.batched = False
+            self._batched_reads.remove(self.socket.fileno())
 
     def write(self, data: bytes) -> None:
         """Send ``data`` as fast as the socket takes it, without blocking."""
         self._outgoing = memoryview(bytes(self._outgoing) + data) if self._outgoing else memoryview(data)
-        self._pump()
+        self._send_outgoing()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return what TLS makes of received bytes, and send what it answers. Raises ssl.SSLError."""
+        """Return the decrypted bytes, and send TLS's own replies. Raises ssl.SSLError."""
         if self.tls is None:
             return data
         plain = self.tls.decrypt(data)
@@ -95,12 +95,12 @@ class SocketIO:
         return plain
 
     def is_stale(self) -> bool:
-        """Whether an idle connection was closed, or holds bytes that nobody asked for."""
+        """Whether an idle connection was closed, or holds bytes that were not requested."""
         try:
             self.socket.recv(1, socket.MSG_PEEK)
             if self.tls is None:
                 return True
-            # TLS sends things of its own (session tickets) between answers.
+            # TLS sends records of its own (session tickets) between responses.
             data = self.socket.recv(READ_BYTES)
             return not data or bool(self.decrypt(data)) or self.tls.ended
         except (BlockingIOError, InterruptedError):
@@ -109,21 +109,21 @@ class SocketIO:
             return True
 
     def close(self) -> None:
-        """Stop watching and close the socket. Watchers go first: the number of a closed file is reused."""
+        """Stop the watchers, then close the socket. The system reuses the number of a closed file."""
         self._stop_writing()
         self.pause()
         self._reading.close()
         self._outgoing = memoryview(b"")
         self.socket.close()
 
-    def _pump(self) -> None:
+    def _send_outgoing(self) -> None:
         try:
             while self._outgoing:
                 self._outgoing = self._outgoing[self.socket.send(self._outgoing) :]
         except (BlockingIOError, InterruptedError):
             if self._writing is None:
                 self._writing = self._loop.io(self.socket.fileno(), WRITABLE)
-                self._writing.start(self._pump)
+                self._writing.start(self._send_outgoing)
         except OSError as error:
             self._outgoing = memoryview(b"")
             self._stop_writing()

@@ -1,23 +1,21 @@
-"""TLS over memory, so that the bytes of the real socket can be read with their kernel stamps."""
+"""TLS over memory buffers, so that reads of the real socket keep their kernel timestamps."""
 
 from __future__ import annotations
 
+import _socket
 import ssl
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 
 from bltybench.errors import UserError
 
-if TYPE_CHECKING:
-    import _socket
-
 READ_BYTES = 64 * 1024
 
 
 def tls_context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
-    """Return a client context: certificates and host names verified unless told otherwise.
+    """Return a client context, which verifies certificates and host names if ``verify`` is set.
 
     Raises UserError for a ``ca_file`` that is missing or holds no certificates.
     """
@@ -39,17 +37,17 @@ def tls_context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
 
 
 class Tls:
-    """One TLS session: bytes of the network in, bytes of HTTP out, and the other way round."""
+    """One TLS session, which turns bytes of the network into bytes of HTTP and back."""
 
     def __init__(self, context: ssl.SSLContext, host: str) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self.ended = False
-        """The server has said that nothing more will come."""
+        """Whether the server announced that it sends nothing more."""
 
     def handshake(self, sock: _socket.socket, loop: Any) -> None:
-        """Shake hands over a non-blocking socket; blocks this greenlet. Raises ssl.SSLError, OSError."""
+        """Do the handshake over a non-blocking socket. Blocks this greenlet. Raises ssl.SSLError, OSError."""
         while True:
             try:
                 self._session.do_handshake()
@@ -76,12 +74,12 @@ class Tls:
                 _wait(loop, sock.fileno(), 2)
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return what to send for ``data``."""
+        """Return the bytes to send for ``data``."""
         self._session.write(data)
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the bytes that ``data`` completes, perhaps none. Raises ssl.SSLError."""
+        """Return the bytes that ``data`` completes, possibly none. Raises ssl.SSLError."""
         incoming, session = self._incoming, self._session
         incoming.write(data)
         parts: list[bytes] = []
@@ -89,7 +87,7 @@ class Tls:
             while part := session.read(READ_BYTES):
                 parts.append(part)
                 if not incoming.pending and not session.pending():
-                    break  # one more read would say so too, by an exception, at a cost much like this one's
+                    break  # another read would raise SSLWantReadError, at about the cost of this one
             else:
                 self.ended = True
         except ssl.SSLWantReadError:
@@ -99,7 +97,7 @@ class Tls:
         return b"".join(parts)
 
     def pending(self) -> bytes:
-        """Return what TLS itself has to send (answers to key updates)."""
+        """Return the bytes that TLS itself has to send (replies to key updates)."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
 
@@ -111,8 +109,8 @@ def _receive(sock: _socket.socket, loop: Any) -> bytes:
             _wait(loop, sock.fileno(), 1)
 
 
-def _wait(loop: Any, fd: int, events: int) -> None:
-    watcher = loop.io(fd, events)
+def _wait(loop: Any, fileno: int, events: int) -> None:
+    watcher = loop.io(fileno, events)
     try:
         gevent.get_hub().wait(watcher)
     finally:

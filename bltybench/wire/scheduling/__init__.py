@@ -1,1 +1,1 @@
-"""When sockets are read and responses parsed, and the timers for it."""
+"""When sockets are read and responses are parsed, and the timers for both."""

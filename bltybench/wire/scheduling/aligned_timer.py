@@ -1,7 +1,7 @@
-"""Timers that ring together.
+"""Recurring timers that fire together.
 
-A nap of the event loop costs some 0.1 ms of CPU time however little there was to do: meanwhile the processor
-has forgotten the code, and a virtual machine has given the core away. So what recurs shares its naps.
+Each event-loop sleep costs about 0.1 ms of CPU time, because caches go cold and a virtual machine yields the
+core. Recurring timers therefore fire together.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 
 
 class AlignedTimer:
-    """Calls ``ring`` at each multiple of ``period_s`` on the monotonic clock, from now until ``close``.
+    """Calls ``callback`` at each multiple of ``period_s`` on the monotonic clock, until ``close``.
 
-    Where one's period is a multiple of another's, both ring in the same turn of the event loop. A beat that
-    comes a period late or more stands for those that were missed.
+    If one period is a multiple of another, both timers fire in the same iteration of the event loop. A timer
+    that fires one or more periods late fires once for all the periods that it missed.
     """
 
-    def __init__(self, loop: Any, period_s: float, ring: Callable[[], None]) -> None:
+    def __init__(self, loop: Any, period_s: float, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._period_s = period_s
-        self._ring = ring
+        self._callback = callback
         self.late_s = 0.0
-        """How late the last one came."""
+        """Delay of the latest firing, in seconds."""
         self._start()
 
     def close(self) -> None:
-        """Ring no longer."""
+        """Stop firing."""
         self._timer.stop()
         self._timer.close()
 
@@ -35,7 +35,7 @@ class AlignedTimer:
         now_s = time.monotonic()
         self._due_s = (now_s // self._period_s + 1) * self._period_s
         self._timer = self._loop.timer(self._due_s - now_s, self._period_s)
-        # With update: counted from now, and not from when this turn of the loop began.
+        # With update, libev counts from now and not from the start of this loop iteration.
         self._timer.start(self._on_timer, update=True)
 
     def _on_timer(self) -> None:
@@ -45,4 +45,4 @@ class AlignedTimer:
             # libev would count its periods from the late one on.
             self.close()
             self._start()
-        self._ring()
+        self._callback()

@@ -1,11 +1,11 @@
-"""Slow streams are read in rounds, as a network card collects packets before it interrupts.
+"""Batched reads of slow streams, as a network card collects packets before it interrupts.
 
-Waking up costs several times what reading does, and a stream of 50 events a second wakes the process for each
-of them. The kernel stamps what arrives, so nothing is lost by looking once in some milliseconds instead, as
-long as the stream's next event does not come sooner. So only those streams are read in rounds whose events
-keep coming far apart, one a read; the first that comes close to another ends it. A connection stays from one
-stream to the next if the one was slow from its first event on, as leaving and coming back costs as much as
-some reads. Where there are too few of them for rounds to pay, they too are read at once.
+A wakeup costs several times what a read does, and a stream of 50 events per second would wake the process for
+each one. The kernel timestamps arrivals, so reading every few milliseconds instead loses nothing, as long as
+the stream's next event does not arrive sooner. Only streams whose events keep arriving far apart, one per
+read, are batched; the first event that arrives close to another ends it. A connection stays batched from one
+stream to the next if the first was slow from its first event on, because leaving and rejoining costs as much
+as a few reads. If too few streams are slow for batches to pay, they are read as their bytes arrive.
 """
 
 from __future__ import annotations
@@ -18,100 +18,101 @@ from gevent import monkey
 
 from bltybench.wire.scheduling.aligned_timer import AlignedTimer
 
-ROUND_S = 0.01
-"""libev waits in whole milliseconds: a round comes up to one late, more where others are in its way."""
-FAR_NS = 12_000_000
-"""Events further apart than this are more than a round apart."""
-FAR_READS = 5
-"""So many reads in a row make a stream a slow one: those of uneven streams are hardly ever so far apart."""
-FAR_READS_AGAIN = 2
-"""So many do where the stream before it on its connection was slow to its end, if not from its beginning."""
+BATCH_PERIOD_S = 0.01
+"""Time between batches. libev waits in whole milliseconds, so a batch is up to one late, more if delayed."""
+MIN_GAP_NS = 12_000_000
+"""Gap between events of a slow stream: more than the time between two batches."""
+MIN_SLOW_READS = 5
+"""Consecutive reads after MIN_GAP_NS that make a stream slow. Uneven streams hardly ever have that many."""
+MIN_SLOW_READS_AGAIN = 2
+"""The same if the connection's previous stream was slow at its end, though not from its beginning."""
 
-_EDGE = 1 | 1 << 31
-"""EPOLLIN, and EPOLLET: tell of new bytes once. Otherwise a socket is looked at again in the next round, for
-nothing. Who reads so much that some may be left leaves the rounds, and is then told of what is left."""
-_SAMPLE = 64
-_PAYS_PER_S = 300.0
-"""Rounds wake the process up 100 times a second, however little there is to read."""
+_EDGE_TRIGGERED_READ = 1 | 1 << 31
+"""EPOLLIN and EPOLLET: report new bytes once, not again in every batch. If a read is so large that bytes can
+remain, its stream leaves the batches, and its own watcher reports the rest."""
+_SAMPLE_SIZE = 64
+"""Reads, or batches, after which batching starts or stops."""
+_MIN_READS_PER_S = 300.0
+"""Read rate at which batches pay. They wake the process 100 times per second, whatever there is to read."""
 
 
 class BatchedReads:
-    """Reads the slow streams of one event loop: in rounds while there are many, else as their bytes come."""
+    """Reads the slow streams of one event loop: in batches if there are many, else as their bytes arrive."""
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
         self._epoll: Any = None
-        self._watch: Any = None
-        self._beat: AlignedTimer | None = None
+        self._watcher: Any = None
+        self._timer: AlignedTimer | None = None
         self._reads: dict[int, Callable[[], None]] = {}
-        self._served = self._rounds = 0
+        self._read_count = self._batch_count = 0
         self._since_s = 0.0
 
     def __len__(self) -> int:
-        """Return the number of slow streams, and of idle connections that had one last."""
+        """Return the number of slow streams, and of idle connections whose last stream was slow."""
         return len(self._reads)
 
     @property
-    def ticking(self) -> bool:
-        """Whether they are read in rounds now."""
-        return self._beat is not None
+    def batching(self) -> bool:
+        """Whether they are read in batches now."""
+        return self._timer is not None
 
     def add(self, fileno: int, read: Callable[[], None]) -> None:
-        """Have ``read`` called when there is something to read."""
+        """Call ``read`` when there is something to read."""
         if self._epoll is None:
-            # gevent takes epoll out of the module, as its wait would block the loop; here it never waits.
-            # Kernel stamps are Linux's, as epoll is: nothing is added elsewhere.
+            # gevent removes epoll from the module because its wait would block the loop; here it never waits.
+            # Only Linux has kernel timestamps, and so does epoll: elsewhere nothing is added.
             self._epoll = monkey.get_original("select", "epoll")()
-            self._watch = self._loop.io(self._epoll.fileno(), 1)
+            self._watcher = self._loop.io(self._epoll.fileno(), 1)
         if not self._reads:
-            self._watch_it()
+            self._start_watching()
         self._reads[fileno] = read
-        self._epoll.register(fileno, _EDGE)
+        self._epoll.register(fileno, _EDGE_TRIGGERED_READ)
 
     def remove(self, fileno: int) -> None:
-        """Have it called no longer."""
+        """Stop calling it."""
         del self._reads[fileno]
         self._epoll.unregister(fileno)
         if not self._reads:
-            self._stop_ticking()
-            self._watch.stop()
+            self._stop_batching()
+            self._watcher.stop()
 
-    def _serve(self) -> None:
-        found = self._epoll.poll(0)
-        self._served += len(found)
+    def _read_ready(self) -> None:
+        ready = self._epoll.poll(0)
+        self._read_count += len(ready)
         reads = self._reads
-        for fileno, _ in found:
+        for fileno, _ in ready:
             read = reads.get(fileno)
-            if read is not None:  # a read before it may have ended others
+            if read is not None:  # an earlier read can have removed it
                 read()
 
-    def _watch_it(self) -> None:
-        self._served, self._since_s = 0, time.monotonic()
-        self._watch.start(self._on_watch)
+    def _start_watching(self) -> None:
+        self._read_count, self._since_s = 0, time.monotonic()
+        self._watcher.start(self._on_readable)
 
-    def _on_watch(self) -> None:
-        self._serve()
-        if self._served < _SAMPLE:
+    def _on_readable(self) -> None:
+        self._read_ready()
+        if self._read_count < _SAMPLE_SIZE:
             return
         now_s = time.monotonic()
-        often = self._served > _PAYS_PER_S * (now_s - self._since_s)
-        self._served, self._since_s = 0, now_s
-        if often and self._reads:
-            self._watch.stop()
-            self._rounds = 0
-            self._beat = AlignedTimer(self._loop, ROUND_S, self._on_round)
+        many = self._read_count > _MIN_READS_PER_S * (now_s - self._since_s)
+        self._read_count, self._since_s = 0, now_s
+        if many and self._reads:
+            self._watcher.stop()
+            self._batch_count = 0
+            self._timer = AlignedTimer(self._loop, BATCH_PERIOD_S, self._on_timer)
 
-    def _on_round(self) -> None:
-        self._serve()
-        self._rounds += 1
-        if self._rounds < _SAMPLE:
+    def _on_timer(self) -> None:
+        self._read_ready()
+        self._batch_count += 1
+        if self._batch_count < _SAMPLE_SIZE:
             return
-        if self._served < _SAMPLE and self._reads:
-            self._stop_ticking()
-            self._watch_it()
-        self._rounds = self._served = 0
+        if self._read_count < _SAMPLE_SIZE and self._reads:
+            self._stop_batching()
+            self._start_watching()
+        self._batch_count = self._read_count = 0
 
-    def _stop_ticking(self) -> None:
-        if self._beat is not None:
-            self._beat.close()
-            self._beat = None
+    def _stop_batching(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None

@@ -1,1 +1,1 @@
-"""Server-sent events: framing, deltas, and the fold of a stream."""
+"""Server-sent events: framing, chunks, deltas, and the fold of a stream."""

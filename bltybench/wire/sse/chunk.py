@@ -1,7 +1,7 @@
-"""The parts of a chat API's answers that are looked at. Everything else in them is skipped unread.
+"""The used parts of a chat API's responses. Decoding skips everything else.
 
-Leaves that servers fill in their own ways are ``Any`` and checked where they are used: an odd value
-there must not make the whole event unreadable.
+Fields that servers fill in their own ways are ``Any`` and checked where they are used, so that an unexpected
+value there does not make the whole event unreadable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Delta(msgspec.Struct, gc=False):
-    """What a choice adds (streams) or says (``message`` of a plain answer)."""
+    """What a choice adds to a stream, or the ``message`` of a plain completion."""
 
     content: Any = None
     reasoning_content: Any = None
@@ -24,7 +24,7 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    """One choice of a chunk or of a plain answer; ``text`` is what the older completions API says."""
+    """One choice of a chunk or of a plain completion. The older completions API uses ``text``."""
 
     index: Any = 0
     delta: Delta | None = None
@@ -34,7 +34,7 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """A streamed chunk or a plain answer."""
+    """A streamed chunk or a plain completion."""
 
     id: Any = None
     model: Any = None
@@ -48,7 +48,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def decode_chunk(data: bytes) -> Chunk:
-    """Decode a chunk or a plain answer. Raises ValueError for anything else."""
+    """Decode a chunk or a plain completion. Raises ValueError for anything else."""
     try:
         return _decode_chunk(data)
     except (msgspec.MsgspecError, RecursionError):
@@ -63,8 +63,8 @@ def decode_any(data: bytes) -> Any:
         return _decode_lenient(data)
 
 
-def decoded(data: bytes) -> Any:
-    """Decode any JSON; None for anything else."""
+def decode_or_none(data: bytes) -> Any:
+    """Decode any JSON; return None for anything else."""
     try:
         return decode_any(data)
     except ValueError:
@@ -72,9 +72,9 @@ def decoded(data: bytes) -> Any:
 
 
 def _decode_lenient(data: bytes) -> Any:
-    """Take what strict decoders refuse: half of a surrogate pair, raw control characters, bad UTF-8.
+    """Decode what strict decoders reject: half a surrogate pair, raw control characters, bad UTF-8.
 
-    Servers that cut a text at every token do cut emoji in two. Callers put the halves together (``mend``).
+    A server that splits its text at every token also splits emoji. ``join_surrogates`` rejoins them.
     """
     try:
         return json.loads(data.decode("utf-8", "replace"), strict=False)
@@ -82,8 +82,8 @@ def _decode_lenient(data: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def mend(text: str) -> str:
-    """Join halves of surrogate pairs that stand side by side, and replace the lonely ones."""
+def join_surrogates(text: str) -> str:
+    """Join adjacent halves of surrogate pairs, and replace halves without a partner."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

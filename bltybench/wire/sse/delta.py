@@ -1,10 +1,10 @@
-"""What a delta says: text, reasoning, a part of a tool call, in the forms that servers give them."""
+"""Text, reasoning, and tool calls of a delta, in the forms that servers send."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bltybench.wire.sse.chunk import Delta, mend
+from bltybench.wire.sse.chunk import Delta, join_surrogates
 
 
 def text_in(content: Any) -> str:
@@ -18,22 +18,21 @@ def text_in(content: Any) -> str:
 
 
 def reasoning_in(delta: Delta) -> str:
-    """Return the reasoning of a delta; servers have two names for it."""
+    """Return the reasoning of a delta. Servers use two names for it."""
     return text_in(delta.reasoning_content) or text_in(delta.reasoning)
 
 
 def merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Add one delta of a tool call: strings of ``function.arguments`` are joined, the rest is set once."""
+    """Merge one delta of a tool call: append to ``function.arguments``, set everything else once."""
     index = part.get("index")
-    known = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
+    call = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
     for key in ("id", "type"):
         if isinstance(part.get(key), str):
-            known.setdefault(key, mend(part[key]))
+            call.setdefault(key, join_surrogates(part[key]))
     function = part.get("function")
     if isinstance(function, dict):
+        known = call["function"]
         if isinstance(function.get("name"), str):
-            known["function"].setdefault("name", mend(function["name"]))
+            known.setdefault("name", join_surrogates(function["name"]))
         if isinstance(function.get("arguments"), str):
-            known["function"]["arguments"] = known["function"].get("arguments", "") + mend(
-                function["arguments"]
-            )
+            known["arguments"] = known.get("arguments", "") + join_surrogates(function["arguments"])

@@ -1,4 +1,4 @@
-"""The bytes around the text of an event: what lets the next events be counted without parsing them."""
+"""The bytes around the text of an event, by which later events are counted without parsing them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from bltybench.wire.sse.chunk import Chunk, decoded
+from bltybench.wire.sse.chunk import Chunk, decode_or_none
 
 _CONTENT_KEYS = (b'"content"', b'"reasoning_content"', b'"reasoning"')
 
 _STRING = re.compile(rb'[ \t]*:[ \t]*"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
 
 
-class Shape(NamedTuple):
+class EventTemplate(NamedTuple):
     """The bytes around the text in one event, which are mostly the same in the next.
 
-    An event with the same bytes before and after, and between them one or more bytes that hold no
-    quote, no line end and do not end in a backslash, differs from the one that was parsed in the value of
-    that one string only: it need not be parsed to be counted as content.
+    An event matches if it has the same bytes before and after, and between them one or more bytes without a
+    quote or a line end, not ending in a backslash. Such an event differs from the parsed one in that string
+    only, so it can be counted as content without parsing.
     """
 
     before: bytes
     after: bytes
     between: bytes
-    """What lies between the texts of two events that follow each other."""
+    """Bytes between the texts of two consecutive events."""
     start: int
     end: int
     overhead: int
     reasoning: bool
 
     def rebuild(self, blocks: Sequence[bytes], blank: int) -> tuple[list[bytes], bytes]:
-        """Return what the texts are if all blocks have this shape, and the stream's bytes then; no texts
-        where they could not be texts. ``blank`` bytes at a block's end are line ends.
+        """Return the texts if all ``blocks`` match, and the bytes of the stream in that case.
 
-        Cut to texts by lengths alone and put together again as the shape says; who calls compares. So many
-        events cost a fraction of what they would cost each by itself.
+        Returns no texts if they cannot be texts. Each block ends in ``blank`` bytes of line ends. Texts are
+        cut out by position alone, and the caller compares the rebuilt bytes with the stream. That costs a
+        fraction of matching each event.
         """
         before, after, between, start, end, *_ = self
         texts = list(map(itemgetter(slice(start, end - blank)), blocks))
@@ -54,15 +54,15 @@ class Shape(NamedTuple):
         return texts, b"".join((before, between.join(texts), after, b"\n\n"))
 
 
-NO_SHAPE = Shape(b"", b"", b"", 0, 0, sys.maxsize, False)
-"""No event has it."""
+NO_TEMPLATE = EventTemplate(b"", b"", b"", 0, 0, sys.maxsize, False)
+"""A template that no event matches."""
 
 
-def learn(block: bytes, chunk: Chunk) -> Shape:
-    """Return the shape of an event that holds one text and nothing else to look at, or none."""
+def learn_template(block: bytes, chunk: Chunk) -> EventTemplate:
+    """Return the template of an event that holds one text and nothing else of use, or NO_TEMPLATE."""
     choices = chunk.choices or []
     if len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
-        return NO_SHAPE
+        return NO_TEMPLATE
     choice = choices[0]
     delta = choice.delta
     if (
@@ -72,18 +72,18 @@ def learn(block: bytes, chunk: Chunk) -> Shape:
         or choice.text
         or choice.message
     ):
-        return NO_SHAPE
-    told = (delta.content, delta.reasoning_content, delta.reasoning)
-    if sum(map(bool, told)) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
-        return NO_SHAPE
-    key, value = next((key, said) for key, said in zip(_CONTENT_KEYS, told, strict=True) if said)
+        return NO_TEMPLATE
+    values = (delta.content, delta.reasoning_content, delta.reasoning)
+    if sum(map(bool, values)) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
+        return NO_TEMPLATE
+    key, value = next((key, value) for key, value in zip(_CONTENT_KEYS, values, strict=True) if value)
     if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:
-        return NO_SHAPE
+        return NO_TEMPLATE
     match = _STRING.match(block, block.index(key) + len(key))
-    # Bytes that decode to the parsed value, at the only place that has the key: this is where it was.
-    if match is None or decoded(b'"' + match[1] + b'"') != value:
-        return NO_SHAPE
+    # The key occurs once, and these bytes decode to the parsed value: this is where it came from.
+    if match is None or decode_or_none(b'"' + match[1] + b'"') != value:
+        return NO_TEMPLATE
     before, after = block[: match.start(1)], block[match.end(1) :]
     between = after + b"\n\n" + before
     overhead = len(before) + len(after)
-    return Shape(before, after, between, len(before), -len(after), overhead, key != _CONTENT_KEYS[0])
+    return EventTemplate(before, after, between, len(before), -len(after), overhead, key != _CONTENT_KEYS[0])

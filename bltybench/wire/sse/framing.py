@@ -1,7 +1,7 @@
-"""Server-sent events: where one ends in a stream of bytes, and what its lines say.
+"""Framing of server-sent events: where an event ends in a stream of bytes, and the fields of its lines.
 
-Framing follows the WHATWG rules (lines end in CRLF, LF or CR; a blank line ends an event; a byte order
-mark may open the stream) and never decodes text, so a character split across reads does no harm.
+Framing follows the WHATWG rules (lines end in CRLF, LF, or CR; a blank line ends an event; a byte order mark
+can open the stream). It never decodes text, so a read can end within a character.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
-    """One event: its type (empty where the server named none) and its data lines joined."""
+    """One event: its type (empty if the server sent none) and its data lines, joined."""
 
     name: bytes
     data: bytes
 
 
 class Framer:
-    """Cuts a stream where events end, whatever the reads' boundaries are."""
+    """Splits a stream into events, independent of where its reads end."""
 
     __slots__ = ("_after_cr", "_buffer", "_started")
 
@@ -30,18 +30,18 @@ class Framer:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of an event that has not ended."""
+        """Number of bytes of an unfinished event."""
         return len(self._buffer)
 
     @property
     def between_events(self) -> bool:
-        """Whether what comes next begins an event."""
+        """Whether the next byte begins an event."""
         return self._started and not self._buffer and not self._after_cr
 
-    def sole(self, data: bytes) -> bytes | None:
-        """Return the event that ``data`` is, without its blank line, if it is one of a single line.
+    def single_line_event(self, data: bytes) -> bytes | None:
+        """Return the event without its blank line if ``data`` is exactly one event of a single line.
 
-        None: it is something else. Nothing was taken then, and ``feed`` is to have it.
+        Otherwise return None, consume nothing, and leave ``data`` to ``feed``.
         """
         end = len(data) - 2
         if not data.endswith(b"\n\n") or data.find(b"\n") != end or end == 0:
@@ -55,15 +55,15 @@ class Framer:
         return data[:end]
 
     def feed(self, data: bytes) -> bytes:
-        """Return the events that ``data`` completes, each with its blank line. Line ends in them are LF."""
+        """Return the events that ``data`` completes, each with its blank line. All line ends become LF."""
         if not self._started:
             data = self._skip_mark(data)
         if self._after_cr or b"\r" in data:
-            data = self._normalise(data)
+            data = self._normalize(data)
         buffer = self._buffer
         if not buffer and data.endswith(b"\n\n"):
-            return data  # by far the most reads: whole events
-        # Only what is new is searched: a line that never ends costs no more than its length.
+            return data  # most reads: whole events
+        # Search new bytes only, so that a line without an end costs no more than its length.
         start = max(0, len(buffer) - 1)
         buffer += data
         end = buffer.rfind(b"\n\n", start)
@@ -86,8 +86,8 @@ class Framer:
         self._started = True
         return data.removeprefix(BOM)
 
-    def _normalise(self, data: bytes) -> bytes:
-        """Make every line end a LF; a CRLF may be split across reads."""
+    def _normalize(self, data: bytes) -> bytes:
+        """Turn every line end into LF. A read can end within a CRLF."""
         if self._after_cr and data:
             data = data.removeprefix(b"\n")
             self._after_cr = False
@@ -97,7 +97,7 @@ class Framer:
 
 
 def parse_block(block: bytes) -> Event | None:
-    """Return what a block says, or None where it holds no data (comments, keep-alives, ids)."""
+    """Return the event of a block, or None if it holds no data (comments, keep-alives, ids)."""
     if block.startswith(b"data: ") and b"\n" not in block:
         return Event(b"", block[6:])
     name, data = b"", []

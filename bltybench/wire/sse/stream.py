@@ -1,4 +1,4 @@
-"""What an event stream has said so far, folded from its bytes a bounded slice at a time."""
+"""The state of an event stream, folded from its bytes in bounded slices."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from bltybench.wire.exchange import Failure, Fault
-from bltybench.wire.sse.chunk import Chunk, Delta, decode_any, decode_chunk, decoded, mend
+from bltybench.wire.fault import Failure, Fault
+from bltybench.wire.sse.chunk import Chunk, Delta, decode_any, decode_chunk, decode_or_none, join_surrogates
 from bltybench.wire.sse.delta import merge_tool_call, reasoning_in, text_in
-from bltybench.wire.sse.event_template import NO_SHAPE, learn
+from bltybench.wire.sse.event_template import NO_TEMPLATE, learn_template
 from bltybench.wire.sse.framing import Framer, parse_block
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500_000
 
-_LEARNING_TRIES = 16
-"""A stream whose events differ in more than their text soon costs no more than parsing."""
-_RUN_TRIES = 4
-"""So often is a fold tried all at once: each try costs as much as the fold is long."""
+_MAX_TEMPLATES = 16
+"""Templates to learn without using any. Then a stream whose events always differ costs only its parsing."""
+_MAX_RUN_TRIES = 4
+"""Tries per fold to take its remaining events as one run. Each costs as much as the fold is long."""
 
 
 class StreamFold:
-    """Takes reads with their arrival, keeps the times of content events and what else a Reading needs."""
+    """Takes reads with their arrival times, and keeps what the result needs of them."""
 
     __slots__ = (
         "_framer",
         "_keep_text",
-        "_learnt_at",
+        "_learned_at",
         "_raw",
         "_reasoning",
         "_settled",
-        "_shape",
+        "_template",
         "_text",
         "_tool_calls",
         "_tries",
@@ -51,16 +51,16 @@ class StreamFold:
     def __init__(self, *, keep_text: bool) -> None:
         self._keep_text = keep_text
         self._framer = Framer()
-        self._shape = NO_SHAPE
-        self._tries = _LEARNING_TRIES
-        self._learnt_at = 0
+        self._template = NO_TEMPLATE
+        self._tries = _MAX_TEMPLATES
+        self._learned_at = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._raw: list[bytes] = []
         self._settled = (0, 0)
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self.times = array("q")
-        """Arrival of each event with content, reasoning or a tool call."""
+        """Arrival of each event with content, reasoning, or a tool call."""
         self.first_output_ns: int | None = None
         self.coalesced = 0
         self.other_events = 0
@@ -73,76 +73,76 @@ class StreamFold:
         self.model: str | None = None
 
     def take_pieces(self, pieces: Sequence[bytes], arrivals: array[int]) -> None:
-        """Fold reads as the HTTP parser cut them: ``pieces[i]`` came at ``arrivals[i]``.
+        """Fold reads as the HTTP parser split them: ``pieces[i]`` arrived at ``arrivals[i]``.
 
-        Those of one read came at the same time. Most servers write each event as a chunk of its own. Such
-        pieces are folded many at once, where they follow each other in the known shape.
+        The pieces of one read have the same arrival. Most servers write each event as a chunk of its own;
+        consecutive pieces of that kind that match the template are folded in one batch.
         """
-        at, tries = 0, _RUN_TRIES
-        sole = self._framer.sole
+        at, tries = 0, _MAX_RUN_TRIES
+        single_line_event = self._framer.single_line_event
         while at < len(pieces):
-            piece, before = pieces[at], self._shape.before
+            piece, before = pieces[at], self._template.before
             known = bool(before) and piece.startswith(before)
             if tries and known and self._framer.between_events:
                 tries -= 1
                 until = self._take_run(pieces, at)
                 if until > at:
-                    self._stamp_run(at, until, arrivals)
+                    self._record_run(at, until, arrivals)
                     at = until
                     continue
             arrival_ns = arrivals[at]
             at += 1
             last = at == len(pieces) or arrivals[at] != arrival_ns
-            if known or (block := sole(piece)) is None:
+            if known or (block := single_line_event(piece)) is None:
                 self.take(piece, arrival_ns, last=last)
-            elif self._look(block, arrival_ns):
+            elif self._parse(block, arrival_ns):
                 self.times.append(arrival_ns)
                 self.coalesced += not last
 
     def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
-        """Take the events of the known shape from piece ``at`` on; return the piece after them."""
-        shape = self._shape
+        """Take the run of pieces from ``at`` on that match the template. Return the index after it."""
+        template = self._template
         until = len(pieces)
-        while until > at and not pieces[until - 1].startswith(shape.before):
+        while until > at and not pieces[until - 1].startswith(template.before):
             until -= 1
         while until > at:
             run = pieces[at:until]
-            texts, rebuilt = shape.rebuild(run, 2)
+            texts, rebuilt = template.rebuild(run, 2)
             if texts and rebuilt == b"".join(run):
                 if self._keep_text:
                     self._raw.extend(texts)
                 return until
-            # An odd one among them: perhaps not among the first of them.
+            # One of them differs, but perhaps not one of the first.
             until = at + (until - at) // 4
         return at
 
-    def _stamp_run(self, at: int, until: int, arrivals: array[int]) -> None:
-        """Note the arrival of pieces that are an event each."""
+    def _record_run(self, at: int, until: int, arrivals: array[int]) -> None:
+        """Record the arrivals of pieces that are one event each."""
         times = arrivals[at:until]
         self.times.extend(times)
-        # Of each read all but the last were followed by another event, and that too if the read goes on.
+        # In each read, another event followed all but the last one, and that one too if the read continues.
         reads = 1 if times[0] == times[-1] else len(set(times))
-        goes_on = until < len(arrivals) and arrivals[until] == times[-1]
-        self.coalesced += len(times) - reads + goes_on
+        continues = until < len(arrivals) and arrivals[until] == times[-1]
+        self.coalesced += len(times) - reads + continues
 
     def take(self, data: bytes, arrival_ns: int, *, last: bool = True) -> None:
-        """Fold a read, or a part of one; ``last`` says that nothing follows in the same read."""
+        """Fold a read, or a part of one; ``last`` is whether nothing follows in the same read."""
         framer = self._framer
         whole = framer.feed(data)
         raw = self._raw if self._keep_text else None
         at = fresh = 0
         last_is_content, runs = False, True
-        before, after, _, start, end, overhead, _ = self._shape
+        before, after, _, start, end, overhead, _ = self._template
         while (stop := whole.find(b"\n\n", at)) >= 0:
             if runs and before and whole.startswith(before, stop + 2) and whole.startswith(before, at):
-                texts, run_ends = self._run(whole, at)
+                texts, run_end = self._run(whole, at)
                 if texts:
                     if raw is not None:
                         raw.extend(texts)
                     fresh += len(texts)
-                    at, last_is_content = run_ends, True
+                    at, last_is_content = run_end, True
                     continue
-                runs = False  # tried once in a read: it costs as much as the read is long
+                runs = False  # one try per read: it costs as much as the read is long
             block = whole[at:stop]
             at, size = stop + 2, stop - at
             if (
@@ -157,29 +157,31 @@ class StreamFold:
                 if raw is not None:
                     raw.append(block[start:end])
             else:
-                last_is_content = self._look(block, arrival_ns)
-                before, after, _, start, end, overhead, _ = self._shape
+                last_is_content = self._parse(block, arrival_ns)
+                before, after, _, start, end, overhead, _ = self._template
             fresh += last_is_content
         if fresh == 1:
             self.times.append(arrival_ns)
         elif fresh:
             self.times.extend([arrival_ns] * fresh)
         if fresh:
-            # Bytes of another event came in the same read: its stamp is theirs, ours an upper bound.
+            # If bytes of another event were in the same read, the timestamp is theirs: an upper bound.
             alone = last and last_is_content and not framer.pending_bytes
             self.coalesced += fresh - 1 if alone else fresh
 
     def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
-        """Return the texts of the events from ``at`` on that follow each other in the known shape, and where
-        they end; no texts where some of them must be looked at one by one."""
+        """Return the texts of the events from ``at`` on that match the template, and where they end.
+
+        Returns no texts if some of the events must be examined individually.
+        """
         blocks = whole[at:].split(b"\n\n")
-        while not blocks[-1].startswith(self._shape.before):
+        while not blocks[-1].startswith(self._template.before):
             blocks.pop()
-        texts, run = self._shape.rebuild(blocks, 0)
+        texts, run = self._template.rebuild(blocks, 0)
         return (texts, at + len(run)) if whole.startswith(run, at) else ([], at)
 
     def settle(self) -> None:
-        """Keep the text of a slice as one string: one a token would take ten times the memory."""
+        """Join the texts since the last call. One string per token would take ten times the memory."""
         if not self._keep_text:
             return
         self._flush()
@@ -189,7 +191,7 @@ class StreamFold:
         self._settled = (len(self._text), len(self._reasoning))
 
     def overrun(self) -> Failure | None:
-        """Return which bound the stream has gone over, if any."""
+        """Return the limit that the stream exceeds, if any."""
         if self._framer.pending_bytes > MAX_EVENT_BYTES:
             return Failure(Fault.EVENT_TOO_LARGE, f"an event of more than {MAX_EVENT_BYTES} bytes")
         if len(self.times) + self.other_events > MAX_EVENTS:
@@ -197,7 +199,7 @@ class StreamFold:
         return None
 
     def close(self) -> None:
-        """The stream has ended. Some servers leave out the blank line after the last event."""
+        """Handle the end of the stream. Some servers omit the blank line after the last event."""
         self.settle()
         rest = self._framer.rest()
         event = parse_block(rest.strip(b"\n")) if rest else None
@@ -206,21 +208,32 @@ class StreamFold:
 
     @property
     def text(self) -> str:
-        """The text of the first choice."""
-        return mend("".join(self._text))
+        """Text of the first choice."""
+        return join_surrogates("".join(self._text))
 
     @property
     def reasoning(self) -> str:
-        """The reasoning of the first choice."""
-        return mend("".join(self._reasoning))
+        """Reasoning of the first choice."""
+        return join_surrogates("".join(self._reasoning))
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls of the first choice, their arguments joined."""
+        """Tool calls of the first choice, with their arguments joined."""
         return [self._tool_calls[index] for index in sorted(self._tool_calls)]
 
-    def _look(self, block: bytes, arrival_ns: int) -> bool:
-        """Parse one event; return whether it brought content."""
+    def add(self, chunk: Chunk) -> tuple[bool, bool]:
+        """Add a decoded chunk. Return whether it holds content, and whether it holds more than reasoning."""
+        self._flush()  # keeps the order, and uses the template that these texts matched
+        if self.response_id is None and isinstance(chunk.id, str):
+            self.response_id = chunk.id
+        if self.model is None and isinstance(chunk.model, str):
+            self.model = chunk.model
+        if isinstance(chunk.usage, dict):
+            self.usage = chunk.usage
+        return self._add_choices(chunk)
+
+    def _parse(self, block: bytes, arrival_ns: int) -> bool:
+        """Parse one event. Return whether it holds content."""
         event = parse_block(block)
         if event is None:
             if block.strip(b"\n"):
@@ -234,39 +247,28 @@ class StreamFold:
         try:
             chunk = decode_chunk(data)
         except ValueError:
-            self._odd(name, data)
+            self._add_other(name, data)
             return False
         if chunk.error is not None or name == b"error":
-            self.error = self.error or chunk.error or decoded(data)
+            self.error = self.error or chunk.error or decode_or_none(data)
         content, output = self.add(chunk)
         if not content:
             self.other_events += 1
             return False
         if output and self.first_output_ns is None:
             self.first_output_ns = arrival_ns
-        if len(self.times) > self._learnt_at + 1:
-            self._tries = _LEARNING_TRIES  # the last shape was of use
+        if len(self.times) > self._learned_at + 1:
+            self._tries = _MAX_TEMPLATES  # the current template has matched
         if self._tries:
             self._tries -= 1
-            self._learnt_at = len(self.times)
-            self._shape = learn(block, chunk)
+            self._learned_at = len(self.times)
+            self._template = learn_template(block, chunk)
         return True
 
-    def add(self, chunk: Chunk) -> tuple[bool, bool]:
-        """Take in a decoded chunk; return whether it holds content, and content other than reasoning."""
-        self._flush()  # in order, and under the shape that they were found by
-        if self.response_id is None and isinstance(chunk.id, str):
-            self.response_id = chunk.id
-        if self.model is None and isinstance(chunk.model, str):
-            self.model = chunk.model
-        if isinstance(chunk.usage, dict):
-            self.usage = chunk.usage
-        return self._choices(chunk)
-
-    def _odd(self, name: bytes, data: bytes) -> None:
-        """An event that is not a chunk: an error in another form, an event of the server's own, or junk."""
+    def _add_other(self, name: bytes, data: bytes) -> None:
+        """Add an event that is not a chunk: an error in another form, a server's own event, or junk."""
         self.other_events += 1
-        value = decoded(data)
+        value = decode_or_none(data)
         if name == b"error":
             self.error = self.error or value or {"message": data.decode("utf-8", "replace")}
         elif isinstance(value, dict) and value.get("error"):
@@ -274,14 +276,13 @@ class StreamFold:
         elif self.bad_event is None and name in {b"", b"message"} and not isinstance(value, dict):
             self.bad_event = data
 
-    def _choices(self, chunk: Chunk) -> tuple[bool, bool]:
-        """Take in all choices; return whether they hold content, and whether content beyond reasoning."""
+    def _add_choices(self, chunk: Chunk) -> tuple[bool, bool]:
         content = output = False
         for choice in chunk.choices or ():
             first = choice.index in (0, None)
             delta = choice.delta or choice.message
             if delta is not None:
-                has_output = self._delta(delta, keep=first and self._keep_text)
+                has_output = self._add_delta(delta, keep=first and self._keep_text)
                 output = output or has_output
                 content = content or has_output or bool(reasoning_in(delta))
             if choice.text and isinstance(choice.text, str):
@@ -292,7 +293,7 @@ class StreamFold:
                 self.finish_reason = choice.finish_reason
         return content, output
 
-    def _delta(self, delta: Delta, *, keep: bool) -> bool:
+    def _add_delta(self, delta: Delta, *, keep: bool) -> bool:
         text = text_in(delta.content) or text_in(delta.refusal)
         if keep:
             if text:
@@ -306,7 +307,7 @@ class StreamFold:
         return bool(text or delta.tool_calls or delta.function_call)
 
     def _flush(self) -> None:
-        """Decode the strings found without parsing: all at once, as one JSON string."""
+        """Decode the texts found without parsing, all as one JSON string."""
         raw = self._raw
         if not raw:
             return
@@ -316,4 +317,4 @@ class StreamFold:
             text = decode_any(joined)
         except ValueError:
             text = joined[1:-1].decode("utf-8", "replace")
-        (self._reasoning if self._shape.reasoning else self._text).append(text)
+        (self._reasoning if self._template.reasoning else self._text).append(text)
