@@ -47,7 +47,9 @@ class CheckResponse:
 
     def show(self, value: Any) -> str:
         """Return server-sent text in a form that is safe to show."""
-        return sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets)
+        return sanitize(
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets
+        )
 
     def summary(self) -> str:
         """Return a short summary of the response."""

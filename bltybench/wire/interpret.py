@@ -151,7 +151,7 @@ def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> Erro
 
 
 def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
-    """Return the error of a 2xx body without a completion. Other JSON is fine unless a stream was requested."""
+    """Return the error of a 2xx body without a completion. Other JSON is fine if no stream was requested."""
     try:
         value = decode_any(body)
     except ValueError:

@@ -13,8 +13,8 @@ from bltybench.wire.http.tls import tls_context
 class Origin:
     """Address, TLS settings, and timeouts of a target, shared by all connections to it.
 
-    ``base_url`` looks like ``https://host/v1``; request paths are appended to it. ``secrets``, for example the
-    API key, must never appear in a message. Raises UserError for an invalid ``base_url`` or an unreadable
+    ``base_url`` looks like ``https://host/v1``; request paths are appended to it. ``secrets``, for example
+    the API key, must never appear in a message. Raises UserError for an invalid ``base_url`` or an unreadable
     ``ca_file``. Proxies in the environment are ignored: the run would measure them instead of the API.
     """
 
