@@ -34,7 +34,9 @@ def _model(family: str, **options: bool) -> MakeModel:
 
 
 def _other_phase(family: str) -> MakeModel:
-    return lambda limit, period_s, rng: FAMILIES[family].model(limit, period_s, rng.uniform(0.1, 0.9) * period_s)
+    return lambda limit, period_s, rng: FAMILIES[family].model(
+        limit, period_s, rng.uniform(0.1, 0.9) * period_s
+    )
 
 
 def _queue(*, burst: bool) -> MakeModel:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bltybench.limits.fit.select import Verdict
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
 from bltybench.limits.models.base import Admission, Limiter, Model
 

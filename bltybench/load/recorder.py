@@ -54,7 +54,9 @@ class SentAttempt(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
+def record(
+    context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None
+) -> Attempt:
     """Store one attempt, and count it in the audit, the live counts, and Locust's table."""
     attempt = _attempt(context, sent, reading, waited_s)
     sink = context.sink
@@ -69,7 +71,9 @@ def record(context: RunContext, sent: SentAttempt, reading: ExchangeResult, wait
     return attempt
 
 
-def _attempt(context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None) -> Attempt:
+def _attempt(
+    context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None
+) -> Attempt:
     call, exchange, quota = sent.call, sent.exchange, reading.quota
     prompt_tokens, completion_tokens, source = _tokens(call, reading)
     if exchange.end_ns is None:
