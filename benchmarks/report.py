@@ -192,7 +192,7 @@ def in_tables(path: Path) -> list[Part]:
 
     folder, parts = RunFolder(path), list[Part]()
     measured("load: gaps", parts, lambda: tally_gaps(gap_batches(folder)))
-    table = measured("load: columns", parts, lambda: read_attempts(folder, without=frame.LEFT_OUT))
+    table = measured("load: columns", parts, lambda: read_attempts(folder, without=frame.UNUSED_COLUMNS))
     attempts = measured("load: frame", parts, lambda: frame.attempts_frame(table))
     calls = measured("table: calls", parts, lambda: frame.calls_frame(attempts))
     steps = measured("table: in flight", parts, lambda: concurrency.steps(attempts))
@@ -215,7 +215,7 @@ def in_figures(path: Path) -> list[Part]:
     from bltybench.report.figures import figures  # noqa: PLC0415
     from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
     from bltybench.report.page.page import page  # noqa: PLC0415
-    from bltybench.report.summary import summarise  # noqa: PLC0415
+    from bltybench.report.summary import summarize  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[Part]()
     run = measured("load and all tables", parts, lambda: load(folder))
@@ -223,7 +223,7 @@ def in_figures(path: Path) -> list[Part]:
         measured("figure: timeline", parts, lambda: figures.hero(run)),
         measured("figure: latency", parts, lambda: figures.latencies(run)),
     ]
-    summary = measured("summary", parts, lambda: summarise(run))
+    summary = measured("summary", parts, lambda: summarize(run))
     limits = measured("section on rate limits, with its figures", parts, lambda: limits_section(folder))
     drawings += limits.drawings if limits else []
     raw = measured("hashes of the raw files", parts, lambda: hashes(folder))

@@ -15,7 +15,9 @@ from bltybench.metrics.frame import attempts_frame, to_frame
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, TokensSource
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo
+from bltybench.runs.scenario import read_scenario
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
+from bltybench.scenario.workload import Scenario
 
 WALL_NS = 1_795_356_910_000_000_000
 """2026-11-22 14:15:10 UTC: ten seconds into a calendar minute."""
@@ -110,6 +112,11 @@ def manifest(**fields: Any) -> Manifest:
         "ended": "completed",
     }
     return Manifest(**{**base, **fields})
+
+
+def scenario(**fields: Any) -> Scenario:
+    """Make the scenario of that run, with some keys replaced."""
+    return read_scenario(manifest(resolved=manifest().resolved | fields))
 
 
 def generator_seconds(seconds: int, *, seed: int = 1, **fields: Any) -> list[GeneratorSecond]:

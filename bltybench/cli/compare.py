@@ -47,7 +47,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     reference = _side(base, reports)
     others = [_side(candidate, reports) for candidate in candidates]
     for other in others:
-        found = obstacles(reference.runs, other.runs, invalid=allow_invalid)
+        found = obstacles(reference.runs, other.runs, allow_invalid=allow_invalid)
         if found:
             more = f" (and {len(found) - 1} more reasons)" if len(found) > 1 else ""
             raise UserError(

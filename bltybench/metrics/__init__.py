@@ -1,1 +1,1 @@
-"""Tables from attempts: pure functions, frame in, frame out. docs/method.md gives their formulas."""
+"""Tables from attempts: pure functions from frames to frames. docs/method.md gives their formulas."""

@@ -1,4 +1,4 @@
-"""All tables of one run, computed once and shared by the page, the summary and the checks."""
+"""All tables of one run, computed once and shared by the page, the summary, and the checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ from bltybench.metrics import (
     validity,
 )
 from bltybench.metrics.concurrency import InFlight
-from bltybench.metrics.frame import LEFT_OUT, Bools, attempts_frame, calls_frame, ints, run_end_ns, to_frame
+from bltybench.metrics.frame import (
+    UNUSED_COLUMNS,
+    Bools,
+    attempts_frame,
+    calls_frame,
+    ints,
+    run_end_ns,
+    to_frame,
+)
 from bltybench.metrics.gaps import Gaps, kinds_of, tally_gaps
-from bltybench.metrics.goodput import Goodput, good_calls, goodput
+from bltybench.metrics.goodput import Goodput, bounds_of, good_calls, goodput
 from bltybench.metrics.lengths import lengths
 from bltybench.metrics.retries import Retries, retries
 from bltybench.metrics.sample import Sample
@@ -33,23 +41,25 @@ from bltybench.metrics.steady import WarmUp
 from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
+from bltybench.runs.scenario import read_scenario
 from bltybench.runs.store import attempt_columns, gap_batches, read_generator
+from bltybench.scenario.workload import Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What a run comes to. Frames as the functions of this package document them."""
+    """All tables of a run. The functions of this package document the frames."""
 
     manifest: Manifest
+    scenario: Scenario
     end_ns: int
-    """End of what was observed, on the run's axis."""
+    """End of the observed time, on the run's axis."""
     attempts: pd.DataFrame
     calls: pd.DataFrame
     generator: pd.DataFrame
     spans: Spans
-    """The steady part, as the intervals take it apart."""
     samples: dict[str, Sample]
-    """Latency samples in ms, by metric: those of ``latency.measures``."""
+    """Latency samples in ms, by metric (``latency.measures``)."""
     gaps: Gaps
     percentiles: pd.DataFrame
     percentiles_by: pd.DataFrame
@@ -67,8 +77,8 @@ class Analysis:
     quota: pd.DataFrame
     findings: list[Finding]
     warm_up: WarmUp
-    """What is left out of attempts, calls and what comes from them. The timeline, the minutes, what was in
-    flight and the audit are of everything."""
+    """Excluded from attempts, calls, and all tables made of them. The timeline, the minutes, the number in
+    flight, and the audit cover the whole run."""
     objectives: dict[str, float]
     goodput: Goodput
     stages: pd.DataFrame
@@ -78,55 +88,57 @@ class Analysis:
 
     @property
     def valid(self) -> bool:
-        """Whether the generator kept up and the run was whole."""
+        """Whether all findings of the audit hold."""
         return all(finding.holds for finding in self.findings)
 
     def best_of(self, rate: str) -> float:
-        """Return the best rolling 60 s of a rate (requests or tokens a minute)."""
+        """Return the best rolling 60 s of a rate (requests or tokens per minute)."""
         return float(self.best.loc[self.best["rate"] == rate, "per_min"].iloc[0])
 
     def count_of(self, rate: str) -> int:
-        """Return how many requests or tokens of a rate the whole run had."""
+        """Return the number of requests or tokens of a rate in the whole run."""
         return int(self.best.loc[self.best["rate"] == rate, "count"].iloc[0])
 
     def timing(self, name: str) -> dict[str, float | None]:
-        """Return n, p50 … p99 and max (ms) of a latency metric; None where the sample is too small."""
+        """Return n, percentiles, and max (ms) of a latency metric; None if the sample is too small."""
         row = self.percentiles[self.percentiles["name"] == name].iloc[0]
         return {column: None if pd.isna(row[column]) else float(row[column]) for column in latency.COLUMNS}
 
 
 def load(folder: RunFolder) -> Analysis:
-    """Read a run, sealed or not, and compute everything. Raises UserError where it cannot be read."""
-    attempts = attempts_frame(attempt_columns(folder, without=LEFT_OUT))
+    """Read a run, sealed or not, and compute everything. Raises UserError if it cannot be read."""
+    attempts = attempts_frame(attempt_columns(folder, without=UNUSED_COLUMNS))
     return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
 
 
-def analyse(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
+def analyze(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
     """Compute every table of a run from its two Arrow tables and its manifest."""
     return _compute(attempts_frame(attempts_table), attempts_table.to_batches(), generator_table, manifest)
 
 
 def _compute(
     everything: pd.DataFrame,
-    with_gaps: Iterable[pa.RecordBatch],
+    batches: Iterable[pa.RecordBatch],
     generator_table: pa.Table,
     manifest: Manifest,
 ) -> Analysis:
-    excluded, warm_up = steady.warm_up(everything, manifest)
+    scenario = read_scenario(manifest)
+    excluded, warm_up = steady.warm_up(everything, scenario)
     attempts = everything[~excluded].reset_index(drop=True) if excluded.any() else everything
     generator = to_frame(generator_table)
     calls = calls_frame(attempts)
     end_ns = run_end_ns(everything, manifest.ended_ns)
-    spans = steady_spans(calls, manifest, end_ns)
-    gaps = _gaps(with_gaps, everything, excluded, spans)
+    load_ns = end_ns if manifest.ended_ns is None else manifest.ended_ns
+    spans = steady_spans(calls, scenario, load_ns)
+    gaps = _gaps(batches, everything, excluded, spans)
     measures = latency.measures(attempts, calls, gaps, spans)
     steps = concurrency.steps(everything)
-    objectives = manifest.resolved.get("objectives") or {}
-    good = good_calls(attempts, calls, objectives)
+    good = good_calls(attempts, calls, scenario.objectives)
     refused = quota.refusals(attempts)
     tokens = rates.token_events(everything)
     return Analysis(
         manifest=manifest,
+        scenario=scenario,
         end_ns=end_ns,
         attempts=attempts,
         calls=calls,
@@ -148,19 +160,19 @@ def _compute(
         retry_after=quota.retry_after(refused),
         retries=retries(calls),
         quota=quota.headers(attempts),
-        findings=[*validity.audit(everything, generator, manifest), *ceiling.findings(generator, manifest)],
+        findings=[*validity.audit(everything, generator, manifest), *ceiling.findings(generator, scenario)],
         warm_up=warm_up,
-        objectives={name: bound for name, bound in objectives.items() if bound is not None},
-        goodput=goodput(calls, good, steady.steady_s(manifest, end_ns)),
-        stages=by_stage(attempts, calls, good, manifest.resolved, everything),
-        drift=steady.drift(attempts, manifest),
+        objectives=bounds_of(scenario.objectives),
+        goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),
+        stages=by_stage(attempts, calls, good, scenario, everything),
+        drift=steady.drift(attempts, scenario),
         lengths=lengths(attempts),
-        spent=spent(everything, manifest),
+        spent=spent(everything, manifest, scenario.model),
     )
 
 
-def _gaps(batches: Iterable[pa.RecordBatch], attempts: pd.DataFrame, excluded: Bools, spans: Spans) -> Gaps:
-    """Count the gaps of what is not warm-up. ``attempts`` are all of the run, as the batches have them."""
-    group, kinds = kinds_of(attempts, (name for name in latency.KINDS if name != "stream"))
+def _gaps(batches: Iterable[pa.RecordBatch], everything: pd.DataFrame, excluded: Bools, spans: Spans) -> Gaps:
+    """Count the gaps outside the warm-up. ``everything`` has the rows of the batches."""
+    group, kinds = kinds_of(everything, (name for name in latency.KINDS if name != "stream"))
     group[excluded] = -1
-    return tally_gaps(batches, group, spans.place(ints(attempts, "at_ns")), spans.count, kinds)
+    return tally_gaps(batches, group, spans.place(ints(everything, "at_ns")), spans.count, kinds)

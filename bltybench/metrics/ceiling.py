@@ -1,4 +1,4 @@
-"""Open loop: did arrivals find a free user, or was the ceiling of calls in flight reached?"""
+"""Open loop: arrivals that found no idle user, because the maximum number of calls was in flight."""
 
 from __future__ import annotations
 
@@ -8,51 +8,46 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import floats
-from bltybench.metrics.validity import MORE_ROOM, Finding
-from bltybench.runs.manifest import Manifest
+from bltybench.metrics.validity import MORE_USERS, Finding
+from bltybench.scenario.workload import Scenario
 
-LATE_SHARE = 0.01
-"""The most arrivals that may have had to wait for a user, as the p99 of the schedule delay has it."""
-
-CLOSED = frozenset({"closed", "ladder", "search"})
+MAX_LATE_FRACTION = 0.01
+"""Maximum fraction of arrivals that waited for a user: the same 1% as the p99 of the schedule delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What became of the arrivals of a schedule."""
+    """Arrivals that were due while all users were busy."""
 
     no_free_user: int
-    """Were due while all users were busy, and were sent late."""
+    """Sent late."""
     never_sent: int
-    """Were due and still waited for a user when the run ended."""
+    """Still waiting for a user when the run ended."""
 
 
 def ceiling(generator: pd.DataFrame) -> Ceiling:
-    """Add up the processes' counts."""
-    late, never = (
-        int(np.nansum(floats(generator, name))) if len(generator) else 0
-        for name in ("no_free_user", "never_sent")
-    )
-    return Ceiling(late, never)
+    """Sum the counts of the processes."""
+    return Ceiling(_total(generator, "no_free_user"), _total(generator, "never_sent"))
 
 
-def findings(generator: pd.DataFrame, manifest: Manifest) -> list[Finding]:
-    """Return one finding for an open loop, none for a closed one, where users wait by design."""
-    arrivals = manifest.resolved.get("arrivals", {})
-    if not arrivals or arrivals.get("kind") in CLOSED or generator.empty:
+def findings(generator: pd.DataFrame, scenario: Scenario) -> list[Finding]:
+    """Return one finding for an open loop; none for a closed one, whose users wait by design."""
+    if not scenario.is_open_loop or generator.empty:
         return []
-    found = ceiling(generator)
-    sent = int(np.nansum(floats(generator, "sent")))
-    late, never = found.no_free_user, found.never_sent
-    users = manifest.resolved.get("users")
+    counts = ceiling(generator)
+    late, never = counts.no_free_user, counts.never_sent
     return [
         Finding(
             name="free users",
-            holds=never == 0 and late <= LATE_SHARE * sent,
+            holds=never == 0 and late <= MAX_LATE_FRACTION * _total(generator, "sent"),
             actual=f"{late:,} arrivals found none, {never:,} were never sent",
-            bound=f"≤ {LATE_SHARE:.0%} of those sent found none, all were sent",
-            says=f"the ceiling of {users} users was reached: {late:,} arrivals had to wait for one, "
+            bound=f"≤ {MAX_LATE_FRACTION:.0%} of those sent found none, all were sent",
+            says=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
             f"and {never:,} were never sent",
-            remedy=MORE_ROOM,
+            remedy=MORE_USERS,
         )
     ]
+
+
+def _total(generator: pd.DataFrame, column: str) -> int:
+    return int(np.nansum(floats(generator, column))) if len(generator) else 0

@@ -1,4 +1,4 @@
-"""PASS or FAIL: the scenario's checks against what the run came to."""
+"""PASS or FAIL: the scenario's checks against the run's metrics."""
 
 from __future__ import annotations
 
@@ -6,57 +6,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.latency import needed
+from bltybench.metrics.latency import min_sample
 from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.scenario.checks import ParsedCheck, parse_check
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """One check: ``value`` in the metric's unit (None where it cannot be told), and why not."""
+class EvaluatedCheck:
+    """A check with the metric's value."""
 
     check: ParsedCheck
     value: float | None
+    """In the metric's unit; None if the run can't tell."""
     passed: bool
     note: str = ""
+    """Why there is no value."""
 
     @property
     def margin(self) -> float | None:
-        """Room left before the check would turn, in the metric's unit; negative where it failed."""
+        """Distance to the threshold, in the metric's unit; negative if the check failed."""
         if self.value is None or self.check.unit == "bool" or self.check.op in {"==", "!="}:
             return None
-        room = self.check.threshold - self.value
-        return room if self.check.op in {"<", "<="} else -room
+        margin = self.check.threshold - self.value
+        return margin if self.check.op in {"<", "<="} else -margin
 
 
-def evaluate(analysis: Analysis) -> list[Evaluated]:
-    """Evaluate the checks of the scenario as it ran, in its order. What cannot be told does not pass."""
-    results: list[Evaluated] = []
-    for name, wanted in analysis.manifest.resolved.get("checks", {}).items():
-        check = parse_check(name, wanted)
+def evaluate(analysis: Analysis) -> list[EvaluatedCheck]:
+    """Evaluate the scenario's checks, in their order. A check without a value fails."""
+    results: list[EvaluatedCheck] = []
+    for name, condition in analysis.scenario.checks.items():
+        check = parse_check(name, condition)
         value, note = metric(analysis, name)
-        results.append(Evaluated(check, value, value is not None and check.holds(value), note))
+        results.append(EvaluatedCheck(check, value, value is not None and check.holds(value), note))
     return results
 
 
 def metric(analysis: Analysis, name: str) -> tuple[float | None, str]:
-    """Return a metric of ``scenario.checks.METRICS``, or None and the reason why there is none."""
+    """Return a metric of ``scenario.checks.METRICS``, or None and the reason."""
     if name in _PLAIN:
         return _PLAIN[name](analysis), ""
-    if name in _SHARES:
-        share = _SHARES[name](analysis)
-        return share, "there was nothing to take a share of" if share is None else ""
+    if name in _FRACTIONS:
+        fraction = _FRACTIONS[name](analysis)
+        return fraction, "there were no attempts or calls to count" if fraction is None else ""
     sample, _, statistic = name.rpartition(".")
     row = analysis.timing(sample)
     value, n = row[statistic], int(row["n"] or 0)
     if n == 0:
         return None, "nothing succeeded that could be timed"
     if value is None:
-        return None, f"n too small: {n:,} of the {needed(statistic):,} that {statistic} needs"
+        return None, f"n too small: {n:,} of the {min_sample(statistic):,} that {statistic} needs"
     return value, ""
 
 
-def _share(count: int, total: int) -> float | None:
+def _fraction(count: int, total: int) -> float | None:
     return count / total if total else None
 
 
@@ -71,9 +73,9 @@ _PLAIN: dict[str, Callable[[Analysis], float]] = {
     "audit.valid": lambda run: float(run.valid),
 }
 
-_SHARES: dict[str, Callable[[Analysis], float | None]] = {
-    "refused.share": lambda run: _share(count_of(run.attempts, "rate_limited"), len(run.attempts)),
-    "errors.share": lambda run: _share(count_of(run.attempts, *ERRORS), len(run.attempts)),
+_FRACTIONS: dict[str, Callable[[Analysis], float | None]] = {
+    "refused.share": lambda run: _fraction(count_of(run.attempts, "rate_limited"), len(run.attempts)),
+    "errors.share": lambda run: _fraction(count_of(run.attempts, *ERRORS), len(run.attempts)),
     "goodput.share": lambda run: run.goodput.share,
-    "calls.ok_share": lambda run: _share(int(run.calls["ok"].sum()), len(run.calls)),
+    "calls.ok_share": lambda run: _fraction(int(run.calls["ok"].sum()), len(run.calls)),
 }

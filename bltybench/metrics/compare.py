@@ -1,6 +1,6 @@
-"""Two sides against each other: differences with intervals, and a verdict for each metric.
+"""Differences between two sides, with intervals and a verdict for each metric.
 
-A side is one run, or several repeats of it. docs/compare.md says how to read the result.
+A side is one run, or several repeats of it. docs/compare.md explains how to read the result.
 """
 
 from __future__ import annotations
@@ -19,88 +19,94 @@ from bltybench.metrics.bootstrap import (
     mean_draws,
     span_weights,
 )
-from bltybench.metrics.frame import Floats, Ints
-from bltybench.metrics.latency import PERCENTILES, needed
+from bltybench.metrics.frame import Floats
+from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.metrics.outline import BINS, MIN_SPAN_S, MIN_SPANS, Outline
-from bltybench.metrics.sample import Sample
 
 Verdict = Literal["better", "worse", "same", "cannot tell"]
-Kind = Literal["ms", "per_min", "share"]
+MetricKind = Literal["ms", "per_min", "share"]
 
 FREE_TO_DIFFER = frozenset({"title", "answers", "checks", "target", "model", "seed", "duration_s"})
-"""Keys of the scenario that two runs may differ in and still be compared."""
+"""Scenario keys that may differ between comparable runs."""
 
 SEED = 1
+"""Seed of the draws: the same runs give the same intervals."""
+
+TOO_SHORT = f"the run is too short: its load must last {MIN_SPANS * MIN_SPAN_S} s after the warm-up"
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much worse is still the same: ``relative`` for times and rates, ``share`` (0 … 1) for shares."""
+    """Largest change that counts as the same: ``relative`` for times and rates, ``share`` for fractions."""
 
     relative: float = 0.05
     share: float = 0.01
 
-    def of(self, kind: Kind) -> float:
+    def of(self, kind: MetricKind) -> float:
         """Return the tolerance for a kind of metric."""
         return self.share if kind == "share" else self.relative
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One metric of one run: what it was, and what resamples of the run make of it."""
+class Estimate:
+    """One metric of one side: its value, and its value in each of DRAWS resamples."""
 
     value: float | None
     draws: Floats | None
     why_not: str = ""
+    """Why there are no draws."""
+
+
+Measurement = Callable[[Outline, np.random.Generator], Estimate]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Something that sides are compared by."""
+    """A metric by which sides are compared."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     lower_is_better: bool
-    measure: Callable[[Outline, np.random.Generator], Measured]
+    estimate: Measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One metric of two sides. ``change`` is candidate / base − 1, or candidate − base for a share."""
+    """One metric of two sides."""
 
     metric: str
-    kind: Kind
+    kind: MetricKind
     lower_is_better: bool
     base: float | None
     candidate: float | None
-    change: float | None
-    bounds: Interval | None
-    """The 95% interval of ``change``."""
-    verdict: Verdict
+    change: float | None = None
+    """candidate / base − 1, or candidate − base for a fraction."""
+    bounds: Interval | None = None
+    """95% interval of ``change``."""
+    verdict: Verdict = "cannot tell"
     why: str = ""
-    """Where it cannot be told: why not."""
+    """Why the verdict is "cannot tell"."""
 
 
-def obstacles(base: Sequence[Outline], candidate: Sequence[Outline], *, invalid: bool = False) -> list[str]:
-    """Return why two sides cannot be compared; nothing where they can.
+def obstacles(
+    base: Sequence[Outline], candidate: Sequence[Outline], *, allow_invalid: bool = False
+) -> list[str]:
+    """Return the reasons why two sides cannot be compared.
 
-    ``invalid`` lets runs in whose generator was itself the bottleneck.
+    ``allow_invalid`` accepts runs whose load generator was the bottleneck.
     """
-    found: list[str] = []
-    ids = [one.manifest.run_id for one in (*base, *candidate)]
-    found += [f"{run} is named twice" for run in sorted({run for run in ids if ids.count(run) > 1})]
-    reference = base[0].manifest
-    for one in (*base, *candidate):
-        manifest = one.manifest
-        if one.reasons and not invalid:
-            found.append(f"{manifest.run_id} is INVALID: {one.reasons[0]}")
-        keys = sorted({*reference.resolved, *manifest.resolved} - FREE_TO_DIFFER)
-        for key in keys:
-            ours, theirs = reference.resolved.get(key), manifest.resolved.get(key)
-            if ours != theirs:
-                found.append(
-                    f"{manifest.run_id} had another load than {reference.run_id}: {_where(key, ours, theirs)}"
-                )
+    runs = [*base, *candidate]
+    ids = [run.manifest.run_id for run in runs]
+    found = [f"{run_id} is named twice" for run_id in sorted({name for name in ids if ids.count(name) > 1})]
+    reference = base[0].load
+    for run, run_id in zip(runs, ids, strict=True):
+        if run.reasons and not allow_invalid:
+            found.append(f"{run_id} is INVALID: {run.reasons[0]}")
+        for key in sorted({*reference, *run.load} - FREE_TO_DIFFER):
+            expected, actual = reference.get(key), run.load.get(key)
+            if expected != actual:
+                where = _difference_in(key, expected, actual)
+                found.append(f"{run_id} had another load than {ids[0]}: {where}")
     for side in (base, candidate):
         for key, values in _identities(side).items():
             if len(values) > 1:
@@ -114,7 +120,7 @@ def compare(base: Sequence[Outline], candidate: Sequence[Outline], tolerance: To
 
 
 def judge(bounds: Interval, tolerance: float, *, lower_is_better: bool) -> Verdict:
-    """Return the verdict on a change: the whole interval has to lie on one side of the tolerance."""
+    """Return the verdict on a change: better or worse only if the whole interval is beyond the tolerance."""
     low, high = bounds if lower_is_better else (-bounds.high, -bounds.low)
     if low > tolerance:
         return "worse"
@@ -123,106 +129,90 @@ def judge(bounds: Interval, tolerance: float, *, lower_is_better: bool) -> Verdi
     return "same" if low >= -tolerance and high <= tolerance else "cannot tell"
 
 
+def long_enough(run: Outline) -> bool:
+    """Return whether a run has enough spans, each long enough, to be resampled."""
+    return len(run.counts["attempts"]) >= MIN_SPANS and run.span_s >= MIN_SPAN_S
+
+
 def _difference(
     metric: Metric, base: Sequence[Outline], candidate: Sequence[Outline], tolerance: Tolerance
 ) -> Difference:
     rng = np.random.default_rng(SEED)
-    ours, ours_draws, why = _side(metric, base, rng)
-    theirs, theirs_draws, why_too = _side(metric, candidate, rng)
-
-    def result(change: float | None, bounds: Interval | None, verdict: Verdict, why: str = "") -> Difference:
-        return Difference(
-            metric.name, metric.kind, metric.lower_is_better, ours, theirs, change, bounds, verdict, why
-        )
-
-    if ours is None or theirs is None or ours_draws is None or theirs_draws is None:
-        return result(None, None, "cannot tell", why or why_too)
+    ours, theirs = _side(metric, base, rng), _side(metric, candidate, rng)
+    sides = (metric.name, metric.kind, metric.lower_is_better, ours.value, theirs.value)
+    if ours.value is None or theirs.value is None or ours.draws is None or theirs.draws is None:
+        return Difference(*sides, why=ours.why_not or theirs.why_not)
     if metric.kind == "share":
-        change, draws = theirs - ours, theirs_draws - ours_draws
-    elif ours > 0 and float(ours_draws.min()) > 0:
-        change, draws = theirs / ours - 1, theirs_draws / ours_draws - 1
+        change, draws = theirs.value - ours.value, theirs.draws - ours.draws
+    elif ours.value > 0 and float(ours.draws.min()) > 0:
+        change, draws = theirs.value / ours.value - 1, theirs.draws / ours.draws - 1
     else:
-        return result(None, None, "cannot tell", "the base had none, so there is nothing to be relative to")
+        return Difference(*sides, why="the base is 0, so there is no relative change")
     bounds = interval(draws)
     verdict = judge(bounds, tolerance.of(metric.kind), lower_is_better=metric.lower_is_better)
-    unsure = "its interval reaches across the tolerance: measure longer, or repeat"
-    return result(change, bounds, verdict, unsure if verdict == "cannot tell" else "")
+    unsure = "the interval extends beyond the tolerance: measure longer, or repeat the runs"
+    return Difference(*sides, change, bounds, verdict, unsure if verdict == "cannot tell" else "")
 
 
-def _side(
-    metric: Metric, runs: Sequence[Outline], rng: np.random.Generator
-) -> tuple[float | None, Floats | None, str]:
-    """Return the mean over a side's runs, and the same of DRAWS resamples of the runs and within them."""
-    measured = [metric.measure(run, rng) for run in runs]
-    values = [one.value for one in measured if one.value is not None]
-    draws = [one.draws for one in measured if one.draws is not None]
+def _side(metric: Metric, runs: Sequence[Outline], rng: np.random.Generator) -> Estimate:
+    """Return the mean over a side's runs, and over DRAWS resamples of the runs and within them."""
+    estimates = [metric.estimate(run, rng) for run in runs]
+    values = [estimate.value for estimate in estimates if estimate.value is not None]
+    draws = [estimate.draws for estimate in estimates if estimate.draws is not None]
     if len(values) < len(runs) or len(draws) < len(runs):
-        return None, None, next(one.why_not for one in measured if one.draws is None)
+        return Estimate(None, None, next(one.why_not for one in estimates if one.draws is None))
     picked = rng.integers(0, len(runs), (len(runs), DRAWS))
-    mean = np.take_along_axis(np.stack(draws), picked, axis=0).mean(axis=0)
-    return float(np.mean(values)), mean, ""
+    means = np.take_along_axis(np.stack(draws), picked, axis=0).mean(axis=0)
+    return Estimate(float(np.mean(values)), means)
 
 
-def _percentile(sample: str, name: str) -> Callable[[Outline, np.random.Generator], Measured]:
-    def measure(run: Outline, rng: np.random.Generator) -> Measured:
-        values = run.samples[sample]
-        if len(values) < needed(name):
-            return Measured(None, None, f"n too small: {len(values):,} of the {needed(name):,} needed")
-        share = PERCENTILES[name]
-        value = values.quantile(share)
+def _percentile(sample_name: str, percentile: str) -> Measurement:
+    def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
+        sample, timings = run.samples[sample_name], run.timings[sample_name]
+        if len(sample) < min_sample(percentile):
+            return Estimate(
+                None, None, f"n too small: {len(sample):,} of the {min_sample(percentile):,} needed"
+            )
         if not long_enough(run):
-            return Measured(None, None, TOO_SHORT)
-        return Measured(value, _spanned_quantile(values, run.timings[sample], share, rng))
+            return Estimate(None, None, TOO_SHORT)
+        fraction = PERCENTILES[percentile]
+        # As floats, which are exact for whole numbers: integer products do not use BLAS.
+        drawn = span_weights(len(timings), rng).astype(np.float64) @ timings.astype(np.float64)
+        cumulative = np.cumsum(drawn, axis=1)
+        step = np.argmax(cumulative >= fraction * cumulative[:, -1:], axis=1)
+        ranks = np.clip(np.ceil((step + 0.5) * len(sample) / BINS), 1, len(sample))
+        return Estimate(sample.quantile(fraction), sample.at_ranks(ranks.astype(np.int64)))
 
-    return measure
+    return estimate
 
 
-def _rate(name: str) -> Callable[[Outline, np.random.Generator], Measured]:
-    def measure(run: Outline, rng: np.random.Generator) -> Measured:
-        counts = run.counts[name]
+def _rate(name: str) -> Measurement:
+    def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
         if not long_enough(run):
-            return Measured(None, None, TOO_SHORT)
-        per_min = 60 / run.span_s
-        return Measured(float(counts.mean() * per_min), mean_draws(counts, rng) * per_min)
+            return Estimate(None, None, TOO_SHORT)
+        counts, per_min = run.counts[name], 60 / run.span_s
+        return Estimate(float(counts.mean() * per_min), mean_draws(counts, rng) * per_min)
 
-    return measure
+    return estimate
 
 
-def _share(name: str, of: str) -> Callable[[Outline, np.random.Generator], Measured]:
-    def measure(run: Outline, rng: np.random.Generator) -> Measured:
+def _share(name: str, of: str) -> Measurement:
+    def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
         counts, totals = run.counts[name], run.counts[of]
         if totals.sum() == 0:
-            return Measured(None, None, "there was nothing to take a share of")
+            return Estimate(None, None, f"there were no {of}")
         if not long_enough(run):
-            return Measured(None, None, TOO_SHORT)
+            return Estimate(None, None, TOO_SHORT)
         weights = span_weights(len(counts), rng)
         draws = fraction_draws(weights @ counts, weights @ totals, rng)
-        return Measured(float(counts.sum() / totals.sum()), draws)
+        return Estimate(float(counts.sum() / totals.sum()), draws)
 
-    return measure
-
-
-TOO_SHORT = f"the run is too short: its load must last {MIN_SPANS * MIN_SPAN_S} s, warm-up not counted"
-
-
-def long_enough(run: Outline) -> bool:
-    """Return whether a run has enough spans that are long enough to be resampled."""
-    return len(run.counts["attempts"]) >= MIN_SPANS and run.span_s >= MIN_SPAN_S
-
-
-def _spanned_quantile(sample: Sample, timings: Ints, share: float, rng: np.random.Generator) -> Floats:
-    """Return the quantile of DRAWS resamples of the spans, to a step of rank."""
-    # As floats, in which whole numbers are exact: products of integers do not go through BLAS.
-    drawn = span_weights(len(timings), rng).astype(np.float64) @ timings.astype(np.float64)
-    upto = np.cumsum(drawn, axis=1)
-    step = np.argmax(upto >= share * upto[:, -1:], axis=1)
-    ranks = np.ceil((step + 0.5) * len(sample) / BINS)
-    return sample.at_ranks(np.clip(ranks, 1, len(sample)).astype(np.int64))
+    return estimate
 
 
 METRICS = [
     *(
-        Metric(f"{sample}.{name}", "ms", lower_is_better=True, measure=_percentile(sample, name))
+        Metric(f"{sample}.{name}", "ms", lower_is_better=True, estimate=_percentile(sample, name))
         for sample, names in {
             "ttft": ("p50", "p95", "p99"),
             "itl": ("p50", "p95", "p99"),
@@ -239,22 +229,23 @@ METRICS = [
     Metric("errors.share", "share", True, _share("errors", "attempts")),
     Metric("calls.ok_share", "share", False, _share("calls_ok", "calls")),
 ]
-"""What sides are compared by. Rates are means over whole spans of the load, not best minutes."""
+"""The metrics of a comparison. Rates are means over whole spans of the load, not best minutes."""
 
 
-def _where(key: str, ours: Any, theirs: Any) -> str:
-    """Return where two values of a scenario's key differ, as deep as both are tables."""
+def _difference_in(key: str, ours: Any, theirs: Any) -> str:
+    """Return the innermost keys at which two values of a scenario differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-        return "; ".join(_where(f"{key}.{name}", ours.get(name), theirs.get(name)) for name in differing)
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = [(place, a, b) for place, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
-        return "; ".join(_where(f"{key}[{place}]", a, b) for place, a, b in pairs)
-    return f"{key} {theirs!s:.60} instead of {ours!s:.60}"
+        pairs = [(f"{key}.{name}", ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs})]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        pairs = [(f"{key}[{index}]", a, b) for index, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    else:
+        return f"{key} {theirs!s:.60} instead of {ours!s:.60}"
+    return "; ".join(_difference_in(name, a, b) for name, a, b in pairs if a != b)
 
 
 def _identities(side: Sequence[Outline]) -> dict[str, set[str]]:
+    targets = [run.manifest.target for run in side]
     return {
-        "target": {f"{one.manifest.target.name} ({one.manifest.target.base_url})" for one in side},
-        "model": {str(one.manifest.resolved.get("model")) for one in side},
+        "target": {f"{target.name} ({target.base_url})" for target in targets},
+        "model": {str(run.load["model"]) for run in side},
     }

@@ -1,4 +1,4 @@
-"""How many attempts were open at once: an exact step function from their beginnings and ends."""
+"""Attempts in flight: an exact step function from their start and end times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bltybench.metrics.frame import NS_PER_S, Floats, Ints, floats, ints
 
 
 class InFlight(NamedTuple):
-    """Peak (attempts), when it was first reached (s), and the mean over time (attempts)."""
+    """Peak (attempts), when it was first reached (s), and mean over time (attempts)."""
 
     max: int
     at_s: float | None
@@ -19,19 +19,18 @@ class InFlight(NamedTuple):
 
 
 def steps(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Return the step function: ``at_ns`` (ascending, distinct), ``in_flight`` (from then to the next row).
+    """Return the step function: ``at_ns`` (ascending, distinct), ``in_flight`` (until the next row).
 
-    An attempt is open from ``sent_ns`` until ``end_ns``, the end not included; one never sent is not.
+    An attempt is in flight from ``sent_ns`` until just before ``end_ns``, and never if it was not sent.
     """
     sent = floats(attempts, "sent_ns")
     was_sent = ~np.isnan(sent)
     begins = sent[was_sent].astype(np.int64)
     ends = ints(attempts, "end_ns")[was_sent]
-    times, where = np.unique(np.concatenate((begins, ends)), return_inverse=True)
-    change = np.bincount(where[: len(begins)], minlength=len(times)) - np.bincount(
-        where[len(begins) :], minlength=len(times)
-    )
-    return pd.DataFrame({"at_ns": times, "in_flight": np.cumsum(change)})
+    times, index = np.unique(np.concatenate((begins, ends)), return_inverse=True)
+    started = np.bincount(index[: len(begins)], minlength=len(times))
+    ended = np.bincount(index[len(begins) :], minlength=len(times))
+    return pd.DataFrame({"at_ns": times, "in_flight": np.cumsum(started - ended)})
 
 
 def in_flight(stepped: pd.DataFrame, end_ns: int) -> InFlight:
@@ -50,18 +49,18 @@ def per_bin(stepped: pd.DataFrame, edges_ns: Ints) -> tuple[Ints, Floats]:
     if stepped.empty:
         return np.zeros(bins, dtype=np.int64), np.zeros(bins)
     times, level = ints(stepped, "at_ns"), ints(stepped, "in_flight")
-    # The level that holds at each edge is put in as a point of its own, so that no bin is without one.
+    # Add the level at each edge as a point, so that every bin has one.
     before = np.searchsorted(times, edges_ns[:-1], side="right") - 1
-    held = np.where(before >= 0, level[np.maximum(before, 0)], 0)
+    at_edges = np.where(before >= 0, level[np.maximum(before, 0)], 0)
     points = np.concatenate((edges_ns[:-1], times))
-    levels = np.concatenate((held, level))
+    levels = np.concatenate((at_edges, level))
     order = np.argsort(points, kind="stable")
     points, levels = points[order], levels[order]
     inside = (points >= edges_ns[0]) & (points < edges_ns[-1])
     points, levels = points[inside], levels[inside]
-    where = np.searchsorted(edges_ns, points, side="right") - 1
+    index = np.searchsorted(edges_ns, points, side="right") - 1
     peak = np.zeros(bins, dtype=np.int64)
-    np.maximum.at(peak, where, levels)
+    np.maximum.at(peak, index, levels)
     lasted = np.diff(np.append(points, edges_ns[-1]))
-    area = np.bincount(where, weights=levels * lasted, minlength=bins)
+    area = np.bincount(index, weights=levels * lasted, minlength=bins)
     return peak, np.asarray(area / np.diff(edges_ns), dtype=np.float64)

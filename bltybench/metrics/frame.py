@@ -1,4 +1,4 @@
-"""Arrow tables as DataFrames: attempts with the columns that everything derives from, calls, gaps."""
+"""Attempts and calls as DataFrames, with the derived columns (TTFT, TPOT, latency, delay)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ACCEPTED = "accepted"
 REFUSED = "refused"
 OTHER = "other"
 FATES = (ACCEPTED, REFUSED, OTHER)
-"""What the server did with an attempt: let it in (2xx), refused it for its rate, anything else."""
+"""What the server did with an attempt: accepted it (2xx), refused it for its rate, or anything else."""
 
-LEFT_OUT = frozenset(
+UNUSED_COLUMNS = frozenset(
     {
         "gaps_us",
         "request_id",
@@ -32,14 +32,20 @@ LEFT_OUT = frozenset(
         "header_dialect",
     }
 )
-"""Columns of the record that no table needs in memory. Gaps are read in batches (``gaps.tally_gaps``)."""
+"""Columns of the record that no table needs in memory. ``gaps.tally_gaps`` reads gaps in batches."""
+
+PLAIN_STRINGS = frozenset({"call_id", "request_id", "response_id", "error_message"})
+"""String columns with few repeated values: not worth a category."""
+
+CALL_KINDS = ("endpoint", "stream", "model", "stage", "name", "turn")
+"""Columns that a call takes from its first attempt."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 Columns: TypeAlias = pa.Table | Iterable[tuple[str, pa.ChunkedArray]]
-"""Arrow columns by name: all at once, or one after another."""
+"""Arrow columns by name: a table, or one column at a time."""
 
 _DTYPES: dict[pa.DataType, Any] = {
     pa.int8(): pd.Int64Dtype(),
@@ -62,71 +68,71 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
     return frame[column].to_numpy(dtype=np.int64)
 
 
-def to_frame(columns: Columns) -> pd.DataFrame:
-    """Convert to nullable dtypes: Int64, Float64, boolean; repeated strings as categories.
+def bools(frame: pd.DataFrame, column: str) -> Bools:
+    """Return a column without nulls as bool."""
+    return frame[column].to_numpy(dtype=np.bool_)
 
-    Of columns that come one by one none is held as Arrow beside the frame.
+
+def to_frame(columns: Columns, exclude: str | None = None) -> pd.DataFrame:
+    """Convert to nullable dtypes (Int64, Float64, boolean), and repeated strings to categories.
+
+    Columns that come one at a time are never all in memory as Arrow.
     """
-    given = (
-        zip(columns.column_names, columns.columns, strict=True) if isinstance(columns, pa.Table) else columns
-    )
-    made: dict[str, pd.Series[Any]] = {}
-    for name, column in given:
+    if isinstance(columns, pa.Table):
+        columns = zip(columns.column_names, columns.columns, strict=True)
+    converted: dict[str, pd.Series[Any]] = {}
+    for name, column in columns:
+        if name == exclude:
+            continue
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            plain = name in {"call_id", "request_id", "response_id", "error_message"}
-            made[name] = (column if plain else column.dictionary_encode()).to_pandas()
+            converted[name] = (column if name in PLAIN_STRINGS else column.dictionary_encode()).to_pandas()
         else:
-            made[name] = column.to_pandas(types_mapper=_DTYPES.get)
-    return pd.DataFrame(made, copy=False)
+            converted[name] = column.to_pandas(types_mapper=_DTYPES.get)
+    return pd.DataFrame(converted, copy=False)
 
 
 def attempts_frame(columns: Columns) -> pd.DataFrame:
-    """Return one row an attempt: the columns given but ``gaps_us``, and the derived ones.
+    """Return one row per attempt: the columns given except ``gaps_us``, and the derived ones.
 
-    Derived: ``call`` (a number for each ``call_id``), ``fate`` (accepted: a 2xx status; refused:
-    rate_limited; other), ``at_ns`` (sent_ns; due_ns where it was never sent), ``ok``, ``schedule_delay_ms``
-    (sent − due), and, where the outcome is ok and null elsewhere, ``latency_ms`` (end − sent), ``ttft_ms``
-    (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
+    Derived: ``call`` (a number per ``call_id``), ``fate`` (accepted, refused, other), ``at_ns`` (sent_ns, or
+    due_ns if never sent), ``ok``, ``schedule_delay_ms`` (sent − due), and, null unless ``ok``: ``latency_ms``
+    (end − sent), ``ttft_ms`` (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) /
+    (completion tokens − 1)).
     """
-    given = (
-        zip(columns.column_names, columns.columns, strict=True) if isinstance(columns, pa.Table) else columns
-    )
-    frame = to_frame((name, column) for name, column in given if name != "gaps_us")
+    frame = to_frame(columns, exclude="gaps_us")
     frame["call"] = pd.factorize(frame["call_id"])[0]
     outcome = frame["outcome"].astype("object").to_numpy()
     status = floats(frame, "status")
-    sent, end = floats(frame, "sent_ns"), floats(frame, "end_ns")
-    ok = np.asarray(outcome == "ok", dtype=np.bool_)
     fate = np.where(outcome == "rate_limited", 1, np.where((status >= 200) & (status < 300), 0, 2))
     frame["fate"] = pd.Categorical.from_codes(fate, list(FATES))  # type: ignore[call-overload]  # stubs want a list
-    frame["ok"] = ok
-    due = floats(frame, "due_ns")
+    frame["ok"] = ok = np.asarray(outcome == "ok", dtype=np.bool_)
+    sent, due = floats(frame, "sent_ns"), floats(frame, "due_ns")
     frame["at_ns"] = np.where(np.isnan(sent), due, sent).astype(np.int64)
     frame["schedule_delay_ms"] = _nullable((sent - due) / NS_PER_MS)
-    first, last = floats(frame, "first_token_ns"), floats(frame, "last_token_ns")
+    for name, until in (
+        ("latency_ms", "end_ns"),
+        ("ttft_ms", "first_token_ns"),
+        ("first_output_ms", "first_output_ns"),
+    ):
+        frame[name] = _nullable(np.where(ok, floats(frame, until) - sent, np.nan) / NS_PER_MS)
     tokens = floats(frame, "completion_tokens")
-    frame["latency_ms"] = _nullable(np.where(ok, end - sent, np.nan) / NS_PER_MS)
-    frame["ttft_ms"] = _nullable(np.where(ok, first - sent, np.nan) / NS_PER_MS)
-    output = floats(frame, "first_output_ns")
-    frame["first_output_ms"] = _nullable(np.where(ok, output - sent, np.nan) / NS_PER_MS)
     several = ok & (tokens > 1)
     steps = np.where(several, tokens - 1, 1.0)
-    frame["tpot_ms"] = _nullable(np.where(several, (last - first) / steps, np.nan) / NS_PER_MS)
+    decoding = floats(frame, "last_token_ns") - floats(frame, "first_token_ns")
+    frame["tpot_ms"] = _nullable(np.where(several, decoding / steps, np.nan) / NS_PER_MS)
     return frame
 
 
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a call (``call_id``), in order of first due.
+    """Return one row per call (``call_id``), in order of first due.
 
     Columns: ``call_id``, ``call``, ``first_due_ns``, ``outcome`` (of its last attempt), ``ok``, ``attempts``,
-    ``waited_s`` (sum of the policy's waits), ``latency_ms`` (first due → end of the attempt that
-    succeeded; null where none did), and ``endpoint``, ``stream``, ``model``, ``stage``, ``name``,
-    ``turn`` of its first attempt.
+    ``waited_s`` (sum of the policy's waits), ``latency_ms`` (first due to the end of the attempt that
+    succeeded, null if none did), and CALL_KINDS.
     """
-    shared = ["endpoint", "stream", "model", "stage", "name", "turn"]
     own = ["call_id", "call", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms"]
     if attempts.empty:
-        return pd.DataFrame({name: [] for name in [*own, *shared]})
+        return pd.DataFrame({name: [] for name in [*own, *CALL_KINDS]})
     codes = ints(attempts, "call")
     order = np.lexsort((ints(attempts, "attempt"), codes))
     sorted_codes = codes[order]
@@ -134,7 +140,7 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     last = np.r_[first[1:], len(order)] - 1
     first_rows, last_rows = order[first], order[last]
     due = floats(attempts, "due_ns")[first_rows]
-    ok = attempts["ok"].to_numpy(dtype=np.bool_)[last_rows]
+    ok = bools(attempts, "ok")[last_rows]
     end = floats(attempts, "end_ns")[last_rows]
     waited = np.nan_to_num(floats(attempts, "waited_s"), nan=0.0)[order]
     calls = pd.DataFrame(
@@ -149,13 +155,13 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
             "latency_ms": _nullable(np.where(ok, end - due, np.nan) / NS_PER_MS),
         }
     )
-    for name in shared:
+    for name in CALL_KINDS:
         calls[name] = attempts[name].iloc[first_rows].array
     return calls.sort_values("first_due_ns", kind="stable", ignore_index=True)
 
 
 def run_end_ns(attempts: pd.DataFrame, ended_ns: int | None) -> int:
-    """Return the end of what was observed: the later of the load's end and the last attempt's."""
+    """Return the end of the observed time: the end of the load or of the last attempt, the later one."""
     last = int(ints(attempts, "end_ns").max()) if len(attempts) else 0
     return max(last, ended_ns or 0)
 

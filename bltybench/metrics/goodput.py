@@ -1,20 +1,21 @@
-"""Goodput: calls answered within the scenario's objectives, of all calls, failures included."""
+"""Goodput: calls that succeeded within the scenario's objectives, as a fraction of all calls."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import Bools, floats
+from bltybench.metrics.frame import Bools, bools, floats
+from bltybench.scenario.workload import Objectives
 
 OBJECTIVES = {"ttft_ms": "ttft", "tpot_ms": "tpot", "latency_ms": "latency"}
 """The scenario's objectives, and the metric that each bounds."""
 
 
 class Goodput(NamedTuple):
-    """Calls that count, those that were good, their share, and good calls a minute."""
+    """Calls, good calls, their fraction, and good calls per minute."""
 
     calls: int
     good: int
@@ -22,28 +23,32 @@ class Goodput(NamedTuple):
     per_min: float | None
 
 
-def good_calls(attempts: pd.DataFrame, calls: pd.DataFrame, objectives: dict[str, Any]) -> Bools:
-    """Return which calls ended ok and met every objective that applies to them.
+def bounds_of(objectives: Objectives) -> dict[str, float]:
+    """Return the objectives that are set, by name, in ms."""
+    return objectives.model_dump(exclude_none=True)
 
-    TTFT and TPOT are those of the attempt that succeeded and apply to streams; latency is the call's, waits
-    and retries included. A bound is met at the bound itself.
+
+def good_calls(attempts: pd.DataFrame, calls: pd.DataFrame, objectives: Objectives) -> Bools:
+    """Return whether each call succeeded and met every objective that applies to it.
+
+    TTFT and TPOT are those of the attempt that succeeded and apply to streams. Latency is the call's,
+    including waits and retries. A value equal to its bound meets it.
     """
-    good = np.array(calls["ok"].to_numpy(dtype=np.bool_))
-    bounds = {name: bound for name, bound in objectives.items() if name in OBJECTIVES and bound is not None}
+    good = bools(calls, "ok").copy()
+    bounds = bounds_of(objectives)
     if not bounds or calls.empty:
         return good
     answered = attempts.loc[attempts["ok"], ["call", "ttft_ms", "tpot_ms"]].drop_duplicates("call")
     measured = calls[["call", "latency_ms"]].merge(answered, on="call", how="left")
     for name, bound in bounds.items():
         values = floats(measured, name)
-        good &= np.isnan(values) | (values <= float(bound))
+        good &= np.isnan(values) | (values <= bound)
     return good
 
 
 def goodput(calls: pd.DataFrame, good: Bools, seconds: float) -> Goodput:
-    """Sum up. Calls that we cancelled ourselves at the run's end do not count."""
+    """Return the goodput. Calls that the client canceled at the end of the run don't count."""
     counted = (calls["outcome"].astype("object") != "cancelled").to_numpy(dtype=np.bool_)
-    total, right = int(counted.sum()), int((good & counted).sum())
-    return Goodput(
-        total, right, right / total if total else None, right * 60 / seconds if seconds > 0 else None
-    )
+    total, successes = int(counted.sum()), int((good & counted).sum())
+    share = successes / total if total else None
+    return Goodput(total, successes, share, successes * 60 / seconds if seconds > 0 else None)

@@ -1,4 +1,4 @@
-"""Percentiles that say so where their sample is too small, and the tables made of them."""
+"""Latency percentiles with intervals, shown only if the sample is large enough."""
 
 from __future__ import annotations
 
@@ -9,78 +9,79 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.bootstrap import effective_size, interval, quantile_draws
-from bltybench.metrics.frame import Floats, Ints, floats, ints
+from bltybench.metrics.frame import Bools, Floats, Ints, floats, ints
 from bltybench.metrics.gaps import Gaps, sample_of, step_of
 from bltybench.metrics.sample import Sample
 from bltybench.metrics.spans import Spans
 
-BEYOND = 10
-"""A percentile is shown from the sample on which at least so many values lie beyond it."""
+MIN_BEYOND = 10
+"""Minimum number of values above a percentile for it to be shown."""
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 COLUMNS = ["n", *(name + end for name in PERCENTILES for end in ("", "_low", "_high")), "max"]
 
 KINDS = ("stream", "endpoint", "model", "stage", "name", "turn")
-"""What latencies are told apart by: columns of attempts and of calls."""
+"""Columns of attempts and calls by which latencies are broken down."""
 
 MAX_VALUES = 200
-"""Rows a kind may have, the largest first: a server can answer by as many models as it likes."""
+"""Maximum rows per kind, largest first: a server can report any number of models."""
 
 SEED = 1
+"""Seed of the draws: the same run gives the same intervals."""
 
 
 class Spread(NamedTuple):
-    """How a sample lies in time."""
+    """The distribution of a sample over the spans of a run."""
 
     below: Callable[[float], Ints]
-    """How many values of each span of the run are at or below a value."""
+    """Returns the number of values at or below a limit, by span."""
     total: Ints
-    """How many values each span has."""
+    """Number of values, by span."""
 
 
 class Measure(NamedTuple):
-    """A sample (ms) and, where it is known, how it lies in time."""
+    """A sample (ms), and its distribution over time if known."""
 
     sample: Sample
     spread: Spread | None = None
 
 
-def needed(name: str) -> int:
-    """Return the smallest sample a percentile is shown for: p50 20, p90 100, p95 200, p99 1,000."""
-    return round(BEYOND / (1 - PERCENTILES[name]))
+def min_sample(name: str) -> int:
+    """Return the smallest sample for which a percentile is shown: p50 20, p90 100, p95 200, p99 1,000."""
+    return round(MIN_BEYOND / (1 - PERCENTILES[name]))
 
 
 def shown(sample: Sample, name: str) -> float | None:
-    """Return a percentile by its name, None where the sample is too small for it."""
-    return sample.quantile(PERCENTILES[name]) if len(sample) >= needed(name) else None
+    """Return a percentile by its name, or None if the sample is too small for it."""
+    return sample.quantile(PERCENTILES[name]) if len(sample) >= min_sample(name) else None
 
 
 def describe(sample: Sample, spread: Spread | None = None) -> dict[str, float | None]:
-    """Return n, p50, p90, p95, p99 and max; a percentile of too small a sample is None.
+    """Return n, p50, p90, p95, p99, and max; a percentile is None if the sample is too small for it.
 
-    Beside each percentile stands its 95% bootstrap interval (``p50_low``, ``p50_high``): of as many values as
-    count as independent (``bootstrap.effective_size``), given how the sample lies in time; None where it lies
-    in too few spans to say. Without a ``spread`` all values count as independent.
+    Each percentile has a 95% bootstrap interval (``p50_low``, ``p50_high``) for the effective size of the
+    sample (``bootstrap.effective_size``). It is None if the sample has too few spans. Without a ``spread``,
+    all values count as independent.
     """
     n = len(sample)
     row: dict[str, float | None] = {"n": float(n)}
-    for name, share in PERCENTILES.items():
+    for name, fraction in PERCENTILES.items():
         value = row[name] = shown(sample, name)
         row[f"{name}_low"] = row[f"{name}_high"] = None
         if value is None:
             continue
         independent = n if spread is None else effective_size(spread.below(value), spread.total)
         if independent is not None:
-            draws = quantile_draws(sample, share, np.random.default_rng(SEED), independent)
+            draws = quantile_draws(sample, fraction, np.random.default_rng(SEED), independent)
             row[f"{name}_low"], row[f"{name}_high"] = interval(draws)
     row["max"] = float(sample.values[-1]) if n else None
     return row
 
 
 def table(measures: dict[str, Measure]) -> pd.DataFrame:
-    """Return one row a sample, by its name: the columns of ``describe``, in the sample's unit."""
-    frame = pd.DataFrame([describe(*each) for each in measures.values()], columns=COLUMNS)
+    """Return one row per sample: ``name``, and the columns of ``describe`` in the sample's unit."""
+    frame = pd.DataFrame([describe(*measure) for measure in measures.values()], columns=COLUMNS)
     frame.insert(0, "name", list(measures))
     return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
 
@@ -88,35 +89,28 @@ def table(measures: dict[str, Measure]) -> pd.DataFrame:
 def measures(
     attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans | None = None
 ) -> dict[str, Measure]:
-    """Return the samples behind every latency metric, in ms, successes only.
+    """Return the samples of all latency metrics, in ms.
 
-    ``schedule_delay`` alone is of every attempt that was sent, whatever became of it.
+    They contain successes only, except ``schedule_delay``, which has every attempt that was sent.
     """
-    tries = spans.place(ints(attempts, "at_ns")) if spans is not None else None
-    begun = spans.place(ints(calls, "first_due_ns")) if spans is not None else None
-    count = spans.count if spans is not None else 0
-
-    def measure(frame: pd.DataFrame, column: str, span: Ints | None) -> Measure:
-        return _measure(floats(frame, column), span, count)
-
     return {
-        "ttft": measure(attempts, "ttft_ms", tries),
-        "first_output": measure(attempts, "first_output_ms", tries),
-        "itl": Measure(gaps.pooled, _binned(gaps.of()) if spans is not None else None),
-        "tpot": measure(attempts, "tpot_ms", tries),
-        "latency": measure(calls, "latency_ms", begun),
-        "attempt_latency": measure(attempts, "latency_ms", tries),
-        "schedule_delay": measure(attempts, "schedule_delay_ms", tries),
+        "ttft": _measure(attempts, "ttft_ms", "at_ns", spans),
+        "first_output": _measure(attempts, "first_output_ms", "at_ns", spans),
+        "itl": Measure(gaps.pooled, _gap_spread(gaps.of()) if spans is not None else None),
+        "tpot": _measure(attempts, "tpot_ms", "at_ns", spans),
+        "latency": _measure(calls, "latency_ms", "first_due_ns", spans),
+        "attempt_latency": _measure(attempts, "latency_ms", "at_ns", spans),
+        "schedule_delay": _measure(attempts, "schedule_delay_ms", "at_ns", spans),
     }
 
 
 def by_kind(
     attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps | None = None, spans: Spans | None = None
 ) -> pd.DataFrame:
-    """Return latency by each of KINDS, where there are two or more of a kind.
+    """Return latency by KINDS that have two or more values.
 
-    Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, those of ``describe``
-    (ms). ITL is that of steps at most 0.8% wide.
+    Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, and those of
+    ``describe`` (ms). ITL is exact to steps of at most 0.8%.
     """
     sources = (
         ("latency", calls, "latency_ms", "first_due_ns"),
@@ -136,14 +130,12 @@ def by_kind(
 
     for metric, frame, column, at in sources:
         values = floats(frame, column)
-        there = ~np.isnan(values)
+        known = ~np.isnan(values)
         span = spans.place(ints(frame, at)) if spans is not None else None
         for by in KINDS:
             groups = {
-                _label(by, key): _measure(
-                    values[rows], span[rows] if span is not None else None, _count(spans)
-                )
-                for key, rows in _groups(frame[by], there)
+                _label(by, key): _measure_of(values[rows], span[rows] if span is not None else None, spans)
+                for key, rows in _groups(frame[by], known)
             }
             add(metric, by, groups)
         if metric == "ttft" and gaps is not None:
@@ -154,10 +146,10 @@ def by_kind(
     return pd.concat(parts, ignore_index=True)
 
 
-def _groups(kind: pd.Series[Any], there: np.ndarray[Any, Any]) -> Iterator[tuple[Any, Ints]]:
-    """Yield each value of a kind, in order, with the rows that have it; nothing where there is but one."""
+def _groups(kind: pd.Series[Any], known: Bools) -> Iterator[tuple[Any, Ints]]:
+    """Yield each value of a kind, in order, with its rows; nothing if there is only one."""
     codes, names = pd.factorize(kind, sort=True)
-    codes = np.where(there, codes, -1)
+    codes = np.where(known, codes, -1)
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     kept = set(np.argsort(-sizes, kind="stable")[:MAX_VALUES])
     if np.count_nonzero(sizes) < 2:
@@ -170,48 +162,50 @@ def _groups(kind: pd.Series[Any], there: np.ndarray[Any, Any]) -> Iterator[tuple
 
 
 def _gap_groups(gaps: Gaps, by: str) -> dict[str, Measure]:
-    found: dict[str, Measure] = {}
+    groups: dict[str, Measure] = {}
     codes, names = pd.factorize(gaps.kinds[by], sort=True)
     for code, name in enumerate(names):
         counts = gaps.of(codes == code)
         if counts.any():
-            found[_label(by, name)] = Measure(sample_of(counts.sum(axis=0)), _binned(counts))
-    return found
+            groups[_label(by, name)] = Measure(sample_of(counts.sum(axis=0)), _gap_spread(counts))
+    return groups
 
 
-def _measure(values: Floats, span: Ints | None, spans: int) -> Measure:
+def _measure(frame: pd.DataFrame, column: str, at: str, spans: Spans | None) -> Measure:
+    span = spans.place(ints(frame, at)) if spans is not None else None
+    return _measure_of(floats(frame, column), span, spans)
+
+
+def _measure_of(values: Floats, span: Ints | None, spans: Spans | None) -> Measure:
     sample = Sample.of(values)
-    if span is None:
+    if span is None or spans is None:
         return Measure(sample)
-    there = ~np.isnan(values)
-    values, span = values[there], span[there]
+    known, count = ~np.isnan(values), spans.count
+    values, span = values[known], span[known]
 
     def below(limit: float) -> Ints:
-        return np.bincount(span[values <= limit], minlength=spans)
+        return np.bincount(span[values <= limit], minlength=count)
 
-    return Measure(sample, Spread(below, np.bincount(span, minlength=spans)))
+    return Measure(sample, Spread(below, np.bincount(span, minlength=count)))
 
 
-def _binned(counts: Ints) -> Spread:
-    """Return how gaps lie in time, from their counts by span and step."""
-    upto = np.cumsum(counts, axis=1)
+def _gap_spread(counts: Ints) -> Spread:
+    """Return the distribution of gaps over time, from their counts by span and step."""
+    cumulative = np.cumsum(counts, axis=1)
 
     def below(limit_ms: float) -> Ints:
-        return np.asarray(upto[:, step_of(np.array([round(limit_ms * 1000)]))[0]], dtype=np.int64)
+        step = step_of(np.array([round(limit_ms * 1000)]))[0]
+        return np.asarray(cumulative[:, step], dtype=np.int64)
 
-    return Spread(below, np.asarray(upto[:, -1], dtype=np.int64))
-
-
-def _count(spans: Spans | None) -> int:
-    return spans.count if spans is not None else 0
+    return Spread(below, np.asarray(cumulative[:, -1], dtype=np.int64))
 
 
 def ecdf(sample: Sample, points: int = 400) -> pd.DataFrame:
-    """Return the empirical distribution in at most ``points`` rows: ``value``, ``share`` at or below it."""
+    """Return the empirical distribution in up to ``points`` rows: ``value``, ``share`` at or below it."""
     n = len(sample)
     if n == 0:
         return pd.DataFrame({"value": np.zeros(0), "share": np.zeros(0)})
-    # Even steps in rank, and the extremes always: the tail is what people look for.
+    # Even steps in rank, including the extremes, which show the tail.
     ranks = np.unique(np.round(np.linspace(1, n, min(n, points))).astype(np.int64))
     return pd.DataFrame({"value": sample.at_ranks(ranks), "share": ranks / n})
 

@@ -1,4 +1,4 @@
-"""Lengths that were wanted against those that came, and what the run spent."""
+"""Requested lengths of prompts and answers against the actual ones."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import Floats, floats
+from bltybench.metrics.frame import bools, floats
+
+TOLERANCE = 0.02
+"""Relative difference up to which a length counts as the requested one; at least one token."""
 
 COLUMNS = ["what", "n", "wanted_mean", "actual_mean", "ratio", "within_2pct", "at_the_cap"]
 
 
 def lengths(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for prompts and one for answers, over the ok attempts of which both lengths are known.
+    """Return a row for prompts and one for answers, over the ok attempts with both lengths known.
 
-    ``ratio`` is actual over wanted, of the sums; ``within_2pct`` the share of attempts whose length is within
-    2% of what was wanted (or a token, where that is more); ``at_the_cap`` the share of answers that ended
-    because max_tokens was reached. Actual lengths are the server's where it said them.
+    ``ratio`` is the sum of actual over requested tokens. ``within_2pct`` is the fraction of attempts within
+    TOLERANCE, and ``at_the_cap`` the fraction of answers that ended at max_tokens. Actual lengths are the
+    server's, if it reported any.
     """
-    ok = attempts[attempts["ok"].to_numpy(dtype=np.bool_)]
+    ok = attempts[bools(attempts, "ok")]
     rows: list[dict[str, Any]] = []
-    for what, wanted_column, column in (
+    for what, requested_column, column in (
         ("prompt", "wanted_prompt_tokens", "prompt_tokens"),
         ("answer", "max_tokens", "completion_tokens"),
     ):
-        wanted, actual = floats(ok, wanted_column), floats(ok, column)
-        known = ~(np.isnan(wanted) | np.isnan(actual))
+        requested, actual = floats(ok, requested_column), floats(ok, column)
+        known = ~(np.isnan(requested) | np.isnan(actual))
         if not known.any():
             continue
         capped = (ok["finish_reason"].astype("object") == "length").to_numpy(dtype=np.bool_)[known]
+        requested, actual = requested[known], actual[known]
+        close = np.abs(actual - requested) <= np.maximum(TOLERANCE * requested, 1.0)
         rows.append(
-            _row(what, wanted[known], actual[known])
-            | {"at_the_cap": float(capped.mean()) if what == "answer" else None}
+            {
+                "what": what,
+                "n": len(requested),
+                "wanted_mean": float(requested.mean()),
+                "actual_mean": float(actual.mean()),
+                "ratio": float(actual.sum() / requested.sum()),
+                "within_2pct": float(close.mean()),
+                "at_the_cap": float(capped.mean()) if what == "answer" else None,
+            }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _row(what: str, wanted: Floats, actual: Floats) -> dict[str, Any]:
-    near = np.abs(actual - wanted) <= np.maximum(0.02 * wanted, 1.0)
-    return {
-        "what": what,
-        "n": len(wanted),
-        "wanted_mean": float(wanted.mean()),
-        "actual_mean": float(actual.mean()),
-        "ratio": float(actual.sum() / wanted.sum()),
-        "within_2pct": float(near.mean()),
-    }

@@ -1,45 +1,47 @@
-"""What comparing needs of a run: small, whatever the run's size."""
+"""The part of a run that comparisons need: small, whatever the run's size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, floats, ints
+from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, bools, floats, ints
 from bltybench.metrics.outcomes import ERRORS
 from bltybench.metrics.rates import request_times, token_events
 from bltybench.metrics.sample import Sample
 from bltybench.runs.manifest import Manifest
 
 MIN_SPAN_S = 10
+"""Minimum length of a resampled span: shorter spans of the steady part are merged."""
 MIN_SPANS = 6
-"""A run is resampled by spans of its steady part (``spans``), short ones put together until they are so long;
-there must be so many, or it is not resampled at all."""
-
+"""Minimum number of spans: a run with fewer is not resampled."""
 BINS = 2000
 """Steps of rank in which a span's timings are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A run, boiled down."""
+    """A run reduced to what comparisons need."""
 
     manifest: Manifest
+    load: dict[str, Any]
+    """The scenario as it ran, as in scenarios.toml."""
     reasons: list[str]
-    """Why the run is INVALID; empty where it is valid."""
+    """Why the run is INVALID; empty if it is valid."""
     samples: dict[str, Sample]
     span_s: float
-    """How long a span is; what was warm-up is in none."""
+    """Length of a span. Spans don't include the warm-up."""
     timings: dict[str, Ints]
-    """Of a sample: how many values of each span (row) lie in each of BINS steps of rank (column)."""
+    """By sample: the number of values by span (row) and by BINS steps of rank (column)."""
     counts: dict[str, Ints]
-    """Attempts and calls by what became of them, and tokens, in each span."""
+    """Attempts, calls, and tokens in each span."""
 
 
 def outline(run: Analysis) -> Outline:
-    """Keep of a run what comparing needs. Neither attempts nor time of the warm-up are in it."""
+    """Reduce a run, without its warm-up."""
     attempts, calls = run.attempts, run.calls
     spans = run.spans
     merged = max(1, -int(-MIN_SPAN_S // spans.span_s)) if spans.span_s else 1
@@ -52,11 +54,11 @@ def outline(run: Analysis) -> Outline:
         return np.bincount(place(at_ns), weights=weight, minlength=number).astype(np.int64)
 
     at, due = ints(attempts, "at_ns"), ints(calls, "first_due_ns")
-    ok, calls_ok = attempts["ok"].to_numpy(dtype=np.bool_), calls["ok"].to_numpy(dtype=np.bool_)
     events = token_events(attempts)
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
     return Outline(
         manifest=run.manifest,
+        load=run.scenario.model_dump(mode="json"),
         reasons=[finding.says for finding in run.findings if not finding.holds],
         samples=run.samples,
         span_s=spans.steady_s / number,
@@ -73,11 +75,11 @@ def outline(run: Analysis) -> Outline:
         counts={
             "attempts": count(at),
             "accepted": count(request_times(attempts, ACCEPTED)),
-            "ok": count(ints(attempts, "end_ns")[ok]),
+            "ok": count(ints(attempts, "end_ns")[bools(attempts, "ok")]),
             "refused": count(request_times(attempts, REFUSED)),
             "errors": count(at[attempts["outcome"].isin(ERRORS).to_numpy(dtype=np.bool_)]),
             "calls": count(due),
-            "calls_ok": count(due[calls_ok]),
+            "calls_ok": count(due[bools(calls, "ok")]),
             "tokens": count(ints(events, "at_ns"), tokens),
         },
     )
@@ -85,8 +87,8 @@ def outline(run: Analysis) -> Outline:
 
 def _by_rank(values: Floats, span: Ints, spans: int) -> Ints:
     """Count the values of each span by their rank in the whole sample, in BINS steps."""
-    there = ~np.isnan(values)
-    values, span = values[there], span[there]
+    known = ~np.isnan(values)
+    values, span = values[known], span[known]
     if len(values) == 0:
         return np.zeros((spans, BINS), dtype=np.int64)
     rank = np.empty(len(values), dtype=np.int64)
@@ -96,11 +98,11 @@ def _by_rank(values: Floats, span: Ints, spans: int) -> Ints:
 
 
 def _by_rank_of_steps(counts: Ints) -> Ints:
-    """Do the same with counts by span and step of value, in order: a step counts where its middle ranks."""
+    """Do the same for counts by span and step of value. All values of a step get the rank of its middle."""
     steps = counts.sum(axis=0)
     n = int(steps.sum())
-    found = np.zeros((BINS, len(counts)), dtype=np.int64)
+    by_rank = np.zeros((BINS, len(counts)), dtype=np.int64)
     if n:
         middle = np.cumsum(steps) - steps / 2
-        np.add.at(found, np.minimum(middle * BINS / n, BINS - 1).astype(np.int64), counts.T)
-    return np.ascontiguousarray(found.T)
+        np.add.at(by_rank, np.minimum(middle * BINS / n, BINS - 1).astype(np.int64), counts.T)
+    return np.ascontiguousarray(by_rank.T)

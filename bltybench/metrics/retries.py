@@ -1,4 +1,4 @@
-"""What the retry policy did: how many attempts a call took, how long it waited, and what came of it."""
+"""Retries: attempts per call, the waits of the policy, and whether retrying helped."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import floats, ints
+from bltybench.metrics.frame import bools, floats, ints
 from bltybench.metrics.latency import shown
 from bltybench.metrics.sample import Sample
 
-MOST_ROWS = 10
+MAX_ROWS = 10
+"""Rows by number of attempts; the last row has all higher numbers."""
 
 COLUMNS = ["attempts", "calls", "ok", "ok_share", "waited_p50_s", "waited_max_s", "latency_p50_ms"]
 
 
 class Retries(NamedTuple):
-    """Calls that were tried again, and what that cost."""
+    """Calls that were retried, and what that cost."""
 
     calls: int
     attempts: int
     attempts_per_call: float | None
-    """Amplification: attempts over calls."""
+    """Amplification."""
     retried: int
-    """Calls of more than one attempt."""
+    """Calls with more than one attempt."""
     recovered: int
-    """Of those: ended ok."""
+    """Retried calls that succeeded."""
     gave_up: int
     """Calls that ended refused."""
     waited_s: float
-    """What the policy waited in all calls together."""
+    """Total waits of the policy."""
     by_attempts: pd.DataFrame
-    """COLUMNS: a row for each number of attempts, the last one for all above."""
+    """COLUMNS, one row per number of attempts."""
 
 
 def retries(calls: pd.DataFrame) -> Retries:
-    """Sum up the calls (``frame.calls_frame``) by how many attempts each took.
+    """Summarize the calls (``frame.calls_frame``) by number of attempts.
 
-    ``waited`` is the sum of a call's waits; medians are null where the sample is too small for them.
+    ``waited`` is the sum of a call's waits. Medians are null if the sample is too small.
     """
-    taken = ints(calls, "attempts")
-    ok = calls["ok"].to_numpy(dtype=np.bool_)
+    attempts, ok = ints(calls, "attempts"), bools(calls, "ok")
     waited, latency = floats(calls, "waited_s"), floats(calls, "latency_ms")
+    capped = np.minimum(attempts, MAX_ROWS)
     rows = []
-    for number in np.unique(np.minimum(taken, MOST_ROWS)):
-        own = np.minimum(taken, MOST_ROWS) == number
+    for number in np.unique(capped):
+        own = capped == number
         rows.append(
             {
-                "attempts": str(number) if number < MOST_ROWS else f"{MOST_ROWS} or more",
+                "attempts": str(number) if number < MAX_ROWS else f"{MAX_ROWS} or more",
                 "calls": int(own.sum()),
                 "ok": int((own & ok).sum()),
                 "ok_share": float(ok[own].mean()),
@@ -57,13 +58,13 @@ def retries(calls: pd.DataFrame) -> Retries:
                 "latency_p50_ms": shown(Sample.of(latency[own]), "p50"),
             }
         )
-    again = taken > 1
+    retried = attempts > 1
     return Retries(
         calls=len(calls),
-        attempts=int(taken.sum()),
-        attempts_per_call=float(taken.mean()) if len(taken) else None,
-        retried=int(again.sum()),
-        recovered=int((again & ok).sum()),
+        attempts=int(attempts.sum()),
+        attempts_per_call=float(attempts.mean()) if len(attempts) else None,
+        retried=int(retried.sum()),
+        recovered=int((retried & ok).sum()),
         gave_up=int((calls["outcome"].astype("object") == "rate_limited").sum()),
         waited_s=float(waited.sum()),
         by_attempts=pd.DataFrame(rows, columns=COLUMNS),

@@ -1,4 +1,4 @@
-"""A sample of measurements in order, small even where millions of them are alike."""
+"""A sorted sample of measurements, compact if many values are equal."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from bltybench.percentiles import nearest_rank
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Values in ascending order, and for each how many of the sample are at or below it."""
+    """Ascending values, each with the number of measurements at or below it."""
 
     values: Floats
-    upto: Ints
+    cumulative: Ints
 
     @classmethod
     def of(cls, values: Floats) -> Self:
-        """Take the values that are there (NaN is not)."""
-        there = values[~np.isnan(values)]
-        # A look at the order costs a fraction of sorting, and much comes in order already.
-        ascending = there if bool(np.all(there[1:] >= there[:-1])) else np.sort(there)
+        """Make a sample of values; NaN is ignored."""
+        known = values[~np.isnan(values)]
+        # Checking the order is much cheaper than sorting, and many columns are in order already.
+        ascending = known if bool(np.all(known[1:] >= known[:-1])) else np.sort(known)
         return cls(ascending, np.arange(1, len(ascending) + 1, dtype=np.int64))
 
     def __len__(self) -> int:
-        return int(self.upto[-1]) if len(self.upto) else 0
+        return int(self.cumulative[-1]) if len(self.cumulative) else 0
 
     def at_ranks(self, ranks: Ints) -> Floats:
-        """Return the values at ranks (1 … n) of the sample in order."""
-        return self.values[np.searchsorted(self.upto, ranks)]
+        """Return the values at ranks (1 … n)."""
+        return self.values[np.searchsorted(self.cumulative, ranks)]
 
-    def quantile(self, share: float) -> float:
-        """Return the nearest-rank quantile: the smallest value with at least ``share`` of all up to it."""
-        return float(self.at_ranks(np.array([nearest_rank(share, len(self))]))[0])
+    def quantile(self, fraction: float) -> float:
+        """Return the nearest-rank quantile."""
+        return float(self.at_ranks(np.array([nearest_rank(fraction, len(self))]))[0])

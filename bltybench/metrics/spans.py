@@ -1,99 +1,94 @@
-"""The steady part of a run, cut into spans of equal length: what is near in time is taken together.
+"""The steady part of a run, cut into spans of equal length that are nearly independent of each other.
 
-Attempts close in time are not independent: a slow minute is slow for all of them, a full window refuses a row
-of them. Spans that are long beside that are nearly so: the blocks of a bootstrap over time (E. Carlstein,
-Annals of Statistics 14 (1986), 1171; H. R. Künsch, Annals of Statistics 17 (1989), 1217).
+Attempts close in time depend on each other: a slow minute slows all of them, a full window refuses many in a
+row. Spans are the blocks of a bootstrap over time (E. Carlstein, Annals of Statistics 14 (1986), 1171; H. R.
+Künsch, Annals of Statistics 17 (1989), 1217).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import NS_PER_S, Floats, Ints, ints
-from bltybench.runs.manifest import Manifest
+from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.workload import Scenario
 
-SPANS = 30
-"""A run is cut into so many spans at most …"""
-
+MAX_SPANS = 30
+"""Maximum number of spans of a run."""
 SPAN_S = 10
-"""… of at least so many seconds …"""
-
-FEW_SPANS, SHORT_SPAN_S = 6, 2
-"""… but a short run, and each stage of one that has stages, into so many of fewer seconds."""
+"""Minimum length of a span."""
+SHORT_SPANS, SHORT_SPAN_S = 6, 2
+"""A short run, and each stage of one that has stages, has up to SHORT_SPANS spans of SHORT_SPAN_S or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans of equal length over the steady parts of a run, laid end to end."""
+    """Spans of equal length over the concatenated steady parts of a run."""
 
     begins_ns: Floats
-    """Where each steady part begins on the run's axis …"""
+    """Start of each steady part, on the run's axis."""
     ends_ns: Floats
-    """… and where it ends."""
+    """End of each steady part."""
     count: int
+    """Number of spans."""
 
     @property
     def steady_s(self) -> float:
-        """How long the steady parts last together (s)."""
+        """Total length of the steady parts, in seconds."""
         return float(np.sum(self.ends_ns - self.begins_ns)) / NS_PER_S
 
     @property
     def span_s(self) -> float:
-        """How long one span lasts (s)."""
+        """Length of a span, in seconds."""
         return self.steady_s / self.count
 
     def place(self, at_ns: Ints) -> Ints:
-        """Return the span of each moment; one outside the steady parts belongs to the nearest."""
+        """Return the span of each time. A time outside the steady parts belongs to the nearest span."""
         lengths = self.ends_ns - self.begins_ns
         before = np.concatenate(([0.0], np.cumsum(lengths)))
         axis = np.column_stack((self.begins_ns, self.ends_ns)).reshape(-1)
         clock = np.column_stack((before[:-1], before[1:])).reshape(-1)
-        share = np.interp(at_ns, axis, clock) / max(before[-1], 1.0)
-        return np.asarray(np.clip(share * self.count, 0, self.count - 1), dtype=np.int64)
+        fraction = np.interp(at_ns, axis, clock) / max(before[-1], 1.0)
+        return np.asarray(np.clip(fraction * self.count, 0, self.count - 1), dtype=np.int64)
 
 
-def steady_spans(calls: pd.DataFrame, manifest: Manifest, end_ns: int) -> Spans:
-    """Cut a run without its warm-up into spans. ``calls``: those that are not warm-up.
+def steady_spans(calls: pd.DataFrame, scenario: Scenario, load_ns: int) -> Spans:
+    """Cut a run without its warm-up into spans. ``calls`` excludes the warm-up; the load lasted ``load_ns``.
 
-    Steady is, of each stage as planned (of the run, where there are none), what follows ``warm_up_s``, or the
-    first call after ``warm_up_calls``. The stages of a search go from their first call's due to their last's.
+    The steady part of a planned stage (or of the run) starts after ``warm_up_s``, or with the first call
+    after ``warm_up_calls``. The stages of a search last from the first call due to the last.
     """
-    resolved = manifest.resolved
-    load_ns = float(end_ns if manifest.ended_ns is None else manifest.ended_ns)
     windows = [
-        (begin + _warm_up_ns(resolved, due, begin), end)
-        for begin, end, due in _stages(calls, resolved, load_ns)
+        (begin + _warm_up_ns(scenario, due, begin), end)
+        for begin, end, due in _stages(calls, scenario, float(load_ns))
     ]
-    parts = np.array([part for part in windows if part[1] > part[0]] or [(0.0, max(load_ns, 1.0))])
+    parts = np.array([part for part in windows if part[1] > part[0]] or [(0.0, max(float(load_ns), 1.0))])
     seconds = float(np.sum(parts[:, 1] - parts[:, 0])) / NS_PER_S / len(parts)
-    most = max(SPANS // len(parts), FEW_SPANS)
-    each = min(most, max(int(seconds // SPAN_S), min(FEW_SPANS, int(seconds // SHORT_SPAN_S))))
-    return Spans(parts[:, 0], parts[:, 1], max(each, 1) * len(parts))
+    max_spans = max(MAX_SPANS // len(parts), SHORT_SPANS)
+    spans = min(max_spans, max(int(seconds // SPAN_S), min(SHORT_SPANS, int(seconds // SHORT_SPAN_S))))
+    return Spans(parts[:, 0], parts[:, 1], max(spans, 1) * len(parts))
 
 
-def _warm_up_ns(resolved: dict[str, Any], due: Ints, begin: float) -> float:
-    if resolved.get("warm_up_calls"):
+def _warm_up_ns(scenario: Scenario, due: Ints, begin: float) -> float:
+    if scenario.warm_up_calls:
         return float(due.min()) - begin if len(due) else 0.0
-    return float(resolved.get("warm_up_s") or 0.0) * NS_PER_S
+    return scenario.warm_up_s * NS_PER_S
 
 
-def _stages(calls: pd.DataFrame, resolved: dict[str, Any], load_ns: float) -> list[tuple[float, float, Ints]]:
-    """Return begin, end and the calls' dues of every stage, in order; the whole load where there are none."""
+def _stages(calls: pd.DataFrame, scenario: Scenario, load_ns: float) -> list[tuple[float, float, Ints]]:
+    """Return start, end, and the calls' due times of every stage; the load is one if it has none."""
     due = ints(calls, "first_due_ns")
-    arrivals = resolved.get("arrivals", {})
-    steps = arrivals.get("rates_per_min") or arrivals.get("users")
-    if steps:
-        step_ns = float(resolved["duration_s"]) * NS_PER_S / len(steps)
-        edges = [min(step * step_ns, load_ns) for step in range(len(steps) + 1)]
+    planned = scenario.stages()
+    if planned:
+        edges = [min(at_s * NS_PER_S, load_ns) for at_s in (0.0, *(stage.end_s for stage in planned))]
         return [(low, high, due[(due >= low) & (due < high)]) for low, high in pairwise(edges)]
     codes, names = pd.factorize(calls["stage"])
-    if arrivals.get("kind") != "search" or len(names) == 0:
+    if not isinstance(scenario.arrivals, CapacitySearch) or len(names) == 0:
         return [(0.0, load_ns, due)]
-    warm_up_ns = float(resolved.get("warm_up_s") or 0.0) * NS_PER_S
-    own = sorted((due[codes == code] for code in range(len(names))), key=lambda each: int(each.min()))
-    return [(float(each.min()) - warm_up_ns, float(each.max()), each) for each in own]
+    warm_up_ns = scenario.warm_up_s * NS_PER_S
+    by_stage = sorted((due[codes == code] for code in range(len(names))), key=lambda dues: int(dues.min()))
+    return [(float(dues.min()) - warm_up_ns, float(dues.max()), dues) for dues in by_stage]

@@ -1,4 +1,4 @@
-"""What a run spent, as far as the server said: requests, tokens, and money where the target has prices."""
+"""Spend of a run, from the server's counts: requests, tokens, and money if the target has prices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bltybench.runs.manifest import Manifest
 
 
 class Spent(NamedTuple):
-    """Requests sent, tokens of the answers that came, and what they cost; None where no price is known."""
+    """Requests sent, tokens of their answers, and the cost; None if the price is unknown."""
 
     requests: int
     prompt_tokens: int
@@ -20,14 +20,11 @@ class Spent(NamedTuple):
     money: float | None
 
 
-def spent(attempts: pd.DataFrame, manifest: Manifest) -> Spent:
-    """Add up every attempt, warm-up included: it was paid for.
-
-    The price is that of the scenario's model, by whatever name the server answered.
-    """
+def spent(attempts: pd.DataFrame, manifest: Manifest, model: str) -> Spent:
+    """Sum up every attempt, including the warm-up, at the prices of the scenario's ``model``."""
     prompt = int(np.nansum(floats(attempts, "prompt_tokens")))
     completion = int(np.nansum(floats(attempts, "completion_tokens")))
-    price = manifest.target.prices.get(str(manifest.resolved.get("model")))
+    price = manifest.target.prices.get(model)
     money = None
     if price is not None:
         money = (prompt * price["input_per_million"] + completion * price["output_per_million"]) / 1e6

@@ -1,4 +1,4 @@
-"""The run on one time axis: what the four panels of the page show, a row a bin."""
+"""The run on one time axis: one row per bin, and rolling values for lines."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics import concurrency, latency, rates
-from bltybench.metrics.frame import ACCEPTED, FATES, NS_PER_S, REFUSED, Floats, Ints, floats, ints
+from bltybench.metrics.frame import NS_PER_S, Floats, Ints, floats, ints
 from bltybench.metrics.sample import Sample
 
-BIN_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
-MIN_BINS = 24
-MAX_BINS = 120
-PER_BIN = 4
-"""Attempts that a bin should hold on average: with fewer, a steady rate looks like noise."""
-
-LINE_POINTS = 300
-"""Moments at which the rolling sums are taken for drawing; the best ones are exact (``rates.best``)."""
+BIN_WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+MIN_BINS, MAX_BINS = 24, 120
+ATTEMPTS_PER_BIN = 4
+"""Mean attempts per bin: with fewer, a steady rate looks like noise."""
+MAX_LINE_POINTS = 300
+"""Times at which rolling values are drawn. The best windows are exact (``rates.best``)."""
 
 
 def bin_seconds(end_ns: int, attempts: int) -> int:
-    """Return the narrowest bin (s) that keeps a run of this length and size within its number of bins."""
-    bins = min(max(attempts // PER_BIN, MIN_BINS), MAX_BINS)
-    for width in BIN_SECONDS:
+    """Return the narrowest bin (s) with which a run stays within its number of bins."""
+    bins = min(max(attempts // ATTEMPTS_PER_BIN, MIN_BINS), MAX_BINS)
+    for width in BIN_WIDTHS_S:
         if end_ns <= width * bins * NS_PER_S:
             return width
     return int(np.ceil(end_ns / NS_PER_S / bins / 3600)) * 3600
@@ -31,20 +29,18 @@ def bin_seconds(end_ns: int, attempts: int) -> int:
 def timeline(
     attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return one row a bin, from the run's start to its end.
+    """Return one row per bin, from the run's start to its end.
 
-    ``steps``: ``concurrency.steps``; ``events``: ``rates.token_events``, if at hand.
-
-    ``start_s``, ``end_s``; counts of attempts offered in the bin: ``offered``, ``accepted``, ``refused``,
-    ``other``; ``prompt_tokens`` and ``completion_tokens`` in the bin; ``in_flight_max``, ``in_flight_mean``.
+    ``steps``: ``concurrency.steps``; ``events``: ``rates.token_events``, if known. Columns: ``start_s``,
+    ``end_s``; attempts ``offered``, ``accepted``, ``refused``, and ``other``; ``prompt_tokens``,
+    ``completion_tokens``; ``in_flight_max``, ``in_flight_mean``.
     """
     width = bin_seconds(end_ns, len(attempts)) * NS_PER_S
     count = max(1, -(-end_ns // width))
     edges = np.arange(count + 1, dtype=np.int64) * width
     frame = pd.DataFrame({"start_s": edges[:-1] / NS_PER_S, "end_s": edges[1:] / NS_PER_S})
-    frame["offered"] = _binned(rates.request_times(attempts), edges)
-    for fate in FATES:
-        frame[fate] = _binned(rates.request_times(attempts, fate), edges)
+    for fate, times in rates.times_by_fate(attempts):
+        frame[fate] = _binned(times, edges)
     events = rates.token_events(attempts) if events is None else events
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = _binned(ints(events, "at_ns"), edges, floats(events, name))
@@ -55,21 +51,20 @@ def timeline(
 def rolling(
     attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return sums and percentiles over the 60 s up to each of at most LINE_POINTS moments.
+    """Return sums and percentiles over the last 60 s, at up to MAX_LINE_POINTS times.
 
-    ``steps`` and ``events`` as of ``timeline``. Columns:
-
-    ``at_s``; ``offered``, ``accepted``, ``refused`` (requests), ``tokens`` (prompt and completion);
-    ``ttft_n`` (streams sent in those 60 s that succeeded), ``ttft_p50_ms``, ``ttft_p95_ms`` (null where the
-    sample is too small); ``in_flight_max`` (peak since the moment before).
+    ``steps`` and ``events`` as for ``timeline``. Columns: ``at_s``; ``offered``, ``accepted``, ``refused``
+    (requests); ``tokens`` (prompt and completion); ``in_flight_max`` (peak since the previous row);
+    ``ttft_p50_ms``, ``ttft_p95_ms`` (null if the sample is too small); ``ttft_n`` (streams sent in the 60 s
+    that succeeded).
     """
     seconds = max(1, -(-end_ns // NS_PER_S))
-    step = -(-seconds // LINE_POINTS) * NS_PER_S
+    step = -(-seconds // MAX_LINE_POINTS) * NS_PER_S
     grid = np.arange(0, seconds * NS_PER_S + step, step, dtype=np.int64)
     frame = pd.DataFrame({"at_s": grid / NS_PER_S})
-    frame["offered"] = rates.rolling(rates.request_times(attempts), grid)
-    for fate in (ACCEPTED, REFUSED):
-        frame[fate] = rates.rolling(rates.request_times(attempts, fate), grid)
+    for fate, times in rates.times_by_fate(attempts):
+        if fate != "other":
+            frame[fate] = rates.rolling(times, grid)
     events = rates.token_events(attempts) if events is None else events
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
     frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
@@ -82,12 +77,12 @@ def rolling(
 
 def _binned(at_ns: Ints, edges: Ints, weight: Floats | None = None) -> Ints:
     """Return the count (or sum of weights) in each bin; the last one includes its end."""
-    where = np.clip(np.searchsorted(edges, at_ns, side="right") - 1, 0, len(edges) - 2)
-    return np.bincount(where, weights=weight, minlength=len(edges) - 1).astype(np.int64)
+    index = np.clip(np.searchsorted(edges, at_ns, side="right") - 1, 0, len(edges) - 2)
+    return np.bincount(index, weights=weight, minlength=len(edges) - 1).astype(np.int64)
 
 
 def _trailing(at_ns: Ints, values: Floats, grid_ns: Ints) -> pd.DataFrame:
-    """Return p50 and p95 of the values in the 60 s up to each grid point, and how many there were."""
+    """Return p50, p95, and number of the values in the 60 s up to each grid point."""
     order = np.argsort(at_ns, kind="stable")
     times, values = at_ns[order], values[order]
     upto = np.searchsorted(times, grid_ns, side="right")

@@ -1,6 +1,6 @@
-"""VALID or INVALID: was the load generator itself the bottleneck, and was the run what it set out to be?
+"""VALID or INVALID: whether the load generator was the bottleneck, and whether the run is complete.
 
-Every threshold stands in ``Thresholds``; docs/method.md says why each is what it is.
+All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -17,46 +17,49 @@ from bltybench.runs.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The bounds within which a run is believed."""
+    """Bounds within which a run is valid."""
 
     schedule_delay_p99_ms: float = 50.0
-    """Sends later than this distort arrivals and every latency counted from them."""
+    """Maximum p99 of the schedule delay. Later sends distort arrivals and all latencies counted from them."""
     stall_ms: float = 250.0
-    """The longest the event loop may be late in any second."""
+    """Maximum delay of the event loop in any second, and maximum p99 of the observer lag."""
     user_stamp_stall_ms: float = 20.0
-    """Where arrival stamps are ours and not the kernel's, a stall is an error of TTFT and ITL."""
+    """Maximum p99 of stalls if this process timestamps arrivals: they are then errors of TTFT and ITL."""
     busy_cpu_share: float = 0.95
-    """A process that used this share of a core in a second, or waited for it, was saturated in it."""
+    """Fraction of a core, used or waited for, from which a process is saturated in a second."""
     busy_seconds_share: float = 0.10
-    """The most seconds that may have been so."""
+    """Maximum fraction of saturated seconds."""
     steal_share: float = 0.10
-    """The most CPU time that the hypervisor may have given to others, where anything else fails."""
+    """Maximum fraction of CPU time that the hypervisor gave to others, if any other finding fails."""
     achieved_share: float = 0.95
-    """The least of the requested arrivals (open loop) that must have been sent."""
+    """Minimum fraction of the calls due in an open loop that were sent."""
 
 
 THRESHOLDS = Thresholds()
 
-MORE_ROOM = "raise users (the ceiling of calls in flight), lower the rate, or add workers: --processes -1"
+MORE_USERS = (
+    "raise users (the maximum number of calls in flight), lower the rate, or add workers: --processes -1"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the audit looked at: what was measured, the bound, and what to do where it does not hold."""
+    """One finding of the audit: the measured value, its bound, and what to do if it does not hold."""
 
     name: str
     holds: bool
     actual: str
     bound: str
     says: str
+    """What is wrong if the finding does not hold."""
     remedy: str = ""
 
 
 def audit(
     attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, bounds: Thresholds = THRESHOLDS
 ) -> list[Finding]:
-    """Return every finding; the run is valid where all of them hold."""
-    found = [
+    """Return all findings. The run is valid if all of them hold."""
+    findings = [
         _measured(attempts),
         _ended(manifest),
         _audited(generator),
@@ -65,7 +68,7 @@ def audit(
         *_loop(attempts, generator, bounds),
         *_cpu(generator, bounds),
     ]
-    return [*found, *_steal(generator, bounds, harmless=all(finding.holds for finding in found))]
+    return [*findings, *_steal(generator, bounds, harmless=all(finding.holds for finding in findings))]
 
 
 def _measured(attempts: pd.DataFrame) -> Finding:
@@ -74,8 +77,8 @@ def _measured(attempts: pd.DataFrame) -> Finding:
         holds=len(attempts) > 0,
         actual=f"{len(attempts):,}",
         bound="at least 1",
-        says="no attempt was recorded: there is nothing to measure",
-        remedy="look at what locust printed; a longer run or a higher rate may be needed",
+        says="no attempt was recorded, so there is nothing to measure",
+        remedy="check the output of locust; the run may be too short or its rate too low",
     )
 
 
@@ -84,9 +87,9 @@ def _ended(manifest: Manifest) -> Finding:
         name="end of the run",
         holds=manifest.ended_ns is not None,
         actual=manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
-        bound="the run wrote its end",
-        says="the run was killed: its last attempts are missing",
-        remedy="run it again and let it end by itself or with Ctrl-C",
+        bound="the run recorded its end",
+        says="the run was killed, so its last attempts are missing",
+        remedy="repeat the run, and let it finish or stop it with Ctrl-C",
     )
 
 
@@ -96,14 +99,14 @@ def _audited(generator: pd.DataFrame) -> Finding:
         holds=len(generator) > 0,
         actual=f"{len(generator):,} s",
         bound="at least 1 s",
-        says="the generator left no audit of itself, so nothing shows that it kept up",
-        remedy="run for longer than a second, and through bltybench's user classes",
+        says="the generator recorded no self-audit, so nothing shows that it was fast enough",
+        remedy="run for more than one second, with bltybench's user classes",
     )
 
 
 def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
-    # A user's first call connects before it is sent. That takes as long as the network and the server
-    # make it take, and says nothing of the generator.
+    # A user's first call connects before it is sent. How long that takes depends on the network and the
+    # server, not on the generator.
     connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
     delays = Sample.of(floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)
     if len(delays) == 0:
@@ -114,88 +117,83 @@ def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
             "schedule delay, p99",
             p99,
             bounds.schedule_delay_p99_ms,
-            says=f"one send in a hundred was {p99:,.0f} ms or more behind its schedule",
-            remedy=MORE_ROOM,
+            says=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
+            remedy=MORE_USERS,
         )
     ]
 
 
 def _at_most(name: str, ms: float, bound_ms: float, *, says: str, remedy: str, digits: int = 1) -> Finding:
-    """Return a finding on a time that has an upper bound."""
+    """Return a finding on a time with an upper bound."""
     return Finding(name, ms <= bound_ms, f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms", says, remedy)
 
 
 def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) -> list[Finding]:
-    requested = requested_calls(manifest)
-    if not requested:
+    due = manifest.planned_calls
+    if not due:
         return []
-    first_tries = attempts[(attempts["attempt"] == 0) & attempts["sent_ns"].notna()]
-    sent = len(first_tries)
-    # One call may be due at the very moment at which the load stops.
-    least = min(bounds.achieved_share * requested, requested - 1)
+    sent = int(((attempts["attempt"] == 0) & attempts["sent_ns"].notna()).sum())
+    # One call can be due just when the load stops.
+    min_sent = min(bounds.achieved_share * due, due - 1)
     return [
         Finding(
             name="achieved rate",
-            holds=bool(sent >= least),
-            actual=f"{sent:,} calls of {requested:,} due",
-            bound=f"≥ {least:,.0f} calls",
-            says=f"only {sent:,} of the {requested:,} calls that were due were sent",
-            remedy=MORE_ROOM,
+            holds=bool(sent >= min_sent),
+            actual=f"{sent:,} calls of {due:,} due",
+            bound=f"≥ {min_sent:,.0f} calls",
+            says=f"only {sent:,} of the {due:,} calls due were sent",
+            remedy=MORE_USERS,
         )
     ]
-
-
-def requested_calls(manifest: Manifest) -> int | None:
-    """Return how many calls an open loop had due until the load stopped; None where that is not known."""
-    return manifest.planned_calls
 
 
 def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     if generator.empty:
         return []
     stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
-    found = [
+    findings = [
         _at_most(
             "event loop, longest stall",
             stall,
             bounds.stall_ms,
-            says=f"the event loop stood still for {stall:,.0f} ms: what was due then was sent late",
+            says=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
             remedy="keep slow code out of the locustfile, close other programs, or add workers",
         )
     ]
     user = int((attempts["stamp"] == "user").sum())
     if user:
         p99 = Sample.of(floats(generator, "stall_us") / 1000).quantile(0.99)
-        found.append(
+        findings.append(
             Finding(
                 name="arrival stamps",
                 holds=p99 <= bounds.user_stamp_stall_ms,
-                actual=f"{user:,} attempts stamped after the read, stalls p99 {p99:,.1f} ms",
+                actual=f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
                 bound=f"stalls p99 ≤ {bounds.user_stamp_stall_ms:g} ms",
-                says=f"a loop that stalled {p99:,.0f} ms stamped the arrivals: TTFT and ITL are that unsure",
-                remedy="run on Linux, where the kernel stamps arrivals, or lower the load",
+                says=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
+                "so TTFT and ITL are off by up to that time",
+                remedy="run on Linux, where the kernel timestamps arrivals, or lower the load",
             )
         )
     lags = Sample.of(floats(attempts, "observer_lag_us") / 1000)
     if len(lags):
         p99 = lags.quantile(0.99)
-        found.append(
+        findings.append(
             _at_most(
                 "observer lag, p99",
                 p99,
                 bounds.stall_ms,
-                says=f"answers lay unread for {p99:,.0f} ms: events in between have run together",
-                remedy="lower the load of one process, or add workers: --processes -1",
+                says=f"1% of the responses waited {p99:,.0f} ms or more to be read, so events were coalesced",
+                remedy="lower the load per process, or add workers: --processes -1",
                 digits=2,
             )
         )
-    return found
+    return findings
 
 
 def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds that began before the last attempt was sent.
+    """Return the seconds that started before the last attempt was sent.
 
-    When a run ends Locust stops its users, thousands of them in one go: nothing is due any more then.
+    At the end of a run, Locust stops all users in one batch. That stall delays nothing.
     """
     began_ns = generator.groupby("worker")["at_ns"].shift(fill_value=0)
     during = generator[began_ns <= attempts["sent_ns"].max()]
@@ -221,7 +219,7 @@ def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
 
 
 def _steal(generator: pd.DataFrame, bounds: Thresholds, *, harmless: bool) -> list[Finding]:
-    """Return what the hypervisor took: a cause, and so only held against a run that shows an effect."""
+    """Return a finding on stolen CPU time: a cause, which fails a run only if another finding fails."""
     steal = floats(generator, "steal_share")
     steal = steal[~np.isnan(steal)]
     if len(steal) == 0:
@@ -232,8 +230,8 @@ def _steal(generator: pd.DataFrame, bounds: Thresholds, *, harmless: bool) -> li
             name="CPU time stolen",
             holds=harmless or mean <= bounds.steal_share,
             actual=f"{mean:.1%}",
-            bound=f"≤ {bounds.steal_share:.0%}, or no effect of it above",
+            bound=f"≤ {bounds.steal_share:.0%}, unless all findings above hold",
             says=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
-            remedy="run on a machine with cores of its own",
+            remedy="use a machine with dedicated cores",
         )
     ]

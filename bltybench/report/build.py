@@ -16,7 +16,7 @@ from bltybench.report.export.markdown import markdown
 from bltybench.report.export.prometheus import prometheus
 from bltybench.report.export.raw import RawFile, hashes
 from bltybench.report.subprocess_task import beside
-from bltybench.report.summary import Summary, summarise
+from bltybench.report.summary import Summary, summarize
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
 from bltybench.runs.search import read_search
@@ -44,7 +44,7 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
         # Another core sums up the raw files meanwhile: that does not hold Python's lock.
         raw = others.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
         analysis = load(folder)
-        summary = msgspec.structs.replace(summarise(analysis), search=read_search(folder))
+        summary = msgspec.structs.replace(summarize(analysis), search=read_search(folder))
         if "json" in formats:
             write_atomically(folder.summary_json, summary.to_json())
         if "junit" in formats:

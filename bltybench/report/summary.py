@@ -12,7 +12,7 @@ import pandas as pd
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.ceiling import ceiling
-from bltybench.metrics.checks import Evaluated, evaluate
+from bltybench.metrics.checks import EvaluatedCheck, evaluate
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.runs.search import SearchResult
@@ -105,7 +105,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
-def summarise(analysis: Analysis) -> Summary:
+def summarize(analysis: Analysis) -> Summary:
     """Boil a run down to its summary."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
     total = len(attempts)
@@ -178,7 +178,7 @@ def _capacity(analysis: Analysis) -> dict[str, Any] | None:
     return None if found is None else found._asdict() | {"points": records(found.points)}
 
 
-def check_result(evaluated: Evaluated) -> CheckResult:
+def check_result(evaluated: EvaluatedCheck) -> CheckResult:
     """Return a decided check as the summary holds it."""
     check = evaluated.check
     return CheckResult(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support_runs import S, attempt, frame
+from support_runs import S, attempt, frame, scenario
 
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.frame import calls_frame
@@ -14,6 +14,7 @@ from bltybench.metrics.goodput import good_calls
 from bltybench.metrics.retries import retries
 from bltybench.metrics.stages import COLUMNS, by_stage
 from bltybench.runs.attempt import Outcome
+from bltybench.scenario.workload import Objectives
 
 
 def stages(*loads: tuple[float, float], users: bool = False) -> pd.DataFrame:
@@ -89,8 +90,8 @@ def test_what_a_stage_let_in_is_counted_while_it_lasted() -> None:
     made += [one for i in range(10) for one in call(20 + i, "high", 15 + i / 2, accepted_s=21)]
     attempts = frame(*made)
     calls = calls_frame(attempts)
-    resolved = {"duration_s": 20.0, "arrivals": {"rates_per_min": [60, 120]}}
-    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), resolved)
+    stairs = scenario(duration_s=20.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, Objectives()), stairs)
     assert rows["offered_per_min"].tolist() == [60, 120]
     assert rows["accepted_per_min"].tolist() == [60, 60]
     assert rows["accepted"].tolist() == [10, 20]
@@ -102,8 +103,11 @@ def test_a_trial_that_was_cut_short_has_the_rate_of_the_calls_that_it_had() -> N
     cut = [one for i in range(4) for one in call(10 + i, "trial 2: 120/min", 20 + i / 2, accepted_s=None)]
     attempts = frame(*whole, *cut)
     calls = calls_frame(attempts)
-    resolved = {"duration_s": 60.0, "arrivals": {"kind": "search", "load": "rate", "stage_s": 10.0}}
-    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), resolved)
+    search = {
+        "kind": "search", "start": 60, "max": 120, "stage_s": 10.0, "requests": 100,
+        "objectives": {"refused.share": "<= 5%"},
+    }  # fmt: skip
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, Objectives()), scenario(arrivals=search))
     assert rows["offered_per_min"].tolist() == [60, 120]
     assert rows["accepted_per_min"].tolist() == [60, 0]
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from support_runs import S, attempt, audit_table, generator_seconds, manifest, realistic, table
 
-from bltybench.metrics.analysis import analyse
+from bltybench.metrics.analysis import analyze
 from bltybench.metrics.bootstrap import Interval
 from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare, judge, obstacles
 from bltybench.metrics.outline import Outline, outline
@@ -41,7 +41,7 @@ def run(
     rows = realistic(LOAD_S, 100, limit=1000, seed=seed) if attempts is None else attempts
     fields = {"run_id": name, "ended_ns": LOAD_S * S, **about}
     return outline(
-        analyse(table(*slowed(rows, factor)), audit_table(generator_seconds(LOAD_S)), manifest(**fields))
+        analyze(table(*slowed(rows, factor)), audit_table(generator_seconds(LOAD_S)), manifest(**fields))
     )
 
 
@@ -119,10 +119,10 @@ def test_what_cannot_be_told_says_why() -> None:
         one.metric: one for one in compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance())
     }
     assert found["latency.p50"].why == "n too small: 10 of the 20 needed"
-    assert found["tokens.per_min"].why == "the base had none, so there is nothing to be relative to"
+    assert found["tokens.per_min"].why == "the base is 0, so there is no relative change"
     short = run("s", attempts=few, ended_ns=30 * S)
     why = {one.metric: one.why for one in compare([short], [short], Tolerance())}
-    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s, warm-up not counted"
+    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s after the warm-up"
 
 
 def test_neither_attempts_nor_time_of_the_warm_up_are_in_the_rates() -> None:
@@ -183,7 +183,7 @@ def test_runs_that_cannot_be_compared_say_why() -> None:
     ]
     killed = run("killed", ended_ns=None, ended=None)
     assert obstacles([base], [killed])[0].startswith("killed is INVALID: the run was killed")
-    assert obstacles([base], [killed], invalid=True) == []
+    assert obstacles([base], [killed], allow_invalid=True) == []
     assert obstacles([base], [base]) == ["base is named twice"]
     elsewhere = run("other", resolved=resolved | {"model": "deepseek-reasoner", "seed": 4, "checks": {}})
     assert obstacles([base], [elsewhere]) == []

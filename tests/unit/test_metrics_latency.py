@@ -7,7 +7,7 @@ import pytest
 from support_runs import S, attempt, audit_table, frame, manifest, table
 
 from bltybench.metrics import latency, timeline
-from bltybench.metrics.analysis import analyse
+from bltybench.metrics.analysis import analyze
 from bltybench.metrics.concurrency import steps
 from bltybench.metrics.frame import calls_frame
 from bltybench.metrics.sample import Sample
@@ -15,7 +15,7 @@ from bltybench.metrics.sample import Sample
 
 @pytest.mark.parametrize(("name", "least"), [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1000)])
 def test_a_percentile_needs_ten_values_beyond_it(name: str, least: int) -> None:
-    assert latency.needed(name) == least
+    assert latency.min_sample(name) == least
     assert latency.describe(Sample.of(np.arange(least - 1, dtype=np.float64)))[name] is None
     # Of 1 … n the nearest rank is the share of n itself, which leaves ten above.
     assert latency.describe(Sample.of(np.arange(1, least + 1, dtype=np.float64)))[name] == least - 10
@@ -68,14 +68,14 @@ def test_itl_is_told_apart_by_kind_too_and_intervals_go_by_spans() -> None:
         for model, gap in (("a", 10_000), ("b", 30_000))
         for i in range(60)
     ]
-    found = analyse(table(*made), audit_table([]), manifest(ended_ns=60 * S))
+    found = analyze(table(*made), audit_table([]), manifest(ended_ns=60 * S))
     itl = found.percentiles_by.query("metric == 'itl' and by == 'model'").set_index("value")
     assert itl["n"].to_dict() == {"a": 1200, "b": 1200}
     assert itl.loc["a", "p50"] == pytest.approx(10.0, rel=0.004)
     assert itl.loc["b", "p50"] == pytest.approx(30.0, rel=0.004)
     assert found.spans.count == 6
     assert itl["p50_low"].notna().all()
-    short = analyse(table(*made[:20]), audit_table([]), manifest(ended_ns=4 * S))
+    short = analyze(table(*made[:20]), audit_table([]), manifest(ended_ns=4 * S))
     assert short.timing("ttft")["p50"] is not None
     assert short.timing("ttft")["p50_low"] is None
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_runs import S, attempt, frame, table
 
-from bltybench.metrics.gaps import COUNTED_US, MAX_GROUPS, kinds_of, middle_us, sample_of, step_of, tally_gaps
+from bltybench.metrics.gaps import (
+    MAX_COUNTED_US,
+    MAX_GROUPS,
+    kinds_of,
+    middle_us,
+    sample_of,
+    step_of,
+    tally_gaps,
+)
 from bltybench.metrics.sample import Sample
 from bltybench.runs.attempt import Attempt, Outcome
 
@@ -30,11 +38,11 @@ def test_gaps_are_those_of_successes() -> None:
 
 
 def test_batches_add_up_and_gaps_of_any_length_are_exact() -> None:
-    gaps = [20_000, 20_000, COUNTED_US - 1, COUNTED_US, 7 * COUNTED_US + 1, 0]
+    gaps = [20_000, 20_000, MAX_COUNTED_US - 1, MAX_COUNTED_US, 7 * MAX_COUNTED_US + 1, 0]
     batches = [*table(stream(1, gaps)).to_batches(), *table(stream(2, gaps[:1])).to_batches()]
     found = tally_gaps(batches).pooled
     assert found.values.tolist() == sorted({gap / 1000 for gap in gaps})
-    assert found.upto.tolist() == [1, 4, 5, 6, 7]
+    assert found.cumulative.tolist() == [1, 4, 5, 6, 7]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.floats(0, 1))

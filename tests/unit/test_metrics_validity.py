@@ -19,7 +19,7 @@ from support_runs import (
 )
 
 from bltybench.metrics import validity
-from bltybench.metrics.analysis import Analysis, analyse
+from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
 from bltybench.runs.attempt import Attempt, Outcome, Stamp
 from bltybench.runs.manifest import Manifest
@@ -125,7 +125,7 @@ def test_a_killed_run_and_an_empty_one() -> None:
 
 def analysis(*attempts: Attempt, checks: dict[str, Any] | None = None) -> Analysis:
     about = manifest(resolved=CLOSED | {"checks": checks or {}})
-    return analyse(table(*attempts), audit_table(generator_seconds(10)), about)
+    return analyze(table(*attempts), audit_table(generator_seconds(10)), about)
 
 
 def test_every_metric_that_a_check_can_name_is_known_here() -> None:

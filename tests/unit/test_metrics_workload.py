@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support_runs import S, attempt, audit_frame, audit_table, frame, generator_seconds, manifest, table
+from support_runs import (
+    S,
+    attempt,
+    audit_frame,
+    audit_table,
+    frame,
+    generator_seconds,
+    manifest,
+    scenario,
+    table,
+)
 
-from bltybench.metrics.analysis import analyse
+from bltybench.metrics.analysis import analyze
 from bltybench.metrics.ceiling import findings
 from bltybench.metrics.checks import metric
 from bltybench.metrics.frame import calls_frame
@@ -20,10 +30,7 @@ from bltybench.metrics.stages import by_stage
 from bltybench.metrics.steady import drift, steady_s, warm_up
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import TargetInfo
-
-
-def resolved(**fields: Any) -> Any:
-    return manifest(resolved=manifest().resolved | fields)
+from bltybench.scenario.workload import Objectives
 
 
 def call(number: int, at_s: float, **fields: Any) -> Attempt:
@@ -38,7 +45,7 @@ def test_a_warm_up_in_seconds_takes_whole_calls_by_their_first_due() -> None:
         call(3, 10.0),
         call(4, 11.0),
     ]
-    mask, said = warm_up(frame(*attempts), resolved(warm_up_s=10))
+    mask, said = warm_up(frame(*attempts), scenario(warm_up_s=10))
     assert list(mask) == [True, True, True, False, False]
     assert (said.seconds, said.calls, said.attempts) == (10, 2, 3)
 
@@ -46,13 +53,13 @@ def test_a_warm_up_in_seconds_takes_whole_calls_by_their_first_due() -> None:
 def test_a_warm_up_in_calls_counts_in_every_stage() -> None:
     due = [(3, "a"), (1, "a"), (2, "a"), (9, "b")]
     attempts = [call(n, at, stage=stage) for n, (at, stage) in enumerate(due)]
-    mask, said = warm_up(frame(*attempts), resolved(warm_up_calls=2))
+    mask, said = warm_up(frame(*attempts), scenario(warm_up_calls=2))
     assert list(mask) == [False, True, True, True]
     assert (said.calls, said.attempts) == (3, 3)
 
 
 def test_a_warm_up_in_seconds_begins_anew_with_each_planned_stage() -> None:
-    about = resolved(
+    about = scenario(
         warm_up_s=5, duration_s=60.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120, 180]}
     )
     due = [4.9, 5.0, 19.9, 20.0, 24.9, 25.0, 44.9, 45.0]
@@ -60,19 +67,20 @@ def test_a_warm_up_in_seconds_begins_anew_with_each_planned_stage() -> None:
     attempts = [call(n, at, stage=stage) for n, (at, stage) in enumerate(zip(due, stages, strict=True))]
     mask, _ = warm_up(frame(*attempts), about)
     assert list(mask) == [True, False, False, True, True, False, True, False]
-    assert steady_s(manifest(resolved=about.resolved, ended_ns=60 * S), 60 * S) == 45
+    assert steady_s(about, 60 * S) == 45
 
 
 def test_without_a_warm_up_or_attempts_nothing_is_left_out() -> None:
-    assert not warm_up(frame(call(1, 0)), manifest())[0].any()
-    assert len(warm_up(frame(), resolved(warm_up_s=5))[0]) == 0
+    assert not warm_up(frame(call(1, 0)), scenario())[0].any()
+    assert len(warm_up(frame(), scenario(warm_up_s=5))[0]) == 0
 
 
 def test_the_warm_up_is_out_of_results_and_in_the_timeline() -> None:
     gaps = {"stream": True, "gaps_us": [5_000], "completion_tokens": 2, "headers_ns": None}
     early = call(1, 1, first_token_ns=2 * S - S // 2, last_token_ns=2 * S - S // 4, **gaps)
     late = call(2, 30, first_token_ns=30 * S + S // 2, last_token_ns=30 * S + S * 3 // 4, **gaps)
-    found = analyse(table(early, late), audit_table(generator_seconds(31)), resolved(warm_up_s=5))
+    about = manifest(resolved=manifest().resolved | {"warm_up_s": 5})
+    found = analyze(table(early, late), audit_table(generator_seconds(31)), about)
     assert len(found.attempts) == len(found.calls) == 1
     assert len(found.samples["itl"]) == 1
     assert found.count_of("accepted") == 1
@@ -108,11 +116,11 @@ def test_goodput_has_failures_in_its_denominator_and_what_we_cancelled_in_neithe
         call(7, 7, outcome=Outcome.CANCELLED, status=None),
     )
     calls = calls_frame(attempts)
-    bounds = {"ttft_ms": 100.0, "tpot_ms": 10.0, "latency_ms": 400.0}
+    bounds = Objectives(ttft_ms=100.0, tpot_ms=10.0, latency_ms=400.0)
     good = good_calls(attempts, calls, bounds)
     assert list(good) == [True, False, False, False, True, False, False]
     assert goodput(calls, good, 30) == (6, 2, 2 / 6, 4)
-    assert list(good_calls(attempts, calls, {"ttft_ms": None})) == [True] * 5 + [False] * 2
+    assert list(good_calls(attempts, calls, Objectives())) == [True] * 5 + [False] * 2
     assert goodput(calls[:0], good[:0], 0) == (0, 0, None, None)
 
 
@@ -122,19 +130,19 @@ def test_a_retried_call_is_measured_from_its_first_due() -> None:
         attempt(call_id="c1", attempt=1, due_ns=3 * S, sent_ns=3 * S, end_ns=4 * S),
     )
     calls = calls_frame(attempts)
-    assert list(good_calls(attempts, calls, {"latency_ms": 3000.0})) == [True]
-    assert list(good_calls(attempts, calls, {"latency_ms": 2999.0})) == [False]
+    assert list(good_calls(attempts, calls, Objectives(latency_ms=3000.0))) == [True]
+    assert list(good_calls(attempts, calls, Objectives(latency_ms=2999.0))) == [False]
 
 
 def test_each_stage_has_its_row() -> None:
-    about = resolved(warm_up_s=5, duration_s=40.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
+    about = scenario(warm_up_s=5, duration_s=40.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
     attempts = frame(
         *(call(n, 5 + n, stage="60/min", in_flight=2) for n in range(15)),
         *(call(100 + n, 25 + n / 2, stage="120/min", in_flight=n + 1) for n in range(29)),
         call(200, 39.5, stage="120/min", outcome=Outcome.RATE_LIMITED, status=429),
     )
     calls = calls_frame(attempts)
-    rows = by_stage(attempts, calls, good_calls(attempts, calls, {}), about.resolved).to_dict("records")
+    rows = by_stage(attempts, calls, good_calls(attempts, calls, Objectives()), about).to_dict("records")
     assert [row["stage"] for row in rows] == ["60/min", "120/min"]
     assert [row["calls"] for row in rows] == [15, 30]
     assert [row["offered_per_min"] for row in rows] == [60, 120]
@@ -144,7 +152,7 @@ def test_each_stage_has_its_row() -> None:
     assert [row["in_flight_max"] for row in rows] == [2, 29]
     assert rows[0]["latency_p50_ms"] is None or np.isnan(rows[0]["latency_p50_ms"])
     assert rows[1]["latency_p50_ms"] == 1000
-    assert by_stage(frame(call(1, 1)), calls_frame(frame(call(1, 1))), np.ones(1, dtype=bool), {}).empty
+    assert by_stage(frame(call(1, 1)), calls_frame(frame(call(1, 1))), np.ones(1, dtype=bool), about).empty
 
 
 def latencies(values_ms: list[float]) -> Any:
@@ -153,7 +161,7 @@ def latencies(values_ms: list[float]) -> Any:
 
 def test_a_drift_is_found_and_chance_is_not_one() -> None:
     rng = np.random.default_rng(1)
-    about = manifest()
+    about = scenario()
     steady = drift(latencies(list(rng.normal(300, 30, 300))), about).to_dict("records")
     assert [(row["metric"], row["n"], row["drifts"]) for row in steady] == [("attempt_latency", 300, False)]
     rising = list(np.linspace(200, 400, 300) + rng.normal(0, 30, 300))
@@ -172,15 +180,17 @@ def test_chance_alone_is_hardly_ever_called_a_drift() -> None:
     found = 0
     for _ in range(200):
         columns = {"at_ns": np.arange(60) * S, "ttft_ms": np.nan, "latency_ms": rng.lognormal(5, 0.5, 60)}
-        found += bool(drift(pd.DataFrame(columns), manifest())["drifts"].any())
+        found += bool(drift(pd.DataFrame(columns), scenario())["drifts"].any())
     assert found <= 2
 
 
 def test_no_drift_is_looked_for_where_the_load_changes_or_little_came() -> None:
     rising = list(np.linspace(200, 400, 300))
-    assert drift(latencies(rising), resolved(arrivals={"kind": "ramp"})).empty
-    assert drift(latencies(rising[:59]), manifest()).empty
-    (row,) = drift(latencies([250.0] * 60), manifest()).to_dict("records")
+    assert drift(
+        latencies(rising), scenario(arrivals={"kind": "ramp", "from_per_min": 1, "to_per_min": 9})
+    ).empty
+    assert drift(latencies(rising[:59]), scenario()).empty
+    (row,) = drift(latencies([250.0] * 60), scenario()).to_dict("records")
     assert (row["p_value"], row["drifts"]) == (1.0, False)
 
 
@@ -213,21 +223,21 @@ def test_what_was_spent_counts_everything_that_the_server_counted() -> None:
         call(3, 3, outcome=Outcome.RATE_LIMITED, status=429),
         attempt(call_id="c4", sent_ns=None, due_ns=S, end_ns=S, outcome=Outcome.TRANSPORT_ERROR, status=None),
     )
-    found = spent(attempts, manifest(target=target))
+    found = spent(attempts, manifest(target=target), "deepseek-chat")
     assert found[:3] == (3, 1010, 500)
     assert found.money == pytest.approx(0.00602)
-    assert spent(attempts, manifest()).money is None
+    assert spent(attempts, manifest(), "deepseek-chat").money is None
 
 
 def test_the_ceiling_is_a_finding_of_open_loops() -> None:
     at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
-    assert [one.holds for one in findings(at_ease, manifest())] == [True]
+    assert [one.holds for one in findings(at_ease, scenario())] == [True]
     # One in a hundred may be late; more may not, and none may stay behind.
     seconds = generator_seconds(99) + generator_seconds(1, no_free_user=1)
-    assert findings(audit_frame(seconds), manifest())[0].holds
+    assert findings(audit_frame(seconds), scenario())[0].holds
     seconds = generator_seconds(98) + generator_seconds(2, no_free_user=1)
-    assert not findings(audit_frame(seconds), manifest())[0].holds
-    (finding,) = findings(audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), manifest())
+    assert not findings(audit_frame(seconds), scenario())[0].holds
+    (finding,) = findings(audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario())
     assert not finding.holds
     assert "1 were never sent" in finding.says
-    assert findings(at_ease, resolved(arrivals={"kind": "closed"})) == []
+    assert findings(at_ease, scenario(arrivals={"kind": "closed"})) == []

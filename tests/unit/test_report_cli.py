@@ -55,7 +55,7 @@ def test_an_invalid_run_fails_where_the_scenario_asks_for_validity(
     found, out = invoke(tmp_path, "--format", "junit")
     assert found == code
     assert "INVALID" in out
-    assert "stood still for 900 ms" in out
+    assert "stalled for 900 ms" in out
 
 
 def test_no_run_is_the_users_to_mend(tmp_path: Path) -> None:

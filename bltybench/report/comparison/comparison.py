@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bltybench.metrics.compare import Difference, Kind, Tolerance, Verdict, compare
+from bltybench.metrics.compare import Difference, MetricKind, Tolerance, Verdict, compare
 from bltybench.metrics.outline import Outline
 from bltybench.report import templating, text
 from bltybench.report.comparison import overlays
@@ -33,7 +33,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One metric: the base, the candidate, and how they differ."""
 
     metric: str
-    kind: Kind
+    kind: MetricKind
     lower_is_better: bool
     base: float | None
     candidate: float | None

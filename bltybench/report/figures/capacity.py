@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bltybench.metrics.capacity import KEEPS_UP, Capacity
+from bltybench.metrics.capacity import MIN_SUSTAINED, Capacity
 from bltybench.metrics.frame import Floats, floats
 from bltybench.report import text
 from bltybench.report.figures import panels, style
@@ -55,7 +55,7 @@ def draw(found: Capacity) -> Drawing:
 
 def sentence(found: Capacity) -> str:
     """Say where the knee is."""
-    unit, share = UNITS[found.unit], KEEPS_UP[found.unit]
+    unit, share = UNITS[found.unit], MIN_SUSTAINED[found.unit]
     measure = (
         f"at least {share:.0%} of what was due was accepted"
         if found.unit == "rate"

@@ -6,7 +6,6 @@ import numpy as np
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import floats
-from bltybench.metrics.validity import requested_calls
 from bltybench.report import text
 from bltybench.report.summary import Summary
 
@@ -51,7 +50,7 @@ def counted(analysis: Analysis, summary: Summary) -> list[str]:
         lines.append(
             f"No two events of a stream shared a read: the {gaps:,} gaps are between stamps of each."
         )
-    requested = requested_calls(analysis.manifest)
+    requested = analysis.manifest.planned_calls
     if requested is not None:
         lines.append(f"The schedule had {text.count(requested, 'call')} until the load stopped.")
     return lines

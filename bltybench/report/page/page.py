@@ -10,7 +10,7 @@ from typing import Any
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.goodput import OBJECTIVES
-from bltybench.metrics.latency import PERCENTILES, needed
+from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.report import templating, text
 from bltybench.report.export.raw import RawFile
 from bltybench.report.figures.drawing import Drawing
@@ -58,7 +58,7 @@ def page(
             figures=dict.fromkeys(OPTIONAL_FIGURES)
             | {drawing.name: templating.figure(drawing) for drawing in drawings},
             percentiles=list(PERCENTILES),
-            needed={name: needed(name) for name in PERCENTILES},
+            needed={name: min_sample(name) for name in PERCENTILES},
             timing_names=TIMING_NAMES,
             objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
             quota_names=QUOTA_NAMES,
@@ -222,7 +222,7 @@ def _ttft_tile(ttft: dict[str, float | None]) -> Tile:
         few = f"{text.count(n, 'stream')}: too few for a median"
         return Tile("TTFT", text.milliseconds(ttft["max"]), "max", few)
     if ttft["p95"] is None:
-        beside = f"max {text.milliseconds(ttft['max'])} · p95 needs {needed('p95')} streams, has {n:,}"
+        beside = f"max {text.milliseconds(ttft['max'])} · p95 needs {min_sample('p95')} streams, has {n:,}"
     else:
         beside = f"p95 {text.milliseconds(ttft['p95'])} · {n:,} streams"
     return Tile("TTFT", text.milliseconds(ttft["p50"]), "p50", beside)
