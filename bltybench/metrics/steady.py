@@ -11,8 +11,8 @@ from scipy.special import ndtr
 from bltybench.metrics.frame import NS_PER_S, Bools, Floats, Ints, floats, ints
 from bltybench.metrics.latency import min_sample
 from bltybench.metrics.sample import Sample
-from bltybench.scenario.arrivals.patterns import Ladder, Ramp, Stairs
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.patterns import Ladder, Ramp, Stairs
 from bltybench.scenario.workload import Scenario
 
 MAX_DRIFT_P = 0.001
