@@ -7,7 +7,7 @@ from dataclasses import replace
 from benchmarks.flight import Flight
 from benchmarks.simulation.virtual_api import START_S, VirtualApi
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
-from bltybench.limits.findings.conclude import Findings
+from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst

@@ -1,8 +1,7 @@
-"""``bltybench limits``: what a run says of the limit that it met."""
+"""``bltybench limits``: which limits a run shows."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +12,19 @@ import typer
 def limits(
     run: Annotated[
         str | None,
-        typer.Argument(help="A run's folder, its id or the beginning of it.", show_default="newest"),
+        typer.Argument(help="A run's directory, its ID, or the start of its ID.", show_default="newest"),
     ] = None,
-    reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option(help="Directory that holds the runs.")] = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Write the findings as JSON to stdout.")] = False,
 ) -> None:
-    """Say which rate limiter explains a run: family, limit, period, and whether the headers tell the truth.
+    """Infer the rate limiter from a run: family, limit, period, and whether the headers are accurate.
 
-    Any run will do; one that met refusals and went on after them says more. To find out on purpose, run
+    Any run works; one that continues after refusals shows more. To measure on purpose, run
     `locust -f locustfiles/limits.py --headless`.
     """
-    from bltybench.limits.findings.conclude import find  # noqa: PLC0415
+    from bltybench.limits.findings.conclude import find, to_record  # noqa: PLC0415
+    from bltybench.limits.findings.model import encode  # noqa: PLC0415
+    from bltybench.limits.findings.narrative import summary  # noqa: PLC0415
     from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import read_attempts  # noqa: PLC0415
@@ -35,8 +36,8 @@ def limits(
     known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
     findings = find(rows, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
     if as_json:
-        sys.stdout.write(json.dumps({"run_id": manifest.run_id, **findings.to_dict()}, indent=2) + "\n")
+        sys.stdout.write(encode(to_record(findings, manifest.run_id)).decode())
         return
     print(f"Run {manifest.run_id}: {len(rows)} attempts")
-    for line in findings.sentences():
+    for line in summary(findings):
         print(line)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bltybench.limits.experiments.registry import ALL, QUESTIONS, by_question
-from bltybench.limits.findings.conclude import Findings, find
+from bltybench.limits.findings.conclude import find
 from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.evidence import NS, Row, accepted, refusal_status, sights_of

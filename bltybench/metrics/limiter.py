@@ -1,17 +1,17 @@
-"""What a limiter's model says of each attempt, beside what the API did and what its headers announced."""
+"""Compare each decision of the API, and its headers, with what a limiter model predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.fit.in_flight import admitted
 from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
@@ -20,131 +20,106 @@ from bltybench.limits.observations.evidence import NS, STAND_INS, Row, seen
 from bltybench.limits.observations.observation import Observation
 from bltybench.runs.attempt import Outcome
 
-COLUMNS = (
-    "sent_ns",
-    "headers_ns",
-    "end_ns",
-    "outcome",
-    "status",
-    "error_type",
-    "error_code",
-    "error_message",
-    "limit_requests",
-    "remaining_requests",
-    "reset_requests_s",
-    "limit_tokens",
-    "retry_after_s",
-    "header_dialect",
-)
-"""What of an attempt says something of the limit of requests."""
+NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
+NUMBERS = ["at_s", "remaining", "remaining_expected", "retry_after_s", *NEEDED]
+DECISIONS = ("at_s", "observed", "predicted", *NUMBERS[1:])
+"""Columns of ``decisions``."""
+RANKING_COLUMNS = ("sent_ns", "outcome", "status")
+"""Columns that ``most_informative`` reads."""
+ROUNDING_S = 1.0
+"""Excess of an accurate Retry-After that is rounded up to whole seconds, in seconds."""
+DECISION_POINTS = (0.5, 0.0, 1.0)
+"""Fractions of the time from sending to deciding at which the model decides; the best one is used."""
 
-DECISIONS = (
-    "at_s",
-    "observed",
-    "predicted",
-    "remaining",
-    "remaining_expected",
-    "retry_after_s",
-    "needed_at_least_s",
-    "needed_at_most_s",
-    "needed_by_model_s",
-)
-WHOLE_SECONDS = 1.0
-"""Rounding up to whole seconds makes an honest Retry-After up to so much longer than needed."""
-PLACES = (0.5, 0.0, 1.0)
-"""Where between sending and answer a decision is taken to fall."""
+Make = Callable[[], Model]
+Pairs = Sequence[tuple[Row, Observation]]
 
 
-def maker_of(fit: Mapping[str, Any] | None) -> Callable[[], Model] | None:
-    """Return what makes the limiter of a fit of ``limits.json``; None where there is none of its name."""
-    if fit is None or fit.get("family") not in FAMILIES:
+def maker_of(fit: FitRecord | None) -> Make | None:
+    """Return a function that makes the model of a fit; None if its family is unknown."""
+    if fit is None or fit.family not in FAMILIES:
         return None
-    family = str(fit["family"])
     options = model_options(
-        family, **{name: fit.get(name) for name in ("phase_s", "ticks", "count_refused", "free")}
+        fit.family, phase_s=fit.phase_s, ticks=fit.ticks, count_refused=fit.count_refused, free=fit.free
     )
-    return partial(FAMILIES[family].model, int(fit["limit"]), float(fit["period_s"]), **options)
+    return partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
 
 
-TELLING = ("sent_ns", "outcome", "status")
-"""What ``telling`` looks at."""
+def most_informative(attempts: pa.Table, size: int) -> pa.Array:
+    """Return the rows, in sending order, of the ``size`` successive attempts with the most recoveries.
 
-
-def telling(attempts: pa.Table, most: int) -> pa.Array:
-    """Return the rows of at most ``most`` successive attempts, those among which refusals ended most often.
-
-    They are in the order of sending; what was never sent is left out.
+    A recovery is an acceptance after a refusal. Attempts that were never sent are excluded.
     """
     sent_ns = attempts["sent_ns"]
     order = pc.sort_indices(sent_ns).to_numpy()
     order = order[: len(sent_ns) - sent_ns.null_count]  # nulls come last
-    if len(order) > most:
+    if len(order) > size:
         ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
         refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
-        stood_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
-        ends = np.concatenate([[0], np.cumsum((refused | stood_in)[:-1] & ok[1:])])
-        within = ends[most - 1 :] - ends[: len(ends) - most + 1]
+        stand_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
+        recoveries = np.concatenate([[0], np.cumsum((refused | stand_in)[:-1] & ok[1:])])
+        within = recoveries[size - 1 :] - recoveries[: len(recoveries) - size + 1]
         first = int(within.argmax())
-        order = order[first : first + most]
+        order = order[first : first + size]
     return pa.array(order)
 
 
 def decisions(
-    rows: Sequence[Row],
-    start_s: float,
-    make: Callable[[], Model] | None,
-    slots: int | None = None,
+    rows: Sequence[Row], start_s: float, make: Make | None, slots: int | None = None
 ) -> pd.DataFrame:
-    """Return one row an attempt that says something of the limit of requests, in the order of sending.
+    """Return one row per attempt that reveals a decision of the request limit, in sending order.
 
-    ``rows`` have COLUMNS, ``start_s`` is the run's start in Unix time, ``make`` gives a new model,
-    or ``slots`` is a limit of requests in flight. Columns (DECISIONS): ``at_s`` (sent, on the run's axis);
-    ``observed`` and ``predicted`` (accepted, refused, null where it is not known);
-    ``remaining`` (announced) and ``remaining_expected`` (by the model, after the request); of refusals
-    ``retry_after_s`` as told, ``needed_at_least_s`` (the last refusal before the next acceptance),
-    ``needed_at_most_s`` (that acceptance; null where none came) and ``needed_by_model_s``, all from the
-    answer on. The model is charged with what was observed, not with what it would have done. Where the
-    decision fell within the doubt about its time, ``predicted`` is what was observed.
+    ``start_s`` is the run's start in Unix time. ``make`` returns a new model; otherwise ``slots`` is a
+    concurrency limit. Columns (DECISIONS):
+
+    - ``at_s``: time of sending, on the run's axis
+    - ``observed``, ``predicted``: ``accepted`` or ``refused``; null if unknown
+    - ``remaining``, ``remaining_expected``: after the request, as announced and in the model
+    - of refusals, from the response on: ``retry_after_s``; ``needed_at_least_s``, the last refusal before the
+      next acceptance; ``needed_at_most_s``, that acceptance, null if there was none; ``needed_by_model_s``
+
+    The model is charged with the observed decisions, not with its own. If timing uncertainty allows both
+    decisions, ``predicted`` equals ``observed``.
     """
     pairs = sorted(seen(rows, start_s), key=lambda pair: pair[1].sent_s)
     frame = pd.DataFrame(index=range(len(pairs)), columns=list(DECISIONS), dtype="object")
-    frame["at_s"] = [sight.sent_s - start_s for _, sight in pairs]
-    frame["observed"] = [_name(sight.accepted) for _, sight in pairs]
-    for column, key in (("remaining", "remaining_requests"), ("retry_after_s", "retry_after_s")):
-        frame[column] = [row[key] for row, _ in pairs]
+    frame["at_s"] = [observation.sent_s - start_s for _, observation in pairs]
+    frame["observed"] = [_name(observation.accepted) for _, observation in pairs]
+    frame["remaining"] = [row["remaining_requests"] for row, _ in pairs]
+    frame["retry_after_s"] = [row["retry_after_s"] for row, _ in pairs]
     frame[["needed_at_least_s", "needed_at_most_s"]] = _needed(pairs)
     if make is not None and pairs:
-        frame[["predicted", "remaining_expected", "needed_by_model_s"]] = _best_prediction(pairs, make)
+        predictions = [_predict(pairs, make(), point) for point in DECISION_POINTS]
+        frame[["predicted", "remaining_expected", "needed_by_model_s"]] = max(
+            predictions, key=lambda made: int((made["predicted"] == frame["observed"]).sum())
+        )
     elif slots is not None:
         fits = {id(row): fit for row, fit in admitted(rows, slots)}
         frame["predicted"] = [_name(fits.get(id(row))) for row, _ in pairs]
-    refused = frame["observed"] == "refused"
-    for name in ("retry_after_s", "needed_at_least_s", "needed_at_most_s", "needed_by_model_s"):
-        frame[name] = frame[name].where(refused, None)
-    numbers = [name for name in DECISIONS if name not in {"observed", "predicted"}]
-    frame[numbers] = frame[numbers].astype("Float64")
+    for name in ("retry_after_s", *NEEDED):
+        frame[name] = frame[name].where(frame["observed"] == "refused", None)
+    frame[NUMBERS] = frame[NUMBERS].astype("Float64")
     return frame.astype({"observed": "str", "predicted": "str"})
 
 
-def waits(decided: pd.DataFrame) -> pd.DataFrame:
-    """Return the refusals of ``decisions`` that named a Retry-After, with ``says``.
+def retry_after_waits(decided: pd.DataFrame) -> pd.DataFrame:
+    """Return the refusals of ``decisions`` that had a Retry-After, with a verdict on it in ``says``.
 
-    ``says``: ``too short`` (refused again after it was over), ``longer than needed`` (something was let in
-    more than a second before it was over), or ``not contradicted``.
+    ``too short``: a request sent after it was refused. ``longer than needed``: a request was accepted more
+    than 1 s before it expired. Otherwise ``not contradicted``.
     """
-    told = decided[(decided["observed"] == "refused") & decided["retry_after_s"].notna()]
-    columns = ["at_s", "retry_after_s", "needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
-    given = told["retry_after_s"]
-    short = (told["needed_at_least_s"] > given).fillna(False).to_numpy(dtype=np.bool_)
-    long = (told["needed_at_most_s"] < given - WHOLE_SECONDS).fillna(False).to_numpy(dtype=np.bool_)
+    waits = decided[(decided["observed"] == "refused") & decided["retry_after_s"].notna()]
+    given = waits["retry_after_s"]
+    short = (waits["needed_at_least_s"] > given).fillna(False).to_numpy(dtype=np.bool_)
+    long = (waits["needed_at_most_s"] < given - ROUNDING_S).fillna(False).to_numpy(dtype=np.bool_)
     says = np.select([short, long], ["too short", "longer than needed"], "not contradicted")
-    return told[columns].assign(says=says).reset_index(drop=True)
+    return waits[["at_s", "retry_after_s", *NEEDED]].assign(says=says).reset_index(drop=True)
 
 
-def remainders(decided: pd.DataFrame) -> pd.DataFrame:
-    """Return how often Remaining said what, against what the model expects.
+def remaining_counts(decided: pd.DataFrame) -> pd.DataFrame:
+    """Return how often each value of Remaining was announced, by the value in the model.
 
-    Columns: ``observed``, ``expected`` (whole requests), ``announced``, ``answers``.
+    Columns: ``observed``, ``expected`` (whole requests), ``announced``, ``answers`` (number of responses).
     """
     known = decided[decided["remaining"].notna() & decided["remaining_expected"].notna()]
     pairs = pd.DataFrame(
@@ -162,66 +137,57 @@ def _name(accepted: bool | None) -> str | None:
     return None if accepted is None else "accepted" if accepted else "refused"
 
 
-def _needed(pairs: Sequence[tuple[Row, Observation]]) -> pd.DataFrame:
-    """From each answer on: when something was last refused and first accepted after it."""
+def _needed(pairs: Pairs) -> pd.DataFrame:
+    """Return, from each response on, the time to the last refusal and to the first acceptance after it."""
     least: list[float] = [0.0] * len(pairs)
     most: list[float | None] = [None] * len(pairs)
     accepted_s: float | None = None
     refused_s: float | None = None
     for i in range(len(pairs) - 1, -1, -1):
-        row, sight = pairs[i]
-        if sight.accepted:
-            accepted_s, refused_s = sight.decided_s, None
+        row, observation = pairs[i]
+        if observation.accepted:
+            accepted_s, refused_s = observation.decided_s, None
             continue
-        if sight.accepted is None:
+        if observation.accepted is None:
             continue
-        refused_s = sight.sent_s if refused_s is None else refused_s
-        told_s = sight.sent_s + ((row["headers_ns"] or row["end_ns"]) - row["sent_ns"]) / NS
-        least[i] = max(0.0, refused_s - told_s)
-        most[i] = None if accepted_s is None else max(0.0, accepted_s - told_s)
+        refused_s = observation.sent_s if refused_s is None else refused_s
+        received_s = observation.sent_s + ((row["headers_ns"] or row["end_ns"]) - row["sent_ns"]) / NS
+        least[i] = max(0.0, refused_s - received_s)
+        most[i] = None if accepted_s is None else max(0.0, accepted_s - received_s)
     return pd.DataFrame({"least": least, "most": most}, dtype="object")
 
 
-def _best_prediction(pairs: Sequence[tuple[Row, Observation]], make: Callable[[], Model]) -> pd.DataFrame:
-    """Of several places within an exchange where the decision may fall, take the one that explains most."""
-    observed = [_name(sight.accepted) for _, sight in pairs]
-    tried = [_predicted(pairs, make(), share) for share in PLACES]
-    return max(tried, key=lambda said: int((said["predicted"] == observed).sum()))
-
-
-def _predicted(pairs: Sequence[tuple[Row, Observation]], model: Model, share: float) -> pd.DataFrame:
-    doubt_s = float(np.median([sight.decided_s - sight.sent_s for _, sight in pairs]))
-    # With requests in flight together the clock must not go back.
-    starts = list(accumulate((sight.sent_s for _, sight in pairs), max))
-    now_s = starts[0] - doubt_s
-    charged = _charged([sight.accepted for _, sight in pairs], count_refused=model.count_refused)
-    said: list[tuple[str | None, float, float | None]] = []
-    for (_, sight), start_s, cost in zip(pairs, starts, charged, strict=True):
-        now_s = max(now_s, start_s - doubt_s)
+def _predict(pairs: Pairs, model: Model, decision_point: float) -> pd.DataFrame:
+    uncertainty_s = float(np.median([observation.decided_s - observation.sent_s for _, observation in pairs]))
+    # Requests in flight together overlap, and the model's clock can't go back.
+    starts_s = list(accumulate((observation.sent_s for _, observation in pairs), max))
+    now_s = starts_s[0] - uncertainty_s
+    costs = _costs([observation.accepted for _, observation in pairs], count_refused=model.count_refused)
+    made: list[tuple[str | None, float, float | None]] = []
+    for (_, observation), start_s, cost in zip(pairs, starts_s, costs, strict=True):
+        now_s = max(now_s, start_s - uncertainty_s)
         peeked = model.peek(now_s)
-        fits_s = now_s + (peeked.retry_after_s or 0.0)
-        open_until_s = max(sight.decided_s, start_s) + doubt_s
-        if sight.accepted is None:
-            predicted = None
-        elif sight.accepted:
-            predicted = peeked.accepted or fits_s <= open_until_s
-        else:
+        predicted: bool | None = None
+        if observation.accepted is not None:
             predicted = peeked.accepted
-        now_s = max(now_s, start_s + share * max(sight.decided_s - start_s, 0.0))
+        if observation.accepted:
+            latest_s = max(observation.decided_s, start_s) + uncertainty_s
+            predicted = predicted or now_s + (peeked.retry_after_s or 0.0) <= latest_s
+        now_s = max(now_s, start_s + decision_point * max(observation.decided_s - start_s, 0.0))
         model.charge(now_s, cost)
         after = model.peek(now_s)
-        said.append((_name(predicted), max(0.0, after.remaining), after.retry_after_s))
-    return pd.DataFrame(said, columns=["predicted", "remaining", "needed"], dtype="object")
+        made.append((_name(predicted), max(0.0, after.remaining), after.retry_after_s))
+    return pd.DataFrame(made, columns=["predicted", "remaining", "needed"], dtype="object")
 
 
-def _charged(accepted: Sequence[bool | None], *, count_refused: bool) -> list[float]:
-    """Return what each request costs. A lost answer between two acceptances was most likely one too."""
+def _costs(accepted: Sequence[bool | None], *, count_refused: bool) -> list[float]:
+    """Return what each request costs. A lost response between two acceptances counts as one too."""
     costs: list[float] = []
-    for i, known in enumerate(accepted):
-        one = known
-        if one is None:
-            before = next((each for each in reversed(accepted[:i]) if each is not None), None)
-            after = next((each for each in accepted[i + 1 :] if each is not None), None)
-            one = before is True and after is True
-        costs.append(1.0 if one or count_refused else 0.0)
+    for i, decision in enumerate(accepted):
+        charged = decision
+        if decision is None:
+            before = next((known for known in reversed(accepted[:i]) if known is not None), None)
+            after = next((known for known in accepted[i + 1 :] if known is not None), None)
+            charged = before is True and after is True
+        costs.append(1.0 if charged or count_refused else 0.0)
     return costs

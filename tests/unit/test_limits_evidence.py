@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bltybench.errors import UserError
-from bltybench.limits.findings.conclude import find
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.headers.honesty import honesty
 from bltybench.limits.models import FixedWindow
@@ -142,17 +143,17 @@ def test_a_fixed_window_that_gave_more_than_is_documented() -> None:
     assert "fixed_window" in findings.verdict.families
     assert findings.verdict.best is not None
     assert findings.verdict.best.limit == 10
-    assert "; consistent with a fixed window" in "".join(findings.sentences())
-    told = findings.to_dict()
-    assert told["observed"]["family"] == findings.verdict.best.family
-    assert told["headers"]["without_retry_after"]["count"] == told["refused"]
-    assert all(isinstance(line, str) for line in told["says"])
+    assert "; consistent with a fixed window" in "".join(summary(findings))
+    told = to_record(findings, "run")
+    assert told.observed is not None
+    assert told.observed.family == findings.verdict.best.family
+    assert told.headers.without_retry_after.count == told.refused
 
 
 def test_more_than_documented_is_said_with_the_time() -> None:
     rows = [row(t / 10) for t in range(12)] + [row(5, "rate_limited")]
-    lines = find(rows, 1_795_348_800.0, 10).sentences()
-    assert "Documented 10 a minute; 12 accepted within 60 s at 12:00:00." in lines
+    lines = summary(find(rows, 1_795_348_800.0, 10))
+    assert "Documented: 10 per minute. Accepted: 12 within 60 s at 12:00:00 UTC." in lines
 
 
 def test_of_a_long_run_the_stretch_that_tells_most_is_taken() -> None:
@@ -177,8 +178,8 @@ def test_limits_in_a_file_of_their_own(tmp_path: Path) -> None:
 
 
 def test_never_refused_is_at_least() -> None:
-    (line, *_) = find([row(float(t)) for t in range(30)], 0.0, None).sentences()
-    assert line.startswith("At least 30 requests within 60 s are let in")
+    (line, *_) = summary(find([row(float(t)) for t in range(30)], 0.0, None))
+    assert line.startswith("At least 30 requests are accepted within 60 s")
 
 
 def drained(outcome: str = "rate_limited", **refusal: Any) -> list[dict[str, Any]]:
@@ -190,23 +191,23 @@ def drained(outcome: str = "rate_limited", **refusal: Any) -> list[dict[str, Any
 
 
 def test_the_advice_follows_what_was_found() -> None:
-    told = find(drained(), 0.0, 600).to_dict()
-    assert "Plan with 150 a minute, not with the 600 documented." in told["advice"]
-    assert any("Bring a wait of your own" in line for line in told["advice"])
-    assert not set(told["says"]) & set(told["advice"])
-    early = find(drained(retry_after_s=3.0), 0.0, None).to_dict()
-    assert any("Obeying Retry-After is safe" in line for line in early["advice"])
+    told = to_record(find(drained(), 0.0, 600), "run")
+    assert "Plan for 150 requests per minute, not for the documented 600." in told.advice
+    assert any("Set a retry delay yourself" in line for line in told.advice)
+    assert not set(told.says) & set(told.advice)
+    early = to_record(find(drained(retry_after_s=3.0), 0.0, None), "run")
+    assert any("Following Retry-After is safe" in line for line in early.advice)
 
 
 def test_a_status_that_stands_in_for_429_is_named() -> None:
-    refused = find(drained(outcome="server_error", status=503), 0.0, None).to_dict()
-    assert any("Take a 503 for a refusal" in line for line in refused["advice"])
+    refused = to_record(find(drained(outcome="server_error", status=503), 0.0, None), "run")
+    assert any("Treat a 503 as a refusal" in line for line in refused.advice)
 
 
 def test_what_was_not_asked_is_not_said_to_be_open() -> None:
     """Of a probe that asked about slots alone, the limit of requests is no news."""
     nothing = Verdict("nothing_sent", 0, 0, 0, reason="nothing was sent")
-    said = find([], 0.0, None, nothing, asked=("concurrency",)).sentences()
+    said = summary(find([], 0.0, None, nothing, asked=("concurrency",)))
     assert said
     assert not any("nothing was sent" in line for line in said)
 
@@ -214,9 +215,9 @@ def test_what_was_not_asked_is_not_said_to_be_open() -> None:
 def test_one_name_that_is_not_sure_is_said_with_the_reason() -> None:
     lumps = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
     verdict = Verdict("ambiguous", 50, 30, 20, (lumps,), (lumps,), 0.9, "fewer than 5 periods were seen")
-    (line, *_) = find([row(0)], 0.0, None, verdict).sentences()
-    assert line.startswith("Perhaps a bucket refilled in lumps: 20 in 10 s")
-    assert line.endswith("Cannot tell: fewer than 5 periods were seen.")
+    (line, *_) = summary(find([row(0)], 0.0, None, verdict))
+    assert line.startswith("The limiter may be an interval refill: 20 requests per 10 s")
+    assert line.endswith("It can't be confirmed: fewer than 5 periods were seen.")
 
 
 def test_where_nothing_is_explained_only_undisturbed_waits_tell_of_retry_after() -> None:
@@ -232,4 +233,4 @@ def test_where_nothing_is_explained_only_undisturbed_waits_tell_of_retry_after()
     verdict = Verdict("unknown", 128, 40, 88, reason="no family explains it")
     found = find(rows, 0.0, None, verdict)
     assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
-    assert not any("Wait longer" in line for line in found.sentences())
+    assert not any("Wait longer" in line for line in summary(found))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bltybench.limits.findings.conclude import find
+from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.fit.in_flight import in_flight
 from bltybench.limits.models import SlidingLog
 
@@ -64,11 +64,12 @@ def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> Non
     assert limit is not None
     assert limit.explains
     assert limit.limit_range[0] <= slots <= limit.limit_range[1]
-    found = find(rows, 0.0, None).to_dict()
-    assert found["status"] == "unknown"
-    assert found["observed"] is None
-    assert found["in_flight"]["limit"] == limit.limit
-    assert any(f"at most {limit.limit} in flight" in line for line in found["advice"])
+    found = to_record(find(rows, 0.0, None), "run")
+    assert found.status == "unknown"
+    assert found.observed is None
+    assert found.in_flight is not None
+    assert found.in_flight.limit == limit.limit
+    assert any(f"at most {limit.limit} requests in flight" in line for line in found.advice)
 
 
 def test_refusals_that_say_so_count() -> None:
@@ -83,7 +84,7 @@ def test_a_limit_of_the_rate_is_not_taken_for_one() -> None:
     limit = in_flight(rows)
     assert limit is not None
     assert not limit.explains
-    assert find(rows, 0.0, None).to_dict()["in_flight"] is None
+    assert find(rows, 0.0, None).in_flight is None
 
 
 def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
@@ -91,13 +92,14 @@ def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
     bursts = [
         row(minute * 60 + i / 200, 2.0, 200 if i < 20 else 429) for minute in range(2) for i in range(30)
     ]
-    both = find(bursts, 0.0, None).to_dict()
-    assert both["status"] == "ambiguous"
-    assert both["in_flight"]["limit_range"][0] <= 20 <= both["in_flight"]["limit_range"][1]
-    assert any("It may as well be another limit" in line for line in both["says"])
+    both = to_record(find(bursts, 0.0, None), "run")
+    assert both.status == "ambiguous"
+    assert both.in_flight is not None
+    assert both.in_flight.limit_range[0] <= 20 <= both.in_flight.limit_range[1]
+    assert any("Another limit fits as well" in line for line in both.says)
     # One refused while nothing was open: it is the rate.
-    alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None).to_dict()
-    assert alone["in_flight"] is None
+    alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None)
+    assert alone.in_flight is None
 
 
 def test_without_refusals_or_acceptances_there_is_nothing_to_tell() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from benchmarks.simulation.virtual_probe import probe
-from bltybench.limits.findings.conclude import find
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.narrative import summary
 from bltybench.limits.probe.thresholds import SESSION
 from bltybench.limits.session import ProbeSession, ProbeTask, enforced
 from bltybench.scenario.target import RateLimit
@@ -29,14 +31,14 @@ def test_a_server_that_always_refuses_is_asked_little_and_said_to() -> None:
     assert found.verdict.status == "always_refused"
     assert len(api.flights) <= 100
     assert enforced(found, "run") is None
-    assert any("all of" in line and "refused" in line for line in found.sentences())
+    assert any("all of" in line and "refused" in line for line in summary(found))
 
 
 def test_a_server_that_never_refuses_ends_at_the_budget_with_at_least() -> None:
     api = VirtualApi(virtual_limits(), ttft_s=0.01)
     found = probe(api, ProbeTask(budget=150, tokens=40_000))
     assert len(api.flights) <= 150
-    assert any(line.startswith("At least") for line in found.sentences())
+    assert any(line.startswith("At least") for line in summary(found))
     for question in ("token_limit", "concurrency_limit"):
         assert told(found)[question].value is None
         assert told(found)[question].range[0] > 0
@@ -119,7 +121,7 @@ def test_headers_that_contradict_each_other_are_never_called_honest_nor_end_in_a
         }
     found = find(rows, START_S, 60)
     assert told(found).get("remaining_header") is None or told(found)["remaining_header"].value != "honest"
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(msgspec.to_builtins(to_record(found, "run")), allow_nan=False)
 
 
 def _seen(family: str) -> list[dict[str, Any]]:

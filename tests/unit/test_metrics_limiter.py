@@ -1,4 +1,4 @@
-"""A limiter's model beside what happened: made servers whose headers tell the truth, or do not."""
+"""A limiter model compared with the API: simulated servers with accurate and with wrong headers."""
 
 from __future__ import annotations
 
@@ -9,102 +9,130 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
-from bltybench.metrics.limiter import COLUMNS, DECISIONS, decisions, maker_of, remainders, telling, waits
+from bltybench.metrics.limiter import (
+    DECISIONS,
+    decisions,
+    maker_of,
+    most_informative,
+    remaining_counts,
+    retry_after_waits,
+)
 
 NS = 1_000_000_000
 START_S = 1_795_348_800.0
+COLUMNS = (
+    "sent_ns",
+    "headers_ns",
+    "end_ns",
+    "outcome",
+    "status",
+    "error_type",
+    "error_code",
+    "error_message",
+    "limit_requests",
+    "remaining_requests",
+    "reset_requests_s",
+    "limit_tokens",
+    "retry_after_s",
+    "header_dialect",
+)
 
 
 def served(
     make: Callable[[], Model], retry: Callable[[float], float | None] = math.ceil, count: int = 120
 ) -> list[dict[str, Any]]:
-    """Ten requests a second; each is decided on 5 ms after it was sent and answered 5 ms later."""
+    """Ten requests per second. Each is decided 5 ms after it was sent and answered 5 ms later."""
     model, rows = make(), []
     for i in range(count):
         sent = i * NS // 10
-        said = model.decide(START_S + sent / NS + 0.005)
-        base = dict.fromkeys(COLUMNS)
+        decision = model.decide(START_S + sent / NS + 0.005)
+        wait_s = decision.retry_after_s
         rows.append(
-            base
+            dict.fromkeys(COLUMNS)
             | {
                 "sent_ns": sent,
                 "headers_ns": sent + NS // 100,
                 "end_ns": sent + NS // 100,
-                "outcome": "ok" if said.accepted else "rate_limited",
-                "status": 200 if said.accepted else 429,
-                "limit_requests": said.limit,
-                "remaining_requests": math.floor(said.remaining + 1e-9),
-                "retry_after_s": None if said.retry_after_s is None else retry(said.retry_after_s),
+                "outcome": "ok" if decision.accepted else "rate_limited",
+                "status": 200 if decision.accepted else 429,
+                "limit_requests": decision.limit,
+                "remaining_requests": math.floor(decision.remaining + 1e-9),
+                "retry_after_s": None if wait_s is None else retry(wait_s),
             }
         )
     return rows
 
 
-def fit(family: str) -> dict[str, Any]:
-    return {
-        "family": family,
-        "limit": 7,
-        "period_s": 2.0,
-        "phase_s": 0.7 if family in {"fixed_window", "sliding_counter"} else None,
-        "ticks": 4 if family == "interval_refill" else None,
-        "count_refused": None,
-    }
+def fit(family: str) -> FitRecord:
+    return FitRecord(
+        family=family,
+        limit=7,
+        limit_range=(7, 7),
+        period_s=2.0,
+        period_range_s=(2.0, 2.0),
+        rate_per_min=210.0,
+        phase=None,
+        phase_s=0.7 if family in {"fixed_window", "sliding_counter"} else None,
+        ticks=4 if family == "interval_refill" else None,
+        count_refused=None,
+        contradictions=0,
+    )
+
+
+def maker(family: str) -> Callable[[], Model]:
+    make = maker_of(fit(family))
+    assert make is not None
+    return make
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "leaky_queue"])
-def test_an_honest_server_is_what_its_model_says(family: str) -> None:
-    make = maker_of(fit(family))
-    assert make is not None
+def test_accurate_server_matches_its_model(family: str) -> None:
+    make = maker(family)
     decided = decisions(served(make), START_S, make)
     assert tuple(decided.columns) == DECISIONS
     assert set(decided["observed"]) == {"accepted", "refused"}
     assert decided["predicted"].tolist() == decided["observed"].tolist()
-    told = waits(decided)
-    assert set(told["says"]) == {"not contradicted"}
-    assert (told["needed_by_model_s"] <= told["retry_after_s"]).all()
-    said = remainders(decided)
-    assert said["announced"].tolist() == said["expected"].tolist()
-    assert said["answers"].sum() == len(decided)
+    waits = retry_after_waits(decided)
+    assert set(waits["says"]) == {"not contradicted"}
+    assert (waits["needed_by_model_s"] <= waits["retry_after_s"]).all()
+    counts = remaining_counts(decided)
+    assert counts["announced"].tolist() == counts["expected"].tolist()
+    assert counts["answers"].sum() == len(decided)
 
 
-def test_a_retry_after_that_is_too_short_or_too_long_is_seen() -> None:
-    make = maker_of(fit("fixed_window"))
-    assert make is not None
-    short = waits(decisions(served(make, lambda wait: wait / 4), START_S, make))
+def test_wrong_retry_after_is_detected_and_missing_one_is_not_judged() -> None:
+    make = maker("fixed_window")
+    short = retry_after_waits(decisions(served(make, lambda wait: wait / 4), START_S, make))
     assert (short["says"] == "too short").sum() > len(short) / 2
-    long = waits(decisions(served(make, lambda wait: wait + 5), START_S, make))
+    long = retry_after_waits(decisions(served(make, lambda wait: wait + 5), START_S, make))
     ended = long["needed_at_most_s"].notna()
     assert set(long["says"][ended]) == {"longer than needed"}
-    # Nothing came after the last ones, so nothing contradicts them.
+    # No request followed the last refusals, so nothing contradicts them.
     assert set(long["says"][~ended]) <= {"not contradicted"}
-    none = waits(decisions(served(make, lambda _: None), START_S, make))
-    assert none.empty
+    assert retry_after_waits(decisions(served(make, lambda _: None), START_S, make)).empty
 
 
-def test_another_model_decides_otherwise() -> None:
-    window, bucket = maker_of(fit("fixed_window")), maker_of(fit("token_bucket"))
-    assert window is not None
-    decided = decisions(served(window), START_S, bucket)
+def test_model_of_another_family_decides_differently() -> None:
+    decided = decisions(served(maker("fixed_window")), START_S, maker("token_bucket"))
     assert (decided["observed"] != decided["predicted"]).sum() > 10
 
 
-def test_without_a_model_there_is_the_evidence_alone() -> None:
-    make = maker_of(fit("sliding_log"))
-    assert make is not None
+def test_without_a_model_only_the_observed_decisions_are_known() -> None:
+    make = maker("sliding_log")
     decided = decisions(served(make), START_S, None)
     assert decided["predicted"].isna().all()
-    assert remainders(decided).empty
-    assert waits(decided)["needed_at_most_s"].notna().any()
+    assert remaining_counts(decided).empty
+    assert retry_after_waits(decided)["needed_at_most_s"].notna().any()
     assert maker_of(None) is None
-    assert maker_of({"family": "witchcraft"}) is None
+    assert maker_of(fit("witchcraft")) is None
     assert decisions([], START_S, make).empty
 
 
-def test_a_lost_answer_between_two_acceptances_was_one() -> None:
-    make = maker_of(fit("sliding_log"))
-    assert make is not None
+def test_lost_response_between_acceptances_counts_as_accepted() -> None:
+    make = maker("sliding_log")
     rows = served(make)
     rows[2] |= {"outcome": "timeout", "status": None, "headers_ns": None, "remaining_requests": None}
     decided = decisions(rows, START_S, make)
@@ -113,9 +141,8 @@ def test_a_lost_answer_between_two_acceptances_was_one() -> None:
     assert not known[2]
 
 
-def test_of_a_long_run_the_part_that_tells_most_is_taken() -> None:
-    make = maker_of(fit("fixed_window"))
-    assert make is not None
+def test_most_informative_part_of_a_long_run_has_the_recoveries() -> None:
+    make = maker("fixed_window")
     quiet = [row | {"outcome": "ok", "status": 200} for row in served(make)]
     busy = [row | {"sent_ns": row["sent_ns"] + 12 * NS} for row in served(make)]
     unsent = busy[0] | {"sent_ns": None}
@@ -123,14 +150,14 @@ def test_of_a_long_run_the_part_that_tells_most_is_taken() -> None:
     columns["status"] = pa.array(columns["status"], pa.int16())
     columns["sent_ns"] = pa.array(columns["sent_ns"], pa.int64())
     whole = pa.table(columns)
-    part = whole.take(telling(whole, 110))
+    part = whole.take(most_informative(whole, 110))
     assert part.num_rows == 110
     assert part["sent_ns"][0].as_py() > 11 * NS
-    assert len(telling(whole, 1000)) == 240
+    assert len(most_informative(whole, 1000)) == 240
 
 
-def test_a_limit_of_requests_in_flight_predicts_as_well() -> None:
-    # Each takes half a second and one is sent each tenth: with three slots two in five are refused.
+def test_concurrency_limit_predicts_decisions_without_a_model() -> None:
+    # Each takes 0.5 s and one is sent every 0.1 s, so with three slots two in five are refused.
     rows, ends = served(lambda: FAMILIES["sliding_log"].model(7, 2.0)), list[int]()
     for row in rows:
         ends = [end for end in ends if end > row["sent_ns"]]

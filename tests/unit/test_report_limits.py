@@ -1,4 +1,4 @@
-"""What is known of the limits, on the page: of a probe, of an ordinary run, and where a file is damaged."""
+"""The section on rate limits: of a probe, of an ordinary run, and if limits.json is damaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from support_runs import S, attempt, manifest, realistic, write_run
 
 from bltybench.report import build
 from bltybench.report.figures.limits import bins
+from bltybench.report.page import limits_section as section_module
 from bltybench.report.page.limits_section import LimitsSection, limits_section
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
@@ -27,37 +28,58 @@ OBSERVED: dict[str, Any] = {
     "phase": "clock",
     "phase_s": 0.0,
     "ticks": None,
+    "free": None,
     "count_refused": None,
+    "contradictions": 0,
 }
-SHARE = {"count": 0, "of": 0, "interval": None}
-FOUND: dict[str, Any] = {
+NONE_OF_NONE = {"count": 0, "of": 0, "interval": None}
+ANSWER: dict[str, Any] = {
+    "question": "color_of_the_limit",
+    "value": "teal",
+    "range": None,
+    "confidence": 0.93,
+    "evidence": ["it looked so twice", "nothing looked otherwise"],
+    "reason": None,
+    "says": "It is <b>teal</b>.",
+}
+RECORD: dict[str, Any] = {
+    "run_id": "made",
+    "stopped": None,
+    "findings_version": 1,
     "status": "found",
+    "reason": None,
     "confidence": 1.0,
     "attempts": 163,
+    "accepted": 112,
     "refused": 51,
     "refusal_status": 429,
+    "documented": {"requests_per_min": 60},
     "announced": {"limit": 60, "dialect": "x-ratelimit"},
     "observed": OBSERVED,
     "consistent": [OBSERVED],
     "rejected": [{"family": "sliding_log", "count_refused": True, "contradictions": 31}],
+    "in_flight": None,
+    "delayed": None,
+    "busiest_minute": {"accepted": 60, "at": "2026-11-22T12:00:00+00:00"},
     "headers": {
-        "remaining_steps": SHARE,
+        "remaining_steps": NONE_OF_NONE,
         "retry_enough": {"count": 3, "of": 4, "interval": [0.3, 0.95]},
-        "retry_early": SHARE,
+        "retry_early": NONE_OF_NONE,
         "without_retry_after": {"count": 0, "of": 51, "interval": [0.0, 0.1]},
     },
-    "says": ["A fixed window: 60 in 60 s.", "At most 47 in flight."],
-    "advice": ["After a refusal wait for the window to turn."],
     "answers": [
-        {
-            "question": "colour_of_the_limit",
-            "value": "teal",
-            "says": "It is <b>teal</b>.",
-            "confidence": 0.93,
-            "evidence": ["it looked so twice", "nothing looked otherwise"],
+        ANSWER,
+        ANSWER
+        | {
+            "question": "concurrency_limit",
+            "value": 47,
+            "says": "At most 47 in flight.",
+            "confidence": None,
+            "evidence": [],
         },
-        {"question": "concurrency_limit", "value": 47, "says": "At most 47 in flight.", "evidence": []},
     ],
+    "says": ["A fixed window: 60 per 60 s.", "At most 47 in flight."],
+    "advice": ["After a refusal, wait for the window to reset."],
 }
 
 
@@ -68,10 +90,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def probed(run: RunFolder) -> RunFolder:
-    """The same run with what a probe leaves, and its page."""
-    (run.path / "limits.json").write_text(json.dumps(FOUND))
+    """The same run with a probe's limits.json, and its page."""
+    (run.path / "limits.json").write_text(json.dumps(RECORD))
     build(run)
     return run
+
+
+@pytest.fixture
+def ordinary(tmp_path: Path) -> RunFolder:
+    """A run of five accepted requests."""
+    return write_run(tmp_path / "made", [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(5)])
 
 
 def section(folder: RunFolder) -> LimitsSection:
@@ -80,89 +108,133 @@ def section(folder: RunFolder) -> LimitsSection:
     return found
 
 
-def test_documented_announced_and_observed_stand_side_by_side(probed: RunFolder) -> None:
+def test_table_compares_documented_announced_and_observed_limits(probed: RunFolder) -> None:
     found = section(probed)
     assert found.probed
-    assert found.rows[0] == ("Requests", "60 a minute", "60", "60 in 60 s")
-    assert ("In the long run", "60 a minute", "–", "60 a minute") in found.rows
-    assert ("Windows begin with", "–", "–", "the clock") in found.rows
-    assert ("Refused requests count", "–", "–", "cannot tell") in found.rows
+    assert found.damaged is None
+    assert found.rows[0] == ("Requests", "60 per minute", "60", "60 per 60 s")
+    assert ("Long-term rate", "60 per minute", "–", "60 per minute") in found.rows
+    assert ("Start of windows", "–", "–", "clock") in found.rows
+    assert ("Refused requests counted", "–", "–", "unknown") in found.rows
     assert ("Retry-After", "–", "on 51 of 51 refusals", "enough in 3 of 4 cases") in found.rows
     assert ("In flight", "50", "–", "47") in found.rows
-    assert ("Tokens", "100,000 a minute", "–", "not looked at") in found.rows
-    assert found.says == ["A fixed window: 60 in 60 s."]
-    assert found.rejected == [("sliding window (log), counting refusals", 31)]
+    assert ("Tokens", "100,000 per minute", "–", "not measured") in found.rows
+    assert found.says == ["A fixed window: 60 per 60 s."]
+    assert found.rejected == [("sliding log that counts refused requests", 31)]
     assert found.confidence is not None
     assert found.confidence < 1
 
 
-def test_what_the_algorithm_leaves_open_is_as_it_was_asked(run: RunFolder) -> None:
-    asked = {**FOUND["answers"][0], "question": "refused_counts", "value": False}
-    (run.path / "limits.json").write_text(json.dumps({**FOUND, "answers": [*FOUND["answers"], asked]}))
-    assert ("Refused requests count", "–", "–", "no") in section(run).rows
-    (run.path / "limits.json").write_text(json.dumps(FOUND))
+def test_experiment_answers_what_the_algorithm_leaves_open(run: RunFolder) -> None:
+    refused_counts = ANSWER | {"question": "refused_counts", "value": False}
+    (run.path / "limits.json").write_text(
+        json.dumps(RECORD | {"answers": [*RECORD["answers"], refused_counts]})
+    )
+    assert ("Refused requests counted", "–", "–", "no") in section(run).rows
+    (run.path / "limits.json").write_text(json.dumps(RECORD))
 
 
-def test_the_figures_say_what_the_run_shows(probed: RunFolder) -> None:
+def test_figures_describe_the_run(probed: RunFolder) -> None:
     names = {drawing.name: drawing.says for drawing in section(probed).drawings}
     assert names.keys() == {"limits_evidence", "limits_retry_after", "limits_remaining"}
     assert "a fixed window decides all" in names["limits_evidence"]
-    assert names["limits_retry_after"].startswith("Nothing that followed contradicts")
-    assert names["limits_remaining"].startswith("Remaining was what a fixed window has left in")
+    assert names["limits_retry_after"].startswith("No later response contradicts")
+    assert names["limits_remaining"].startswith("Remaining matched a fixed window in")
 
 
-def test_the_page_shows_it_all_and_foreign_words_as_words(probed: RunFolder) -> None:
+def test_page_shows_the_section_and_escapes_foreign_text(probed: RunFolder) -> None:
     html = probed.report_html.read_text(encoding="utf-8")
     for text in (
-        "A probe found this",
-        "What your client should do",
-        "wait for the window to turn",
+        "Measured by a probe",
+        "Client recommendations",
+        "wait for the window to reset",
         "&gt;99.9%",
+        "Color of the limit",
+        "It is &lt;b&gt;teal&lt;/b&gt;.",
+        "it looked so twice<br>nothing looked otherwise",
     ):
         assert text in html
-    assert "Colour of the limit" in html
-    assert "It is &lt;b&gt;teal&lt;/b&gt;." in html
-    assert "it looked so twice<br>nothing looked otherwise" in html
+    assert "is damaged" not in html
 
 
-def test_the_data_behind_the_figures_is_there(probed: RunFolder) -> None:
+def test_data_of_the_figures_is_written(probed: RunFolder) -> None:
     decided = pd.read_csv(probed.path / "figures" / "limits_decisions.csv")
     counts = pd.read_csv(probed.path / "figures" / "limits_bins.csv")
-    for fate in ("accepted", "refused"):
-        assert counts[f"observed_{fate}"].sum() == (decided["observed"] == fate).sum() > 0
+    for decision in ("accepted", "refused"):
+        assert counts[f"observed_{decision}"].sum() == (decided["observed"] == decision).sum() > 0
     assert counts["differs"].sum() == (decided["observed"] != decided["predicted"]).sum()
-    told = pd.read_csv(probed.path / "figures" / "limits_retry_after.csv")
-    assert len(told) == (decided["observed"] == "refused").sum()
+    waits = pd.read_csv(probed.path / "figures" / "limits_retry_after.csv")
+    assert len(waits) == (decided["observed"] == "refused").sum()
     assert pd.read_csv(probed.path / "figures" / "limits_remaining.csv")["answers"].sum() > 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"documented": 1}', '{"observed": {"family": []}}'])
-def test_without_a_whole_file_the_run_speaks_for_itself(text: str, tmp_path: Path) -> None:
-    few = [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(5)]
-    folder = write_run(tmp_path / "made", few)
-    (folder.path / "limits.json").write_text(text)
-    found = section(folder)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "truncated"),
+        (json.dumps(RECORD)[:-40], "truncated"),
+        ("[]", "Expected `object`, got `array`"),
+        ("{}", "missing required field `findings_version`"),
+        ('{"findings_version": 1}', "missing required field"),
+        (json.dumps(RECORD | {"documented": 1}), "Expected `object`, got `int` - at `$.documented`"),
+        (json.dumps(RECORD | {"observed": {"family": []}}), "at `$.observed.family`"),
+        (json.dumps(RECORD | {"status": "sure"}), "Invalid enum value 'sure' - at `$.status`"),
+        (json.dumps(RECORD | {"findings_version": 2}), "its findings_version is 2"),
+    ],
+)
+def test_damaged_file_is_reported_and_the_attempts_are_used(
+    text: str, reason: str, ordinary: RunFolder
+) -> None:
+    (ordinary.path / "limits.json").write_text(text)
+    found = section(ordinary)
+    assert found.damaged is not None
+    assert reason in found.damaged
     assert not found.probed
-    assert found.rows[0] == ("Requests", "60 a minute", "–", "at least 5 in 60 s")
+    assert found.rows[0] == ("Requests", "60 per minute", "–", "at least 5 in 60 s")
     assert found.drawings == []
 
 
-def test_a_run_that_is_all_refused_has_evidence_and_no_model(tmp_path: Path) -> None:
+def test_page_of_a_damaged_file_names_reason_and_fix(ordinary: RunFolder) -> None:
+    (ordinary.path / "limits.json").write_bytes(json.dumps(RECORD).encode().replace(b"made", b"\xff"))
+    build(ordinary, formats=["html"])
+    html = ordinary.report_html.read_text(encoding="utf-8")
+    assert "limits.json is damaged:" in html
+    assert "invalid start byte" in html
+    assert "<code>bltybench limits " in html
+
+
+def test_run_without_a_file_is_not_damaged(ordinary: RunFolder) -> None:
+    assert section(ordinary).damaged is None
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, ValueError, AttributeError])
+def test_drawing_error_propagates(
+    error: type[Exception], probed: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise error("a bug")
+
+    monkeypatch.setattr(section_module, "draw_all", broken)
+    with pytest.raises(error, match="a bug"):
+        limits_section(probed)
+
+
+def test_run_with_only_refusals_has_evidence_without_a_model(tmp_path: Path) -> None:
     refused = [
         attempt(call_id=f"c{i}", sent_ns=i * S, outcome=Outcome.RATE_LIMITED, status=429) for i in range(5)
     ]
     found = section(write_run(tmp_path / "made", refused))
     assert found.rows[0][-1] == "all refused"
     (drawing,) = found.drawings
-    assert drawing.says == "0 of 5 requests were let in; no model of their rate explains which."
+    assert drawing.says == "The API accepted 0 of 5 requests. No rate limiter fits its decisions."
 
 
-def test_an_empty_run_has_none(tmp_path: Path) -> None:
+def test_empty_run_has_no_section(tmp_path: Path) -> None:
     assert limits_section(write_run(tmp_path / "made", [], about=manifest())) is None
 
 
 @pytest.mark.parametrize("span_s", [0.0, 0.7, 31.0, 100_000.0])
-def test_bins_hold_every_attempt_and_are_few(span_s: float) -> None:
+def test_bins_hold_every_attempt_and_are_at_most_130(span_s: float) -> None:
     at = np.array([3.0, 3.0 + span_s], dtype=np.float64)
     edges = bins(at)
     assert edges[0] <= at[0]

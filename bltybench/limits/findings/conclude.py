@@ -1,92 +1,28 @@
-"""What was found of an API's limit of requests: for programs (docs/limits.md has the form) and in words."""
+"""Conclude from a run's attempts which limits the API enforces, and write that down."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+
+from msgspec import UNSET, UnsetType
 
 from bltybench.limits.experiments.registry import answers, by_question, told_by
-from bltybench.limits.findings import narrative
+from bltybench.limits.findings import model, narrative
+from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.in_flight import ConcurrencyFit, in_flight
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.headers.honesty import Honesty
-from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.answer import SUREST, Answer
 from bltybench.limits.observations.evidence import Row, busiest, refusal_status, sights_of, stretch
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.probe.context import ProbeContext
 
-FINDINGS_VERSION = 1
-LONGER = 3
-"""A period of so many median answers is not taken for the time in which slots are freed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """Documented, announced and observed, side by side."""
-
-    documented_per_min: int | None
-    verdict: Verdict
-    honesty: Honesty
-    refusal_status: int | None
-    busiest_count: int
-    busiest_at_s: float
-    in_flight: ConcurrencyFit | None = None
-    """A limit on how many are in flight, where that alone would explain the refusals."""
-    answers: tuple[Answer, ...] = ()
-    """To the questions beside the limit of requests."""
-
-    def value(self, question: str) -> int | float | str | bool | None:
-        """Return the answer to a question; None where it cannot be told, or was not asked."""
-        return next((each.value for each in self.answers if each.question == question), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        verdict = self.verdict
-        return {
-            "findings_version": FINDINGS_VERSION,
-            "status": verdict.status,
-            "reason": verdict.reason or None,
-            "confidence": None if verdict.confidence is None else round(verdict.confidence, 4),
-            "attempts": verdict.attempts,
-            "accepted": verdict.accepted,
-            "refused": verdict.refused,
-            "refusal_status": self.refusal_status,
-            "documented": {"requests_per_min": self.documented_per_min},
-            "announced": {"limit": self.honesty.announced_limit, "dialect": self.honesty.dialect},
-            "observed": None if verdict.best is None else _fit(verdict.best),
-            "consistent": [_fit(each) for each in verdict.consistent],
-            "rejected": [
-                {
-                    "family": each.family,
-                    "count_refused": each.count_refused,
-                    "contradictions": each.contradictions,
-                }
-                for each in verdict.fits
-                if each.family not in verdict.families
-            ],
-            "in_flight": None
-            if self.in_flight is None
-            else {
-                "limit": self.in_flight.limit,
-                "limit_range": list(self.in_flight.limit_range),
-                "contradictions": self.in_flight.contradictions,
-            },
-            "delayed": None if verdict.queue is None else _delayed(verdict.queue),
-            "busiest_minute": {"accepted": self.busiest_count, "at": _utc(self.busiest_at_s)},
-            "headers": {name: _share(value) for name, value in asdict_shares(self.honesty).items()},
-            "answers": [each.to_dict() for each in self.answers],
-            "says": narrative.sentences(self),
-            "advice": narrative.advice(self),
-        }
-
-    def sentences(self) -> list[str]:
-        """Say what was found, and what to do about it."""
-        return [*narrative.sentences(self), *narrative.advice(self)]
+MAX_RELEASE_PERIOD = 3
+"""Longest period, in median response times, that released slots can imitate."""
 
 
 def find(
@@ -98,42 +34,42 @@ def find(
     known: ProbeContext | None = None,
     asked: Sequence[str] = (),
 ) -> Findings:
-    """Find out what attempts imply.
+    """Return what the attempts of a run show about its limits.
 
-    ``start_s`` is the run's start in Unix time, ``verdict`` one that was already made, ``known`` what is
-    documented besides, ``asked`` the names of the experiments that were to be made.
+    ``start_s`` is the run's start in Unix time, ``verdict`` is the result for the request limit if there is
+    one already, ``known`` holds the other documented limits, and ``asked`` names the requested experiments.
     """
-    each = by_question(rows)
-    own = each[None]
-    sights = sights_of(own, start_s)
-    hints = (60.0,) if documented_per_min is not None else ()
-    count, at_s = busiest(sights)
-    open_at_once = in_flight(own)
-    verdict = _reconciled(verdict or fit_limiter(stretch(sights), hints_s=hints), open_at_once)
-    told = told_by(each, verdict)
+    by_experiment = by_question(rows)
+    own = by_experiment[None]
+    observations = sights_of(own, start_s)
+    hints_s = (60.0,) if documented_per_min is not None else ()
+    count, at_s = busiest(observations)
+    concurrency = in_flight(own)
+    verdict = _unless_concurrency(verdict or fit_limiter(stretch(observations), hints_s=hints_s), concurrency)
+    honesty = told_by(by_experiment, verdict)
     known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
     return Findings(
         documented_per_min,
         verdict,
-        told,
+        honesty,
         refusal_status(own),
         count,
         at_s,
-        open_at_once if open_at_once is not None and open_at_once.explains else None,
-        tuple(answers(each, start_s, known, told, asked)),
+        concurrency if concurrency is not None and concurrency.explains else None,
+        tuple(answers(by_experiment, start_s, known, honesty, asked)),
     )
 
 
-def _reconciled(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
-    """Choose between a limit of the rate and one of what is in flight, where the latter explains all.
+def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
+    """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal.
 
-    Slots are freed by answers that end, so a run that met such a limit looks like a rate over about that
-    time. A rate over a period that is much longer cannot be mistaken for it.
+    Responses release slots when they end, so a concurrency limit looks like a rate over about one response
+    time. A rate over a much longer period can't be mistaken for it.
     """
     best = verdict.best
     if slots is None or not slots.explains or verdict.reason == ANY_LIMIT_FITS:
         return verdict
-    if best is not None and best.period_s > LONGER * slots.answer_s:
+    if best is not None and best.period_s > MAX_RELEASE_PERIOD * slots.answer_s:
         return verdict
     return replace(
         verdict,
@@ -141,56 +77,111 @@ def _reconciled(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
         fits=(),
         consistent=(),
         confidence=None,
-        reason="a limit on how many are in flight explains the refusals",
+        reason="a concurrency limit fits the refusals",
     )
 
 
-def asdict_shares(told: Honesty) -> dict[str, Proportion]:
-    """Return the counted claims by name."""
-    return {name: getattr(told, name) for name in asdict(told) if isinstance(getattr(told, name), Proportion)}
+def to_record(
+    findings: Findings, run_id: str, stopped: str | UnsetType | None = UNSET
+) -> model.FindingsRecord:
+    """Return the findings in the form of ``limits.json``; ``stopped`` says why the probe ended early."""
+    verdict, honesty, slots = findings.verdict, findings.honesty, findings.in_flight
+    at_s = findings.busiest_at_s
+    return model.FindingsRecord(
+        run_id=run_id,
+        stopped=stopped,
+        status=verdict.status,
+        reason=verdict.reason or None,
+        confidence=None if verdict.confidence is None else round(verdict.confidence, 4),
+        attempts=verdict.attempts,
+        accepted=verdict.accepted,
+        refused=verdict.refused,
+        refusal_status=findings.refusal_status,
+        documented=model.DocumentedRecord(requests_per_min=findings.documented_per_min),
+        announced=model.AnnouncedRecord(limit=honesty.announced_limit, dialect=honesty.dialect),
+        observed=None if verdict.best is None else _fit(verdict.best),
+        consistent=tuple(_fit(candidate) for candidate in verdict.consistent),
+        rejected=tuple(
+            model.RuledOutRecord(
+                family=candidate.family,
+                count_refused=candidate.count_refused,
+                contradictions=candidate.contradictions,
+            )
+            for candidate in verdict.fits
+            if candidate.family not in verdict.families
+        ),
+        in_flight=None
+        if slots is None
+        else model.InFlightRecord(
+            limit=slots.limit, limit_range=slots.limit_range, contradictions=slots.contradictions
+        ),
+        delayed=None if verdict.queue is None else _delay(verdict.queue),
+        busiest_minute=model.BusiestRecord(
+            accepted=findings.busiest_count,
+            at=datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None,
+        ),
+        headers=model.HeaderRecord(
+            remaining_steps=_proportion(honesty.remaining_steps),
+            retry_enough=_proportion(honesty.retry_enough),
+            retry_early=_proportion(honesty.retry_early),
+            without_retry_after=_proportion(honesty.without_retry_after),
+        ),
+        answers=tuple(_answer(answer) for answer in findings.answers),
+        says=tuple(narrative.sentences(findings)),
+        advice=tuple(narrative.advice(findings)),
+    )
 
 
-def _fit(best: Fit) -> dict[str, Any]:
+def _fit(best: Fit) -> model.FitRecord:
     period_s = round(best.period_s, 4)
     # Unix time holds very many periods: the phase must be that of the period as it is written.
     phase_s = best.phase_s() if best.phase == "clock" else best.phase_s(period_s)
-    return {
-        "family": best.family,
-        "limit": best.limit,
-        "limit_range": list(best.limit_range),
-        "period_s": period_s,
-        "period_range_s": [round(each, 4) for each in best.period_range_s],
-        "rate_per_min": round(best.rate_per_min, 4),
-        "phase": best.phase,
-        "phase_s": None if phase_s is None else round(phase_s, 4),
-        "ticks": best.ticks,
-        "free": best.free if best.traits.kind == "queue" else None,
-        "count_refused": best.count_refused,
-        "contradictions": best.contradictions,
-    }
+    low_s, high_s = best.period_range_s
+    return model.FitRecord(
+        family=best.family,
+        limit=best.limit,
+        limit_range=best.limit_range,
+        period_s=period_s,
+        period_range_s=(round(low_s, 4), round(high_s, 4)),
+        rate_per_min=round(best.rate_per_min, 4),
+        phase=best.phase,
+        phase_s=None if phase_s is None else round(phase_s, 4),
+        ticks=best.ticks,
+        free=best.free if best.traits.kind == "queue" else None,
+        count_refused=best.count_refused,
+        contradictions=best.contradictions,
+    )
 
 
-def _delayed(held: QueueTiming) -> dict[str, Any]:
-    return {
-        "interval_s": round(held.interval_s, 4),
-        "interval_range_s": [round(each, 4) for each in held.interval_range_s],
-        "rate_per_min": round(held.rate_per_min, 4),
-        "free": held.free,
-        "explained": held.explained,
-        "answers": held.answers,
-        "held": held.held,
-        "longest_wait_s": round(held.longest_wait_s, 3),
-    }
+def _delay(queue: QueueTiming) -> model.DelayRecord:
+    low_s, high_s = queue.interval_range_s
+    return model.DelayRecord(
+        interval_s=round(queue.interval_s, 4),
+        interval_range_s=(round(low_s, 4), round(high_s, 4)),
+        rate_per_min=round(queue.rate_per_min, 4),
+        free=queue.free,
+        explained=queue.explained,
+        answers=queue.answers,
+        held=queue.held,
+        longest_wait_s=round(queue.longest_wait_s, 3),
+    )
 
 
-def _share(value: Proportion) -> dict[str, Any]:
+def _proportion(value: Proportion) -> model.ProportionRecord:
     interval = value.interval()
-    return {
-        "count": value.count,
-        "of": value.of,
-        "interval": None if interval is None else [math.floor(1000 * each) / 1000 for each in interval],
-    }
+    if interval is not None:
+        interval = (math.floor(1000 * interval[0]) / 1000, math.floor(1000 * interval[1]) / 1000)
+    return model.ProportionRecord(count=value.count, of=value.of, interval=interval)
 
 
-def _utc(at_s: float) -> str | None:
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None
+def _answer(answer: Answer) -> model.AnswerRecord:
+    low, high = answer.range or (None, None)
+    return model.AnswerRecord(
+        question=answer.question,
+        value=answer.value,
+        range=None if low is None else (low, None if high == math.inf else high),
+        confidence=None if answer.confidence is None else min(SUREST, round(answer.confidence, 4)),
+        evidence=answer.evidence,
+        reason=answer.reason,
+        says=answer.says,
+    )

@@ -1,212 +1,217 @@
-"""What was found, in sentences, and what a client's author should do about it."""
+"""Describe the findings in sentences, and what the author of a client should do."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from bltybench.limits.findings.model import Findings, Value
 from bltybench.limits.fit.in_flight import ConcurrencyFit
-from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.observations.proportion import Proportion
 
-if TYPE_CHECKING:
-    from bltybench.limits.findings.conclude import Findings
-
 NAMES = {
     "fixed_window": "fixed window",
-    "first_hit_window": "fixed window that begins with its first request",
-    "sliding_log": "sliding window (log)",
-    "sliding_counter": "weighted sliding counter",
-    "first_hit_counter": "weighted sliding counter that begins with its first request",
+    "first_hit_window": "fixed window that starts at its first request",
+    "sliding_log": "sliding log",
+    "sliding_counter": "sliding counter",
+    "first_hit_counter": "sliding counter that starts at its first request",
     "token_bucket": "token bucket",
-    "interval_refill": "bucket refilled in lumps",
-    "leaky_queue": "leaky queue that lets requests wait their turn",
+    "interval_refill": "interval refill",
+    "leaky_queue": "leaky queue",
 }
-
-WAITING = {
-    "fixed_window": "After a refusal wait for the window to turn: nothing is let in before, then all.",
-    "first_hit_window": "After a refusal wait one period from your first request; then all is free.",
-    "sliding_log": "Spread requests evenly: a burst comes back as a burst, one period later.",
-    "sliding_counter": "Spread requests evenly: after a full window only a trickle is let in.",
-    "first_hit_counter": "Spread requests evenly: after a full window only a trickle is let in.",
-    "token_bucket": "Send at the rate, and burst no more than the bucket holds.",
-    "interval_refill": "Send in step with the refill: between two ticks nothing comes back.",
-    "leaky_queue": "Pace requests yourself: what comes faster waits there, which your latency and TTFT hold.",
+WITH_ARTICLE = {
+    family: f"an {name}" if name.startswith("interval") else f"a {name}" for family, name in NAMES.items()
+}
+PACING = {
+    "fixed_window": "After a refusal, wait for the window to reset. The full limit is then available.",
+    "first_hit_window": "After a refusal, wait one period from your first request. The full limit is then "
+    "available.",
+    "sliding_log": "Send at an even rate. Requests sent in a burst become available again in a burst, one "
+    "period later.",
+    "sliding_counter": "Send at an even rate. After a full window, the server accepts only a trickle.",
+    "first_hit_counter": "Send at an even rate. After a full window, the server accepts only a trickle.",
+    "token_bucket": "Send at the refill rate, with bursts no larger than the bucket.",
+    "interval_refill": "Send in step with the refill. Nothing becomes available between two ticks.",
+    "leaky_queue": "Pace requests on the client. Faster requests queue at the server, which adds to latency "
+    "and TTFT.",
+}
+RETRYING: dict[Value, str] = {
+    "absent": "Set a retry delay yourself: refusals carry no Retry-After. Without one, the openai SDK gives "
+    "up after about 1.5 s and two retries.",
+    "too_short": "Wait longer than Retry-After, with random and growing backoff: it was not always long "
+    "enough.",
+    "too_long": "Following Retry-After is safe but waits longer than needed. Pacing by the measured limit is "
+    "faster.",
+    "honest": "Follow Retry-After: it was long enough every time.",
+}
+"""Advice by the answer about Retry-After."""
+OTHER_STATUS: dict[int | None, str] = {
+    503: "Treat a 503 as a refusal: slow down, as after a 429, instead of only retrying.",
+    403: "Treat a 403 as a refusal: wait and retry it yourself, because SDKs don't.",
+}
+REMAINING: dict[Value, str] = {
+    "honest": "Use Remaining to slow down in time: it is accurate.",
+    "wrong": "Don't schedule by Remaining: it is wrong.",
 }
 WITH_COUNTS = {"limit_header", "retry_after"}
-"""Answers that have sentences with counts of their own."""
-SHORT_OF = 0.95
-"""Of the documented rate: less than this observed is worth a word."""
+"""Questions that have a sentence with counts here."""
+MIN_DOCUMENTED_FRACTION = 0.95
+"""An observed rate below this fraction of the documented rate is pointed out."""
 
 
-def sentences(found: Findings) -> list[str]:
-    """Say what was found."""
-    verdict, best = found.verdict, found.verdict.best
-    lines: list[str] = []
-    if verdict.status == "never_refused":
-        lines.append(
-            f"At least {found.busiest_count} requests within 60 s are let in: {verdict.reason}, so "
-            "the limit, if there is one, is higher."
-        )
-        if verdict.queue is not None:
-            lines.append(f"But requests wait their turn: {_spaced(verdict.queue)}.")
-    elif best is None and found.in_flight is not None:
-        lines.append(_slots(found.in_flight))
-        if verdict.reason == ANY_LIMIT_FITS:
-            lines.append(f"It may as well be a limit of the rate: {ANY_LIMIT_FITS}.")
-    elif best is None:
-        if verdict.status != "nothing_sent" or not found.answers:
-            lines.append(f"Cannot tell: {verdict.reason}.")
-    elif verdict.status == "ambiguous" and len(verdict.families) == 1:
-        lines.append(f"Perhaps a {NAMES[best.family]}: {described(best)} Cannot tell: {verdict.reason}.")
-    elif verdict.status == "ambiguous":
-        names = " or a ".join(NAMES[family] for family in verdict.families)
-        lines.append(f"Cannot tell whether it is a {names}. If it is the first: {described(best)}")
-    else:
-        lines.append(f"A {NAMES[best.family]}: {described(best)}")
-    if best is not None and found.in_flight is not None:
-        lines.append(f"It may as well be another limit. {_slots(found.in_flight)}")
-    lines += _against_documented(found) + _headers(found)
-    return lines + [each.says for each in found.answers if each.question not in WITH_COUNTS]
+def summary(findings: Findings) -> list[str]:
+    """Return all sentences: what was found, then the advice."""
+    return [*sentences(findings), *advice(findings)]
 
 
-def advice(found: Findings) -> list[str]:
-    """Say what a client should do, given what was found."""
-    verdict, best = found.verdict, found.verdict.best
-    lines: list[str] = []
+def sentences(findings: Findings) -> list[str]:
+    """Return what was found."""
+    lines = [*_request_limit(findings), *_above_documented(findings), *_headers(findings)]
+    return lines + [answer.says for answer in findings.answers if answer.question not in WITH_COUNTS]
+
+
+def _request_limit(findings: Findings) -> list[str]:
+    verdict, best, slots = findings.verdict, findings.verdict.best, findings.in_flight
     if best is not None:
-        documented = found.documented_per_min
-        if documented is not None and best.rate_per_min < SHORT_OF * documented:
-            lines.append(f"Plan with {best.rate_per_min:.4g} a minute, not with the {documented} documented.")
-        if verdict.status == "found":
-            lines.append(WAITING[best.family])
+        names = " or ".join(WITH_ARTICLE[family] for family in verdict.families)
+        if verdict.status != "ambiguous":
+            line = f"The limiter is {names}: {described(best)}"
+        elif len(verdict.families) == 1:
+            line = f"The limiter may be {names}: {described(best)} It can't be confirmed: {verdict.reason}."
         else:
-            slowest = min(each.rate_per_min for each in verdict.consistent)
-            lines.append(f"Send evenly, at most {slowest:.4g} a minute: all that it may be lets that in.")
+            line = f"The limiter is {names}; this run can't distinguish them. If it is the first: "
+            line += described(best)
+        other = [] if slots is None else [f"Another limit fits as well. {_concurrency(slots)}"]
+        return [line, *other]
+    if verdict.status == "never_refused":
+        lines = [
+            f"At least {findings.busiest_count} requests are accepted within 60 s: {verdict.reason}, so any "
+            "limit is higher."
+        ]
+        queue = verdict.queue
+        if queue is not None:
+            lines.append(
+                f"Requests are queued: the server serves one per {queue.interval_s:.4g} s "
+                f"({queue.rate_per_min:.4g} per minute). {queue.held} of {queue.answers} responses were "
+                f"delayed, by up to {queue.longest_wait_s:.2g} s."
+            )
+        return lines
+    if slots is not None:
+        vague = (
+            [f"It could also be a rate limit: {ANY_LIMIT_FITS}."] if verdict.reason == ANY_LIMIT_FITS else []
+        )
+        return [_concurrency(slots), *vague]
+    if verdict.status == "nothing_sent" and findings.answers:
+        return []
+    return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def advice(findings: Findings) -> list[str]:
+    """Return what a client should do."""
+    verdict, best, documented = findings.verdict, findings.verdict.best, findings.documented_per_min
+    lines: list[str | None] = []
+    if best is not None:
+        if documented is not None and best.rate_per_min < MIN_DOCUMENTED_FRACTION * documented:
+            lines.append(
+                f"Plan for {best.rate_per_min:.4g} requests per minute, not for the documented {documented}."
+            )
+        if verdict.status == "found":
+            lines.append(PACING[best.family])
+        else:
+            slowest = min(candidate.rate_per_min for candidate in verdict.consistent)
+            lines.append(
+                f"Send at an even rate of at most {slowest:.4g} requests per minute. Every candidate "
+                "limiter accepts that."
+            )
         if best.count_refused:
-            lines.append("Do not retry early: refused requests count, so hammering keeps you out.")
+            lines.append("Don't retry early: refused requests count, so early retries prolong the refusals.")
     if verdict.status == "unknown" and verdict.fits:
         lines.append(
-            "If the limit was in use shortly before, leave it alone for some minutes and ask again: what was "
-            "sent before cannot be seen."
+            "If the limit was in use shortly before, send nothing for some minutes and probe again: the "
+            "probe can't see earlier requests."
         )
     if verdict.status == "never_refused" and verdict.queue is not None:
-        lines.append(WAITING["leaky_queue"])
-    if found.in_flight is not None:
-        most = found.in_flight.limit
-        lines.append(f"Keep at most {most} in flight: after a refusal wait until an answer of yours ends.")
+        lines.append(PACING["leaky_queue"])
+    if findings.in_flight is not None:
+        lines.append(
+            f"Keep at most {findings.in_flight.limit} requests in flight. After a refusal, wait for one of "
+            "your responses to end."
+        )
     if verdict.refused:
-        lines += _retrying(found)
-    remaining = found.value("remaining_header")
-    if remaining == "honest":
-        lines.append("Remaining can be used to slow down in time: it is what is left.")
-    elif remaining == "wrong":
-        lines.append("Do not schedule by Remaining: it is not what is left.")
-    return lines
+        retry_after, enough = findings.value("retry_after"), findings.honesty.retry_enough
+        if retry_after != "absent" and enough.count < enough.of:
+            retry_after = "too_short"
+        lines += [RETRYING.get(retry_after), OTHER_STATUS.get(findings.refusal_status)]
+    lines.append(REMAINING.get(findings.value("remaining_header")))
+    return [line for line in lines if line is not None]
 
 
-def _retrying(found: Findings) -> list[str]:
-    told, lines = found.value("retry_after"), []
-    if told == "absent":
-        lines.append(
-            "Bring a wait of your own: refusals name no Retry-After, and without one the openai SDK's two "
-            "retries are over after about 1.5 s."
-        )
-    elif told == "too_short" or found.honesty.retry_enough.count < found.honesty.retry_enough.of:
-        lines.append(
-            "Wait longer than Retry-After says, by a growing and random share: it was not always enough."
-        )
-    elif told == "too_long":
-        lines.append(
-            "Obeying Retry-After is safe but waits longer than needed: pacing by the limit found is faster."
-        )
-    elif told == "honest":
-        lines.append("Obey Retry-After: waiting so long was enough each time.")
-    if found.refusal_status == 503:
-        lines.append("Take a 503 for a refusal: slow down, as after a 429, and do not only try again.")
-    elif found.refusal_status == 403:
-        lines.append("Take a 403 for a refusal: wait and retry it yourself, for SDKs do not.")
-    return lines
-
-
-def _against_documented(found: Findings) -> list[str]:
-    documented = found.documented_per_min
-    if documented is None or found.busiest_count <= documented:
+def _above_documented(findings: Findings) -> list[str]:
+    documented, verdict = findings.documented_per_min, findings.verdict
+    if documented is None or findings.busiest_count <= documented:
         return []
-    when = datetime.fromtimestamp(found.busiest_at_s, UTC)
-    line = f"Documented {documented} a minute; {found.busiest_count} accepted within 60 s at {when:%H:%M:%S}"
-    kept = [NAMES[family] for family in found.verdict.families]
-    broken = [
-        NAMES[each.family]
-        for each in found.verdict.fits
-        if each.family not in found.verdict.families
-        and each.family == "sliding_log"
-        and not each.count_refused
-    ]
-    if kept:
-        line += f"; consistent with a {' or a '.join(kept)}"
-        line += f", not with a {broken[0]}" if broken else ""
+    when = datetime.fromtimestamp(findings.busiest_at_s, UTC)
+    line = f"Documented: {documented} per minute. Accepted: {findings.busiest_count} within 60 s at "
+    line += f"{when:%H:%M:%S} UTC"
+    if verdict.families:
+        line += f"; consistent with {' or '.join(WITH_ARTICLE[family] for family in verdict.families)}"
+        if "sliding_log" not in verdict.families and any(
+            candidate.family == "sliding_log" and not candidate.count_refused for candidate in verdict.fits
+        ):
+            line += f", not with {WITH_ARTICLE['sliding_log']}"
     return [line + "."]
 
 
-def _headers(found: Findings) -> list[str]:
-    told, best = found.honesty, found.verdict.best
+def _headers(findings: Findings) -> list[str]:
+    honesty, best = findings.honesty, findings.verdict.best
+    announced = honesty.announced_limit
     lines: list[str] = []
-    announced = told.announced_limit
     if announced is not None and best is not None:
-        least, most = best.limit_range
-        if not least <= announced <= most:
-            lines.append(f"The headers announce a limit of {announced}; {best.limit} was observed.")
-    if told.without_retry_after.count:
-        lines.append(f"{_words(told.without_retry_after)} refusals had no Retry-After that can be read.")
-    if told.retry_enough.of:
-        lines.append(f"Waiting as long as Retry-After said was enough in {_words(told.retry_enough)} cases.")
-    if found.value("retry_after") == "too_long":
+        low, high = best.limit_range
+        if not low <= announced <= high:
+            lines.append(f"The headers announce a limit of {announced}; the measured limit is {best.limit}.")
+    if honesty.without_retry_after.count:
+        lines.append(f"{_of(honesty.without_retry_after)} refusals had no readable Retry-After.")
+    if honesty.retry_enough.of:
+        lines.append(f"Waiting for Retry-After was enough in {_of(honesty.retry_enough)} cases.")
+    if findings.value("retry_after") == "too_long":
         lines.append(
-            f"Retry-After was more than needed: {_words(told.retry_early)} requests answered over a "
-            "second before its end were accepted."
+            f"Retry-After was longer than needed: the server accepted {_of(honesty.retry_early)} requests "
+            "more than 1 s before it expired."
         )
     return lines
 
 
 def described(best: Fit) -> str:
-    """Return the parameters of a fit as a sentence's end."""
+    """Return the parameters of a fit, as the end of a sentence."""
     if best.family == "token_bucket":
-        return f"{best.rate_per_min:.4g} a minute, bursts of up to {best.limit}."
+        return f"{best.rate_per_min:.4g} requests per minute, with bursts of up to {best.limit}."
     if best.family == "leaky_queue":
-        at_once = f", {best.free + 1} at once" if best.free else ""
+        immediately = f", {best.free + 1} of them immediately" if best.free else ""
         return (
-            f"{best.rate_per_min:.4g} a minute are served, one each {best.period_s / best.limit:.4g} s"
-            f"{at_once}; up to {best.limit - 1} wait, and more are refused."
+            f"it serves {best.rate_per_min:.4g} requests per minute, one per "
+            f"{best.period_s / best.limit:.4g} s{immediately}. Up to {best.limit - 1} wait; it refuses more."
         )
-    aligned = {"clock": ", aligned to the clock", "other": ", not aligned to the clock"}.get(
-        best.phase or "", ""
-    )
-    refused = ", refused requests count too" if best.count_refused else ""
-    width = best.precision
-    around = f" (within {_percent(width)})" if width >= 0.0005 else ""
-    lumps = f", in {best.ticks} lumps" if best.ticks else ""
-    return f"{best.limit} in {best.period_s:.4g} s{around}{lumps}{aligned}{refused}."
-
-
-def _spaced(held: QueueTiming) -> str:
+    around = f" (within {_percent(best.precision)})" if best.precision >= 0.0005 else ""
+    ticks = f", in {best.ticks} ticks" if best.ticks else ""
+    aligned = {"clock": ", aligned to the clock", "other": ", not aligned to the clock"}
+    refused = ". Refused requests count too" if best.count_refused else ""
     return (
-        f"one is served each {held.interval_s:.4g} s ({held.rate_per_min:.4g} a minute), and {held.held} of "
-        f"{held.answers} waited, up to {held.longest_wait_s:.2g} s"
+        f"{best.limit} requests per {best.period_s:.4g} s{around}{ticks}{aligned.get(best.phase or '', '')}"
+        f"{refused}."
     )
 
 
-def _words(value: Proportion) -> str:
+def _concurrency(slots: ConcurrencyFit) -> str:
+    low, high = slots.limit_range
+    limit = f"{low}" if low == high else f"{low} to {high}"
+    fitting = slots.decisions - slots.contradictions
+    return f"At most {limit} requests in flight: that fits {fitting} of {slots.decisions} decisions."
+
+
+def _of(value: Proportion) -> str:
     return f"{value.count} of {value.of}"
 
 
-def _slots(slots: ConcurrencyFit) -> str:
-    least, most = slots.limit_range
-    said = f"{least}" if least == most else f"{least} to {most}"
-    explained = slots.decisions - slots.contradictions
-    return f"At most {said} in flight at a time: that explains {explained} of {slots.decisions} decisions."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.1g}%"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f}%" if fraction >= 0.1 else f"{100 * fraction:.1g}%"

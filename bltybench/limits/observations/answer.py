@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 MISLED = 0.05
 """How often one observation is taken to mislead, where confidence is worked out."""
@@ -27,19 +26,6 @@ class Answer:
     reason: str | None = None
     range: tuple[float, float] | None = None
     """What else a number could be; infinite where only a least value is known."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        least, most = self.range or (None, None)
-        return {
-            "question": self.question,
-            "value": self.value,
-            "range": None if self.range is None else [least, None if most == float("inf") else most],
-            "confidence": None if self.confidence is None else min(SUREST, round(self.confidence, 4)),
-            "evidence": list(self.evidence),
-            "reason": self.reason,
-            "says": self.says,
-        }
 
 
 def cannot_tell(

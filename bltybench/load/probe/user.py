@@ -20,6 +20,9 @@ from locust.exception import StopUser
 
 from bltybench.limits.experiments.charges_steps import OTHER_MODEL
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
+from bltybench.limits.findings.conclude import to_record
+from bltybench.limits.findings.model import encode
+from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
@@ -206,14 +209,13 @@ class LimitProbe(ChatUser):
         """Write and say what was found."""
         folder = self.run_context.folder.path
         findings = apart(lambda: self._book.findings(verdict))
-        document = {"run_id": folder.name, "stopped": stopped or None, **findings.to_dict()}
-        write_atomically(folder / "limits.json", json.dumps(document, indent=2).encode() + b"\n")
+        write_atomically(folder / "limits.json", encode(to_record(findings, folder.name, stopped or None)))
         text = enforced(findings, folder.name)
         if text is not None:
             write_atomically(folder / "limits.toml", text.encode())
         if stopped:
             logger.warning("The probe stopped early: %s", stopped)
-        for line in findings.sentences():
+        for line in summary(findings):
             logger.info("%s", line)
 
 

@@ -1,4 +1,4 @@
-"""The figures of the section on rate limits: what was decided, Retry-After and Remaining against a model."""
+"""The figures of the section on rate limits: decisions, Retry-After, and Remaining, compared with a model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bltybench.metrics.frame import Floats, floats
-from bltybench.metrics.limiter import remainders, waits
+from bltybench.metrics.limiter import remaining_counts, retry_after_waits
 from bltybench.report.figures import panels, scales, style
 from bltybench.report.figures.drawing import Drawing, drawing
 from bltybench.report.figures.limits_hover import hover_bins, hover_remaining, hover_waits
 
-HALF = 440
-"""Width of a figure that has another beside it on a wide page, and the page's on a narrow one."""
+HALF_WIDTH = 440
+"""Width of a figure that shares a row of a wide page, and fills a narrow one."""
 LEFT, RIGHT = panels.LABELS[style.NARROW], 14
-MOST_BINS = 130
-BINS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
-MOST_WAITS = 400
-"""Refusals drawn; the data behind the figure has all."""
-VERDICTS = {
+MAX_BINS = 130
+BIN_WIDTHS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+MAX_REFUSALS = 400
+"""Maximum refusals to draw. The figure's data has all of them."""
+VERDICT_STYLES = {
     "not contradicted": (style.ACCEPTED, "o"),
     "too short": (style.REFUSED, "^"),
     "longer than needed": (style.SECOND, "v"),
@@ -33,71 +33,73 @@ VERDICTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """The model that predictions come from, in words."""
+class ModelName:
+    """The model that makes the predictions, as sentences name it."""
 
-    words: str
-    """With its article: “a token bucket”."""
-    sure: bool
-    """False where others explain what was seen as well."""
+    text: str
+    """With its article: "a token bucket"."""
+    certain: bool
+    """Whether no other model fits as well."""
 
 
-def draw_all(decided: pd.DataFrame, model: Named | None) -> list[Drawing]:
-    """Draw what the evidence of a run (``metrics.limiter.decisions``) is enough for."""
-    drawn: list[Drawing] = []
+def draw_all(decided: pd.DataFrame, model: ModelName | None) -> list[Drawing]:
+    """Draw the figures that the run (``metrics.limiter.decisions``) has enough evidence for."""
+    drawings: list[Drawing] = []
     known = decided[decided["observed"].notna()].reset_index(drop=True)
-    if len(known) and (known["observed"] == "refused").any():
-        drawn.append(_evidence(known, model))
-    told = waits(decided)
-    if len(told):
-        drawn.append(_retry_after(told, model))
+    if (known["observed"] == "refused").any():
+        drawings.append(_evidence(known, model))
+    waits = retry_after_waits(decided)
+    if len(waits):
+        drawings.append(_retry_after(waits, model))
     if model is not None:
-        said = remainders(decided)
-        if len(said):
-            drawn.append(_remaining(said, model))
-    return drawn
+        counts = remaining_counts(decided)
+        if len(counts):
+            drawings.append(_remaining(counts, model))
+    return drawings
 
 
-def _evidence(known: pd.DataFrame, model: Named | None) -> Drawing:
-    """Accepted and refused over time, and under it what the model would have decided."""
-    edges = bins(floats(known, "at_s"))
-    rows = [("observed", "What the API did")]
-    if model is not None:
-        rows.append(("predicted", f"What {model.words} would have done"))
-    counts = pd.DataFrame({"start_s": edges[:-1], "end_s": edges[1:]})
-    place = np.clip(np.searchsorted(edges, floats(known, "at_s"), side="right") - 1, 0, len(edges) - 2)
-    for column, _ in rows:
-        for fate in ("accepted", "refused"):
-            chosen = (known[column] == fate).to_numpy(dtype=np.bool_)
-            counts[f"{column}_{fate}"] = np.bincount(place[chosen], minlength=len(edges) - 1)
+def _evidence(known: pd.DataFrame, model: ModelName | None) -> Drawing:
+    """Draw accepted and refused requests over time, and below them the model's decisions."""
+    at_s = floats(known, "at_s")
+    edges = bins(at_s)
+    panel_titles = {"observed": "Decisions of the API"}
     differs = np.zeros(len(known), dtype=np.bool_)
     if model is not None:
+        panel_titles["predicted"] = f"Decisions of {model.text}"
         differs = (known["observed"] != known["predicted"]).to_numpy(dtype=np.bool_)
+    counts = pd.DataFrame({"start_s": edges[:-1], "end_s": edges[1:]})
+    place = np.clip(np.searchsorted(edges, at_s, side="right") - 1, 0, len(edges) - 2)
+    for column in panel_titles:
+        for decision in ("accepted", "refused"):
+            chosen = (known[column] == decision).to_numpy(dtype=np.bool_)
+            counts[f"{column}_{decision}"] = np.bincount(place[chosen], minlength=len(edges) - 1)
     counts["differs"] = np.bincount(place[differs], minlength=len(edges) - 1)
+    heights = {name: counts[f"{name}_accepted"] + counts[f"{name}_refused"] for name in panel_titles}
+    tallest = max(float(height.max()) for height in heights.values())
 
     def draw(width: int) -> Figure:
-        figure, axes = style.panels(width, [130] * len(rows), panels.margins(width))
-        tallest = max(
-            float((counts[f"{name}_accepted"] + counts[f"{name}_refused"]).max()) for name, _ in rows
-        )
-        for ax, (name, title) in zip(axes, rows, strict=True):
+        figure, axes = style.panels(width, [130] * len(panel_titles), panels.margins(width))
+        for ax, (name, title) in zip(axes, panel_titles.items(), strict=True):
             _bars(ax, counts, name)
             if name == "predicted" and differs.any():
-                top = counts["predicted_accepted"] + counts["predicted_refused"]
                 at = counts["differs"] > 0
                 middle = (counts["start_s"] + counts["end_s"]) / 2
-                ax.plot(middle[at], top[at] + tallest * 0.09, "x", color=style.INK, markersize=6,
-                        label=f"not as the API did ({int(differs.sum())})")  # fmt: skip
+                ax.plot(middle[at], heights[name][at] + tallest * 0.09, "x", color=style.INK, markersize=6,
+                        label=f"differs from the API ({int(differs.sum())})")  # fmt: skip
             ax.set_ylim(0, tallest * 1.2)
-            short = "What the model would have done" if name == "predicted" else title
+            short = "Decisions of the model" if name == "predicted" else title
             panels.head(ax, title if width == style.WIDE else short, width)
         scales.span_axis(axes, float(edges[0]), float(edges[-1]), width)
         return figure
 
-    title = "The evidence"
-    says = evidence_sentence(known, int(differs.sum()), model)
-    data = {"limits_decisions": known, "limits_bins": counts}
-    return drawing("limits_evidence", title, says, draw, data, hover_bins(counts))
+    return drawing(
+        "limits_evidence",
+        "Evidence",
+        evidence_sentence(known, int(differs.sum()), model),
+        draw,
+        {"limits_decisions": known, "limits_bins": counts},
+        hover_bins(counts),
+    )
 
 
 def _bars(ax: Axes, counts: pd.DataFrame, name: str) -> None:
@@ -109,136 +111,134 @@ def _bars(ax: Axes, counts: pd.DataFrame, name: str) -> None:
                   edgecolor=style.REFUSED, hatch="//////", linewidth=0, label="refused")  # fmt: skip
 
 
-def evidence_sentence(known: pd.DataFrame, differing: int, model: Named | None) -> str:
-    """Say how many were let in, and how many of the decisions the model makes as well."""
+def evidence_sentence(known: pd.DataFrame, differing: int, model: ModelName | None) -> str:
+    """Return how many requests were accepted, and how many decisions the model predicts."""
     accepted = int((known["observed"] == "accepted").sum())
-    said = f"{accepted:,} of {len(known):,} requests were let in"
+    text = f"The API accepted {accepted:,} of {len(known):,} requests"
     if model is None:
-        return f"{said}; no model of their rate explains which."
-    maybe = "" if model.sure else ", one of those that explain it,"
-    alike = len(known) - differing
-    share = f"all {alike:,}" if not differing else f"{alike:,} of {len(known):,}"
-    return f"{said}; {model.words}{maybe} decides {share} as the API did."
+        return f"{text}. No rate limiter fits its decisions."
+    candidate = "" if model.certain else ", one of the candidates,"
+    same = f"{len(known) - differing:,} of {len(known):,}" if differing else f"all {len(known):,}"
+    return f"{text}; {model.text}{candidate} decides {same} the same way."
 
 
-def _retry_after(told: pd.DataFrame, model: Named | None) -> Drawing:
-    """Retry-After as told against the wait that was needed, as far as it is known."""
-    step = -(-len(told) // MOST_WAITS)
-    shown = told.iloc[::step]
+def _retry_after(waits: pd.DataFrame, model: ModelName | None) -> Drawing:
+    """Draw Retry-After and the wait that was needed, as far as it is known."""
+    shown = waits.iloc[:: -(-len(waits) // MAX_REFUSALS)]
     given, by_model = floats(shown, "retry_after_s"), floats(shown, "needed_by_model_s")
-    least, most = floats(shown, "needed_at_least_s"), floats(shown, "needed_at_most_s")
-    top = 1.1 * max(1.0, *(float(np.nanmax(each, initial=0.0)) for each in (given, least, by_model)))
-    ends = np.minimum(np.where(np.isnan(most), np.inf, most), top)
-    # The best guess, as far as what happened allows it.
-    dots = np.clip(np.where(np.isnan(by_model), ends, by_model), least, ends)
+    low, high = floats(shown, "needed_at_least_s"), floats(shown, "needed_at_most_s")
+    top = 1.1 * max(1.0, *(float(np.nanmax(values, initial=0.0)) for values in (given, low, by_model)))
+    high = np.minimum(np.where(np.isnan(high), np.inf, high), top)
+    # The model's estimate, within what the responses allow.
+    dots = np.clip(np.where(np.isnan(by_model), high, by_model), low, high)
 
     def draw() -> Figure:
         figure, ax = _half(2 + shown["says"].nunique())
         ax.fill_between([0, top], [-1, top - 1], [0, top], color=style.GRID, alpha=0.7, linewidth=0,
                         label="rounded up to seconds")  # fmt: skip
-        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exactly as told")
-        for verdict, (colour, marker) in VERDICTS.items():
-            of = (shown["says"] == verdict).to_numpy(dtype=np.bool_)
-            if not of.any():
+        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exact")
+        for verdict, (color, marker) in VERDICT_STYLES.items():
+            chosen = (shown["says"] == verdict).to_numpy(dtype=np.bool_)
+            if not chosen.any():
                 continue
-            ax.vlines(given[of], least[of], ends[of], color=colour, linewidth=1.6, alpha=0.4)
-            ax.plot(given[of], dots[of], marker, color=colour, markersize=5, alpha=0.8, linestyle="none",
-                    label=f"{verdict} ({int((told['says'] == verdict).sum()):,})")  # fmt: skip
-        _axes(ax, top, "Retry-After as told, s", "Wait that was needed, s")
+            ax.vlines(given[chosen], low[chosen], high[chosen], color=color, linewidth=1.6, alpha=0.4)
+            ax.plot(given[chosen], dots[chosen], marker, color=color, markersize=5, alpha=0.8,
+                    linestyle="none",
+                    label=f"{verdict} ({int((waits['says'] == verdict).sum()):,})")  # fmt: skip
+        _axes(ax, top, "Retry-After, s", "Wait needed, s")
         return figure
 
     return _drawn_once(
         "limits_retry_after",
-        "Retry-After against what was needed",
-        retry_sentence(told, model),
+        "Retry-After compared with the wait needed",
+        retry_sentence(waits, model),
         draw,
-        {"limits_retry_after": told},
-        hover_waits(told, top, _edges),
+        {"limits_retry_after": waits},
+        hover_waits(waits, top, _edges),
     )
 
 
-def retry_sentence(told: pd.DataFrame, model: Named | None) -> str:
-    """Say how often Retry-After was contradicted, and by how much it differs from the model's wait."""
-    short = int((told["says"] == "too short").sum())
-    long = int((told["says"] == "longer than needed").sum())
-    of = f"{len(told):,} refusals that named a Retry-After"
+def retry_sentence(waits: pd.DataFrame, model: ModelName | None) -> str:
+    """Return how often Retry-After was contradicted, and its difference from the model's wait."""
+    short = int((waits["says"] == "too short").sum())
+    long = int((waits["says"] == "longer than needed").sum())
+    total = f"{len(waits):,} refusals with a Retry-After"
     if not short and not long:
-        said = f"Nothing that followed contradicts the {of}"
+        text = f"No later response contradicts the {total}"
     else:
-        parts = [f"{short:,} were refused again after it was over"] if short else []
-        parts += [f"{long:,} saw something let in more than a second before it was over"] if long else []
-        said = f"Of {of}, {' and '.join(parts)}"
-    off = (told["retry_after_s"] - told["needed_by_model_s"]).dropna()
-    if model is None or off.empty:
-        return f"{said}."
-    middle = float(off.median())
-    if abs(middle) < 0.05:
+        parts = [f"{short:,} were too short: a request sent after it was refused"] if short else []
+        parts += [f"{long:,} were more than 1 s too long"] if long else []
+        text = f"{total[0].upper()}{total[1:]}: {', and '.join(parts)}"
+    difference = (waits["retry_after_s"] - waits["needed_by_model_s"]).dropna()
+    if model is None or difference.empty:
+        return f"{text}."
+    median = float(difference.median())
+    if abs(median) < 0.05:
         return (
-            f"{said}; half of them lie within {float(off.abs().median()):.1f} s of the wait of {model.words}."
+            f"{text}. Half are within {float(difference.abs().median()):.1f} s of the wait of {model.text}."
         )
-    more = "longer" if middle > 0 else "shorter"
-    return f"{said}; in the median it is {abs(middle):.1f} s {more} than the wait of {model.words}."
+    sign = "longer" if median > 0 else "shorter"
+    return f"{text}. The median is {abs(median):.1f} s {sign} than the wait of {model.text}."
 
 
-def _remaining(said: pd.DataFrame, model: Named) -> Drawing:
-    """Remaining as announced against what the model has left."""
-    expected, announced = floats(said, "expected"), floats(said, "announced")
-    answers = floats(said, "answers")
+def _remaining(counts: pd.DataFrame, model: ModelName) -> Drawing:
+    """Draw Remaining as reported and as the model has it."""
+    expected, announced = floats(counts, "expected"), floats(counts, "announced")
+    responses = floats(counts, "answers")
     top = max(1.0, float(expected.max()), float(announced.max())) * 1.08
 
     def draw() -> Figure:
-        figure, ax = _half(1 + said["observed"].nunique())
-        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="as it should be")
-        for fate, colour, marker in (("accepted", style.ACCEPTED, "o"), ("refused", style.REFUSED, "D")):
-            of = (said["observed"] == fate).to_numpy(dtype=np.bool_)
-            if of.any():
-                ax.scatter(expected[of], announced[of], s=14 + 10 * np.sqrt(answers[of]), color=colour,
-                           marker=marker, alpha=0.6, linewidths=0, clip_on=False)  # fmt: skip
-                ax.plot([], [], marker, color=colour, markersize=5, linestyle="none",
-                        label=f"on answers {fate}")  # fmt: skip
-        _axes(ax, top, "Left by the model", "Remaining as announced")
+        figure, ax = _half(1 + counts["observed"].nunique())
+        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exact")
+        for decision, color, marker in (("accepted", style.ACCEPTED, "o"), ("refused", style.REFUSED, "D")):
+            chosen = (counts["observed"] == decision).to_numpy(dtype=np.bool_)
+            if chosen.any():
+                ax.scatter(expected[chosen], announced[chosen], s=14 + 10 * np.sqrt(responses[chosen]),
+                           color=color, marker=marker, alpha=0.6, linewidths=0, clip_on=False)  # fmt: skip
+                ax.plot([], [], marker, color=color, markersize=5, linestyle="none",
+                        label=f"{decision} requests")  # fmt: skip
+        _axes(ax, top, "Remaining in the model", "Remaining as reported")
         return figure
 
     return _drawn_once(
         "limits_remaining",
-        "Remaining against what it should be",
-        remaining_sentence(said, model),
+        "Remaining compared with the model",
+        remaining_sentence(counts, model),
         draw,
-        {"limits_remaining": said},
-        hover_remaining(said, top, _edges),
+        {"limits_remaining": counts},
+        hover_remaining(counts, top, _edges),
     )
 
 
-def remaining_sentence(said: pd.DataFrame, model: Named) -> str:
-    """Say how often Remaining was right, and what it was otherwise."""
-    off = (said["announced"] - said["expected"]).to_numpy(dtype=np.int64)
-    answers = said["answers"].to_numpy(dtype=np.int64)
-    total, right = int(answers.sum()), int(answers[off == 0].sum())
-    begun = f"Remaining was what {model.words} has left in {right:,} of {total:,} answers"
-    if right == total:
-        return f"{begun}."
-    high, low = int(answers[off > 0].sum()), int(answers[off < 0].sum())
-    most = int(off[np.abs(off).argmax()])
-    return f"{begun}, more in {high:,} and less in {low:,}; at most it was off by {abs(most):,}."
+def remaining_sentence(counts: pd.DataFrame, model: ModelName) -> str:
+    """Return how often Remaining matched the model, and its error otherwise."""
+    error = (counts["announced"] - counts["expected"]).to_numpy(dtype=np.int64)
+    responses = counts["answers"].to_numpy(dtype=np.int64)
+    total, exact = int(responses.sum()), int(responses[error == 0].sum())
+    text = f"Remaining matched {model.text} in {exact:,} of {total:,} responses"
+    if exact == total:
+        return f"{text}."
+    high, low = int(responses[error > 0].sum()), int(responses[error < 0].sum())
+    return f"{text}. It was too high in {high:,} and too low in {low:,}, by at most {np.abs(error).max():,}."
 
 
 def bins(at_s: Floats) -> Floats:
-    """Return edges of equal bins, few enough to be seen, over all of ``at_s``."""
+    """Return the edges of at most MAX_BINS equal bins that hold all of ``at_s``."""
     first, last = float(at_s.min()), float(at_s.max())
-    step = next((step for step in BINS_S if (last - first) / step <= MOST_BINS - 1), BINS_S[-1])
-    start = np.floor(first / step) * step
-    edges: Floats = start + step * np.arange(int((last - start) / step) + 2)
+    width_s = next((w for w in BIN_WIDTHS_S if (last - first) / w <= MAX_BINS - 1), BIN_WIDTHS_S[-1])
+    start = np.floor(first / width_s) * width_s
+    edges: Floats = start + width_s * np.arange(int((last - start) / width_s) + 2)
     return edges
 
 
 def _half(keys: int) -> tuple[Figure, Axes]:
-    """Return a figure with room for so many keys over it."""
-    figure, (ax,) = style.panels(HALF, [230], style.Margins(LEFT, RIGHT, 44 if keys < 4 else 74, 50, 0))
+    """Return a figure with space for ``keys`` legend entries above it."""
+    figure, (ax,) = style.panels(HALF_WIDTH, [230], style.Margins(LEFT, RIGHT, 44 if keys < 4 else 74, 50, 0))
     return figure, ax
 
 
 def _edges(_: int) -> list[float]:
-    return [LEFT / HALF, 1 - RIGHT / HALF]
+    return [LEFT / HALF_WIDTH, 1 - RIGHT / HALF_WIDTH]
 
 
 def _drawn_once(  # noqa: PLR0917  # as drawing.drawing
@@ -249,14 +249,14 @@ def _drawn_once(  # noqa: PLR0917  # as drawing.drawing
     data: dict[str, pd.DataFrame],
     hover: dict[str, Any],
 ) -> Drawing:
-    """Draw a figure that is about as wide on any page: once, with ids of its own at both places."""
+    """Draw a figure once for both page widths, with different element IDs."""
     with style.rc_context():
         wide = style.to_svg(draw(), f"{name}-w", says)
     return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), data, hover)
 
 
 def _axes(ax: Axes, top: float, x: str, y: str) -> None:
-    """Give both axes the same span, so that the diagonal is where both agree."""
+    """Give both axes the same span, so that values on the diagonal agree."""
     ax.set_xlim(0, top)
     ax.set_ylim(0, top)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -1,4 +1,4 @@
-"""What shows under the pointer in the figures of the section on rate limits."""
+"""The values that the figures of the section on rate limits show under the pointer."""
 
 from __future__ import annotations
 
@@ -14,68 +14,60 @@ from bltybench.report.figures.drawing import hover
 
 Edges = Callable[[int], list[float]]
 
-PLACES = 80
-"""Where an axis has more values than this, those that are near one another are told together."""
+MAX_PLACES = 80
+"""Maximum places along an axis. If there are more values, neighbors share a place."""
+BIN_LABELS = {
+    "observed_accepted": "accepted",
+    "observed_refused": "refused",
+    "predicted_accepted": "accepted by the model",
+    "predicted_refused": "refused by the model",
+}
 
 
 def hover_bins(counts: pd.DataFrame) -> dict[str, Any]:
-    """Return the decisions of each bin: what the API did and what the model would have done."""
-    step = float(counts["end_s"].iloc[0] - counts["start_s"].iloc[0])
-    digits = 0 if step >= 1 else 2
+    """Return the decisions in each bin, the API's and the model's."""
+    digits = 0 if counts["end_s"].iloc[0] - counts["start_s"].iloc[0] >= 1 else 2
     spans = zip(counts["start_s"], counts["end_s"], strict=True)
-    names = {
-        "observed_accepted": "accepted",
-        "observed_refused": "refused",
-        "predicted_accepted": "the model accepts",
-        "predicted_refused": "the model refuses",
-        "differs": "decided otherwise",
-    }
+    columns = {label: counts[name] for name, label in BIN_LABELS.items() if name in counts}
+    if "predicted_accepted" in counts:
+        columns["different"] = counts["differs"]
     return hover(
-        [f"{text.clock(since, digits)} to {text.clock(until, digits)}" for since, until in spans],
-        {
-            said: counts[name]
-            for name, said in names.items()
-            if name in counts and (name != "differs" or "predicted_accepted" in counts)
-        },
+        [f"{text.clock(start_s, digits)} to {text.clock(end_s, digits)}" for start_s, end_s in spans], columns
     )
 
 
-def hover_waits(told: pd.DataFrame, top: float, edges: Edges) -> dict[str, Any]:
-    """Return, by Retry-After as told, how many refusals said so and what wait was needed."""
-    given = floats(told, "retry_after_s")
-    at, place = _places(given, top)
-    short = (told["says"] == "too short").to_numpy(dtype=np.float64)
-    long = (told["says"] == "longer than needed").to_numpy(dtype=np.float64)
-    by_model = pd.Series(floats(told, "needed_by_model_s"))
-    columns: dict[str, Any] = {
-        "refusals": np.bincount(place, minlength=len(at)),
-        "refused again after it": np.bincount(place, short, len(at)),
-        "not needed so long": np.bincount(place, long, len(at)),
-    }
+def hover_waits(waits: pd.DataFrame, top: float, edges: Edges) -> dict[str, Any]:
+    """Return, per value of Retry-After, the refusals that had it and the wait that was needed."""
+    at, place = _places(floats(waits, "retry_after_s"), top)
+    columns: dict[str, Any] = {"refusals": np.bincount(place, minlength=len(at))}
+    for verdict in ("too short", "longer than needed"):
+        chosen = (waits["says"] == verdict).to_numpy(dtype=np.float64)
+        columns[verdict] = np.bincount(place, chosen, len(at))
+    by_model = pd.Series(floats(waits, "needed_by_model_s"))
     if by_model.notna().any():
-        columns["needed by the model, median (s)"] = by_model.groupby(place).median()
+        columns["wait of the model, median (s)"] = by_model.groupby(place).median()
     labels = [f"Retry-After {text.compact(value)} s" for value in at]
     return hover(labels, columns, at=at / top, edges=edges)
 
 
-def hover_remaining(said: pd.DataFrame, top: float, edges: Edges) -> dict[str, Any]:
-    """Return, by what the model has left, what was announced and how often."""
-    at, place = _places(floats(said, "expected"), top)
-    announced = pd.Series(floats(said, "announced")).groupby(place)
+def hover_remaining(counts: pd.DataFrame, top: float, edges: Edges) -> dict[str, Any]:
+    """Return, per value of Remaining in the model, the values reported and their number."""
+    at, place = _places(floats(counts, "expected"), top)
+    announced = pd.Series(floats(counts, "announced")).groupby(place)
     columns = {
-        "answers": np.bincount(place, floats(said, "answers"), len(at)),
-        "announced, least": announced.min(),
-        "announced, most": announced.max(),
+        "responses": np.bincount(place, floats(counts, "answers"), len(at)),
+        "reported, minimum": announced.min(),
+        "reported, maximum": announced.max(),
     }
-    labels = [f"{text.compact(value)} left by the model" for value in at]
+    labels = [f"{text.compact(value)} remaining in the model" for value in at]
     return hover(labels, columns, at=at / top, edges=edges)
 
 
 def _places(values: Floats, top: float) -> tuple[Floats, Ints]:
-    """Return the places along an axis of 0 … ``top`` that have values, and which each value belongs to."""
+    """Return the places along an axis of 0 to ``top`` that have values, and the place of each value."""
     at, place = np.unique(values, return_inverse=True)
-    if len(at) > PLACES:
-        step = top / PLACES
+    if len(at) > MAX_PLACES:
+        step = top / MAX_PLACES
         used, place = np.unique(np.floor(values / step), return_inverse=True)
         at = (used + 0.5) * step
     return at, place.astype(np.int64)

@@ -1,0 +1,191 @@
+"""What a run shows about an API's limits, and the form in which ``limits.json`` stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from bltybench.limits.fit.in_flight import ConcurrencyFit
+from bltybench.limits.fit.result import Phase, Status, Verdict
+from bltybench.limits.headers.honesty import Honesty
+from bltybench.limits.observations.answer import Answer
+
+FINDINGS_VERSION = 1
+"""Version of ``limits.json``. Raised when a key changes its meaning."""
+
+Value = int | float | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The documented, announced, and observed limits of one run."""
+
+    documented_per_min: int | None
+    verdict: Verdict
+    honesty: Honesty
+    refusal_status: int | None
+    busiest_count: int
+    """Most requests accepted within 60 s."""
+    busiest_at_s: float
+    """Unix time of the first of them."""
+    in_flight: ConcurrencyFit | None = None
+    """Concurrency limit, if one alone would fit the refusals."""
+    answers: tuple[Answer, ...] = ()
+    """Results of the other experiments."""
+
+    def value(self, question: str) -> Value:
+        """Return the answer to a question; None if it is unknown or was not asked."""
+        return next((answer.value for answer in self.answers if answer.question == question), None)
+
+
+class FitRecord(Struct, frozen=True, kw_only=True):
+    """One family with its fitted parameters."""
+
+    family: str
+    limit: int
+    limit_range: tuple[int, int]
+    period_s: float
+    period_range_s: tuple[float, float]
+    rate_per_min: float
+    phase: Phase | None
+    phase_s: float | None
+    """Start of the windows, in seconds after a whole period of Unix time."""
+    ticks: int | None
+    free: int | None = None
+    count_refused: bool | None
+    contradictions: int
+
+
+class RuledOutRecord(Struct, frozen=True, kw_only=True):
+    """A family that was tried and ruled out."""
+
+    family: str
+    count_refused: bool | None
+    contradictions: int
+
+
+class InFlightRecord(Struct, frozen=True, kw_only=True):
+    """A concurrency limit that fits the refusals."""
+
+    limit: int
+    limit_range: tuple[int, int]
+    contradictions: int
+
+
+class DelayRecord(Struct, frozen=True, kw_only=True):
+    """The pace at which the server serves queued requests."""
+
+    interval_s: float
+    interval_range_s: tuple[float, float]
+    rate_per_min: float
+    free: int
+    explained: int
+    answers: int
+    held: int
+    longest_wait_s: float
+
+
+class ProportionRecord(Struct, frozen=True, kw_only=True):
+    """``count`` of ``of``, with the Wilson 95% interval of the fraction."""
+
+    count: int
+    of: int
+    interval: tuple[float, float] | None
+
+
+class HeaderRecord(Struct, frozen=True, kw_only=True):
+    """What the rate-limit headers claimed, compared with what happened."""
+
+    remaining_steps: ProportionRecord
+    retry_enough: ProportionRecord
+    retry_early: ProportionRecord
+    without_retry_after: ProportionRecord
+
+
+class DocumentedRecord(Struct, frozen=True, kw_only=True):
+    """Limits that scenarios.toml states for the target."""
+
+    requests_per_min: int | None
+
+
+class AnnouncedRecord(Struct, frozen=True, kw_only=True):
+    """The limit that most responses announced, and their header format."""
+
+    limit: int | None
+    dialect: str | None
+
+
+class BusiestRecord(Struct, frozen=True, kw_only=True):
+    """Most requests accepted within 60 s, and when those began (UTC, ISO 8601)."""
+
+    accepted: int
+    at: str | None
+
+
+class AnswerRecord(Struct, frozen=True, kw_only=True):
+    """The answer to one question."""
+
+    question: str
+    value: Value
+    range: tuple[float, float | None] | None
+    """Smallest and largest possible number; a largest of None means "at least"."""
+    confidence: float | None
+    evidence: tuple[str, ...]
+    reason: str | None
+    says: str
+
+
+class FindingsRecord(Struct, frozen=True, kw_only=True):
+    """The content of ``limits.json``. docs/limits.md explains each key."""
+
+    run_id: str
+    stopped: str | UnsetType | None = UNSET
+    """Why the probe ended early. Omitted for a run that was no probe."""
+    findings_version: int = FINDINGS_VERSION
+    status: Status
+    reason: str | None
+    confidence: float | None
+    attempts: int
+    accepted: int
+    refused: int
+    refusal_status: int | None
+    documented: DocumentedRecord
+    announced: AnnouncedRecord
+    observed: FitRecord | None
+    consistent: tuple[FitRecord, ...]
+    rejected: tuple[RuledOutRecord, ...]
+    in_flight: InFlightRecord | None = None
+    delayed: DelayRecord | None = None
+    busiest_minute: BusiestRecord
+    headers: HeaderRecord
+    answers: tuple[AnswerRecord, ...] = ()
+    says: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+
+
+class DamagedFindingsError(ValueError):
+    """``limits.json`` is not what this version writes. The message says why."""
+
+
+class _Version(Struct):
+    findings_version: int
+
+
+def encode(record: FindingsRecord) -> bytes:
+    """Return the bytes of ``limits.json``."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> FindingsRecord:
+    """Return the content of ``limits.json``. Raises DamagedFindingsError."""
+    try:
+        version = msgspec.json.decode(data, type=_Version).findings_version
+        if version == FINDINGS_VERSION:
+            return msgspec.json.decode(data, type=FindingsRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedFindingsError(str(error)) from None
+    raise DamagedFindingsError(
+        f"its findings_version is {version}, but this version reads {FINDINGS_VERSION}"
+    )
