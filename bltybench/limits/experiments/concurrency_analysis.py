@@ -1,257 +1,287 @@
-"""What the experiment with requests in flight implies: pure, and the same of a record as of the probe."""
+"""Concurrency limit, from the results of the concurrency experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
-from bltybench.limits.experiments.concurrency_steps import AGAIN, CONTROL, HELD, LATE, PATIENCE_S, TRIALS
+from bltybench.limits.experiments.concurrency_steps import CONTROL, HELD, RETRY
+from bltybench.limits.experiments.results import with_role
+from bltybench.limits.experiments.thresholds import CONCURRENCY
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure, times
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
-SOON = 0.9
-"""After so much of what others lasted, a dropped stream may have ended by itself."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
-    """One dropped stream, and what followed."""
+class _Cancellation:
+    """A cancelled stream, and whether another one then took its slot."""
 
     freed: bool | None
-    """None: another answer ended meanwhile, or nothing followed."""
+    """None if another stream ended first, or nothing followed."""
     after_s: float
 
 
-def judge(seen: Sequence[ProbeResult], known: ProbeContext) -> list[Answer]:
-    """Return the most in flight, what becomes of more, and whether a dropped stream frees its slot."""
-    rows = sorted(seen, key=lambda each: each.sent_s)
-    drops = sorted(each.end_s for each in rows if each.cancelled and each.end_s and each.begun_s)
-    first_drop = drops[0] if drops else float("inf")
-    refused = [each for each in rows if each.refused]
-    before = [each for each in refused if each.sent_s < first_drop]
-    if not rows:
-        return _silent("nothing could be held within the budget and the limit of requests")
-    if any(each.about_tokens for each in before):
-        return _silent("the limit of tokens refused first")
-    if before:
-        return _refusing(rows, before, drops, known)
-    late = [each for each in rows if each.role == HELD and _waited(each, rows, first_drop)]
-    if late:
-        return _queueing(rows, late, drops)
-    return _never(rows)
+def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
+    """Return the concurrency limit, the fate of excess requests, and whether cancelling releases a slot."""
+    results = sorted(results, key=lambda result: result.sent_s)
+    cancels_s = sorted(
+        result.end_s for result in results if result.cancelled and result.end_s and result.begun_s
+    )
+    first_cancel_s = cancels_s[0] if cancels_s else inf
+    refused = [result for result in results if result.refused and result.sent_s < first_cancel_s]
+    if not results:
+        return _unknown("the budget or the request limit is too small to hold streams open")
+    if any(result.about_tokens for result in refused):
+        return _unknown("the limit on tokens refused requests first")
+    if refused:
+        return _refusing(results, refused, cancels_s, context)
+    queued = [result for result in with_role(results, HELD) if _was_queued(result, results, first_cancel_s)]
+    if queued:
+        return _queueing(results, queued, cancels_s)
+    return _unlimited(results)
 
 
-def _silent(reason: str, *, least: int | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
+def _unknown(reason: str, *, least: int | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
     return [
-        cannot_tell("concurrency_limit", "how many may be in flight", reason, evidence, least=least),
-        cannot_tell("concurrency_excess", "what becomes of more than that", reason),
+        cannot_tell("concurrency_limit", "how many requests can be in flight", reason, evidence, least=least),
+        cannot_tell("concurrency_excess", "what happens to excess requests", reason),
         cannot_tell("cancelled_frees_slot", "whether a cancelled stream frees its slot", reason),
     ]
 
 
-def _never(rows: Sequence[ProbeResult]) -> list[Answer]:
-    most = _most_open(rows)
-    failed = [each for each in rows if each.accepted is None]
+def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
+    open_streams = _max_open(results)
+    failed = [result for result in results if result.accepted is None]
     if failed:
-        codes = ", ".join(sorted({str(each.status or "no answer") for each in failed}))
-        return _silent(f"{len(failed)} of {len(rows)} streams failed ({codes})", least=most)
-    ended = [each for each in rows if not each.cancelled and each.role == HELD and not each.open]
-    if ended and most < len(rows):
-        return _silent(f"the answers ended before more than {most} were open", least=most)
-    reason = f"{most} at a time were let in, and the budget or the limit of requests allowed no more"
-    return _silent(reason, least=most, evidence=[f"{most} streams were open at the same time"])
+        codes = ", ".join(sorted({str(result.status or "no response") for result in failed}))
+        return _unknown(f"{len(failed)} of {len(results)} streams failed ({codes})", least=open_streams)
+    if open_streams < len(results) and any(
+        not result.cancelled and not result.open for result in with_role(results, HELD)
+    ):
+        return _unknown(f"streams ended before more than {open_streams} were open", least=open_streams)
+    reason = f"{open_streams} streams were accepted, and the budget or the request limit allowed no more"
+    evidence = [f"{open_streams} streams were open concurrently"]
+    return _unknown(reason, least=open_streams, evidence=evidence)
 
 
 def _refusing(
-    rows: Sequence[ProbeResult], before: Sequence[ProbeResult], drops: Sequence[float], known: ProbeContext
+    results: Sequence[ProbeResult],
+    refused: Sequence[ProbeResult],
+    cancels_s: Sequence[float],
+    context: ProbeContext,
 ) -> list[Answer]:
-    least = _most_open(rows)
-    most = min(_may_be_open(rows, each) for each in before)
-    again = [each for each in rows if each.role == AGAIN]
-    let_in = [each for each in again if each.accepted]
-    controls = [each for each in rows if each.role == CONTROL]
-    named = sum(each.about_concurrency for each in before)
+    least = _max_open(results)
+    most = min(_max_open_at(results, refusal) for refusal in refused)
+    retries, controls = with_role(results, RETRY), with_role(results, CONTROL)
+    accepted = [retry for retry in retries if retry.accepted]
+    controls_refused = sum(control.refused for control in controls)
+    named = sum(refusal.about_concurrency for refusal in refused)
     evidence = [
-        f"{least} streams were open at the same time; {len(before)} more were refused meanwhile",
-        f"after a slot was freed {len(let_in)} of {len(again)} tries were let in",
+        f"with {least} streams open, {len(refused)} more were refused",
+        f"after a stream was cancelled, {len(accepted)} of {len(retries)} retries were accepted",
     ]
     if controls:
-        evidence.append(
-            f"{sum(each.refused for each in controls)} of {len(controls)} sent after that were refused"
-        )
+        evidence.append(f"{controls_refused} of {len(controls)} requests after that were refused")
     if named:
-        evidence.append(f"{named} refusals say that it is about concurrency")
-    if not let_in and not named:
-        reason = "refusals did not end when answers did, so another limit refused"
-        return _silent(reason, least=least, evidence=evidence)
-    ended_s = _first_own_end(rows, drops[0]) if drops else float("inf")
-    if not named and any(each.accepted and (each.decided_s or 0.0) < ended_s for each in controls):
-        reason = "one more was let in though no slot had been freed, so another limit refused"
-        return _silent(reason, least=least, evidence=evidence)
-    sooner = any((each.decided_s or 0.0) < ended_s for each in let_in)
-    if not (sooner or named or known.fits or known.never_refused or least == known.concurrency):
+        evidence.append(f"{named} of {len(refused)} refusals named concurrency as the reason")
+    own_end_s = _first_own_end_s(results, cancels_s[0]) if cancels_s else inf
+    controls_accepted_early = any(
+        control.accepted and (control.decided_s or 0.0) < own_end_s for control in controls
+    )
+    slot_was_freed = any((retry.decided_s or 0.0) < own_end_s for retry in accepted)
+    request_limit_is_known = context.fits or context.never_refused
+    reason = ""
+    if not accepted and not named:
+        reason = "refusals did not end when streams did, so another limit caused them"
+    elif not named and controls_accepted_early:
         reason = (
-            "refusals ended no sooner than answers did; the limit of requests, not known, may have refused"
+            "a request was accepted although no slot had been freed, so another limit caused the refusals"
         )
-        return _silent(reason, least=least, evidence=evidence)
-    if least > most:
-        return _silent("refusals did not depend on how many were open", least=least, evidence=evidence)
-    votes = len(let_in) + sum(each.refused for each in controls) + min(named, 2)
-    confidence = sure(votes, sum(bool(each.accepted) for each in controls))
+    elif not (slot_was_freed or named or request_limit_is_known or least == context.concurrency):
+        reason = (
+            "refusals ended no sooner than streams did: the request limit, which is unknown, can be the cause"
+        )
+    elif least > most:
+        reason = "refusals did not depend on how many streams were open"
+    if reason:
+        return _unknown(reason, least=least, evidence=evidence)
+    votes = len(accepted) + controls_refused + min(named, 2)
+    confidence = sure(votes, sum(bool(control.accepted) for control in controls))
     limit = Answer(
         question="concurrency_limit",
         value=least,
         range=(least, most),
-        says=f"{least} requests may be in flight at a time.",
+        says=f"At most {least} requests can be in flight.",
         confidence=confidence if least == most else confidence / (1 + most - least),
         evidence=tuple(evidence),
     )
     excess = Answer(
         question="concurrency_excess",
         value="refused",
-        says=f"More than that are refused, with {before[0].status}.",
-        confidence=sure(len(before) + len(let_in)),
+        says=f"Excess requests are refused with status {refused[0].status}.",
+        confidence=sure(len(refused) + len(accepted)),
         evidence=(evidence[0],),
     )
-    return [limit, excess, _freed(rows, [_refusing_trial(rows, at_s, drops) for at_s in drops[:TRIALS]])]
+    cancellations = [
+        _after_refusals(results, at_s, cancels_s) for at_s in cancels_s[: CONCURRENCY.cancellations]
+    ]
+    return [limit, excess, _frees_slot(cancellations)]
 
 
-def _refusing_trial(rows: Sequence[ProbeResult], dropped_s: float, drops: Sequence[float]) -> _Trial:
-    until_s = min((at_s for at_s in drops if at_s > dropped_s), default=float("inf"))
-    tries = [each for each in rows if each.role == AGAIN and dropped_s < each.sent_s < until_s]
-    taken = next((each for each in tries if each.accepted), None)
-    last = taken or (tries[-1] if tries else None)
-    if last is None:
-        return _Trial(None, 0.0)
-    ended = _first_own_end(rows, dropped_s)
-    before_end = [each for each in tries if each.decided_s is not None and each.decided_s < ended]
-    if taken is not None and taken in before_end:
-        return _Trial(True, taken.sent_s - dropped_s)
-    return _Trial(False, before_end[-1].sent_s - dropped_s) if before_end else _Trial(None, 0.0)
+def _after_refusals(
+    results: Sequence[ProbeResult], cancel_s: float, cancels_s: Sequence[float]
+) -> _Cancellation:
+    until_s = min((at_s for at_s in cancels_s if at_s > cancel_s), default=inf)
+    own_end_s = _first_own_end_s(results, cancel_s)
+    in_time: list[ProbeResult] = []
+    for retry in with_role(results, RETRY):
+        if not cancel_s < retry.sent_s < until_s:
+            continue
+        if retry.decided_s is not None and retry.decided_s < own_end_s:
+            in_time.append(retry)
+        if retry.accepted:
+            break
+    if not in_time:
+        return _Cancellation(None, 0.0)
+    return _Cancellation(bool(in_time[-1].accepted), in_time[-1].sent_s - cancel_s)
 
 
 def _queueing(
-    rows: Sequence[ProbeResult], late: Sequence[ProbeResult], drops: Sequence[float]
+    results: Sequence[ProbeResult], queued: Sequence[ProbeResult], cancels_s: Sequence[float]
 ) -> list[Answer]:
-    first_drop = drops[0] if drops else float("inf")
-    waiting = [each for each in late if each.begun_s is None or each.begun_s >= first_drop]
+    first_cancel_s = cancels_s[0] if cancels_s else inf
+    waiting = [result for result in queued if result.begun_s is None or result.begun_s >= first_cancel_s]
     serving = sum(
-        1 for each in rows if each.begun_s is not None and each.begun_s < first_drop and _on(each, first_drop)
+        result.begun_s is not None
+        and result.begun_s < first_cancel_s
+        and (result.end_s is None or result.end_s >= first_cancel_s)
+        for result in results
     )
-    evidence = [f"{serving} streams had begun and {len(waiting)} more waited"]
-    if len(waiting) < len(late) or not waiting or not drops:
-        reason = "streams began late without a slot being freed: the server is slow under load"
-        return _silent(reason, least=_most_open(rows), evidence=evidence)
-    trials = [_queueing_trial(rows, waiting, at_s, drops) for at_s in drops[:TRIALS]]
-    own_end = _first_own_end(rows, first_drop)
-    let_in = [each for each in waiting if each.begun_s is not None]
-    if not let_in:
-        reason = "what waited never began, whatever ended"
-        return _silent(reason, least=serving, evidence=evidence)
-    early = [each for each in let_in if each.begun_s is not None and each.begun_s < own_end]
-    freed = sum(trial.freed is True for trial in trials)
-    evidence.append(f"{len(early)} of them began when a stream was dropped")
-    if len(early) > freed:
-        reason = "more began than slots were freed: the server is slow under load"
-        return _silent(reason, least=_most_open(rows), evidence=evidence)
+    evidence = [f"{serving} streams had started and {len(waiting)} more were queued"]
+    if len(waiting) < len(queued) or not waiting or not cancels_s:
+        reason = "streams started late without a free slot: the server is slow under load"
+        return _unknown(reason, least=_max_open(results), evidence=evidence)
+    cancellations = [
+        _while_queueing(results, waiting, at_s, cancels_s) for at_s in cancels_s[: CONCURRENCY.cancellations]
+    ]
+    starts_s = [result.begun_s for result in waiting if result.begun_s is not None]
+    if not starts_s:
+        return _unknown(
+            "queued streams never started, even after others ended", least=serving, evidence=evidence
+        )
+    own_end_s = _first_own_end_s(results, first_cancel_s)
+    started_early = sum(start_s < own_end_s for start_s in starts_s)
+    evidence.append(f"{started_early} of them started when a stream was cancelled")
+    if started_early > sum(cancellation.freed is True for cancellation in cancellations):
+        reason = "more streams started than slots were freed: the server is slow under load"
+        return _unknown(reason, least=_max_open(results), evidence=evidence)
     limit = Answer(
         question="concurrency_limit",
         value=serving,
         range=(serving, serving),
-        says=f"{serving} requests are served at a time.",
-        confidence=sure(len(waiting[:2]) + len(let_in[:2])),
+        says=f"At most {serving} requests are served concurrently.",
+        confidence=sure(len(waiting[:2]) + len(starts_s[:2])),
         evidence=tuple(evidence),
     )
     excess = Answer(
         question="concurrency_excess",
         value="queued",
-        says="More than that wait until one of them has ended.",
-        confidence=sure(len(let_in)),
+        says="Excess requests are queued until another one ends.",
+        confidence=sure(len(starts_s)),
         evidence=tuple(evidence),
     )
-    return [limit, excess, _freed(rows, trials)]
+    return [limit, excess, _frees_slot(cancellations)]
 
 
-def _queueing_trial(
-    rows: Sequence[ProbeResult], waiting: Sequence[ProbeResult], dropped_s: float, drops: Sequence[float]
-) -> _Trial:
-    until_s = min((at_s for at_s in drops if at_s > dropped_s), default=float("inf"))
-    until_s = min(until_s, _first_own_end(rows, dropped_s))
-    begun = [each.begun_s for each in waiting if each.begun_s and dropped_s < each.begun_s <= until_s]
-    if begun:
-        return _Trial(True, min(begun) - dropped_s)
-    return _Trial(False, until_s - dropped_s) if until_s < float("inf") else _Trial(None, 0.0)
+def _while_queueing(
+    results: Sequence[ProbeResult],
+    waiting: Sequence[ProbeResult],
+    cancel_s: float,
+    cancels_s: Sequence[float],
+) -> _Cancellation:
+    next_cancel_s = min((at_s for at_s in cancels_s if at_s > cancel_s), default=inf)
+    until_s = min(next_cancel_s, _first_own_end_s(results, cancel_s))
+    starts_s = [
+        result.begun_s for result in waiting if result.begun_s and cancel_s < result.begun_s <= until_s
+    ]
+    if starts_s:
+        return _Cancellation(True, min(starts_s) - cancel_s)
+    return _Cancellation(False, until_s - cancel_s) if until_s < inf else _Cancellation(None, 0.0)
 
 
-def _freed(rows: Sequence[ProbeResult], trials: Sequence[_Trial]) -> Answer:
-    told = [trial for trial in trials if trial.freed is not None]
-    yes = [trial for trial in told if trial.freed]
-    if not told or (yes and len(yes) < len(told)):
-        reason = "tries disagree" if told else "other answers ended before it could be seen"
+def _frees_slot(cancellations: Sequence[_Cancellation]) -> Answer:
+    known = [cancellation for cancellation in cancellations if cancellation.freed is not None]
+    if len({cancellation.freed for cancellation in known}) != 1:
+        reason = "the attempts disagree" if known else "other streams ended first"
         return cannot_tell("cancelled_frees_slot", "whether a cancelled stream frees its slot", reason)
-    slowest = max(trial.after_s for trial in told)
-    if yes:
-        says = f"A cancelled stream frees its slot, within {slowest:.2g} s."
+    freed = bool(known[0].freed)
+    longest_s = max(cancellation.after_s for cancellation in known)
+    if freed:
+        says = f"A cancelled stream frees its slot within {longest_s:.2g} s."
     else:
-        says = f"A cancelled stream keeps its slot: it was taken still {slowest:.2g} s later."
+        says = f"A cancelled stream keeps its slot: it was still taken {longest_s:.2g} s later."
     return Answer(
         question="cancelled_frees_slot",
-        value=bool(yes),
+        value=freed,
         says=says,
-        confidence=sure(len(told)),
-        evidence=(f"seen {times(len(told))}; the longest wait was {slowest:.3g} s",),
+        confidence=sure(len(known)),
+        evidence=(f"observed {times(len(known))}; the longest wait was {longest_s:.3g} s",),
     )
 
 
-def _most_open(rows: Sequence[ProbeResult]) -> int:
-    """Return how many were being answered at the same time, for sure."""
-    served = [(each.begun_s or each.decided_s, each.end_s) for each in rows if each.accepted]
-    known = [(start, end) for start, end in served if start is not None]
-    return max(
-        (sum(s <= start and (e is None or e >= start) for s, e in known) for start, _ in known), default=0
-    )
+def _max_open(results: Sequence[ProbeResult]) -> int:
+    """Return how many streams were certainly open concurrently."""
+    spans = [
+        (start_s, inf if result.end_s is None else result.end_s)
+        for result in results
+        if result.accepted and (start_s := result.begun_s or result.decided_s) is not None
+    ]
+    return max((sum(start_s <= at_s <= end_s for start_s, end_s in spans) for at_s, _ in spans), default=0)
 
 
-def _may_be_open(rows: Sequence[ProbeResult], refused: ProbeResult) -> int:
-    """Return how many may have been open when one was refused."""
-    decided_s = refused.decided_s or refused.end_s or refused.sent_s
+def _max_open_at(results: Sequence[ProbeResult], refusal: ProbeResult) -> int:
+    """Return how many streams can have been open when one was refused."""
+    decided_s = refusal.decided_s or refusal.end_s or refusal.sent_s
     return sum(
-        1
-        for each in rows
-        if each.accepted and each.sent_s <= decided_s and (each.end_s is None or each.end_s >= refused.sent_s)
+        bool(result.accepted)
+        and result.sent_s <= decided_s
+        and (result.end_s is None or result.end_s >= refusal.sent_s)
+        for result in results
     )
 
 
-def _waited(each: ProbeResult, rows: Sequence[ProbeResult], first_drop: float) -> bool:
-    """Say whether a stream began much later than most, or had not when the first was dropped or it ended."""
-    took = [one.begun_s - one.sent_s for one in rows if one.begun_s is not None and one.begun_s < first_drop]
-    if not took:
+def _was_queued(result: ProbeResult, results: Sequence[ProbeResult], first_cancel_s: float) -> bool:
+    """Return whether a stream started much later than most, or not before the first cancellation."""
+    starts_s = [
+        other.begun_s - other.sent_s
+        for other in results
+        if other.begun_s is not None and other.begun_s < first_cancel_s
+    ]
+    if not starts_s:
         return False
-    began_s = each.begun_s if each.begun_s is not None else min(first_drop, each.end_s or first_drop)
-    return began_s - each.sent_s >= max(PATIENCE_S[0], LATE * median(took)) * 0.99
+    began_s = result.begun_s if result.begun_s is not None else min(first_cancel_s, result.end_s or inf)
+    late_s = max(CONCURRENCY.min_patience_s, CONCURRENCY.late_start_ratio * median(starts_s))
+    return began_s - result.sent_s >= CONCURRENCY.late_start_tolerance * late_s
 
 
-def _on(each: ProbeResult, at_s: float) -> bool:
-    return each.end_s is None or each.end_s >= at_s
+def _first_own_end_s(results: Sequence[ProbeResult], cancel_s: float) -> float:
+    """Return when a slot can have been released without the cancellation at ``cancel_s``.
 
-
-def _first_own_end(rows: Sequence[ProbeResult], after_s: float) -> float:
-    """Return when an answer may have ended by itself: one was seen to, or the one dropped then would have."""
-    lasted = [
-        each.end_s - each.begun_s
-        for each in rows
-        if each.accepted and not each.cancelled and each.end_s is not None and each.begun_s is not None
+    Either another stream ended, or the cancelled one would have ended by then.
+    """
+    ended = [
+        result for result in results if result.accepted and not result.cancelled and result.end_s is not None
     ]
-    ends = [
-        each.begun_s + SOON * median(lasted)
-        for each in rows
-        if lasted and each.end_s == after_s and each.begun_s is not None
-    ]
-    ends += [
-        each.end_s
-        for each in rows
-        if each.accepted and not each.cancelled and each.end_s is not None and each.end_s > after_s
-    ]
-    return min(ends, default=float("inf"))
+    durations_s = [result.end_s - result.begun_s for result in ended if result.end_s and result.begun_s]
+    ends_s = [result.end_s for result in ended if result.end_s is not None and result.end_s > cancel_s]
+    if durations_s:
+        lifetime_s = CONCURRENCY.min_lifetime_ratio * median(durations_s)
+        ends_s += [
+            result.begun_s + lifetime_s
+            for result in results
+            if result.end_s == cancel_s and result.begun_s is not None
+        ]
+    return min(ends_s, default=inf)

@@ -32,7 +32,7 @@ class Question:
 
 
 QUESTIONS: dict[str, Question] = {
-    concurrency_steps.NAME: Question(concurrency_steps.ask, concurrency_analysis.judge),
+    concurrency_steps.NAME: Question(concurrency_steps.steps, concurrency_analysis.analyze),
     tokens_steps.NAME: Question(tokens_steps.ask, tokens_analysis.judge),
     charges_steps.NAME: Question(charges_steps.ask, charges_analysis.judge),
 }
