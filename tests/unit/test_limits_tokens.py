@@ -1,4 +1,4 @@
-"""The question of tokens, in virtual time."""
+"""The token experiment, in virtual time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.experiments.tokens_analysis import charged_at_end, judge, rounded
-from bltybench.limits.experiments.tokens_period import period
-from bltybench.limits.experiments.tokens_roles import bounds, unit_verdict
-from bltybench.limits.experiments.tokens_steps import ask
+from bltybench.limits.experiments.tokens_analysis import analyze, roundest
+from bltybench.limits.experiments.tokens_charging import charged_at_end
+from bltybench.limits.experiments.tokens_period import period_and_algorithm
+from bltybench.limits.experiments.tokens_roles import fill_bounds, unit_verdict
+from bltybench.limits.experiments.tokens_steps import steps
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.probe_result import ProbeResult
@@ -20,22 +21,22 @@ from bltybench.limits.probe.protocol import SendStep
 from bltybench.scenario.target import RateLimit
 
 
-def window(limit: int, period_s: float) -> Fit:
-    """Return a limit of requests as it is known before."""
+def request_limit(limit: int, period_s: float) -> Fit:
+    """Return a request limit that the probe has found before."""
     return Fit(
         "sliding_log", limit, (limit, limit), period_s, (period_s, period_s), None, None, None, None, 0, 0
     )
 
 
 def filled(tokens: int) -> list[ProbeResult]:
-    """Return a fill that fits to the token, and one more that does not."""
+    """Return a fill of exactly this many tokens, and one more that is refused."""
     one = ProbeResult(role="fill", sent_s=1.0, accepted=True, prompt_tokens=8, max_tokens=tokens - 8)
     return [one, replace(one, sent_s=2.0, accepted=False, said="tokens per minute", max_tokens=8)]
 
 
-def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
-    known = ProbeContext(**({"never_refused": True, "tokens_left": 3_000_000} | facts))
-    return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
+def answers(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
+    context = ProbeContext(**({"never_refused": True, "tokens_left": 3_000_000} | facts))
+    return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,12 @@ def asked(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
         ("used", "token_bucket", 100_000),
     ],
 )
-def test_size_period_and_what_is_charged(charged: str, algorithm: str, documented: int | None) -> None:
+def test_limit_period_and_charging_are_identified(
+    charged: str, algorithm: str, documented: int | None
+) -> None:
     rule = RateLimit.model_validate({"limit": 100_000, "algorithm": algorithm})
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged=charged), seed=3)
-    found = asked(api, tokens_per_min=documented)
+    found = answers(api, tokens_per_min=documented)
     limit = found["token_limit"]
     assert limit.value == 100_000
     assert limit.range is not None
@@ -65,34 +68,34 @@ def test_size_period_and_what_is_charged(charged: str, algorithm: str, documente
     assert found["token_algorithm"].value in {None, algorithm}
 
 
-def test_a_window_that_turns_while_it_is_filled_does_not_mislead() -> None:
+def test_window_reset_during_the_fill_gives_no_wrong_limit() -> None:
     rule = RateLimit(limit=4000, period_s=2.0)
     for seed in range(3):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed, latency_s=0.1)
-        found = asked(api, expected_period_s=2.0)
+        found = answers(api, expected_period_s=2.0)
         assert found["token_limit"].value in {None, 4000}, found["token_limit"]
 
 
-def test_what_was_used_shortly_before_does_not_count() -> None:
+def test_tokens_used_shortly_before_the_probe_have_expired() -> None:
     rule = RateLimit(limit=4000, algorithm="sliding_log")
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"))
     api.quotas.of("first", "a").admit(START_S, 3_600)
-    found = asked(api, fits=(window(59, 2.0),), never_refused=False)
+    found = answers(api, fits=(request_limit(59, 2.0),), never_refused=False)
     assert found["token_limit"].value == 4000, found["token_limit"]
 
 
-def test_where_the_period_is_not_known_only_what_fits_by_itself_is_sure() -> None:
-    """Some of it may have been used before, and a bucket may have given back while it was filled."""
+def test_unknown_period_leaves_the_largest_request_as_lower_bound() -> None:
+    """Earlier use can have counted, and a bucket can have refilled during the fill."""
     half = replace(filled(3_000)[0], max_tokens=1_492)
-    seen = [half, replace(half, sent_s=1.5), filled(3_000)[1]]
-    limit, *others = judge(seen, ProbeContext())
+    results = [half, replace(half, sent_s=1.5), filled(3_000)[1]]
+    limit, *others = analyze(results, ProbeContext())
     assert (limit.question, limit.value, limit.range) == ("token_limit", None, (1_500, float("inf")))
     assert others[-1].value == "admission"
-    documented, *_ = judge(seen, ProbeContext(tokens_per_min=3_000))
+    documented, *_ = analyze(results, ProbeContext(tokens_per_min=3_000))
     assert documented.value == 3_000
 
 
-def test_refusals_of_the_limit_of_requests_say_nothing_of_tokens() -> None:
+def test_refusals_by_the_request_limit_give_no_token_limit() -> None:
     api = VirtualApi(
         virtual_limits(
             requests=RateLimit(limit=12, period_s=60.0),
@@ -101,56 +104,55 @@ def test_refusals_of_the_limit_of_requests_say_nothing_of_tokens() -> None:
         ),
         terse=True,
     )
-    found = asked(api, fits=(window(12, 60.0),), never_refused=False, tokens_left=300_000)
+    found = answers(api, fits=(request_limit(12, 60.0),), never_refused=False, tokens_left=300_000)
     assert found["token_limit"].value is None, found["token_limit"]
     named = [*filled(3_000), ProbeResult(role="fill", sent_s=9.0, accepted=False, said="too many requests")]
-    assert bounds(named) == bounds(filled(3_000))
+    assert fill_bounds(named) == fill_bounds(filled(3_000))
 
 
-def test_units_are_as_many_as_the_limit_of_requests_allows_and_so_nothing_is_concluded() -> None:
+def test_units_as_many_as_the_request_limit_identify_nothing_unless_refusals_name_tokens() -> None:
     units = [
         ProbeResult(role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, accepted=number < 12)
         for minute in range(3)
         for number in range(14)
         for at_s in [60.0 * minute + 0.1 * number + 1]
     ]
-    known = ProbeContext(fits=(window(30, 60.0),))
-    assert unit_verdict(units, known).best is not None
-    doubtful = unit_verdict(units, ProbeContext(fits=(window(12, 60.0),)))
-    assert doubtful.best is None
-    assert "limit of requests" in doubtful.reason
-    named = [replace(each, said="tokens per minute") if each.refused else each for each in units]
-    assert unit_verdict(named, ProbeContext(fits=(window(12, 60.0),))).best is not None
+    assert unit_verdict(units, ProbeContext(fits=(request_limit(30, 60.0),))).best is not None
+    ambiguous = unit_verdict(units, ProbeContext(fits=(request_limit(12, 60.0),)))
+    assert ambiguous.best is None
+    assert "request limit" in ambiguous.reason
+    named = [replace(unit, said="tokens per minute") if unit.refused else unit for unit in units]
+    assert unit_verdict(named, ProbeContext(fits=(request_limit(12, 60.0),))).best is not None
 
 
-def test_a_lost_answer_is_asked_for_again() -> None:
-    asking = ask(ProbeContext(never_refused=True, tokens_per_min=4_000), START_S)
-    step, sent = next(asking), filled(4_000)
+def test_request_with_a_lost_response_is_sent_again() -> None:
+    experiment = steps(ProbeContext(never_refused=True, tokens_per_min=4_000), START_S)
+    step, sent = next(experiment), filled(4_000)
     while not (isinstance(step, SendStep) and step.requests[0].role == "right after"):
-        step = asking.send(sent)
+        step = experiment.send(sent)
     lost = ProbeResult(role="right after", sent_s=9.0, end_s=9.1)
-    again = asking.send([*sent, lost])
+    again = experiment.send([*sent, lost])
     assert isinstance(again, SendStep)
     assert again.requests == step.requests
 
 
-def test_what_does_not_divide_widens_the_period_of_a_weighted_counter() -> None:
+def test_remainder_of_a_weighted_counter_widens_its_period() -> None:
     rule = RateLimit(limit=10_000, period_s=5.0, algorithm="first_hit_counter")
     for seed in range(2):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed)
-        period = asked(api, expected_period_s=5.0)["token_period_s"]
+        period = answers(api, expected_period_s=5.0)["token_period_s"]
         assert period.range is None or period.range[0] <= 5.0 <= period.range[1], period
 
 
-def test_a_documented_limit_that_is_not_enforced_is_found_all_the_same() -> None:
+def test_lower_limit_than_documented_is_found() -> None:
     rule = RateLimit(limit=40_000, period_s=2.0, algorithm="first_hit_window")
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="used"), latency_s=0.002, ttft_s=0.002)
-    found = asked(api, tokens_per_min=1_200_000, tokens_left=1_000_000)
+    found = answers(api, tokens_per_min=1_200_000, tokens_left=1_000_000)
     assert found["token_limit"].value == 40_000, found["token_limit"]
 
 
-def test_no_limit_of_tokens_is_at_least() -> None:
-    found = asked(VirtualApi(virtual_limits()), tokens_left=100_000)
+def test_no_refusal_gives_a_lower_bound() -> None:
+    found = answers(VirtualApi(virtual_limits()), tokens_left=100_000)
     limit = found["token_limit"]
     assert limit.value is None
     assert limit.range is not None
@@ -158,15 +160,15 @@ def test_no_limit_of_tokens_is_at_least() -> None:
     assert "met no refusal" in str(limit.reason)
 
 
-def test_a_budget_that_is_too_small_sends_nothing() -> None:
+def test_budget_too_small_for_the_experiment_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
-    assert asked(api, requests_left=4)["token_limit"].value is None
+    assert answers(api, requests_left=4)["token_limit"].value is None
     assert not api.flights
 
 
-def test_an_account_without_money_is_no_limit_of_tokens() -> None:
+def test_exhausted_credit_is_not_a_token_limit() -> None:
     api = VirtualApi(virtual_limits(), spoil=lambda number: (429, "insufficient_quota"))
-    found = asked(api)
+    found = answers(api)
     assert found["token_limit"].value is None
     assert "failed" in str(found["token_limit"].reason)
 
@@ -180,83 +182,83 @@ def test_an_account_without_money_is_no_limit_of_tokens() -> None:
         (7, 7, None, 7),
     ],
 )
-def test_a_number_that_people_choose_is_named(
+def test_documented_or_roundest_number_within_the_bounds_is_chosen(
     least: int, most: int, documented: int | None, chosen: int
 ) -> None:
-    assert rounded(least, most, documented) == chosen
+    assert roundest(least, most, documented) == chosen
 
 
-def together(*ends: tuple[float, bool]) -> list[ProbeResult]:
+def batch(*ends: tuple[float, bool]) -> list[ProbeResult]:
     return [
         ProbeResult(role="together", sent_s=0.0, end_s=end_s, accepted=accepted) for end_s, accepted in ends
     ]
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("results", "at_end"),
     [
         ([], None),
-        (together((1.0, True), (1.1, True), (1.2, True)), True),
-        (together((1.0, True), (1.1, True), (0.1, False)), False),
-        # Both that fit had ended when the third was refused: it had come too late to tell.
-        (together((1.0, True), (1.1, True), (1.3, False)), None),
+        (batch((1.0, True), (1.1, True), (1.2, True)), True),
+        (batch((1.0, True), (1.1, True), (0.1, False)), False),
+        # The two that fit had already ended when the third was refused.
+        (batch((1.0, True), (1.1, True), (1.3, False)), None),
     ],
 )
-def test_a_refusal_shows_what_is_charged_at_admission_only_before_others_have_ended(
-    seen: list[ProbeResult], told: bool | None
+def test_refusal_proves_charging_on_admission_only_before_others_have_ended(
+    results: list[ProbeResult], at_end: bool | None
 ) -> None:
-    assert charged_at_end(seen, fewest=2) is told
+    assert charged_at_end(results, min_limit=2) is at_end
 
 
-def test_a_weighted_counter_of_tokens_does_not_round_to_whole_units() -> None:
+def test_period_of_a_weighted_counter_is_exact_with_an_exact_limit() -> None:
     rule = RateLimit(limit=4000, period_s=30.0, algorithm="first_hit_counter")
     limits = virtual_limits(tokens=rule, tokens_charged="reserved")
     api = VirtualApi(limits, seed=10, latency_s=0.002, jitter=0.3, ttft_s=0.002)
-    period = asked(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
+    period = answers(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
     assert period.value == pytest.approx(30.0, rel=0.02)
 
 
-def test_what_a_bucket_may_have_given_back_widens_the_limit_where_it_is_not_told_from_others() -> None:
+def test_possible_bucket_refill_widens_the_limit_if_families_are_ambiguous() -> None:
     rule = RateLimit(limit=100_000, period_s=2.0, algorithm="token_bucket")
     limits = virtual_limits(tokens=rule, tokens_charged="used")
     for seed in range(4):
         api = VirtualApi(limits, latency_s=0.005, ttft_s=0.02, seed=seed)
-        limit = asked(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
+        limit = answers(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
         assert limit.range is not None
         assert limit.range[0] <= 100_000 <= limit.range[1], limit
 
 
-def test_a_bucket_that_owes_what_was_used_beyond_it_is_waited_for() -> None:
+def test_bucket_below_zero_refills_before_the_exact_size_is_measured() -> None:
     rule = RateLimit(limit=40_000, algorithm="token_bucket")
     limits = virtual_limits(tokens=rule, tokens_charged="used")
     for seed in range(4):
         api = VirtualApi(limits, ttft_s=0.02, early_headers=False, seed=seed)
-        limit = asked(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
+        limit = answers(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
         assert limit.range is None or limit.range[0] <= 40_000 <= limit.range[1], limit
 
 
-def test_as_many_as_are_documented_a_minute_are_let_in_a_minute() -> None:
-    unsure = Fit("fixed_window", 8, (8, 8), 66.0, (57.6, 76.6), "clock", 0.0, None, None, 0, 0)
-    verdict = Verdict("found", 100, 40, 60, (unsure,), (unsure,), 0.99)
+def test_documented_limit_per_minute_has_a_period_of_a_minute() -> None:
+    uncertain = Fit("fixed_window", 8, (8, 8), 66.0, (57.6, 76.6), "clock", 0.0, None, None, 0, 0)
+    verdict = Verdict("found", 100, 40, 60, (uncertain,), (uncertain,), 0.99)
     limit = Answer(question="token_limit", value=100_000, says="", range=(99_920, 100_027))
-    told, _ = period(verdict, limit, 12_480.0, 100_000)
-    assert (told.value, told.range) == (60.0, (57.6, 76.6))
+    answer, _ = period_and_algorithm(verdict, limit, 12_480.0, 100_000)
+    assert (answer.value, answer.range) == (60.0, (57.6, 76.6))
     for documented in (None, 50_000):
-        assert period(verdict, limit, 12_480.0, documented)[0].value is None
+        assert period_and_algorithm(verdict, limit, 12_480.0, documented)[0].value is None
 
 
-def test_what_came_back_to_a_bucket_is_known_to_a_unit_only() -> None:
+def test_bucket_refill_is_uncertain_by_one_unit() -> None:
     bucket = Fit("token_bucket", 3, (3, 3), 13.5, (13.4, 13.6), None, None, None, None, 0, 0)
     verdict = Verdict("found", 62, 11, 51, (bucket,), (bucket,), 0.99)
     limit = Answer(question="token_limit", value=4_000, says="", range=(3_799, 4_071))
-    told, _ = period(verdict, limit, 1_916.0, None)
-    assert told.value is None  # 8 units came back: it may be an eighth off
-    assert period(replace(verdict, accepted=60), limit, 1_916.0, None)[0].value is None
+    answer, _ = period_and_algorithm(verdict, limit, 1_916.0, None)
+    assert answer.value is None  # 8 units refilled, so it is uncertain by an eighth
+    assert period_and_algorithm(replace(verdict, accepted=60), limit, 1_916.0, None)[0].value is None
     exact = replace(limit, range=(3_990, 4_010))
-    assert period(replace(verdict, accepted=60), exact, 1_916.0, None)[0].value is not None
+    assert period_and_algorithm(replace(verdict, accepted=60), exact, 1_916.0, None)[0].value is not None
 
 
-def test_a_limit_that_may_be_more_than_was_in_flight_may_be_reserved() -> None:
+def test_charging_is_unknown_if_the_limit_can_exceed_the_tokens_in_flight() -> None:
     units = [
         ProbeResult(
             role="unit", sent_s=at_s, decided_s=at_s, end_s=at_s, accepted=number < 3, prompt_tokens=16_000
@@ -266,9 +268,12 @@ def test_a_limit_that_may_be_more_than_was_in_flight_may_be_reserved() -> None:
         for at_s in [60.0 * minute + 0.1 * number]
     ]
     held = ProbeResult(role="fill", sent_s=-200.0, accepted=True, max_tokens=50_000)
-    found = {each.question: each for each in judge([held, *units], ProbeContext(never_refused=True))}
+    found = {answer.question: answer for answer in analyze([held, *units], ProbeContext(never_refused=True))}
     assert found["token_limit"].range is not None
     assert found["token_limit"].range[1] > 50_000
     assert found["tokens_charged"].value is None
-    more = {each.question: each for each in judge([replace(held, max_tokens=90_000), *units], ProbeContext())}
+    more = {
+        answer.question: answer
+        for answer in analyze([replace(held, max_tokens=90_000), *units], ProbeContext())
+    }
     assert more["tokens_charged"].value == "used"

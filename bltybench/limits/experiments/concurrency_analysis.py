@@ -109,22 +109,12 @@ def _refusing(
     if reason:
         return _unknown(reason, least=least, evidence=evidence)
     votes = len(accepted) + controls_refused + min(named, 2)
-    confidence = sure(votes, sum(bool(control.accepted) for control in controls))
-    limit = Answer(
-        question="concurrency_limit",
-        value=least,
-        range=(least, most),
-        says=f"At most {least} requests can be in flight.",
-        confidence=confidence if least == most else confidence / (1 + most - least),
-        evidence=tuple(evidence),
-    )
-    excess = Answer(
-        question="concurrency_excess",
-        value="refused",
-        says=f"Excess requests are refused with status {refused[0].status}.",
-        confidence=sure(len(refused) + len(accepted)),
-        evidence=(evidence[0],),
-    )
+    confidence = sure(votes, sum(bool(control.accepted) for control in controls)) / (1 + most - least)
+    says = f"At most {least} requests can be in flight."
+    limit = Answer("concurrency_limit", least, says, confidence, tuple(evidence), range=(least, most))
+    says = f"Excess requests are refused with status {refused[0].status}."
+    confidence = sure(len(refused) + len(accepted))
+    excess = Answer("concurrency_excess", "refused", says, confidence, (evidence[0],))
     cancellations = [
         _after_refusals(results, at_s, cancels_s) for at_s in cancels_s[: CONCURRENCY.cancellations]
     ]
@@ -178,21 +168,11 @@ def _queueing(
     if started_early > sum(cancellation.freed is True for cancellation in cancellations):
         reason = "more streams started than slots were freed: the server is slow under load"
         return _unknown(reason, least=_max_open(results), evidence=evidence)
-    limit = Answer(
-        question="concurrency_limit",
-        value=serving,
-        range=(serving, serving),
-        says=f"At most {serving} requests are served concurrently.",
-        confidence=sure(len(waiting[:2]) + len(starts_s[:2])),
-        evidence=tuple(evidence),
-    )
-    excess = Answer(
-        question="concurrency_excess",
-        value="queued",
-        says="Excess requests are queued until another one ends.",
-        confidence=sure(len(starts_s)),
-        evidence=tuple(evidence),
-    )
+    says = f"At most {serving} requests are served concurrently."
+    confidence = sure(len(waiting[:2]) + len(starts_s[:2]))
+    limit = Answer("concurrency_limit", serving, says, confidence, tuple(evidence), range=(serving, serving))
+    says = "Excess requests are queued until another one ends."
+    excess = Answer("concurrency_excess", "queued", says, sure(len(starts_s)), tuple(evidence))
     return [limit, excess, _frees_slot(cancellations)]
 
 
@@ -223,13 +203,8 @@ def _frees_slot(cancellations: Sequence[_Cancellation]) -> Answer:
         says = f"A cancelled stream frees its slot within {longest_s:.2g} s."
     else:
         says = f"A cancelled stream keeps its slot: it was still taken {longest_s:.2g} s later."
-    return Answer(
-        question="cancelled_frees_slot",
-        value=freed,
-        says=says,
-        confidence=sure(len(known)),
-        evidence=(f"observed {times(len(known))}; the longest wait was {longest_s:.3g} s",),
-    )
+    evidence = (f"observed {times(len(known))}; the longest wait was {longest_s:.3g} s",)
+    return Answer("cancelled_frees_slot", freed, says, sure(len(known)), evidence)
 
 
 def _max_open(results: Sequence[ProbeResult]) -> int:

@@ -24,16 +24,16 @@ def steps(context: ProbeContext, now_s: float) -> Experiment:
     if max_streams < 2:
         return
     held = ProbeRequest(role=HELD, stream=True, max_tokens=_stream_tokens(context, max_streams))
-    size, at_s = 1, context.fresh_s(now_s)
+    size, at_s = 1, context.available_s(now_s)
     results: Sequence[ProbeResult] = ()
     while True:
         results = yield SendStep(
             (held,) * size,
             at_s,
-            width=size,
+            max_in_flight=size,
             until="begun",
-            patience_s=_patience_s(results),
-            says=f"{len(results) + size} streams in flight",
+            timeout_s=_patience_s(results),
+            purpose=f"{len(results) + size} streams in flight",
         )
         if len(results) >= max_streams:
             break
@@ -89,7 +89,7 @@ def _retry_after_cancelling(results: Sequence[ProbeResult], held: ProbeRequest) 
 
     def retry(role: str, wait_s: float, purpose: str) -> SendStep:
         request = replace(held, role=role)
-        return SendStep((request,), after_s=wait_s, until="begun", patience_s=patience_s, says=purpose)
+        return SendStep((request,), after_s=wait_s, until="begun", timeout_s=patience_s, purpose=purpose)
 
     for _ in range(CONCURRENCY.cancellations):
         results = yield CancelStep(1)
@@ -102,7 +102,7 @@ def _retry_after_cancelling(results: Sequence[ProbeResult], held: ProbeRequest) 
             if results[-1].accepted is not False:
                 break
         if results[-1].refused:
-            yield SendStep(until="ended", says="waiting for the other streams to end")
+            yield SendStep(until="ended", purpose="waiting for the other streams to end")
             yield retry(RETRY, 0.05, "retrying after the other streams have ended")
             return
         # A rate limit would have accepted the retry without the cancellation, and would now accept another.
@@ -118,10 +118,10 @@ def _watch_queue(results: Sequence[ProbeResult]) -> Experiment:
             return
         results = yield CancelStep(1)
         results = yield SendStep(
-            until="begun", patience_s=_patience_s(results), says="waiting for a queued stream to start"
+            until="begun", timeout_s=_patience_s(results), purpose="waiting for a queued stream to start"
         )
         if _queued(results) == queued:
-            yield SendStep(until="ended", says="waiting for the other streams to end")
+            yield SendStep(until="ended", purpose="waiting for the other streams to end")
             return
 
 

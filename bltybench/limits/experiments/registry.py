@@ -33,7 +33,7 @@ class Question:
 
 QUESTIONS: dict[str, Question] = {
     concurrency_steps.NAME: Question(concurrency_steps.steps, concurrency_analysis.analyze),
-    tokens_steps.NAME: Question(tokens_steps.ask, tokens_analysis.judge),
+    tokens_steps.NAME: Question(tokens_steps.steps, tokens_analysis.analyze),
     charges_steps.NAME: Question(charges_steps.ask, charges_analysis.judge),
 }
 """By the name that is stored with their attempts, in the order in which they are asked."""

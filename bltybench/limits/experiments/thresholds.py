@@ -60,9 +60,9 @@ class TokensThresholds:
     first_refund_fraction: float = 0.5
     """Fraction of the limit that the first request after the fill could use."""
     refund_fraction: float = 0.45
-    """Fraction for the next ones. The first two fit even if reservations are kept, and no others."""
-    max_refund_requests: int = 3
-    """Maximum of those next ones."""
+    """Fraction for each of the next ones. If reservations are kept, it fits once after the first."""
+    total_refund_fraction: float = 1.35
+    """Fraction that the next ones use in total: far more than fits if reservations are kept."""
     spare_requests: int = 8
     """Requests kept for the test of refunds."""
     max_refund_wait_s: float = 300.0
@@ -83,8 +83,6 @@ class TokensThresholds:
     """Minimum units within the limit that identify its period. With fewer, rounding dominates."""
     max_period_spread: float = 0.1
     """Maximum width of the period's range, relative to its upper end."""
-    usual_period_s: float = 60.0
-    """Period of nearly all documented token limits, in seconds."""
     max_usual_period_ratio: float = 1.5
     """Factor by which an uncertain period can differ from the usual one and still be that one."""
 

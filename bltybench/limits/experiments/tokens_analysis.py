@@ -1,25 +1,25 @@
-"""What the experiment with tokens implies: pure, and the same of a record as of the probe that made it."""
+"""Token limit and how tokens are charged, from the results of the token experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bltybench.limits.experiments.tokens_period import ASKED, period, unit_size
+from bltybench.limits.experiments import tokens_charging, tokens_period
+from bltybench.limits.experiments.results import with_role
+from bltybench.limits.experiments.thresholds import TOKENS
+from bltybench.limits.experiments.tokens_charging import charged_as_reserved, charged_as_used, charged_at_end
+from bltybench.limits.experiments.tokens_period import period_and_algorithm, unit_size
 from bltybench.limits.experiments.tokens_roles import (
-    AFTER,
+    BATCH,
     FILL,
-    LATER,
-    ONE_BY_ONE,
     PART,
-    PROMPT_SLACK,
     REFILL,
     SIZE,
-    TOGETHER,
     UNIT,
-    bounds,
-    charged_of,
-    cost,
-    own,
+    fill_bounds,
+    max_used,
+    reservation_outcome,
+    token_decisions,
     unit_verdict,
     used,
 )
@@ -28,256 +28,163 @@ from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
-QUESTIONS = {
-    "token_limit": "how many tokens are allowed",
-    **ASKED,
-    "tokens_charged": "how tokens are charged",
-    "tokens_charged_at": "when tokens are charged",
-}
+LIMIT = "token_limit"
+SUBJECTS = {LIMIT: "how many tokens are allowed", **tokens_period.SUBJECTS, **tokens_charging.SUBJECTS}
 
 
-def judge(seen: Sequence[ProbeResult], known: ProbeContext) -> list[Answer]:
-    """Return the limit of tokens, its period and algorithm, and what is charged when."""
-    if not seen:
-        return _silent("the budget, or the limit of requests, allowed no experiment")
-    failed = [each for each in seen if each.accepted is None and each.status != 400 and not each.cancelled]
-    if len(failed) > len(seen) // 4:
-        return _silent(f"{len(failed)} of {len(seen)} requests failed")
-    if any(each.about_concurrency for each in seen):
-        return _silent("the limit of requests in flight refused first")
-    verdict = unit_verdict(seen, known)
-    seen = own(seen)
-    filled = bounds(seen)
-    if filled is not None and filled[1] is not None:
-        return _reserved(seen, known, verdict, filled[0], filled[1])
+def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
+    """Return the token limit, its period and algorithm, and how and when tokens are charged."""
+    if not results:
+        return _unknown("the budget or the request limit allowed no experiment")
+    failed = sum(
+        result.accepted is None and result.status != 400 and not result.cancelled for result in results
+    )
+    if failed > len(results) // 4:
+        return _unknown(f"{failed} of {len(results)} requests failed")
+    if any(result.about_concurrency for result in results):
+        return _unknown("the concurrency limit refused requests first")
+    verdict = unit_verdict(results, context)
+    results = token_decisions(results)
+    if fill_bounds(results).refused is not None:
+        return _reserved(results, context, verdict)
     if verdict.refused:
-        return _used(seen, known, verdict)
-    return _never(seen, known)
+        return _used(results, context, verdict)
+    return _unlimited(results)
 
 
-def _silent(reason: str, *, least: float | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
+def _unknown(reason: str, *, least: float | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
     return [
-        cannot_tell(name, what, reason, evidence, least=least if name == "token_limit" else None)
-        for name, what in QUESTIONS.items()
+        cannot_tell(question, subject, reason, evidence, least=least if question == LIMIT else None)
+        for question, subject in SUBJECTS.items()
     ]
 
 
-def _never(seen: Sequence[ProbeResult], known: ProbeContext) -> list[Answer]:
-    reserved = (bounds(seen) or (0, None))[0]
-    taken = [used(each) for each in seen if each.role in {SIZE, UNIT} and each.accepted]
-    reason = f"{reserved:,} tokens in flight and {sum(taken):,} used within the budget met no refusal"
-    # Over what time they would be counted is not known: one request's are counted together in any case.
-    return _silent(reason, least=float(max(taken, default=0)))
+def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
+    spent = [used(result) for result in with_role(results, SIZE, UNIT) if result.accepted]
+    reserved = fill_bounds(results).accepted
+    reason = f"{reserved:,} tokens in flight and {sum(spent):,} used within the budget met no refusal"
+    # The period is unknown. Only the tokens of one request certainly count together.
+    return _unknown(reason, least=float(max(spent, default=0)))
 
 
-def _reserved(
-    seen: Sequence[ProbeResult], known: ProbeContext, verdict: Verdict, least: int, most: int
-) -> list[Answer]:
-    fills = [each for each in seen if each.role == FILL]
-    refused = sum(each.refused for each in fills)
-    evidence = [
-        f"streams that could use {least:,} tokens in all were let in; where it would have been {most:,}, "
-        f"one was refused ({refused} refusals)"
-    ]
+def _reserved(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdict) -> list[Answer]:
+    """Return the answers if prompt + max_tokens are charged on admission."""
+    fill, refill = fill_bounds(results), fill_bounds(results, REFILL)
     best = verdict.best
-    unit = max((cost(each) for each in seen if each.role == UNIT and each.accepted), default=0)
-    again = bounds(seen, REFILL)
-    role = FILL
-    if again is not None and again[1] is not None:
-        least, most, role = again[0], again[1], REFILL
-        evidence = [
-            f"{least:,} tokens in flight were let in, {most:,} were not, at the beginning of a period"
-        ]
-    if best is not None and not _agree(least, most, best.limit_range, unit):
-        return _silent(
-            f"{least:,} tokens were let in at once, and {best.limit} requests of {unit:,} each: "
-            "a window may have turned meanwhile, or others use the same quota"
+    unit = max((max_used(result) for result in with_role(results, UNIT) if result.accepted), default=0)
+    refusals = sum(result.refused for result in with_role(results, FILL))
+    role, least, most = FILL, fill.accepted, fill.refused or 0
+    evidence = (
+        f"streams that could use {least:,} tokens in total were accepted; {most:,} were refused "
+        f"({refusals} refusals)"
+    )
+    if refill.refused is not None:
+        role, least, most = REFILL, refill.accepted, refill.refused
+        evidence = (
+            f"at the start of a period, {least:,} tokens in flight were accepted; {most:,} were refused"
         )
-    # What came back while it was being filled may have been more than fits at once.
-    least = max(1, round(least - _came_back(verdict, _took_s(seen, role)) * least))
-    # What the server counts for their prompts is not told: none of them ended.
-    slack = PROMPT_SLACK * sum(each.role == role for each in seen)
+    if best is not None and not _agree(least, most, best.limit_range, unit):
+        return _unknown(
+            f"{least:,} tokens were accepted in one fill but {best.limit} requests of {unit:,} later: "
+            "a window reset in between, or other clients share the quota"
+        )
+    # The limit can have refilled during the fill, and the server's count of the prompts is unknown.
+    streams = with_role(results, role)
+    least = max(1, round(least - _refilled_fraction(verdict, streams) * least))
+    slack = TOKENS.prompt_slack_tokens * len(streams)
     least, most = max(1, least - slack), most + slack
-    after = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted is not None]
-    charged = charged_of(seen)
-    if charged == "refunded" and sum(cost(each) for each in after if each.accepted) < most:
-        charged = None  # all of them fit, were they kept or not: of a greater limit than was first seen
-    documented = known.tokens_per_min is not None and least <= known.tokens_per_min < most
+    outcome = reservation_outcome(results)
+    charging = charged_as_reserved(outcome, results, most, (evidence,))
+    documented = context.tokens_per_min is not None and least <= context.tokens_per_min < most
     if best is not None and role == FILL and not documented:
-        # Something may have been used before: what was refused then may fit into all of it.
+        # Earlier use can have counted during the fill, so the whole limit can be higher.
         most = max(most, (best.limit_range[1] + 1) * unit)
     if best is not None or documented:
-        limit = _limit(least, most - 1, known, sure(refused), evidence)
+        limit = _limit(least, most - 1, context, sure(refusals), evidence)
     else:
-        reason = (
-            "its period is not known, so some may have been used before, or come back while it was filled"
-        )
-        # One by itself fits in any case.
-        one = max((cost(each) for each in seen if each.accepted), default=0)
-        limit = cannot_tell("token_limit", QUESTIONS["token_limit"], reason, evidence, least=one)
-    answers = [
-        limit,
-        *period(verdict, limit, unit_size(seen, kept=charged == "reserved"), known.tokens_per_min),
-    ]
-    if charged is None:
-        return [
-            *answers,
-            *_uncharged("whether reservations come back was not seen"),
-            _at("admission", evidence),
-        ]
-    after = [each for each in after if each.role != LATER]
-    let_in = sum(bool(each.accepted) for each in after)
-    told = f"of {len(after)} that might have used about half, and used next to nothing, {let_in} were let in"
-    says = {
-        "refunded": "Prompt + max_tokens are reserved; what was not used comes back when the answer ends.",
-        "reserved": "Prompt + max_tokens are charged in full, whatever was used.",
-    }[charged]
-    rule = Answer(
-        question="tokens_charged",
-        value=charged,
-        says=says,
-        confidence=sure(max(1, let_in if charged == "refunded" else len(after) - let_in)),
-        evidence=(told,),
-    )
-    return [*answers, rule, _at("admission", evidence)]
+        reason = "its period is unknown, so earlier use can have counted, or the limit can have refilled"
+        # A single request always fits.
+        largest = max((max_used(result) for result in results if result.accepted), default=0)
+        limit = cannot_tell(LIMIT, SUBJECTS[LIMIT], reason, (evidence,), least=largest)
+    unit_tokens = unit_size(results, kept=charging[0].value == "reserved")
+    return [limit, *period_and_algorithm(verdict, limit, unit_tokens, context.tokens_per_min), *charging]
 
 
-def _used(seen: Sequence[ProbeResult], known: ProbeContext, verdict: Verdict) -> list[Answer]:
-    units = [each for each in seen if each.role == UNIT]
-    size = max((cost(each) for each in units if each.accepted), default=0)
+def _agree(least: int, most: int, units: tuple[int, int], unit: int) -> bool:
+    """Return whether a limit within the bounds fits the number of units, plus or minus one."""
+    return least <= (units[1] + 2) * unit and most >= (units[0] - 1) * unit
+
+
+def _used(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdict) -> list[Answer]:
+    """Return the answers if only used tokens count."""
+    unit = max((max_used(result) for result in with_role(results, UNIT) if result.accepted), default=0)
     best = verdict.best
-    reserved = (bounds(seen) or (0, None))[0]
     if best is None:
-        return _silent(f"of requests of {size:,} tokens each: {verdict.reason}", least=float(size))
-    together = [each for each in seen if each.role == TOGETHER]
-    let_in = sum(bool(each.accepted) for each in together)
-    fewest, greatest = best.limit_range
-    at_end = charged_at_end(together, fewest)
-    gives_back = any(each.traits.refills_gradually for each in verdict.consistent)
-    least, most = (fewest - 1 - gives_back) * size + 1, greatest * size
+        return _unknown(f"with requests of {unit:,} tokens each, {verdict.reason}", least=float(unit))
+    batch = with_role(results, BATCH)
+    min_units, max_units = best.limit_range
+    at_end = charged_at_end(batch, min_units)
+    refills = any(candidate.traits.refills_gradually for candidate in verdict.consistent)
+    least, most = (min_units - 1 - refills) * unit + 1, max_units * unit
     if at_end is False:
-        least, most = least + size - 1, most + size - 1
+        least, most = least + unit - 1, most + unit - 1
     elif at_end is None:
-        most += size - 1
-    parts = _parts(seen, at_end)
-    if parts is not None:
-        back = _came_back(verdict, _took_s(seen, PART)) * most
-        least, most = max(least, round(parts[0] - back)), min(most, parts[1])
+        most += unit - 1
+    exact = _exact_bounds(with_role(results, PART), at_end)
+    if exact is not None:
+        refilled = _refilled_fraction(verdict, with_role(results, PART)) * most
+        least, most = max(least, round(exact[0] - refilled)), min(most, exact[1])
     least = max(1, least)
     if least > most:
-        return _silent("the experiments contradict each other: others may use the same quota")
-    unused = f"{reserved:,} tokens were in flight at a time and met no refusal, so they are not reserved"
-    evidence = [f"{best.limit} requests of {size:,} tokens each were let in and no more"]
-    limit = _limit(least, most, known, verdict.confidence or 0.0, evidence)
-    answers = [limit, *period(verdict, limit, unit_size(seen, kept=False), known.tokens_per_min)]
-    if reserved <= most:
-        reason = f"{reserved:,} tokens in flight were too few to see whether they are reserved"
-        return [
-            *answers,
-            *_uncharged(reason),
-            cannot_tell("tokens_charged_at", QUESTIONS["tokens_charged_at"], reason),
-        ]
-    rule = Answer(
-        question="tokens_charged",
-        value="used",
-        says="Only what was used is charged, whatever max_tokens allows.",
-        confidence=sure(2),
-        evidence=(unused,),
-    )
-    if at_end is None:
-        reason = "the budget did not reach to send all at once"
-        if together:
-            reason = (
-                "when others were refused, so many of those sent together had ended that both is possible"
-            )
-        return [*answers, rule, cannot_tell("tokens_charged_at", QUESTIONS["tokens_charged_at"], reason)]
-    told = [f"of {len(together)} sent together, where {best.limit} fit, {let_in} were let in"]
-    return [*answers, rule, _at("end" if at_end else "admission", told)]
+        return _unknown("the measurements contradict each other: other clients can share the quota")
+    evidence = f"{best.limit} requests of {unit:,} tokens each were accepted, and no more"
+    limit = _limit(least, most, context, verdict.confidence or 0.0, evidence)
+    return [
+        limit,
+        *period_and_algorithm(verdict, limit, unit_size(results, kept=False), context.tokens_per_min),
+        *charged_as_used(fill_bounds(results).accepted, most, batch, min_units, best.limit),
+    ]
 
 
-def charged_at_end(together: Sequence[ProbeResult], fewest: int) -> bool | None:
-    """Say whether requests that were sent together are charged when they end; None where that is open.
+def _refilled_fraction(verdict: Verdict, fill: Sequence[ProbeResult]) -> float:
+    """Return the maximum fraction of the limit that can have refilled during a fill."""
+    periods_s = [
+        candidate.period_range_s[0] for candidate in verdict.consistent if candidate.traits.refills_gradually
+    ]
+    if not periods_s or not fill:
+        return 0.0
+    times_s = [result.sent_s for result in fill]
+    return min(1.0, (max(times_s) - min(times_s)) / min(periods_s))
 
-    All let in: nothing was charged before. A refusal before as many had ended as the limit holds at least:
-    they were charged before. A refusal after that may be for either.
-    """
-    if not together:
+
+def _exact_bounds(parts: Sequence[ProbeResult], at_end: bool | None) -> tuple[int, int] | None:
+    """Return the minimum and maximum limit after units and then parts of a unit were sent."""
+    refused = next((part for part in parts if part.refused), None)
+    accepted = [used(part) for part in parts if part.accepted]
+    if refused is None or any(part.accepted is None for part in parts):
         return None
-    ended = [each.end_s for each in together if each.accepted and each.end_s is not None]
-    # What ended on the server is seen to have ended here as much later as an answer takes.
-    refused = [2 * each.end_s - each.sent_s for each in together if each.refused and each.end_s is not None]
-    if not refused:
-        return True if all(each.accepted for each in together) else None
-    return False if sum(at_s <= min(refused) for at_s in ended) < fewest else None
+    total = sum(accepted)
+    least = total if at_end is False else total - sum(accepted[-1:]) + 1
+    most = total if at_end else total + max_used(refused) - 1
+    return least, most
 
 
-def _agree(least: int, most: int, units: tuple[int, int], size: int) -> bool:
-    """Say whether a limit between two bounds lets in so many units and no more, give or take one."""
-    return least <= (units[1] + 2) * size and most >= (units[0] - 1) * size
+def _limit(least: int, most: int, context: ProbeContext, confidence: float, evidence: str) -> Answer:
+    value = roundest(least, most, context.tokens_per_min)
+    bounds = "" if least == most else f" (between {least:,} and {most:,})"
+    says = f"The token limit is {value:,}{bounds}."
+    return Answer(LIMIT, value, says, confidence, (evidence,), range=(least, most))
 
 
-def _came_back(verdict: Verdict, took_s: float) -> float:
-    """Return the share of the limit that may have been given back in some time, whichever family is true."""
-    periods_s = [each.period_range_s[0] for each in verdict.consistent if each.traits.refills_gradually]
-    return min(1.0, took_s / min(periods_s)) if periods_s else 0.0
-
-
-def _took_s(seen: Sequence[ProbeResult], role: str) -> float:
-    times = [each.sent_s for each in seen if each.role == role]
-    return max(times) - min(times) if times else 0.0
-
-
-def _parts(seen: Sequence[ProbeResult], at_end: bool | None) -> tuple[int, int] | None:
-    """Return the bounds that units and then parts of them give."""
-    rows = [each for each in seen if each.role == PART]
-    refused = next((each for each in rows if each.refused), None)
-    if refused is None or any(each.accepted is None for each in rows):
-        return None
-    let_in = [used(each) for each in rows if each.accepted]
-    total = sum(let_in)
-    if at_end:
-        return total - let_in[-1] + 1, total
-    if at_end is None:
-        return total - let_in[-1] + 1, total + cost(refused) - 1
-    return total, total + cost(refused) - 1
-
-
-def _limit(least: int, most: int, known: ProbeContext, confidence: float, evidence: Sequence[str]) -> Answer:
-    value = rounded(least, most, known.tokens_per_min)
-    around = "" if least == most else f" (between {least:,} and {most:,})"
-    return Answer(
-        question="token_limit",
-        value=value,
-        range=(least, most),
-        says=f"{value:,} tokens{around}.",
-        confidence=confidence,
-        evidence=tuple(evidence),
-    )
-
-
-def rounded(least: int, most: int, documented: int | None = None) -> int:
-    """Return what people would have chosen between two bounds: the documented, else the roundest number."""
+def roundest(least: int, most: int, documented: int | None = None) -> int:
+    """Return the likeliest limit within the bounds: the documented one, else the roundest number."""
     if documented is not None and least <= documented <= most:
         return documented
-    step = 10 ** len(str(most))
+    step = int(10 ** len(str(most)))
     while step > 1:
-        for part in (step, step // 2):
-            nearest = (most // part) * part if part else 0
-            if nearest >= least and nearest > 0:
-                return nearest
+        for multiple_of in (step, step // 2):
+            value = most // multiple_of * multiple_of
+            if value > 0 and value >= least:
+                return value
         step //= 10
     return most
-
-
-def _uncharged(reason: str) -> list[Answer]:
-    return [cannot_tell("tokens_charged", QUESTIONS["tokens_charged"], reason)]
-
-
-def _at(when: str, evidence: Sequence[str]) -> Answer:
-    says = {
-        "admission": "Tokens are charged when a request is let in.",
-        "end": "Tokens are charged when the answer ends: what is in flight together can overshoot the limit.",
-    }[when]
-    return Answer(
-        question="tokens_charged_at", value=when, says=says, confidence=sure(2), evidence=tuple(evidence)
-    )

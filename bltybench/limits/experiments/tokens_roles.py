@@ -1,10 +1,12 @@
-"""What the experiment with tokens saw, read as its roles are meant: by the question and by its judgement."""
+"""Roles of the token experiment's requests, and what the results with these roles show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from bltybench.limits.experiments.results import with_role
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.observation import Observation
@@ -12,80 +14,92 @@ from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
 FILL, REFILL = "fill", "fill again"
-AFTER, LATER, ONE_BY_ONE = "right after", "later", "one by one"
-SIZE, UNIT, PART, TOGETHER = "size", "unit", "part of a unit", "together"
-
-PROMPT_SLACK = 2
-"""Tokens by which the server may count a short prompt otherwise than we do."""
+FIRST_REFUND, REFUND_WAIT, NEXT_REFUND = "right after", "later", "one by one"
+SIZE, UNIT, PART, BATCH = "size", "unit", "part of a unit", "together"
 
 
-def bounds(seen: Sequence[ProbeResult], role: str = FILL) -> tuple[int, int | None] | None:
-    """Return the tokens that were reserved at once, and the least that were refused; None without a fill."""
-    fills = [each for each in own(seen) if each.role == role]
-    if not fills:
-        return None
-    least, most = 0, None
-    for each in fills:
-        if each.accepted:
-            least += cost(each)
-        elif each.refused:
-            most = min(most or least + cost(each), least + cost(each))
-    return least, most
+@dataclass(frozen=True, slots=True)
+class FillBounds:
+    """The tokens reserved by open streams, and the fewest in total at which one was refused."""
+
+    accepted: int = 0
+    refused: int | None = None
 
 
-def cost(each: ProbeResult) -> int:
-    """Return the most that a request could use."""
-    return each.prompt_tokens + each.max_tokens
+def fill_bounds(results: Sequence[ProbeResult], role: str = FILL) -> FillBounds:
+    """Return how many tokens could be reserved concurrently."""
+    accepted, refused = 0, None
+    for result in with_role(token_decisions(results), role):
+        if result.accepted:
+            accepted += max_used(result)
+        elif result.refused:
+            refused = min(refused or accepted + max_used(result), accepted + max_used(result))
+    return FillBounds(accepted, refused)
 
 
-def used(each: ProbeResult) -> int:
-    """Return what a request used."""
-    return each.prompt_tokens + each.completion_tokens
+def max_used(result: ProbeResult) -> int:
+    """Return the maximum tokens that a request could use."""
+    return result.prompt_tokens + result.max_tokens
 
 
-def charged_of(seen: Sequence[ProbeResult]) -> str | None:
-    """Return whether reservations were given back (refunded) or kept (reserved); None where not known."""
-    rest = [each for each in own(seen) if each.role == ONE_BY_ONE and each.accepted is not None]
-    if any(each.refused for each in rest):
+def used(result: ProbeResult) -> int:
+    """Return the tokens that a request used."""
+    return result.prompt_tokens + result.completion_tokens
+
+
+def reservation_outcome(results: Sequence[ProbeResult]) -> Literal["reserved", "refunded"] | None:
+    """Return whether unused reservations are kept (reserved) or refunded; None if unknown."""
+    decided = [
+        result for result in with_role(token_decisions(results), NEXT_REFUND) if result.accepted is not None
+    ]
+    if any(result.refused for result in decided):
         return "reserved"
-    let_in = [each for each in seen if each.role in {AFTER, LATER, ONE_BY_ONE} and each.accepted]
-    most = (bounds(seen) or (0, None))[1]
-    # Had they been kept, so many would not have fit.
-    return "refunded" if rest and most is not None and sum(map(cost, let_in)) >= most else None
+    refused_at = fill_bounds(results).refused
+    accepted = [
+        result for result in with_role(results, FIRST_REFUND, REFUND_WAIT, NEXT_REFUND) if result.accepted
+    ]
+    # If reservations were kept, this many tokens would not have fit.
+    fit_only_if_refunded = refused_at is not None and sum(map(max_used, accepted)) >= refused_at
+    return "refunded" if decided and fit_only_if_refunded else None
 
 
-def largest(seen: Sequence[ProbeResult]) -> int | None:
-    """Return the largest max_tokens that the model takes, where a larger one was a mistake; else None."""
-    if not any(each.status == 400 for each in seen):
+def largest_max_tokens(results: Sequence[ProbeResult]) -> int | None:
+    """Return the largest max_tokens that the model accepted; None if it rejected none."""
+    if not any(result.status == 400 for result in results):
         return None
-    return max((each.max_tokens for each in seen if each.accepted), default=None)
+    return max((result.max_tokens for result in results if result.accepted), default=None)
 
 
-def own(seen: Sequence[ProbeResult]) -> list[ProbeResult]:
-    """Return all, what another limit refused as not decided: where some refusals name tokens, all do."""
-    if not any(each.refused and each.about_tokens for each in seen):
-        return list(seen)
-    return [replace(each, accepted=None) if each.refused and not each.about_tokens else each for each in seen]
-
-
-def unit_sights(seen: Sequence[ProbeResult]) -> list[Observation]:
-    """Return what the units say of a limit of so many of them; one whose answer was lost may have counted."""
-    units = [each for each in own(seen) if each.role == UNIT and each.decided_s is not None]
-    took = sorted((each.decided_s or 0.0) - each.sent_s for each in units if each.refused)
-    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
+def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Return the results, with refusals by other limits as undecided if any refusal names tokens."""
+    if not any(result.refused and result.about_tokens for result in results):
+        return list(results)
     return [
-        Observation(each.sent_s, min(each.decided_s or 0.0, each.sent_s + slack_s), each.accepted, unit=True)
-        for each in units
-        if each.accepted is not None or each.lost
+        replace(result, accepted=None) if result.refused and not result.about_tokens else result
+        for result in results
     ]
 
 
-def unit_verdict(seen: Sequence[ProbeResult], known: ProbeContext) -> Verdict:
-    """Return what the units say of period and algorithm."""
-    verdict = fit_limiter(unit_sights(seen), hints_s=(known.expected_token_period_s,))
-    named = any(each.role == UNIT and each.about_tokens for each in seen)
-    greatest = max((each.limit_range[1] for each in verdict.consistent), default=0)
-    if known.fits and greatest >= known.burst and not named:
-        reason = "as many were let in as the limit of requests allows, so that may have refused the others"
+def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
+    """Return the units as observations of a request limit. One whose response was lost may have counted."""
+    units = [result for result in with_role(token_decisions(results), UNIT) if result.decided_s is not None]
+    took = sorted((unit.decided_s or 0.0) - unit.sent_s for unit in units if unit.refused)
+    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
+    return [
+        Observation(unit.sent_s, min(unit.decided_s or 0.0, unit.sent_s + slack_s), unit.accepted, unit=True)
+        for unit in units
+        if unit.accepted is not None or unit.lost
+    ]
+
+
+def unit_verdict(results: Sequence[ProbeResult], context: ProbeContext) -> Verdict:
+    """Fit the units, unless the request limit can have refused them."""
+    verdict = fit_limiter(unit_observations(results), hints_s=(context.expected_token_period_s,))
+    named = any(unit.about_tokens for unit in with_role(results, UNIT))
+    max_limit = max((candidate.limit_range[1] for candidate in verdict.consistent), default=0)
+    if context.fits and max_limit >= context.burst and not named:
+        reason = (
+            "as many requests were accepted as the request limit allows, so it can have refused the others"
+        )
         return replace(verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason)
     return verdict

@@ -11,7 +11,7 @@ SUREST = 0.9999
 """Nothing is certain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One finding."""
 
