@@ -1,4 +1,4 @@
-"""What counts and whose limit it is, in virtual time."""
+"""The charges experiment, in virtual time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
-from bltybench.limits.experiments.charges_analysis import judge
-from bltybench.limits.experiments.charges_steps import ask
+from bltybench.limits.experiments.charges_analysis import analyze
+from bltybench.limits.experiments.charges_steps import steps
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.probe.context import ProbeContext
@@ -33,10 +33,10 @@ def fitted(family: str, limit: int, period_s: float, *, count_refused: bool | No
     )
 
 
-def asked(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
-    usual: dict[str, Any] = {"latency_s": 0.03, "second_key": True, "other_model": "b", "with_401": True}
-    known = ProbeContext(fits=fits, **(usual | facts))
-    return {answer.question: answer for answer in judge(api.play(ask(known, START_S)), known)}
+def answers(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
+    defaults: dict[str, Any] = {"latency_s": 0.03, "second_key": True, "other_model": "b", "with_401": True}
+    context = ProbeContext(fits=fits, **(defaults | facts))
+    return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
 
 
 @pytest.mark.parametrize(("charged", "models"), [((), ()), ((400,), ()), ((404,), ("models",))])
@@ -44,12 +44,12 @@ def asked(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
 @pytest.mark.parametrize(
     "family", ["fixed_window", "first_hit_window", "sliding_log", "sliding_counter", "token_bucket"]
 )
-def test_what_wrong_requests_cost(
+def test_kinds_of_requests_that_count_are_identified(
     family: str, limit: int, models: tuple[str, ...], charged: tuple[int, ...]
 ) -> None:
     rule = RateLimit.model_validate({"limit": limit, "period_s": 20.0, "algorithm": family})
     limits = virtual_limits(requests=rule, charged_errors=charged, charged_endpoints=models)
-    found = asked(
+    found = answers(
         VirtualApi(limits, ttft_s=0.01, jitter=0.3), fitted(family, limit, 20.0, count_refused=False)
     )
     assert found["malformed_counts"].value is (400 in charged)
@@ -61,73 +61,73 @@ def test_what_wrong_requests_cost(
 
 
 @pytest.mark.parametrize("per", [(), ("key",), ("model",), ("key", "model")])
-def test_whose_limit_it_is(per: tuple[str, ...]) -> None:
+def test_scope_of_the_limit_is_identified(per: tuple[str, ...]) -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0), per=per)
-    found = asked(VirtualApi(limits, ttft_s=0.01), fitted("fixed_window", 20, 10.0))
+    found = answers(VirtualApi(limits, ttft_s=0.01), fitted("fixed_window", 20, 10.0))
     assert found["limit_per_key"].value is ("key" in per)
     assert found["limit_per_model"].value is ("model" in per)
 
 
 @pytest.mark.parametrize("family", ["sliding_log", "sliding_counter", "first_hit_counter"])
-def test_refusals_that_count(family: str) -> None:
+def test_refused_requests_that_count_are_identified(family: str) -> None:
     rule = RateLimit.model_validate(
         {"limit": 20, "period_s": 10.0, "algorithm": family, "count_refused": True}
     )
-    found = asked(
+    found = answers(
         VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), fitted(family, 20, 10.0, count_refused=True)
     )
     assert found["refused_counts"].value is True
     assert found["malformed_counts"].value is False
 
 
-def test_what_was_not_named_cannot_be_told() -> None:
+def test_missing_key_and_model_are_given_as_reasons() -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
     api = VirtualApi(limits, ttft_s=0.01)
-    found = asked(api, fitted("fixed_window", 20, 10.0), second_key=False, other_model=None, with_401=False)
+    found = answers(api, fitted("fixed_window", 20, 10.0), second_key=False, other_model=None, with_401=False)
     assert "--probe-second-key-env" in str(found["limit_per_key"].reason)
     assert "--probe-model" in str(found["limit_per_model"].reason)
     assert "wrong_key_counts" not in found
 
 
-def test_a_quota_that_others_use_too_is_not_judged() -> None:
+def test_shared_quota_gives_no_answer_on_invalid_requests() -> None:
     limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
     api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < 0.25))
-    found = asked(api, fitted("fixed_window", 60, 20.0))
+    found = answers(api, fitted("fixed_window", 60, 20.0))
     assert found["malformed_counts"].value is None
     assert found["unknown_model_counts"].value is None
 
 
-def test_nothing_is_asked_beyond_the_budget_or_without_a_limit() -> None:
+def test_small_budget_or_unknown_limit_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
-    assert asked(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value is None
-    assert asked(api)["limit_per_key"].value is None
+    assert answers(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value is None
+    assert answers(api)["limit_per_key"].value is None
     assert not api.flights
 
 
-def test_a_limit_that_is_not_what_was_found_is_not_judged() -> None:
+def test_drain_that_contradicts_the_fitted_limit_gives_no_answer() -> None:
     limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
     wrong = replace(fitted("fixed_window", 60, 20.0), limit=57, limit_range=(57, 57))
-    assert asked(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
+    assert answers(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
 
 
-def test_a_window_that_turns_later_than_was_thought_is_not_said_to_count_refusals() -> None:
+def test_window_that_resets_later_than_predicted_does_not_count_refused_requests() -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 10.0, "algorithm": "fixed_window"})
     late = replace(fitted("fixed_window", 12, 10.0), phase="other", edge_s=START_S - START_S % 10.0 - 0.5)
-    found = asked(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
+    found = answers(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
     assert found["refused_counts"].value is None
-    assert "window turns" in str(found["refused_counts"].reason)
+    assert "window resets" in str(found["refused_counts"].reason)
 
 
-def test_a_counter_that_may_turn_later_is_asked_later_whether_refusals_count() -> None:
+def test_counter_is_tested_after_its_latest_possible_reset() -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 20.0, "algorithm": "sliding_counter"})
     true = replace(fitted("sliding_counter", 12, 20.0), phase="other")
     early = replace(true, edge_s=START_S - START_S % 20.0 - 0.9, variants=(true,))
-    found = asked(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), early)
+    found = answers(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), early)
     assert found["refused_counts"].value is False
 
 
-def test_what_others_take_is_not_said_to_be_the_price_of_refusals() -> None:
+def test_use_by_other_clients_is_not_mistaken_for_counting_refused_requests() -> None:
     for seed in range(5):
         limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0, algorithm="sliding_log"))
         api = VirtualApi(limits, ttft_s=0.01, seed=seed, others=lambda rng: int(rng.random() < 0.3))
-        assert asked(api, fitted("sliding_log", 20, 10.0))["refused_counts"].value is not True
+        assert answers(api, fitted("sliding_log", 20, 10.0))["refused_counts"].value is not True

@@ -34,7 +34,7 @@ class Question:
 QUESTIONS: dict[str, Question] = {
     concurrency_steps.NAME: Question(concurrency_steps.steps, concurrency_analysis.analyze),
     tokens_steps.NAME: Question(tokens_steps.steps, tokens_analysis.analyze),
-    charges_steps.NAME: Question(charges_steps.ask, charges_analysis.judge),
+    charges_steps.NAME: Question(charges_steps.steps, charges_analysis.analyze),
 }
 """By the name that is stored with their attempts, in the order in which they are asked."""
 
@@ -45,7 +45,7 @@ OTHERS = {
     charges_steps.SECOND_KEY: ("limit_per_key", False),
     charges_steps.OTHER_MODEL: ("limit_per_model", False),
     charges_steps.MODELS: ("models_endpoint_counts", True),
-    **{role: (charges_analysis.PRICES[kind][0], True) for kind, role in charges_steps.WRONG.items()},
+    **{role: (charges_analysis.KINDS[kind][0], True) for kind, role in charges_steps.TESTED.items()},
 }
 """Roles of requests that may not count in the limit of the probe's own key and model, and what must be found
 that they do."""
