@@ -1,7 +1,6 @@
-"""A server that misbehaves on request: run as a program, it prints its port and serves until killed.
+"""A server that misbehaves on request. Run as a program, it prints its port and serves until killed.
 
-The path of a request names the behaviour. Sockets and threads only: nothing here is shared with what is
-tested.
+The path of a request names the behavior. It uses sockets and threads only, and no code of the package.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def plain(
 
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    socket.close(sock.detach())  # at once, though a file made of it is still open
+    socket.close(sock.detach())  # immediately, though its makefile is still open
 
 
 def endlessly(first: bytes, data: bytes, pause_s: float = 0.0) -> Callable[[socket.socket], None]:
@@ -68,98 +67,72 @@ def slowly(sock: socket.socket, data: bytes) -> None:
         time.sleep(0.0005)
 
 
-def paced(sock: socket.socket) -> None:
-    """Write events 15 ms apart, each holding the monotonic time just before it was written."""
-    sock.sendall(CHUNKED)
-    for _ in range(30):
-        time.sleep(0.015)
-        sock.sendall(chunk(event(str(time.monotonic_ns()))))
-    time.sleep(0.015)
-    sock.sendall(chunk(DONE) + b"0\r\n\r\n")
-
-
 SLOW_EVENTS = 15
+END = chunk(DONE) + b"0\r\n\r\n"
 
 
-def paced_then(end: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
-    """Write events 15 ms apart, then end in some way."""
+def timed_event() -> bytes:
+    """Return an event that holds the monotonic time at which it was written."""
+    return chunk(event(str(time.monotonic_ns())))
+
+
+def paced(
+    events: int = SLOW_EVENTS,
+    end: Callable[[socket.socket], None] = lambda sock: sock.sendall(END),
+    *,
+    twice: int | None = None,
+) -> Callable[[socket.socket], None]:
+    """Write timed events 15 ms apart, the one with the number ``twice`` two times, then end in some way."""
 
     def behave(sock: socket.socket) -> None:
         sock.sendall(CHUNKED)
-        for _ in range(SLOW_EVENTS):
+        for number in range(events):
             time.sleep(0.015)
-            sock.sendall(chunk(event(str(time.monotonic_ns()))))
+            sock.sendall(timed_event() * (2 if number == twice else 1))
         time.sleep(0.015)
         end(sock)
 
     return behave
 
 
-def in_pairs(sock: socket.socket) -> None:
-    """As before, but two of the events at once."""
+def paced_end_at_once(sock: socket.socket) -> None:
+    """Write timed events 15 ms apart, the last one together with the end."""
     sock.sendall(CHUNKED)
-    for number in range(SLOW_EVENTS - 1):
+    for number in range(SLOW_EVENTS):
         time.sleep(0.015)
-        sock.sendall(chunk(event(str(time.monotonic_ns()))) * (2 if number == SLOW_EVENTS // 2 else 1))
-    time.sleep(0.015)
-    sock.sendall(chunk(DONE) + b"0\r\n\r\n")
+        sock.sendall(timed_event() + (END if number == SLOW_EVENTS - 1 else b""))
 
 
-def paced_then_together(*, first: bool) -> Callable[[socket.socket], None]:
-    """Write events 15 ms apart, but the first two, or the last and the end, at once."""
-
+def send(
+    *parts: bytes, pause_s: float = 0.01, end: Callable[[socket.socket], None] = lambda _sock: None
+) -> Callable[[socket.socket], None]:
     def behave(sock: socket.socket) -> None:
-        sock.sendall(CHUNKED)
-        for number in range(SLOW_EVENTS):
-            time.sleep(0.015)
-            written = chunk(event(str(time.monotonic_ns())))
-            if number == 0 and first:
-                written *= 2
-            if number == SLOW_EVENTS - 1 and not first:
-                written += chunk(DONE) + b"0\r\n\r\n"
-            sock.sendall(written)
-        if first:
-            time.sleep(0.015)
-            sock.sendall(chunk(DONE) + b"0\r\n\r\n")
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(pause_s)
+        end(sock)
 
     return behave
+
+
+def close(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+    sock.close()
 
 
 def then_close(*parts: bytes) -> Callable[[socket.socket], None]:
-    def behave(sock: socket.socket) -> None:
-        for part in parts:
-            sock.sendall(part)
-            time.sleep(0.02)
-        sock.shutdown(socket.SHUT_WR)
-        sock.close()
-
-    return behave
-
-
-def send(*parts: bytes) -> Callable[[socket.socket], None]:
-    def behave(sock: socket.socket) -> None:
-        for part in parts:
-            sock.sendall(part)
-            time.sleep(0.01)
-
-    return behave
+    return send(*parts, pause_s=0.02, end=close)
 
 
 def then_reset(*parts: bytes) -> Callable[[socket.socket], None]:
-    def behave(sock: socket.socket) -> None:
-        for part in parts:
-            sock.sendall(part)
-            time.sleep(0.05)
-        reset(sock)
-
-    return behave
+    return send(*parts, pause_s=0.05, end=reset)
 
 
 ERROR = json.dumps(
     {"error": {"message": "Rate limit, key sk-abcdefghijkl", "type": "requests", "code": "rl"}}
 ).encode()
-STREAM = chunk(event("a")) + chunk(event("b")) + chunk(DONE) + b"0\r\n\r\n"
-BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
+STREAM = chunk(event("a")) + chunk(event("b")) + END
+BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
     "plain": send(plain(json.dumps(ANSWER).encode())),
     "big": send(plain(json.dumps({**ANSWER, "id": "x" * 200_000}).encode())),
     "stream": send(CHUNKED + STREAM),
@@ -170,16 +143,17 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
     "interim": send(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", CHUNKED + STREAM
     ),
-    "paced": paced,
-    "paced-end-at-once": paced_then_together(first=False),
-    "paced-pair-first": paced_then_together(first=True),
-    "paced-closes-later": paced,
-    "paced-cut": paced_then(then_close()),
-    "paced-reset": paced_then(reset),
-    "paced-stalls": paced_then(endlessly(b"", b"", 1.0)),
-    "paced-junk": paced_then(lambda sock: sock.sendall(b"no chunk at all\r\n")),
-    "paced-bytes": paced_then(lambda sock: slowly(sock, chunk(DONE) + b"0\r\n\r\n")),
-    "paced-pairs": in_pairs,
+    "timed-event": lambda sock: sock.sendall(CHUNKED + timed_event() + END),
+    "paced": paced(30),
+    "paced-end-at-once": paced_end_at_once,
+    "paced-pair-first": paced(twice=0),
+    "paced-closes-later": paced(30),
+    "paced-cut": paced(end=then_close()),
+    "paced-reset": paced(end=reset),
+    "paced-stalls": paced(end=endlessly(b"", b"", 1.0)),
+    "paced-junk": paced(end=lambda sock: sock.sendall(b"no chunk at all\r\n")),
+    "paced-bytes": paced(end=lambda sock: slowly(sock, END)),
+    "paced-pairs": paced(SLOW_EVENTS - 1, twice=SLOW_EVENTS // 2),
     "closes-idle": then_close(plain(json.dumps(ANSWER).encode())),
     "closes-later": send(plain(json.dumps(ANSWER).encode())),
     "surplus": send(plain(json.dumps(ANSWER).encode()) + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),
@@ -232,7 +206,7 @@ def serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
                     length = int(header.split(b":")[1])
             if path != "early":
                 file.read(length)
-            BEHAVIOURS[path](sock)
+            BEHAVIORS[path](sock)
             if path.endswith("closes-later"):
                 time.sleep(0.05)
                 break

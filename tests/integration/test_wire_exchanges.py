@@ -14,15 +14,15 @@ from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
 
 
 @pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim"])
-def test_streams(server: Server, reader: Reader, path: str) -> None:
-    exchange, reading = exchange_with(server.port, path, reader, timeouts=PATIENT)
-    assert (reading.outcome, reading.status, reading.text) == (Outcome.OK, 200, "ab")
-    assert (reading.events, len(reading.gaps_us or ())) == (2, 1)
+def test_streams_give_text_and_ordered_times(server: Server, reader: Reader, path: str) -> None:
+    exchange, result = exchange_with(server, path, reader, timeouts=PATIENT)
+    assert (result.outcome, result.status, result.text) == (Outcome.OK, 200, "ab")
+    assert (result.events, len(result.gaps_us or ())) == (2, 1)
     times = [
         exchange.sent_ns,
         exchange.headers_ns,
-        reading.first_token_ns,
-        reading.last_token_ns,
+        result.first_token_ns,
+        result.last_token_ns,
         exchange.end_ns,
     ]
     assert all(at is not None for at in times)
@@ -32,26 +32,26 @@ def test_streams(server: Server, reader: Reader, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["until-close", "cut-after-done"])
-def test_a_body_that_ends_with_the_connection(server: Server, reader: Reader, path: str) -> None:
-    _, reading = exchange_with(server.port, path, reader)
-    assert (reading.outcome, reading.text) == (Outcome.OK, "a")
+def test_a_closed_connection_ends_a_body_without_a_length(server: Server, reader: Reader, path: str) -> None:
+    _, result = exchange_with(server, path, reader)
+    assert (result.outcome, result.text) == (Outcome.OK, "a")
 
 
 @pytest.mark.parametrize("path", ["plain", "big"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_plain_answers_also_where_a_stream_was_asked_for(
+def test_plain_completions_are_accepted_even_if_a_stream_was_requested(
     server: Server, reader: Reader, path: str, stream: bool
 ) -> None:
-    exchange, reading = exchange_with(server.port, path, reader, stream=stream)
-    assert (reading.outcome, reading.text, reading.finish_reason) == (Outcome.OK, "Hi", "stop")
-    assert (reading.prompt_tokens, reading.completion_tokens) == (3, 1)
-    assert (reading.cached_tokens, reading.reasoning_tokens) == (2, 0)
-    assert (reading.streamed, reading.first_token_ns, reading.gaps_us) == (False, None, None)
+    exchange, result = exchange_with(server, path, reader, stream=stream)
+    assert (result.outcome, result.text, result.finish_reason) == (Outcome.OK, "Hi", "stop")
+    assert (result.prompt_tokens, result.completion_tokens) == (3, 1)
+    assert (result.cached_tokens, result.reasoning_tokens) == (2, 0)
+    assert (result.streamed, result.first_token_ns, result.gaps_us) == (False, None, None)
     assert exchange.bytes_received > 0
 
 
 @pytest.mark.parametrize(
-    ("path", "stream", "wanted"),
+    ("path", "stream", "expected"),
     [
         ("endless-headers", True, (Outcome.TRANSPORT_ERROR, Fault.TOO_MANY_HEADERS)),
         ("endless-header-line", True, (Outcome.TRANSPORT_ERROR, Fault.HEADERS_TOO_LARGE)),
@@ -79,13 +79,13 @@ def test_plain_answers_also_where_a_stream_was_asked_for(
         ("500", False, (Outcome.SERVER_ERROR, None)),
     ],
 )
-def test_failures_are_typed(
-    server: Server, reader: Reader, path: str, stream: bool, wanted: tuple[Outcome, str | None]
+def test_damaged_and_refused_responses_have_typed_errors(
+    server: Server, reader: Reader, path: str, stream: bool, expected: tuple[Outcome, str | None]
 ) -> None:
-    exchange, reading = exchange_with(server.port, path, reader, stream=stream, timeouts=PATIENT)
-    assert (reading.outcome, reading.error_type) == wanted
+    exchange, result = exchange_with(server, path, reader, stream=stream, timeouts=PATIENT)
+    assert (result.outcome, result.error_type) == expected
     assert exchange.end_ns is not None
-    assert reading.error_message or path == "429-money"
+    assert result.error_message or path == "429-money"
 
 
 @pytest.mark.parametrize(
@@ -97,32 +97,32 @@ def test_failures_are_typed(
         ("one-byte-now-and-then", Fault.TOTAL_TIMEOUT),
     ],
 )
-def test_timeouts_are_named(server: Server, reader: Reader, path: str, error_type: Fault) -> None:
-    exchange, reading = exchange_with(server.port, path, reader)
-    assert (reading.outcome, reading.error_type) == (Outcome.TIMEOUT, error_type)
-    assert (reading.events > 0) == (path in {"stalls", "endless-stream"})
+def test_each_timeout_has_its_own_type(server: Server, reader: Reader, path: str, error_type: Fault) -> None:
+    exchange, result = exchange_with(server, path, reader)
+    assert (result.outcome, result.error_type) == (Outcome.TIMEOUT, error_type)
+    assert (result.events > 0) == (path in {"stalls", "endless-stream"})
     assert exchange.failure is not None
 
 
-def test_refusals_say_why_and_keep_no_keys(server: Server, reader: Reader) -> None:
-    _, reading = exchange_with(server.port, "429", reader)
-    assert (reading.error_code, reading.request_id) == ("rl", "r-1")
-    assert reading.error_message == "Rate limit, key [redacted]"
-    assert reading.quota.retry_after_s == 7
+def test_refusals_keep_their_reason_without_keys(server: Server, reader: Reader) -> None:
+    _, result = exchange_with(server, "429", reader)
+    assert (result.error_code, result.request_id) == ("rl", "r-1")
+    assert result.error_message == "Rate limit, key [redacted]"
+    assert result.quota.retry_after_s == 7
 
 
-def test_a_redirect_names_the_host_only(server: Server, reader: Reader) -> None:
-    _, reading = exchange_with(server.port, "redirect", reader)
-    assert reading.error_message == "redirects are not followed; this one leads to elsewhere.example"
+def test_a_redirect_reports_the_host_only(server: Server, reader: Reader) -> None:
+    _, result = exchange_with(server, "redirect", reader)
+    assert result.error_message == "redirects are not followed; this one leads to elsewhere.example"
 
 
 @pytest.mark.parametrize(
     ("path", "kept"), [("plain", True), ("closes-idle", False), ("closes-later", False), ("surplus", False)]
 )
-def test_connections_are_reused_only_where_they_can_be(
+def test_a_connection_is_reused_only_if_it_is_still_usable(
     server: Server, reader: Reader, path: str, kept: bool
 ) -> None:
-    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    connection = server.connection(reader)
     opened = []
     for _ in range(2):
         exchange = Exchange()
@@ -134,20 +134,20 @@ def test_connections_are_reused_only_where_they_can_be(
     assert opened == [True, not kept]
 
 
-def test_a_connection_closed_while_nothing_ran_is_noticed_before_sending(
+def test_a_connection_closed_while_the_loop_was_blocked_is_noticed_before_sending(
     server: Server, reader: Reader
 ) -> None:
-    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+    connection = server.connection(reader)
     for _ in range(2):
         exchange = Exchange()
         connection.send("POST", "/closes-later", HEADERS, b"{}", exchange)
         assert reader.read(exchange).outcome is Outcome.OK
-        time.sleep(0.15)  # not gevent's: the event loop does not see the end of the connection
+        time.sleep(0.15)  # not gevent.sleep: the event loop does not see the end
     connection.close()
 
 
-def test_a_large_request_and_an_answer_before_it_is_read(server: Server, reader: Reader) -> None:
-    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+def test_a_large_request_is_sent_and_can_be_refused_before_it_is_read(server: Server, reader: Reader) -> None:
+    connection = server.connection(reader)
     body = b"x" * 8_000_000
     exchange = Exchange()
     connection.send("POST", "/plain", HEADERS, body, exchange)
@@ -155,45 +155,46 @@ def test_a_large_request_and_an_answer_before_it_is_read(server: Server, reader:
     assert exchange.bytes_sent > len(body)
     early = Exchange()
     connection.send("POST", "/early", HEADERS, body, early)
-    reading = reader.read(early)
+    result = reader.read(early)
     connection.close()
-    assert reading.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR}
+    assert result.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR}
 
 
-def test_a_killed_greenlet_leaves_a_cancelled_exchange(server: Server, reader: Reader) -> None:
-    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", PATIENT), reader)
+def test_killing_the_sender_cancels_its_exchange(server: Server, reader: Reader) -> None:
+    connection = server.connection(reader)
     exchange = Exchange(stream=True)
     greenlet = gevent.spawn(connection.send, "POST", "/stalls", HEADERS, b"{}", exchange)
     while exchange.headers_ns is None:
         gevent.sleep(0.01)
     greenlet.kill()
     assert isinstance(greenlet.value, gevent.GreenletExit)
-    reading = reader.read(exchange)
-    assert (reading.outcome, reading.status, reading.events) == (Outcome.CANCELLED, 200, 1)
+    result = reader.read(exchange)
+    assert (result.outcome, result.status, result.events) == (Outcome.CANCELLED, 200, 1)
     again = Exchange()
     connection.send("POST", "/plain", HEADERS, b"{}", again)
     assert reader.read(again).outcome is Outcome.OK
     connection.close()
 
 
-def test_nobody_listens_and_nobody_is_called_so(reader: Reader) -> None:
+def test_closed_port_and_unknown_host_give_typed_errors(reader: Reader) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    exchange, reading = exchange_with(port, "plain", reader)
-    assert (reading.outcome, reading.error_type, exchange.sent_ns) == (
-        Outcome.TRANSPORT_ERROR,
-        Fault.CONNECT,
-        None,
-    )
-    assert "refused" in (reading.error_message or "")
-    connection = Connection(Origin("http://nobody.invalid/v1", TIMEOUTS), reader)
-    unnamed = Exchange()
-    connection.send("GET", "/models", [], b"", unnamed)
-    assert reader.read(unnamed).error_type in {Fault.NAME, Fault.CONNECT_TIMEOUT}
+    for host, faults in (
+        (f"127.0.0.1:{port}", {Fault.CONNECT}),
+        ("nobody.invalid", {Fault.NAME, Fault.CONNECT_TIMEOUT}),
+    ):
+        connection = Connection(Origin(f"http://{host}/v1", TIMEOUTS), reader)
+        exchange = Exchange()
+        connection.send("GET", "/models", [], b"", exchange)
+        result = reader.read(exchange)
+        assert (result.outcome is Outcome.TRANSPORT_ERROR) == (result.error_type != Fault.CONNECT_TIMEOUT)
+        assert result.error_type in faults
+        assert exchange.sent_ns is None
+        assert "refused" in (result.error_message or "") or host == "nobody.invalid"
 
 
-def test_headers_cannot_be_smuggled(server: Server, reader: Reader) -> None:
-    connection = Connection(Origin(f"http://127.0.0.1:{server.port}/v1", TIMEOUTS), reader)
+def test_line_breaks_in_headers_or_path_are_rejected(server: Server, reader: Reader) -> None:
+    connection = server.connection(reader, TIMEOUTS)
     for path, value in (("/plain", "a\r\nX: b"), ("/plain", "a\nb"), ("/a b\r\n", "c")):
         with pytest.raises(ValueError, match="line break"):
             connection.send("POST", path, [("X", value)], b"", Exchange())
@@ -202,11 +203,11 @@ def test_headers_cannot_be_smuggled(server: Server, reader: Reader) -> None:
 @pytest.mark.parametrize(
     "url", ["", "ftp://x/v1", "http://127.0.0.1:99999/v1", "http://a..b/v1", "http://[/v1"]
 )
-def test_a_base_url_that_is_none_is_the_users_to_mend(url: str) -> None:
+def test_an_invalid_base_url_is_a_user_error(url: str) -> None:
     with pytest.raises(UserError, match="base URL"):
         Origin(url, PATIENT)
 
 
-def test_a_missing_ca_file_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_missing_ca_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="certificates"):
         Origin("https://127.0.0.1/v1", PATIENT, ca_file=str(tmp_path / "none.pem"))

@@ -1,4 +1,4 @@
-"""Any bytes in any split, over a real socket: a typed outcome, a valid record, nothing raised."""
+"""Any bytes in any split over a real socket give a typed outcome and a valid record, and raise nothing."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ PARTS = st.sampled_from(
         b'{"choices":[{"message":{"content":"hi"}}]}',
     ]
 )
-ANSWERS = st.lists(PARTS | st.binary(max_size=40), max_size=14).map(b"".join)
+RESPONSES = st.lists(PARTS | st.binary(max_size=40), max_size=14).map(b"".join)
 
 
 class Script:
-    """A server that answers each connection with the bytes that it was given, then closes."""
+    """A server that sends the given bytes on each connection, then closes it."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -58,7 +58,7 @@ class Script:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if not sock.recv(65536):
                     return
-                with suppress(OSError):  # the client may have seen enough
+                with suppress(OSError):  # the client can close first
                     for part in self.parts:
                         sock.sendall(part)
 
@@ -76,19 +76,21 @@ def script() -> Iterator[Script]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(answer=ANSWERS, cuts=st.lists(st.integers(0, 2000), max_size=5), stream=st.booleans())
-def test_any_bytes_in_any_split(script: Script, answer: bytes, cuts: list[int], stream: bool) -> None:
-    edges = [0, *sorted(at % (len(answer) + 1) for at in cuts), len(answer)]
-    script.parts = [answer[a:b] for a, b in pairwise(edges)]
+@given(response=RESPONSES, cuts=st.lists(st.integers(0, 2000), max_size=5), stream=st.booleans())
+def test_any_bytes_in_any_split_give_a_valid_record(
+    script: Script, response: bytes, cuts: list[int], stream: bool
+) -> None:
+    edges = [0, *sorted(at % (len(response) + 1) for at in cuts), len(response)]
+    script.parts = [response[a:b] for a, b in pairwise(edges)]
     reader = Reader()
     connection = Connection(Origin(f"http://127.0.0.1:{script.port}/v1", Timeouts(total_s=20)), reader)
     exchange = Exchange(stream=stream)
     connection.send("POST", "/chat/completions", [], b"{}", exchange)
-    reading = reader.read(exchange)
+    result = reader.read(exchange)
     connection.close()
-    assert reading.outcome not in {Outcome.TIMEOUT, Outcome.CANCELLED}
+    assert result.outcome not in {Outcome.TIMEOUT, Outcome.CANCELLED}
     assert exchange.end_ns is not None
-    # The record checks the order of the times and that the outcome goes with the status.
+    # The record checks the order of its times, and that outcome and status agree.
     Attempt(
         worker="w",
         user=0,
@@ -98,12 +100,12 @@ def test_any_bytes_in_any_split(script: Script, answer: bytes, cuts: list[int], 
         due_ns=0,
         sent_ns=exchange.sent_ns,
         headers_ns=exchange.headers_ns,
-        first_token_ns=reading.first_token_ns,
-        last_token_ns=reading.last_token_ns,
+        first_token_ns=result.first_token_ns,
+        last_token_ns=result.last_token_ns,
         end_ns=exchange.end_ns,
-        gaps_us=reading.gaps_us,
-        outcome=reading.outcome,
-        status=reading.status,
+        gaps_us=result.gaps_us,
+        outcome=result.outcome,
+        status=result.status,
         endpoint="chat",
         stream=stream,
         bytes_sent=exchange.bytes_sent,

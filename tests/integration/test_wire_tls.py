@@ -29,51 +29,53 @@ def tls_exchange(reader: Reader, origin: Origin, path: str) -> tuple[Exchange, E
     connection = Connection(origin, reader)
     exchange = Exchange(stream=True)
     connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
-    reading = reader.read(exchange)
+    result = reader.read(exchange)
     if exchange.failure is None:
         again = Exchange(stream=True)
         connection.send("POST", "/stream", HEADERS, b"x" * 300_000, again)
         assert (reader.read(again).text, again.connect_ns) == ("ab", None)
     connection.close()
-    return exchange, reading
+    return exchange, result
 
 
 @pytest.mark.parametrize("path", ["stream", "split", "paced"])
-def test_tls(tls_server: Server, reader: Reader, tmp_path: Path, path: str) -> None:
+def test_verified_tls_gives_a_result_and_kernel_timestamps(
+    tls_server: Server, reader: Reader, tmp_path: Path, path: str
+) -> None:
     ca_file = tmp_path / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(str(ca_file))
     origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, ca_file=str(ca_file))
-    exchange, reading = tls_exchange(reader, origin, path)
-    assert reading.outcome is Outcome.OK
+    exchange, result = tls_exchange(reader, origin, path)
+    assert result.outcome is Outcome.OK
     assert exchange.tls_ns is not None
     if sys.platform.startswith("linux"):
         assert exchange.stamp is Stamp.KERNEL
 
 
-def test_session_tickets_that_came_before_the_request(
+def test_session_tickets_before_the_request_do_not_spoil_timestamps(
     tls_server: Server, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = Connection._begin
 
-    def late(self: Connection, link: SocketIO, request: bytes, exchange: Exchange) -> None:
-        time.sleep(0.02)  # the tickets follow the handshake, and lie in the kernel until the answer is read
-        begin(self, link, request, exchange)
+    def late(self: Connection, io: SocketIO, request: bytes, exchange: Exchange) -> None:
+        time.sleep(0.02)  # the tickets follow the handshake and wait in the kernel until the response is read
+        begin(self, io, request, exchange)
 
     monkeypatch.setattr(Connection, "_begin", late)
     origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, verify_tls=False)
-    exchange, reading = tls_exchange(reader, origin, "paced")
-    assert reading.outcome is Outcome.OK
+    exchange, result = tls_exchange(reader, origin, "paced")
+    assert result.outcome is Outcome.OK
     if sys.platform.startswith("linux"):
         assert exchange.stamp is Stamp.KERNEL
 
 
-def test_tls_without_verification(tls_server: Server, reader: Reader) -> None:
+def test_tls_works_without_verification(tls_server: Server, reader: Reader) -> None:
     origin = Origin(f"https://127.0.0.1:{tls_server.port}/v1", PATIENT, verify_tls=False)
     assert tls_exchange(reader, origin, "stream")[1].outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("problem", ["authority", "name", "plain"])
-def test_tls_that_must_not_be_trusted(
+def test_untrusted_or_missing_tls_fails_before_sending(
     tls_server: Server, server: Server, reader: Reader, tmp_path: Path, problem: str
 ) -> None:
     ca_file = tmp_path / "ca.pem"
@@ -83,10 +85,10 @@ def test_tls_that_must_not_be_trusted(
     origin = Origin(
         f"https://{host}:{port}/v1", TIMEOUTS.model_copy(update={"connect_s": 1.0}), ca_file=str(ca_file)
     )
-    exchange, reading = tls_exchange(reader, origin, "stream")
+    exchange, result = tls_exchange(reader, origin, "stream")
     assert exchange.sent_ns is None
     if problem == "plain":
-        assert reading.outcome in {Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+        assert result.outcome in {Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
     else:
-        assert (reading.outcome, reading.error_type) == (Outcome.TRANSPORT_ERROR, Fault.TLS_VERIFICATION)
-        assert ("localhost" if problem == "name" else "issuer") in (reading.error_message or "")
+        assert (result.outcome, result.error_type) == (Outcome.TRANSPORT_ERROR, Fault.TLS_VERIFICATION)
+        assert ("localhost" if problem == "name" else "issuer") in (result.error_message or "")

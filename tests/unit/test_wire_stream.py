@@ -28,7 +28,7 @@ def fold(*reads: bytes, keep_text: bool = True) -> StreamFold:
     return state
 
 
-def test_times_text_and_the_last_events() -> None:
+def test_a_stream_gives_times_text_and_usage() -> None:
     state = fold(
         event({"role": "assistant", "content": ""}),
         event({"content": "Hel"}),
@@ -59,7 +59,7 @@ def test_times_text_and_the_last_events() -> None:
         {"content": 5},
     ],
 )
-def test_no_content(delta: dict[str, Any]) -> None:
+def test_an_event_without_content_is_not_a_token(delta: dict[str, Any]) -> None:
     state = fold(event({"content": "a"}), event(delta), event({"content": "b"}))
     assert list(state.times) == [1000, 3000]
     assert state.text == "ab"
@@ -81,13 +81,13 @@ def test_no_content(delta: dict[str, Any]) -> None:
         {"function_call": {"name": "f"}},
     ],
 )
-def test_content(delta: dict[str, Any]) -> None:
+def test_an_event_with_any_kind_of_content_is_a_token(delta: dict[str, Any]) -> None:
     for keep_text in (True, False):
         state = fold(event({"content": "a"}), event(delta), event({"content": "b"}), keep_text=keep_text)
         assert list(state.times) == [1000, 2000, 3000]
 
 
-def test_reasoning_comes_before_output() -> None:
+def test_reasoning_counts_as_a_token_but_not_as_output() -> None:
     state = fold(
         event({"content": None, "reasoning_content": "think"}),
         event({"content": None, "reasoning_content": " more"}),
@@ -97,7 +97,7 @@ def test_reasoning_comes_before_output() -> None:
     assert (state.times[0], state.first_output_ns) == (1000, 3000)
 
 
-def test_events_that_share_a_read_are_coalesced() -> None:
+def test_events_that_share_a_read_are_counted_as_coalesced() -> None:
     a, b = event({"content": "a"}), event({"content": "b"})
     state = fold(a + b + a)
     assert (len(state.times), state.coalesced) == (3, 2)
@@ -107,7 +107,7 @@ def test_events_that_share_a_read_are_coalesced() -> None:
     assert (list(spanning.times), spanning.coalesced) == ([2000], 0)
 
 
-def test_tool_calls_are_joined() -> None:
+def test_parts_of_a_tool_call_are_joined() -> None:
     def part(**function: str) -> bytes:
         return event({"tool_calls": [{"index": 0, "id": "t1", "type": "function", "function": function}]})
 
@@ -117,7 +117,7 @@ def test_tool_calls_are_joined() -> None:
     ]
 
 
-def test_several_choices_are_one_event_each_and_the_first_one_is_the_text() -> None:
+def test_each_choice_is_an_event_and_the_first_gives_the_text() -> None:
     second = event({"content": "other"}).replace(b'"index": 0', b'"index": 1')
     state = fold(event({"content": "one"}), second, event({"content": " two"}))
     assert len(state.times) == 3
@@ -134,23 +134,23 @@ def test_several_choices_are_one_event_each_and_the_first_one_is_the_text() -> N
         b'data: {"choices":3,"error":{"message":"boom"}}\n\n',
     ],
 )
-def test_errors_in_the_stream(data: bytes) -> None:
+def test_an_error_in_the_stream_is_found_in_each_form(data: bytes) -> None:
     assert "boom" in str(fold(event({"content": "a"}), data).error)
 
 
-def test_done_without_a_last_blank_line() -> None:
+def test_done_is_recognized_without_a_final_blank_line() -> None:
     assert fold(event({"content": "a"}), b"data: [DONE]").done
     assert fold(event({"content": "a"}), b"data:[DONE]\r\n").done
     assert not fold(event({"content": "a"})).done
     assert not fold(event({"content": "[DONE]"})).done
 
 
-def test_junk_is_named_and_named_pings_are_not_junk() -> None:
+def test_junk_is_kept_as_a_bad_event_but_named_pings_are_not() -> None:
     assert fold(b"data: <html>\n\n").bad_event == b"<html>"
     assert fold(b"event: ping\ndata: hello\n\n").bad_event is None
 
 
-def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_events_and_too_large_events_are_overruns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENTS", 3)
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100)
     few = fold(b": ping\n\n" * 3)
@@ -176,7 +176,7 @@ DELTAS: st.SearchStrategy[dict[str, Any]] = st.one_of(
 
 
 @given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=12))
-def test_counting_without_parsing_gives_what_parsing_gives(
+def test_counting_without_parsing_agrees_with_parsing(
     deltas: list[dict[str, Any]], ascii_only: bool, cuts: list[int]
 ) -> None:
     if not ascii_only:
@@ -185,8 +185,8 @@ def test_counting_without_parsing_gives_what_parsing_gives(
     edges = [0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)]
     reads = [stream[a:b] for a, b in pairwise(edges)]
     kept, counted = fold(*reads), fold(*reads, keep_text=False)
-    said = [delta.get("content") or delta.get("reasoning_content") for delta in deltas]
-    assert len(kept.times) == sum(1 for text in said if text)
+    texts = [delta.get("content") or delta.get("reasoning_content") for delta in deltas]
+    assert len(kept.times) == sum(1 for text in texts if text)
     assert kept.times == counted.times
     assert kept.first_output_ns == counted.first_output_ns
     text = "".join(delta.get("content") or "" for delta in deltas)
@@ -196,7 +196,7 @@ def test_counting_without_parsing_gives_what_parsing_gives(
 
 
 @given(st.lists(st.one_of(st.binary(max_size=80), st.just(event({"content": "a"}))), max_size=8))
-def test_any_bytes_are_taken(reads: list[bytes]) -> None:
+def test_any_bytes_are_accepted(reads: list[bytes]) -> None:
     state = fold(*reads)
     assert state.coalesced <= len(state.times)
 
@@ -218,13 +218,13 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=5))
-def test_any_json_is_taken(values: list[Any]) -> None:
+def test_any_json_is_accepted(values: list[Any]) -> None:
     state = fold(*[b"data: " + json.dumps(value).encode() + b"\n\n" for value in values])
     assert len(state.times) <= len(values)
 
 
 @given(st.lists(DELTAS, min_size=1, max_size=12), st.integers(0, 11))
-def test_events_in_one_read_say_what_they_say_in_reads_of_their_own(
+def test_events_in_one_read_give_the_same_as_in_reads_of_their_own(
     deltas: list[dict[str, Any]], split: int
 ) -> None:
     events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
@@ -235,7 +235,7 @@ def test_events_in_one_read_say_what_they_say_in_reads_of_their_own(
 
 
 @pytest.mark.parametrize("odd", [' "quoted"', "\\", "two\nlines", ""])
-def test_a_run_of_like_events_with_an_odd_one_in_it(odd: str) -> None:
+def test_a_run_of_matching_events_can_contain_one_that_differs(odd: str) -> None:
     texts = ["a", " b", odd, " c", "d", "e"]
     for keep_text in (True, False):
         state = fold(b"".join(event({"content": text}) for text in texts), keep_text=keep_text)
@@ -244,7 +244,7 @@ def test_a_run_of_like_events_with_an_odd_one_in_it(odd: str) -> None:
 
 
 @given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=4))
-def test_reads_of_one_piece_say_what_any_reads_say(
+def test_reads_of_one_piece_give_the_same_as_any_reads(
     deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int]
 ) -> None:
     events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
@@ -266,7 +266,7 @@ def test_reads_of_one_piece_say_what_any_reads_say(
     st.lists(st.integers(0, 3000), max_size=4),
     st.lists(st.integers(1, 4), max_size=12),
 )
-def test_reads_of_many_pieces_say_what_the_same_bytes_say(
+def test_reads_of_many_pieces_give_the_same_as_whole_reads(
     deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int], in_a_read: list[int]
 ) -> None:
     events = [event({"content": "first"}), *[event(delta) for delta in deltas]]

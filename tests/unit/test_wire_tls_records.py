@@ -11,7 +11,7 @@ from bltybench.wire.http.tls import Tls
 
 
 class Far:
-    """The other end of a session, in memory; to the near end it looks like a socket."""
+    """The far end of a session, in memory. To the near end it looks like a socket."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -27,13 +27,13 @@ class Far:
         return self._outgoing.read(size)
 
     def written(self, *parts: bytes) -> bytes:
-        """Return what it sends for ``parts``, a record each."""
+        """Return the bytes for ``parts``, one record each."""
         for part in parts:
             self._session.write(part)
         return self._outgoing.read()
 
     def closed(self) -> bytes:
-        """Return what it sends to say that nothing more will come."""
+        """Return the bytes that announce the end."""
         with pytest.raises(ssl.SSLWantReadError):
             self._session.unwrap()
         return self._outgoing.read()
@@ -55,7 +55,7 @@ def ends(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> tuple[Tls, Far]:
     return near, far
 
 
-def test_all_records_of_a_read_are_decrypted(ends: tuple[Tls, Far]) -> None:
+def test_all_records_of_one_read_are_decrypted(ends: tuple[Tls, Far]) -> None:
     near, far = ends
     tickets = far.written()
     assert near.decrypt(tickets + far.written(b"one")) == b"one"
@@ -64,7 +64,7 @@ def test_all_records_of_a_read_are_decrypted(ends: tuple[Tls, Far]) -> None:
     assert not near.ended
 
 
-def test_a_record_may_come_in_parts_and_beside_others(ends: tuple[Tls, Far]) -> None:
+def test_a_record_can_arrive_in_parts_and_with_others(ends: tuple[Tls, Far]) -> None:
     near, far = ends
     data = far.written(b"one", b"two" * 10_000, b"three")
     got = [near.decrypt(data[at : at + 7_001]) for at in range(0, len(data), 7_001)]
@@ -73,7 +73,7 @@ def test_a_record_may_come_in_parts_and_beside_others(ends: tuple[Tls, Far]) -> 
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_an_end_is_seen_behind_the_last_bytes_and_by_itself(ends: tuple[Tls, Far], together: bool) -> None:
+def test_the_end_is_noticed_after_the_last_bytes_and_alone(ends: tuple[Tls, Far], together: bool) -> None:
     near, far = ends
     last, end = far.written(b"last"), far.closed()
     if together:

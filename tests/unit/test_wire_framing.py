@@ -45,7 +45,7 @@ STREAMS = st.one_of(
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_line_ends(end: bytes) -> None:
+def test_events_are_framed_with_any_line_end(end: bytes) -> None:
     stream = end.join([b"data: a", b"", b"event: error", b"data:b", b"data: c", b"", b""])
     assert events_of([stream]) == [Event(b"", b"a"), Event(b"error", b"b\nc")]
 
@@ -62,16 +62,16 @@ def test_line_ends(end: bytes) -> None:
         (b"data: x\ndata: y", b"x\ny"),
     ],
 )
-def test_fields(block: bytes, data: bytes) -> None:
+def test_data_fields_of_a_block_are_joined(block: bytes, data: bytes) -> None:
     assert parse_block(block) == Event(b"", data)
 
 
 @pytest.mark.parametrize("block", [b": keep-alive", b"id: 4", b"", b"\n\n", b"datax: y", b" data: y"])
-def test_blocks_without_data(block: bytes) -> None:
+def test_a_block_without_data_is_no_event(block: bytes) -> None:
     assert parse_block(block) is None
 
 
-def test_byte_order_mark_only_opens_the_stream() -> None:
+def test_a_byte_order_mark_is_skipped_only_at_the_start() -> None:
     mark = b"\xef\xbb\xbf"
     stream = mark + b"data: a\n\n" + mark + b"data: b\n\ndata: c\n\n"
     whole = [Event(b"", b"a"), Event(b"", b"c")]
@@ -79,7 +79,7 @@ def test_byte_order_mark_only_opens_the_stream() -> None:
     assert events_of([stream[i : i + 1] for i in range(len(stream))]) == whole
 
 
-def test_an_event_comes_with_the_read_that_ends_it() -> None:
+def test_an_event_is_returned_by_the_read_that_completes_it() -> None:
     framer = Framer()
     assert framer.feed(b"data: a\n") == b""
     assert framer.feed(b"\ndata: b\n\nda") == b"data: a\n\ndata: b\n\n"
@@ -88,20 +88,20 @@ def test_an_event_comes_with_the_read_that_ends_it() -> None:
 
 
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000), max_size=20))
-def test_reads_may_be_cut_anywhere(stream: bytes, cuts: list[int]) -> None:
+def test_reads_can_end_anywhere(stream: bytes, cuts: list[int]) -> None:
     assert events_of(cut(stream, cuts)) == events_of([stream])
 
 
 @given(STREAMS)
-def test_byte_by_byte(stream: bytes) -> None:
+def test_reads_of_single_bytes_give_the_same_events(stream: bytes) -> None:
     assert events_of([stream[i : i + 1] for i in range(len(stream))]) == events_of([stream])
 
 
 @given(STREAMS)
-def test_agrees_with_a_plain_reading_of_the_rules(stream: bytes) -> None:
+def test_framing_agrees_with_a_plain_implementation_of_the_rules(stream: bytes) -> None:
     text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     *lines, _ = text.split(b"\n")
-    wanted: list[Event] = []
+    expected: list[Event] = []
     name = b""
     data: list[bytes] = []
     for line in lines:
@@ -109,10 +109,10 @@ def test_agrees_with_a_plain_reading_of_the_rules(stream: bytes) -> None:
         value = value.removeprefix(b" ")
         if not line:
             if data:
-                wanted.append(Event(name, b"\n".join(data)))
+                expected.append(Event(name, b"\n".join(data)))
             name, data = b"", []
         elif field == b"data":
             data.append(value)
         elif field == b"event":
             name = value
-    assert events_of([stream]) == wanted
+    assert events_of([stream]) == expected

@@ -11,7 +11,7 @@ from bltybench.wire.ratelimit_headers import Quota, parse_quota, seconds_until
 
 NOW = datetime(2026, 11, 22, 14, 0, 0, tzinfo=UTC).timestamp()
 
-DIALECTS: list[tuple[dict[str, str], Quota]] = [
+HEADER_FORMATS: list[tuple[dict[str, str], Quota]] = [
     ({"Content-Type": "application/json"}, Quota()),
     (
         {
@@ -103,9 +103,9 @@ DIALECTS: list[tuple[dict[str, str], Quota]] = [
 
 
 @pytest.mark.parametrize(
-    ("headers", "quota"), DIALECTS, ids=lambda row: row.dialect if isinstance(row, Quota) else ""
+    ("headers", "quota"), HEADER_FORMATS, ids=lambda row: row.dialect if isinstance(row, Quota) else ""
 )
-def test_dialects(headers: dict[str, str], quota: Quota) -> None:
+def test_each_header_format_gives_its_quota(headers: dict[str, str], quota: Quota) -> None:
     assert parse_quota(list(headers.items()), NOW) == quota
     assert parse_quota([(name.upper(), value) for name, value in headers.items()], NOW) == quota
     assert parse_quota(list(headers.items())[::-1], NOW) == quota
@@ -141,13 +141,13 @@ def test_dialects(headers: dict[str, str], quota: Quota) -> None:
         ("0001-01-01T00:00:00Z", None),
     ],
 )
-def test_seconds_until(text: str, seconds: float | None) -> None:
+def test_reset_values_become_seconds(text: str, seconds: float | None) -> None:
     got = seconds_until(text, NOW)
     assert got == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
 NAMES = st.sampled_from(
-    [name for headers, _ in DIALECTS for name in headers] + ["x-retry-limit", "rate_limit"]
+    [name for headers, _ in HEADER_FORMATS for name in headers] + ["x-retry-limit", "rate_limit"]
 )
 VALUES = st.one_of(
     st.text(max_size=30),
@@ -159,7 +159,7 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES | st.text(max_size=20), VALUES), max_size=8))
-def test_any_headers_give_a_quota_of_sane_numbers(headers: list[tuple[str, str]]) -> None:
+def test_any_headers_give_a_quota_of_plausible_numbers(headers: list[tuple[str, str]]) -> None:
     quota = parse_quota(headers, NOW)
     for field in Quota.__struct_fields__:
         value = getattr(quota, field)
