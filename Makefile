@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 bench: $(VENV)/.installed
 	$(BIN)/locust -f locustfiles/mixed.py --headless
 
-# Types are checked beside the tests. What is wrong with them is said last, where it is not overlooked.
+# mypy runs in parallel with the tests. Its output comes last, so that it is not overlooked.
 test: style
 	@$(MAKE) --no-print-directory types > $(VENV)/types.log 2>&1 & types=$$!; \
 	$(MAKE) --no-print-directory tests; tests=$$?; \
@@ -27,12 +27,12 @@ style: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-# Runs that are timed get in each other's way: what fails among the others is tried once more alone, and which
-# tests passed only then is said at the end.
+# Timed runs can disturb each other. At most two failed tests are tried once more, alone, and listed at the end if
+# they pass then.
 tests: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 3 --dist worksteal || $(BIN)/python -m pytest --second-try
 
-# Of the versions of pip, those that come with Python may take three times as long to resolve.
+# Older versions of pip, as shipped with Python, can take three times as long to resolve.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -41,7 +41,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-# Modules are compiled as they are imported, and then kept so: most of what is installed never is.
+# Compile modules when they are imported, not on installation: most of them never are.
 unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'

@@ -1,4 +1,4 @@
-"""Shared by all tests."""
+"""Setup shared by all tests."""
 
 from __future__ import annotations
 
@@ -8,46 +8,58 @@ import sys
 import pytest
 from hypothesis import settings
 
-# Several tests run at a time: a pool of threads in each, for matrices of a few hundred, only costs time.
-# Before the import of locust, which may import numpy.
+# Several tests run at a time. A thread pool in each, for matrices of a few hundred rows, only costs time.
+# Set before locust is imported, because it may import numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# The processes that tests start find compiled what the ones before them read, as a user's do: half of a
-# command's start goes into compiling otherwise.
+# Let the processes that tests start write and reuse bytecode, as a user's do. Compiling is half of a
+# command's start-up time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Importing Locust patches the standard library. The tests' own process must stay as it is: servers, threads
-# and other clients run in it. Locust itself runs in processes of its own, patched as usual.
+# Importing Locust patches the standard library. The tests' own process must stay unpatched, because servers,
+# threads, and other clients run in it. Locust itself runs in its own processes, patched as usual.
 os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 import locust  # noqa: E402, F401 - after the variable that it reads
 
 del os.environ["LOCUST_SKIP_MONKEY_PATCH"]
 
-# How long an example takes says what else the machine does.
+# The duration of an example depends on what else the machine does. CI draws the same examples each time, so
+# that its result depends on the change alone; a developer's run explores new ones.
 settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "untimed")
 
 SECOND_TRY = "--second-try"
+MAX_SECOND_TRIES = 2
+"""Failed tests that may be tried again. More failures are not flakiness."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what `make test` does with tests that failed beside others."""
+    """Add the option with which `make test` repeats failed tests."""
     parser.addoption(
-        SECOND_TRY, action="store_true", help="run what failed last time, and say which of it passes now"
+        SECOND_TRY,
+        action="store_true",
+        help=f"run the tests that failed last time, if there were at most {MAX_SECOND_TRIES}",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let a second try be of what failed the first time, and of nothing where nothing is known to have."""
+    """Select only the tests that failed last time."""
     if config.getoption(SECOND_TRY):
         config.option.lf = True
         config.option.last_failed_no_failures = "none"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to try too many tests again."""
+    if config.getoption(SECOND_TRY) and len(items) > MAX_SECOND_TRIES:
+        pytest.exit(f"{len(items)} tests failed; at most {MAX_SECOND_TRIES} are tried again", returncode=1)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name the tests that passed only at the second try, so that nobody overlooks them."""
+    """List the tests that passed only at the second try."""
     passed = terminalreporter.getreports("passed")
     if config.getoption(SECOND_TRY) and passed:
         terminalreporter.section("passed only at the second try", "!", red=True)

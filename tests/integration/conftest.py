@@ -1,4 +1,4 @@
-"""Shared by the integration tests."""
+"""Setup shared by the integration tests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bltybench.wire import Reader
 
 @pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
-    """End the Locust processes of a test that failed before it could."""
+    """Stop Locust processes that a failed test left running."""
     yield
     end_started()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server that answers each path in a way of its own, in a process of its own."""
+    """A server in its own process, with a different behavior for each path."""
     server = Server()
     yield server
     server.stop()
@@ -28,5 +28,5 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def reader() -> Reader:
-    """What the client makes of bytes."""
+    """A reader for one test's responses."""
     return Reader()
