@@ -1,4 +1,4 @@
-"""Locust as users run it: a process of its own, headless, against a sandbox that keeps a log of the truth."""
+"""Headless Locust in its own process, against a sandbox that logs every request."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
@@ -21,12 +24,15 @@ LOCUSTFILES = REPO / "locustfiles"
 LOCUST = Path(sys.executable).with_name("locust")
 
 STARTED: list[subprocess.Popen[str]] = []
-"""What this test has started."""
+"""Processes that the current test has started."""
+
+WITH_PAGE = {"BLTYBENCH_REPORT_FORMAT": ""}
+"""For runs whose whole report is checked. A page with figures takes seconds of CPU time."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a Locust process left behind."""
+    """The result of a Locust process."""
 
     code: int
     output: str
@@ -34,7 +40,7 @@ class Finished:
 
     @property
     def run(self) -> RunFolder:
-        """The one run that it made."""
+        """The only run in the reports directory."""
         (run,) = list_runs(self.reports)
         return run
 
@@ -45,25 +51,27 @@ class Finished:
         return rows
 
 
-WITH_PAGE = {"BLTYBENCH_REPORT_FORMAT": ""}
-"""For a run whose whole report is looked at: a page with its figures takes seconds of a core to make."""
+def free_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a user: no key of the machine's, nothing that steers Locust from outside.
+    """Return a user's environment, without this machine's keys and Locust settings.
 
-    Of a run's report the summary only is made, except WITH_PAGE.
+    Runs write only the summary of the report, except WITH_PAGE.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "BLTY"))}
-    # A port of its own for a master and its workers: other tests may have a master at the same time.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
+    # Other tests may run a master at the same time.
+    port = str(free_port())
     ports = {"LOCUST_MASTER_BIND_PORT": port, "LOCUST_MASTER_NODE_PORT": port}
     return kept | ports | {"BLTYBENCH_REPORT_FORMAT": "json"} | changes
 
 
 def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
-    """Start Locust in ``cwd``, in a process group of its own so that Ctrl-C can be sent to it."""
+    """Start Locust in ``cwd``, in its own process group so that it can receive Ctrl-C."""
     process = subprocess.Popen(
         [str(LOCUST), "-f", str(locustfile), *args],
         cwd=cwd,
@@ -78,7 +86,7 @@ def start_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> sub
 
 
 def end_started() -> None:
-    """Kill what a test that failed in the middle left running."""
+    """Kill the processes that a failed test left running."""
     while STARTED:
         process = STARTED.pop()
         if process.poll() is None:
@@ -86,26 +94,40 @@ def end_started() -> None:
             process.communicate()
 
 
+def wait_for_page(page: httpx.Client, process: subprocess.Popen[str]) -> None:
+    """Wait until Locust serves its web page."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            page.get("/")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the web page did not come up")
+
+
 def finish(process: subprocess.Popen[str], cwd: Path, timeout_s: float = 120) -> Finished:
-    """Wait for Locust to end."""
+    """Wait for Locust to exit."""
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        raise AssertionError(f"locust did not end within {timeout_s} s:\n{output}") from None
+        raise AssertionError(f"locust did not exit within {timeout_s} s:\n{output}") from None
     return Finished(process.returncode, output, cwd / "reports")
 
 
 def run_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> Finished:
-    """Run Locust headless to its end."""
+    """Run Locust headless until it exits."""
     return finish(start_locust(locustfile, "--headless", *args, cwd=cwd, **changes), cwd)
 
 
 def write_scenarios(
     folder: Path, base_url: str, scenario: str = "", *, checks: str = "", target: str = ""
 ) -> Path:
-    """Write a scenarios.toml: one target at ``base_url``, and the scenarios that the locustfiles name."""
+    """Write a scenarios.toml with one target at ``base_url`` and the scenarios that the locustfiles name."""
     names = ("quickstart", "chat", "stream")
     scenarios = "\n".join(
         f"""
@@ -157,14 +179,14 @@ max_tokens = {{ kind = "uniform", min = 1, max = 30 }}
 
 
 def truth_of(log: Path) -> dict[str, TruthRow]:
-    """The sandbox's own record of the chat requests, by request id."""
+    """Return the sandbox's own log of the chat requests, by request id."""
     rows = [row for row in read_truth(log) if row.path.endswith("/chat/completions")]
     by_id = {row.request_id: row for row in rows}
-    assert len(by_id) == len(rows), "the sandbox gave an id twice"
+    assert len(by_id) == len(rows), "the sandbox assigned an id twice"
     return by_id
 
 
 def event_times_ns(attempt: dict[str, Any], start_ns: int) -> list[int]:
-    """When each content event of a stream arrived, on the machine's monotonic clock."""
+    """Return when each content event of a stream arrived, on the machine's monotonic clock."""
     first = start_ns + attempt["first_token_ns"]
     return [first + 1000 * offset for offset in accumulate(attempt["gaps_us"], initial=0)]

@@ -1,4 +1,4 @@
-"""Every run's records against the sandbox's own log, row by row."""
+"""A run's records compared with the sandbox's own log, row by row."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bltybench.runs.store import read_generator
 from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SANDBOX_KEY, RateLimit, SandboxLimits
 
-# Gaps are kept so that their sum is exact to a microsecond: a time summed from them may be this much early.
 ROUNDING_NS = 1_000
+"""Maximum rounding error of a time that is summed from gaps, in ns."""
 
 LIMITS = SandboxLimits(requests=RateLimit(limit=12, period_s=1.5), tokens=None, concurrency=50)
 
 
 def check_against_truth(done: Finished, log: Path) -> Counter[str]:
-    """Compare all rows and return how many there were of each outcome."""
+    """Compare all rows. Return the number of rows by outcome."""
     start_ns = done.run.manifest().clock.monotonic_ns
     truth = truth_of(log)
     attempts = done.attempts
@@ -33,14 +33,14 @@ def check_against_truth(done: Finished, log: Path) -> Counter[str]:
     if lateness_us:
         lateness_us.sort()
         print(
-            f"{len(lateness_us)} events, stamped after they were written by "
+            f"{len(lateness_us)} events, timestamped after they were written by "
             f"p50 {lateness_us[len(lateness_us) // 2]:.0f} max {lateness_us[-1]:.0f} us"
         )
     return Counter(row["outcome"] for row in attempts)
 
 
 def check_row(row: dict[str, Any], true: TruthRow, start_ns: int) -> list[float]:
-    """Compare one row; return by how many microseconds each event was stamped after it was written."""
+    """Compare one row. Return the microseconds from writing each event to its timestamp."""
     assert row["status"] == true.status
     assert row["stream"] == true.stream
     assert row["model"] == true.model
@@ -65,7 +65,7 @@ def check_row(row: dict[str, Any], true: TruthRow, start_ns: int) -> list[float]
 
 
 def check_seconds(done: Finished) -> None:
-    """Each second of the generator is on record, and what it counted is what there is."""
+    """Check that every second of the generator was recorded, and that its counts match the attempts."""
     seconds = read_generator(done.run).to_pylist()
     assert len(seconds) >= 4
     assert sum(row["sent"] for row in seconds) == len(done.attempts) == 60
@@ -79,7 +79,7 @@ def check_seconds(done: Finished) -> None:
     ("locustfile", "scenario"),
     [("chat.py", ""), ("stream.py", ""), ("mixed.py", OPEN), ("own.py", "")],
 )
-def test_every_row_is_as_the_sandbox_saw_it(tmp_path: Path, locustfile: str, scenario: str) -> None:
+def test_every_row_matches_the_sandbox_log(tmp_path: Path, locustfile: str, scenario: str) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, limits=LIMITS) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, scenario)
@@ -96,7 +96,7 @@ def test_every_row_is_as_the_sandbox_saw_it(tmp_path: Path, locustfile: str, sce
     assert streams == {"chat.py": {False}, "stream.py": {True}}.get(locustfile, {False, True})
 
 
-def test_workers_share_one_schedule_and_make_one_run(tmp_path: Path) -> None:
+def test_two_workers_share_one_schedule_and_one_run(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, limits=LIMITS) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, OPEN)

@@ -1,4 +1,4 @@
-"""Caps on what a run may spend: kept to the last token, also by several processes."""
+"""Caps on a run's spend, kept by one process and by several."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ arrivals = { kind = "closed" }
 """
 
 
-# A cap on requests is in test_load_endings, of one process and of two. Whatever is capped, each process has a
-# purse with its share; so of these two one each.
+# test_load_endings tests a cap on requests with one process and with two. Every cap is divided among the
+# processes in the same way, so each of the other two caps is tested with one number of processes.
 
 
-def test_a_cap_on_money_is_never_passed_by_two_processes(tmp_path: Path) -> None:
+def test_two_processes_never_exceed_a_cap_on_money(tmp_path: Path) -> None:
     done, truth = play(tmp_path, CLOSED_LONG, "--processes", "2", target=PRICED)
     assert done.run.manifest().ended == "budget"
     spent = sum(
         (row.prompt_tokens or 0) * 2e-6 + (row.completion_tokens or 0) * 8e-6 for row in truth.values()
     )
-    # A request reserves at most 64 prompt and 30 answer tokens: so much may be left over.
-    most = (64 * 2e-6 + 30 * 8e-6) * (6 + 2)
-    assert 0.01 - most <= spent <= 0.01
+    # A request reserves at most 64 prompt and 30 completion tokens, which can remain unspent.
+    max_unspent = (64 * 2e-6 + 30 * 8e-6) * (6 + 2)
+    assert 0.01 - max_unspent <= spent <= 0.01
     assert summary(done)["spent"]["money"] == pytest.approx(spent)
     assert "and at most" in done.output
     assert "This run can spend up to 0.01 of money" in done.output
     assert len(truth) == len(done.attempts)
 
 
-def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
+def test_one_process_never_exceeds_a_cap_on_tokens(tmp_path: Path) -> None:
     budget = "[targets.here.budget]\ntokens = 4000\n"
     done, truth = play(tmp_path, CLOSED_LONG, target=budget, error_rate=0.2)
     assert done.run.manifest().ended == "budget"
@@ -53,7 +53,7 @@ def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
     assert 4000 - 94 * 6 <= spent <= 4000
 
 
-def test_an_impossible_budget_is_refused(tmp_path: Path) -> None:
-    # The others are in unit/test_scenario_plan.
-    said = refused(tmp_path, target=PRICED.replace("0.01", "0.00001"))
-    assert "can't cover one request, which costs about" in said
+def test_budget_below_one_request_is_refused(tmp_path: Path) -> None:
+    # unit/test_scenario_plan tests the other caps.
+    output = refused(tmp_path, target=PRICED.replace("0.01", "0.00001"))
+    assert "can't cover one request, which costs about" in output

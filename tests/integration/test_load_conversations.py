@@ -1,4 +1,4 @@
-"""Conversations of several turns: their history, their latencies, and what a turn that fails does to them."""
+"""Conversations of several turns: their history, their timing, and failed turns."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ turns = { min = 2, max = 4, tokens = { kind = "fixed", tokens = 30 }, think_s = 
 
 
 def conversations(done: Finished) -> list[list[dict[str, Any]]]:
-    """The calls' last attempts, by user and conversation, in order."""
+    """Return the last attempts of the calls of each conversation, in order."""
     last: dict[str, dict[str, Any]] = {}
     for row in sorted(done.attempts, key=lambda row: (row["call_id"], row["attempt"])):
         last[row["call_id"]] = row
-    found: list[list[dict[str, Any]]] = []
+    talks: list[list[dict[str, Any]]] = []
     open_by_user: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(last.values(), key=lambda row: row["due_ns"]):
         if row["turn"] == 1:
             open_by_user[row["user"]] = []
-            found.append(open_by_user[row["user"]])
+            talks.append(open_by_user[row["user"]])
         open_by_user[row["user"]].append(row)
-    return found
+    return talks
 
 
-def test_a_conversation_grows_by_the_real_answers(tmp_path: Path) -> None:
+def test_conversation_contains_the_actual_completions(tmp_path: Path) -> None:
     done, truth = play(tmp_path, CLOSED, mix=TALK)
     talks = conversations(done)
     assert len(talks) > 5
@@ -50,18 +50,18 @@ def test_a_conversation_grows_by_the_real_answers(tmp_path: Path) -> None:
         assert [row["turn"] for row in turns] == list(range(1, len(turns) + 1))
         assert len(turns) <= 4
         for before, after in pairwise(turns):
-            # What was said before, the answer with its framing of 3, a marker, and the next question.
-            grown = truth[after["request_id"]].prompt_tokens
-            assert grown == after["wanted_prompt_tokens"]
-            asked = before["prompt_tokens"] + before["completion_tokens"] + 3 + 1 + 30
-            assert grown == pytest.approx(asked, abs=3)
+            # The previous turn, its completion with framing of 3, a marker, and the next question.
+            length = truth[after["request_id"]].prompt_tokens
+            assert length == after["wanted_prompt_tokens"]
+            expected = before["prompt_tokens"] + before["completion_tokens"] + 3 + 1 + 30
+            assert length == pytest.approx(expected, abs=3)
             assert after["due_ns"] - before["end_ns"] >= 50e6
     assert {len(turns) for turns in talks} >= {2, 3}
     by_turn = [row for row in summary(done)["timings_by"] if row["by"] == "turn" and row["metric"] == "ttft"]
     assert [row["value"] for row in by_turn] == ["1", "2", "3", "4"]
 
 
-def test_a_turn_that_fails_ends_its_conversation_and_not_its_user(tmp_path: Path) -> None:
+def test_failed_turn_ends_its_conversation_but_not_its_user(tmp_path: Path) -> None:
     done, _ = play(tmp_path, CLOSED, mix=TALK, error_rate=0.5)
     talks = conversations(done)
     failed = [turns for turns in talks if turns[-1]["outcome"] == "server_error"]
@@ -71,8 +71,8 @@ def test_a_turn_that_fails_ends_its_conversation_and_not_its_user(tmp_path: Path
     for turns in failed:
         last = turns[-1]
         left_s = DURATION_S - last["end_ns"] / 1e9
-        # It was tried twice, but where the second try would have come after the run's time.
+        # It was retried, unless the retry would have come after the run's time.
         assert last["attempt"] == 1 or left_s < (last["waited_s"] or 0.0) + 0.25
-        # The user goes on with another conversation, but where the run's time is over.
-        later = [one for one in talks if one[0]["user"] == last["user"] and one[0]["due_ns"] > last["due_ns"]]
-        assert later or left_s < 0.1 + 0.25
+        # The user continues with another conversation, unless the run's time is over.
+        first_turns = [turns[0] for turns in talks if turns[0]["user"] == last["user"]]
+        assert any(turn["due_ns"] > last["due_ns"] for turn in first_turns) or left_s < 0.1 + 0.25

@@ -1,4 +1,4 @@
-"""How a run ends: by its time, by Ctrl-C, by its budget, by a kill; and what is kept of it each time."""
+"""How a run ends (on time, by Ctrl-C, by its budget, by a kill), and what is kept of it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from support_locust import (
     Finished,
     environment,
     finish,
+    free_port,
     run_locust,
     start_locust,
     truth_of,
+    wait_for_page,
     write_scenarios,
 )
 from support_sandbox import running_sandbox
@@ -39,7 +41,7 @@ arrivals = { kind = "closed", think_s = 0.1 }
 
 
 def wait_for_records(reports: Path, process: subprocess.Popen[str]) -> Path:
-    """Wait until a run has written records, and return its folder."""
+    """Wait until a run has written records, and return its directory."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
@@ -51,7 +53,7 @@ def wait_for_records(reports: Path, process: subprocess.Popen[str]) -> Path:
 
 
 @pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-def test_ctrl_c_gives_a_report_of_what_there_is(tmp_path: Path, processes: tuple[str, ...]) -> None:
+def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path, processes: tuple[str, ...]) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, ttft=Delay(median_ms=20, p95_ms=30)) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
@@ -73,7 +75,7 @@ def test_ctrl_c_gives_a_report_of_what_there_is(tmp_path: Path, processes: tuple
     assert len(truth) <= len(attempts)
 
 
-def test_after_a_kill_what_was_recorded_can_be_reported(tmp_path: Path) -> None:
+def test_killed_run_can_be_reported(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
         process = start_locust(LOCUSTFILES / "mixed.py", "--headless", cwd=tmp_path, **KEY)
@@ -96,7 +98,7 @@ def test_after_a_kill_what_was_recorded_can_be_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-def test_a_budget_ends_the_run_and_is_never_overshot(tmp_path: Path, processes: tuple[str, ...]) -> None:
+def test_budget_ends_the_run_and_is_never_exceeded(tmp_path: Path, processes: tuple[str, ...]) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG, target="[targets.here.budget]\nrequests = 25\n")
@@ -106,7 +108,7 @@ def test_a_budget_ends_the_run_and_is_never_overshot(tmp_path: Path, processes: 
     assert len(truth_of(log)) == len(done.attempts) == 25
 
 
-def test_checks_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
+def test_failed_checks_set_the_exit_code(tmp_path: Path) -> None:
     with running_sandbox(error_rate=1.0) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, checks='"errors.share" = "<= 1%"')
         done = run_locust(LOCUSTFILES / "chat.py", "-t", "2s", cwd=tmp_path, **(KEY | WITH_PAGE))
@@ -115,9 +117,8 @@ def test_checks_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
     assert 'failures="1"' in done.run.junit_xml.read_text()
 
 
-def test_the_sandbox_is_started_where_nothing_listens_and_stopped_after_the_run(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+def test_absent_sandbox_is_started_and_stopped_with_the_run(tmp_path: Path) -> None:
+    port = free_port()
     table = """
 [targets.here.sandbox]
 ttft = { median_ms = 5, p95_ms = 8 }
@@ -131,9 +132,8 @@ itl = { median_ms = 1, p95_ms = 2 }
         socket.create_connection(("127.0.0.1", port), timeout=1)
 
 
-def test_the_web_page_starts_and_stops_runs_that_are_reported(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+def test_runs_from_the_web_page_are_reported(tmp_path: Path) -> None:
+    port = free_port()
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
         process = start_locust(
@@ -162,24 +162,11 @@ def test_the_web_page_starts_and_stops_runs_that_are_reported(tmp_path: Path) ->
         assert re.search("(VALID|INVALID)", run.report_html.read_text())
 
 
-def wait_for_page(page: httpx.Client, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        try:
-            page.get("/")
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the web page did not come up")
-
-
 def wait_for_run(reports: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 30
     while len(list_runs(reports)) < count:
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "no run was begun"
+        assert time.monotonic() < deadline, "no run started"
         time.sleep(0.1)
 
 
@@ -187,7 +174,7 @@ def wait_for_report(reports: Path, count: int, process: subprocess.Popen[str]) -
     deadline = time.monotonic() + 60
     while sum(run.report_html.is_file() for run in list_runs(reports)) < count:
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "no report was made"
+        assert time.monotonic() < deadline, "no report was written"
         time.sleep(0.1)
 
 
@@ -205,7 +192,7 @@ def stop(**_):
 """
 
 
-def test_a_listener_of_requests_can_stop_the_user(tmp_path: Path) -> None:
+def test_request_listener_can_stop_the_user(tmp_path: Path) -> None:
     users = tmp_path / "users.py"
     users.write_text(STOPS_AT_FIRST, encoding="utf-8")
     log = tmp_path / "truth.jsonl"
@@ -214,5 +201,5 @@ def test_a_listener_of_requests_can_stop_the_user(tmp_path: Path) -> None:
         done = run_locust(users, cwd=tmp_path, **KEY)
     assert done.code == 0, done.output
     assert len(done.attempts) == len(truth_of(log)) >= 8
-    # What is recorded later is told later, and by the next call.
+    # A deferred record fires the listener later, and the user's next call raises its exception.
     assert max(row["sent_ns"] for row in done.attempts) < 3e9

@@ -1,4 +1,4 @@
-"""A user's mistakes: each a clear line, the right exit code, no traceback, and nothing sent."""
+"""A user's errors: each gives a clear message and the right exit code, without a traceback or a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = "sk-not-to-be-seen-0123456789"
 
 
 def refused(tmp_path: Path, *args: str, **changes: str) -> str:
-    """Run, see it refused before anything was sent, and return what it said."""
+    """Run Locust, check that the run was refused before anything was sent, and return the output."""
     done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=tmp_path, **changes)
     assert done.code == 2, done.output
     assert "Traceback" not in done.output
@@ -28,37 +28,37 @@ def refused(tmp_path: Path, *args: str, **changes: str) -> str:
 
 @pytest.fixture
 def scenarios(tmp_path: Path) -> Path:
-    """A scenarios.toml whose target is nowhere: nothing here may get as far as sending."""
+    """A scenarios.toml whose target does not exist, because no test here may send anything."""
     return write_scenarios(tmp_path, "http://127.0.0.1:9/v1")
 
 
 @pytest.mark.usefixtures("scenarios")
 class TestBeforeTheRun:
-    def test_no_key(self, tmp_path: Path) -> None:
+    def test_missing_key(self, tmp_path: Path) -> None:
         assert "BLTYBENCH_TEST_KEY is not set" in refused(tmp_path)
 
     def test_unknown_scenario(self, tmp_path: Path) -> None:
-        said = refused(tmp_path, "--scenario", "quikstart", BLTYBENCH_TEST_KEY=KEY)
-        assert "quikstart" in said
-        assert "quickstart" in said
+        output = refused(tmp_path, "--scenario", "quikstart", BLTYBENCH_TEST_KEY=KEY)
+        assert "quikstart" in output
+        assert "quickstart" in output
 
-    def test_workers_leave_with_their_master(self, tmp_path: Path) -> None:
-        # The output ends when the last process that writes to it does.
+    def test_workers_exit_with_their_master(self, tmp_path: Path) -> None:
+        # The output ends when the last process that writes to it exits.
         assert "nope" in refused(tmp_path, "--processes", "2", "--scenario", "nope", BLTYBENCH_TEST_KEY=KEY)
 
     def test_unknown_target(self, tmp_path: Path) -> None:
         assert 'no target is named "her"' in refused(tmp_path, "--target", "her", BLTYBENCH_TEST_KEY=KEY)
 
-    def test_a_key_is_not_carried_to_another_address(self, tmp_path: Path) -> None:
-        said = refused(tmp_path, "--host", "https://elsewhere.example/v1", BLTYBENCH_TEST_KEY=KEY)
-        assert "elsewhere.example" in said
+    def test_key_is_not_sent_to_another_address(self, tmp_path: Path) -> None:
+        output = refused(tmp_path, "--host", "https://elsewhere.example/v1", BLTYBENCH_TEST_KEY=KEY)
+        assert "elsewhere.example" in output
 
-    def test_reports_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    def test_reports_directory_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        said = refused(tmp_path, "--reports", str(tmp_path / "file" / "x"), BLTYBENCH_TEST_KEY=KEY)
-        assert "no run can be stored here" in said
+        output = refused(tmp_path, "--reports", str(tmp_path / "file" / "x"), BLTYBENCH_TEST_KEY=KEY)
+        assert "no run can be stored here" in output
 
-    def test_no_users(self, tmp_path: Path) -> None:
+    def test_zero_users(self, tmp_path: Path) -> None:
         assert "--users" in refused(tmp_path, "--users", "0", BLTYBENCH_TEST_KEY=KEY)
 
 
@@ -67,20 +67,20 @@ def test_broken_toml(tmp_path: Path) -> None:
     assert "scenarios.toml: line 1, column 11" in refused(tmp_path)
 
 
-def test_a_mistake_in_a_value(tmp_path: Path) -> None:
+def test_wrong_value(tmp_path: Path) -> None:
     write_scenarios(tmp_path, "http://127.0.0.1:9/v1", checks='"ttft.p59" = "< 3 s"')
-    said = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
-    assert "ttft.p59" in said
-    assert "did you mean" in said
+    output = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
+    assert "ttft.p59" in output
+    assert "did you mean" in output
 
 
-def test_a_target_beyond_this_machine_needs_a_budget(tmp_path: Path) -> None:
+def test_remote_target_without_a_budget(tmp_path: Path) -> None:
     write_scenarios(tmp_path, "https://api.example.com/v1")
     assert "has no budget" in refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_reports_folder_without_permission(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_reports_directory_without_permission(tmp_path: Path) -> None:
     write_scenarios(tmp_path, "http://127.0.0.1:9/v1")
     (tmp_path / "closed").mkdir(mode=0o500)
     assert "no run can be stored here" in refused(
@@ -88,16 +88,16 @@ def test_reports_folder_without_permission(tmp_path: Path) -> None:
     )
 
 
-def test_the_sandboxs_port_taken_by_something_else(tmp_path: Path) -> None:
+def test_sandbox_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         write_scenarios(tmp_path, f"http://127.0.0.1:{port}/v1", target="[targets.here.sandbox]")
-        said = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
-    assert f"127.0.0.1:{port}" in said
+        output = refused(tmp_path, BLTYBENCH_TEST_KEY=KEY)
+    assert f"127.0.0.1:{port}" in output
 
 
 class TestDuringTheRun:
-    """What only the server can tell: the run goes through, its checks fail, and the page says why."""
+    """Errors that only the server can report: the run finishes, and its checks fail with the reason."""
 
     def run(self, tmp_path: Path, base_url: str, key: str, **changes: str) -> str:
         path = write_scenarios(tmp_path, base_url, checks='"errors.count" = "== 0"')
@@ -116,13 +116,13 @@ class TestDuringTheRun:
 
     def test_wrong_key(self, tmp_path: Path) -> None:
         with running_sandbox() as sandbox:
-            said = self.run(tmp_path, sandbox.base_url, KEY)
-        assert "client_error 401 invalid_api_key" in said
+            output = self.run(tmp_path, sandbox.base_url, KEY)
+        assert "client_error 401 invalid_api_key" in output
 
     def test_unknown_model(self, tmp_path: Path) -> None:
         with running_sandbox() as sandbox:
-            said = self.run(tmp_path, sandbox.base_url, SANDBOX_KEY, **{"deepseek-chat": "deepseek-cat"})
-        assert "client_error 404 model_not_found" in said
+            output = self.run(tmp_path, sandbox.base_url, SANDBOX_KEY, **{"deepseek-chat": "deepseek-cat"})
+        assert "client_error 404 model_not_found" in output
 
     def test_nothing_listens(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,4 +1,4 @@
-"""The search for the capacity, on sandboxes whose capacity is known."""
+"""The capacity search on sandboxes whose capacity is known."""
 
 from __future__ import annotations
 
@@ -54,92 +54,94 @@ def find(
         done = run_locust(LOCUSTFILES / "capacity.py", *args, cwd=tmp_path, **changes)
     assert done.code == 0, done.output
     assert "Traceback" not in done.output
-    found = read_search(done.run)
-    assert found is not None
-    assert found.requests == len(truth_of(log)) == len(done.attempts)
-    return done, found
+    result = read_search(done.run)
+    assert result is not None
+    assert result.requests == len(truth_of(log)) == len(done.attempts)
+    return done, result
 
 
-def check(done: Finished, found: SearchResult, capacity: float) -> None:
-    assert found.ended == "found", done.output
+def check(done: Finished, result: SearchResult, capacity: float) -> None:
+    assert result.ended == "found", done.output
     assert done.run.manifest().ended == "completed"
-    assert found.holds is not None
-    assert found.fails is not None
-    assert found.holds == pytest.approx(capacity, rel=0.05)
-    assert found.fails == pytest.approx(capacity, rel=0.05)
+    assert result.holds is not None
+    assert result.fails is not None
+    assert result.holds == pytest.approx(capacity, rel=0.05)
+    assert result.fails == pytest.approx(capacity, rel=0.05)
     summary = msgspec.json.decode(done.run.summary_json.read_bytes())
-    assert summary["search"]["holds"] == found.holds
-    assert [row["stage"] for row in summary["stages"]] == [trial.stage for trial in found.trials]
+    assert summary["search"]["holds"] == result.holds
+    assert [row["stage"] for row in summary["stages"]] == [trial.stage for trial in result.trials]
 
 
-def test_a_limit_of_requests_is_found(tmp_path: Path) -> None:
+def test_request_limit_is_found(tmp_path: Path) -> None:
     limit = RateLimit(limit=8, period_s=0.5, algorithm="first_hit_window")
     limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
     search = (
         "start = 800, max = 5000, step = 1.1, stage_s = 0.75, pause_s = 0.55, precision = 0.03, "
         'requests = 5000, objectives = { "refused.share" = "<= 1%" }'
     )
-    done, found = find(tmp_path, search, page=True, limits=limits)
-    check(done, found, 960)
+    done, result = find(tmp_path, search, page=True, limits=limits)
+    check(done, result, 960)
     assert "the capacity lies between" in done.run.report_html.read_text()
-    # What is refused is seen as the first window fills; nothing more has to be sent then.
-    failed = [trial for trial in found.trials if not trial.held]
+    # Refusals begin when the first window is full, and the trial is then cut.
+    failed = [trial for trial in result.trials if not trial.held]
     assert failed
     assert all(trial.cut and trial.sent < trial.load * 0.75 / 60 for trial in failed)
-    assert all(trial.sent == math.ceil(trial.load * 0.75 / 60) for trial in found.trials if trial.held)
+    assert all(trial.sent == math.ceil(trial.load * 0.75 / 60) for trial in result.trials if trial.held)
 
 
-def test_the_rate_that_a_server_keeps_up_with_is_found_by_two_processes(tmp_path: Path) -> None:
-    # Two slots of 160 ms bear 750 a minute; beyond that the line grows, by 3% of the time at a rate 3% above.
+def test_two_processes_find_the_rate_that_a_server_sustains(tmp_path: Path) -> None:
+    # Two slots of 160 ms sustain 750 per minute. At a rate 3% above, the queue grows by 3% of the time.
     search = (
         "start = 690, max = 5000, step = 1.1, stage_s = 4, precision = 0.03, requests = 5000, "
         'objectives = { "ttft.p95" = "< 265 ms" }'
     )
     quick = Delay(median_ms=5, p95_ms=5)
     queue = SandboxQueue(slots=2, service_ms=160)
-    done, found = find(tmp_path, search, *TWO, ttft=quick, queue=queue)
-    check(done, found, 750)
+    done, result = find(tmp_path, search, *TWO, ttft=quick, queue=queue)
+    check(done, result, 750)
     by_stage: dict[str, list[dict[str, Any]]] = {}
     for row in done.attempts:
         by_stage.setdefault(row["stage"], []).append(row)
-    for trial in found.trials:
+    for trial in result.trials:
         rows = sorted(by_stage[trial.stage], key=lambda row: row["due_ns"])
         shares = [sum(row["worker"] == name for row in rows) for name in ("w0", "w1")]
-        # Cut at a moment that each hears for itself, their shares may differ by what was due meanwhile.
+        # The workers learn of a cut at different times, so their shares can differ by what was due meanwhile.
         assert abs(shares[0] - shares[1]) <= (1 if not trial.cut else 5)
         gaps_ms = [(b["due_ns"] - a["due_ns"]) / 1e6 for a, b in pairwise(rows[: len(rows) - 10])]
         assert gaps_ms == pytest.approx([60_000 / trial.load] * len(gaps_ms), abs=0.01)
 
 
-def test_the_number_of_users_that_a_server_lets_in_is_found_by_two_processes(tmp_path: Path) -> None:
+def test_two_processes_find_the_number_of_users_that_a_server_accepts(tmp_path: Path) -> None:
     limits = SandboxLimits(requests=None, tokens=None, concurrency=21)
     search = (
         'load = "users", start = 16, max = 100, step = 1.2, stage_s = 1, precision = 0.001, '
         'requests = 20000, objectives = { "refused.share" = "<= 0%" }'
     )
-    done, found = find(tmp_path, search, *TWO, limits=limits, ttft=Delay(median_ms=200, p95_ms=220))
-    assert (found.holds, found.fails) == (21, 22), done.output
-    assert found.ended == "found"
+    done, result = find(tmp_path, search, *TWO, limits=limits, ttft=Delay(median_ms=200, p95_ms=220))
+    assert (result.holds, result.fails) == (21, 22), done.output
+    assert result.ended == "found"
     in_22 = {row["user"] for row in done.attempts if row["stage"].endswith(": 22 users")}
     assert in_22 == set(range(22))
 
 
-def test_arrivals_by_chance_are_refused_as_the_limiter_s_model_says(tmp_path: Path) -> None:
+def test_random_arrivals_are_refused_as_the_limiter_model_predicts(tmp_path: Path) -> None:
     limit = RateLimit(limit=20, period_s=1, algorithm="token_bucket", burst=5)
     text = (
         "start = 1000, max = 5000, stage_s = 2, pause_s = 0.5, precision = 0.2, requests = 5000, "
         'spacing = "poisson", objectives = { "refused.share" = "<= 10%" }'
     )
     limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
-    done, found = find(tmp_path, text, limits=limits)
+    done, result = find(tmp_path, text, limits=limits)
     scenario = Scenario.model_validate(done.run.manifest().resolved)
     assert isinstance(scenario.arrivals, CapacitySearch)
-    assert [(trial.load, trial.held) for trial in found.trials] == predicted(scenario.arrivals, scenario.seed)
-    assert found.ended == "found"
+    assert [(trial.load, trial.held) for trial in result.trials] == predicted(
+        scenario.arrivals, scenario.seed
+    )
+    assert result.ended == "found"
 
 
 def predicted(search: CapacitySearch, seed: int) -> list[tuple[float, bool]]:
-    """The trials that the search makes, and how they go, where arrivals are never late."""
+    """Return the trials of the search and their outcomes if no arrival is late."""
     bracket = Bracket(search.start, search.max, precision=search.precision, confirm=2, whole=False)
     trials: list[tuple[float, bool]] = []
     while not bracket.done:
@@ -151,31 +153,31 @@ def predicted(search: CapacitySearch, seed: int) -> list[tuple[float, bool]]:
     return trials
 
 
-def test_a_search_keeps_to_its_budget_and_says_so(tmp_path: Path) -> None:
+def test_search_stops_before_exceeding_its_requests(tmp_path: Path) -> None:
     search = 'start = 600, max = 6000, stage_s = 1, requests = 65, objectives = { "errors.share" = "<= 0%" }'
-    done, found = find(tmp_path, search, page=True)
-    assert found.ended == "requests"
-    assert (found.holds, found.fails) == (1200, None)
-    # Trials of 10 and 20; another of 40 would pass 65.
-    assert found.requests == 30
+    done, result = find(tmp_path, search, page=True)
+    assert result.ended == "requests"
+    assert (result.holds, result.fails) == (1200, None)
+    # Trials of 10 and 20. Another of 40 would exceed 65.
+    assert result.requests == 30
     assert "did not allow another trial" in done.run.report_html.read_text()
 
 
-def test_users_of_a_search_keep_to_its_budget(tmp_path: Path) -> None:
+def test_search_for_users_stops_at_its_requests(tmp_path: Path) -> None:
     search = (
         'load = "users", start = 8, max = 100, stage_s = 2, requests = 50, '
         'objectives = { "errors.share" = "<= 0%" }'
     )
-    _, found = find(tmp_path, search, ttft=Delay(median_ms=50, p95_ms=60))
-    assert found.ended == "requests"
-    assert (found.holds, found.fails, found.trials) == (None, None, [])
-    assert 50 <= found.requests <= 58
+    _, result = find(tmp_path, search, ttft=Delay(median_ms=50, p95_ms=60))
+    assert result.ended == "requests"
+    assert (result.holds, result.fails, result.trials) == (None, None, [])
+    assert 50 <= result.requests <= 58
 
 
-def test_a_target_s_budget_ends_a_search(tmp_path: Path) -> None:
+def test_target_budget_ends_a_search(tmp_path: Path) -> None:
     text = TABLE.replace("[scenarios.find", "[targets.here.budget]\nrequests = 41\n[scenarios.find", 1)
     search = 'start = 600, max = 6000, stage_s = 1, requests = 900, objectives = { "errors.share" = "<= 0%" }'
-    done, found = find(tmp_path, search, *TWO, table=text)
-    assert done.run.manifest().ended == found.ended == "budget"
-    # Trials of 10 and 20; the third has 11 to send where it needs 40, and is not judged.
-    assert 0 < sum(trial.sent for trial in found.trials) < len(done.attempts) <= 41
+    done, result = find(tmp_path, search, *TWO, table=text)
+    assert done.run.manifest().ended == result.ended == "budget"
+    # Trials of 10 and 20. The third needs 40 but has 11 left, so it is not evaluated.
+    assert 0 < sum(trial.sent for trial in result.trials) < len(done.attempts) <= 41

@@ -1,4 +1,4 @@
-"""Generators made sick on purpose, each in its own way: the run must be INVALID, and say why."""
+"""Load generators that can't keep up, each for another reason: the run must be INVALID and report why."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ arrivals = { kind = "closed", think_s = 0.2 }
 
 
 def findings(done: Finished) -> dict[str, dict[str, Any]]:
-    """What the audit of the run found, by name; the terminal must have said the verdict."""
+    """Return the findings of the run's audit, by name. Check that the terminal shows the verdict."""
     assert done.code in (0, 1), done.output
     summary = json.loads(done.run.summary_json.read_bytes())
-    found = {finding["name"]: finding for finding in summary["audit"]}
-    assert summary["valid"] == all(finding["holds"] for finding in found.values())
+    by_name = {finding["name"]: finding for finding in summary["audit"]}
+    assert summary["valid"] == all(finding["holds"] for finding in by_name.values())
     assert ("INVALID" in done.output) == (not summary["valid"]), done.output
-    for finding in found.values():
+    for finding in by_name.values():
         if not finding["holds"]:
             assert finding["reason"] in " ".join(done.output.split()), done.output
             assert finding["remedy"]
-    return found
+    return by_name
 
 
 def broken(done: Finished) -> set[str]:
-    """The names of the findings that do not hold."""
+    """Return the names of the findings that do not hold."""
     return {name for name, finding in findings(done).items() if not finding["holds"]}
 
 
@@ -50,21 +50,21 @@ def run(tmp_path: Path, locustfile: Path = LOCUSTFILES / "stream.py") -> Finishe
     return run_locust(locustfile, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
 
 
-def test_a_generator_at_ease_is_valid(tmp_path: Path) -> None:
-    found: list[set[str]] = []
+def test_idle_generator_is_valid(tmp_path: Path) -> None:
+    failures: list[set[str]] = []
     with running_sandbox() as sandbox:
-        # On a machine that others use, one of three quiet runs is enough; a sick one is sick in all.
+        # On a shared machine, one valid run of three is enough. A generator that can't keep up fails in all.
         for number in range(3):
             folder = tmp_path / str(number)
             folder.mkdir()
             write_scenarios(folder, sandbox.base_url, GENTLE)
-            found.append(broken(run(folder)))
-            if not found[-1]:
+            failures.append(broken(run(folder)))
+            if not failures[-1]:
                 break
-    assert found[-1] == set(), f"never valid: {found}"
+    assert failures[-1] == set(), f"never valid: {failures}"
 
 
-def test_a_busy_greenlet_stalls_the_loop(tmp_path: Path) -> None:
+def test_busy_greenlet_stalls_the_loop(tmp_path: Path) -> None:
     locustfile = tmp_path / "busy.py"
     locustfile.write_text(
         """
@@ -95,17 +95,17 @@ class Busy(ScenarioUser):
     assert all(row["outcome"] == "ok" for row in done.attempts)
 
 
-def test_more_than_one_core_can_do(tmp_path: Path) -> None:
+def test_load_beyond_one_core_is_reported(tmp_path: Path) -> None:
     with Server() as server:
-        flooding = 'duration_s = 5\nusers = 200\narrivals = { kind = "closed" }'
-        write_scenarios(tmp_path, server.url(tokens=64, rate=0), flooding)
+        unpaced = 'duration_s = 5\nusers = 200\narrivals = { kind = "closed" }'
+        write_scenarios(tmp_path, server.url(tokens=64, rate=0), unpaced)
         done = run(tmp_path)
     assert CPU in broken(done)
 
 
-def test_a_rate_that_cannot_be_sent(tmp_path: Path) -> None:
+def test_rate_beyond_the_users_is_reported(tmp_path: Path) -> None:
     with running_sandbox(ttft=Delay(median_ms=400, p95_ms=401)) as sandbox:
-        # 4 users with answers of 0.4 s make 10 calls a second, and 50 are wanted.
+        # 4 users with responses of 0.4 s make 10 calls per second, but 50 are scheduled.
         write_scenarios(
             tmp_path,
             sandbox.base_url,
@@ -116,7 +116,7 @@ def test_a_rate_that_cannot_be_sent(tmp_path: Path) -> None:
     assert "users" in findings(done)[RATE]["remedy"]
 
 
-def test_a_stopped_process(tmp_path: Path) -> None:
+def test_suspended_process_is_a_stall(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, GENTLE)
         locust = start_locust(

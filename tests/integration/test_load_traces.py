@@ -1,4 +1,4 @@
-"""Recorded traces, replayed: times and lengths as they were, prefixes shared as they were."""
+"""Replay of recorded traces with their times, lengths, and shared prefixes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Ty
 
 
 def recorded(name: str, folder: Path) -> None:
-    """Put a recorded trace beside the scenario."""
+    """Copy a recorded trace next to the scenario."""
     source = TRACES / name
     if not source.is_file():
-        pytest.skip(f"the recorded trace is not here: {source}")
+        pytest.skip(f"no recorded trace at {source}")
     shutil.copy(source, folder / "trace")
 
 
@@ -36,11 +36,11 @@ def replay(folder: Path, keys: str, duration_s: float) -> tuple[Finished, dict[s
 
 
 def as_recorded(done: Finished, truth: dict[str, TruthRow]) -> list[dict[str, Any]]:
-    """Check times and lengths, on our side and at the sandbox; return the attempts."""
-    wanted = scheduled(done)
+    """Check times and lengths, as recorded and at the sandbox. Return the attempts."""
+    arrivals_due = scheduled(done)
     attempts = sorted(done.attempts, key=lambda row: row["due_ns"])
     assert Counter((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts) == (
-        Counter((round(a.at_s * 1e9), a.prompt_tokens, a.max_tokens) for a in wanted)
+        Counter((round(a.at_s * 1e9), a.prompt_tokens, a.max_tokens) for a in arrivals_due)
     )
     assert truth.keys() == {row["request_id"] for row in attempts}
     for row in attempts:
@@ -50,11 +50,11 @@ def as_recorded(done: Finished, truth: dict[str, TruthRow]) -> list[dict[str, An
     return attempts
 
 
-def test_an_azure_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
+def test_azure_trace_is_replayed_as_recorded(tmp_path: Path) -> None:
     recorded("azure-llm-2023-conv.csv", tmp_path)
     done, truth = replay(tmp_path, "speed = 3, start_s = 720", 4)
     attempts = as_recorded(done, truth)
-    # Told from the file itself, too: all that was recorded in these twelve seconds, and nothing else.
+    # Compared with the file itself, too: everything recorded in these twelve seconds, and nothing else.
     rows = [line.split(",") for line in (tmp_path / "trace").read_text().splitlines()[1:]]
     times = [datetime.fromisoformat(stamp[:26]) for stamp, _, _ in rows]
     part = [
@@ -67,22 +67,22 @@ def test_an_azure_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
         assert row["due_ns"] / 1e9 == pytest.approx(at_s / 3, abs=1e-6)
         assert (row["prompt_tokens"], row["max_tokens"]) == (context, generated)
     start_ns = done.run.manifest().clock.monotonic_ns
-    seen_ns = {name: row.received_ns - start_ns for name, row in truth.items()}
-    assert pace(attempts, seen_ns) == pytest.approx(1.0, abs=0.005)
+    received_ns = {name: row.received_ns - start_ns for name, row in truth.items()}
+    assert pace(attempts, received_ns) == pytest.approx(1.0, abs=0.005)
 
 
-def test_a_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
+def test_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
     recorded("mooncake-conversation.jsonl", tmp_path)
     attempts = as_recorded(*replay(tmp_path, "speed = 4, scale = 0.5, start_s = 60", 5))
     assert len(attempts) > 10
 
 
-def test_a_burstgpt_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None:
+def test_burstgpt_trace_is_replayed_as_recorded(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text(BURSTGPT)
     attempts = as_recorded(*replay(tmp_path, "speed = 4", 2))
-    # Of the two that are due at once either may end first.
-    found = sorted((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts)
-    assert found == [
+    # Either of the two that are due together can end first.
+    replayed = sorted((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts)
+    assert replayed == [
         (0, 87, 23),
         (0, 472, 18),
         (250_000_000, 417, 1),
@@ -90,8 +90,8 @@ def test_a_burstgpt_trace_is_replayed_as_it_was_recorded(tmp_path: Path) -> None
     ]
 
 
-def test_a_malformed_trace_does_not_start(tmp_path: Path) -> None:
-    # What else may be wrong with a trace is in unit/test_scenario_arrivals and unit/test_scenario_traces.
+def test_malformed_trace_is_refused(tmp_path: Path) -> None:
+    # unit/test_scenario_arrivals and unit/test_scenario_traces test the other errors in traces.
     text = '{"at_s": 0, "prompt_tokens": 9, "max_tokens": 2}\n{"at_s": -1}\n'
     (tmp_path / "trace.jsonl").write_text(text)
     assert "trace.jsonl:2" in refused(tmp_path, arrivals('kind = "trace", file = "trace.jsonl"'))
