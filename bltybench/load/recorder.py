@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bltybench.load.run.context import RunContext
-from bltybench.load.run.live import Counter
+from bltybench.load.run.live import Tick
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
@@ -66,7 +66,7 @@ def record(
         context.trial_worker.note(attempt)
     ttft_ns = attempt.ttft_ns
     ttft_ms = None if ttft_ns is None or attempt.outcome is not Outcome.OK else ttft_ns / 1e6
-    _count(sink.counter, attempt, ttft_ms)
+    _count(sink.tick, attempt, ttft_ms)
     _show(context, sent.call, attempt, ttft_ms)
     return attempt
 
@@ -149,17 +149,17 @@ def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int
     return call.prompt_tokens, tokens.count(reading.text or ""), TokensSource.TOKENIZER
 
 
-def _count(counter: Counter, attempt: Attempt, ttft_ms: float | None) -> None:
-    counter.note_quota(attempt)
+def _count(tick: Tick, attempt: Attempt, ttft_ms: float | None) -> None:
+    tick.note_quota(attempt)
     if attempt.outcome is Outcome.OK:
-        counter.accepted += 1
-        counter.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
+        tick.accepted += 1
+        tick.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
     elif attempt.outcome is Outcome.RATE_LIMITED:
-        counter.refused += 1
+        tick.refused += 1
     elif attempt.outcome in FAILURES:
-        counter.failed += 1
+        tick.failed += 1
     if ttft_ms is not None:
-        counter.add_ttft(ttft_ms)
+        tick.add_ttft(ttft_ms)
 
 
 def _show(context: RunContext, call: CallContext, attempt: Attempt, ttft_ms: float | None) -> None:

@@ -11,13 +11,17 @@ from bltybench.errors import UserError
 from bltybench.load.run import audit as audit_module
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.budget import BudgetAccount, Spend, share
-from bltybench.load.run.live import Counter, Live, Tick
+from bltybench.load.run.clock import RunClock
+from bltybench.load.run.live import Live, Tick
+from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.load.run.stats_rows import BATCH, TokenRows, add_refusal
 from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.folder import create_run
 from bltybench.runs.manifest import Clock
 from bltybench.scenario.target import Budget, Price, Target
 from bltybench.scenario.workload import Call, Constant, Scenario
+from bltybench.wire.scheduling.reader import Reader
 
 
 class TestBudget:
@@ -80,7 +84,7 @@ class TestLive:
         live.add(
             "w0", [Tick(at_s=1, accepted=50), Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4)]
         )
-        live.add("w1", [Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=(100.0, 300.0))])
+        live.add("w1", [Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=[100.0, 300.0])])
         assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  5")
         line = live.line(62, 90)
         assert line.split("  ") == [
@@ -100,23 +104,14 @@ class TestLive:
     def test_line_before_the_first_tick(self) -> None:
         assert Live().line(-0.2, 10).startswith("  0/10 s  0 ok/min")
 
-    def test_counter_starts_again_after_each_tick(self) -> None:
-        counter = Counter()
-        counter.accepted += 1
-        counter.add_ttft(12.5)
-        tick = counter.take(3.0, 2)
-        assert tick == Tick(at_s=3.0, accepted=1, in_flight=2, ttft_ms=(12.5,))
-        assert counter.take(4.0, 0) == Tick(at_s=4.0)
-        assert msgspec.convert(msgspec.to_builtins(tick), Tick) == tick
-
     def test_last_reported_values_survive_ticks_without_any(self) -> None:
-        live, counter = Live(), Counter()
-        counter.note_quota(attempt(remaining_requests=3, remaining_tokens=900))
-        counter.note_quota(
+        live, tick = Live(), Tick(at_s=1.0, in_flight=2)
+        tick.note_quota(attempt(remaining_requests=3, remaining_tokens=900))
+        tick.note_quota(
             attempt(outcome=Outcome.RATE_LIMITED, status=429, retry_after_s=12.5, remaining_requests=0)
         )
-        live.add("w0", [counter.take(1.0, in_flight=2)])
-        live.add("w0", [counter.take(2.0, in_flight=1)])
+        live.add("w0", [msgspec.convert(msgspec.to_builtins(tick), Tick)])
+        live.add("w0", [Tick(at_s=2.0, in_flight=1)])
         counts = live.snapshot(2.0)
         assert (counts.retry_after_s, counts.remaining_requests, counts.remaining_tokens) == (12.5, 0, 900)
         assert counts.in_flight == 1
@@ -126,14 +121,27 @@ class TestLive:
     def test_snapshot_covers_all_processes(self) -> None:
         live = Live()
         for worker, ttft_ms in (("w0", 100.0), ("w1", 300.0)):
-            counter = Counter()
-            counter.accepted, counter.refused, counter.tokens = 5, 2, 70
-            counter.add_ttft(ttft_ms)
-            live.add(worker, [counter.take(1.0, in_flight=4)])
+            tick = Tick(at_s=1.0, accepted=5, refused=2, tokens=70, in_flight=4)
+            tick.add_ttft(ttft_ms)
+            live.add(worker, [tick])
         counts = live.snapshot(1.0)
         assert (counts.accepted, counts.refused, counts.tokens, counts.in_flight) == (10, 4, 140, 8)
         assert (counts.ttft_p50_ms, counts.ttft_p95_ms) == (100.0, 300.0)
         assert Live().snapshot(0.0).ttft_p50_ms is None
+
+    def test_sink_starts_a_new_tick_when_one_is_taken(self, tmp_path: Path) -> None:
+        folder = create_run(tmp_path, "s")
+        reader = Reader()
+        sink = RecordSink(folder, "w0", RunClock(Clock.now(), 5), reader, RequestStats())
+        sink.tick.accepted += 1
+        sink.tick.add_ttft(12.5)
+        sink.open_attempts = 2
+        tick = sink.take_tick()
+        assert (tick.accepted, tick.in_flight, tick.ttft_ms) == (1, 2, [12.5])
+        assert tick.at_s > 0
+        empty = sink.take_tick()
+        assert (empty.accepted, empty.ttft_ms) == (0, [])
+        sink.close()
 
 
 def test_run_spec_survives_the_way_to_a_worker() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 import msgspec
@@ -14,6 +14,8 @@ from bltybench.load.capacity.worker import TrialOrder, TrialReport, TrialWorker
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
+
+T = TypeVar("T")
 
 ORDER_MESSAGE = "bltybench_trial"
 CUT_MESSAGE = "bltybench_trial_cut"
@@ -35,10 +37,10 @@ class SearchLink:
         """Listen to the other processes."""
         self._runner = runner
         if isinstance(runner, MasterRunner):
-            runner.register_message(REPORT_MESSAGE, self._on_report)
+            runner.register_message(REPORT_MESSAGE, lambda msg, **_: self._report(_read(msg, TrialReport)))
         elif isinstance(runner, WorkerRunner):
-            runner.register_message(ORDER_MESSAGE, self._on_order)
-            runner.register_message(CUT_MESSAGE, self._on_cut)
+            runner.register_message(ORDER_MESSAGE, lambda msg, **_: self._run_here(_read(msg, TrialOrder)))
+            runner.register_message(CUT_MESSAGE, lambda msg, **_: self._cut_here(msg.data["number"]))
 
     def begin(
         self, scenario: Scenario, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
@@ -77,36 +79,28 @@ class SearchLink:
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message(ORDER_MESSAGE, msgspec.to_builtins(order))
         else:
-            self._run_trial(order, self._take)
+            self._run_here(order)
 
     def _cut_trial(self, number: int) -> None:
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message(CUT_MESSAGE, {"number": number})
-        elif (worker := self._worker()) is not None:
+        else:
+            self._cut_here(number)
+
+    def _run_here(self, order: TrialOrder) -> None:
+        if (worker := self._worker()) is not None:
+            gevent.spawn(worker.run_trial, order, self._report)
+
+    def _cut_here(self, number: int) -> None:
+        if (worker := self._worker()) is not None:
             worker.cut(number)
 
-    def _take(self, report: TrialReport) -> None:
-        if self._searcher is not None:
-            self._searcher.take(report)
-
-    def _run_trial(self, order: TrialOrder, report: Callable[[TrialReport], None]) -> None:
-        if (worker := self._worker()) is not None:
-            gevent.spawn(worker.run_trial, order, report)
-
-    # In the master
-
-    def _on_report(self, msg: Any, **_: Any) -> None:
-        self._take(msgspec.convert(msg.data, TrialReport))
-
-    # In a worker
-
-    def _on_order(self, msg: Any, **_: Any) -> None:
-        self._run_trial(msgspec.convert(msg.data, TrialOrder), self._report_to_master)
-
-    def _on_cut(self, msg: Any, **_: Any) -> None:
-        if (worker := self._worker()) is not None:
-            worker.cut(int(msg.data["number"]))
-
-    def _report_to_master(self, report: TrialReport) -> None:
+    def _report(self, report: TrialReport) -> None:
         if isinstance(self._runner, WorkerRunner):
             self._runner.send_message(REPORT_MESSAGE, msgspec.to_builtins(report))
+        elif self._searcher is not None:
+            self._searcher.take(report)
+
+
+def _read(message: Any, kind: type[T]) -> T:
+    return msgspec.convert(message.data, kind)

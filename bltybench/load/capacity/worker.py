@@ -39,22 +39,22 @@ class TrialOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum requests of all processes together if users decide how many they send."""
 
 
-class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
+class TrialReport(msgspec.Struct):
     """What a process has sent and received since its last report."""
 
     number: int
     """Number of the trial."""
-    sent: int
+    sent: int = 0
     """Attempts, including those of the warm-up."""
-    late: int
+    late: int = 0
     """Arrivals that found no idle user."""
-    attempts: list[TrialAttempt]
+    attempts: list[TrialAttempt] = []
     """Attempts after the warm-up."""
-    done: bool
+    done: bool = False
     """Whether the process has sent its share and stopped waiting for responses."""
-    settled: bool
+    settled: bool = False
     """Whether everything was sent and every response arrived."""
-    shortfall: Shortfall | None
+    shortfall: Shortfall | None = None
     """What ran out before the process had sent its share: the search's requests, or the target's budget."""
 
 
@@ -92,11 +92,7 @@ class TrialWorker:
         self._order: TrialOrder | None = None
         self._active_users = self._requests_left = self._open_calls = 0
         self._first_due_ns: dict[str, int] = {}
-        self._clear()
-
-    def _clear(self) -> None:
-        self._sent = self._late = 0
-        self._attempts: list[TrialAttempt] = []
+        self._report = TrialReport(0)
 
     @property
     def stage(self) -> str | None:
@@ -117,7 +113,7 @@ class TrialWorker:
             arrival = self._queue.popleft()
             self._open_calls += 1
             left_s = arrival.at_s - self._now_s()
-            self._late += left_s < 0
+            self._report.late += left_s < 0
             if left_s <= 0 or not self._cut.wait(left_s):
                 return arrival
             self._open_calls -= 1
@@ -139,14 +135,14 @@ class TrialWorker:
     def note(self, attempt: Attempt) -> None:
         """Add an attempt to the next report."""
         sent = attempt.sent_ns is not None
-        self._sent += sent
+        self._report.sent += sent
         self._requests_left -= sent
         first_due_ns = self._first_due_ns.setdefault(attempt.call_id, attempt.due_ns)
         order = self._order
         if order is None or attempt.stage != order.stage or attempt.outcome is Outcome.CANCELLED:
             return
         if first_due_ns / 1e9 >= order.begin_s + self._warm_up_s:
-            self._attempts.append(_trial_attempt(attempt, first_due_ns))
+            self._report.attempts.append(_trial_attempt(attempt, first_due_ns))
 
     # Called by the search
 
@@ -167,7 +163,7 @@ class TrialWorker:
         """Send this process's share of a trial. Runs as a greenlet until the last report is sent."""
         self._order = order
         self._first_due_ns.clear()
-        self._clear()
+        self._report = TrialReport(order.number)
         self._cut.clear()
         self._requests_left = len(range(self._index, order.max_requests, self._workers))
         if self._search.load == "rate":
@@ -176,10 +172,10 @@ class TrialWorker:
             gevent.sleep(max(0.0, order.begin_s - self._now_s()))
             self._active_users = int(order.load)
         self._wake_users()
-        while (left_s := order.end_s - self._now_s()) > 0 and not self._cut.wait(
-            min(REPORT_INTERVAL_S, left_s)
-        ):
-            report(self._report(order.number))
+        while (left_s := order.end_s - self._now_s()) > 0:
+            if self._cut.wait(min(REPORT_INTERVAL_S, left_s)):
+                break
+            report(self._take_report())
             if self._shortfall() is not None:
                 self._cut.set()
         shortfall = self._shortfall()
@@ -190,7 +186,9 @@ class TrialWorker:
         # The next order can arrive while the report is sent.
         self._order = None
         if not self._stopped:
-            report(self._report(order.number, done=True, settled=settled, shortfall=shortfall))
+            last = self._take_report()
+            last.done, last.settled, last.shortfall = True, settled, shortfall
+            report(last)
 
     def _own_arrivals(self, order: TrialOrder) -> list[Arrival]:
         times_s = trial_times(self._search, order.load, self._seed, order.number)
@@ -213,24 +211,8 @@ class TrialWorker:
             return "budget"
         return "requests" if self._search.load == "users" and self._requests_left <= 0 else None
 
-    def _report(
-        self,
-        number: int,
-        *,
-        done: bool = False,
-        settled: bool = False,
-        shortfall: Shortfall | None = None,
-    ) -> TrialReport:
-        report = TrialReport(
-            number=number,
-            sent=self._sent,
-            late=self._late,
-            attempts=self._attempts,
-            done=done,
-            settled=settled,
-            shortfall=shortfall,
-        )
-        self._clear()
+    def _take_report(self) -> TrialReport:
+        report, self._report = self._report, TrialReport(self._report.number)
         return report
 
     def _wake_users(self) -> None:

@@ -151,7 +151,7 @@ class Plugin:
         """Add live counts to the worker's report, before Locust adds its rows."""
         if self.context is not None:
             self.context.sink.settle()
-            messages.put_tick(data, self.context.sink.tick())
+            messages.put_tick(data, self.context.sink.take_tick())
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """Add a worker's live counts."""
@@ -256,7 +256,7 @@ class Plugin:
         runner = self._environment.runner
         context.sink.end_second(users=runner.user_count if runner else 0, never_sent=never_sent)
         if self.run is not None:
-            self.run.live.add(context.worker, [context.sink.tick()])
+            self.run.live.add(context.worker, [context.sink.take_tick()])
         if context.budget.exhausted:
             if isinstance(runner, WorkerRunner):
                 messages.send_budget_exhausted(runner)

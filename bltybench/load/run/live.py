@@ -15,24 +15,39 @@ T = TypeVar("T")
 
 WINDOW_S = 60.0
 MAX_TTFTS = 2_000
-"""Maximum TTFTs kept per tick."""
+"""Maximum number of TTFTs kept per tick."""
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True):
+class Tick(msgspec.Struct, kw_only=True):
     """Counts of one process for about a second."""
 
-    at_s: float
+    at_s: float = 0.0
     """End of the tick, on the run's axis."""
     accepted: int = 0
     refused: int = 0
     failed: int = 0
     tokens: int = 0
     in_flight: int = 0
-    ttft_ms: tuple[float, ...] = ()
+    ttft_ms: list[float] = []
+    """The first MAX_TTFTS values."""
     retry_after_s: float | None = None
     """Last value reported in this tick, as for the two below."""
     remaining_requests: int | None = None
     remaining_tokens: int | None = None
+
+    def add_ttft(self, ttft_ms: float) -> None:
+        """Add a TTFT."""
+        if len(self.ttft_ms) < MAX_TTFTS:
+            self.ttft_ms.append(ttft_ms)
+
+    def note_quota(self, attempt: Attempt) -> None:
+        """Remember what a response reported about the server's limits."""
+        if attempt.retry_after_s is not None:
+            self.retry_after_s = attempt.retry_after_s
+        if attempt.remaining_requests is not None:
+            self.remaining_requests = attempt.remaining_requests
+        if attempt.remaining_tokens is not None:
+            self.remaining_tokens = attempt.remaining_tokens
 
 
 class Snapshot(NamedTuple):
@@ -48,51 +63,6 @@ class Snapshot(NamedTuple):
     retry_after_s: float | None
     remaining_requests: int | None
     remaining_tokens: int | None
-
-
-class Counter:
-    """Counts of one process since its last tick."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.accepted = self.refused = self.failed = self.tokens = 0
-        self._ttft_ms: list[float] = []
-        self._retry_after_s: float | None = None
-        self._remaining_requests: int | None = None
-        self._remaining_tokens: int | None = None
-
-    def add_ttft(self, ttft_ms: float) -> None:
-        """Add a TTFT. Only the first of each tick are kept."""
-        if len(self._ttft_ms) < MAX_TTFTS:
-            self._ttft_ms.append(ttft_ms)
-
-    def note_quota(self, attempt: Attempt) -> None:
-        """Remember what a response reported about the server's limits."""
-        if attempt.retry_after_s is not None:
-            self._retry_after_s = attempt.retry_after_s
-        if attempt.remaining_requests is not None:
-            self._remaining_requests = attempt.remaining_requests
-        if attempt.remaining_tokens is not None:
-            self._remaining_tokens = attempt.remaining_tokens
-
-    def take(self, at_s: float, in_flight: int) -> Tick:
-        """Return the counts since the last call, and start again."""
-        tick = Tick(
-            at_s=at_s,
-            accepted=self.accepted,
-            refused=self.refused,
-            failed=self.failed,
-            tokens=self.tokens,
-            in_flight=in_flight,
-            ttft_ms=tuple(self._ttft_ms),
-            retry_after_s=self._retry_after_s,
-            remaining_requests=self._remaining_requests,
-            remaining_tokens=self._remaining_tokens,
-        )
-        self._clear()
-        return tick
 
 
 class Live:

@@ -9,7 +9,7 @@ from locust.stats import RequestStats
 from bltybench.load.deferred import DeferredRecorder
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
-from bltybench.load.run.live import Counter, Tick
+from bltybench.load.run.live import Tick
 from bltybench.load.run.stats_rows import TokenRows
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.spool import Spool
@@ -28,7 +28,8 @@ class RecordSink:
         self.attempts = Spool(folder.attempts_spool / f"{worker}.jsonl")
         self.generator = Spool(folder.generator_spool / f"{worker}.jsonl")
         self.audit = Audit(worker)
-        self.counter = Counter()
+        self.tick = Tick()
+        """Counts since the last tick."""
         self.token_rows = TokenRows(stats)
         self.deferred = DeferredRecorder(reader)
         self.open_attempts = 0
@@ -39,9 +40,11 @@ class RecordSink:
         """Attempts sent whose responses have not ended."""
         return self.open_attempts - self._reader.unread
 
-    def tick(self) -> Tick:
-        """Return what was counted since the last tick."""
-        return self.counter.take(self._clock.now_ns() / 1e9, self.in_flight)
+    def take_tick(self) -> Tick:
+        """Return the counts since the last tick, and start a new one."""
+        tick, self.tick = self.tick, Tick()
+        tick.at_s, tick.in_flight = self._clock.now_ns() / 1e9, self.in_flight
+        return tick
 
     def settle(self) -> None:
         """Record everything that was deferred, and update Locust's table."""
