@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from bltybench.limits.observations.classify import Decision, classify_response
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.protocol import ProbeRequest
+from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.sandbox.quota import Grant
 
 BILLS = ("insufficient_quota",)
@@ -34,6 +35,8 @@ class Flight:
     over: bool = False
     lost: bool = False
     stage: str | None = None
+    error_type: None = None
+    error_message: None = None
 
     def number(self, name: str) -> int | None:
         """Return the value of a header; None where there is none, or it is no number."""
@@ -48,10 +51,42 @@ class Flight:
             return self.decided_s is not None
         return until == "begun" and self.begun_s is not None
 
-    def seen(self) -> ProbeResult:
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that a run would record."""
+        if self.lost:
+            return Outcome.TRANSPORT_ERROR
+        if self.cancelled:
+            return Outcome.CANCELLED
+        if self.status is None:
+            return Outcome.TIMEOUT
+        if self.status == 429 and self.code not in BILLS:
+            return Outcome.RATE_LIMITED
+        if self.status < 400:
+            return Outcome.OK
+        return Outcome.CLIENT_ERROR if self.status < 500 else Outcome.SERVER_ERROR
+
+    @property
+    def error_code(self) -> str | None:
+        """Code of the error."""
+        return self.code or None
+
+    @property
+    def decision(self) -> Decision | None:
+        """The decision, as far as it is known to the client."""
+        if self.decided_s is None:
+            return None
+        if self.accepted:
+            return Decision.ACCEPTED
+        if self.status is None:
+            return Decision.LOST
+        if self.accepted is False:
+            return classify_response(self, refusal_status=self.status)
+        return Decision.CLIENT_ERROR if self.status < 500 else Decision.SERVER_ERROR
+
+    def result(self) -> ProbeResult:
         """Return what is known of it so far."""
         number, reset = self.number, self.number("x-ratelimit-reset")
-        known = self.decided_s is not None
         return ProbeResult(
             role=self.shot.role,
             sent_s=self.sent_s,
@@ -59,9 +94,8 @@ class Flight:
             begun_s=self.begun_s,
             end_s=self.end_s,
             cancelled=self.cancelled,
-            accepted=self.accepted if known else None,
-            status=self.status if known else None,
-            said=self.code if known else "",
+            decision=self.decision,
+            status=self.status if self.decided_s is not None else None,
             prompt_tokens=self.prompt,
             completion_tokens=self.tokens if self.end_s is not None else 0,
             max_tokens=self.shot.max_tokens,
@@ -71,43 +105,44 @@ class Flight:
             retry_after_s=number("retry-after"),
         )
 
-    def row(self, start_s: float) -> dict[str, Any]:
-        """Return it as the store gives back an attempt of a run that began at ``start_s``."""
-        seen = self.seen()
+    def attempt(self, start_s: float) -> Attempt:
+        """Return the record of it in a run that began at ``start_s``."""
+        result = self.result()
 
         def ns(at_s: float | None) -> int | None:
             return None if at_s is None else round((at_s - start_s) * 1e9)
 
-        end_s = self.end_s if self.end_s is not None else self.sent_s
-        return {
-            "stage": self.stage,
-            "name": self.shot.role,
-            "sent_ns": ns(self.sent_s),
-            "headers_ns": None if self.lost else ns(self.decided_s),
-            "first_token_ns": ns(self.begun_s),
-            "end_ns": ns(end_s),
-            "outcome": self._outcome(),
-            "status": None if self.lost else self.status,
-            "error_type": None,
-            "error_code": self.code or None,
-            "error_message": None,
-            "prompt_tokens": None if self.cancelled else self.prompt,
-            "wanted_prompt_tokens": self.prompt,
-            "completion_tokens": None if self.cancelled else seen.completion_tokens,
-            "max_tokens": self.shot.max_tokens,
-            "limit_requests": seen.limit,
-            "remaining_requests": seen.remaining,
-            "reset_requests_s": seen.reset_s,
-            "retry_after_s": seen.retry_after_s,
-            "header_dialect": None if seen.limit is None else "x-ratelimit",
-        }
-
-    def _outcome(self) -> str:
-        if self.lost:
-            return "transport_error"
-        if self.cancelled:
-            return "cancelled"
-        if self.status == 429 and self.code not in BILLS:
-            return "rate_limited"
-        status = self.status or 200
-        return "ok" if status < 400 else "client_error" if status < 500 else "server_error"
+        times = [self.sent_s, self.decided_s, self.begun_s]
+        end_s = self.end_s if self.end_s is not None else max(at_s for at_s in times if at_s is not None)
+        return Attempt(
+            worker="w0",
+            user=0,
+            scenario="simulated",
+            stage=self.stage,
+            name=self.shot.role,
+            call_id="",
+            attempt=0,
+            due_ns=round((self.sent_s - start_s) * 1e9),
+            sent_ns=ns(self.sent_s),
+            headers_ns=None if self.lost else ns(self.decided_s),
+            first_token_ns=ns(self.begun_s),
+            end_ns=round((end_s - start_s) * 1e9),
+            gaps_us=None if self.begun_s is None else [],
+            outcome=self.outcome,
+            status=None if self.lost else self.status,
+            error_code=self.error_code,
+            endpoint="/chat/completions",
+            stream=self.shot.stream,
+            wanted_prompt_tokens=self.prompt,
+            prompt_tokens=None if self.cancelled else self.prompt,
+            completion_tokens=None if self.cancelled else result.completion_tokens,
+            max_tokens=self.shot.max_tokens,
+            bytes_sent=0,
+            bytes_received=0,
+            limit_requests=result.limit,
+            remaining_requests=result.remaining,
+            reset_requests_s=result.reset_s,
+            retry_after_s=result.retry_after_s,
+            header_dialect=None if result.limit is None else "x-ratelimit",
+            in_flight=1,
+        )

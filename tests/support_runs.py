@@ -49,6 +49,19 @@ def attempt(**fields: Any) -> Attempt:
     return Attempt(**{**base, **fields})
 
 
+def attempt_at(at_s: float, outcome: str = "ok", **fields: Any) -> Attempt:
+    """Return an attempt that was sent at ``at_s``, took 20 ms, and has the usual status of its outcome."""
+    sent = round(at_s * S)
+    usual = {"ok": 200, "rate_limited": 429, "server_error": 503, "client_error": 400}
+    base: dict[str, Any] = {
+        "sent_ns": sent,
+        "headers_ns": sent + S // 50,
+        "end_ns": sent + S // 50,
+        "status": usual.get(outcome),
+    }
+    return attempt(outcome=Outcome(outcome), **(base | fields))
+
+
 def table(*attempts: Attempt) -> pa.Table:
     """Return attempts as the store would."""
     rows = [msgspec.to_builtins(one) for one in attempts]

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.flight import Flight
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
+from bltybench.runs.attempt import Attempt
 from bltybench.sandbox.quota import Quotas, Refusal
 from bltybench.scenario.target import SandboxLimits
 
@@ -61,14 +62,9 @@ class VirtualApi:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All that was sent, as the store gives it back; the run began at START_S."""
-        return self.rows_from(0)
-
-    def rows_from(self, first: int) -> list[dict[str, Any]]:
-        """Return the same from request number ``first`` on."""
-        return [flight.row(START_S) for flight in self.flights[first:]]
+    def attempts(self, first: int = 0) -> list[Attempt]:
+        """Return the record of all requests from number ``first`` on; the run began at START_S."""
+        return [flight.attempt(START_S) for flight in self.flights[first:]]
 
     def play(self, experiment: Experiment, name: str | None = None) -> list[ProbeResult]:
         """Run an experiment to its end and return what was seen in it."""
@@ -78,9 +74,9 @@ class VirtualApi:
             step: Step = next(experiment)
             while True:
                 self._do(step, first)
-                step = experiment.send([flight.seen() for flight in self.flights[first:]])
+                step = experiment.send([flight.result() for flight in self.flights[first:]])
         except StopIteration:
-            return [flight.seen() for flight in self.flights[first:]]
+            return [flight.result() for flight in self.flights[first:]]
 
     def _do(self, step: Step, first: int) -> None:
         if isinstance(step, CancelStep):

@@ -27,7 +27,7 @@ def probe(api: VirtualApi, task: ProbeTask, *, other_model: str | None = "b") ->
             known = book.known(verdict, sent=len(asked), tokens=sum(map(_tokens, asked)))
             seen = api.play(QUESTIONS[name].ask(known, api.now_s), name)
             book.learn(QUESTIONS[name].judge(seen, known))
-    book.others = [row for row in api.rows if row["stage"] is not None]
+    book.others = [attempt for attempt in api.attempts() if attempt.stage is not None]
     return book.findings(verdict)
 
 
@@ -64,8 +64,8 @@ def _play(api: VirtualApi, book: ProbeSession, step: SendStep) -> bool:
     before = len(api.flights)
     api.play(_once(step))
     going = True
-    for row in api.rows_from(before):
-        going = book.add(row) and going
+    for attempt in api.attempts(before):
+        going = book.add(attempt) and going
     return going
 
 

@@ -27,17 +27,17 @@ def limits(
     from bltybench.limits.findings.narrative import summary  # noqa: PLC0415
     from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
-    from bltybench.runs.store import read_attempts  # noqa: PLC0415
+    from bltybench.runs.store import load_attempts  # noqa: PLC0415
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
-    rows = read_attempts(folder).to_pylist()
+    attempts = load_attempts(folder)
     target = manifest.target
     known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
-    findings = find(rows, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
+    findings = find(attempts, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
     if as_json:
         sys.stdout.write(encode(to_record(findings, manifest.run_id)).decode())
         return
-    print(f"Run {manifest.run_id}: {len(rows)} attempts")
+    print(f"Run {manifest.run_id}: {len(attempts)} attempts")
     for line in summary(findings):
         print(line)

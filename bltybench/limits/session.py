@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bltybench.limits.experiments.registry import ALL, QUESTIONS, by_question
+import msgspec
+
+from bltybench.limits.experiments.registry import ALL, QUESTIONS, by_experiment
 from bltybench.limits.findings.conclude import find
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
-from bltybench.limits.observations.evidence import NS, Row, accepted, refusal_status, sights_of
+from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.extract import NS, observations_of
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.planner import PlanOptions
 from bltybench.limits.probe.thresholds import SESSION
-from bltybench.runs.attempt import Outcome
+from bltybench.runs.attempt import Attempt, Outcome
 
 SLOTS = "concurrency_limit"
 ENFORCED = {SLOTS, "token_limit"}
@@ -44,17 +47,17 @@ class ProbeTask:
 
 
 class ProbeSession:
-    """The record of one probe. Rows are attempts with the columns of the store."""
+    """The record of one probe."""
 
     def __init__(self, task: ProbeTask, start_s: float) -> None:
-        """``start_s`` is the zero of the rows' axis in Unix time."""
+        """``start_s`` is the zero of the attempts' axis in Unix time."""
         self.task = task
         self.start_s = start_s
-        self.rows: list[Row] = []
+        self.rows: list[Attempt] = []
         """What was sent for the limit of requests."""
-        self.others: list[Row] = []
+        self.others: list[Attempt] = []
         """What the experiments sent."""
-        self.earlier: dict[str | None, list[Row]] = {None: []}
+        self.earlier: dict[str | None, list[Attempt]] = {None: []}
         """Of the run that is resumed, on this run's axis of time."""
         self.done: set[str] = set()
         """Questions that were asked to their ends, by the run that is resumed or by this one."""
@@ -63,13 +66,13 @@ class ProbeSession:
 
     # Of an earlier run
 
-    def resume(self, rows: Iterable[Row], shift_ns: int, done: Iterable[str]) -> None:
+    def resume(self, attempts: Iterable[Attempt], shift_ns: int, done: Iterable[str]) -> None:
         """Take in what an interrupted probe saw; its times are ``shift_ns`` behind.
 
         What an experiment had begun to ask is asked again; the limit of requests goes on from what it saw.
         """
         self.done = {name for name in done if name in ALL}
-        each = by_question([_shifted(row, shift_ns) for row in rows])
+        each = by_experiment([_shifted(attempt, shift_ns) for attempt in attempts])
         self.earlier = {name: own for name, own in each.items() if name is None or name in self.done}
 
     # The limit of requests
@@ -85,31 +88,31 @@ class ProbeSession:
             quick=task.quick,
             period_s=period_s,
             limit=limit,
-            earlier=tuple(sights_of(self.earlier[None], self.start_s)),
+            earlier=tuple(observations_of(self.earlier[None], self.start_s)),
         )
 
     def earlier_verdict(self) -> Verdict:
         """Return what the run that is resumed had found of the limit of requests."""
         return find(self.earlier[None], self.start_s, self.task.requests_per_min).verdict
 
-    def add(self, row: Row) -> bool:
+    def add(self, attempt: Attempt) -> bool:
         """Note an attempt for the limit of requests; say whether it makes sense to go on."""
-        self.rows.append(row)
-        failed = row["outcome"] in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+        self.rows.append(attempt)
+        failed = attempt.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
         # A 403 may be a refusal.
-        unclear = failed and accepted(row, refusal_status(self.rows)) is not False
+        unclear = failed and not classify(attempt, refusal_status(self.rows)).refused
         self._unclear = self._unclear + 1 if unclear else 0
         return self._unclear < SESSION.max_failures
 
     def refused_since(self, first: int) -> bool:
         """Say whether one of the attempts from number ``first`` on was refused for the rate."""
         status = refusal_status(self.rows)
-        return any(accepted(row, status) is False for row in self.rows[first:])
+        return any(classify(row, status).by_request_limit is False for row in self.rows[first:])
 
     def counts_since(self, first: int) -> tuple[int, int]:
         """Return how many attempts from number ``first`` on were let in, and how many were refused."""
         status = refusal_status(self.rows)
-        said = [accepted(row, status) for row in self.rows[first:]]
+        said = [classify(row, status).by_request_limit for row in self.rows[first:]]
         return said.count(True), said.count(False)
 
     def sights_since(self, first: int) -> list[Observation]:
@@ -117,9 +120,9 @@ class ProbeSession:
 
         What counts as a refusal, and how long one takes, is judged by all that was seen so far.
         """
-        sent = [row["sent_ns"] for row in self.rows[first:] if row["sent_ns"] is not None]
+        sent = [row.sent_ns for row in self.rows[first:] if row.sent_ns is not None]
         since_s = self.start_s + min(sent, default=0) / NS
-        return [sight for sight in sights_of(self.rows, self.start_s) if sight.sent_s >= since_s - 1e-9]
+        return [sight for sight in observations_of(self.rows, self.start_s) if sight.sent_s >= since_s - 1e-9]
 
     # The other questions
 
@@ -130,7 +133,11 @@ class ProbeSession:
     def known(self, verdict: Verdict | None = None, *, sent: int = 0, tokens: int = 0) -> ProbeContext:
         """Return what the next experiment starts from; ``sent`` and ``tokens`` were spent on others."""
         task = self.task
-        took = [(row["end_ns"] - row["sent_ns"]) / NS for row in self.rows if row["outcome"] == Outcome.OK]
+        took = [
+            (row.end_ns - row.sent_ns) / NS
+            for row in self.rows
+            if row.outcome is Outcome.OK and row.sent_ns is not None
+        ]
         known = ProbeContext(
             requests_per_min=task.requests_per_min,
             tokens_per_min=task.tokens_per_min,
@@ -175,6 +182,8 @@ def _per(per_min: int | None, period_s: float) -> int | None:
     return None if per_min is None else max(1, round(per_min * period_s / 60))
 
 
-def _shifted(row: Row, shift_ns: int) -> Row:
+def _shifted(attempt: Attempt, shift_ns: int) -> Attempt:
     """Return an attempt of another run on this run's axis of time."""
-    return {**row, **{name: row[name] + shift_ns for name in MOMENTS if row.get(name) is not None}}
+    times = {name: getattr(attempt, name) for name in MOMENTS}
+    moved = {name: at_ns + shift_ns for name, at_ns in times.items() if at_ns is not None}
+    return msgspec.structs.replace(attempt, **moved)

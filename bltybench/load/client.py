@@ -21,6 +21,7 @@ from locust.exception import (
 from pydantic import SecretStr
 
 from bltybench import __version__
+from bltybench.limits.observations.classify import classify_response
 from bltybench.load.recorder import CallContext, SentAttempt, record
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
@@ -233,7 +234,11 @@ class ChatClient:
             reading = context.reader.read_now(sent.exchange)
             self._budget.give_back(reserved - self._spent(call, reserved, sent, reading))
             wait_s = wait_before_retry_s(
-                context.scenario.retry, number, reading.outcome, reading.quota.retry_after_s, self._rng
+                context.scenario.retry,
+                number,
+                classify_response(reading),
+                reading.quota.retry_after_s,
+                self._rng,
             )
             if clock.over.is_set():
                 wait_s = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bltybench.limits.observations.classify import classify
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.live import Tick
 from bltybench.load.run.stats_rows import add_refusal
@@ -13,8 +14,6 @@ from bltybench.wire.exchange import Exchange
 from bltybench.wire.result import ExchangeResult
 
 ENDPOINT = "/chat/completions"
-
-FAILURES = frozenset(Outcome) - {Outcome.OK, Outcome.RATE_LIMITED, Outcome.CANCELLED}
 
 
 class CallContext(msgspec.Struct, frozen=True):
@@ -154,9 +153,9 @@ def _count(tick: Tick, attempt: Attempt, ttft_ms: float | None) -> None:
     if attempt.outcome is Outcome.OK:
         tick.accepted += 1
         tick.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
-    elif attempt.outcome is Outcome.RATE_LIMITED:
+    elif classify(attempt).refused:
         tick.refused += 1
-    elif attempt.outcome in FAILURES:
+    elif attempt.outcome is not Outcome.CANCELLED:
         tick.failed += 1
     if ttft_ms is not None:
         tick.add_ttft(ttft_ms)
@@ -166,7 +165,7 @@ def _show(context: RunContext, call: CallContext, attempt: Attempt, ttft_ms: flo
     """Add the attempt to Locust's table. A refusal is an expected outcome, so it has its own row."""
     name = call.name
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
-    if attempt.outcome is Outcome.RATE_LIMITED:
+    if classify(attempt).refused:
         add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         context.environment.events.request.fire(

@@ -66,7 +66,7 @@ _PLAIN: dict[str, Callable[[Analysis], float]] = {
     "attempts.count": lambda run: float(len(run.attempts)),
     "accepted.rpm": lambda run: run.best_of("accepted"),
     "accepted.count": lambda run: float(run.count_of("accepted")),
-    "refused.count": lambda run: float(count_of(run.attempts, "rate_limited")),
+    "refused.count": lambda run: float(run.count_of("refused")),
     "errors.count": lambda run: float(count_of(run.attempts, *ERRORS)),
     "tpm.total": lambda run: run.best_of("total_tokens"),
     "in_flight.max": lambda run: float(run.in_flight.max),
@@ -74,7 +74,7 @@ _PLAIN: dict[str, Callable[[Analysis], float]] = {
 }
 
 _FRACTIONS: dict[str, Callable[[Analysis], float | None]] = {
-    "refused.share": lambda run: _fraction(count_of(run.attempts, "rate_limited"), len(run.attempts)),
+    "refused.share": lambda run: _fraction(run.count_of("refused"), len(run.attempts)),
     "errors.share": lambda run: _fraction(count_of(run.attempts, *ERRORS), len(run.attempts)),
     "goodput.share": lambda run: run.goodput.share,
     "calls.ok_share": lambda run: _fraction(int(run.calls["ok"].sum()), len(run.calls)),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+
+from bltybench.limits.observations.classify import classify_response
+from bltybench.runs.attempt import Outcome
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -17,7 +20,7 @@ ACCEPTED = "accepted"
 REFUSED = "refused"
 OTHER = "other"
 FATES = (ACCEPTED, REFUSED, OTHER)
-"""What the server did with an attempt: accepted it (2xx), refused it for its rate, or anything else."""
+"""What the server did with an attempt: accepted it (2xx), refused it for a limit, or neither."""
 
 UNUSED_COLUMNS = frozenset(
     {
@@ -94,18 +97,16 @@ def to_frame(columns: Columns, exclude: str | None = None) -> pd.DataFrame:
 def attempts_frame(columns: Columns) -> pd.DataFrame:
     """Return one row per attempt: the columns given except ``gaps_us``, and the derived ones.
 
-    Derived: ``call`` (a number per ``call_id``), ``fate`` (accepted, refused, other), ``at_ns`` (sent_ns, or
-    due_ns if never sent), ``ok``, ``schedule_delay_ms`` (sent − due), and, null unless ``ok``: ``latency_ms``
-    (end − sent), ``ttft_ms`` (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) /
-    (completion tokens − 1)).
+    Derived: ``call`` (a number per ``call_id``), ``fate`` (accepted, refused, or other: the decision of
+    ``limits.observations.classify``), ``at_ns`` (sent_ns, or due_ns if never sent), ``ok``,
+    ``schedule_delay_ms`` (sent − due), and, null unless ``ok``: ``latency_ms`` (end − sent), ``ttft_ms``
+    (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
     """
     frame = to_frame(columns, exclude="gaps_us")
     frame["call"] = pd.factorize(frame["call_id"])[0]
     outcome = frame["outcome"].astype("object").to_numpy()
-    status = floats(frame, "status")
-    fate = np.where(outcome == "rate_limited", 1, np.where((status >= 200) & (status < 300), 0, 2))
-    frame["fate"] = pd.Categorical.from_codes(fate, list(FATES))  # type: ignore[call-overload]  # stubs want a list
     frame["ok"] = ok = np.asarray(outcome == "ok", dtype=np.bool_)
+    frame["fate"] = pd.Categorical.from_codes(_fates(frame, ok), list(FATES))  # type: ignore[call-overload]  # stubs want a list
     sent, due = floats(frame, "sent_ns"), floats(frame, "due_ns")
     frame["at_ns"] = np.where(np.isnan(sent), due, sent).astype(np.int64)
     frame["schedule_delay_ms"] = _nullable((sent - due) / NS_PER_MS)
@@ -121,6 +122,31 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
     decoding = floats(frame, "last_token_ns") - floats(frame, "first_token_ns")
     frame["tpot_ms"] = _nullable(np.where(several, decoding / steps, np.nan) / NS_PER_MS)
     return frame
+
+
+class _Response(NamedTuple):
+    outcome: Outcome
+    status: int | None
+    error_type: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+def _fates(frame: pd.DataFrame, ok: Bools) -> npt.NDArray[np.int8]:
+    """Return the index in FATES of each attempt. Each distinct response is classified once."""
+    fates = np.zeros(len(frame), dtype=np.int8)
+    failed = np.flatnonzero(~ok)
+    columns = [frame[name].iloc[failed].astype("object") for name in _Response._fields]
+    known: dict[tuple[object, ...], int] = {}
+    rows = zip(*(column.where(column.notna(), None) for column in columns), strict=True)
+    for row, (outcome, *rest) in zip(failed, rows, strict=True):
+        key = (outcome, *rest)
+        fate = known.get(key)
+        if fate is None:
+            accepted = classify_response(_Response(Outcome(outcome), *rest)).accepted
+            fate = known[key] = 2 if accepted is None else 0 if accepted else 1
+        fates[row] = fate
+    return fates
 
 
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bltybench.limits.findings.model import FitRecord
-from bltybench.limits.fit.in_flight import admitted
+from bltybench.limits.fit.in_flight import predicted as predicted_in_flight
 from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
-from bltybench.limits.observations.evidence import NS, STAND_INS, Row, seen
+from bltybench.limits.observations.classify import STAND_INS
+from bltybench.limits.observations.extract import NS, answered_ns, observed
 from bltybench.limits.observations.observation import Observation
-from bltybench.runs.attempt import Outcome
+from bltybench.runs.attempt import Attempt, Outcome
 
 NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
 NUMBERS = ["at_s", "remaining", "remaining_expected", "retry_after_s", *NEEDED]
@@ -32,7 +33,7 @@ DECISION_POINTS = (0.5, 0.0, 1.0)
 """Fractions of the time from sending to deciding at which the model decides; the best one is used."""
 
 Make = Callable[[], Model]
-Pairs = Sequence[tuple[Row, Observation]]
+Pairs = Sequence[tuple[Attempt, Observation]]
 
 
 def maker_of(fit: FitRecord | None) -> Make | None:
@@ -65,7 +66,7 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
 
 
 def decisions(
-    rows: Sequence[Row], start_s: float, make: Make | None, slots: int | None = None
+    attempts: Sequence[Attempt], start_s: float, make: Make | None, slots: int | None = None
 ) -> pd.DataFrame:
     """Return one row per attempt that reveals a decision of the request limit, in sending order.
 
@@ -81,12 +82,12 @@ def decisions(
     The model is charged with the observed decisions, not with its own. If timing uncertainty allows both
     decisions, ``predicted`` equals ``observed``.
     """
-    pairs = sorted(seen(rows, start_s), key=lambda pair: pair[1].sent_s)
+    pairs = sorted(observed(attempts, start_s), key=lambda pair: pair[1].sent_s)
     frame = pd.DataFrame(index=range(len(pairs)), columns=list(DECISIONS), dtype="object")
     frame["at_s"] = [observation.sent_s - start_s for _, observation in pairs]
     frame["observed"] = [_name(observation.accepted) for _, observation in pairs]
-    frame["remaining"] = [row["remaining_requests"] for row, _ in pairs]
-    frame["retry_after_s"] = [row["retry_after_s"] for row, _ in pairs]
+    frame["remaining"] = [attempt.remaining_requests for attempt, _ in pairs]
+    frame["retry_after_s"] = [attempt.retry_after_s for attempt, _ in pairs]
     frame[["needed_at_least_s", "needed_at_most_s"]] = _needed(pairs)
     if make is not None and pairs:
         predictions = [_predict(pairs, make(), point) for point in DECISION_POINTS]
@@ -94,8 +95,8 @@ def decisions(
             predictions, key=lambda made: int((made["predicted"] == frame["observed"]).sum())
         )
     elif slots is not None:
-        fits = {id(row): fit for row, fit in admitted(rows, slots)}
-        frame["predicted"] = [_name(fits.get(id(row))) for row, _ in pairs]
+        fits = {id(attempt): fit for attempt, fit in predicted_in_flight(attempts, slots)}
+        frame["predicted"] = [_name(fits.get(id(attempt))) for attempt, _ in pairs]
     for name in ("retry_after_s", *NEEDED):
         frame[name] = frame[name].where(frame["observed"] == "refused", None)
     frame[NUMBERS] = frame[NUMBERS].astype("Float64")
@@ -144,14 +145,14 @@ def _needed(pairs: Pairs) -> pd.DataFrame:
     accepted_s: float | None = None
     refused_s: float | None = None
     for i in range(len(pairs) - 1, -1, -1):
-        row, observation = pairs[i]
+        attempt, observation = pairs[i]
         if observation.accepted:
             accepted_s, refused_s = observation.decided_s, None
             continue
         if observation.accepted is None:
             continue
         refused_s = observation.sent_s if refused_s is None else refused_s
-        received_s = observation.sent_s + ((row["headers_ns"] or row["end_ns"]) - row["sent_ns"]) / NS
+        received_s = observation.sent_s + (answered_ns(attempt) - (attempt.sent_ns or 0)) / NS
         least[i] = max(0.0, refused_s - received_s)
         most[i] = None if accepted_s is None else max(0.0, accepted_s - received_s)
     return pd.DataFrame({"least": least, "most": most}, dtype="object")

@@ -91,7 +91,7 @@ def by_stage(
                 "offered_per_min": offered * 60 / seconds if seconds else None,
                 "accepted": int((tries["fate"] == ACCEPTED).sum()),
                 "accepted_per_min": float(upto - before) * 60 / seconds if seconds else None,
-                "refused_share": float((tries["outcome"] == "rate_limited").mean()),
+                "refused_share": float((tries["fate"] == "refused").mean()),
                 "errors_share": float(tries["outcome"].isin(ERRORS).mean()),
                 "goodput_share": goodput(calls[own], good[own], seconds or 0.0).share,
                 "in_flight_max": int(tries["in_flight"].max()),

@@ -6,13 +6,14 @@ import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from bltybench.errors import UserError
+from bltybench.runs.attempt import Attempt, Outcome, Stamp, TokensSource
 from bltybench.runs.folder import RunFolder, remove_spools
 
 _TEXT = pa.string()
@@ -140,6 +141,43 @@ def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
                 yield from _ahead(file.iter_batches(GAP_ROWS, columns=columns))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
+
+
+def load_attempts(folder: RunFolder) -> list[Attempt]:
+    """Return all attempts of a run, sealed or not, as records without their gaps (``to_attempts``)."""
+    return to_attempts(read_attempts(folder, without={"gaps_us"}))
+
+
+def to_attempts(table: pa.Table) -> list[Attempt]:
+    """Return the rows of a table as records.
+
+    ``gaps_us`` is empty, because the gaps of many streams fill the memory. Missing columns are None.
+    """
+    names = [name for name in table.column_names if name != "gaps_us"]
+    columns = [_values(table[name], _ENUMS.get(name)) for name in names]
+    first_tokens = table["first_token_ns"].to_pylist() if "first_token_ns" in names else [None] * len(table)
+    gaps: list[list[int] | None] = [None if first is None else [] for first in first_tokens]
+    names.append("gaps_us")
+    return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, gaps, strict=True)]
+
+
+_ENUMS: dict[str, type[Outcome] | type[Stamp] | type[TokensSource]] = {
+    "outcome": Outcome,
+    "stamp": Stamp,
+    "tokens_source": TokensSource,
+}
+
+
+def _values(
+    column: pa.ChunkedArray, enum: type[Outcome] | type[Stamp] | type[TokensSource] | None
+) -> list[Any]:
+    if column.null_count == len(column):
+        return [None] * len(column)
+    values: list[Any] = column.to_pylist()
+    if enum is None:
+        return values
+    members = {None: None} | {str(member): member for member in enum}
+    return [members[value] for value in values]
 
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bltybench.runs.attempt import Outcome
+from bltybench.runs.error_words import names_of, says_overload, says_rate_limit, says_unpaid
 from bltybench.wire import error_body
 from bltybench.wire.error_body import ErrorDetails, name_or_none, redacted
 from bltybench.wire.exchange import Exchange
@@ -19,17 +20,6 @@ from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk
 from bltybench.wire.sse.stream import StreamFold
 
 REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
-BILLING_TERMS = ("insufficient_quota", "billing", "quota_exhausted", "insufficient_balance")
-OVERLOAD_TERM = "overload"
-RATE_LIMIT_TERMS = (
-    "rate limit",
-    "rate_limit",
-    "rate-limit",
-    "ratelimit",
-    "too many requests",
-    "too_many_requests",
-    "throttl",
-)
 MAX_SHOWN_EVENT_BYTES = 500
 """Part of an event that is not JSON that goes into the error message."""
 MAX_HOST_CHARS = 100
@@ -234,14 +224,13 @@ def _outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails | N
 
 
 def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) -> Outcome:
-    names = f"{error.type or ''} {error.code or ''}".lower()
+    names = names_of(error.type, error.code)
     if status == 429:
-        if any(term in names for term in BILLING_TERMS):
+        if says_unpaid(names):
             return Outcome.CLIENT_ERROR
-        return Outcome.SERVER_ERROR if OVERLOAD_TERM in names else Outcome.RATE_LIMITED
+        return Outcome.SERVER_ERROR if says_overload(names, error.message) else Outcome.RATE_LIMITED
     if status in {403, 503}:
-        texts = f"{names} {error.message or ''}".lower()
         remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
-        if 0 in remaining or any(term in texts for term in RATE_LIMIT_TERMS):
+        if 0 in remaining or says_rate_limit(names, error.message):
             return Outcome.RATE_LIMITED
     return Outcome.SERVER_ERROR if status >= 500 else Outcome.CLIENT_ERROR

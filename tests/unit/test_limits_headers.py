@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from bltybench.limits.findings.conclude import find
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.probe.protocol import Experiment, ProbeRequest, SendStep
+from bltybench.runs.attempt import Attempt
 from bltybench.scenario.target import RateLimit
 
 FAMILIES = (
@@ -70,11 +72,11 @@ def judged(
     )
     near = replace(best, period_s=best.period_s * (1 + off))
     verdict = Verdict("found", 1, 1, 1, consistent=(replace(near, variants=(best,)),))
-    return answers(api.rows, verdict)
+    return answers(api.attempts(), verdict)
 
 
-def answers(rows: list[dict[str, Any]], verdict: Verdict) -> dict[str, Answer]:
-    found = find(rows, START_S, None, verdict, asked=("charges",))
+def answers(attempts: list[Attempt], verdict: Verdict) -> dict[str, Answer]:
+    found = find(attempts, START_S, None, verdict, asked=("charges",))
     return {each.question: each for each in found.answers if each.question in QUESTIONS}
 
 
@@ -155,13 +157,13 @@ def test_headers_about_a_day_are_not_judged_by_a_minute() -> None:
     rule = RateLimit(limit=12, period_s=60.0)
     api = VirtualApi(virtual_limits(requests=rule))
     api.play(bursts(rule, [0.0, 130.0, 30.0], 1))
-    rows = api.rows
-    left = 14_400
-    for row in rows:
-        left -= row["status"] == 200
-        row |= {"limit_requests": 14_400, "remaining_requests": left}
+    attempts, left = [], 14_400
+    for attempt in api.attempts():
+        left -= attempt.status == 200
+        quota = {"limit_requests": 14_400, "remaining_requests": left}
+        attempts.append(msgspec.structs.replace(attempt, **quota))
     best = replace(FIXED, edge_s=START_S - START_S % 60.0)
-    told = answers(rows, Verdict("found", 1, 1, 1, consistent=(best,)))
+    told = answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
     assert told["limit_header"].value is None
     assert "another limit" in str(told["remaining_header"].reason)
 
@@ -198,4 +200,4 @@ def test_where_the_limit_is_not_known_waits_that_others_may_spoil_are_not_called
     limits = virtual_limits(requests=rule, headers=headers)
     api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < others))
     api.play(bursts(rule, [5.0] * 12, 1))
-    assert answers(api.rows, Verdict("unknown", 1, 1, 1))["retry_after"].value == value
+    assert answers(api.attempts(), Verdict("unknown", 1, 1, 1))["retry_after"].value == value

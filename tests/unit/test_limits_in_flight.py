@@ -6,32 +6,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support_runs import attempt
 
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.fit.in_flight import in_flight
 from bltybench.limits.models import SlidingLog
+from bltybench.runs.attempt import Attempt, Outcome
 
 NS = 1_000_000_000
 
 
-def row(sent_s: float, takes_s: float, status: int, **fields: Any) -> dict[str, Any]:
-    """One attempt as the store gives it back; a refusal takes 2 ms."""
+def row(sent_s: float, takes_s: float, status: int, **fields: Any) -> Attempt:
+    """Return one attempt; a refusal takes 2 ms."""
     sent = round(sent_s * NS)
-    outcome = {200: "ok", 429: "rate_limited", 503: "server_error"}[status]
-    return {
-        "sent_ns": sent,
-        "headers_ns": sent + round((takes_s / 2 if status == 200 else 0.002) * NS),
-        "end_ns": sent + round((takes_s if status == 200 else 0.002) * NS),
-        "outcome": outcome,
-        "status": status,
-        "error_type": None,
-        "error_code": None,
-        "limit_requests": None,
-        "remaining_requests": None,
-        "reset_requests_s": None,
-        "retry_after_s": None,
-        "header_dialect": None,
-    } | fields
+    return attempt(
+        sent_ns=sent,
+        headers_ns=sent + round((takes_s / 2 if status == 200 else 0.002) * NS),
+        end_ns=sent + round((takes_s if status == 200 else 0.002) * NS),
+        outcome={200: Outcome.OK, 429: Outcome.RATE_LIMITED, 503: Outcome.SERVER_ERROR}[status],
+        status=status,
+        **fields,
+    )
 
 
 def crowd(count: int = 160) -> Iterator[tuple[float, float]]:
@@ -42,9 +37,9 @@ def crowd(count: int = 160) -> Iterator[tuple[float, float]]:
         yield at_s, 0.11 + 0.13 * ((i * 11) % 7) / 7
 
 
-def by_slots(slots: int, status: int = 429, **fields: Any) -> list[dict[str, Any]]:
+def by_slots(slots: int, status: int = 429, **fields: Any) -> list[Attempt]:
     """The attempts of a crowd where ``slots`` may be in flight."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Attempt] = []
     ends: list[float] = []
     for at_s, takes_s in crowd():
         ends = [end for end in ends if end > at_s + 0.001]

@@ -80,7 +80,7 @@ def test_a_lost_answer_went_as_the_model_decides(
     sights = Observations(played((1.0, "aa?rr") if count_refused else (1.0, "aa?aarr")))
     counted = ChargeBounds(sights, count_refused=count_refused)
     charged = counted.charged.copy()
-    charged[sights.seen == UNKNOWN] = read
+    charged[sights.codes == UNKNOWN] = read
     counted.charge(charged)
     counted.ask(counted.every)
     found = price(family, counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))

@@ -15,6 +15,7 @@ from bltybench.limits.experiments.tokens_roles import fill_bounds, unit_verdict
 from bltybench.limits.experiments.tokens_steps import steps
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.classify import Decision
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import SendStep
@@ -28,10 +29,16 @@ def request_limit(limit: int, period_s: float) -> Fit:
     )
 
 
+def decided(accepted: bool) -> Decision:
+    return Decision.ACCEPTED if accepted else Decision.REFUSED
+
+
 def filled(tokens: int) -> list[ProbeResult]:
     """Return a fill of exactly this many tokens, and one more that is refused."""
-    one = ProbeResult(role="fill", sent_s=1.0, accepted=True, prompt_tokens=8, max_tokens=tokens - 8)
-    return [one, replace(one, sent_s=2.0, accepted=False, said="tokens per minute", max_tokens=8)]
+    one = ProbeResult(
+        role="fill", sent_s=1.0, decision=Decision.ACCEPTED, prompt_tokens=8, max_tokens=tokens - 8
+    )
+    return [one, replace(one, sent_s=2.0, decision=Decision.REFUSED_BY_TOKENS, max_tokens=8)]
 
 
 def answers(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
@@ -106,13 +113,15 @@ def test_refusals_by_the_request_limit_give_no_token_limit() -> None:
     )
     found = answers(api, fits=(request_limit(12, 60.0),), never_refused=False, tokens_left=300_000)
     assert found["token_limit"].value is None, found["token_limit"]
-    named = [*filled(3_000), ProbeResult(role="fill", sent_s=9.0, accepted=False, said="too many requests")]
+    named = [*filled(3_000), ProbeResult(role="fill", sent_s=9.0, decision=Decision.REFUSED)]
     assert fill_bounds(named) == fill_bounds(filled(3_000))
 
 
 def test_units_as_many_as_the_request_limit_identify_nothing_unless_refusals_name_tokens() -> None:
     units = [
-        ProbeResult(role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, accepted=number < 12)
+        ProbeResult(
+            role="unit", sent_s=at_s, decided_s=at_s + 0.01, end_s=at_s + 0.01, decision=decided(number < 12)
+        )
         for minute in range(3)
         for number in range(14)
         for at_s in [60.0 * minute + 0.1 * number + 1]
@@ -121,7 +130,7 @@ def test_units_as_many_as_the_request_limit_identify_nothing_unless_refusals_nam
     ambiguous = unit_verdict(units, ProbeContext(fits=(request_limit(12, 60.0),)))
     assert ambiguous.best is None
     assert "request limit" in ambiguous.reason
-    named = [replace(unit, said="tokens per minute") if unit.refused else unit for unit in units]
+    named = [replace(unit, decision=Decision.REFUSED_BY_TOKENS) if unit.refused else unit for unit in units]
     assert unit_verdict(named, ProbeContext(fits=(request_limit(12, 60.0),))).best is not None
 
 
@@ -190,7 +199,8 @@ def test_documented_or_roundest_number_within_the_bounds_is_chosen(
 
 def batch(*ends: tuple[float, bool]) -> list[ProbeResult]:
     return [
-        ProbeResult(role="together", sent_s=0.0, end_s=end_s, accepted=accepted) for end_s, accepted in ends
+        ProbeResult(role="together", sent_s=0.0, end_s=end_s, decision=decided(accepted))
+        for end_s, accepted in ends
     ]
 
 
@@ -261,13 +271,18 @@ def test_bucket_refill_is_uncertain_by_one_unit() -> None:
 def test_charging_is_unknown_if_the_limit_can_exceed_the_tokens_in_flight() -> None:
     units = [
         ProbeResult(
-            role="unit", sent_s=at_s, decided_s=at_s, end_s=at_s, accepted=number < 3, prompt_tokens=16_000
+            role="unit",
+            sent_s=at_s,
+            decided_s=at_s,
+            end_s=at_s,
+            decision=decided(number < 3),
+            prompt_tokens=16_000,
         )
         for minute in range(3)
         for number in range(5)
         for at_s in [60.0 * minute + 0.1 * number]
     ]
-    held = ProbeResult(role="fill", sent_s=-200.0, accepted=True, max_tokens=50_000)
+    held = ProbeResult(role="fill", sent_s=-200.0, decision=Decision.ACCEPTED, max_tokens=50_000)
     found = {answer.question: answer for answer in analyze([held, *units], ProbeContext(never_refused=True))}
     assert found["token_limit"].range is not None
     assert found["token_limit"].range[1] > 50_000

@@ -16,6 +16,7 @@ from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.probe.thresholds import SESSION
 from bltybench.limits.session import ProbeSession, ProbeTask, enforced
+from bltybench.runs.attempt import Attempt
 from bltybench.scenario.target import RateLimit
 
 ALONE = ProbeTask(questions=("requests",), budget=200)
@@ -52,7 +53,7 @@ def test_an_account_without_money_ends_the_probe(status: int) -> None:
     assert found.verdict.best is None
     assert found.verdict.status not in {"always_refused", "found"}
     book = ProbeSession(ALONE, START_S)
-    assert [book.add(row) for row in api.rows[: SESSION.max_failures]] == [True] * (
+    assert [book.add(attempt) for attempt in api.attempts()[: SESSION.max_failures]] == [True] * (
         SESSION.max_failures - 1
     ) + [False]
 
@@ -91,7 +92,7 @@ def test_a_probe_that_is_resumed_takes_the_questions_that_were_asked_as_asked() 
     task = ProbeTask(questions=("requests", "concurrency", "charges"))
     probe(api, ProbeTask(questions=("requests", "concurrency")))
     book = ProbeSession(task, START_S + 1000)
-    book.resume(api.rows, -1000 * 10**9, ["requests", "concurrency", "no such"])
+    book.resume(api.attempts(), -1000 * 10**9, ["requests", "concurrency", "no such"])
     assert book.unasked() == ["charges"]
     assert book.earlier_verdict().families == ("fixed_window",)
     found = book.findings(book.earlier_verdict())
@@ -110,25 +111,28 @@ NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))
 def test_headers_that_contradict_each_other_are_never_called_honest_nor_end_in_an_error(
     quotas: list[tuple[Any, ...]], seed: int
 ) -> None:
-    rows = SEEN[seed % len(SEEN)]
-    for number, row in enumerate(rows):
+    attempts = []
+    for number, attempt in enumerate(SEEN[seed % len(SEEN)]):
         limit, remaining, reset_s, retry_s = quotas[number % len(quotas)] if quotas else (None,) * 4
-        row |= {
-            "limit_requests": limit,
-            "remaining_requests": remaining,
-            "reset_requests_s": reset_s,
-            "retry_after_s": None if retry_s is None else float(retry_s),
-        }
-    found = find(rows, START_S, 60)
+        attempts.append(
+            msgspec.structs.replace(
+                attempt,
+                limit_requests=limit,
+                remaining_requests=remaining,
+                reset_requests_s=reset_s,
+                retry_after_s=None if retry_s is None else float(retry_s),
+            )
+        )
+    found = find(attempts, START_S, 60)
     assert told(found).get("remaining_header") is None or told(found)["remaining_header"].value != "honest"
     json.dumps(msgspec.to_builtins(to_record(found, "run")), allow_nan=False)
 
 
-def _seen(family: str) -> list[dict[str, Any]]:
+def _seen(family: str) -> list[Attempt]:
     rule = RateLimit.model_validate({"limit": 8, "period_s": 10.0, "algorithm": family})
     api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.01)
     probe(api, ProbeTask(questions=("requests",), budget=60))
-    return api.rows
+    return api.attempts()
 
 
 SEEN = [_seen("fixed_window"), _seen("token_bucket")]

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from msgspec.structs import replace
+from support_runs import attempt, table
 
 from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.models.base import Model
@@ -20,30 +21,15 @@ from bltybench.metrics.limiter import (
     remaining_counts,
     retry_after_waits,
 )
+from bltybench.runs.attempt import Attempt, Outcome
 
 NS = 1_000_000_000
 START_S = 1_795_348_800.0
-COLUMNS = (
-    "sent_ns",
-    "headers_ns",
-    "end_ns",
-    "outcome",
-    "status",
-    "error_type",
-    "error_code",
-    "error_message",
-    "limit_requests",
-    "remaining_requests",
-    "reset_requests_s",
-    "limit_tokens",
-    "retry_after_s",
-    "header_dialect",
-)
 
 
 def served(
     make: Callable[[], Model], retry: Callable[[float], float | None] = math.ceil, count: int = 120
-) -> list[dict[str, Any]]:
+) -> list[Attempt]:
     """Ten requests per second. Each is decided 5 ms after it was sent and answered 5 ms later."""
     model, rows = make(), []
     for i in range(count):
@@ -51,19 +37,23 @@ def served(
         decision = model.decide(START_S + sent / NS + 0.005)
         wait_s = decision.retry_after_s
         rows.append(
-            dict.fromkeys(COLUMNS)
-            | {
-                "sent_ns": sent,
-                "headers_ns": sent + NS // 100,
-                "end_ns": sent + NS // 100,
-                "outcome": "ok" if decision.accepted else "rate_limited",
-                "status": 200 if decision.accepted else 429,
-                "limit_requests": decision.limit,
-                "remaining_requests": math.floor(decision.remaining + 1e-9),
-                "retry_after_s": None if wait_s is None else retry(wait_s),
-            }
+            attempt(
+                sent_ns=sent,
+                headers_ns=sent + NS // 100,
+                end_ns=sent + NS // 100,
+                outcome=Outcome.OK if decision.accepted else Outcome.RATE_LIMITED,
+                status=200 if decision.accepted else 429,
+                limit_requests=decision.limit,
+                remaining_requests=math.floor(decision.remaining + 1e-9),
+                retry_after_s=None if wait_s is None else retry(wait_s),
+            )
         )
     return rows
+
+
+def later(row: Attempt, ns: int) -> Attempt:
+    moved = {name: getattr(row, name) + ns for name in ("sent_ns", "headers_ns", "end_ns")}
+    return replace(row, **moved)
 
 
 def fit(family: str) -> FitRecord:
@@ -134,7 +124,8 @@ def test_without_a_model_only_the_observed_decisions_are_known() -> None:
 def test_lost_response_between_acceptances_counts_as_accepted() -> None:
     make = maker("sliding_log")
     rows = served(make)
-    rows[2] |= {"outcome": "timeout", "status": None, "headers_ns": None, "remaining_requests": None}
+    lost: dict[str, Any] = {"status": None, "headers_ns": None, "remaining_requests": None}
+    rows[2] = replace(rows[2], outcome=Outcome.TIMEOUT, **lost)
     decided = decisions(rows, START_S, make)
     known = decided["observed"].notna()
     assert (decided["observed"] == decided["predicted"])[known].all()
@@ -143,13 +134,9 @@ def test_lost_response_between_acceptances_counts_as_accepted() -> None:
 
 def test_most_informative_part_of_a_long_run_has_the_recoveries() -> None:
     make = maker("fixed_window")
-    quiet = [row | {"outcome": "ok", "status": 200} for row in served(make)]
-    busy = [row | {"sent_ns": row["sent_ns"] + 12 * NS} for row in served(make)]
-    unsent = busy[0] | {"sent_ns": None}
-    columns = {name: [row[name] for row in [*busy, *quiet, unsent]] for name in COLUMNS}
-    columns["status"] = pa.array(columns["status"], pa.int16())
-    columns["sent_ns"] = pa.array(columns["sent_ns"], pa.int64())
-    whole = pa.table(columns)
+    quiet = [replace(row, outcome=Outcome.OK, status=200) for row in served(make)]
+    busy = [later(row, 12 * NS) for row in served(make)]
+    whole = table(*busy, *quiet, replace(busy[0], sent_ns=None))
     part = whole.take(most_informative(whole, 110))
     assert part.num_rows == 110
     assert part["sent_ns"][0].as_py() > 11 * NS
@@ -158,12 +145,14 @@ def test_most_informative_part_of_a_long_run_has_the_recoveries() -> None:
 
 def test_concurrency_limit_predicts_decisions_without_a_model() -> None:
     # Each takes 0.5 s and one is sent every 0.1 s, so with three slots two in five are refused.
-    rows, ends = served(lambda: FAMILIES["sliding_log"].model(7, 2.0)), list[int]()
-    for row in rows:
-        ends = [end for end in ends if end > row["sent_ns"]]
+    rows, ends = list[Attempt](), list[int]()
+    for row in served(lambda: FAMILIES["sliding_log"].model(7, 2.0)):
+        sent = row.sent_ns or 0
+        ends = [end for end in ends if end > sent]
         fits = len(ends) < 3
-        end = row["sent_ns"] + (NS // 2 - NS // 50 if fits else NS // 100)
-        row |= {"end_ns": end, "outcome": "ok" if fits else "rate_limited", "status": 200 if fits else 429}
+        end = sent + (NS // 2 - NS // 50 if fits else NS // 100)
+        outcome = Outcome.OK if fits else Outcome.RATE_LIMITED
+        rows.append(replace(row, end_ns=end, outcome=outcome, status=200 if fits else 429))
         ends += [end] if fits else []
     decided = decisions(rows, START_S, None, slots=3)
     assert set(decided["observed"]) == {"accepted", "refused"}

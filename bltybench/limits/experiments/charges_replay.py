@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bltybench.limits.fit.result import Fit
+from bltybench.limits.observations.classify import Decision
 from bltybench.limits.observations.probe_result import ProbeResult
 
 
@@ -29,7 +30,7 @@ def mismatch(fit: Fit, results: Sequence[ProbeResult], counted_roles: Collection
     responses can hide acceptances, so the closer result applies.
     """
     lost_accepted = [
-        replace(result, accepted=True)
+        replace(result, decision=Decision.ACCEPTED)
         if result.status is None and result.role not in counted_roles
         else result
         for result in results

@@ -17,10 +17,11 @@ from bltybench.limits.fit.result import Verdict
 from bltybench.limits.headers import accuracy
 from bltybench.limits.headers.honesty import Honesty, honesty
 from bltybench.limits.observations.answer import Answer
-from bltybench.limits.observations.evidence import Row, refusal_status
-from bltybench.limits.observations.probe_result import ProbeResult, seen_of
+from bltybench.limits.observations.classify import Decision, refusal_status
+from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import STAGE_PREFIX, Experiment
+from bltybench.runs.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,80 +52,73 @@ OTHERS = {
 that they do."""
 
 
-def question_of(row: Row) -> str | None:
-    """Return the name of the experiment that an attempt belongs to; None for others."""
-    stage = row.get("stage")
-    return (
-        stage.removeprefix(STAGE_PREFIX)
-        if isinstance(stage, str) and stage.startswith(STAGE_PREFIX)
-        else None
-    )
+AttemptsByExperiment = Mapping[str | None, Sequence[Attempt]]
+"""Attempts by the name of their experiment; under None those of the request limit, or of an ordinary run."""
 
 
-def by_question(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
-    """Return the attempts of each experiment; under None all others: of an ordinary run, for one."""
-    found: dict[str | None, list[Row]] = {None: []}
-    for row in rows:
-        found.setdefault(question_of(row), []).append(row)
-    return found
+def by_experiment(attempts: Sequence[Attempt]) -> dict[str | None, list[Attempt]]:
+    """Group attempts by experiment. The group None is always there."""
+    groups: dict[str | None, list[Attempt]] = {None: []}
+    for attempt in attempts:
+        stage = attempt.stage
+        name = (
+            stage.removeprefix(STAGE_PREFIX) if stage is not None and stage.startswith(STAGE_PREFIX) else None
+        )
+        groups.setdefault(name, []).append(attempt)
+    return groups
 
 
-def sights(rows: Sequence[Row], start_s: float) -> list[ProbeResult]:
-    """Return what attempts of one experiment say."""
-    refusal = 429 if any(row["status"] == 429 for row in rows) else None
-    return sorted((seen_of(row, start_s, refusal) for row in rows), key=lambda each: each.sent_s)
-
-
-def header_rows(rows: Mapping[str | None, Sequence[Row]]) -> list[Row]:
-    """Return the attempts whose refusals and headers are about the limit of requests."""
-    charges = rows.get(charges_steps.NAME, ())
-    return [*rows.get(None, ()), *(row for row in charges if row.get("name") not in OTHERS)]
-
-
-def told_by(rows: Mapping[str | None, Sequence[Row]], verdict: Verdict) -> Honesty:
-    """Compare headers and what happened. Where refusals may count, asking makes a wait longer."""
+def header_honesty(attempts: AttemptsByExperiment, verdict: Verdict) -> Honesty:
+    """Compare headers with decisions. If refusals may count, a request during a wait prolongs the wait."""
     counting = not verdict.consistent or any(
-        each.count_refused or (each.count_refused is None and "window" not in each.family)
-        for each in verdict.consistent
+        candidate.count_refused or (candidate.count_refused is None and "window" not in candidate.family)
+        for candidate in verdict.consistent
     )
-    return honesty(header_rows(rows), undisturbed=counting)
+    charges = attempts.get(charges_steps.NAME, ())
+    own = [*attempts.get(None, ()), *(attempt for attempt in charges if attempt.name not in OTHERS)]
+    return honesty(own, undisturbed=counting)
 
 
 def answers(
-    rows: Mapping[str | None, Sequence[Row]],
+    attempts: AttemptsByExperiment,
     start_s: float,
     known: ProbeContext,
     told: Honesty,
     asked: Sequence[str] = (),
 ) -> list[Answer]:
-    """Return what a record says of each experiment that is in it or was ``asked`` for, and of the headers."""
+    """Return what a run shows about the headers and each experiment that it made or was ``asked`` to make."""
+    status = refusal_status([attempt for group in attempts.values() for attempt in group])
+    results = {
+        name: [result_of(attempt, start_s, status) for attempt in group] for name, group in attempts.items()
+    }
     found: list[Answer] = []
     for name, question in QUESTIONS.items():
-        if name in rows or name in asked:
-            found += question.judge(sights(rows.get(name, ()), start_s), known)
-    headers = accuracy.judge(*_counted(rows, start_s, found), told, known)
-    # Of a run that was made for something else, only what it tells.
-    return [*found, *(each for each in headers if found or asked or each.value is not None)]
+        if name in attempts or name in asked:
+            own = sorted(results.get(name, ()), key=lambda result: result.sent_s)
+            found += question.judge(own, known)
+    headers = accuracy.judge(*_counted(results, found), told, known)
+    # An ordinary run reports only what it shows.
+    return [*found, *(answer for answer in headers if found or asked or answer.value is not None)]
 
 
 def _counted(
-    rows: Mapping[str | None, Sequence[Row]], start_s: float, found: Sequence[Answer]
+    results: Mapping[str | None, Sequence[ProbeResult]], found: Sequence[Answer]
 ) -> tuple[list[ProbeResult], list[ProbeResult]]:
-    """Return the requests that count in one limit, and those of which that was not found out."""
-    values = {each.question: each.value for each in found}
-    status = refusal_status(rows.get(None, ()))
-    sure: list[ProbeResult] = []
-    doubtful: list[ProbeResult] = []
-    for row in (row for each in rows.values() for row in each if row["sent_ns"] is not None):
-        seen = seen_of(row, start_s, status)
-        question, counts = OTHERS.get(str(row.get("name")), ("", True))
+    """Return the requests that count in the request limit, and those of which that is unknown."""
+    values = {answer.question: answer.value for answer in found}
+    counted: list[ProbeResult] = []
+    unclear: list[ProbeResult] = []
+    for result in (result for group in results.values() for result in group):
+        if result.decision is Decision.NOT_SENT:
+            continue
+        question, counts = OTHERS.get(result.role, ("", True))
         if not question:
-            sure.append(seen)
-        elif seen.refused:
+            counted.append(result)
+        elif result.refused:
             continue
         elif values.get(question) is counts:
-            # Its headers may be about something else.
-            sure.append(replace(seen, accepted=True, remaining=None, reset_s=None))
+            # Its headers may be about another limit.
+            counted.append(replace(result, decision=Decision.ACCEPTED, remaining=None, reset_s=None))
         elif values.get(question) is None:
-            doubtful.append(seen)
-    return sure, doubtful
+            unclear.append(result)
+    return counted, unclear

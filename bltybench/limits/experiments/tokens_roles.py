@@ -9,7 +9,7 @@ from typing import Literal
 from bltybench.limits.experiments.results import with_role
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.observations.observation import Observation
+from bltybench.limits.observations.observation import Observation, decision_slack_s
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
@@ -75,7 +75,7 @@ def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
     if not any(result.refused and result.about_tokens for result in results):
         return list(results)
     return [
-        replace(result, accepted=None) if result.refused and not result.about_tokens else result
+        replace(result, decision=None) if result.refused and not result.about_tokens else result
         for result in results
     ]
 
@@ -83,8 +83,7 @@ def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
 def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
     """Return the units as observations of a request limit. One whose response was lost may have counted."""
     units = [result for result in with_role(token_decisions(results), UNIT) if result.decided_s is not None]
-    took = sorted((unit.decided_s or 0.0) - unit.sent_s for unit in units if unit.refused)
-    slack_s = max(0.05, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")
+    slack_s = decision_slack_s((unit.decided_s or 0.0) - unit.sent_s for unit in units if unit.refused)
     return [
         Observation(unit.sent_s, min(unit.decided_s or 0.0, unit.sent_s + slack_s), unit.accepted, unit=True)
         for unit in units

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET, UnsetType
 
-from bltybench.limits.experiments.registry import answers, by_question, told_by
+from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.in_flight import ConcurrencyFit, in_flight
@@ -17,16 +17,19 @@ from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.answer import SUREST, Answer
-from bltybench.limits.observations.evidence import Row, busiest, refusal_status, sights_of, stretch
+from bltybench.limits.observations.classify import refusal_status
+from bltybench.limits.observations.extract import observations_of
+from bltybench.limits.observations.observation import busiest_period, most_informative
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.probe.context import ProbeContext
+from bltybench.runs.attempt import Attempt
 
 MAX_RELEASE_PERIOD = 3
 """Longest period, in median response times, that released slots can imitate."""
 
 
 def find(
-    rows: Sequence[Row],
+    attempts: Sequence[Attempt],
     start_s: float,
     documented_per_min: int | None,
     verdict: Verdict | None = None,
@@ -39,14 +42,16 @@ def find(
     ``start_s`` is the run's start in Unix time, ``verdict`` is the result for the request limit if there is
     one already, ``known`` holds the other documented limits, and ``asked`` names the requested experiments.
     """
-    by_experiment = by_question(rows)
-    own = by_experiment[None]
-    observations = sights_of(own, start_s)
+    groups = by_experiment(attempts)
+    own = groups[None]
+    observations = observations_of(own, start_s)
     hints_s = (60.0,) if documented_per_min is not None else ()
-    count, at_s = busiest(observations)
+    count, at_s = busiest_period(observations)
     concurrency = in_flight(own)
-    verdict = _unless_concurrency(verdict or fit_limiter(stretch(observations), hints_s=hints_s), concurrency)
-    honesty = told_by(by_experiment, verdict)
+    verdict = _unless_concurrency(
+        verdict or fit_limiter(most_informative(observations), hints_s=hints_s), concurrency
+    )
+    honesty = header_honesty(groups, verdict)
     known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
     return Findings(
         documented_per_min,
@@ -56,7 +61,7 @@ def find(
         count,
         at_s,
         concurrency if concurrency is not None and concurrency.explains else None,
-        tuple(answers(by_experiment, start_s, known, honesty, asked)),
+        tuple(answers(groups, start_s, known, honesty, asked)),
     )
 
 

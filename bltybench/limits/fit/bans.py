@@ -19,11 +19,11 @@ def detect_ban(observations: Observations) -> tuple[float, float] | None:
     shortest_s, longest_s, recoveries = 0.0, math.inf, 0
     first: int | None = None
     last = 0
-    for i in np.flatnonzero(observations.seen != UNKNOWN).tolist():
-        if observations.seen[i] == REFUSED:
+    for i in np.flatnonzero(observations.codes != UNKNOWN).tolist():
+        if observations.codes[i] == REFUSED:
             first = i if first is None else first
             last = i
-        elif observations.seen[i] == ACCEPTED and first is not None:
+        elif observations.codes[i] == ACCEPTED and first is not None:
             shortest_s = max(shortest_s, float(observations.lo[last] - observations.hi[first]))
             longest_s = min(longest_s, float(observations.hi[i] - observations.lo[first]))
             first, recoveries = None, recoveries + 1

@@ -93,12 +93,12 @@ def coarse(family: str, sights: Observations, *, count_refused: bool, hints_s: t
         accepted = int(np.sum(sights.accepted))
         # The period here is the time for one more: from all at once to nothing but the first burst.
         shortest_s, longest_s = span_s / (50 * accepted), 2 * max(hi - lo for lo, hi in _waits(sights))
-        shortest_s = max(shortest_s, sights.doubt_s() / sights.most_open)
+        shortest_s = max(shortest_s, sights.uncertainty_s() / sights.max_in_flight)
         period = _geometric(shortest_s, max(longest_s, 2 * shortest_s), 1 + (STEP - 1) / 4)
         return _plain(period)
     longest_s = 1.05 * span_s
     shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
-    shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.doubt_s()), longest_s / 2)
+    shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.uncertainty_s()), longest_s / 2)
     wanted = [each for each in (*NATURAL_S, *hints_s) if shortest_s <= each <= longest_s]
     if family in DRIFTING:
         even = _dense(shortest_s, longest_s, span_s)
@@ -137,11 +137,11 @@ def ticks_and_lumps(sights: Observations, rates: tuple[float, float], limits: Se
     """
     span_s = float(sights.hi[-1] - sights.lo[0])
     longest_s = min(1.1 * max(hi - lo for lo, hi in _waits(sights)), 1.05 * span_s)
-    shortest_s = max(0.6 * sights.longest_refusal_s(), span_s / 2000, RESOLVED * sights.doubt_s())
+    shortest_s = max(0.6 * sights.longest_refusal_s(), span_s / 2000, RESOLVED * sights.uncertainty_s())
     tick = _dense(min(shortest_s, longest_s / 1.2), longest_s, span_s)
     ticks = np.concatenate([tick, [each for each in NATURAL_S if shortest_s <= each <= longest_s]])
     # The first run is what a full bucket held, or the largest; the limit that suits is shared out later.
-    full = limits or (sights.first_run, sights.largest_run)
+    full = limits or (sights.first_accepted_run, sights.longest_accepted_run)
     lumps = np.unique([each / parts for parts in PARTS for each in full])
     which, lump = np.nonzero(
         (lumps >= rates[0] * ticks[:, None]) & (lumps <= rates[1] * ticks[:, None]) & (lumps >= LEAST_LUMP)
@@ -192,7 +192,7 @@ def _waits(sights: Observations) -> list[tuple[float, float]]:
     """Return, for each recovery, when the refusals before it began and when it was seen."""
     found: list[tuple[float, float]] = []
     since: float | None = None
-    for lo, hi, seen in zip(sights.lo, sights.hi, sights.seen, strict=True):
+    for lo, hi, seen in zip(sights.lo, sights.hi, sights.codes, strict=True):
         if seen == 0:
             since = float(lo) if since is None else since
         elif seen == 1:

@@ -30,12 +30,12 @@ class ChargeBounds:
         self.sights = sights
         self._count_refused = count_refused
         self._read: tuple[ChargeBounds, ChargeBounds] | None = None
-        self.lost = np.flatnonzero(sights.seen == UNKNOWN)
+        self.lost = np.flatnonzero(sights.codes == UNKNOWN)
         self.latest: Floats = np.maximum.accumulate(sights.hi) if len(sights) else sights.hi
         self.middle = (sights.lo + sights.hi) / 2
         self.every = np.arange(len(sights))
         self.telling = _telling(sights)
-        charged = np.where(sights.seen == REFUSED, ACCEPTED, sights.seen) if count_refused else sights.seen
+        charged = np.where(sights.codes == REFUSED, ACCEPTED, sights.codes) if count_refused else sights.codes
         self.columns = self.every
         self.charge(_among_acceptances(charged))
 
@@ -76,7 +76,7 @@ class ChargeBounds:
         self.accepted_at = np.flatnonzero(self.sights.accepted[columns])
         self.refused_at = np.flatnonzero(refused)
         # What is charged was let in, unless refusals are charged too.
-        lost = (self.sights.seen[columns] == UNKNOWN) & (not self._count_refused)
+        lost = (self.sights.codes[columns] == UNKNOWN) & (not self._count_refused)
         self.read_accepted_at = np.flatnonzero(lost & (self.charged[columns] == ACCEPTED))
         self.read_refused_at = np.flatnonzero(lost & (self.charged[columns] == REFUSED))
         self._more_here = self._more[columns]
@@ -120,8 +120,8 @@ def _telling(sights: Observations) -> Ints:
     n = len(sights)
     if n <= PLAIN:
         return np.arange(n)
-    known = np.flatnonzero(sights.seen != UNKNOWN)
-    turns = np.flatnonzero(np.diff(sights.seen[known])) + 1
+    known = np.flatnonzero(sights.codes != UNKNOWN)
+    turns = np.flatnonzero(np.diff(sights.codes[known])) + 1
     # Refusals by chance begin and end all the time: a part of them tells that nothing explains them.
     turns = turns[:: -(-len(turns) // PLAIN)] if len(turns) else turns
     some = np.linspace(0, n - 1, PLAIN // 4).astype(np.int64)
@@ -173,9 +173,9 @@ def _first_hits(counted: ChargeBounds, period_s: Floats) -> Ints:
 
 def _after_refusal(sights: Observations) -> npt.NDArray[np.bool_]:
     """Return what may have been let in, where the last answer before it that came was a refusal."""
-    known = np.where(sights.seen != UNKNOWN, np.arange(len(sights)), 0)
+    known = np.where(sights.codes != UNKNOWN, np.arange(len(sights)), 0)
     last = np.concatenate([[0], np.maximum.accumulate(known)[:-1]])
-    found: npt.NDArray[np.bool_] = (sights.seen[last] == REFUSED) & (sights.seen != REFUSED)
+    found: npt.NDArray[np.bool_] = (sights.codes[last] == REFUSED) & (sights.codes != REFUSED)
     return found
 
 

@@ -149,7 +149,7 @@ def _wholes(family: str, counted: ChargeBounds) -> tuple[bool, ...]:
 
 
 def _top(counted: ChargeBounds) -> int:
-    return 2 * counted.sights.largest_run + 10
+    return 2 * counted.sights.longest_accepted_run + 10
 
 
 def _priced(family: str, counted: ChargeBounds, grid: Grid, best: int) -> Scored:

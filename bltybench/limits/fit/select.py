@@ -16,8 +16,7 @@ from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.scoring import BUCKETS, FAR, FLIP_RATE, HARD, allowed
 from bltybench.limits.fit.search import FamilySearch
-from bltybench.limits.observations.evidence import stretch
-from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.observations.observation import Observation, Observations, most_informative
 
 TELLING = HARD + 1
 """So much less cost makes a family likelier by one over FLIP_RATE: a contradiction fewer does."""
@@ -124,7 +123,7 @@ def _first_look(
 ) -> tuple[list[FamilySearch], Observations]:
     """Return a search for each family on its coarse grid, and what they look at: of a long run a part, where
     nothing explains that."""
-    part = Observations(stretch(seen, FIRST_LOOK)) if len(sights) > LONG else sights
+    part = Observations(most_informative(seen, FIRST_LOOK)) if len(sights) > LONG else sights
     if part is not sights and part.recoveries:
         searches = _searches(tried, part, hints_s)
         if not any(each.cost <= _chance(part) for each in searches):

@@ -1,4 +1,4 @@
-"""What the rate-limit headers claimed, compared with what happened."""
+"""Compare the rate-limit headers with the decisions about an ordinary run's requests."""
 
 from __future__ import annotations
 
@@ -8,108 +8,143 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bltybench.limits.observations.evidence import NS, Row, accepted, lost, refusal_status
+from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.proportion import Proportion
+from bltybench.runs.attempt import Attempt
+
+PROMPTLY_S = 0.25
+"""Maximum time, in seconds, between two requests whose Remaining is compared: little refills meanwhile."""
+AFTER_WAIT_S = 1.0
+"""Time after the end of a Retry-After, in seconds, in which a request tests whether the wait was enough."""
+ROUNDING_S = 1.0
+"""How much longer, in seconds, rounding up to whole seconds makes an accurate Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
 class Honesty:
-    """What the headers said, against what happened."""
+    """What the headers announced, compared with what happened."""
 
     announced_limit: int | None
-    """The limit that most answers named."""
+    """The most frequent limit."""
     dialect: str | None
+    """The most frequent header format."""
     remaining_steps: Proportion
-    """Of successive acceptances, one after the other: how often Remaining fell by exactly one."""
+    """Of successive acceptances, one after the other: those at which Remaining fell by exactly one."""
     retry_enough: Proportion
-    """Of the first requests sent once Retry-After was over: how many were accepted."""
+    """Of the first requests after the end of a Retry-After: those that were accepted."""
     retry_early: Proportion
-    """Of requests answered more than a second before it was over: how many were accepted all the same."""
+    """Of the requests answered more than a second before its end: those that were accepted."""
     without_retry_after: Proportion
-    """Of the refusals: how many had none."""
+    """Of the refusals: those without a Retry-After."""
 
 
-def honesty(rows: Sequence[Row], *, undisturbed: bool = False) -> Honesty:
-    """Compare headers and what happened. Rows are attempts in any order.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """An attempt with its times and its decision."""
 
-    ``undisturbed`` asks only about waits in which nothing was sent.
-    """
-    status = refusal_status(rows)
-    sent = sorted((row for row in rows if row["sent_ns"] is not None), key=lambda row: int(row["sent_ns"]))
-    limits = Counter(row["limit_requests"] for row in sent if row["limit_requests"] is not None)
-    dialects = Counter(row["header_dialect"] for row in sent if row["header_dialect"] is not None)
-    refused = [row for row in sent if accepted(row, status) is False]
+    attempt: Attempt
+    sent_ns: int
+    answered_ns: int
+    accepted: bool | None
+    """By the request limit."""
+    lost: bool
+
+    @property
+    def may_have_counted(self) -> bool:
+        return self.accepted is True or self.lost
+
+
+def honesty(attempts: Sequence[Attempt], *, undisturbed: bool = False) -> Honesty:
+    """Compare headers with decisions; ``undisturbed`` uses only waits during which nothing was sent."""
+    sent = _requests(attempts)
+    limits = Counter(one.attempt.limit_requests for one in sent if one.attempt.limit_requests is not None)
+    dialects = Counter(one.attempt.header_dialect for one in sent if one.attempt.header_dialect is not None)
+    refused = [request for request in sent if request.accepted is False]
+    silent = sum(request.attempt.retry_after_s is None for request in refused)
     return Honesty(
         announced_limit=limits.most_common(1)[0][0] if limits else None,
         dialect=dialects.most_common(1)[0][0] if dialects else None,
-        remaining_steps=_steps(sent, status),
-        retry_enough=_after_wait(sent, refused, status, undisturbed=undisturbed),
-        retry_early=_before_wait(sent, refused, status),
-        without_retry_after=Proportion(sum(row["retry_after_s"] is None for row in refused), len(refused)),
+        remaining_steps=_remaining_steps(sent),
+        retry_enough=_after_wait(sent, refused, undisturbed=undisturbed),
+        retry_early=_before_wait_ends(sent),
+        without_retry_after=Proportion(silent, len(refused)),
     )
 
 
-def _steps(sent: Sequence[Row], status: int | None) -> Proportion:
+def _requests(attempts: Sequence[Attempt]) -> list[_Request]:
+    status = refusal_status(attempts)
+    requests: list[_Request] = []
+    for attempt in attempts:
+        if attempt.sent_ns is not None:
+            decision = classify(attempt, status)
+            requests.append(
+                _Request(
+                    attempt,
+                    attempt.sent_ns,
+                    answered_ns(attempt),
+                    decision.by_request_limit,
+                    decision.unanswered,
+                )
+            )
+    return sorted(requests, key=lambda request: request.sent_ns)
+
+
+def _remaining_steps(sent: Sequence[_Request]) -> Proportion:
     count = of = 0
     for one, two in pairwise(sent):
-        before, after = one["remaining_requests"], two["remaining_requests"]
-        apart = one["end_ns"] <= two["sent_ns"] <= one["end_ns"] + 0.25 * NS
-        if before is None or after is None or not apart or not before:
+        before, after = one.attempt.remaining_requests, two.attempt.remaining_requests
+        end_ns = one.attempt.end_ns
+        if not before or after is None or not end_ns <= two.sent_ns <= end_ns + PROMPTLY_S * NS:
             continue
-        if accepted(one, status) and accepted(two, status) and after <= before:
+        if one.accepted and two.accepted and after <= before:
             of += 1
             count += before - after == 1
     return Proportion(count, of)
 
 
-def _after_wait(
-    sent: Sequence[Row], refused: Sequence[Row], status: int | None, *, undisturbed: bool
-) -> Proportion:
-    """Each end of a wait is asked about once, by the first request within a second after it."""
+def _after_wait(sent: Sequence[_Request], refused: Sequence[_Request], *, undisturbed: bool) -> Proportion:
+    """Test each end of a wait once, by the first request after it."""
     count = of = 0
-    asked: set[int] = set()
-    times = [row["sent_ns"] for row in sent]
-    ends = sorted(row["headers_ns"] or row["end_ns"] for row in sent)
-    # Those that may have taken what the wait was for, what was lost on the way among them.
-    taking = [row for row in sent if accepted(row, status) or lost(row)]
-    takers = [row["sent_ns"] for row in taking]
-    takers_ends = sorted(row["headers_ns"] or row["end_ns"] for row in taking)
-    for row in refused:
-        wait_s = row["retry_after_s"]
+    tested: set[int] = set()
+    times = [request.sent_ns for request in sent]
+    ends = sorted(request.answered_ns for request in sent)
+    # Requests, also those without a response, that may have taken what the wait was for.
+    taking = [request for request in sent if request.may_have_counted]
+    taking_sent = [request.sent_ns for request in taking]
+    taking_ends = sorted(request.answered_ns for request in taking)
+    for request in refused:
+        wait_s = request.attempt.retry_after_s
         if wait_s is None:
             continue
-        over_ns = (row["headers_ns"] or row["end_ns"]) + wait_s * NS
+        over_ns = request.answered_ns + wait_s * NS
         after = bisect_left(times, over_ns)
         if (
             after == len(sent)
-            or times[after] > over_ns + NS
-            or after in asked
-            or bisect_left(takers, over_ns) > bisect_right(takers_ends, row["sent_ns"])
-            or (undisturbed and after - bisect_right(ends, row["sent_ns"]) > 1)
+            or times[after] > over_ns + AFTER_WAIT_S * NS
+            or after in tested
+            or bisect_left(taking_sent, over_ns) > bisect_right(taking_ends, request.sent_ns)
+            or (undisturbed and after - bisect_right(ends, request.sent_ns) > 1)
         ):
             continue
-        decided = accepted(sent[after], status)
-        if decided is not None:
-            asked.add(after)
+        accepted = sent[after].accepted
+        if accepted is not None:
+            tested.add(after)
             of += 1
-            count += decided
+            count += accepted
     return Proportion(count, of)
 
 
-def _before_wait(sent: Sequence[Row], refused: Sequence[Row], status: int | None) -> Proportion:
-    """Rounding up to whole seconds makes an honest value up to one second too long.
-
-    What was let in may have been so as late as when its answer came.
-    """
+def _before_wait_ends(sent: Sequence[_Request]) -> Proportion:
+    """An acceptance counts as early by when its response came: it may have been decided that late."""
     count = of = 0
-    for row, following in pairwise(sent):
-        wait_s = row["retry_after_s"]
-        if wait_s is None or accepted(row, status) is not False:
+    for request, following in pairwise(sent):
+        wait_s = request.attempt.retry_after_s
+        if wait_s is None or request.accepted is not False:
             continue
-        decided = accepted(following, status)
-        left_s = (row["sent_ns"] - (following["headers_ns"] or following["end_ns"])) / NS + wait_s
-        after = following["sent_ns"] >= (row["headers_ns"] or row["end_ns"])
-        if decided is not None and after and left_s > 1:
+        left_s = (request.sent_ns - following.answered_ns) / NS + wait_s
+        after = following.sent_ns >= request.answered_ns
+        if following.accepted is not None and after and left_s > ROUNDING_S:
             of += 1
-            count += decided
+            count += following.accepted
     return Proportion(count, of)

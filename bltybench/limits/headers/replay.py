@@ -10,7 +10,7 @@ import numpy as np
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.base import Model
-from bltybench.limits.observations.evidence import LEAST_SLACK_S
+from bltybench.limits.observations.observation import decision_slack_s
 from bltybench.limits.observations.probe_result import ProbeResult
 
 MOST = 1200
@@ -47,7 +47,9 @@ class Record:
         self.sure = [sure for _, sure in known]
         """Whether it counts at all."""
         self.doubts = (0.0,) if all(self.sure) else (0.0, 1.0)
-        slack_s = _slack_s(of_rate)
+        slack_s = decision_slack_s(
+            (each.decided_s or each.sent_s) - each.sent_s for each in of_rate if each.refused
+        )
         self.low = np.array([each.sent_s for each in self.seen])
         latest = [min(each.decided_s or each.sent_s, each.sent_s + slack_s) for each in self.seen]
         self.high = np.maximum(self.low, np.array(latest))
@@ -125,9 +127,3 @@ def moments_of(
             ends = (min(windows), max(windows)), (min(units), max(units))
             moments.append(Moment(each, bounds, *ends, alone=not others))
     return moments
-
-
-def _slack_s(rows: Sequence[ProbeResult]) -> float:
-    """Return how long after sending a request is surely decided on: twice what most refusals took."""
-    took = sorted((each.decided_s or each.sent_s) - each.sent_s for each in rows if each.refused)
-    return max(LEAST_SLACK_S, 2 * took[int(0.9 * (len(took) - 1))]) if took else float("inf")

@@ -1,12 +1,12 @@
-"""What was seen of a limiter from outside: requests, when each was decided on, and how."""
+"""Observations of a limiter from outside: when each request was decided on, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,14 @@ Bools = npt.NDArray[np.bool_]
 REFUSED, ACCEPTED, UNKNOWN = 0, 1, -1
 
 
+MIN_SLACK_S = 0.05
+"""Minimum time, in seconds, that a decision can take: refusals on a fast network say little."""
+SLACK_FACTOR, SLACK_QUANTILE = 2, 0.9
+"""A decision takes at most SLACK_FACTOR times the time in which SLACK_QUANTILE of the refusals came."""
+MAX_FITTED = 1200
+"""Maximum observations of a long run to fit: enough to identify a limiter, and fitted within seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One request: the limiter decided on it between ``sent_s`` and ``decided_s``."""
@@ -25,107 +33,141 @@ class Observation:
     sent_s: float
     decided_s: float
     accepted: bool | None
-    """None where the answer was lost: it may have been counted."""
+    """None if the response was lost: it may have counted."""
     answered_s: float | None = None
-    """When the answer began to come, which may be long after the decision."""
+    """When the response began, which can be long after the decision."""
     unit: bool = False
-    """Whether it stands for many tokens, which are what is counted."""
+    """Whether it stands for a fixed number of tokens, and the limiter counts tokens."""
 
 
 class Observations:
-    """Many of them as arrays, in the order of sending. Times are Unix seconds, less ``origin_s``."""
+    """Observations as arrays, in the order of sending. Times are Unix seconds minus ``origin_s``."""
 
-    def __init__(self, seen: Iterable[Observation]) -> None:
-        rows = sorted(seen, key=lambda sight: sight.sent_s)
-        self.origin_s = rows[0].sent_s if rows else 0.0
-        self.units = any(row.unit for row in rows)
-        self.lo: Floats = np.array([row.sent_s - self.origin_s for row in rows], dtype=np.float64)
-        hi = np.array([row.decided_s - self.origin_s for row in rows], dtype=np.float64)
+    def __init__(self, observations: Iterable[Observation]) -> None:
+        ordered = sorted(observations, key=lambda observation: observation.sent_s)
+        self.origin_s = ordered[0].sent_s if ordered else 0.0
+        self.units = any(observation.unit for observation in ordered)
+        self.lo: Floats = np.array([one.sent_s - self.origin_s for one in ordered], dtype=np.float64)
+        """Earliest time of each decision."""
+        hi = np.array([one.decided_s - self.origin_s for one in ordered], dtype=np.float64)
         self.hi: Floats = np.maximum(hi, self.lo)
-        codes = [UNKNOWN if row.accepted is None else int(row.accepted) for row in rows]
-        self.seen: Ints = np.array(codes, dtype=np.int64)
+        """Latest time of each decision."""
+        codes = [UNKNOWN if one.accepted is None else int(one.accepted) for one in ordered]
+        self.codes: Ints = np.array(codes, dtype=np.int64)
+        """REFUSED, ACCEPTED, or UNKNOWN."""
         for code in (ACCEPTED, REFUSED):
-            # Of requests decided alike, the first that was decided on may as well have been sent first.
-            self.hi[self.seen == code] = np.sort(self.hi[self.seen == code])
+            # Requests with the same decision can change places, so the earliest latest time goes first.
+            self.hi[self.codes == code] = np.sort(self.hi[self.codes == code])
 
     def __len__(self) -> int:
         return len(self.lo)
 
     @property
-    def accepted(self) -> Any:
-        """Mask of the accepted ones."""
-        return self.seen == ACCEPTED
+    def accepted(self) -> Bools:
+        """Mask of the accepted requests."""
+        mask: Bools = self.codes == ACCEPTED
+        return mask
 
     @property
-    def refused(self) -> Any:
-        """Mask of the refused ones."""
-        return self.seen == REFUSED
+    def refused(self) -> Bools:
+        """Mask of the refused requests."""
+        mask: Bools = self.codes == REFUSED
+        return mask
 
     @cached_property
     def recoveries(self) -> list[tuple[float, float]]:
-        """Return where an acceptance followed a refusal: (when the one was sent, the other decided)."""
-        known = np.flatnonzero(self.seen != UNKNOWN)
-        turns = [
-            (int(a), int(b))
-            for a, b in pairwise(known)
-            if self.seen[a] == REFUSED and self.seen[b] == ACCEPTED
+        """Acceptances that follow a refusal, as (when the refused was sent, the accepted decided)."""
+        known = np.flatnonzero(self.codes != UNKNOWN)
+        return [
+            (float(self.lo[refused]), float(self.hi[accepted]))
+            for refused, accepted in pairwise(known)
+            if self.codes[refused] == REFUSED and self.codes[accepted] == ACCEPTED
         ]
-        return [(float(self.lo[a]), float(self.hi[b])) for a, b in turns]
 
     def longest_refusal_s(self) -> float:
-        """Return how long, at most, one refusal followed another without an acceptance between."""
-        longest, since = 0.0, None
-        for lo, hi, seen in zip(self.lo, self.hi, self.seen, strict=True):
-            if seen == REFUSED:
-                since = float(hi) if since is None else since
-                longest = max(longest, float(lo) - since)
-            elif seen == ACCEPTED:
-                since = None
-        return longest
+        """Return the longest surely observed time of refusals only, in seconds."""
+        longest_s, since_s = 0.0, None
+        for lo, hi, code in zip(self.lo, self.hi, self.codes, strict=True):
+            if code == REFUSED:
+                since_s = float(hi) if since_s is None else since_s
+                longest_s = max(longest_s, float(lo) - since_s)
+            elif code == ACCEPTED:
+                since_s = None
+        return longest_s
 
-    def doubt_s(self) -> float:
-        """Return the median time for which it is open when a request was decided on."""
+    def uncertainty_s(self) -> float:
+        """Return the median uncertainty about the time of a decision, in seconds."""
         return float(np.median(self.hi - self.lo))
 
     @property
-    def first_run(self) -> int:
-        """Return the acceptances before the first refusal after any; there must be one."""
-        known = self.seen[np.argmax(self.accepted) :]
-        return int(np.argmax(known == REFUSED))
+    def first_accepted_run(self) -> int:
+        """Acceptances before the first refusal that follows one. There must be an acceptance."""
+        return int(np.argmax(self.codes[np.argmax(self.accepted) :] == REFUSED))
 
     @cached_property
-    def largest_run(self) -> int:
-        """Return the most acceptances in a row."""
+    def longest_accepted_run(self) -> int:
+        """Maximum acceptances in a row."""
         longest = run = 0
-        for seen in self.seen:
-            run = 0 if seen == REFUSED else run + 1
+        for code in self.codes:
+            run = 0 if code == REFUSED else run + 1
             longest = max(longest, run)
         return longest
 
     @cached_property
-    def _first_open(self) -> Ints:
-        """Return, for each request, the first that may have been open when it was sent."""
+    def _first_in_flight(self) -> Ints:
+        """For each request, the first that may have been undecided when it was sent."""
         latest = np.maximum.accumulate(self.hi) if len(self) else self.hi
         first: Ints = np.minimum(np.searchsorted(latest, self.lo, side="right"), np.arange(len(self)))
         return first
 
     @property
-    def most_open(self) -> int:
-        """Return how many may have been open at a time."""
-        return int(np.max(np.arange(len(self)) - self._first_open)) + 1
+    def max_in_flight(self) -> int:
+        """Maximum requests that may have been undecided at the same time."""
+        return int(np.max(np.arange(len(self)) - self._first_in_flight)) + 1
 
     def offsets(self, counted: Ints) -> tuple[Ints, Ints]:
-        """Return two doubts about each request, since requests in flight together have no order.
+        """Return how the unknown order of requests in flight can change what was counted before each.
 
-        How many of ``counted`` may have been decided after it though sent before, and the reverse. Those that
-        were decided alike are left out: they can change places.
+        The first array says how many of ``counted`` were sent before a request but may have been decided
+        after it, the second the reverse. Requests with the same decision can change places and are excluded.
         """
-        index, first_open = np.arange(len(self)), self._first_open
-        last_open = np.maximum(np.searchsorted(self.lo, self.hi, side="left"), index + 1)
+        index, first = np.arange(len(self)), self._first_in_flight
+        last = np.maximum(np.searchsorted(self.lo, self.hi, side="left"), index + 1)
         before, after = np.zeros_like(index), np.zeros_like(index)
         for code in (ACCEPTED, REFUSED, UNKNOWN):
-            total = np.concatenate([[0], np.cumsum(counted * (self.seen == code))])
-            others = self.seen != code
-            before += others * (total[index] - total[first_open])
-            after += others * (total[last_open] - total[index + 1])
+            total = np.concatenate([[0], np.cumsum(counted * (self.codes == code))])
+            others = self.codes != code
+            before += others * (total[index] - total[first])
+            after += others * (total[last] - total[index + 1])
         return before, after
+
+
+def decision_slack_s(refusals_s: Iterable[float]) -> float:
+    """Return the time, in seconds, within which a request is decided on, from how long refusals took."""
+    took_s = sorted(refusals_s)
+    if not took_s:
+        return math.inf
+    return max(MIN_SLACK_S, SLACK_FACTOR * took_s[int(SLACK_QUANTILE * (len(took_s) - 1))])
+
+
+def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) -> tuple[int, float]:
+    """Return the maximum accepted within a period, and the Unix time at which that period starts."""
+    times = sorted(observation.sent_s for observation in observations if observation.accepted)
+    best, at_s, first = 0, times[0] if times else 0.0, 0
+    for last, t in enumerate(times):
+        while t - times[first] >= period_s:
+            first += 1
+        if last - first + 1 > best:
+            best, at_s = last - first + 1, times[first]
+    return best, at_s
+
+
+def most_informative(observations: Sequence[Observation], count: int = MAX_FITTED) -> list[Observation]:
+    """Return at most ``count`` successive observations: those with the most ends of refusals."""
+    ordered = sorted(observations, key=lambda observation: observation.sent_s)
+    if len(ordered) <= count:
+        return ordered
+    ends = [0, *accumulate(one.accepted is False and bool(two.accepted) for one, two in pairwise(ordered))]
+    within = [ends[start + count - 1] - ends[start] for start in range(len(ordered) - count + 1)]
+    start = within.index(max(within))
+    return ordered[start : start + count]

@@ -11,6 +11,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
+from bltybench.limits.observations.classify import classify
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.arrivals.arrivals import Arrival, step_times
 from bltybench.scenario.capacity import CapacitySearch, TrialAttempt
@@ -222,8 +223,7 @@ class TrialWorker:
 
 def _trial_attempt(attempt: Attempt, first_due_ns: int) -> TrialAttempt:
     if attempt.outcome is not Outcome.OK or attempt.sent_ns is None:
-        refused = attempt.outcome is Outcome.RATE_LIMITED
-        return TrialAttempt(attempt.call_id, "refused" if refused else "error")
+        return TrialAttempt(attempt.call_id, "refused" if classify(attempt).refused else "error")
     ttft = tpot = None
     if attempt.first_token_ns is not None and attempt.ttft_ns is not None:
         ttft = attempt.ttft_ns / 1e6

@@ -14,12 +14,12 @@ from gevent import GreenletExit
 from locust.exception import StopUser
 from pydantic import SecretStr
 
-from bltybench.limits.observations.evidence import Row
-from bltybench.limits.observations.probe_result import ProbeResult, seen_of
+from bltybench.limits.observations.classify import Decision, classify, refusal_status
+from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
 from bltybench.load.run.context import RunContext
-from bltybench.runs.attempt import Attempt
+from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.prompts import prose, tokens
 from bltybench.wire.sse.stream import StreamFold
 
@@ -55,7 +55,7 @@ class _Flight:
     shot: ProbeRequest
     client: ChatClient
     greenlet: gevent.Greenlet[..., Any] | None = None
-    row: Row | None = None
+    attempt: Attempt | None = None
     stopped: bool = False
     prompt: int = 0
     """Tokens of its prompt, by our count."""
@@ -77,9 +77,13 @@ class _Flight:
 
 
 class StepExecutor:
-    """Plays experiments. What it sent is in ``rows``, experiment by experiment."""
+    """Plays experiments. What it sent is in ``attempts``, experiment by experiment."""
 
-    def __init__(self, context: RunContext, second_key: SecretStr | None = None) -> None:
+    def __init__(
+        self, context: RunContext, earlier: Sequence[Attempt] = (), second_key: SecretStr | None = None
+    ) -> None:
+        """``earlier`` are the other attempts of the run. They show which status refuses."""
+        self._earlier = earlier
         self._context = context
         self._second_key = second_key
         if second_key is not None:
@@ -89,7 +93,7 @@ class StepExecutor:
         self._rng = random.Random(context.scenario.seed)
         self._stage = ""
         self.sent = 0
-        self.rows: list[Row] = []
+        self.attempts: list[Attempt] = []
         self.tokens = 0
         """Prompts and answers together; what was not reported counts in full."""
 
@@ -112,8 +116,8 @@ class StepExecutor:
     def seen(self) -> list[ProbeResult]:
         """Return what was seen in this experiment so far."""
         start_s = self._context.clock.start_wall_ns / 1e9
-        refusal = 429 if any(flight.row and flight.row["status"] == 429 for flight in self._flights) else None
-        return [self._seen(flight, start_s, refusal) for flight in self._flights]
+        status = self._refusal_status()
+        return [self._seen(flight, start_s, status) for flight in self._flights]
 
     def models(self) -> list[str]:
         """Return the names that the list of models holds; none where there is none."""
@@ -145,7 +149,7 @@ class StepExecutor:
             pending = [flight for flight in mine if not _reached(flight, step.until)]
             if any(flight.stopped for flight in mine):
                 raise StopUser
-            if step.until_refused and any(_refused(flight) for flight in mine):
+            if step.until_refused and self._any_refused(mine):
                 queue.clear()
             while queue and len(pending) < step.max_in_flight:
                 flight = self._launch(queue.popleft())
@@ -162,6 +166,14 @@ class StepExecutor:
                 gevent.wait([flight.greenlet for flight in pending], timeout=0.25, count=1)
             else:
                 gevent.sleep(POLL_S)
+
+    def _refusal_status(self) -> int | None:
+        return refusal_status([*self._earlier, *self.attempts])
+
+    def _any_refused(self, flights: Sequence[_Flight]) -> bool:
+        status = self._refusal_status()
+        ended = [flight.attempt for flight in flights if flight.attempt is not None]
+        return any(classify(attempt, status).refused for attempt in ended)
 
     def _launch(self, shot: ProbeRequest) -> _Flight:
         flight = _Flight(shot, self._client(shot))
@@ -191,10 +203,10 @@ class StepExecutor:
         except StopUser:
             flight.stopped = True
         if client.last is not None:
-            flight.row = as_row(client.last)
-            self.rows.append(flight.row)
+            flight.attempt = client.last
+            self.attempts.append(client.last)
             used = (client.last.prompt_tokens or 0) + (client.last.completion_tokens or 0)
-            broken = flight.row["outcome"] in {"cancelled", "timeout", "transport_error"}
+            broken = client.last.outcome in {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR}
             self.tokens += shot.max_total_tokens if broken else used
         slot = "second" if shot.second_key else "wrong" if shot.kind == "wrong_key" else "own"
         self._idle[slot].append(client)
@@ -226,7 +238,7 @@ class StepExecutor:
         return [{"role": "user", "content": text}]
 
     def _open(self) -> list[_Flight]:
-        return [flight for flight in self._flights if flight.row is None and not flight.stopped]
+        return [flight for flight in self._flights if flight.attempt is None and not flight.stopped]
 
     def _drop(self, flights: Sequence[_Flight]) -> None:
         gevent.killall([flight.greenlet for flight in flights if flight.greenlet is not None])
@@ -234,31 +246,26 @@ class StepExecutor:
     def _now_s(self) -> float:
         return (self._context.clock.start_wall_ns + self._context.clock.now_ns()) / 1e9
 
-    def _seen(self, flight: _Flight, start_s: float, refusal: int | None) -> ProbeResult:
-        if flight.row is not None:
-            return seen_of(flight.row, start_s, refusal)
+    def _seen(self, flight: _Flight, start_s: float, status: int | None) -> ProbeResult:
+        if flight.attempt is not None:
+            return result_of(flight.attempt, start_s, status)
         exchange, shot = flight.client.exchange, flight.shot
 
         def at(ns: int | None) -> float | None:
             return None if ns is None else start_s + (ns - self._context.clock.start_ns) / 1e9
 
-        status = None if exchange is None else exchange.status
-        ok = status is not None and 200 <= status < 300
+        head = None if exchange is None else exchange.status
+        ok = head is not None and 200 <= head < 300
         return ProbeResult(
             role=shot.role,
             sent_s=at(None if exchange is None else exchange.sent_ns) or self._now_s(),
             decided_s=at(exchange.headers_ns) if exchange is not None and ok else None,
             begun_s=at(flight.begun_ns()),
-            accepted=True if ok else None,
-            status=status,
+            decision=Decision.ACCEPTED if ok else None,
+            status=head,
             prompt_tokens=flight.prompt,
             max_tokens=shot.max_tokens,
         )
-
-
-def as_row(record: Attempt) -> Row:
-    """Return an attempt with all its columns, as the store gives them back."""
-    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 def model_names(body: bytes) -> list[str]:
@@ -288,12 +295,8 @@ def apart(work: Callable[[], T]) -> T:
     return done
 
 
-def _refused(flight: _Flight) -> bool:
-    return flight.row is not None and seen_of(flight.row, 0.0).refused
-
-
 def _reached(flight: _Flight, until: str) -> bool:
-    if flight.row is not None or flight.stopped:
+    if flight.attempt is not None or flight.stopped:
         return True
     exchange = flight.client.exchange
     if until == "decided":

@@ -31,11 +31,11 @@ from bltybench.limits.probe.thresholds import SESSION
 from bltybench.limits.session import ProbeSession, enforced
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
-from bltybench.load.probe.executor import ProbeStopped, StepExecutor, apart, as_row
+from bltybench.load.probe.executor import ProbeStopped, StepExecutor, apart
 from bltybench.load.probe.options import add_arguments, check, task_of, wishes
 from bltybench.load.users import ChatUser
 from bltybench.runs.folder import find_run, write_atomically
-from bltybench.runs.store import read_attempts
+from bltybench.runs.store import load_attempts
 
 logger = logging.getLogger("bltybench")
 
@@ -66,7 +66,7 @@ class LimitProbe(ChatUser):
         self._book = ProbeSession(task_of(self._wishes, context.target), context.clock.start_wall_ns / 1e9)
         self._clients: list[ChatClient] = []
         self._tickets = 0
-        self._shooter = StepExecutor(context, self._wishes.second_key)
+        self._shooter = StepExecutor(context, self._book.rows, self._wishes.second_key)
         self._asking = REQUESTS
         self._said = ""
 
@@ -87,7 +87,7 @@ class LimitProbe(ChatUser):
         except (ProbeStopped, StopUser) as end:
             stopped = str(end) or "the budget is spent, or the run was stopped"
         finally:
-            book.others = self._shooter.rows
+            book.others = self._shooter.attempts
         self._leave(verdict, stopped)
         PLUGIN.finish()
         clock.stopping.wait()
@@ -138,7 +138,7 @@ class LimitProbe(ChatUser):
         while len(self._clients) <= lane:
             self._clients.append(ChatClient(self.run_context))
         reply = self._clients[lane].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
-        if not self._book.add(as_row(reply.record)):
+        if not self._book.add(reply.record):
             raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
 
     # The other questions
@@ -180,10 +180,10 @@ class LimitProbe(ChatUser):
         """Take in what an interrupted probe saw."""
         folder = find_run(name)
         shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
-        rows = read_attempts(folder).to_pylist()
-        self._book.resume(rows, shift_ns, _read_done(folder.path / DONE))
+        attempts = load_attempts(folder)
+        self._book.resume(attempts, shift_ns, _read_done(folder.path / DONE))
         said = ", ".join(sorted(self._book.done)) or "nothing yet"
-        logger.info("Resuming run %s: %d attempts, found: %s", folder.path.name, len(rows), said)
+        logger.info("Resuming run %s: %d attempts, found: %s", folder.path.name, len(attempts), said)
 
     def _now_s(self) -> float:
         return self._book.start_s + self.run_context.clock.now_ns() / 1e9

@@ -19,14 +19,14 @@ from bltybench.limits.findings.model import (
 )
 from bltybench.limits.findings.narrative import NAMES, WITH_ARTICLE
 from bltybench.limits.observations.answer import SUREST
-from bltybench.limits.observations.evidence import Row
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
+from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
-from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns
+from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
 
 MAX_ATTEMPTS = 2000
 """Maximum successive attempts to analyze: all of a probe, and the most informative part of a long run."""
@@ -67,8 +67,8 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     chosen = most_informative(pa.table(dict(attempt_columns(folder, without=others))), MAX_ATTEMPTS)
     # One column after another: of a long run, only the chosen rows are in memory.
     columns = attempt_columns(folder, without={"gaps_us"})
-    rows = pa.table({name: column.take(chosen) for name, column in columns}).to_pylist()
-    if not rows:
+    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}))
+    if not attempts:
         return None
     start_s, target = manifest.clock.wall_ns / 1e9, manifest.target
     record, damaged = None, None
@@ -81,11 +81,11 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     probed = record is not None
     if record is None:
         # No experiment asked anything, so the headers are described in the sentences and figures only.
-        found = find(rows, start_s, target.requests_per_min)
+        found = find(attempts, start_s, target.requests_per_min)
         record = replace(to_record(found, manifest.run_id), answers=())
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
-    own = [row for row in rows if not str(row["stage"]).startswith(STAGE_PREFIX)]
+    own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
     decided = decisions(own, start_s, maker_of(record.observed), slots.limit if slots else None)
     shown = {answer.says for answer in record.answers}
     return LimitsSection(
@@ -96,7 +96,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         confidence=None if record.confidence is None else min(record.confidence, SUREST),
         says=[line for line in record.says if line not in shown],
         advice=list(record.advice),
-        rows=_table(record, rows, target),
+        rows=_table(record, attempts, target),
         answers=record.answers,
         rejected=[
             (
@@ -118,11 +118,11 @@ def _model_name(record: FindingsRecord) -> ModelName | None:
     return ModelName(name, certain=record.status == "found") if name else None
 
 
-def _table(record: FindingsRecord, rows: Sequence[Row], target: TargetInfo) -> list[TableRow]:
+def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetInfo) -> list[TableRow]:
     documented = f"{target.requests_per_min} per minute" if target.requests_per_min else NOTHING
     minute = "60 s" if target.requests_per_min else NOTHING
     announced, observed = _or_nothing(record.announced.limit), record.observed
-    resets = [row["reset_requests_s"] for row in rows if row["reset_requests_s"] is not None]
+    resets = [one.reset_requests_s for one in attempts if one.reset_requests_s is not None]
     reset = f"reset at most {max(resets):.3g} s ahead" if resets else NOTHING
     if observed is None:
         table = [
@@ -141,7 +141,7 @@ def _table(record: FindingsRecord, rows: Sequence[Row], target: TargetInfo) -> l
             ("Refused requests counted", NOTHING, NOTHING, _counts_refused(record, observed)),
         ]
     table += _refusals(record)
-    tokens = [row["limit_tokens"] for row in rows if row["limit_tokens"] is not None]
+    tokens = [one.limit_tokens for one in attempts if one.limit_tokens is not None]
     if target.tokens_per_min or tokens:
         documented = f"{target.tokens_per_min:,} per minute" if target.tokens_per_min else NOTHING
         common = Counter(tokens).most_common(1)[0][0] if tokens else None

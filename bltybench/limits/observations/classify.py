@@ -1,0 +1,231 @@
+"""The decision about an attempt: accepted, refused (and by which limit), unrelated to limits, or unknown.
+
+The first row that matches decides. "Names" are the type and the code of the error. An outcome of
+``rate_limited`` means a 429, or a 403 or 503 that says that it is a refusal (``wire.interpret``).
+
+| Outcome, status | Type, code, message | Position | Decision |
+|---|---|---|---|
+| never sent | any | no response | not sent |
+| ok | any | whole response | accepted |
+| cancelled, no status | any | no response | cancelled |
+| any other, no status | any | no response | lost |
+| cancelled, 2xx | any | after the head | accepted |
+| any other but rate_limited, 2xx | any, also "rate limit" | in the body or in the stream | broken |
+| cancelled or timeout, not 2xx | any | head without a whole body | cancelled or lost |
+| 402, or below 500 | names say that a bill is unpaid (a 402 need not) | error response | billing |
+| 429 or 5xx | names say "overload", or only the message does | error response | overload |
+| rate_limited | see the next table | error response, or in a 2xx | refused |
+| 503 | "overload" or "capacity" | error response | overload |
+| 403 | "overload" or "capacity", or names say "permission" or "access" | error response | client error |
+| 403 or 503, if it is the run's refusal status | see the next table | error response | refused |
+| below 500 | any | error response | client error |
+| 5xx | any | error response | server error |
+
+The names, and then the message, tell which limit refused:
+
+| Text | Limit |
+|---|---|
+| "concurren", "parallel", "simultaneous", "in flight" | concurrency |
+| "token" | tokens |
+| "requests per", "request limit", "rpm", or "requests" as the type or the code | requests |
+| anything else | unknown |
+
+An error after a 2xx head does not undo the acceptance: limiters decide before they answer. If the names say
+that a limit refused, a message that mentions overload does not make it overload.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.error_words import names_of, says_overload, says_unpaid
+
+STAND_INS = (503, 403)
+"""Statuses that some limiters refuse with instead of a 429."""
+PERMISSION = ("permission", "access")
+"""In the type or the code of a 403: the caller may never do this."""
+BUSY = ("overload", "capacity")
+"""In any text of a 503 or 403 that is no refusal: the server is busy."""
+REQUESTS = "requests"
+"""As the whole type or code: the request limit refused."""
+
+
+class Decision(StrEnum):
+    """What happened to an attempt, as far as limits are concerned."""
+
+    ACCEPTED = "accepted"
+    BROKEN = "broken"
+    """Accepted, but the response was spoilt afterwards."""
+    REFUSED_BY_REQUESTS = "refused by requests"
+    REFUSED_BY_TOKENS = "refused by tokens"
+    REFUSED_BY_CONCURRENCY = "refused by concurrency"
+    REFUSED = "refused"
+    """By a limit that the refusal does not name."""
+    OVERLOAD = "overload"
+    BILLING = "billing"
+    CLIENT_ERROR = "client error"
+    SERVER_ERROR = "server error"
+    LOST = "lost"
+    """Sent, but the response did not come, or only the head of an error did."""
+    CANCELLED = "cancelled"
+    """The same, because the client cancelled it."""
+    NOT_SENT = "not sent"
+
+    @property
+    def refused(self) -> bool:
+        """Whether a limit refused it."""
+        return self in REFUSALS
+
+    @property
+    def accepted(self) -> bool | None:
+        """Whether it was accepted or refused; None if it was neither, or if that is unknown."""
+        return True if self in ACCEPTANCES else False if self in REFUSALS else None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether it was sent and may have been accepted or refused."""
+        return self in {Decision.LOST, Decision.CANCELLED}
+
+    @property
+    def by_request_limit(self) -> bool | None:
+        """Whether the request limit accepted it; None if that is unknown.
+
+        A refusal that names no limit counts as one by the request limit. A server error counts as accepted,
+        because a server that fails has usually passed its limiter.
+        """
+        if self in REQUEST_REFUSALS:
+            return False
+        return True if self in ACCEPTANCES or self is Decision.SERVER_ERROR else None
+
+    @property
+    def by_concurrency_limit(self) -> bool | None:
+        """The same for a limit on the requests in flight."""
+        return False if self is Decision.REFUSED_BY_CONCURRENCY else self.by_request_limit
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt can succeed."""
+        return self in RETRYABLE
+
+
+ACCEPTANCES = frozenset({Decision.ACCEPTED, Decision.BROKEN})
+REQUEST_REFUSALS = frozenset({Decision.REFUSED_BY_REQUESTS, Decision.REFUSED})
+REFUSALS = REQUEST_REFUSALS | {Decision.REFUSED_BY_TOKENS, Decision.REFUSED_BY_CONCURRENCY}
+RETRYABLE = REFUSALS | {
+    Decision.OVERLOAD,
+    Decision.SERVER_ERROR,
+    Decision.BROKEN,
+    Decision.LOST,
+    Decision.NOT_SENT,
+}
+
+LIMITS = (
+    (re.compile("concurren|parallel|simultaneous|in.flight"), Decision.REFUSED_BY_CONCURRENCY),
+    (re.compile("token"), Decision.REFUSED_BY_TOKENS),
+    (re.compile("requests.per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
+)
+"""What a refusal says about the limit. The first that matches counts, in the names before the message."""
+
+
+class Response(Protocol):
+    """The fields of an attempt, or of a response that is not recorded yet, that decide."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the wire made of it."""
+
+    @property
+    def status(self) -> int | None:
+        """HTTP status; None without a response."""
+
+    @property
+    def error_type(self) -> str | None:
+        """Type of the error."""
+
+    @property
+    def error_code(self) -> str | None:
+        """Code of the error."""
+
+    @property
+    def error_message(self) -> str | None:
+        """Message of the error."""
+
+
+def classify(attempt: Attempt, refusal_status: int | None = None) -> Decision:
+    """Return the decision about an attempt; ``refusal_status`` is that of its run, if known."""
+    if attempt.sent_ns is None and attempt.status is None:
+        return Decision.NOT_SENT
+    return classify_response(attempt, refusal_status)
+
+
+def classify_response(response: Response, refusal_status: int | None = None) -> Decision:
+    """Return the decision about a request that was sent."""
+    outcome, status = response.outcome, response.status
+    if outcome is Outcome.OK:
+        return Decision.ACCEPTED
+    success = status is not None and 200 <= status < 300
+    if success and outcome is not Outcome.RATE_LIMITED:
+        return Decision.ACCEPTED if outcome is Outcome.CANCELLED else Decision.BROKEN
+    if outcome is Outcome.CANCELLED:
+        return Decision.CANCELLED
+    if status is None or outcome is Outcome.TIMEOUT:
+        # Without its body, a 429 can be a refusal, an unpaid bill, or overload.
+        return Decision.LOST
+    return _classify_error(response, status, refusal_status)
+
+
+def _classify_error(response: Response, status: int, refusal_status: int | None) -> Decision:
+    names, message = names_of(response.error_type, response.error_code), response.error_message
+    if status == 402 or (status < 500 and says_unpaid(names)):
+        return Decision.BILLING
+    if (status >= 500 or status == 429) and says_overload(names, message):
+        return Decision.OVERLOAD
+    explicit = response.outcome is Outcome.RATE_LIMITED
+    if explicit or (status == refusal_status and _stands_in(status, names, message)):
+        return _refusal(names, message)
+    if status < 500:
+        return Decision.CLIENT_ERROR
+    return Decision.OVERLOAD if status == 503 and _says_any(BUSY, names, message) else Decision.SERVER_ERROR
+
+
+def refusal_status(attempts: Sequence[Attempt]) -> int | None:
+    """Return the status with which a run's requests were refused for a limit; None if none was.
+
+    A 503 or 403 stands in for a 429 if nothing says that it is something else, no response of the run is an
+    explicit refusal, and some requests succeeded.
+    """
+    explicit = Counter(attempt.status for attempt in attempts if classify(attempt).refused)
+    if explicit:
+        return explicit.most_common(1)[0][0]
+    standing_in = Counter(
+        attempt.status
+        for attempt in attempts
+        if attempt.status in STAND_INS and classify(attempt, attempt.status).refused
+    )
+    if not standing_in or not any(attempt.outcome is Outcome.OK for attempt in attempts):
+        return None
+    return standing_in.most_common(1)[0][0]
+
+
+def _stands_in(status: int, names: str, message: str | None) -> bool:
+    """Return whether a status can stand in for a 429: nothing says that it means something else."""
+    permission = status == 403 and _says_any(PERMISSION, names, None)
+    return status in STAND_INS and not permission and not _says_any(BUSY, names, message)
+
+
+def _says_any(words: Sequence[str], names: str, message: str | None) -> bool:
+    text = f"{names} {message or ''}".lower()
+    return any(word in text for word in words)
+
+
+def _refusal(names: str, message: str | None) -> Decision:
+    for text in (names, (message or "").lower()):
+        for pattern, decision in LIMITS:
+            if pattern.search(text):
+                return decision
+    return Decision.REFUSED_BY_REQUESTS if REQUESTS in names.split() else Decision.REFUSED

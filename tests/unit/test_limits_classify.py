@@ -1,0 +1,181 @@
+"""The decision about an attempt, row by row of the table in ``classify``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support_runs import S, attempt
+
+from bltybench.limits.observations.classify import Decision, classify, refusal_status
+from bltybench.runs.attempt import Attempt, Outcome
+
+ACCEPTED, BROKEN = Decision.ACCEPTED, Decision.BROKEN
+BY_REQUESTS, BY_TOKENS = Decision.REFUSED_BY_REQUESTS, Decision.REFUSED_BY_TOKENS
+BY_CONCURRENCY, REFUSED = Decision.REFUSED_BY_CONCURRENCY, Decision.REFUSED
+OVERLOAD, BILLING, LOST, CANCELLED = Decision.OVERLOAD, Decision.BILLING, Decision.LOST, Decision.CANCELLED
+CLIENT_ERROR, SERVER_ERROR = Decision.CLIENT_ERROR, Decision.SERVER_ERROR
+BUSY = "The engine is currently overloaded, please try again later"
+
+
+def response(
+    status: int | None,
+    error_type: str | None = None,
+    error_code: str | None = None,
+    error_message: str | None = None,
+    *,
+    outcome: str | None = None,
+    **fields: Any,
+) -> Attempt:
+    """Return an attempt with the outcome that is usual for its status."""
+    if status is None or status == 429:
+        usual = "timeout" if status is None else "rate_limited"
+    else:
+        usual = "ok" if status < 300 else "client_error" if status < 500 else "server_error"
+    return attempt(
+        outcome=Outcome(outcome or usual),
+        status=status,
+        error_type=error_type,
+        error_code=error_code,
+        error_message=error_message,
+        **fields,
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "decision"),
+    [
+        # No response
+        (response(None, outcome="transport_error", sent_ns=None), Decision.NOT_SENT),
+        (response(None, outcome="timeout"), LOST),
+        (response(None, outcome="transport_error"), LOST),
+        (response(None, outcome="cancelled"), CANCELLED),
+        # A 2xx: limiters decide before they answer
+        (response(200), ACCEPTED),
+        (response(200, outcome="cancelled"), ACCEPTED),
+        (response(200, outcome="timeout"), BROKEN),
+        (response(200, outcome="transport_error"), BROKEN),
+        (response(200, None, "rate_limit_exceeded", "Rate limit reached", outcome="broken_stream"), BROKEN),
+        (response(200, "overloaded_error", outcome="broken_stream"), BROKEN),
+        (response(200, None, "rate_limit_exceeded", outcome="server_error"), BROKEN),
+        (response(200, "requests", "rate_limit_exceeded", outcome="rate_limited"), BY_REQUESTS),
+        # The head of an error without its body
+        (response(429, outcome="timeout"), LOST),
+        (response(503, outcome="timeout"), LOST),
+        (response(429, outcome="cancelled"), CANCELLED),
+        # An unpaid bill
+        (response(429, "insufficient_quota", "insufficient_quota", outcome="client_error"), BILLING),
+        (response(429, None, "billing_hard_limit_reached", outcome="client_error"), BILLING),
+        (response(429, None, "insufficient_balance"), BILLING),
+        (response(402), BILLING),
+        (response(403, None, "insufficient_quota"), BILLING),
+        # Overload
+        (response(429, "overloaded_error"), OVERLOAD),
+        (response(429, None, "engine_overloaded", outcome="server_error"), OVERLOAD),
+        (response(429, None, None, BUSY), OVERLOAD),
+        (response(503, None, None, BUSY), OVERLOAD),
+        (response(503, None, None, "The model is at capacity"), OVERLOAD),
+        (response(529, "overloaded_error"), OVERLOAD),
+        (response(429, "rate_limit_error", None, f"Rate limit reached. {BUSY}"), REFUSED),
+        (response(429, "requests", None, BUSY), BY_REQUESTS),
+        # A refusal, and the limit that it names
+        (response(429), REFUSED),
+        (response(429, "rate_limit_error", "rate_limit_exceeded", "Too many requests"), REFUSED),
+        (response(429, "requests", "rate_limit_exceeded", "Limit 3, used 3, requested 1."), BY_REQUESTS),
+        (response(429, "rate_limit_error", "rate_limit_exceeded", "60 requests per 60 s."), BY_REQUESTS),
+        (response(429, "tokens", "rate_limit_exceeded"), BY_TOKENS),
+        (response(429, None, "token_limit_exceeded"), BY_TOKENS),
+        (response(429, None, "rate_limit_exceeded", "Limit reached on tokens per min (TPM)"), BY_TOKENS),
+        (response(429, None, "concurrency_limit_exceeded"), BY_CONCURRENCY),
+        (response(429, None, None, "Too many requests in parallel"), BY_CONCURRENCY),
+        (response(429, None, None, "Too many simultaneous requests"), BY_CONCURRENCY),
+        (response(429, None, None, "10 requests are in flight already"), BY_CONCURRENCY),
+        (response(429, None, "token_limit_exceeded", "Send fewer concurrent requests"), BY_TOKENS),
+        (response(503, None, None, "Rate limit reached", outcome="rate_limited"), REFUSED),
+        # Other errors
+        (response(302), CLIENT_ERROR),
+        (response(400, "invalid_request_error", None, "max_tokens is too large"), CLIENT_ERROR),
+        (response(401, "authentication_error"), CLIENT_ERROR),
+        (response(403), CLIENT_ERROR),
+        (response(403, "permission_error", "model_access_denied"), CLIENT_ERROR),
+        (response(500), SERVER_ERROR),
+        (response(503), SERVER_ERROR),
+    ],
+)
+def test_classify_follows_the_table(one: Attempt, decision: Decision) -> None:
+    assert classify(one) is decision
+
+
+@pytest.mark.parametrize(
+    ("one", "refusal_status", "decision"),
+    [
+        (response(503), 503, REFUSED),
+        (response(503), 403, SERVER_ERROR),
+        (response(503), 429, SERVER_ERROR),
+        (response(503, None, "token_limit_exceeded"), 503, BY_TOKENS),
+        (response(503, None, None, BUSY), 503, OVERLOAD),
+        (response(503, None, None, "no capacity left"), 503, OVERLOAD),
+        (response(403), 403, REFUSED),
+        (response(403), 503, CLIENT_ERROR),
+        (response(403, "permission_error"), 403, CLIENT_ERROR),
+        (response(403, None, None, "over capacity"), 403, CLIENT_ERROR),
+        (response(429), 503, REFUSED),
+        (response(500), 503, SERVER_ERROR),
+    ],
+)
+def test_classify_takes_a_503_or_403_for_a_refusal_if_the_run_is_refused_with_it(
+    one: Attempt, refusal_status: int, decision: Decision
+) -> None:
+    assert classify(one, refusal_status) is decision
+
+
+@pytest.mark.parametrize(
+    ("attempts", "status"),
+    [
+        ([response(200), response(429)], 429),
+        ([response(200), response(429), response(503)], 429),
+        ([response(200), response(503)], 503),
+        ([response(200), response(403), response(403), response(503)], 403),
+        ([response(503)], None),
+        ([response(200), response(503, None, None, BUSY)], None),
+        ([response(200), response(429, None, None, BUSY)], None),
+        ([response(200), response(403, "permission_error")], None),
+        ([response(200), response(429, None, "insufficient_quota", outcome="client_error")], None),
+        ([response(200), response(429, outcome="timeout")], None),
+        ([response(200), response(500)], None),
+        ([], None),
+    ],
+)
+def test_refusal_status_is_explicit_or_stands_in_for_a_429(
+    attempts: list[Attempt], status: int | None
+) -> None:
+    assert refusal_status(attempts) == status
+
+
+@pytest.mark.parametrize(
+    ("decisions", "accepted", "by_request_limit", "by_concurrency_limit"),
+    [
+        ({ACCEPTED, BROKEN}, True, True, True),
+        ({REFUSED, BY_REQUESTS}, False, False, False),
+        ({BY_TOKENS}, False, None, None),
+        ({BY_CONCURRENCY}, False, None, False),
+        ({SERVER_ERROR}, None, True, True),
+        ({OVERLOAD, BILLING, CLIENT_ERROR, LOST, CANCELLED, Decision.NOT_SENT}, None, None, None),
+    ],
+)
+def test_a_decision_says_what_each_limit_decided(
+    decisions: set[Decision],
+    accepted: bool | None,
+    by_request_limit: bool | None,
+    by_concurrency_limit: bool | None,
+) -> None:
+    for decision in decisions:
+        assert decision.accepted is accepted
+        assert decision.by_request_limit is by_request_limit
+        assert decision.by_concurrency_limit is by_concurrency_limit
+
+
+def test_only_what_can_succeed_later_is_retried() -> None:
+    final = {decision for decision in Decision if not decision.retryable}
+    assert final == {ACCEPTED, BILLING, CLIENT_ERROR, CANCELLED}
+    assert classify(attempt(sent_ns=S)).retryable is False

@@ -1,0 +1,116 @@
+"""What a run shows about limits, for programs and in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_runs import attempt_at
+
+from bltybench.errors import UserError
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.narrative import summary
+from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.models import FixedWindow
+from bltybench.runs.attempt import Attempt
+from bltybench.scenario.file.limits_file import load_limits
+from bltybench.scenario.target import RateLimit
+
+
+def test_find_identifies_a_fixed_window_that_accepts_more_than_is_documented() -> None:
+    """Two full windows meet at an edge: 20 within 60 s where 10 a minute are documented."""
+    rows: list[Attempt] = []
+    model = FixedWindow(10, 60.0)
+    for at_s in [50.0 + step for step in range(200)]:
+        rows.append(attempt_at(at_s, "ok" if model.decide(at_s).accepted else "rate_limited"))
+    findings = find(rows, 0.0, 10)
+    assert "fixed_window" in findings.verdict.families
+    assert findings.verdict.best is not None
+    assert findings.verdict.best.limit == 10
+    assert "; consistent with a fixed window" in "".join(summary(findings))
+    told = to_record(findings, "run")
+    assert told.observed is not None
+    assert told.observed.family == findings.verdict.best.family
+    assert told.headers.without_retry_after.count == told.refused
+
+
+def test_summary_states_when_more_than_documented_was_accepted() -> None:
+    rows = [attempt_at(t / 10) for t in range(12)] + [attempt_at(5, "rate_limited")]
+    lines = summary(find(rows, 1_795_348_800.0, 10))
+    assert "Documented: 10 per minute. Accepted: 12 within 60 s at 12:00:00 UTC." in lines
+
+
+def test_a_run_without_refusals_reports_a_lower_bound() -> None:
+    (line, *_) = summary(find([attempt_at(float(t)) for t in range(30)], 0.0, None))
+    assert line.startswith("At least 30 requests are accepted within 60 s")
+
+
+def drained(outcome: str = "rate_limited", **refusal: Any) -> list[Attempt]:
+    """Forty tries, ten a second, of a window aligned to the clock."""
+    model = FixedWindow(5, 2.0)
+    return [
+        attempt_at(t / 10) if model.decide(t / 10).accepted else attempt_at(t / 10, outcome, **refusal)
+        for t in range(80)
+    ]
+
+
+def test_advice_follows_the_findings() -> None:
+    told = to_record(find(drained(), 0.0, 600), "run")
+    assert "Plan for 150 requests per minute, not for the documented 600." in told.advice
+    assert any("Set a retry delay yourself" in line for line in told.advice)
+    assert not set(told.says) & set(told.advice)
+    early = to_record(find(drained(retry_after_s=3.0), 0.0, None), "run")
+    assert any("Following Retry-After is safe" in line for line in early.advice)
+
+
+def test_advice_names_the_status_that_stands_in_for_a_429() -> None:
+    refused = to_record(find(drained(outcome="server_error", status=503), 0.0, None), "run")
+    assert any("Treat a 503 as a refusal" in line for line in refused.advice)
+
+
+def test_summary_skips_the_request_limit_if_it_was_not_probed() -> None:
+    """Of a probe that asked about slots alone, the limit of requests is no news."""
+    nothing = Verdict("nothing_sent", 0, 0, 0, reason="nothing was sent")
+    said = summary(find([], 0.0, None, nothing, asked=("concurrency",)))
+    assert said
+    assert not any("nothing was sent" in line for line in said)
+
+
+def test_an_ambiguous_family_is_reported_with_the_reason() -> None:
+    lumps = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
+    verdict = Verdict("ambiguous", 50, 30, 20, (lumps,), (lumps,), 0.9, "fewer than 5 periods were seen")
+    (line, *_) = summary(find([attempt_at(0)], 0.0, None, verdict))
+    assert line.startswith("The limiter may be an interval refill: 20 requests per 10 s")
+    assert line.endswith("It can't be confirmed: fewer than 5 periods were seen.")
+
+
+def test_without_a_fit_only_undisturbed_waits_count_for_retry_after() -> None:
+    """A ban that each refusal extends makes an honest wait too short for who asks in between."""
+    rows: list[Attempt] = []
+    at_s, until_s = 0.0, 0.0
+    for number in range(128):
+        refused = at_s < until_s or number % 16 > 4
+        if refused:
+            until_s = at_s + 5.0
+        rows.append(
+            attempt_at(at_s, "rate_limited" if refused else "ok", retry_after_s=5.0 if refused else None)
+        )
+        at_s += 5.1 if number % 16 == 15 else 0.7
+    verdict = Verdict("unknown", 128, 40, 88, reason="no family explains it")
+    found = find(rows, 0.0, None, verdict)
+    assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
+    assert not any("Wait longer" in line for line in summary(found))
+
+
+def test_limits_toml_is_loaded_and_validated(tmp_path: Path) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text('tokens = false\n[requests]\nlimit = 5\nperiod_s = 2\nalgorithm = "sliding_log"\n')
+    limits = load_limits(path)
+    assert limits.requests == RateLimit(limit=5, period_s=2.0, algorithm="sliding_log")
+    assert limits.tokens is None
+    path.write_text("[requests]\nlimit = 0\n")
+    with pytest.raises(UserError, match="limit"):
+        load_limits(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_limits(tmp_path / "none.toml")
