@@ -1,20 +1,19 @@
-"""One look for all figures: fixed colours per meaning, drawn as SVG that takes its colours from the page."""
+"""The look of all figures: one color per meaning, and SVG that takes its colors from the page."""
 
 from __future__ import annotations
 
 import io
-import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# A colour here is a stand-in that becomes a CSS variable in the page, so that one drawing is right in light,
-# in dark and in print. The page's stylesheet holds the real ones.
+# Placeholders: in the page, each becomes a CSS variable, so that one drawing suits light, dark, and print.
 ACCEPTED = "#0a7f80"
 REFUSED = "#e8590b"
 OTHER = "#70409b"
@@ -39,8 +38,11 @@ VARIABLES = {
     SECOND: "--second",
 }
 
-WIDE = 1040
-NARROW = 400
+WIDE, NARROW = 1040, 400
+"""Widths of drawings, in pixels."""
+
+FONT = "'DejaVu Sans'"
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 RC: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -62,7 +64,7 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """Room around the plots, in pixels."""
+    """Space around and between the plots, in pixels."""
 
     left: int
     right: int
@@ -72,9 +74,9 @@ class Margins:
 
 
 def panels(width: int, heights: list[int], margins: Margins) -> tuple[Figure, list[Axes]]:
-    """Return a figure of ``width`` pixels with one plot under another, all on one x axis."""
+    """Return a figure of ``width`` pixels, with plots of ``heights`` above each other on one x axis."""
     total = margins.top + margins.bottom + sum(heights) + margins.between * (len(heights) - 1)
-    # SVG counts 72 points to the inch and a page takes a point for a pixel.
+    # SVG has 72 points per inch, and a page shows a point as a pixel.
     figure = Figure(figsize=(width / 72, total / 72), dpi=72, facecolor="none")
     axes: list[Axes] = []
     top = float(total - margins.top)
@@ -89,13 +91,13 @@ def panels(width: int, heights: list[int], margins: Margins) -> tuple[Figure, li
         top -= height + margins.between
     for ax in axes:
         plain(ax)
-        # The ticks of an axis that shows nothing would be made all the same, slower than a line is drawn.
+        # matplotlib computes the ticks of visible axes even if they show nothing, which is slow.
         ax.xaxis.set_visible(ax is axes[-1])
     return figure, axes
 
 
 def plain(ax: Axes) -> None:
-    """Leave of a plot only what carries information: faint horizontal lines and a base."""
+    """Reduce a plot to faint horizontal lines and a base line."""
     ax.set_facecolor("none")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
@@ -107,7 +109,7 @@ def plain(ax: Axes) -> None:
 
 
 def short(value: float) -> str:
-    """Return a number as an axis shows it: 60, 1,500, 20k, 1.5M."""
+    """Return a number for an axis: 60, 1,500, 20k, 1.5M."""
     if abs(value) >= 1_000_000:
         return f"{value / 1_000_000:g}M"
     if abs(value) >= 10_000:
@@ -116,28 +118,52 @@ def short(value: float) -> str:
 
 
 def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str:
-    """Return the figure as inline SVG: same bytes for the same run, and ids of its own.
+    """Return the figure as inline SVG with unique ids. The same run gives the same text.
 
-    Its colours are those of the page where ``themed``, else the stand-ins.
+    ``themed`` replaces the placeholder colors by CSS variables and takes the font from the page.
     """
-    buffer = io.StringIO()
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r"<defs>\s*<style type=.*?</defs>\s*", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    svg = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit" if themed else "sans-serif", svg)
-    for colour, variable in VARIABLES.items() if themed else ():
-        svg = svg.replace(colour, f"var({variable})")
-    svg = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"|\bheight="[\d.]+pt" ', "", svg, count=1)
-    svg = re.sub(r"^<svg ", f'<svg role="img" aria-label="{escape(title)}" ', svg, count=1)
-    return re.sub(r"\n\s*", "\n", svg)
+    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - written by matplotlib just now
+    for child in list(root):
+        if child.tag == f"{SVG}metadata" or child.find(f"{SVG}style") is not None:
+            root.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(SVG)
+        element.tail = "\n"
+        if element.text is not None and not element.text.strip():
+            element.text = None
+        element.attrib = {
+            key.removeprefix(XLINK): _attribute(key, value, name, themed=themed)
+            for key, value in element.attrib.items()
+        }
+    size = {"width", "height"}
+    kept = {key: value for key, value in root.attrib.items() if key not in size}
+    root.attrib = {"role": "img", "aria-label": title, "xmlns": SVG.strip("{}"), **kept}
+    return ET.tostring(root, encoding="unicode")
 
 
-def rc_context() -> Any:
-    """Return the context in which figures are drawn: our look, whatever the user's matplotlibrc says."""
-    everything: Any = dict(mpl.rcParamsDefault) | RC
-    return mpl.rc_context(everything)
+def _attribute(key: str, value: str, name: str, *, themed: bool) -> str:
+    """Return an attribute with ids that start with ``name``, and with the page's colors and font."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == f"{XLINK}href":
+        return f"#{name}-{value[1:]}"
+    if key == "style":
+        declarations = (declaration.split(": ", 1) for declaration in value.split("; "))
+        return "; ".join(f"{prop}: {_value(setting, name, themed=themed)}" for prop, setting in declarations)
+    return _value(value, name, themed=themed)
+
+
+def _value(value: str, name: str, *, themed: bool) -> str:
+    if FONT in value:
+        return value.partition(FONT)[0] + ("inherit" if themed else "sans-serif")
+    if themed and value in VARIABLES:
+        return f"var({VARIABLES[value]})"
+    return value.replace("url(#", f"url(#{name}-")
+
+
+def rc_context() -> AbstractContextManager[None]:
+    """Return a context with this project's look, whatever the user's matplotlibrc contains."""
+    settings: Any = dict(mpl.rcParamsDefault) | RC
+    return mpl.rc_context(settings)
