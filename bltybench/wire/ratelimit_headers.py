@@ -1,7 +1,7 @@
-"""Rate-limit headers of many servers, read into one Quota.
+"""Rate-limit headers of many servers, parsed into one Quota.
 
-The same name means different things in different servers, so values are judged by their magnitude: a
-reset of 1,780,000,000 is a date, one of 30 is a delay. Header fields that make no sense are passed over.
+Servers use the same name for different things, so the magnitude of a value decides: a reset of 1,780,000,000
+is a date, one of 30 is a delay. Implausible values are ignored.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import NamedTuple
 import msgspec
 
 MAX_VALUE_CHARS = 512
-EPOCH_S_FROM = 500_000_000.0
-"""A number of seconds from here on (1985) is a date, not a delay."""
-EPOCH_MS_FROM = 100_000_000_000.0
+MIN_EPOCH_S = 500_000_000.0
+"""Smallest number that is a date (1985) and not a delay, in seconds."""
+MIN_EPOCH_MS = 100_000_000_000.0
+"""Smallest number that is a date in milliseconds and not in seconds."""
 
 _NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z")
-"""As JSON and languages write numbers: Python has up to 17 digits after the point, and 1e-05."""
+"""Numbers as JSON and programming languages write them, such as 0.13576169299994945 and 1e-05."""
 _LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\d:T-])")
 _GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|µs|μs|ns|h|m|s|d)")
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z")
@@ -38,14 +39,21 @@ _GO_SECONDS = {
 }
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;,="\s]+))\s*(?P<params>(?:;[^,]*)?)')
 _PARAM = re.compile(r'([a-z]+)\s*=\s*"?([^;,"\s]+)"?', re.IGNORECASE)
+_RETRY_KEYS = (
+    "retry-after",
+    "x-ratelimit-retry-after",
+    "ratelimit-retry-after",
+    "x-retry-in",
+    "x-retry-after",
+)
 _PLAIN_WORDS = frozenset({"x", "ratelimit", "limit", "remaining", "reset", "requests", "tokens"})
 
 
 class Quota(msgspec.Struct, gc=False):
-    """What the rate-limit headers of one answer said. None is what they did not say.
+    """The quota that the rate-limit headers of one response announced. None is not announced.
 
-    ``reset_*_s`` and ``retry_after_s`` are seconds from the answer on, whatever form the header had.
-    ``dialect`` names the family of headers that was recognised.
+    ``reset_*_s`` and ``retry_after_s`` are seconds after the response, whatever form the header had.
+    ``dialect`` is the recognized header format.
     """
 
     limit_requests: int | None = None
@@ -59,21 +67,21 @@ class Quota(msgspec.Struct, gc=False):
 
 
 def parse_quota(headers: Iterable[tuple[str, str]], now_wall_s: float) -> Quota:
-    """Read all rate-limit headers of an answer received at ``now_wall_s`` (Unix seconds). Never raises."""
+    """Return the quota of a response received at ``now_wall_s`` (Unix seconds). Never raises."""
     quota = Quota()
-    found = [
+    fields = [
         (key, value[:MAX_VALUE_CHARS].strip()) for name, value in headers if (key := _rate_limit_key(name))
     ]
-    if found:
-        _read_structured(quota, found)
-        _read_plain(quota, found, now_wall_s)
-        _read_retry(quota, found, now_wall_s)
+    if fields:
+        _read_structured(quota, fields)
+        _read_plain(quota, fields, now_wall_s)
+        _read_retry(quota, fields, now_wall_s)
     return quota
 
 
 @lru_cache(maxsize=512)
 def _rate_limit_key(name: str) -> str:
-    """Return the name in one spelling, or an empty string for a header of no interest here."""
+    """Return the name in a uniform spelling, or "" if the header has nothing to do with rate limits."""
     key = name[:MAX_VALUE_CHARS].lower().replace("_", "-")
     if ("rate" in key and "limit" in key) or "retry" in key:
         return key.replace("rate-limit", "ratelimit")
@@ -81,15 +89,15 @@ def _rate_limit_key(name: str) -> str:
 
 
 def seconds_until(text: str, now_wall_s: float) -> float | None:
-    """Return how long from now a reset or retry value points, 0 if to the past, None if it is unreadable."""
+    """Return the seconds from now to a reset or retry value: 0 if it has passed, None if unreadable."""
     text = text.strip().strip('"')
     if _NUMBER.match(text):
         value = float(text)
         if value < 0:
-            return None  # a sentinel: "not known", "no limit"
-        if value >= EPOCH_MS_FROM:
+            return None  # a sentinel for "unknown" or "no limit"
+        if value >= MIN_EPOCH_MS:
             return max(0.0, value / 1000 - now_wall_s)
-        return max(0.0, value - now_wall_s) if value >= EPOCH_S_FROM else value
+        return max(0.0, value - now_wall_s) if value >= MIN_EPOCH_S else value
     if _GO.match(text):
         return sum(float(number) * _GO_SECONDS[unit] for number, unit in _GO_PART.findall(text))
     moment = _moment(text)
@@ -97,7 +105,7 @@ def seconds_until(text: str, now_wall_s: float) -> float | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """Read RFC 3339 or one of the three date forms of HTTP; without a zone it is UTC."""
+    """Parse RFC 3339 or one of the three date formats of HTTP. Without a zone, the time is UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -107,7 +115,7 @@ def _moment(text: str) -> datetime | None:
             return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    # Years that timestamp() cannot take, or that no limiter means.
+    # Exclude years that timestamp() rejects and that no limiter uses.
     return moment if 1970 < moment.year < 2200 else None
 
 
@@ -119,29 +127,29 @@ def _integer(text: str) -> int | None:
     return value if value >= 0 else None
 
 
-def _read_structured(quota: Quota, found: Sequence[tuple[str, str]]) -> None:
-    """IETF drafts 7 (``limit=4, remaining=3, reset=5``) and 8 on (``"name";r=3;t=5``)."""
+def _read_structured(quota: Quota, fields: Sequence[tuple[str, str]]) -> None:
+    """Read IETF draft 7 (``limit=4, remaining=3, reset=5``) and 8 or later (``"name";r=3;t=5``)."""
     policies: dict[str, dict[str, str]] = {}
-    for key, value in found:
+    for key, value in fields:
         if key == "ratelimit-policy":
-            policies.update(_items(value))
-    for key, value in found:
+            policies.update(_parse_items(value))
+    for key, value in fields:
         if key not in {"ratelimit", "x-ratelimit"}:
             continue
         pairs = {name.lower(): number for name, number in _PARAM.findall(value)}
         if "limit" in pairs or "remaining" in pairs:
             quota.limit_requests = _integer(pairs.get("limit", ""))
             quota.remaining_requests = _integer(pairs.get("remaining", ""))
-            quota.reset_requests_s = _delay(pairs.get("reset", ""))
+            quota.reset_requests_s = _seconds(pairs.get("reset", ""))
             quota.dialect = "ietf-7"
             continue
-        for name, params in _items(value).items():
+        for name, params in _parse_items(value).items():
             if "r" in params:
                 _take_item(quota, name, params, policies.get(name, {}))
 
 
 def _take_item(quota: Quota, name: str, params: dict[str, str], policy: dict[str, str]) -> None:
-    """Of several policies on the same dimension the one with the least remaining binds first."""
+    """Take one policy, unless a previous one of the same kind has less remaining and so binds first."""
     unit = policy.get("qu", "requests")
     if unit not in {"requests", "tokens"}:
         return
@@ -150,7 +158,7 @@ def _take_item(quota: Quota, name: str, params: dict[str, str], policy: dict[str
     remaining = _integer(params["r"])
     if remaining is None or (known is not None and known <= remaining):
         return
-    limit, reset = _integer(policy.get("q", "")), _delay(params.get("t", ""))
+    limit, reset = _integer(policy.get("q", "")), _seconds(params.get("t", ""))
     if tokens:
         quota.limit_tokens, quota.remaining_tokens, quota.reset_tokens_s = limit, remaining, reset
     else:
@@ -158,7 +166,7 @@ def _take_item(quota: Quota, name: str, params: dict[str, str], policy: dict[str
     quota.dialect = "ietf-8"
 
 
-def _items(value: str) -> dict[str, dict[str, str]]:
+def _parse_items(value: str) -> dict[str, dict[str, str]]:
     items: dict[str, dict[str, str]] = {}
     for part in value.split(","):
         match = _ITEM.match(part)
@@ -168,12 +176,12 @@ def _items(value: str) -> dict[str, dict[str, str]]:
     return items
 
 
-def _delay(text: str) -> float | None:
+def _seconds(text: str) -> float | None:
     return float(text) if _NUMBER.match(text) and float(text) >= 0 else None
 
 
 class _Meaning(NamedTuple):
-    """What a plain header's name says: the field of Quota, and how much the name narrows it."""
+    """Meaning of a plain header name: the field of Quota, and how specific the name is."""
 
     field: str
     tokens: bool
@@ -184,11 +192,11 @@ class _Meaning(NamedTuple):
 @lru_cache(maxsize=512)
 def _meaning(key: str) -> _Meaning | None:
     words = set(key.split("-"))
-    what = next((word for word in ("limit", "remaining", "reset") if word in words), None)
-    if what is None or words & {"parallel", "concurrent", "retry"}:
+    kind = next((word for word in ("limit", "remaining", "reset") if word in words), None)
+    if kind is None or words & {"parallel", "concurrent", "retry"}:
         return None
     tokens = bool(words & {"tokens", "token", "ratelimitbysize"})
-    field = f"{what}_{'tokens' if tokens else 'requests'}{'_s' if what == 'reset' else ''}"
+    field = f"{kind}_{'tokens' if tokens else 'requests'}{'_s' if kind == 'reset' else ''}"
     rank = len(words - _PLAIN_WORDS - {"ratelimitbysize", "anthropic", "minute"})
     return _Meaning(field, tokens, rank, _family(key, words))
 
@@ -205,13 +213,13 @@ def _family(key: str, words: set[str]) -> str:
     return "gateway"
 
 
-def _read_plain(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:
-    """One header a number: ``[x-][vendor-]ratelimit-{limit,remaining,reset}[-requests|-tokens]`` and kin.
+def _read_plain(quota: Quota, fields: Sequence[tuple[str, str]], now_wall_s: float) -> None:
+    """Read headers with one number each, such as ``[x-][vendor-]ratelimit-remaining[-requests|-tokens]``.
 
-    Plain names go before narrower ones (input tokens, a user's, a team's, an instance's).
+    General names take precedence over specific ones (of input tokens, a user, a team, or an instance).
     """
     ranks: dict[str, int] = {}
-    for key, value in found:
+    for key, value in fields:
         meaning = _meaning(key)
         if meaning is None or meaning.rank >= ranks.get(meaning.field, 99):
             continue
@@ -226,26 +234,19 @@ def _read_plain(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: floa
                 quota.dialect = meaning.family
 
 
-def _read_retry(quota: Quota, found: Sequence[tuple[str, str]], now_wall_s: float) -> None:
-    """``retry-after-ms`` first (the most exact), then ``retry-after``, then what gateways call it."""
-    values = {key: value for key, value in reversed(found) if "retry" in key}
+def _read_retry(quota: Quota, fields: Sequence[tuple[str, str]], now_wall_s: float) -> None:
+    """Read ``retry-after-ms`` (the most precise), else ``retry-after``, else the names that gateways use."""
+    values = {key: value for key, value in reversed(fields) if "retry" in key}
     if not values:
         return
-    exact = _delay(values.get("retry-after-ms", "") or values.get("x-ms-retry-after-ms", ""))
+    exact = _seconds(values.get("retry-after-ms", "") or values.get("x-ms-retry-after-ms", ""))
     if exact is not None:
         quota.retry_after_s = exact / 1000
         quota.dialect = "azure" if quota.dialect in {None, "openai"} else quota.dialect
         return
-    for key in (
-        "retry-after",
-        "x-ratelimit-retry-after",
-        "ratelimit-retry-after",
-        "x-retry-in",
-        "x-retry-after",
-    ):
-        if key in values:
-            delay = seconds_until(values[key], now_wall_s)
-            if delay is not None:
-                quota.retry_after_s = delay
-                quota.dialect = quota.dialect or "retry-after"
-                return
+    for key in _RETRY_KEYS:
+        delay = seconds_until(values[key], now_wall_s) if key in values else None
+        if delay is not None:
+            quota.retry_after_s = delay
+            quota.dialect = quota.dialect or "retry-after"
+            return
