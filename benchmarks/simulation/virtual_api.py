@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.flight import Flight
+from benchmarks.simulation.virtual_request import VirtualRequest
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.runs.attempt import Attempt
@@ -55,9 +55,9 @@ class VirtualApi:
         self.clock_offset_s, self.lost, self.most_tokens = clock_offset_s, lost, most_tokens
         self.others, self.spoil = others, spoil
         self._stage: str | None = None
-        self.flights: list[Flight] = []
+        self.flights: list[VirtualRequest] = []
         self._in_use = 0
-        self._line: deque[Flight] = deque()
+        self._line: deque[VirtualRequest] = deque()
         self._rng = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -90,7 +90,7 @@ class VirtualApi:
 
     def _send(self, step: SendStep, first: int) -> None:
         queue = deque(step.requests)
-        mine: list[Flight] = (
+        mine: list[VirtualRequest] = (
             [] if step.requests else [one for one in self.flights[first:] if one.end_s is None]
         )
         give_up_s = self.now_s + step.timeout_s
@@ -126,14 +126,14 @@ class VirtualApi:
     def _lag(self) -> float:
         return self.latency_s / 2 * self._rng.lognormvariate(0, self.jitter)
 
-    def _launch(self, shot: ProbeRequest) -> Flight:
+    def _launch(self, shot: ProbeRequest) -> VirtualRequest:
         prompt = shot.prompt_tokens + self._rng.randint(0, 2)
-        flight = Flight(shot=shot, sent_s=self.now_s, prompt=prompt, stage=self._stage)
+        flight = VirtualRequest(shot=shot, sent_s=self.now_s, prompt=prompt, stage=self._stage)
         self.flights.append(flight)
         self._at(self.now_s + self._lag(), lambda: self._arrive(flight))
         return flight
 
-    def _arrive(self, flight: Flight) -> None:
+    def _arrive(self, flight: VirtualRequest) -> None:
         shot, limits = flight.shot, self.limits
         if flight.over:
             return
@@ -176,11 +176,11 @@ class VirtualApi:
         else:
             self._serve(flight)
 
-    def _refuse(self, flight: Flight, refusal: Refusal) -> None:
+    def _refuse(self, flight: VirtualRequest, refusal: Refusal) -> None:
         flight.headers = _text(refusal.error.headers)
         self._answer(flight, refusal.error.status, refusal.error.code or "", accepted=False)
 
-    def _answer(self, flight: Flight, status: int, code: str, *, accepted: bool | None) -> None:
+    def _answer(self, flight: VirtualRequest, status: int, code: str, *, accepted: bool | None) -> None:
         def arrive() -> None:
             if not flight.over and not self._loses(flight):
                 flight.status, flight.accepted = status, accepted
@@ -190,7 +190,7 @@ class VirtualApi:
 
         self._at(self.now_s + self._lag(), arrive)
 
-    def _loses(self, flight: Flight) -> bool:
+    def _loses(self, flight: VirtualRequest) -> bool:
         """Say whether an answer is lost: then its connection ends instead."""
         flight.lost = self.lost > 0 and not flight.shot.stream and self._rng.random() < self.lost
         if flight.lost:
@@ -198,11 +198,11 @@ class VirtualApi:
             flight.over, flight.headers = True, {}
         return flight.lost
 
-    def _decide(self, flight: Flight) -> None:
+    def _decide(self, flight: VirtualRequest) -> None:
         if not flight.over and flight.decided_s is None:
             flight.decided_s, flight.status, flight.accepted = self.now_s, 200, True
 
-    def _serve(self, flight: Flight) -> None:
+    def _serve(self, flight: VirtualRequest) -> None:
         self._in_use += 1
         flight.served = True
         tokens = 1 if flight.shot.one_word else flight.shot.max_tokens
@@ -227,7 +227,7 @@ class VirtualApi:
             self._at(began_s + self._lag(), begin)
         self._at(end_s, end)
 
-    def _free(self, flight: Flight, tokens: int) -> None:
+    def _free(self, flight: VirtualRequest, tokens: int) -> None:
         if not flight.served:
             return
         flight.served = False
@@ -237,7 +237,7 @@ class VirtualApi:
         if self._line:
             self._serve(self._line.popleft())
 
-    def _cancel(self, flight: Flight) -> None:
+    def _cancel(self, flight: VirtualRequest) -> None:
         begun_s = flight.begun_s
         flight.tokens = 0 if begun_s is None else 1 + int((self.now_s - begun_s) / self.itl_s)
         flight.end_s, flight.cancelled, flight.over = self.now_s, True, True

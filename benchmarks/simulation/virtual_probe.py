@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.flight import Flight
+from benchmarks.simulation.virtual_request import VirtualRequest
 from benchmarks.simulation.virtual_api import START_S, VirtualApi
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
 from bltybench.limits.findings.model import Findings
@@ -73,7 +73,7 @@ def _once(step: SendStep) -> Experiment:
     yield step
 
 
-def _tokens(flight: Flight) -> int:
+def _tokens(flight: VirtualRequest) -> int:
     """Return what a request counts for in the budget: all that it might have used where it was dropped."""
     if flight.cancelled or flight.lost:
         return flight.shot.max_total_tokens

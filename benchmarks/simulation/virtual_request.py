@@ -1,4 +1,4 @@
-"""A request of a virtual API under way: what becomes of it, and how a run would record it."""
+"""A request to the virtual API: its progress, and the record that a run would hold of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bltybench.limits.probe.protocol import ProbeRequest
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.sandbox.quota import Grant
 
-BILLS = ("insufficient_quota",)
-"""Errors with the status of a refusal that are none: no wait mends them."""
+BILLING_CODES = ("insufficient_quota",)
+"""Codes of a 429 that is not a refusal, because waiting does not help."""
 
 
 @dataclass(kw_only=True)
-class Flight:
-    """One request under way."""
+class VirtualRequest:
+    """One request to the virtual API."""
 
     shot: ProbeRequest
     sent_s: float
@@ -39,12 +39,12 @@ class Flight:
     error_message: None = None
 
     def number(self, name: str) -> int | None:
-        """Return the value of a header; None where there is none, or it is no number."""
+        """Return the value of a header; None if it is missing or not a number."""
         value = self.headers.get(name, "")
         return int(value) if value.isdigit() else None
 
     def reached(self, until: str) -> bool:
-        """Return whether it has come so far: ``decided``, ``begun`` or ``over``."""
+        """Return whether it is ``decided``, ``begun``, or ``over``."""
         if self.end_s is not None:
             return True
         if until == "decided":
@@ -60,7 +60,7 @@ class Flight:
             return Outcome.CANCELLED
         if self.status is None:
             return Outcome.TIMEOUT
-        if self.status == 429 and self.code not in BILLS:
+        if self.status == 429 and self.code not in BILLING_CODES:
             return Outcome.RATE_LIMITED
         if self.status < 400:
             return Outcome.OK
@@ -85,7 +85,7 @@ class Flight:
         return Decision.CLIENT_ERROR if self.status < 500 else Decision.SERVER_ERROR
 
     def result(self) -> ProbeResult:
-        """Return what is known of it so far."""
+        """Return its result as far as the client knows it."""
         number, reset = self.number, self.number("x-ratelimit-reset")
         return ProbeResult(
             role=self.shot.role,
