@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.simulation.virtual_request import VirtualRequest
 from benchmarks.simulation.virtual_api import START_S, VirtualApi
+from benchmarks.simulation.virtual_request import VirtualRequest
 from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
