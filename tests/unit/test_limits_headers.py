@@ -1,4 +1,4 @@
-"""Whether headers tell the truth, in virtual time: what is honest is never called a liar."""
+"""Accuracy of rate-limit headers, in virtual time."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ FAMILIES = (
     "interval_refill",
 )
 PHASED = {"fixed_window", "sliding_counter", "interval_refill"}
-TRUE = {"honest", "window_end", "next_request", "absent", None}
+ACCURATE = {"honest", "window_end", "next_request", "absent", None}
 QUESTIONS = {"limit_header", "remaining_header", "reset_header", "retry_after"}
 untimed = settings(deadline=None, max_examples=60)
 
 
 def bursts(rule: RateLimit, waits: list[float], width: int) -> Experiment:
-    """Use the limit up, wait, follow Retry-After, and so on."""
+    """Exhaust the limit after each wait, and follow Retry-After."""
     one = ProbeRequest(role="probe")
-    for wait in waits:
-        seen = yield SendStep(
-            (one,) * (2 * rule.limit), after_s=wait, max_in_flight=width, until_refused=True
+    for wait_s in waits:
+        results = yield SendStep(
+            (one,) * (2 * rule.limit), after_s=wait_s, max_in_flight=width, until_refused=True
         )
-        told = seen[-1].retry_after_s
-        if told is not None:
-            if told > 1.5:
-                yield SendStep((one,), after_s=0.7 * told)
-            yield SendStep((one,), (seen[-1].decided_s or 0.0) + told + 0.03)
+        retry_after_s = results[-1].retry_after_s
+        if retry_after_s is not None:
+            if retry_after_s > 1.5:
+                yield SendStep((one,), after_s=0.7 * retry_after_s)
+            yield SendStep((one,), (results[-1].decided_s or 0.0) + retry_after_s + 0.03)
 
 
-def judged(
-    rule: RateLimit, waits: list[float], off: float = 0.0, width: int = 1, **world: Any
+def analyzed(
+    rule: RateLimit, waits: list[float], period_error: float = 0.0, width: int = 1, **world: Any
 ) -> dict[str, Answer]:
-    """Return the answers about headers; the period that was found is ``off`` by so much, and says so."""
+    """Return the answers about headers. The fitted period has a relative error, within its range."""
     headers = world.pop("headers", "honest")
     api = VirtualApi(virtual_limits(requests=rule, headers=headers), ttft_s=0.01, **world)
     api.play(bursts(rule, waits, width))
-    # Of a clock that is ahead, windows turn so much sooner.
+    # If the server's clock is ahead, its windows end earlier.
     edge_s = START_S - START_S % rule.period_s + (rule.phase_s or 0.0) - api.clock_offset_s
     best = Fit(
         family=rule.algorithm,
@@ -70,14 +70,14 @@ def judged(
         contradictions=0,
         cost=0,
     )
-    near = replace(best, period_s=best.period_s * (1 + off))
-    verdict = Verdict("found", 1, 1, 1, consistent=(replace(near, variants=(best,)),))
+    fit = replace(best, period_s=best.period_s * (1 + period_error))
+    verdict = Verdict("found", 1, 1, 1, consistent=(replace(fit, variants=(best,)),))
     return answers(api.attempts(), verdict)
 
 
 def answers(attempts: list[Attempt], verdict: Verdict) -> dict[str, Answer]:
     found = find(attempts, START_S, None, verdict, asked=("charges",))
-    return {each.question: each for each in found.answers if each.question in QUESTIONS}
+    return {answer.question: answer for answer in found.answers if answer.question in QUESTIONS}
 
 
 def rules() -> st.SearchStrategy[RateLimit]:
@@ -110,17 +110,17 @@ WORLDS = st.fixed_dictionaries(
 @given(
     rule=rules(),
     waits=st.lists(st.floats(0, 1.4), min_size=3, max_size=6),
-    off=st.floats(-0.003, 0.003),
+    period_error=st.floats(-0.003, 0.003),
     width=st.sampled_from([1, 1, 4]),
     world=WORLDS,
 )
-def test_what_is_honest_is_never_called_a_liar(
-    rule: RateLimit, waits: list[float], off: float, width: int, world: dict[str, Any]
+def test_accurate_headers_are_never_called_wrong(
+    rule: RateLimit, waits: list[float], period_error: float, width: int, world: dict[str, Any]
 ) -> None:
-    # So that the limit can be reached at all.
+    # With a longer latency, the limit would never be reached.
     world["latency_s"] = min(world["latency_s"], 0.2 * rule.period_s / rule.limit)
-    found = judged(rule, [each * rule.period_s for each in waits], off, width, **world)
-    assert {name: each.value for name, each in found.items() if each.value not in TRUE} == {}
+    found = analyzed(rule, [wait * rule.period_s for wait in waits], period_error, width, **world)
+    assert {name: answer.value for name, answer in found.items() if answer.value not in ACCURATE} == {}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -140,20 +140,22 @@ def test_what_is_honest_is_never_called_a_liar(
         ("full_remaining", "remaining_header", "wrong"),
     ],
 )
-def test_each_kind_of_headers_is_told(family: str, headers: str, question: str, value: str | None) -> None:
+def test_kind_of_headers_is_identified_for_each_family(
+    family: str, headers: str, question: str, value: str | None
+) -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 60.0, "algorithm": family})
-    found = judged(rule, [0.0, 130.0, 30.0, 130.0, 45.0], headers=headers)
+    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0, 45.0], headers=headers)
     assert found[question].value == value, found[question]
 
 
-def test_a_clock_that_is_ahead_is_told_from_a_reset_that_means_nothing() -> None:
+def test_reset_by_a_clock_that_is_ahead_is_identified() -> None:
     rule = RateLimit(limit=12, period_s=60.0)
-    found = judged(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
+    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
     assert found["reset_header"].value == "window_end"
     assert re.search(r"clock that is (6\.9|7\.?)\d* s ahead of yours", found["reset_header"].says)
 
 
-def test_headers_about_a_day_are_not_judged_by_a_minute() -> None:
+def test_headers_about_a_daily_limit_are_not_compared_with_a_limit_per_minute() -> None:
     rule = RateLimit(limit=12, period_s=60.0)
     api = VirtualApi(virtual_limits(requests=rule))
     api.play(bursts(rule, [0.0, 130.0, 30.0], 1))
@@ -163,9 +165,9 @@ def test_headers_about_a_day_are_not_judged_by_a_minute() -> None:
         quota = {"limit_requests": 14_400, "remaining_requests": left}
         attempts.append(msgspec.structs.replace(attempt, **quota))
     best = replace(FIXED, edge_s=START_S - START_S % 60.0)
-    told = answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
-    assert told["limit_header"].value is None
-    assert "another limit" in str(told["remaining_header"].reason)
+    found = answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
+    assert found["limit_header"].value is None
+    assert "another limit" in str(found["remaining_header"].reason)
 
 
 FIXED = Fit(
@@ -183,17 +185,17 @@ FIXED = Fit(
 )
 
 
-def test_who_shares_a_quota_is_not_told_that_headers_lie() -> None:
+def test_shared_quota_does_not_make_remaining_wrong() -> None:
     rule = RateLimit(limit=20, period_s=60.0)
-    found = judged(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
+    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
     assert found["remaining_header"].value is None
-    assert "others may use" in str(found["remaining_header"].reason)
+    assert "other clients" in str(found["remaining_header"].reason)
 
 
 @pytest.mark.parametrize(
     ("headers", "others", "value"), [("honest", 0.8, None), ("short_retry_after", 0.0, "too_short")]
 )
-def test_where_the_limit_is_not_known_waits_that_others_may_spoil_are_not_called_too_short(
+def test_unknown_limit_needs_all_waits_to_be_too_short(
     headers: str, others: float, value: str | None
 ) -> None:
     rule = RateLimit(limit=20, period_s=60.0, algorithm="token_bucket")

@@ -96,7 +96,7 @@ def answers(
         if name in attempts or name in asked:
             own = sorted(results.get(name, ()), key=lambda result: result.sent_s)
             found += question.judge(own, known)
-    headers = accuracy.judge(*_counted(results, found), told, known)
+    headers = accuracy.analyze(*_counted(results, found), told, known)
     # An ordinary run reports only what it shows.
     return [*found, *(answer for answer in headers if found or asked or answer.value is not None)]
 

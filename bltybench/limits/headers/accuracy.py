@@ -1,7 +1,7 @@
-"""Whether headers tell the truth: Limit, Remaining, Reset, Retry-After against the limiter that was found.
+"""Accuracy of Limit, Remaining, Reset, and Retry-After, compared with the fitted limiter.
 
-It errs one way: what is called wrong is wrong wherever in its exchange each request was decided on, and for
-every choice of parameters that explains the decisions as well.
+A header counts as wrong only if it is wrong for every time at which each request can have been decided, and
+for every choice of parameters that fits the decisions.
 """
 
 from __future__ import annotations
@@ -12,199 +12,197 @@ from statistics import median
 
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.headers.honesty import Honesty
-from bltybench.limits.headers.replay import Moment, contradicted, moments_of
+from bltybench.limits.headers.replay import Moment, contradicts_limit, replay_moments
+from bltybench.limits.headers.thresholds import HEADERS
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
-from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.probe.context import ProbeContext
 
-HONEST = 0.9
-"""Share of the answers that must be right: a few lie where what was found is off by more than it seems."""
-NEAR = 1.5
-"""How far a Remaining may be from what is left: by its rounding, and by the request itself."""
-RESET_NEAR_S = 1.2
-"""How far a reset may be off: it is mostly in whole seconds."""
-SHORTEST_S = 4 * RESET_NEAR_S
-"""Of a shorter period a reset in whole seconds says nothing."""
-FEWEST = 5
-FAILED = 2
-"""A Retry-After is called too short once so many waits were, and half of them: others may come first. Where
-the limit is not known, all of twice as many must be. It is called too long once so many were let in before
-its end."""
+LIMIT, REMAINING, RESET, RETRY_AFTER = "limit_header", "remaining_header", "reset_header", "retry_after"
+SUBJECTS = {
+    LIMIT: "whether the announced limit is accurate",
+    REMAINING: "whether Remaining is accurate",
+    RESET: "what Reset means",
+    RETRY_AFTER: "whether Retry-After is accurate",
+}
+NO_FIT = "the limit itself is not known"
 
 
-def judge(
-    rows: Sequence[ProbeResult], doubtful: Sequence[ProbeResult], told: Honesty, known: ProbeContext
+def analyze(
+    results: Sequence[ProbeResult],
+    ambiguous: Sequence[ProbeResult],
+    honesty: Honesty,
+    context: ProbeContext,
 ) -> list[Answer]:
-    """Return whether each header is honest.
-
-    ``rows`` are all requests that count in one limit, ``doubtful`` those of which that is not known.
-    """
-    moments = moments_of(known.fits, rows, doubtful)
-    if _of_another_limit(rows, told, known):
-        reason = "it is about another limit: it falls with each request, and does not come back in a period"
-        return [
-            cannot_tell("limit_header", "whether the announced limit is true", reason),
-            cannot_tell("remaining_header", "whether Remaining is true", reason),
-            cannot_tell("reset_header", "what Reset means", reason),
-            _retry_after(told, known),
-        ]
+    """Return the accuracy of each header; ``ambiguous`` are requests that may not count in the limit."""
+    fits = context.fits
+    retry_after = _retry_after(honesty, limit_is_known=bool(fits))
+    if _about_another_limit(results, honesty, fits):
+        reason = (
+            "the headers are about another limit: Remaining falls with each request and does not refill "
+            "within the period"
+        )
+        return [*(_cannot_tell(question, reason) for question in (LIMIT, REMAINING, RESET)), retry_after]
+    moments = replay_moments(fits, results, ambiguous)
     return [
-        _limit(told, known.fits, rows),
-        _remaining(moments, rows),
-        _reset(moments, rows, known.fits),
-        _retry_after(told, known),
+        _limit(honesty.announced_limit, fits, results),
+        _remaining(moments, results),
+        _reset(moments, results, fits),
+        retry_after,
     ]
 
 
-def _of_another_limit(rows: Sequence[ProbeResult], told: Honesty, known: ProbeContext) -> bool:
-    """Say whether the headers count what cannot be the limit that was found: one of a day, for example."""
-    steps, announced = told.remaining_steps, told.announced_limit
-    if not known.fits or announced is None or announced <= max(each.limit_range[1] for each in known.fits):
+def _cannot_tell(question: str, reason: str, evidence: Sequence[str] = ()) -> Answer:
+    return cannot_tell(question, SUBJECTS[question], reason, evidence)
+
+
+def _about_another_limit(results: Sequence[ProbeResult], honesty: Honesty, fits: Sequence[Fit]) -> bool:
+    """Return whether the headers count requests of a longer period, for example of a day."""
+    steps, announced = honesty.remaining_steps, honesty.announced_limit
+    if not fits or announced is None or announced <= max(fit.limit_range[1] for fit in fits):
         return False
     values = [
-        each.remaining
-        for each in sorted(rows, key=lambda each: each.sent_s)
-        if each.accepted and each.remaining is not None
+        result.remaining
+        for result in sorted(results, key=lambda result: result.sent_s)
+        if result.accepted and result.remaining is not None
     ]
-    falls = all(two <= one for one, two in pairwise(values))
-    return falls and steps.of >= FEWEST and steps.count >= HONEST * steps.of
+    never_rises = all(later <= earlier for earlier, later in pairwise(values))
+    falls_by_one = steps.of >= HEADERS.min_values and steps.count >= HEADERS.min_accurate_fraction * steps.of
+    return never_rises and falls_by_one
 
 
-def _limit(told: Honesty, fits: Sequence[Fit], rows: Sequence[ProbeResult]) -> Answer:
-    name, asked = "limit_header", "whether the announced limit is true"
-    announced = told.announced_limit
-    if announced is None or announced < 1 or not fits:
-        # Servers announce 0 or less where they have nothing to say.
-        silent = announced is None or announced < 1
-        reason = "no header announces one" if silent else "the limit itself is not known"
-        return cannot_tell(name, asked, reason)
+def _limit(announced: int | None, fits: Sequence[Fit], results: Sequence[ProbeResult]) -> Answer:
+    if announced is None or announced < 1:  # some servers announce 0 or -1 if they have no limit to report
+        return _cannot_tell(LIMIT, "no header announces one")
+    if not fits:
+        return _cannot_tell(LIMIT, NO_FIT)
     evidence = (f"announced {announced}, observed {fits[0].limit}",)
-    if any(each.traits.kind == "bucket" and each.limit != announced for each in fits):
-        reason = "it may be a rate: of a bucket the burst is observed"
-        return cannot_tell(name, asked, reason, evidence)
-    if {each.limit for each in fits} == {announced}:
-        says = "The announced limit is true."
-        return Answer(question=name, value="honest", says=says, confidence=sure(2), evidence=evidence)
-    least, most = min(each.limit_range[0] for each in fits), max(each.limit_range[1] for each in fits)
-    if least <= announced <= most or not contradicted(fits, rows, announced):
-        return cannot_tell(name, asked, "what was decided suits other limits as well", evidence)
-    says = f"The announced limit is wrong: {announced}, where {fits[0].limit} are let in."
-    return Answer(question=name, value="wrong", says=says, confidence=sure(2), evidence=evidence)
+    if any(fit.traits.kind == "bucket" and fit.limit != announced for fit in fits):
+        return _cannot_tell(LIMIT, "it can be a rate, and only the burst of a bucket is observed", evidence)
+    if all(fit.limit == announced for fit in fits):
+        return Answer(LIMIT, "honest", "The announced limit is accurate.", sure(2), evidence)
+    least, most = min(fit.limit_range[0] for fit in fits), max(fit.limit_range[1] for fit in fits)
+    if least <= announced <= most or not contradicts_limit(fits, results, announced):
+        return _cannot_tell(LIMIT, "the decisions fit other limits as well", evidence)
+    says = f"The announced limit is wrong: it is {announced}, but {fits[0].limit} requests are accepted."
+    return Answer(LIMIT, "wrong", says, sure(2), evidence)
 
 
-def _remaining(moments: Sequence[Moment], rows: Sequence[ProbeResult]) -> Answer:
-    name, asked = "remaining_header", "whether Remaining is true"
-    told = [(each.seen.remaining, each.remaining) for each in moments if each.seen.remaining is not None]
-    if len(told) < FEWEST:
-        absent = all(each.remaining is None for each in rows)
-        return cannot_tell(name, asked, "no header gives it" if absent else "the limit itself is not known")
-    right = Proportion(sum(_within(said, left) for said, left in told), len(told))
-    evidence = (f"{right.count} of {right.of} were what was left, within one",)
-    values = {said for said, _ in told}
-    if right.count >= HONEST * right.of:
-        if any(sum(_within(same, left) for _, left in told) >= HONEST * right.of for same in values):
-            return cannot_tell(name, asked, "it would hardly have changed anyhow", evidence)
-        says = "Remaining is what is left."
-        return Answer(question=name, value="honest", says=says, confidence=sure(3), evidence=evidence)
-    if sum(said > left[1] + NEAR for said, left in told) <= (1 - HONEST) * right.of:
-        reason = "it is less than should be left: others may use the same quota, or each node counts alone"
-        return cannot_tell(name, asked, reason, evidence)
-    says = f"Remaining is not what is left: wrong in {right.of - right.count} of {right.of} answers."
+def _remaining(moments: Sequence[Moment], results: Sequence[ProbeResult]) -> Answer:
+    reported = [
+        (moment.result.remaining, moment.remaining)
+        for moment in moments
+        if moment.result.remaining is not None
+    ]
+    if len(reported) < HEADERS.min_values:
+        absent = all(result.remaining is None for result in results)
+        return _cannot_tell(REMAINING, "no header reports it" if absent else NO_FIT)
+    bounds = [expected for _, expected in reported]
+    min_accurate = HEADERS.min_accurate_fraction * len(reported)
+    accurate = sum(_is_remaining(value, expected) for value, expected in reported)
+    evidence = (f"{accurate} of {len(reported)} values were the remaining requests, within one",)
+    values = {value for value, _ in reported}
+    if accurate >= min_accurate:
+        if any(
+            sum(_is_remaining(value, expected) for expected in bounds) >= min_accurate for value in values
+        ):
+            return _cannot_tell(REMAINING, "an accurate value would hardly have changed either", evidence)
+        return Answer(REMAINING, "honest", "Remaining is accurate.", sure(3), evidence)
+    too_high = sum(value > expected[1] + HEADERS.remaining_tolerance for value, expected in reported)
+    if too_high <= (1 - HEADERS.min_accurate_fraction) * len(reported):
+        reason = (
+            "it is lower than expected: other clients can share the quota, or each node counts separately"
+        )
+        return _cannot_tell(REMAINING, reason, evidence)
+    says = f"Remaining is wrong in {len(reported) - accurate} of {len(reported)} responses."
     if len(values) == 1:
-        says = f"Remaining never changes: it is {told[0][0]} always."
-    return Answer(question=name, value="wrong", says=says, confidence=sure(2), evidence=evidence)
+        says = f"Remaining never changes: it is always {reported[0][0]}."
+    return Answer(REMAINING, "wrong", says, sure(2), evidence)
 
 
-def _within(said: float, left: tuple[float, float]) -> bool:
-    return left[0] - NEAR <= said <= left[1] + NEAR
+def _is_remaining(value: float, expected: tuple[float, float]) -> bool:
+    tolerance = HEADERS.remaining_tolerance
+    return expected[0] - tolerance <= value <= expected[1] + tolerance
 
 
-def _reset(moments: Sequence[Moment], rows: Sequence[ProbeResult], fits: Sequence[Fit]) -> Answer:
-    name, asked = "reset_header", "what Reset means"
-    if not any(each.reset_s is not None for each in rows):
-        return cannot_tell(name, asked, "no header gives it")
-    told = [(each.seen.reset_s, each) for each in moments if each.seen.reset_s is not None and each.alone]
-    if not fits or len(told) < FEWEST:
-        reason = "too few requests were sent alone" if fits else "the limit itself is not known"
-        return cannot_tell(name, asked, reason)
-    if min(each.period_s for each in fits) < SHORTEST_S:
-        return cannot_tell(name, asked, "the period is too short for a value in whole seconds")
-    periods = min(each.period_s for each in fits), max(each.period_s for each in fits)
-    meanings = {
-        "window_end": [(said, each.window_s) for said, each in told],
-        "next_request": [(said, each.unit_s) for said, each in told],
-        "whole_period": [(said, periods) for said, _ in told],
+def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequence[Fit]) -> Answer:
+    if all(result.reset_s is None for result in results):
+        return _cannot_tell(RESET, "no header reports it")
+    alone = [moment for moment in moments if moment.alone and moment.result.reset_s is not None]
+    if not fits or len(alone) < HEADERS.min_values:
+        return _cannot_tell(RESET, "too few requests were sent alone" if fits else NO_FIT)
+    periods_s = min(fit.period_s for fit in fits), max(fit.period_s for fit in fits)
+    if periods_s[0] < HEADERS.min_reset_period_s:
+        return _cannot_tell(RESET, "the period is too short for a value in whole seconds")
+    values = [moment.result.reset_s or 0.0 for moment in alone]
+    expected = {
+        "window_end": [moment.full_s for moment in alone],
+        "next_request": [moment.next_s for moment in alone],
+        "whole_period": [periods_s] * len(alone),
     }
     bucket = fits[0].traits.kind == "bucket"
-    words = {
-        "window_end": "until all is free" if bucket else "until the window ends",
-        "next_request": "until the next request is let in",
+    meanings = {
+        "window_end": f"the time until {'the whole limit is available' if bucket else 'the window ends'}",
+        "next_request": "the time until the next request is accepted",
         "whole_period": "always a whole period",
     }
-    right = {
-        meaning: sum(_about(said, expected) for said, expected in pairs)
-        for meaning, pairs in meanings.items()
-    }
-    meaning = max(right, key=lambda each: right[each])
-    share = Proportion(right[meaning], len(told))
-    ahead_s = median(said - median(expected) for said, expected in meanings["window_end"])
-    if share.count < HONEST * share.of and _varies(meanings["window_end"]):
-        shifted = sum(_about(said - ahead_s, expected) for said, expected in meanings["window_end"])
-        if shifted >= HONEST * share.of:
-            says = f"Reset is the time {words['window_end']}, by a clock that is {_off(ahead_s)} yours."
-            evidence = (f"{shifted} of {share.of} were off by {ahead_s:.3g} s, within {RESET_NEAR_S:g} s",)
-            return Answer(question=name, value="window_end", says=says, confidence=sure(2), evidence=evidence)
-    evidence = (f"{share.count} of {share.of} were the time {words[meaning]}, within {RESET_NEAR_S:g} s",)
-    if share.count >= HONEST * share.of:
-        says = f"Reset is {'' if meaning == 'whole_period' else 'the time '}{words[meaning]}."
-        return Answer(question=name, value=meaning, says=says, confidence=sure(3), evidence=evidence)
-    says = "Reset is neither the end of the window nor the time until the next request."
-    return Answer(question=name, value="wrong", says=says, confidence=sure(2), evidence=evidence)
+    accurate = {meaning: _count_resets(values, bounds) for meaning, bounds in expected.items()}
+    meaning = max(accurate, key=lambda meaning: accurate[meaning])
+    count, min_accurate = accurate[meaning], HEADERS.min_accurate_fraction * len(values)
+    tolerance = f"within {HEADERS.reset_tolerance_s:g} s"
+    ends_s = [median(bounds) for bounds in expected["window_end"]]
+    ahead_s = median(value - end_s for value, end_s in zip(values, ends_s, strict=True))
+    # A constant difference is no chance if the expected values vary enough.
+    if count < min_accurate and max(ends_s) - min(ends_s) > 2 * HEADERS.min_reset_period_s:
+        shifted = _count_resets([value - ahead_s for value in values], expected["window_end"])
+        if shifted >= min_accurate:
+            offset = f"{abs(ahead_s):.3g} s {'ahead of' if ahead_s > 0 else 'behind'}"
+            says = f"Reset is {meanings['window_end']}, by a clock that is {offset} yours."
+            evidence = (f"{shifted} of {len(values)} were off by {ahead_s:.3g} s, {tolerance}",)
+            return Answer(RESET, "window_end", says, sure(2), evidence)
+    evidence = (f"{count} of {len(values)} values were {meanings[meaning]}, {tolerance}",)
+    if count >= min_accurate:
+        return Answer(RESET, meaning, f"Reset is {meanings[meaning]}.", sure(3), evidence)
+    says = "Reset is neither the end of the window nor the time until the next request is accepted."
+    return Answer(RESET, "wrong", says, sure(2), evidence)
 
 
-def _about(said: float, expected: tuple[float, float]) -> bool:
-    return expected[0] - RESET_NEAR_S <= said <= expected[1] + RESET_NEAR_S
-
-
-def _varies(pairs: Sequence[tuple[float, tuple[float, float]]]) -> bool:
-    """Say whether what is expected changes enough that a constant difference is no chance."""
-    expected = [median(each) for _, each in pairs]
-    return max(expected) - min(expected) > 2 * SHORTEST_S
-
-
-def _off(ahead_s: float) -> str:
-    return f"{abs(ahead_s):.3g} s {'ahead of' if ahead_s > 0 else 'behind'}"
-
-
-def _retry_after(told: Honesty, known: ProbeContext) -> Answer:
-    name, asked = "retry_after", "whether Retry-After is true"
-    enough, early, without = told.retry_enough, told.retry_early, told.without_retry_after
-    if without.of and without.count == without.of:
-        says = "Refusals have no Retry-After that can be read."
-        return Answer(question=name, value="absent", says=says, confidence=sure(without.of))
-    evidence = (
-        f"{enough.count} of {enough.of} waits of that length were enough",
-        f"{early.count} of {early.of} requests answered over a second before its end were let in",
+def _count_resets(values: Sequence[float], expected: Sequence[tuple[float, float]]) -> int:
+    tolerance_s = HEADERS.reset_tolerance_s
+    return sum(
+        least_s - tolerance_s <= value <= most_s + tolerance_s
+        for value, (least_s, most_s) in zip(values, expected, strict=True)
     )
-    failed = enough.of - enough.count
-    # Who has others beside him is refused after an honest wait too; where no limiter explains what was seen,
-    # there may be others.
-    short = failed >= enough.count if known.fits else failed >= 2 * FAILED and not enough.count
-    if failed >= FAILED and short:
-        value, votes = "too_short", sure(failed, enough.count)
-        says = "Retry-After is too short: who waits so long is refused again."
-    elif failed > (1 - HONEST) * enough.of:
-        reason = "it was not always enough, but others may use the same quota"
-        return cannot_tell(name, asked, reason, evidence)
-    elif early.count >= FAILED or early.count > (1 - HONEST) * early.of:
-        value, votes = "too_long", sure(early.count)
+
+
+def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
+    enough, early, missing = honesty.retry_enough, honesty.retry_early, honesty.without_retry_after
+    if missing.of and missing.count == missing.of:
+        return Answer(RETRY_AFTER, "absent", "Refusals have no readable Retry-After.", sure(missing.of))
+    evidence = (
+        f"{enough.count} of {enough.of} waits of that length were long enough",
+        f"{early.count} of {early.of} requests answered over a second before its end were accepted",
+    )
+    max_wrong = 1 - HEADERS.min_accurate_fraction
+    too_short = enough.of - enough.count
+    # Other clients can use the quota first, and without a fitted limiter nothing rules them out. So half of
+    # the waits must be too short with a fitted limiter, and twice the minimum and all of them without one.
+    mostly_short = too_short >= enough.count
+    if not limit_is_known:
+        mostly_short = too_short >= 2 * HEADERS.min_wrong_waits and not enough.count
+    if too_short >= HEADERS.min_wrong_waits and mostly_short:
+        says = "Retry-After is too short: a client that waits that long is refused again."
+        return Answer(RETRY_AFTER, "too_short", says, sure(too_short, enough.count), evidence)
+    if too_short > max_wrong * enough.of:
+        reason = "it was not always long enough, but other clients can share the quota"
+        return _cannot_tell(RETRY_AFTER, reason, evidence)
+    if early.count >= HEADERS.min_wrong_waits or early.count > max_wrong * early.of:
         says = "Retry-After is longer than needed."
-    elif not enough.of:
-        reason = "no request was sent just after the time that it named"
-        return cannot_tell(name, asked, reason, evidence if early.of else ())
-    else:
-        value, votes = "honest", sure(enough.count)
-        says = "Retry-After is honest: a wait of that length is enough, and not much less is."
-        says = says if early.of else "Retry-After is long enough."
-    return Answer(question=name, value=value, says=says, confidence=votes, evidence=evidence)
+        return Answer(RETRY_AFTER, "too_long", says, sure(early.count), evidence)
+    if not enough.of:
+        reason = "no request was sent just after its end"
+        return _cannot_tell(RETRY_AFTER, reason, evidence if early.of else ())
+    says = "Retry-After is long enough."
+    if early.of:
+        says = "Retry-After is accurate: that wait is long enough, and a much shorter one is not."
+    return Answer(RETRY_AFTER, "honest", says, sure(enough.count), evidence)

@@ -1,4 +1,8 @@
-"""What the limiters that were found would have had left, over all that is not known of when each decided."""
+"""Bounds on what the fitted limiters could have reported, from a replay of the run's requests.
+
+The bounds cover every candidate and all of its parameters, every possible time of each decision, and
+whether each ambiguous request counts.
+"""
 
 from __future__ import annotations
 
@@ -9,121 +13,122 @@ import numpy as np
 
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.fit.thresholds import SCORING
+from bltybench.limits.headers.thresholds import HEADERS
 from bltybench.limits.models.base import Model
 from bltybench.limits.observations.observation import decision_slack_s
 from bltybench.limits.observations.probe_result import ProbeResult
 
-MOST = 1200
-"""Requests that are looked at, those that came last: as many as are fitted."""
-PLACES = (0.0, 0.5, 1.0)
-"""Where between sending and decision a request is taken to be decided on."""
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One answer that was let in, and what each of the limiters that it may be says of that moment."""
+    """An accepted request, with the minimum and maximum of what a header could have reported."""
 
-    seen: ProbeResult
+    result: ProbeResult
     remaining: tuple[float, float]
-    """At least, at most."""
-    window_s: tuple[float, float]
-    """Until the window ends, or all is free: from the decision, or from the answer's head, on."""
-    unit_s: tuple[float, float]
-    """Until the next request is let in."""
+    """Requests left."""
+    full_s: tuple[float, float]
+    """Seconds until the window ends, or until the whole limit is available."""
+    next_s: tuple[float, float]
+    """Seconds until the next request is accepted."""
     alone: bool
-    """Whether nothing else was in flight: else it is not known what had been decided before it."""
+    """Whether no other request was in flight, so the order of decisions is known."""
 
 
-class Record:
-    """Requests in the order of sending, and between which times each was decided on."""
+class _ReplayedRequests:
+    """The latest requests in the order of sending, with the earliest and latest time of each decision."""
 
-    def __init__(self, rows: Sequence[ProbeResult], doubtful: Sequence[ProbeResult] = ()) -> None:
-        of_rate = [each for each in rows if not (each.about_tokens or each.about_concurrency)]
-        # What was lost on the way may have been let in.
-        known = [(each, each.accepted is not None) for each in of_rate]
-        known += [(each, False) for each in doubtful]
-        known = sorted(known, key=lambda pair: pair[0].sent_s)[-MOST:]
-        self.seen = [each for each, _ in known]
-        self.sure = [sure for _, sure in known]
-        """Whether it counts at all."""
-        self.doubts = (0.0,) if all(self.sure) else (0.0, 1.0)
+    def __init__(self, results: Sequence[ProbeResult], ambiguous: Sequence[ProbeResult] = ()) -> None:
+        own = [result for result in results if not (result.about_tokens or result.about_concurrency)]
+        # A request whose response was lost can have counted.
+        requests = [(result, result.accepted is not None) for result in own]
+        requests += [(result, False) for result in ambiguous]
+        requests = sorted(requests, key=lambda pair: pair[0].sent_s)[-HEADERS.max_replayed :]
+        self.results = [result for result, _ in requests]
+        self.certain = [certain for _, certain in requests]
+        """Whether it is known whether the request counts."""
+        self.charges = (0.0,) if all(self.certain) else (0.0, 1.0)
+        """Charges to try for the others."""
         slack_s = decision_slack_s(
-            (each.decided_s or each.sent_s) - each.sent_s for each in of_rate if each.refused
+            (result.decided_s or result.sent_s) - result.sent_s for result in own if result.refused
         )
-        self.low = np.array([each.sent_s for each in self.seen])
-        latest = [min(each.decided_s or each.sent_s, each.sent_s + slack_s) for each in self.seen]
-        self.high = np.maximum(self.low, np.array(latest))
-        # As many of those in flight together may have been decided on before it, or after.
-        begun = np.searchsorted(np.sort(self.low), self.high)
-        over = np.searchsorted(np.sort(self.high), self.low, side="right")
-        self.together = (begun - over - 1).clip(0)
+        self.earliest_s = np.array([result.sent_s for result in self.results])
+        latest_s = [
+            min(result.decided_s or result.sent_s, result.sent_s + slack_s) for result in self.results
+        ]
+        self.latest_s = np.maximum(self.earliest_s, np.array(latest_s))
+        # Requests in flight at the same time can have been decided before this one or after it.
+        begun = np.searchsorted(np.sort(self.earliest_s), self.latest_s)
+        ended = np.searchsorted(np.sort(self.latest_s), self.earliest_s, side="right")
+        self.concurrent = (begun - ended - 1).clip(0)
 
     def replay(self, fit: Fit) -> Iterator[tuple[int, float, float, Model]]:
-        """Charge a limiter with what was let in, over all that is not known of when, and of what counts.
+        """Yield each request's index, decision time, and requests left before it, and the model after it.
 
-        Gives the number of each request, when it was decided on, what was left before it, and the limiter
-        after it.
+        Replay all requests once for each possible decision time and charge.
         """
-        for place in PLACES:
-            at_s = self.low + place * (self.high - self.low)
-            order = np.argsort(at_s, kind="stable")
-            for doubt in self.doubts:
+        for point in HEADERS.decision_points:
+            times_s = self.earliest_s + point * (self.latest_s - self.earliest_s)
+            order = np.argsort(times_s, kind="stable")
+            for charge in self.charges:
                 model = fit.model()
                 for i in order:
-                    t_s, let_in = float(at_s[i]), self.seen[i].accepted
-                    left = model.peek(t_s).remaining
-                    if not self.sure[i]:
-                        model.charge(t_s, doubt)
-                    elif let_in or (let_in is False and fit.count_refused):
-                        model.charge(t_s)
-                    yield int(i), t_s, left, model
+                    at_s, accepted = float(times_s[i]), self.results[i].accepted
+                    left = model.peek(at_s).remaining
+                    if not self.certain[i]:
+                        model.charge(at_s, charge)
+                    elif accepted or (accepted is False and fit.count_refused):
+                        model.charge(at_s)
+                    yield int(i), at_s, left, model
 
 
 def _variants(fits: Sequence[Fit]) -> Iterator[Fit]:
-    return (one for each in fits for one in (each, *each.variants))
+    return (variant for fit in fits for variant in (fit, *fit.variants))
 
 
-def contradicted(fits: Sequence[Fit], rows: Sequence[ProbeResult], limit: int) -> bool:
-    """Say whether the same limiters with another limit would have decided otherwise, whatever the times."""
-    record = Record(rows)
-    if not record.seen:
+def contradicts_limit(fits: Sequence[Fit], results: Sequence[ProbeResult], limit: int) -> bool:
+    """Return whether the decisions contradict the same limiters with another limit, at all possible times."""
+    requests = _ReplayedRequests(results)
+    count = len(requests.results)
+    if not count:
         return False
-    let_in = np.array([each.accepted is True for each in record.seen])
-    refused = np.array([each.accepted is False for each in record.seen])
-    least = np.full(len(record.seen), np.inf)
-    most = np.full(len(record.seen), -np.inf)
+    accepted = np.array([result.accepted is True for result in requests.results])
+    refused = np.array([result.accepted is False for result in requests.results])
+    least, most = np.full(count, np.inf), np.full(count, -np.inf)
     for fit in _variants(fits):
-        for i, _, left, _ in record.replay(replace(fit, limit=limit)):
+        for i, _, left, _ in requests.replay(replace(fit, limit=limit)):
             least[i], most[i] = min(least[i], left), max(most[i], left)
     eps = SCORING.rounding
-    wrong = (refused & (least - record.together >= 1 + eps)) | (let_in & (most + record.together < 1 - eps))
-    return int(wrong.sum()) > SCORING.flip_rate * len(wrong)
+    wrong = (refused & (least - requests.concurrent >= 1 + eps)) | (
+        accepted & (most + requests.concurrent < 1 - eps)
+    )
+    return int(wrong.sum()) > SCORING.flip_rate * count
 
 
-def moments_of(
-    fits: Sequence[Fit], rows: Sequence[ProbeResult], doubtful: Sequence[ProbeResult]
+def replay_moments(
+    fits: Sequence[Fit], results: Sequence[ProbeResult], ambiguous: Sequence[ProbeResult]
 ) -> list[Moment]:
-    """Ask every limiter that it may be, after each request that was let in."""
-    record = Record(rows, doubtful)
-    if not record.seen:
+    """Return what the limiters could have reported after each accepted request."""
+    requests = _ReplayedRequests(results, ambiguous)
+    if not requests.results:
         return []
-    asked = [bool(each.accepted) and sure for each, sure in zip(record.seen, record.sure, strict=True)]
-    found: list[list[tuple[float, float, float]]] = [[] for _ in record.seen]
+    reports: list[list[tuple[float, float, float]]] = [[] for _ in requests.results]
     for fit in _variants(fits):
-        for i, t_s, _, model in record.replay(fit):
-            if asked[i]:
-                after = model.peek(t_s)
-                late_s = (record.seen[i].decided_s or t_s) - t_s
-                unit_s = after.retry_after_s or 0.0
-                found[i] += [
-                    (after.remaining - record.together[i], after.reset_s, unit_s),
-                    (after.remaining + record.together[i], after.reset_s - late_s, unit_s - late_s),
-                ]
+        for i, at_s, _, model in requests.replay(fit):
+            if not (requests.results[i].accepted and requests.certain[i]):
+                continue
+            after = model.peek(at_s)
+            # The server can compute the times when it decides, or when it sends the response's headers.
+            late_s = (requests.results[i].decided_s or at_s) - at_s
+            next_s = after.retry_after_s or 0.0
+            reports[i] += [
+                (after.remaining - requests.concurrent[i], after.reset_s, next_s),
+                (after.remaining + requests.concurrent[i], after.reset_s - late_s, next_s - late_s),
+            ]
     moments: list[Moment] = []
-    for each, said, others in zip(record.seen, found, record.together, strict=True):
-        if said:
-            left, windows, units = zip(*said, strict=True)
-            bounds = (max(0.0, min(left)), max(0.0, *left))
-            ends = (min(windows), max(windows)), (min(units), max(units))
-            moments.append(Moment(each, bounds, *ends, alone=not others))
+    for result, report, concurrent in zip(requests.results, reports, requests.concurrent, strict=True):
+        if report:
+            left, full, next_request = zip(*report, strict=True)
+            remaining = max(0.0, min(left)), max(0.0, *left)
+            times_s = (min(full), max(full)), (min(next_request), max(next_request))
+            moments.append(Moment(result, remaining, *times_s, alone=not concurrent))
     return moments
