@@ -1,4 +1,4 @@
-"""The command line as a user starts it, and targets for it to talk to."""
+"""The command line as users start it, and targets for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS = (
 def bltybench(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 90
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``bltybench`` in ``cwd`` and return what it wrote and its exit code."""
+    """Run ``bltybench`` in ``cwd`` and return its output and exit code."""
     clean = {name: value for name, value in os.environ.items() if name not in OURS}
     return subprocess.run(
         [sys.executable, "-m", "bltybench", *arguments],
@@ -37,7 +37,7 @@ def bltybench(
 
 
 def listens(port: int) -> bool:
-    """Say whether something accepts connections at that port of this machine."""
+    """Return whether a port of this machine accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:
@@ -46,7 +46,7 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port where nothing listens."""
+    """Return a port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -76,12 +76,12 @@ name = "chat"
 
 
 def remote_target(base_url: str, more: str = "") -> str:
-    """Return the TOML of an ordinary target at ``base_url`` that wants MINE_KEY."""
+    """Return the TOML of an ordinary target at ``base_url`` that needs MINE_KEY."""
     return f'[targets.mine]\nbase_url = "{base_url}"\napi_key_env = "MINE_KEY"\n{more}\n'
 
 
 def sandbox_target(port: int, *, limit: int = 12, period_s: float = 4.0) -> str:
-    """Return the TOML of a quick sandbox on ``port``."""
+    """Return the TOML of a fast sandbox on ``port``."""
     return f"""
 [targets.mine]
 base_url = "http://127.0.0.1:{port}/v1"

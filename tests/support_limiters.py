@@ -1,4 +1,4 @@
-"""Chat APIs behind limiters that are not ours, each server a process of its own on a free port."""
+"""Chat APIs behind limiters from other projects, each server in its own process on a free port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPRESS = INTEROP / "express"
 
 @contextmanager
 def python_limiters(limit: int, period_s: int) -> Iterator[str]:
-    """Start ``interop/limited_app.py``; gives the address above its paths."""
+    """Start ``interop/limited_app.py`` and yield its base address."""
     port = free_port()
     with _process([sys.executable, str(INTEROP / "limited_app.py"), str(limit), str(period_s), str(port)]):
         yield _answering(f"http://127.0.0.1:{port}")
@@ -28,7 +28,7 @@ def python_limiters(limit: int, period_s: int) -> Iterator[str]:
 
 @contextmanager
 def express(limit: int, period_s: float) -> Iterator[str]:
-    """Start ``interop/express/server.js``; gives the address above its paths."""
+    """Start ``interop/express/server.js`` and yield its base address."""
     node = shutil.which("node")
     if node is None or not (EXPRESS / "node_modules").is_dir():
         pytest.skip("needs node, and `npm ci` in tests/interop/express")
@@ -41,7 +41,7 @@ def express(limit: int, period_s: float) -> Iterator[str]:
 
 @contextmanager
 def nginx(folder: Path, settings: str, locations: str) -> Iterator[str]:
-    """Start nginx; ``settings`` go into its block ``http``, ``locations`` into its one server."""
+    """Start nginx with ``settings`` in its ``http`` block and ``locations`` in its only server."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("needs nginx (Debian: apt-get install nginx-light)")
@@ -83,7 +83,7 @@ def _process(command: list[str], cwd: Path | None = None) -> Iterator[subprocess
 
 
 def _answering(url: str) -> str:
-    """Return the address once something answers there (with a 404, which no limit counts)."""
+    """Return the address once something responds there (with a 404, which no limit counts)."""
     give_up_s = time.monotonic() + 30
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Sandboxes for tests: quick delays, generous limits unless asked for, always a free port."""
+"""Sandboxes for tests: short delays, no limits by default, always a free port."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ QUICK_ITL = Delay(median_ms=1, p95_ms=2)
 
 
 def quick_settings(**changes: Any) -> SandboxSettings:
-    """Settings with short delays and no limits, but for what ``changes`` names."""
+    """Return settings with short delays and no limits, except for ``changes``."""
     fields: dict[str, Any] = {"limits": NO_LIMITS, "ttft": QUICK_TTFT, "itl": QUICK_ITL}
     return SandboxSettings(**(fields | changes))
 
 
 @contextmanager
 def running_sandbox(log_path: Path | None = None, **changes: Any) -> Iterator[SandboxProcess]:
-    """A sandbox with ``quick_settings(**changes)``; stopped, and its log complete, when the block is left."""
+    """A sandbox with ``quick_settings(**changes)``. After the block, it is stopped and its log is complete."""
     with SandboxProcess.start(quick_settings(**changes), log_path=log_path) as sandbox:
         yield sandbox
 
@@ -38,5 +38,5 @@ def chat_body(text: str = "Tell me about the sea.", **fields: Any) -> dict[str, 
 
 
 def bearer(key: str = SANDBOX_KEY) -> dict[str, str]:
-    """The header that carries ``key``."""
+    """The header with ``key``."""
     return {"Authorization": f"Bearer {key}"}

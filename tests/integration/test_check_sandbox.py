@@ -13,7 +13,7 @@ STATUSES = {"holds", "broken", "unclear", "skipped"}
 SECRET = "sk-test-0123456789-not-to-be-seen"
 
 
-def test_everything_holds_on_the_sandbox_that_it_starts_and_stops(tmp_path: Path) -> None:
+def test_check_starts_the_sandbox_and_finds_nothing_broken(tmp_path: Path) -> None:
     port = free_port()
     write_book(tmp_path, sandbox_target(port))
     done = bltybench("check", "--target", "mine", "--json", cwd=tmp_path)
@@ -28,7 +28,7 @@ def test_everything_holds_on_the_sandbox_that_it_starts_and_stops(tmp_path: Path
     assert not listens(port)
 
 
-def test_json_has_its_documented_form(tmp_path: Path) -> None:
+def test_json_output_matches_the_documented_format(tmp_path: Path) -> None:
     write_book(tmp_path, sandbox_target(free_port()))
     done = bltybench("check", "--target", "mine", "--json", "--no-spend-429", cwd=tmp_path)
     found = json.loads(done.stdout)
@@ -62,19 +62,19 @@ def test_the_table_ends_with_the_counts(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_running_sandbox_is_used_and_left_running(tmp_path: Path) -> None:
+def test_running_sandbox_is_used_and_not_stopped(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         port = int(sandbox.base_url.rsplit(":", 1)[1].removesuffix("/v1"))
         write_book(tmp_path, sandbox_target(port))
         done = bltybench("check", "--target", "mine", "--no-spend-429", cwd=tmp_path)
         assert "Started the sandbox" not in done.stderr
         assert listens(port)
-    # It runs without limits, and the target says 12: that must not go unnoticed.
+    # The sandbox has no limits, but the target documents 12. The check must notice.
     assert done.returncode == 1
     assert "X-RateLimit-Limit" in done.stdout
 
 
-def test_a_target_is_told_first_what_it_will_be_sent(tmp_path: Path) -> None:
+def test_maximum_spend_is_printed_before_sending(tmp_path: Path) -> None:
     key = SandboxKey(name="mine", key=SECRET)
     with running_sandbox(keys=(key,)) as sandbox:
         write_book(tmp_path, remote_target(sandbox.base_url))
@@ -86,7 +86,7 @@ def test_a_target_is_told_first_what_it_will_be_sent(tmp_path: Path) -> None:
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_restricted_key_makes_the_403_testable(tmp_path: Path) -> None:
+def test_restricted_key_enables_the_403_check(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_book(tmp_path, remote_target(sandbox.base_url))
         env = {"MINE_KEY": SANDBOX_KEY, "MINE_KEY_RESTRICTED": SANDBOX_RESTRICTED_KEY}
@@ -98,7 +98,7 @@ def test_a_restricted_key_makes_the_403_testable(tmp_path: Path) -> None:
     assert SANDBOX_RESTRICTED_KEY not in done.stdout + done.stderr
 
 
-def test_a_wrong_key_names_its_variable(tmp_path: Path) -> None:
+def test_rejected_key_names_its_environment_variable(tmp_path: Path) -> None:
     with running_sandbox() as sandbox:
         write_book(tmp_path, remote_target(sandbox.base_url))
         done = bltybench("check", "--target", "mine", "--json", cwd=tmp_path, env={"MINE_KEY": SECRET})
@@ -108,14 +108,14 @@ def test_a_wrong_key_names_its_variable(tmp_path: Path) -> None:
     assert SECRET not in done.stderr
 
 
-def test_no_key_names_its_variable(tmp_path: Path) -> None:
+def test_missing_key_names_its_environment_variable(tmp_path: Path) -> None:
     write_book(tmp_path, remote_target("http://127.0.0.1:9/v1"))
     done = bltybench("check", "--target", "mine", cwd=tmp_path)
     assert done.returncode == 2
     assert "MINE_KEY is not set" in done.stderr
 
 
-def test_an_unknown_model_is_named_with_near_ones(tmp_path: Path) -> None:
+def test_unknown_model_suggests_similar_ones(tmp_path: Path) -> None:
     write_book(tmp_path, sandbox_target(free_port()))
     done = bltybench("check", "--target", "mine", "--model", "deepseek-chatt", "--no-spend-429", cwd=tmp_path)
     assert done.returncode == 1
@@ -123,9 +123,7 @@ def test_an_unknown_model_is_named_with_near_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spend", [(), ("--spend-429",)])
-def test_a_budget_that_is_too_small_is_refused_before_anything_is_sent(
-    tmp_path: Path, spend: tuple[str, ...]
-) -> None:
+def test_too_small_budget_is_refused_before_sending(tmp_path: Path, spend: tuple[str, ...]) -> None:
     port = free_port()
     budget = "[targets.mine.budget]\nrequests = 11\n[targets.mine.limits]\nrequests_per_min = 60\n"
     write_book(tmp_path, remote_target(f"http://127.0.0.1:{port}/v1", budget))

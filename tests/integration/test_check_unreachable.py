@@ -25,7 +25,7 @@ def _check(folder: Path, base_url: str, more: str = "", *options: str) -> tuple[
 
 def _serve(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    # A handshake that fails is the client's to tell, not the server's.
+    # The client reports a failed handshake, not the server.
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -41,11 +41,11 @@ def _serve(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Echo(Quiet):
-    """Answers everything with the headers that it was sent, key included."""
+    """A server that echoes all request headers, including the key."""
 
     protocol_version = "HTTP/1.1"
 
@@ -87,19 +87,19 @@ def secure(authority: trustme.CA) -> Iterator[int]:
     yield from _serve(Echo, context)
 
 
-def test_a_closed_port_is_refused(tmp_path: Path) -> None:
+def test_closed_port_gives_connection_refused(tmp_path: Path) -> None:
     code, out, err = _check(tmp_path, f"http://127.0.0.1:{free_port()}/v1", "", "--json")
     assert (code, out) == (2, "")
     assert "connection refused" in err
 
 
-def test_a_name_that_does_not_exist_is_dns(tmp_path: Path) -> None:
+def test_unknown_host_gives_a_dns_error(tmp_path: Path) -> None:
     code, _, err = _check(tmp_path, "http://no-such-host.invalid/v1")
     assert code == 2
     assert "DNS: the name no-such-host.invalid does not resolve" in err
 
 
-def test_a_server_that_never_answers_is_a_timeout(tmp_path: Path) -> None:
+def test_silent_server_gives_a_timeout(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         more = "[targets.mine.timeouts]\nheaders_s = 0.3\n"
@@ -108,14 +108,16 @@ def test_a_server_that_never_answers_is_a_timeout(tmp_path: Path) -> None:
     assert "no response to GET /models: timed out" in err
 
 
-def test_an_unknown_authority_is_tls(tmp_path: Path, secure: int) -> None:
+def test_unknown_authority_gives_a_tls_error(tmp_path: Path, secure: int) -> None:
     code, _, err = _check(tmp_path, f"https://localhost:{secure}/v1")
     assert code == 2
     assert "TLS: the certificate is not trusted" in err
     assert "ca_file" in err
 
 
-def test_a_certificate_for_another_name_is_tls(tmp_path: Path, secure: int, authority: trustme.CA) -> None:
+def test_certificate_for_another_host_gives_a_tls_error(
+    tmp_path: Path, secure: int, authority: trustme.CA
+) -> None:
     pem = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(pem))
     code, _, err = _check(tmp_path, f"https://127.0.0.1:{secure}/v1", f'ca_file = "{pem}"')
@@ -123,7 +125,7 @@ def test_a_certificate_for_another_name_is_tls(tmp_path: Path, secure: int, auth
     assert "TLS: the certificate is not trusted" in err
 
 
-def test_a_known_authority_is_trusted(tmp_path: Path, secure: int, authority: trustme.CA) -> None:
+def test_ca_file_makes_its_authority_trusted(tmp_path: Path, secure: int, authority: trustme.CA) -> None:
     pem = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(pem))
     code, out, _ = _check(tmp_path, f"https://localhost:{secure}/v1", f'ca_file = "{pem}"', "--json")
@@ -132,21 +134,21 @@ def test_a_known_authority_is_trusted(tmp_path: Path, secure: int, authority: tr
     assert by_name["TLS is good"]["status"] == "holds"
 
 
-def test_plain_http_where_tls_is_expected_says_so(tmp_path: Path, files: int) -> None:
+def test_plain_http_on_an_https_port_is_reported(tmp_path: Path, files: int) -> None:
     code, _, err = _check(tmp_path, f"https://127.0.0.1:{files}/v1")
     assert code == 2
     assert "TLS:" in err
 
 
 @pytest.mark.parametrize("ca_file", ["none.pem", "scenarios.toml"])
-def test_a_ca_file_that_is_none_is_named(tmp_path: Path, secure: int, ca_file: str) -> None:
+def test_invalid_ca_file_is_named(tmp_path: Path, secure: int, ca_file: str) -> None:
     path = tmp_path / ca_file
     code, _, err = _check(tmp_path, f"https://localhost:{secure}/v1", f'ca_file = "{path}"')
     assert code == 2
     assert str(path) in err
 
 
-def test_a_file_server_is_not_an_api(tmp_path: Path, files: int) -> None:
+def test_file_server_fails_the_check(tmp_path: Path, files: int) -> None:
     code, out, _ = _check(tmp_path, f"http://127.0.0.1:{files}/v1", "", "--json")
     assert code == 1
     by_name = {one["name"]: one["status"] for one in json.loads(out)["findings"]}
@@ -155,7 +157,7 @@ def test_a_file_server_is_not_an_api(tmp_path: Path, files: int) -> None:
     assert by_name["usage"] == "skipped"
 
 
-def test_text_of_a_server_is_neither_markup_nor_control_nor_key(tmp_path: Path, echo: int) -> None:
+def test_server_text_is_escaped_and_redacted(tmp_path: Path, echo: int) -> None:
     code, out, _ = _check(tmp_path, f"http://127.0.0.1:{echo}/v1")
     assert code == 1
     assert "[bold]" in out

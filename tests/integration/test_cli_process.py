@@ -14,9 +14,9 @@ from support_runs import manifest, write_run
 ROOT = Path(__file__).parents[2]
 
 
-def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> None:
+def test_ctrl_c_prints_one_line_and_stops_the_sandbox(tmp_path: Path) -> None:
     port = free_port()
-    # A long window, so that the check is surely waiting for it to pass when it is interrupted.
+    # A long window, so that the check is still waiting when it is interrupted.
     write_book(tmp_path, sandbox_target(port, limit=12, period_s=60))
     process = subprocess.Popen(
         [sys.executable, "-m", "bltybench", "check", "--target", "mine"],
@@ -24,7 +24,7 @@ def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has Ctrl-C ignored, here and in what is started.
+        # In background test runs, Ctrl-C is ignored by this process and its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     assert process.stderr is not None
@@ -37,7 +37,7 @@ def test_ctrl_c_in_a_check_is_one_line_and_ends_the_sandbox(tmp_path: Path) -> N
     assert not listens(port)
 
 
-def test_an_unknown_target_names_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_target_lists_the_known_ones(tmp_path: Path) -> None:
     write_book(tmp_path, sandbox_target(free_port()))
     done = bltybench("check", "--target", "mien", cwd=tmp_path)
     assert done.returncode == 2
@@ -46,7 +46,7 @@ def test_an_unknown_target_names_the_known_ones(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_scenarios_toml_that_is_broken_is_named(tmp_path: Path) -> None:
+def test_broken_scenarios_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "scenarios.toml").write_text("targets = [\n")
     done = bltybench("check", cwd=tmp_path)
     assert done.returncode == 2
@@ -57,14 +57,14 @@ def test_a_scenarios_toml_that_is_broken_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "coloured"), [({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1"}, False), ({}, False)]
 )
-def test_colours_only_where_they_are_wanted(tmp_path: Path, env: dict[str, str], coloured: bool) -> None:
+def test_colors_are_used_on_terminals_only(tmp_path: Path, env: dict[str, str], coloured: bool) -> None:
     write_run(tmp_path / "reports" / "a", [], about=manifest(run_id="a"))
     done = bltybench("runs", cwd=tmp_path, env=env)
     assert done.returncode == 0
     assert ("\x1b[" in done.stdout) == coloured
 
 
-def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
+def test_closed_output_pipe_gives_no_traceback(tmp_path: Path) -> None:
     for number in range(50):
         write_run(tmp_path / "reports" / f"r{number}", [], about=manifest(run_id=f"r{number}"))
     reader, writer = os.pipe()
@@ -81,7 +81,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_wheel_holds_the_files_to_start_from(tmp_path: Path) -> None:
+def test_wheel_contains_the_starter_files(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The sandbox over sockets, by an independent client: answers, errors and their shapes."""
+"""The sandbox over sockets with an independent client: responses, errors, and their shapes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     return dict(error)
 
 
-def test_a_plain_answer_has_the_references_shape(api: httpx.Client) -> None:
+def test_plain_response_has_the_documented_shape(api: httpx.Client) -> None:
     body = chat_body()
     answer = api.post("/chat/completions", json=body)
     assert answer.status_code == 200
@@ -57,7 +57,7 @@ def test_a_plain_answer_has_the_references_shape(api: httpx.Client) -> None:
     assert reply["usage"]["total_tokens"] == prompt + 8
 
 
-def test_a_stream_ends_with_done_and_with_usage_where_asked(api: httpx.Client) -> None:
+def test_stream_ends_with_requested_usage_and_done(api: httpx.Client) -> None:
     body = chat_body(stream=True, stream_options={"include_usage": True})
     answer = api.post("/chat/completions", json=body)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -72,14 +72,14 @@ def test_a_stream_ends_with_done_and_with_usage_where_asked(api: httpx.Client) -
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
-def test_a_stream_says_no_usage_where_not_asked(api: httpx.Client) -> None:
+def test_stream_omits_usage_unless_requested(api: httpx.Client) -> None:
     chunks = events_of(api.post("/chat/completions", json=chat_body(stream=True)))
     assert all("usage" not in chunk for chunk in chunks)
     assert all(chunk["choices"] for chunk in chunks)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_several_choices(api: httpx.Client, stream: bool) -> None:
+def test_n_choices_are_returned(api: httpx.Client, stream: bool) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     answer = api.post("/chat/completions", json=chat_body(n=3, stream=stream, **options))
     texts = ["", "", ""]
@@ -100,7 +100,7 @@ def test_several_choices(api: httpx.Client, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_stop_string_is_not_in_the_text(api: httpx.Client, stream: bool) -> None:
+def test_text_ends_before_the_stop_string(api: httpx.Client, stream: bool) -> None:
     answer = api.post("/chat/completions", json=chat_body(max_tokens=300, stop=[" the", "e"], stream=stream))
     if stream:
         choices = [chunk["choices"][0] for chunk in events_of(answer)]
@@ -113,8 +113,8 @@ def test_a_stop_string_is_not_in_the_text(api: httpx.Client, stream: bool) -> No
     assert reason == "stop"
 
 
-def test_a_stop_before_the_first_token_gives_an_empty_text() -> None:
-    """The same seed says the same, so a second sandbox can be stopped at what the first one said."""
+def test_stop_before_the_first_token_gives_empty_text() -> None:
+    """The same seed gives the same text, so a second sandbox can be stopped at the first one's words."""
     with running_sandbox(seed=3) as sandbox:
         said = [
             answer.json()["choices"][0]["message"]["content"]
@@ -132,7 +132,7 @@ def test_a_stop_before_the_first_token_gives_an_empty_text() -> None:
     assert finish["finish_reason"] == "stop"
 
 
-def test_a_reasoner_sends_its_reasoning_first(api: httpx.Client) -> None:
+def test_reasoner_sends_reasoning_first(api: httpx.Client) -> None:
     body = chat_body(model="deepseek-reasoner", stream=True, stream_options={"include_usage": True})
     chunks = events_of(api.post("/chat/completions", json=body))
     kinds = [next(iter(chunk["choices"][0]["delta"])) for chunk in chunks[1:-2]]
@@ -141,14 +141,14 @@ def test_a_reasoner_sends_its_reasoning_first(api: httpx.Client) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 8
 
 
-def test_without_max_tokens_an_answer_ends_by_itself(api: httpx.Client) -> None:
+def test_completion_ends_by_itself_without_max_tokens(api: httpx.Client) -> None:
     body = chat_body()
     del body["max_tokens"]
     reply = api.post("/chat/completions", json=body).json()
     assert reply["choices"][0]["finish_reason"] == "stop"
 
 
-def test_models_can_be_listed_and_looked_up(api: httpx.Client) -> None:
+def test_models_are_listed_and_retrieved(api: httpx.Client) -> None:
     listed = api.get("/models").json()
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"]
@@ -157,7 +157,7 @@ def test_models_can_be_listed_and_looked_up(api: httpx.Client) -> None:
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
 
 
-def test_a_restricted_key_sees_and_uses_its_models_only(api: httpx.Client) -> None:
+def test_restricted_key_sees_only_its_models(api: httpx.Client) -> None:
     headers = bearer(SANDBOX_RESTRICTED_KEY)
     listed = api.get("/models", headers=headers).json()["data"]
     assert [model["id"] for model in listed] == ["deepseek-chat"]
@@ -169,7 +169,7 @@ def test_a_restricted_key_sees_and_uses_its_models_only(api: httpx.Client) -> No
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/models", "/models/deepseek-chat"])
 @pytest.mark.parametrize("key", ["", "Bearer sk-wrong-secret"])
-def test_a_missing_or_wrong_key_is_a_401_everywhere(api: httpx.Client, path: str, key: str) -> None:
+def test_missing_or_wrong_key_gives_401_on_every_route(api: httpx.Client, path: str, key: str) -> None:
     method = "POST" if path == "/chat/completions" else "GET"
     refused = api.request(method, path, headers={"Authorization": key}, json=chat_body())
     error = error_of(refused)
@@ -181,14 +181,14 @@ def test_a_missing_or_wrong_key_is_a_401_everywhere(api: httpx.Client, path: str
     assert "wrong-secret" not in refused.text
 
 
-def test_an_unknown_model_is_a_404(api: httpx.Client) -> None:
+def test_unknown_model_gives_404(api: httpx.Client) -> None:
     refused = api.post("/chat/completions", json=chat_body(model="gpt-99"))
     error = error_of(refused)
     assert (refused.status_code, error["type"], error["code"]) == (404, "not_found_error", "model_not_found")
 
 
 @pytest.mark.parametrize("path", ["/nope", "/chat", "/chat/completions/"])
-def test_an_unknown_route_is_a_404(api: httpx.Client, path: str) -> None:
+def test_unknown_route_gives_404(api: httpx.Client, path: str) -> None:
     refused = api.post(path, json=chat_body())
     assert (refused.status_code, error_of(refused)["type"]) == (404, "not_found_error")
 
@@ -197,18 +197,18 @@ def test_an_unknown_route_is_a_404(api: httpx.Client, path: str) -> None:
     ("method", "path", "allow"),
     [("GET", "/chat/completions", "POST"), ("DELETE", "/models", "GET"), ("POST", "/models", "GET")],
 )
-def test_a_wrong_method_is_a_405(api: httpx.Client, method: str, path: str, allow: str) -> None:
+def test_wrong_method_gives_405(api: httpx.Client, method: str, path: str, allow: str) -> None:
     refused = api.request(method, path)
     assert (refused.status_code, error_of(refused)["type"]) == (405, "invalid_request_error")
     assert allow in refused.headers["allow"]
 
 
-def test_malformed_json_is_a_400(api: httpx.Client) -> None:
+def test_malformed_json_gives_400(api: httpx.Client) -> None:
     refused = api.post("/chat/completions", content=b'{"model": ')
     assert (refused.status_code, error_of(refused)["code"]) == (400, "invalid_json")
 
 
-def test_a_bad_value_is_a_400_that_names_it(api: httpx.Client) -> None:
+def test_invalid_value_gives_400_with_its_name(api: httpx.Client) -> None:
     refused = api.post("/chat/completions", json=chat_body(temperature=3))
     error = error_of(refused)
     assert (refused.status_code, error["type"], error["param"]) == (
@@ -218,29 +218,29 @@ def test_a_bad_value_is_a_400_that_names_it(api: httpx.Client) -> None:
     )
 
 
-def test_a_prompt_beyond_the_context_is_a_400(api: httpx.Client) -> None:
+def test_prompt_longer_than_the_context_gives_400(api: httpx.Client) -> None:
     refused = api.post("/chat/completions", json=chat_body(max_tokens=131_072))
     assert (refused.status_code, error_of(refused)["code"]) == (400, "context_length_exceeded")
 
 
-def test_a_body_too_large_is_a_413_and_the_next_request_is_served(api: httpx.Client) -> None:
+def test_too_large_body_gives_413_and_the_next_request_succeeds(api: httpx.Client) -> None:
     refused = api.post("/chat/completions", content=b" " * (4 * 1024 * 1024 + 1))
     assert (refused.status_code, error_of(refused)["code"]) == (413, "request_too_large")
     assert api.post("/chat/completions", json=chat_body()).status_code == 200
 
 
-def test_the_root_says_what_this_is(api: httpx.Client) -> None:
+def test_root_page_identifies_the_sandbox(api: httpx.Client) -> None:
     answer = api.get(str(api.base_url).removesuffix("/v1/"))
     assert "bltybench sandbox" in answer.text
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-def test_request_ids_differ(api: httpx.Client) -> None:
+def test_request_ids_are_unique(api: httpx.Client) -> None:
     ids = {api.get("/models").headers["x-request-id"] for _ in range(5)}
     assert len(ids) == 5
 
 
-def test_the_share_of_500s_is_as_set_and_the_same_seed_repeats_them() -> None:
+def test_error_rate_and_seed_determine_the_500s() -> None:
     def statuses() -> list[int]:
         with running_sandbox(error_rate=0.3, seed=5) as sandbox:
             answers = ask(sandbox.base_url, *[chat_body(max_tokens=1)] * 40)
@@ -255,7 +255,7 @@ def test_the_share_of_500s_is_as_set_and_the_same_seed_repeats_them() -> None:
     assert first == statuses()
 
 
-def test_the_same_seed_gives_the_same_answers() -> None:
+def test_same_seed_gives_the_same_responses() -> None:
     def texts() -> list[str]:
         with running_sandbox(seed=7) as sandbox:
             replies = [answer.json() for answer in ask(sandbox.base_url, *[chat_body()] * 3)]

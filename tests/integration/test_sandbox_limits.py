@@ -36,7 +36,7 @@ def chat_rows(path: Path) -> list[TruthRow]:
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "sliding_counter", "token_bucket"])
-def test_retry_after_is_enough_for_every_family(algorithm: Algorithm) -> None:
+def test_retry_after_is_long_enough_for_every_algorithm(algorithm: Algorithm) -> None:
     rule = RateLimit(limit=4, period_s=2.0, algorithm=algorithm)
     with running_sandbox(limits=limits(requests=rule)) as sandbox, client_of(sandbox) as client:
         answer = ask(client, max_tokens=1)
@@ -64,14 +64,14 @@ def test_remaining_counts_down_within_a_window() -> None:
     assert 3590 < first - time.time() <= 3601
 
 
-def test_a_fixed_window_turns_with_the_clock() -> None:
+def test_fixed_window_resets_with_the_clock() -> None:
     rule = RateLimit(limit=2, period_s=2.0)
     with running_sandbox(limits=limits(requests=rule)) as sandbox, client_of(sandbox) as client:
         resets = {int(ask(client, max_tokens=1).headers["x-ratelimit-reset"]) for _ in range(6)}
     assert all(reset % 2 == 0 for reset in resets)
 
 
-def test_errors_before_the_limits_are_free_and_say_nothing_of_them() -> None:
+def test_errors_before_the_limits_cost_nothing_and_have_no_limit_headers() -> None:
     rule = RateLimit(limit=2, period_s=3600, algorithm="sliding_log")
     with running_sandbox(limits=limits(requests=rule)) as sandbox, client_of(sandbox) as client:
         free = [
@@ -84,7 +84,7 @@ def test_errors_before_the_limits_are_free_and_say_nothing_of_them() -> None:
         assert [ask(client).status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_each_key_has_limits_of_its_own() -> None:
+def test_limits_apply_per_key() -> None:
     rule = RateLimit(limit=1, period_s=3600, algorithm="sliding_log")
     with running_sandbox(limits=limits(requests=rule)) as sandbox, client_of(sandbox) as client:
         assert [ask(client).status_code for _ in range(2)] == [200, 429]
@@ -92,11 +92,11 @@ def test_each_key_has_limits_of_its_own() -> None:
         assert other.status_code == 200
 
 
-def test_tokens_are_reserved_and_given_back() -> None:
+def test_unused_reserved_tokens_are_refunded() -> None:
     prompt = tokens.count_messages(chat_body()["messages"])
     rule = RateLimit(limit=2 * prompt + 100, period_s=3600, algorithm="sliding_log")
     with running_sandbox(limits=limits(tokens=rule)) as sandbox, client_of(sandbox) as client:
-        # Stopped early, the first uses a few of its 100, so the second of 90 fits beside it.
+        # The first stops early and uses few of its 100 tokens, so the second fits next to it with 90.
         first = ask(client, max_tokens=100, stop=["e", "a", "o", "i"])
         assert first.json()["usage"]["completion_tokens"] < 10
         second = ask(client, max_tokens=90)
@@ -107,7 +107,7 @@ def test_tokens_are_reserved_and_given_back() -> None:
     assert int(third.headers["retry-after"]) > 3500
 
 
-def test_so_many_at_a_time_and_a_slot_is_free_when_an_answer_ends() -> None:
+def test_concurrency_limit_releases_a_slot_when_a_response_ends() -> None:
     slow = Delay(median_ms=400, p95_ms=400)
     with (
         running_sandbox(limits=limits(concurrency=3), ttft=slow) as sandbox,
@@ -122,7 +122,7 @@ def test_so_many_at_a_time_and_a_slot_is_free_when_an_answer_ends() -> None:
         assert ask(client, max_tokens=1).status_code == 200
 
 
-def test_a_client_that_goes_away_frees_its_slot_and_is_logged(tmp_path: Path) -> None:
+def test_disconnected_client_releases_its_slot_and_is_logged(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     itl = Delay(median_ms=50, p95_ms=50)
     with (
@@ -136,7 +136,7 @@ def test_a_client_that_goes_away_frees_its_slot_and_is_logged(tmp_path: Path) ->
             for _ in range(8):
                 next(lines)
             assert ask(client).status_code == 429
-        # Left in the middle: httpx closes the connection. The stream would go on for 50 s.
+        # httpx closes the connection in the middle of a stream that would last 50 s.
         deadline = time.monotonic() + 5
         while ask(client, max_tokens=1).status_code == 429:
             assert time.monotonic() < deadline
@@ -148,7 +148,7 @@ def test_a_client_that_goes_away_frees_its_slot_and_is_logged(tmp_path: Path) ->
     assert not any(row.disconnected for row in others)
 
 
-def test_a_client_that_leaves_before_a_plain_answer_is_logged(tmp_path: Path) -> None:
+def test_client_that_disconnects_before_a_plain_response_is_logged(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     slow = Delay(median_ms=60_000, p95_ms=60_000)
     with (
@@ -164,7 +164,7 @@ def test_a_client_that_leaves_before_a_plain_answer_is_logged(tmp_path: Path) ->
     assert [row.completion_tokens for row in rows] == [0, 0]
 
 
-def test_the_log_tells_every_exchange(tmp_path: Path) -> None:
+def test_log_has_a_row_per_exchange(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     rule = RateLimit(limit=2, period_s=3600, algorithm="sliding_log")
     before_ns = time.monotonic_ns()
@@ -195,7 +195,7 @@ def test_the_log_tells_every_exchange(tmp_path: Path) -> None:
     assert "sk-" not in log.read_text()
 
 
-def test_the_log_is_written_while_the_sandbox_runs(tmp_path: Path) -> None:
+def test_log_is_written_while_the_sandbox_runs(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log) as sandbox, client_of(sandbox) as client:
         ask(client)
@@ -205,8 +205,8 @@ def test_the_log_is_written_while_the_sandbox_runs(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
-def test_answers_keep_their_pace(tmp_path: Path) -> None:
-    """No earlier than drawn, but for the millisecond that the event loop's timers round by."""
+def test_responses_follow_the_drawn_delays(tmp_path: Path) -> None:
+    """Not earlier than drawn, except for the millisecond by which the event loop's timers round."""
     log = tmp_path / "truth.jsonl"
     pace = {"ttft": Delay(median_ms=100, p95_ms=100), "itl": Delay(median_ms=20, p95_ms=20)}
     with running_sandbox(log, **pace) as sandbox, client_of(sandbox) as client:
@@ -221,7 +221,7 @@ def test_answers_keep_their_pace(tmp_path: Path) -> None:
     assert [(row.stream, len(row.event_ns)) for row in rows] == [(False, 0), (True, 11)]
 
 
-def test_an_answer_without_tokens_takes_as_long_as_its_first_would(tmp_path: Path) -> None:
+def test_response_without_tokens_takes_one_ttft(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     slow = Delay(median_ms=300, p95_ms=300)
     with running_sandbox(ttft=slow) as sandbox, client_of(sandbox) as client:
@@ -239,7 +239,7 @@ def test_an_answer_without_tokens_takes_as_long_as_its_first_would(tmp_path: Pat
         assert row.end_ns - row.received_ns >= 298e6
 
 
-def test_a_large_prompt_does_not_hold_up_a_stream(tmp_path: Path) -> None:
+def test_long_prompt_does_not_delay_a_stream(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     itl = Delay(median_ms=5, p95_ms=5)
     text = " ".join(f"word{index}" for index in range(40_000))
@@ -255,6 +255,6 @@ def test_a_large_prompt_does_not_hold_up_a_stream(tmp_path: Path) -> None:
     stream, counted = sorted(chat_rows(log), key=lambda row: not row.stream)
     assert counted.decided_ns is not None
     counting = [at_ns for at_ns in stream.event_ns if counted.received_ns < at_ns < counted.decided_ns]
-    # Counting takes a second or so. Done in the event loop, it would have let nothing be sent meanwhile.
+    # Counting takes about a second. In the event loop, it would block the stream.
     assert len(counting) > 5
     assert large.json()["usage"]["prompt_tokens"] == tokens.count_messages(chat_body(text)["messages"])

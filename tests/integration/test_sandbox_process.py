@@ -1,4 +1,4 @@
-"""Starting and ending the sandbox: by the library, under gevent, by the verb; and what can go wrong."""
+"""Start and stop of the sandbox: by the library, under gevent, by the command; and error cases."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_it_answers_when_it_has_started_and_is_gone_when_stopped() -> None:
+def test_sandbox_responds_after_start_and_is_gone_after_stop() -> None:
     with running_sandbox() as sandbox:
         assert httpx.get(f"{sandbox.base_url}/models", headers=bearer()).status_code == 200
         pid = sandbox.pid
@@ -66,26 +66,26 @@ def test_it_answers_when_it_has_started_and_is_gone_when_stopped() -> None:
     sandbox.stop()
 
 
-def test_a_wanted_port_is_taken_and_free_again_at_once() -> None:
+def test_requested_port_is_used_and_released_immediately() -> None:
     port = free_port()
     for _ in range(2):
         with SandboxProcess.start(quick_settings(), port=port) as sandbox:
             assert sandbox.base_url == f"http://127.0.0.1:{port}/v1"
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is in use"):
             SandboxProcess.start(quick_settings(), port=port)
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_log_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ended with exit code 2"):
         SandboxProcess.start(quick_settings(), log_path=tmp_path)
 
 
-def test_stopping_in_the_middle_of_a_stream_leaves_a_complete_log(tmp_path: Path) -> None:
+def test_stop_during_a_stream_leaves_a_complete_log(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log) as sandbox, httpx.Client(base_url=sandbox.base_url, headers=bearer()) as client:
         body = chat_body(stream=True, max_tokens=100_000)
@@ -102,14 +102,14 @@ def test_stopping_in_the_middle_of_a_stream_leaves_a_complete_log(tmp_path: Path
     assert row.completion_tokens == len(row.event_ns) > 0
 
 
-def test_keys_are_not_in_its_arguments_or_environment() -> None:
+def test_keys_are_not_in_arguments_or_environment() -> None:
     with running_sandbox() as sandbox:
         process = psutil.Process(sandbox.pid)
         seen = [*process.cmdline(), *process.environ().values()]
     assert not [text for text in seen if "sk-sandbox" in text]
 
 
-def test_it_starts_under_gevent_without_stopping_the_hub() -> None:
+def test_start_under_gevent_does_not_block_the_hub() -> None:
     done = subprocess.run(
         [sys.executable, "-c", UNDER_GEVENT, "leave"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -118,7 +118,7 @@ def test_it_starts_under_gevent_without_stopping_the_hub() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_it_dies_with_its_parent(how: signal.Signals) -> None:
+def test_sandbox_exits_when_its_parent_dies(how: signal.Signals) -> None:
     parent = subprocess.Popen([sys.executable, "-c", UNDER_GEVENT, "wait"], stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None
@@ -128,12 +128,12 @@ def test_it_dies_with_its_parent(how: signal.Signals) -> None:
     assert gone(int(pid))
 
 
-def test_ctrl_c_in_the_terminal_is_for_the_parent_alone() -> None:
+def test_terminal_ctrl_c_reaches_only_the_parent() -> None:
     with running_sandbox() as sandbox:
         assert os.getpgid(sandbox.pid) != os.getpgid(0)
 
 
-def test_the_verb_runs_until_ctrl_c(tmp_path: Path) -> None:
+def test_command_runs_until_ctrl_c(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     process = subprocess.Popen(
         [*VERB, "--port", "0", "--log", str(log), "--requests", "1", "--tokens", "0", "--period-s", "3600"],
@@ -158,13 +158,13 @@ def test_the_verb_runs_until_ctrl_c(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=20)
         finally:
-            process.kill()  # else a failure above would wait for it for ever
+            process.kill()  # otherwise a failure above would wait indefinitely
     assert statuses == [200, 429]
     assert (process.returncode, stderr.strip()) == (0, "Stopped.")
     assert len(read_truth(log)) == 2
 
 
-def test_the_line_to_paste_works(tmp_path: Path) -> None:
+def test_printed_curl_command_works(tmp_path: Path) -> None:
     process = subprocess.Popen([*VERB, "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     with process:
         assert process.stdout is not None
@@ -180,7 +180,7 @@ def test_the_line_to_paste_works(tmp_path: Path) -> None:
     assert pasted.stdout.endswith("data: [DONE]\n\n")
 
 
-def test_the_verb_tells_a_port_in_use_in_one_line(tmp_path: Path) -> None:
+def test_command_reports_a_port_in_use_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
@@ -196,7 +196,7 @@ def test_the_verb_tells_a_port_in_use_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_verb_tells_a_target_that_is_no_sandbox(tmp_path: Path) -> None:
+def test_command_rejects_a_target_that_is_not_a_sandbox(tmp_path: Path) -> None:
     done = subprocess.run(
         [*VERB, "--target", "blty"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
@@ -204,7 +204,7 @@ def test_the_verb_tells_a_target_that_is_no_sandbox(tmp_path: Path) -> None:
     assert "'blty' is not a sandbox" in done.stderr
 
 
-def test_the_module_alone_says_what_to_run_instead() -> None:
+def test_internal_module_names_the_command_to_run() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bltybench.sandbox"],
         input="",

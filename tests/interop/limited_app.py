@@ -1,7 +1,7 @@
-"""Chat APIs behind Python limiters that are not ours: python limited_app.py LIMIT PERIOD_S PORT.
+"""Chat APIs behind Python limiters from other projects: python limited_app.py LIMIT PERIOD_S PORT.
 
-At /slowapi-STRATEGY/v1 slowapi with its headers, in each strategy that it offers; at /status-503/v1 and
-/status-403/v1 the package ``limits`` with those refusals and no headers; at /slow/v1 with slow answers.
+/slowapi-STRATEGY/v1: slowapi with its headers, in each strategy. /status-503/v1 and /status-403/v1: the
+package ``limits`` with these refusals and no headers. /slow/v1: slow responses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PATH = "/v1/chat/completions"
 
 
 def with_slowapi(strategy: str, limit: int, period_s: int) -> Starlette:
-    """Return an API that slowapi limits."""
+    """Return an API limited by slowapi."""
     limiter = Limiter(key_func=get_remote_address, strategy=strategy, headers_enabled=True)
 
     async def chat(request: Request) -> JSONResponse:
@@ -48,7 +48,7 @@ def with_slowapi(strategy: str, limit: int, period_s: int) -> Starlette:
 
 
 def with_limits(limit: int, period_s: int, *, status: int = 429, takes_s: float = 0.0) -> Starlette:
-    """Return an API that the package ``limits`` limits: a moving window."""
+    """Return an API limited by the package ``limits`` with a moving window."""
     limiter, item = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerSecond(limit, period_s)
 
     async def chat(request: Request) -> JSONResponse:
@@ -61,7 +61,7 @@ def with_limits(limit: int, period_s: int, *, status: int = 429, takes_s: float 
 
 
 def main(limit: int, period_s: int, port: int) -> None:
-    """Serve all of them."""
+    """Serve all APIs."""
     mounts = [Mount(f"/slowapi-{name}", with_slowapi(name, limit, period_s)) for name in STRATEGIES]
     mounts += [Mount(f"/status-{code}", with_limits(limit, period_s, status=code)) for code in (503, 403)]
     mounts.append(Mount("/slow", with_limits(limit, period_s, takes_s=1.2 * period_s / limit)))

@@ -1,4 +1,4 @@
-"""The probe against limiters that are not ours, over sockets."""
+"""The probe over sockets against limiters from other projects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bltybench.scenario.target import Delay
 LIMIT, PERIOD_S = 8, 2
 QUICK = ("--quick", "--probe-period", str(PERIOD_S))
 NODES_PERIOD_S = 6
-"""Two nodes begin their windows with one request each; in between they contradict each other, by right. On a
-busy machine that is tens of milliseconds, of which a period is to be hundreds."""
+"""Period in seconds. Two nodes start their windows with one request each and contradict each other in
+between: tens of milliseconds on a busy machine, so the period must be hundreds."""
 AT_ONCE = 4
-"""Probes that run side by side: mostly they wait."""
+"""Concurrent probes, which mostly wait."""
 
 Found = dict[str, Any]
 
@@ -42,14 +42,14 @@ def probe(folder: Path, base_url: str, *args: str) -> Found:
 
 
 def probes(folder: Path, asked: Mapping[str, tuple[str, ...]]) -> dict[str, Found]:
-    """Probe several APIs at a time: name -> address and options."""
+    """Probe several APIs concurrently: name -> address and options."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {name: pool.submit(probe, folder / name, *rest) for name, rest in asked.items()}
         return {name: each.result() for name, each in running.items()}
 
 
 def named(found: Found, *families: str) -> dict[str, Any]:
-    """Return the fit of the first of ``families`` that explains what was seen."""
+    """Return the fit of the first family of ``families`` that is consistent."""
     fits = {each["family"]: each for each in found["consistent"]}
     family = next((name for name in families if name in fits), None)
     assert family is not None, found["says"]
@@ -70,7 +70,7 @@ STRATEGIES = {
 }
 
 
-def test_slowapi_in_each_strategy(python: str, tmp_path: Path) -> None:
+def test_slowapi_strategies_are_identified(python: str, tmp_path: Path) -> None:
     found = probes(tmp_path, {name: (f"{python}/slowapi-{name}/v1",) for name in STRATEGIES})
     for strategy, family in STRATEGIES.items():
         fit = named(found[strategy], family)
@@ -82,7 +82,7 @@ def test_slowapi_in_each_strategy(python: str, tmp_path: Path) -> None:
         assert found[strategy]["announced"] == {"limit": LIMIT, "dialect": "x-ratelimit"}
 
 
-def test_express_rate_limit_with_each_draft_of_the_headers(tmp_path: Path) -> None:
+def test_express_rate_limit_is_identified_with_each_header_draft(tmp_path: Path) -> None:
     dialects = {"legacy": "x-ratelimit", "draft-6": "ietf-6", "draft-7": "ietf-7", "draft-8": "ietf-8"}
     with express(LIMIT, PERIOD_S) as url:
         found = probes(tmp_path, {draft: (f"{url}/{draft}/v1", *QUICK) for draft in dialects})
@@ -95,7 +95,7 @@ def test_express_rate_limit_with_each_draft_of_the_headers(tmp_path: Path) -> No
         assert steps["count"] == steps["of"] > 0
 
 
-def test_refusals_with_503_or_403_and_slow_answers(python: str, tmp_path: Path) -> None:
+def test_refusals_with_503_or_403_and_slow_responses_are_identified(python: str, tmp_path: Path) -> None:
     asked: dict[str, tuple[str, ...]] = {
         f"status-{code}": (f"{python}/status-{code}/v1", *QUICK) for code in (503, 403)
     }
@@ -103,7 +103,7 @@ def test_refusals_with_503_or_403_and_slow_answers(python: str, tmp_path: Path) 
     found = probes(tmp_path, asked)
     for name, code in (("status-503", 503), ("status-403", 403), ("slow", 429)):
         assert found[name]["refusal_status"] == code
-        # On a busy machine the slow ones may leave a limit open that the others tell exactly.
+        # On a busy machine, slow probes can leave a limit open that the others determine exactly.
         least, most = named(found[name], "sliding_log")["limit_range"]
         assert least <= LIMIT <= most, name
     for name in ("status-503", "status-403"):
@@ -112,7 +112,7 @@ def test_refusals_with_503_or_403_and_slow_answers(python: str, tmp_path: Path) 
         assert told["count"] == told["of"] == found[name]["refused"]
 
 
-def test_nginx_and_a_limit_that_two_nodes_keep_apart(tmp_path: Path) -> None:
+def test_nginx_and_a_limit_split_over_two_nodes_are_identified(tmp_path: Path) -> None:
     with (
         running_sandbox() as sandbox,
         python_limiters(LIMIT, NODES_PERIOD_S) as first,
@@ -140,14 +140,15 @@ location /nodes/ { proxy_pass http://nodes/slowapi-fixed-window/; }
     queue = named(found["waits"], "leaky_queue")
     assert (queue["limit"], queue["free"]) == (7, 2)
     assert queue["rate_per_min"] == pytest.approx(120, rel=0.02)
-    # Each node announces its own limit and counts half: twice as much is let in; Remaining falls in turns.
+    # Each node announces its own limit and counts half of the requests, so twice the limit is accepted and
+    # Remaining alternates.
     assert found["nodes"]["announced"]["limit"] == LIMIT
     assert named(found["nodes"], "first_hit_window", "fixed_window")["limit"] == 2 * LIMIT
     steps = found["nodes"]["headers"]["remaining_steps"]
     assert steps["count"] < steps["of"]
 
 
-def test_an_ordinary_run_tells_nginx_limit_conn_from_a_rate(tmp_path: Path) -> None:
+def test_ordinary_run_distinguishes_nginx_limit_conn_from_a_rate(tmp_path: Path) -> None:
     with running_sandbox(ttft=Delay(median_ms=150, p95_ms=200)) as sandbox:
         settings = f"""
 limit_conn_zone $binary_remote_addr zone=two:1m;
@@ -173,7 +174,7 @@ location /429/ { limit_conn three 3; limit_conn_status 429; proxy_pass http://sa
 
 
 def crowded(folder: Path, base_url: str) -> tuple[list[dict[str, Any]], Found]:
-    """Run eight users for two seconds; return the attempts and what `bltybench limits` says of them."""
+    """Run eight users for two seconds. Return the attempts and the output of `bltybench limits`."""
     folder.mkdir()
     write_scenarios(
         folder, base_url, 'duration_s = 2\nusers = 8\narrivals = { kind = "closed", think_s = 0.1 }'

@@ -1,4 +1,4 @@
-"""The unmodified openai SDK against the sandbox: what works there must work here."""
+"""The unmodified openai SDK against the sandbox."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def async_client_of(sandbox: SandboxProcess) -> AsyncIterator[openai.Async
         yield made
 
 
-def test_the_references_example(client: openai.OpenAI) -> None:
+def test_plain_example_of_the_reference_works(client: openai.OpenAI) -> None:
     response = client.chat.completions.create(
         model="gpt-4o-mini", messages=MESSAGES, temperature=0.7, max_tokens=32
     )
@@ -63,7 +63,7 @@ def test_the_references_example(client: openai.OpenAI) -> None:
     assert response._request_id is not None
 
 
-def test_the_references_streaming_example(client: openai.OpenAI) -> None:
+def test_streaming_example_of_the_reference_works(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="gpt-4o-mini", messages=MESSAGES, max_tokens=32, stream=True
     )
@@ -73,7 +73,7 @@ def test_the_references_streaming_example(client: openai.OpenAI) -> None:
     assert tokens.count(text) == 32
 
 
-def test_a_stream_with_usage(client: openai.OpenAI) -> None:
+def test_stream_with_usage_is_parsed(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model="deepseek-chat",
@@ -89,8 +89,8 @@ def test_a_stream_with_usage(client: openai.OpenAI) -> None:
     assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (PROMPT_TOKENS, 9)
 
 
-def test_the_streaming_helper_puts_it_together(client: openai.OpenAI) -> None:
-    # Without max_tokens: the helper takes finish_reason length for a failure.
+def test_streaming_helper_assembles_the_completion(client: openai.OpenAI) -> None:
+    # Without max_tokens: the helper treats finish_reason length as a failure.
     with client.chat.completions.stream(
         model="deepseek-chat", messages=MESSAGES, stream_options={"include_usage": True}
     ) as stream:
@@ -99,7 +99,7 @@ def test_the_streaming_helper_puts_it_together(client: openai.OpenAI) -> None:
     assert completion.usage.completion_tokens == tokens.count(completion.choices[0].message.content or "")
 
 
-def test_several_choices(client: openai.OpenAI) -> None:
+def test_n_choices_are_returned(client: openai.OpenAI) -> None:
     response = client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=6, n=3)
     assert [choice.index for choice in response.choices] == [0, 1, 2]
     texts = {0: "", 1: "", 2: ""}
@@ -111,7 +111,7 @@ def test_several_choices(client: openai.OpenAI) -> None:
     assert [tokens.count(text) for text in texts.values()] == [6, 6, 6]
 
 
-def test_stop_ends_the_text(client: openai.OpenAI) -> None:
+def test_stop_string_ends_the_text(client: openai.OpenAI) -> None:
     response = client.chat.completions.create(
         model="deepseek-chat", messages=MESSAGES, max_tokens=400, stop=["e", "o"]
     )
@@ -119,7 +119,7 @@ def test_stop_ends_the_text(client: openai.OpenAI) -> None:
     assert not set("eo") & set(response.choices[0].message.content or "")
 
 
-def test_a_reasoner_reports_its_reasoning(client: openai.OpenAI) -> None:
+def test_reasoning_tokens_are_reported(client: openai.OpenAI) -> None:
     response = client.chat.completions.create(model="deepseek-reasoner", messages=MESSAGES, max_tokens=10)
     assert tokens.count(getattr(response.choices[0].message, "reasoning_content", "")) == 5
     assert response.usage is not None
@@ -127,7 +127,7 @@ def test_a_reasoner_reports_its_reasoning(client: openai.OpenAI) -> None:
     assert response.usage.completion_tokens_details.reasoning_tokens == 5
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_models_are_listed_by_the_sdk(client: openai.OpenAI) -> None:
     models = list(client.models.list())
     assert [model.id for model in models] == ["deepseek-chat", "deepseek-reasoner", "gpt-4o-mini"]
     assert client.models.retrieve("gpt-4o-mini") == models[2]
@@ -135,7 +135,7 @@ def test_models(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-99")
 
 
-def test_async_plain_and_streaming_at_once(sandbox: SandboxProcess) -> None:
+def test_concurrent_async_plain_and_streaming_calls_succeed(sandbox: SandboxProcess) -> None:
     async def talk() -> list[int]:
         async with async_client_of(sandbox) as client:
 
@@ -158,7 +158,7 @@ def test_async_plain_and_streaming_at_once(sandbox: SandboxProcess) -> None:
     assert asyncio.run(talk()) == [20] * 10 + [30] * 10
 
 
-def test_async_errors_are_of_the_same_types(sandbox: SandboxProcess) -> None:
+def test_async_client_raises_the_same_error_types(sandbox: SandboxProcess) -> None:
     async def talk() -> None:
         async with async_client_of(sandbox) as client:
             with pytest.raises(openai.NotFoundError) as caught:
@@ -173,7 +173,7 @@ def refusal(error: openai.APIStatusError) -> tuple[int, str | None, str | None, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_bad_value_is_a_bad_request_error(client: openai.OpenAI, stream: bool) -> None:
+def test_invalid_value_raises_bad_request_error(client: openai.OpenAI, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, temperature=5, stream=stream)
     assert refusal(caught.value) == (
@@ -184,7 +184,7 @@ def test_a_bad_value_is_a_bad_request_error(client: openai.OpenAI, stream: bool)
     )
 
 
-def test_a_wrong_key_is_an_authentication_error(sandbox: SandboxProcess) -> None:
+def test_wrong_key_raises_authentication_error(sandbox: SandboxProcess) -> None:
     with (
         client_of(sandbox, key="sk-some-secret") as client,
         pytest.raises(openai.AuthenticationError) as caught,
@@ -194,7 +194,7 @@ def test_a_wrong_key_is_an_authentication_error(sandbox: SandboxProcess) -> None
     assert "some-secret" not in str(caught.value)
 
 
-def test_a_model_not_allowed_is_a_permission_error(sandbox: SandboxProcess) -> None:
+def test_forbidden_model_raises_permission_error(sandbox: SandboxProcess) -> None:
     with (
         client_of(sandbox, key=SANDBOX_RESTRICTED_KEY) as client,
         pytest.raises(openai.PermissionDeniedError) as caught,
@@ -203,13 +203,13 @@ def test_a_model_not_allowed_is_a_permission_error(sandbox: SandboxProcess) -> N
     assert refusal(caught.value)[:2] == (403, "permission_error")
 
 
-def test_an_unknown_model_is_a_not_found_error(client: openai.OpenAI) -> None:
+def test_unknown_model_raises_not_found_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-99", messages=MESSAGES, stream=True)
     assert refusal(caught.value) == (404, "not_found_error", "model", "model_not_found")
 
 
-def test_a_failing_server_is_an_internal_server_error_and_is_tried_again(tmp_path: Path) -> None:
+def test_500_raises_internal_server_error_after_retries(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     with (
         running_sandbox(log, error_rate=1.0) as failing,
@@ -230,7 +230,7 @@ def limited(limit: int, period_s: float) -> dict[str, Any]:
     return {"limits": NO_LIMITS.model_copy(update={"requests": rule})}
 
 
-def test_a_refusal_is_a_rate_limit_error_with_its_headers() -> None:
+def test_refusal_raises_rate_limit_error_with_headers() -> None:
     with running_sandbox(**limited(1, 3600)) as running, client_of(running) as client:
         client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
         with pytest.raises(openai.RateLimitError) as caught:
@@ -242,13 +242,13 @@ def test_a_refusal_is_a_rate_limit_error_with_its_headers() -> None:
     assert int(headers["X-RateLimit-Reset"]) > time.time()
 
 
-def test_its_own_retries_wait_as_long_as_retry_after_says(tmp_path: Path) -> None:
+def test_sdk_retries_wait_for_retry_after(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, **limited(2, 2.5)) as running, client_of(running, retries=2) as client:
         for _ in range(3):
             client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
     rows = chat_rows(log)
     assert [row.status for row in rows] == [200, 200, 429, 200]
-    # Told 3 s (what is left of 2.5, rounded up), it came back after 3 s and no sooner.
+    # Retry-After was 3 s (2.5 rounded up), and the SDK retried after 3 s, not earlier.
     assert rows[3].received_ns - rows[2].received_ns >= 2e9
     assert rows[3].received_ns - rows[0].received_ns >= 2.5e9

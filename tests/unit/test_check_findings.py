@@ -42,18 +42,18 @@ def broken(found: dict[str, CheckFinding]) -> list[str]:
     return [name for name, finding in found.items() if finding.status is Status.BROKEN]
 
 
-def test_everything_holds_on_a_good_api() -> None:
+def test_correct_api_has_no_broken_finding() -> None:
     api = FakeApi()
     found = findings(api)
     assert {name: each.observed for name, each in found.items() if each.status is not Status.HOLDS} == {}
 
 
-def test_fixed_requests_are_as_many_as_announced() -> None:
+def test_number_of_fixed_requests_matches_the_announcement() -> None:
     _, client = gathered(FakeApi(), spend=False)
     assert client.sent == FIXED_REQUESTS
 
 
-def test_no_429_is_provoked_unless_asked_for() -> None:
+def test_no_429_is_provoked_by_default() -> None:
     api = FakeApi()
     found = findings(api, spend=False)
     assert api.left == LIMIT - 3
@@ -63,7 +63,7 @@ def test_no_429_is_provoked_unless_asked_for() -> None:
 
 
 def _set(kind: str, *path: str | int, to: Any) -> Callable[[FakeApi], None]:
-    """Make an API whose answer of ``kind`` holds something else at ``path``."""
+    """Make an API whose response of ``kind`` has another value at ``path``."""
 
     def spoil(api: FakeApi) -> None:
         def edit(of: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -170,9 +170,7 @@ LIMITS = "rate limits: "
         (_header("X-RateLimit-Reset", None), {LIMITS + "X-RateLimit-Reset", LIMITS + "on streams too"}),
     ],
 )  # fmt: skip
-def test_one_thing_wrong_breaks_its_findings_and_no_other(
-    spoil: Callable[[FakeApi], None], expected: set[str]
-) -> None:
+def test_single_fault_breaks_only_its_findings(spoil: Callable[[FakeApi], None], expected: set[str]) -> None:
     api = FakeApi()
     spoil(api)
     assert set(broken(findings(api))) == expected
@@ -191,7 +189,7 @@ def _refusal(**headers: str) -> Callable[[FakeApi], None]:
 
 
 @pytest.mark.parametrize("value", ["soon", "1.5", "-1", "1795000000"])
-def test_a_retry_after_that_cannot_be_waited_for_is_broken(value: str) -> None:
+def test_unusable_retry_after_is_broken(value: str) -> None:
     api = FakeApi()
     _refusal(Retry_After=value)(api)
     found = findings(api)
@@ -199,7 +197,7 @@ def test_a_retry_after_that_cannot_be_waited_for_is_broken(value: str) -> None:
     assert found[LIMITS + "waiting helps"].status is Status.SKIPPED
 
 
-def test_a_retry_after_that_is_too_short_is_broken() -> None:
+def test_too_short_retry_after_is_broken() -> None:
     api = FakeApi()
 
     def refuse() -> httpx.Response:
@@ -212,7 +210,7 @@ def test_a_retry_after_that_is_too_short_is_broken() -> None:
 
 
 @pytest.mark.parametrize(("reset_moves", "status"), [(True, Status.UNCLEAR), (False, Status.BROKEN)])
-def test_a_window_that_begins_within_a_second_is_no_fault(reset_moves: bool, status: Status) -> None:
+def test_window_reset_within_a_second_is_not_a_fault(reset_moves: bool, status: Status) -> None:
     api, lefts = FakeApi(), iter([3, LIMIT - 1, 1] * 10)
     now = int(time.time())
 
@@ -231,7 +229,7 @@ def _replace(api: FakeApi, method: str, by: Callable[..., Any]) -> None:
     setattr(api, method, by)
 
 
-def test_a_limit_that_never_refuses_is_broken_and_the_requests_stay_bounded() -> None:
+def test_limit_that_never_refuses_is_broken_after_bounded_requests() -> None:
     api = FakeApi()
     api.left = 10_000
     _replace(api, "quota", dict)
@@ -247,7 +245,7 @@ def test_a_limit_that_never_refuses_is_broken_and_the_requests_stay_bounded() ->
     assert by_name["a 429 is met"].status is Status.UNCLEAR
 
 
-def test_max_tokens_that_is_not_respected_is_broken() -> None:
+def test_ignored_max_tokens_is_broken() -> None:
     api = FakeApi()
     good = api.good_plain
 
@@ -261,7 +259,7 @@ def test_max_tokens_that_is_not_respected_is_broken() -> None:
     assert broken(findings(api)) == ["completion: max_tokens"]
 
 
-def test_an_error_that_repeats_the_key_is_broken() -> None:
+def test_error_that_repeats_the_key_is_broken() -> None:
     api = FakeApi()
     api.errors["wrong key"] = error(
         401, "authentication_error", f"Incorrect API key provided: {WRONG_KEY}", code="invalid_api_key"
@@ -272,20 +270,20 @@ def test_an_error_that_repeats_the_key_is_broken() -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>no</html>", b"{}", b'{"error": "no"}', b'{"error": {"message": "no", "type": 7}}', b"[]"]
 )
-def test_an_error_of_another_shape_is_broken(body: bytes) -> None:
+def test_error_with_another_shape_is_broken(body: bytes) -> None:
     api = FakeApi()
     api.errors["no model"] = httpx.Response(404, content=body)
     assert broken(findings(api)) == ["errors: unknown model", "errors: error bodies"]
 
 
-def test_an_unknown_model_names_near_ones() -> None:
+def test_unlisted_model_suggests_similar_ones() -> None:
     found = findings(FakeApi(), model="deepseek-chatt", spend=False)
     assert "deepseek-chat" in found["models: the model is there"].observed
     assert found["completion: a completion is made"].status is Status.BROKEN
     assert found["completion: usage"].status is Status.SKIPPED
 
 
-def test_another_dialect_is_named() -> None:
+def test_other_header_names_are_listed() -> None:
     api = FakeApi()
     _replace(api, "quota", lambda: {"x-ratelimit-limit-requests": "60"})
     assert "x-ratelimit-limit-requests" in findings(api)[LIMITS + "X-RateLimit-Limit"].observed
@@ -307,7 +305,7 @@ def test_another_dialect_is_named() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 418, 503])
-def test_nonsense_is_met_with_findings_not_with_exceptions(nonsense: bytes, status: int) -> None:
+def test_nonsense_responses_give_findings_not_exceptions(nonsense: bytes, status: int) -> None:
     client = Client(
         TARGET, KEY, transport=httpx.MockTransport(lambda _: httpx.Response(status, content=nonsense))
     )
@@ -315,7 +313,7 @@ def test_nonsense_is_met_with_findings_not_with_exceptions(nonsense: bytes, stat
     assert broken({finding.name: finding for finding in judge(evidence)})
 
 
-def test_a_server_that_hangs_up_is_met_with_findings() -> None:
+def test_dropped_connections_give_findings() -> None:
     def hang_up(request: httpx.Request) -> httpx.Response:
         raise httpx.RemoteProtocolError("Server disconnected", request=request)
 
@@ -325,7 +323,7 @@ def test_a_server_that_hangs_up_is_met_with_findings() -> None:
     assert "disconnected" in found["a completion is made"].observed
 
 
-def test_no_key_and_no_control_character_reaches_a_finding() -> None:
+def test_findings_contain_no_keys_or_control_characters() -> None:
     api = FakeApi()
     evil = f"\x1b[31mred\x07 {KEY} \u202egnp.exe\r\n\tend " + "x" * 10_000
     for kind in ("no model", "bad JSON", "forbidden"):
@@ -349,7 +347,7 @@ def test_no_key_and_no_control_character_reaches_a_finding() -> None:
         assert "\u202e" not in finding["observed"]
 
 
-def test_a_checkup_counts_and_passes_only_without_broken_ones() -> None:
+def test_check_passes_only_without_broken_findings() -> None:
     def finding(status: Status) -> CheckFinding:
         return CheckFinding(group="g", name="n", status=status, expected="e", observed="o")
 

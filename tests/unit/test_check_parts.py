@@ -38,7 +38,7 @@ def answer(**headers: str) -> CheckResponse:
         (b"", []),
     ],
 )
-def test_events_of_a_stream(body: bytes, expected: list[str]) -> None:
+def test_stream_body_is_split_into_events(body: bytes, expected: list[str]) -> None:
     assert events(body) == expected
 
 
@@ -53,12 +53,12 @@ def test_events_of_a_stream(body: bytes, expected: list[str]) -> None:
         ("Sun, 99 Nov 9999999 14:15:20 GMT", ENDED_S),
     ],
 )
-def test_the_servers_clock(date: str, expected: float) -> None:
+def test_server_clock_is_read_from_the_date_header(date: str, expected: float) -> None:
     assert server_time(answer(Date=date)) == expected
 
 
 @given(st.text(alphabet=st.characters(codec="latin-1")))
-def test_any_date_and_any_number_can_be_read(text: str) -> None:
+def test_any_date_and_number_header_is_readable(text: str) -> None:
     made = CheckResponse(
         status=200,
         headers=httpx.Headers([(b"date", text.encode("latin-1")), (b"n", text.encode("latin-1"))]),
@@ -70,12 +70,12 @@ def test_any_date_and_any_number_can_be_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "1e3", "0x1", "٣", "1 2", "9" * 16])
-def test_what_is_no_whole_number(value: str) -> None:
+def test_non_integers_are_rejected(value: str) -> None:
     made = CheckResponse(headers=httpx.Headers([(b"n", value.encode())]), sent_s=0, ended_s=0)
     assert whole(made, "n") is None
 
 
-def test_a_body_without_end_is_not_read_to_its_end() -> None:
+def test_endless_body_is_not_read_completely() -> None:
     class Endless(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             while True:
@@ -90,7 +90,7 @@ def test_a_body_without_end_is_not_read_to_its_end() -> None:
     assert "reading stopped" in (found.failure or "")
 
 
-def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
+def test_certificates_are_verified_by_default(tmp_path: Path) -> None:
     target = Target(base_url="https://localhost:9/v1")
     assert tls_context(target).verify_mode is ssl.CERT_REQUIRED
     assert tls_context(target.model_copy(update={"verify_tls": False})).verify_mode is ssl.CERT_NONE

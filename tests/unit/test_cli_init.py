@@ -22,7 +22,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("here/and/there",)])
-def test_a_new_folder_has_everything_to_start_from(
+def test_init_creates_all_starter_files(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -45,7 +45,7 @@ def test_a_new_folder_has_everything_to_start_from(
 
 
 @pytest.mark.parametrize("taken", ["scenarios.toml", "locustfiles", "analysis"])
-def test_nothing_is_overwritten_and_nothing_written_beside_it(
+def test_init_writes_nothing_if_a_file_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: str
 ) -> None:
     (tmp_path / taken).write_text("mine")
@@ -55,13 +55,13 @@ def test_nothing_is_overwritten_and_nothing_written_beside_it(
     assert f"{taken}" in capsys.readouterr().err
 
 
-def test_a_link_that_leads_nowhere_is_in_the_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_treats_a_dangling_link_as_existing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scenarios.toml").symlink_to(tmp_path / "elsewhere")
     assert init(monkeypatch, tmp_path) == 2
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_file_where_the_folder_should_be_is_named(
+def test_init_names_a_file_in_place_of_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")

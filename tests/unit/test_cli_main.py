@@ -18,7 +18,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 class Run:
-    """Calls main with arguments; returns exit code, stdout and stderr."""
+    """Runs main with arguments and returns exit code, stdout, and stderr."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
@@ -38,11 +38,11 @@ class Run:
         return self("runs")
 
 
-def test_version(run: Run) -> None:
+def test_version_is_printed(run: Run) -> None:
     assert run("--version") == (0, f"bltybench {bltybench.__version__}\n", "")
 
 
-def test_help_names_every_verb(run: Run) -> None:
+def test_help_lists_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     for verb in ("check", "sandbox", "report", "runs", "init"):
@@ -52,28 +52,28 @@ def test_help_names_every_verb(run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments", [("bogus",), ("runs", "--bogus"), ("runs", "too", "many"), ("report", "--reports"), ()]
 )
-def test_wrong_usage_is_2_and_says_so_on_stderr(run: Run, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2_and_an_error(run: Run, arguments: tuple[str, ...]) -> None:
     code, _, err = run(*arguments)
     assert code == 2
     assert "Usage: bltybench" in err or "Error" in err or not arguments
 
 
-def test_what_a_user_can_mend_is_shown_plainly(run: Run) -> None:
+def test_user_error_is_shown_without_traceback(run: Run) -> None:
     code, out, err = run.with_runs_raising(UserError("is broken", where="a.toml", remedy="mend it"))
     assert (code, out) == (2, "")
     assert err == "bltybench: a.toml: is broken\n  → mend it\n"
 
 
-def test_control_characters_of_a_user_error_stay_out_of_the_terminal(run: Run) -> None:
+def test_user_error_is_printed_without_control_characters(run: Run) -> None:
     _, _, err = run.with_runs_raising(UserError("\x1b[2Jno\x07"))
     assert err == "bltybench: [2Jno\n"
 
 
-def test_an_interrupt_is_one_line_and_130(run: Run) -> None:
+def test_interrupt_prints_one_line_and_exits_with_130(run: Run) -> None:
     assert run.with_runs_raising(KeyboardInterrupt()) == (130, "", "bltybench: interrupted\n")
 
 
-def test_a_mistake_of_ours_is_not_hidden(run: Run) -> None:
+def test_internal_error_is_not_hidden(run: Run) -> None:
     with pytest.raises(ZeroDivisionError):
         run.with_runs_raising(ZeroDivisionError())
 
@@ -81,7 +81,7 @@ def test_a_mistake_of_ours_is_not_hidden(run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["check", "--help"], ["sandbox", "--help"], ["report", "--help"]]
 )
-def test_nothing_heavy_is_imported_before_a_verb_needs_it(arguments: list[str]) -> None:
+def test_heavy_modules_are_imported_only_when_needed(arguments: list[str]) -> None:
     code = (
         "import sys\n"
         "from bltybench.cli import main\n"
@@ -94,7 +94,7 @@ def test_nothing_heavy_is_imported_before_a_verb_needs_it(arguments: list[str]) 
 
 
 @pytest.mark.parametrize("verb", ["check.run", "cli.run_line", "report"])
-def test_the_verbs_do_without_the_load_generator(verb: str) -> None:
+def test_commands_do_not_import_locust(verb: str) -> None:
     code = (
         f"import sys, bltybench.{verb}\n"
         "sys.exit(', '.join(name for name in ('locust', 'gevent') if name in sys.modules))\n"

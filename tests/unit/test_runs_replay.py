@@ -1,4 +1,4 @@
-"""A run as a trace."""
+"""A run converted to a trace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_of(tmp_path: Path, *attempts: Attempt) -> RunFolder:
     return folder
 
 
-def test_calls_become_rows_in_order_of_time_with_the_lengths_that_were_wanted(tmp_path: Path) -> None:
+def test_replay_has_one_row_per_call_in_time_order_with_requested_lengths(tmp_path: Path) -> None:
     refused = {"outcome": Outcome.RATE_LIMITED, "status": 429}
     folder = run_of(
         tmp_path,
@@ -59,6 +59,6 @@ def test_calls_become_rows_in_order_of_time_with_the_lengths_that_were_wanted(tm
     ]
 
 
-def test_a_run_without_calls_cannot_be_replayed(tmp_path: Path) -> None:
+def test_run_without_calls_is_not_replayable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no calls to replay"):
         write_trace(run_of(tmp_path), [])

@@ -59,7 +59,7 @@ def second(**changes: Any) -> GeneratorSecond:
     return GeneratorSecond(**(fields | changes))
 
 
-def test_schemas_hold_the_columns_of_the_records_in_their_order() -> None:
+def test_schemas_have_the_record_fields_in_order() -> None:
     assert tuple(ATTEMPT_SCHEMA.names) == Attempt.__struct_fields__
     assert tuple(GENERATOR_SCHEMA.names) == GeneratorSecond.__struct_fields__
 
@@ -67,12 +67,12 @@ def test_schemas_hold_the_columns_of_the_records_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("schema", "struct"), [(ATTEMPT_SCHEMA, Attempt), (GENERATOR_SCHEMA, GeneratorSecond)]
 )
-def test_a_column_may_be_null_exactly_where_the_field_may_be_none(schema: pa.Schema, struct: type) -> None:
+def test_column_is_nullable_exactly_if_the_field_is_optional(schema: pa.Schema, struct: type) -> None:
     nullable = {field.name for field in msgspec.structs.fields(struct) if field.default is None}
     assert {field.name for field in schema if field.nullable} == nullable
 
 
-def test_attempts_come_back_from_the_spool_and_from_parquet_as_they_were(tmp_path: Path) -> None:
+def test_attempts_survive_spool_and_parquet_unchanged(tmp_path: Path) -> None:
     run = create_run(tmp_path, "quickstart")
     rows = [
         attempt(),
@@ -95,7 +95,7 @@ def test_attempts_come_back_from_the_spool_and_from_parquet_as_they_were(tmp_pat
     assert read_attempts(run) == unsealed
 
 
-def test_zero_is_kept_apart_from_absent(tmp_path: Path) -> None:
+def test_zero_and_missing_stay_distinct(tmp_path: Path) -> None:
     run = create_run(tmp_path, "s")
     with Spool(run.attempts_spool / "local.jsonl") as spool:
         spool.append(streamed(gaps_us=[], coalesced_events=0, observer_lag_us=0))
@@ -106,7 +106,7 @@ def test_zero_is_kept_apart_from_absent(tmp_path: Path) -> None:
     assert table["bytes_sent"].to_pylist() == [0, 0]
 
 
-def test_files_of_several_processes_become_one_table(tmp_path: Path) -> None:
+def test_spools_of_several_processes_become_one_table(tmp_path: Path) -> None:
     run = create_run(tmp_path, "s")
     for worker in ("w0", "w1"):
         with Spool(run.attempts_spool / f"{worker}.jsonl") as spool:
@@ -115,7 +115,7 @@ def test_files_of_several_processes_become_one_table(tmp_path: Path) -> None:
     assert read_attempts(run)["worker"].to_pylist() == ["w0", "w1"]
 
 
-def test_an_unfinished_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
     run = create_run(tmp_path, "s")
     path = run.attempts_spool / "local.jsonl"
     with Spool(path) as spool:
@@ -125,7 +125,7 @@ def test_an_unfinished_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) ->
     assert read_attempts(run)["call_id"].to_pylist() == ["c1"]
 
 
-def test_a_spool_with_nothing_but_half_a_line_is_an_empty_run(tmp_path: Path) -> None:
+def test_spool_with_only_an_incomplete_line_is_empty(tmp_path: Path) -> None:
     run = create_run(tmp_path, "s")
     (run.attempts_spool / "local.jsonl").write_bytes(b'{"worker":"lo')
     seal(run)
@@ -133,14 +133,14 @@ def test_a_spool_with_nothing_but_half_a_line_is_an_empty_run(tmp_path: Path) ->
     assert read_attempts(run).schema == ATTEMPT_SCHEMA
 
 
-def test_a_damaged_line_names_the_file(tmp_path: Path) -> None:
+def test_damaged_line_gives_an_error_with_the_file(tmp_path: Path) -> None:
     run = create_run(tmp_path, "s")
     (run.attempts_spool / "local.jsonl").write_bytes(b"{]\n")
     with pytest.raises(UserError, match=r"local\.jsonl: is damaged"):
         read_attempts(run)
 
 
-def test_what_is_appended_past_the_flush_size_is_on_disk_before_close(tmp_path: Path) -> None:
+def test_appending_past_the_flush_size_writes_to_disk(tmp_path: Path) -> None:
     with Spool(tmp_path / "x.jsonl") as spool:
         while spool.path.stat().st_size == 0:
             spool.append(attempt(error_message="x" * 300))
@@ -158,12 +158,12 @@ def test_what_is_appended_past_the_flush_size_is_on_disk_before_close(tmp_path: 
         ({"attempt": -1}, "0 or more"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_record_is_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attempt(**changes)
 
 
-def test_runs_are_found_by_path_by_id_by_beginning_and_newest(tmp_path: Path) -> None:
+def test_runs_are_found_by_path_id_prefix_and_newest(tmp_path: Path) -> None:
     names = ["20260101-000000-a", "20260102-000000-b", "20260102-000000-b-2"]
     for name in [*names, "sample"]:
         (tmp_path / name).mkdir()
@@ -182,19 +182,19 @@ def test_runs_are_found_by_path_by_id_by_beginning_and_newest(tmp_path: Path) ->
         find_run(None, tmp_path / "empty")
 
 
-def test_two_runs_within_a_second_get_ids_of_their_own(tmp_path: Path) -> None:
+def test_two_runs_within_a_second_get_different_ids(tmp_path: Path) -> None:
     made = {create_run(tmp_path, "s").path.name for _ in range(3)}
     assert len(made) == 3
 
 
-def test_a_reports_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_file_in_place_of_the_reports_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("")
     with pytest.raises(UserError, match="cannot store a run here"):
         create_run(tmp_path / "reports", "s")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"format_version": 1}'])
-def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+def test_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
         RunFolder(tmp_path).manifest()

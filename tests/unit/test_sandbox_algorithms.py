@@ -1,4 +1,4 @@
-"""What the sandbox's limits can be told: options of the algorithms, styles of headers, charging of tokens."""
+"""Options of the sandbox's limits: algorithms, header styles, and charging of tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
         ),
     ],
 )
-def test_options_reach_the_limiter(options: dict[str, Any], times: list[float], expected: list[bool]) -> None:
+def test_options_reach_the_limiter_model(
+    options: dict[str, Any], times: list[float], expected: list[bool]
+) -> None:
     assert accepted(RateLimit(limit=2, **options), times) == expected
 
 
@@ -54,12 +56,12 @@ def test_options_reach_the_limiter(options: dict[str, Any], times: list[float], 
         {"algorithm": "token_bucket", "count_refused": True},
     ],
 )
-def test_an_option_of_another_algorithm_is_a_mistake(options: dict[str, Any]) -> None:
+def test_option_of_another_algorithm_is_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="requires"):
         RateLimit(limit=2, **options)
 
 
-def test_a_queue_makes_a_request_wait() -> None:
+def test_leaky_queue_delays_a_request() -> None:
     one = quota(requests=RateLimit(limit=2, period_s=1.0, algorithm="leaky_queue", queue=2))
     verdicts = [one.admit(NOON, 1) for _ in range(4)]
     assert [verdict.delay_s for verdict in verdicts if isinstance(verdict, Grant)] == pytest.approx(
@@ -80,7 +82,7 @@ def test_a_queue_makes_a_request_wait() -> None:
         ("nonsense", {"x-ratelimit-remaining": "soon", "retry-after": "in a while"}),
     ],
 )
-def test_headers_in_every_style(style: HeaderStyle, expected: dict[str, str]) -> None:
+def test_header_styles_produce_their_headers(style: HeaderStyle, expected: dict[str, str]) -> None:
     one = quota(requests=RateLimit(limit=1), headers=style)
     one.admit(NOON, 1)
     said = headers_of(one.admit(NOON, 1))
@@ -89,7 +91,7 @@ def test_headers_in_every_style(style: HeaderStyle, expected: dict[str, str]) ->
 
 
 @pytest.mark.parametrize("status", [429, 503, 403])
-def test_a_refusal_has_the_status_that_was_asked_for(status: int) -> None:
+def test_refusal_has_the_configured_status(status: int) -> None:
     one = quota(requests=RateLimit(limit=1), refusal_status=status)
     one.admit(NOON, 1)
     refusal = one.admit(NOON, 1)
@@ -98,7 +100,7 @@ def test_a_refusal_has_the_status_that_was_asked_for(status: int) -> None:
 
 
 @pytest.mark.parametrize(("charged", "third"), [("refunded", True), ("reserved", False), ("used", True)])
-def test_tokens_are_charged_as_asked_for(charged: str, third: bool) -> None:
+def test_tokens_are_charged_as_configured(charged: str, third: bool) -> None:
     one = quota(tokens=RateLimit(limit=100), tokens_charged=charged)
     for _ in range(2):
         grant = one.admit(NOON, 50)
@@ -107,7 +109,7 @@ def test_tokens_are_charged_as_asked_for(charged: str, third: bool) -> None:
     assert isinstance(one.admit(NOON, 50), Grant) == third
 
 
-def test_tokens_charged_as_used_can_be_overshot() -> None:
+def test_tokens_charged_as_used_can_exceed_the_limit() -> None:
     one = quota(tokens=RateLimit(limit=100), tokens_charged="used")
     grants = [one.admit(NOON, 90) for _ in range(3)]
     for grant in grants:

@@ -23,16 +23,16 @@ LONG = "The quick brown fox jumps over the lazy dog; 漢字 too, and 12,345 time
         [{"role": "user", "content": ""}],
     ],
 )
-def test_counts_are_those_of_the_tokenizer(messages: list[dict[str, Any]]) -> None:
+def test_counts_equal_the_tokenizers(messages: list[dict[str, Any]]) -> None:
     counter = PromptCounter()
     try:
-        for _ in range(2):  # the second from the cache
+        for _ in range(2):  # the second call uses the cache
             assert asyncio.run(counter.count(messages)) == tokens.count_messages(messages)
     finally:
         counter.close()
 
 
-def test_long_prompts_are_counted_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_counted_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
     count = tokens.count_messages
 

@@ -42,25 +42,25 @@ def granted(verdict: Grant | Refusal) -> Grant:
     return verdict
 
 
-def test_the_documented_limits_are_the_settings_default() -> None:
+def test_default_limits_are_the_documented_ones() -> None:
     limits = SandboxSettings().limits
     assert limits.requests == RateLimit(limit=60, period_s=60.0)
     assert limits.tokens == RateLimit(limit=100_000, period_s=60.0)
     assert limits.concurrency == 50
 
 
-def test_false_switches_a_limit_off() -> None:
+def test_false_disables_a_limit() -> None:
     limits = SandboxLimits.model_validate({"requests": False, "concurrency": False}, strict=True)
     assert (limits.requests, limits.concurrency) == (None, None)
     assert limits.tokens == RateLimit(limit=100_000)
 
 
-def test_a_delay_of_zero_has_no_tail() -> None:
+def test_zero_median_requires_zero_p95() -> None:
     with pytest.raises(ValueError, match="means no delay"):
         Delay(median_ms=0, p95_ms=5)
 
 
-def test_headers_count_down_and_reset_at_the_minute() -> None:
+def test_headers_count_down_and_reset_each_minute() -> None:
     key = quota(requests=RateLimit(limit=2))
     assert headers_of(key.admit(NOON + 30.25, 1)) == {
         "x-ratelimit-limit": "2",
@@ -86,7 +86,7 @@ def test_retry_after_is_at_least_one_second() -> None:
     assert headers_of(key.admit(NOON + 0.1, 1))["retry-after"] == "1"
 
 
-def test_a_token_refusal_is_charged_no_request() -> None:
+def test_token_refusal_costs_no_request() -> None:
     key = quota(requests=RateLimit(limit=10), tokens=RateLimit(limit=100))
     granted(key.admit(NOON, 90))
     refusal = refused(key.admit(NOON + 1, 20))
@@ -96,7 +96,7 @@ def test_a_token_refusal_is_charged_no_request() -> None:
     assert headers_of(refusal)["retry-after"] == "59"
 
 
-def test_unused_tokens_come_back_when_the_answer_ends() -> None:
+def test_unused_tokens_are_refunded_when_the_response_ends() -> None:
     key = quota(tokens=RateLimit(limit=100))
     first = granted(key.admit(NOON, 90))
     assert refused(key.admit(NOON + 1, 50)).limit == "tokens"
@@ -105,7 +105,7 @@ def test_unused_tokens_come_back_when_the_answer_ends() -> None:
     assert refused(key.admit(NOON + 4, 1)).limit == "tokens"
 
 
-def test_tokens_of_the_last_window_do_not_come_back_in_this_one() -> None:
+def test_tokens_of_a_past_window_are_not_refunded() -> None:
     key = quota(tokens=RateLimit(limit=100))
     old = granted(key.admit(NOON, 90))
     assert granted(key.admit(NOON + 61, 100))
@@ -113,13 +113,13 @@ def test_tokens_of_the_last_window_do_not_come_back_in_this_one() -> None:
     assert refused(key.admit(NOON + 63, 1)).limit == "tokens"
 
 
-def test_what_can_never_fit_is_told_no_time() -> None:
+def test_request_that_never_fits_has_no_retry_after() -> None:
     refusal = refused(quota(tokens=RateLimit(limit=100)).admit(NOON, 101))
     assert "Request too large" in refusal.error.message
     assert "retry-after" not in headers_of(refusal)
 
 
-def test_slots_are_free_when_settled() -> None:
+def test_settling_releases_the_slot() -> None:
     key = quota(requests=RateLimit(limit=10), concurrency=2)
     first = granted(key.admit(NOON, 1))
     granted(key.admit(NOON, 1))
@@ -131,14 +131,14 @@ def test_slots_are_free_when_settled() -> None:
     granted(key.admit(NOON, 1))
 
 
-def test_a_rate_refusal_takes_no_slot() -> None:
+def test_rate_refusal_takes_no_slot() -> None:
     key = quota(requests=RateLimit(limit=1), concurrency=1)
     granted(key.admit(NOON, 1)).settle(NOON, 1)
     assert refused(key.admit(NOON, 1)).limit == "requests"
     assert refused(key.admit(NOON, 1)).limit == "requests"
 
 
-def test_without_limits_there_are_no_headers() -> None:
+def test_no_limits_means_no_headers() -> None:
     assert headers_of(quota().admit(NOON, 1)) == {}
 
 
@@ -148,7 +148,7 @@ def ring() -> KeyRing:
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer  ", f"Basic {SANDBOX_KEY}", SANDBOX_KEY])
-def test_a_missing_key_is_a_401(value: str | None) -> None:
+def test_missing_key_gives_401(value: str | None) -> None:
     headers = [] if value is None else [(b"authorization", value.encode())]
     with pytest.raises(ApiError, match="didn't provide") as caught:
         ring().authenticate(headers)
@@ -156,7 +156,7 @@ def test_a_missing_key_is_a_401(value: str | None) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk-verysecretkey", "verysecretkey", "sk-sandbox2", "sk-sandb\xf6x"])
-def test_a_wrong_key_is_a_401_that_does_not_repeat_it(key: str) -> None:
+def test_wrong_key_gives_401_without_repeating_it(key: str) -> None:
     with pytest.raises(ApiError) as caught:
         ring().authenticate([(b"authorization", f"Bearer {key}".encode("latin-1"))])
     body = json.loads(caught.value.body())["error"]
@@ -165,7 +165,7 @@ def test_a_wrong_key_is_a_401_that_does_not_repeat_it(key: str) -> None:
     assert key.removeprefix("sk-") not in body["message"]
 
 
-def test_a_key_opens_its_models_only() -> None:
+def test_key_allows_only_its_models() -> None:
     keys = ring()
     public = keys.authenticate([(b"authorization", f"Bearer {SANDBOX_KEY}".encode())])
     restricted = keys.authenticate([(b"authorization", f"bearer {SANDBOX_RESTRICTED_KEY}".encode())])
@@ -181,7 +181,7 @@ def test_a_key_opens_its_models_only() -> None:
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
-def test_the_log_can_be_read_back_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
+def test_log_is_read_back_without_an_incomplete_line(tmp_path: Path) -> None:
     path = tmp_path / "new" / "truth.jsonl"
     log = TruthLog(path)
     rows = [TruthRow(request_id=f"req_{n}", path="/", received_ns=n, event_ns=[n, n + 1]) for n in range(3)]
@@ -198,12 +198,12 @@ def test_the_log_can_be_read_back_and_a_torn_line_is_left_out(tmp_path: Path) ->
     assert read_truth(path) == rows
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_log_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't write the sandbox's log"):
         TruthLog(tmp_path)
 
 
-def test_without_a_log_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_rows_are_kept_without_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     log = TruthLog(None)
     log.add(TruthRow(request_id="req_1", path="/", received_ns=1))

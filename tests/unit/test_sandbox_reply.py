@@ -26,25 +26,25 @@ def test_every_word_is_one_token_with_and_without_a_space() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 37, 400])
-def test_an_answer_has_max_tokens_tokens(length: int) -> None:
+def test_completion_has_max_tokens_tokens(length: int) -> None:
     (choice,) = plan(request(max_tokens=length), random.Random(3))
     assert (choice.tokens, choice.finish_reason) == (length, "length")
     assert tokens.count("".join(choice.content)) == length
 
 
-def test_without_max_tokens_an_answer_ends_by_itself() -> None:
+def test_completion_ends_by_itself_without_max_tokens() -> None:
     for seed in range(50):
         (choice,) = plan(request(max_tokens=None), random.Random(seed))
         assert NATURAL_TOKENS[0] <= choice.tokens <= NATURAL_TOKENS[1]
         assert choice.finish_reason == "stop"
 
 
-def test_a_reasoner_thinks_with_half_of_its_tokens() -> None:
+def test_reasoner_uses_half_of_its_tokens_for_reasoning() -> None:
     (choice,) = plan(request(model="deepseek-reasoner", max_tokens=21), random.Random(1))
     assert (len(choice.reasoning), len(choice.content), choice.tokens) == (10, 11, 21)
 
 
-def test_several_answers_differ_and_the_same_seed_repeats_them() -> None:
+def test_choices_differ_and_repeat_with_the_same_seed() -> None:
     choices = plan(request(n=3), random.Random(9))
     assert len({choice.content for choice in choices}) == 3
     assert choices == plan(request(n=3), random.Random(9))
@@ -63,11 +63,11 @@ def test_several_answers_differ_and_the_same_seed_repeats_them() -> None:
         (("and sand",), ["the", " sea", " "]),
     ],
 )
-def test_a_stop_string_ends_the_text_before_it(stops: tuple[str, ...], kept: list[str]) -> None:
+def test_text_ends_before_a_stop_string(stops: tuple[str, ...], kept: list[str]) -> None:
     assert cut(["the", " sea", " and", " sand"], stops) == kept
 
 
-def test_a_stopped_answer_says_so() -> None:
+def test_stopped_completion_has_finish_reason_stop() -> None:
     (whole,) = plan(request(max_tokens=50), random.Random(4))
     (stopped,) = plan(request(max_tokens=50, stop=(whole.content[30],)), random.Random(4))
     assert stopped.finish_reason == "stop"
@@ -75,14 +75,14 @@ def test_a_stopped_answer_says_so() -> None:
     assert stopped.tokens <= 30
 
 
-def test_a_stop_at_the_very_last_token_is_a_stop() -> None:
+def test_stop_at_the_last_token_is_a_stop() -> None:
     (whole,) = plan(request(max_tokens=1), random.Random(4))
     (stopped,) = plan(request(max_tokens=1, stop=(whole.content[0][1:],)), random.Random(4))
     assert stopped.finish_reason == "stop"
     assert "".join(stopped.content) == whole.content[0][:1]
 
 
-def test_chunks_are_what_json_would_make_of_them() -> None:
+def test_chunks_equal_json_encoding() -> None:
     choice = PlannedChoice(("deep",), ("the", " sea"), "length")
     writer = ChunkWriter("chatcmpl-1", 99, request(model='odd"\\model', include_usage=True, n=2))
     events = [writer.token(1, choice, step) for step in range(3)]
@@ -99,7 +99,7 @@ def test_chunks_are_what_json_would_make_of_them() -> None:
     assert deltas == [{"reasoning_content": "deep"}, {"content": "the"}, {"content": " sea"}]
 
 
-def test_the_usage_chunk_has_no_choices() -> None:
+def test_usage_chunk_has_no_choices() -> None:
     writer = ChunkWriter("chatcmpl-1", 99, request(include_usage=True))
     chunk = json.loads(writer.usage(usage_of(5, 7, 3))[6:])
     assert chunk["choices"] == []
@@ -107,12 +107,12 @@ def test_the_usage_chunk_has_no_choices() -> None:
     assert chunk["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
 
 
-def test_usage_is_not_mentioned_where_it_was_not_asked_for() -> None:
+def test_chunks_omit_usage_unless_requested() -> None:
     writer = ChunkWriter("chatcmpl-1", 99, request())
     assert "usage" not in json.loads(writer.role(0)[6:])
 
 
-def test_delays_have_the_median_and_the_95th_percentile_asked_for() -> None:
+def test_delays_have_the_configured_median_and_p95() -> None:
     delay = LognormalDelay(Delay(median_ms=100, p95_ms=300))
     rng = random.Random(1)
     drawn = sorted(delay.draw_s(rng) for _ in range(20_000))
@@ -120,13 +120,13 @@ def test_delays_have_the_median_and_the_95th_percentile_asked_for() -> None:
     assert drawn[19_000] == pytest.approx(0.3, rel=0.05)
 
 
-def test_equal_percentiles_are_a_constant_and_zero_is_none() -> None:
+def test_equal_percentiles_give_a_constant_delay() -> None:
     rng = random.Random(1)
     assert {LognormalDelay(Delay(median_ms=20, p95_ms=20)).draw_s(rng) for _ in range(5)} == {0.02}
     assert LognormalDelay(Delay(median_ms=0, p95_ms=0)).draw_s(rng) == 0.0
 
 
-def test_each_request_has_random_numbers_of_its_own() -> None:
+def test_requests_have_independent_random_numbers() -> None:
     first = [request_rng(1, ordinal).random() for ordinal in range(100)]
     assert first == [request_rng(1, ordinal).random() for ordinal in range(100)]
     assert len(set(first)) == 100

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bltybench.sandbox.errors import ApiError
 from bltybench.sandbox.request import KNOWN, parse_request
 
-# A busy machine is no failure.
+# A busy machine is not a failure.
 untimed = settings(deadline=None)
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -20,14 +20,14 @@ def parse(**fields: Any) -> Any:
     return parse_request(json.dumps({"model": "m", "messages": USER} | fields).encode())
 
 
-def test_a_small_request_has_the_apis_defaults() -> None:
+def test_minimal_request_gets_the_defaults() -> None:
     request = parse()
     assert (request.model, request.messages) == ("m", USER)
     assert (request.stream, request.include_usage, request.max_tokens, request.n) == (False, False, None, 1)
     assert request.stop == ()
 
 
-def test_a_full_request_is_taken() -> None:
+def test_request_with_all_parameters_is_accepted() -> None:
     request = parse(
         stream=True,
         stream_options={"include_usage": True},
@@ -51,11 +51,11 @@ def test_a_full_request_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN - {"model", "messages"}))
-def test_null_means_absent(name: str) -> None:
+def test_null_means_missing(name: str) -> None:
     assert parse(**{name: None}) == parse()
 
 
-def test_one_stop_may_be_a_string() -> None:
+def test_single_stop_can_be_a_string() -> None:
     assert parse(stop="x").stop == ("x",)
 
 
@@ -69,7 +69,7 @@ def test_one_stop_may_be_a_string() -> None:
         [{"role": "user", "content": "", "name": "bob"}],
     ],
 )
-def test_conversations_of_every_shape_are_taken(messages: list[dict[str, Any]]) -> None:
+def test_all_message_shapes_are_accepted(messages: list[dict[str, Any]]) -> None:
     assert parse(messages=messages).messages == messages
 
 
@@ -131,7 +131,7 @@ def test_conversations_of_every_shape_are_taken(messages: list[dict[str, Any]]) 
         ({"temprature": 1}, "temprature", "unknown_parameter"),
     ],
 )
-def test_a_mistake_is_named(fields: dict[str, Any], param: str, code: str) -> None:
+def test_invalid_parameter_is_named(fields: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(ApiError) as caught:
         parse(**fields)
     error = caught.value
@@ -141,13 +141,13 @@ def test_a_mistake_is_named(fields: dict[str, Any], param: str, code: str) -> No
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"model": "m",}', b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000])
-def test_what_is_not_json_is_refused(raw: bytes) -> None:
+def test_body_that_is_not_json_is_rejected(raw: bytes) -> None:
     with pytest.raises(ApiError, match="not valid JSON") as caught:
         parse_request(raw)
     assert caught.value.code == "invalid_json"
 
 
-def test_json_that_is_no_object_is_refused() -> None:
+def test_json_that_is_not_an_object_is_rejected() -> None:
     with pytest.raises(ApiError, match="must be a JSON object"):
         parse_request(b"[1]")
 
@@ -162,7 +162,7 @@ JSON = st.recursive(
 
 @untimed
 @given(fields=st.dictionaries(st.sampled_from(sorted(KNOWN)), JSON, max_size=4))
-def test_any_json_is_taken_or_refused_with_a_400(fields: dict[str, Any]) -> None:
+def test_any_json_is_accepted_or_rejected_with_400(fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "m", "messages": USER} | fields).encode()
     try:
         request = parse_request(body)

@@ -21,34 +21,34 @@ def times(arrivals: Arrivals, duration_s: float, seed: int = 1) -> list[float]:
     return [arrival.at_s for arrival in schedule(arrivals, duration_s, seed, HERE)]
 
 
-def test_constant_is_exact_and_gathers_no_error() -> None:
+def test_constant_rate_is_exact_without_drift() -> None:
     at = times(Constant(kind="constant", rate_per_min=90), 3600)
     assert at == [index * 60 / 90 for index in range(5400)]
     assert at[3] == 2.0
     assert at[5397] == 3598.0
 
 
-def test_constant_ends_before_the_duration() -> None:
+def test_constant_rate_ends_before_the_duration() -> None:
     assert times(Constant(kind="constant", rate_per_min=60), 3) == [0.0, 1.0, 2.0]
     assert times(Constant(kind="constant", rate_per_min=60), 3.01) == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_poisson_gaps_have_the_mean_and_variance_of_exponential_ones() -> None:
+def test_poisson_gaps_have_exponential_mean_and_variance() -> None:
     at = times(Poisson(kind="poisson", rate_per_min=600), 3600)
     n = len(at)
-    # The count of 36,000 expected has a standard deviation of 190.
+    # The expected count of 36,000 has a standard deviation of 190.
     assert n == pytest.approx(36_000, abs=5 * 190)
     gaps = [after - before for before, after in pairwise(at)]
     assert fmean(gaps) == pytest.approx(0.1, rel=5 / n**0.5)
     # An exponential variable's variance is its mean squared; the sample's has a relative error of √(8/n).
     assert pvariance(gaps) == pytest.approx(0.01, rel=5 * (8 / n) ** 0.5)
-    # And no memory: successive gaps are not correlated.
+    # Exponential gaps are memoryless: successive gaps are not correlated.
     mean = fmean(gaps)
     product = fmean((a - mean) * (b - mean) for a, b in pairwise(gaps))
     assert abs(product / pvariance(gaps)) < 5 / n**0.5
 
 
-def test_poisson_counts_per_minute_are_spread_as_their_mean() -> None:
+def test_poisson_counts_per_minute_have_variance_equal_to_mean() -> None:
     at = times(Poisson(kind="poisson", rate_per_min=30), 60 * 1000)
     counts = [0] * 1000
     for moment in at:
@@ -57,7 +57,7 @@ def test_poisson_counts_per_minute_are_spread_as_their_mean() -> None:
 
 
 @given(st.integers(0, 2**32), st.floats(0.1, 600), st.floats(1, 120))
-def test_a_schedule_is_ordered_numbered_bounded_and_the_same_again(
+def test_schedule_is_ordered_numbered_bounded_and_repeatable(
     seed: int, rate: float, duration_s: float
 ) -> None:
     kinds: list[Arrivals] = [
@@ -75,7 +75,7 @@ def test_a_schedule_is_ordered_numbered_bounded_and_the_same_again(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
-def test_the_workers_parts_make_the_whole(workers: int) -> None:
+def test_workers_shares_add_up_to_the_schedule(workers: int) -> None:
     arrivals = Poisson(kind="poisson", rate_per_min=120)
     parts: list[Arrival] = []
     for worker in range(workers):
@@ -85,12 +85,12 @@ def test_the_workers_parts_make_the_whole(workers: int) -> None:
     assert sorted(parts, key=lambda a: a.index) == list(schedule(arrivals, 60, 5, HERE))
 
 
-def test_other_seeds_give_other_times() -> None:
+def test_different_seeds_give_different_times() -> None:
     arrivals = Poisson(kind="poisson", rate_per_min=60)
     assert times(arrivals, 60, seed=1) != times(arrivals, 60, seed=2)
 
 
-def test_a_closed_loop_has_no_schedule() -> None:
+def test_closed_loop_has_no_schedule() -> None:
     with pytest.raises(ValueError, match="closed loop has no schedule"):
         schedule(Closed(kind="closed"), 10, 1, HERE)
 
@@ -103,7 +103,7 @@ def write(folder: Path, text: str) -> Trace:
     return Trace(kind="trace", file="t.csv")
 
 
-def test_a_trace_brings_times_and_lengths(tmp_path: Path) -> None:
+def test_trace_sets_times_and_lengths(tmp_path: Path) -> None:
     trace = write(
         tmp_path,
         "\ufeff" + HEADER + "2023-11-16 18:15:59.9999999,374,44\r\n2023-11-16 18:16:00.0000001,5,0\r\n"
@@ -116,7 +116,7 @@ def test_a_trace_brings_times_and_lengths(tmp_path: Path) -> None:
     ]
 
 
-def test_a_trace_runs_faster_and_stops_at_the_duration(tmp_path: Path) -> None:
+def test_trace_speed_and_duration_are_applied(tmp_path: Path) -> None:
     write(tmp_path, HEADER + "".join(f"2024-05-10 00:00:{s:02}+00:00,1,1\n" for s in range(0, 60, 6)))
     fast = Trace(kind="trace", file="t.csv", speed=3)
     assert [arrival.at_s for arrival in schedule(fast, 10, 1, tmp_path)] == [0, 2, 4, 6, 8]
@@ -164,23 +164,21 @@ def test_a_trace_runs_faster_and_stops_at_the_duration(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_in_a_trace_is_named_before_the_first_arrival(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_trace_error_is_raised_before_the_first_arrival(tmp_path: Path, text: str, message: str) -> None:
     trace = write(tmp_path, text)
     with pytest.raises(UserError) as caught:
         schedule(trace, 60, 1, tmp_path)
     assert str(caught.value).replace(str(tmp_path / "t.csv"), "F") == message
 
 
-def test_a_mistake_behind_the_part_that_is_used_does_not_matter(tmp_path: Path) -> None:
+def test_trace_error_after_the_used_part_is_ignored(tmp_path: Path) -> None:
     trace = write(tmp_path, HEADER + "2023-11-16 18:15:46,1,1\n2023-11-16 18:16:46,1,1\nrubbish\n")
     assert len(list(schedule(trace, 60, 1, tmp_path))) == 1
     with pytest.raises(UserError):
         schedule(trace, 61, 1, tmp_path)
 
 
-def test_a_trace_that_is_missing_or_not_text(tmp_path: Path) -> None:
+def test_missing_or_binary_trace_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trace file not found"):
         schedule(Trace(kind="trace", file="no.csv"), 60, 1, tmp_path)
     (tmp_path / "t.csv").write_bytes(HEADER.encode() + b"\xff\xfe\n")
@@ -191,7 +189,7 @@ def test_a_trace_that_is_missing_or_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "rows"), [("azure-llm-2023-conv.csv", 19_366), ("azure-llm-2023-code.csv", 8_819)]
 )
-def test_recorded_production_traces(name: str, rows: int) -> None:
+def test_recorded_production_traces_are_read(name: str, rows: int) -> None:
     if not (TRACES / name).exists():
         pytest.skip(f"the recorded traces are not in {TRACES}")
     found = list(schedule(Trace(kind="trace", file=name), 1e6, 1, TRACES))

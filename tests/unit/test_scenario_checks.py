@@ -20,7 +20,7 @@ from bltybench.scenario.checks import METRICS, parse_check
         ("audit.valid", False, "==", 0.0, "is false"),
     ],
 )
-def test_parses(name: str, value: object, op: str, threshold: float, text: str) -> None:
+def test_check_is_parsed(name: str, value: object, op: str, threshold: float, text: str) -> None:
     check = parse_check(name, value)
     assert (check.metric, check.op, check.threshold, check.unit) == (name, op, threshold, METRICS[name])
     assert str(check) == text
@@ -37,12 +37,12 @@ def test_parses(name: str, value: object, op: str, threshold: float, text: str) 
         ("!= 10", True, False, True),
     ],
 )
-def test_holds(value: str, below: bool, at: bool, above: bool) -> None:
+def test_check_compares_with_its_threshold(value: str, below: bool, at: bool, above: bool) -> None:
     check = parse_check("in_flight.max", value)
     assert [check.holds(number) for number in (9.9, 10, 10.1)] == [below, at, above]
 
 
-def test_a_verdict_holds_only_as_asked_for() -> None:
+def test_boolean_check_requires_the_exact_value() -> None:
     assert parse_check("audit.valid", True).holds(True)
     assert not parse_check("audit.valid", True).holds(False)
     assert parse_check("audit.valid", False).holds(False)
@@ -63,13 +63,13 @@ def test_a_verdict_holds_only_as_asked_for() -> None:
         ("tftt.p95", "< 1 s", "tftt.p95: no such metric\n  → did you mean 'ttft.p95'?"),
     ],
 )
-def test_a_mistake_says_what_would_be_right(name: str, value: object, message: str) -> None:
+def test_invalid_check_gives_the_expected_form(name: str, value: object, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_check(name, value)
     assert str(caught.value) == message
 
 
-def test_a_metric_like_none_lists_them_all() -> None:
+def test_unknown_metric_lists_all_metrics() -> None:
     with pytest.raises(UserError) as caught:
         parse_check("zzz", True)
     remedy = str(caught.value.remedy)

@@ -32,21 +32,21 @@ def composer(*calls: Call, seed: int = 1, base: Path = DATA) -> Composer:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 3_000), st.integers(1, 20_000), st.integers(0, 2**32))
-def test_text_has_exactly_the_wanted_number_of_tokens(wanted: int, answer: int, seed: int) -> None:
+def test_text_has_exactly_the_requested_tokens(wanted: int, answer: int, seed: int) -> None:
     assert tokens.count(prose.text_of(wanted, answer, Random(seed))) == wanted
 
 
 @pytest.mark.parametrize("wanted", range(1, 80))
-def test_short_texts_do_too_whatever_is_drawn(wanted: int) -> None:
+def test_short_texts_have_exactly_the_requested_tokens(wanted: int) -> None:
     for seed in range(20):
         assert tokens.count(prose.text_of(wanted, 64, Random(seed))) == wanted
 
 
-def test_a_very_long_text_too() -> None:
+def test_very_long_text_has_exactly_the_requested_tokens() -> None:
     assert tokens.count(prose.text_of(32_768, 64, Random(1))) == 32_768
 
 
-def test_every_sentence_of_the_pool_stays_itself_beside_any_other() -> None:
+def test_sentence_tokens_do_not_depend_on_neighbors() -> None:
     pool = prose.pool()
     assert len(pool.sentences) > 50
     for text, n in pool.sentences:
@@ -61,14 +61,14 @@ def test_every_sentence_of_the_pool_stays_itself_beside_any_other() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 9, 10, 99, 100, 999, 1_000, 24_576, 999_999, 1_000_000])
-def test_numbers_have_a_token_for_each_three_digits(number: int) -> None:
-    frame = tokens.count("in about words.") + 1  # and the space before the number
+def test_numbers_have_a_token_per_three_digits(number: int) -> None:
+    frame = tokens.count("in about words.") + 1  # and the leading space of the number
     assert tokens.count(f"in about {number} words.") == frame + prose.number_tokens(number)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 2_000), st.integers(1, 500), st.booleans(), st.integers(0, 10_000))
-def test_a_prompt_has_the_wanted_length_and_says_which(
+def test_prompt_has_and_reports_the_requested_length(
     wanted: int, answer: int, with_system: bool, index: int
 ) -> None:
     call = Call(
@@ -86,7 +86,7 @@ def test_a_prompt_has_the_wanted_length_and_says_which(
     assert [m["role"] for m in prepared.messages] == (["system", "user"] if with_system else ["user"])
 
 
-def test_the_prompt_asks_for_an_answer_of_about_the_wanted_length() -> None:
+def test_prompt_requests_the_completion_length() -> None:
     call = Call(name="a", prompt_tokens=Fixed(tokens=100), max_tokens=Fixed(tokens=200))
     text = composer(call).prepare(0).messages[-1]["content"]
     assert "about 150 words" in text
@@ -98,7 +98,7 @@ MIX = (
 )
 
 
-def test_a_request_depends_on_seed_and_index_alone() -> None:
+def test_request_depends_only_on_seed_and_index() -> None:
     one, other = composer(*MIX), composer(*MIX)
     backwards = {index: other.prepare(index) for index in reversed(range(50))}
     assert [one.prepare(index) for index in range(50)] == [backwards[index] for index in range(50)]
@@ -106,21 +106,21 @@ def test_a_request_depends_on_seed_and_index_alone() -> None:
     assert [reseeded.prepare(i).messages for i in range(50)] != [one.prepare(i).messages for i in range(50)]
 
 
-def test_requests_differ_from_one_another() -> None:
+def test_requests_differ() -> None:
     call = Call(name="a", prompt_tokens=Fixed(tokens=120))
     made = composer(call)
     texts = {made.prepare(index).messages[0]["content"] for index in range(500)}
     assert len(texts) == 500
 
 
-def test_the_mix_follows_the_weights() -> None:
+def test_mix_follows_the_weights() -> None:
     made = composer(*MIX)
     counts = Counter(made.prepare(index).call.name for index in range(4_000))
     # 3,000 expected; the standard deviation is 27
     assert abs(counts["short"] - 3_000) < 5 * 27
 
 
-def test_a_trace_overrides_the_lengths() -> None:
+def test_trace_overrides_the_lengths() -> None:
     prepared = composer(*MIX).prepare(3, Arrival(3, 1.5, 700, 11))
     assert (prepared.prompt_tokens, prepared.max_tokens) == (700, 11)
     assert tokens.count_messages(prepared.messages) == 700
@@ -128,7 +128,7 @@ def test_a_trace_overrides_the_lengths() -> None:
     assert drawn == composer(*MIX).prepare(3)
 
 
-def test_conversations_are_sent_as_they_are() -> None:
+def test_recorded_conversations_are_sent_unchanged() -> None:
     call = Call(name="a", conversations="conversations.jsonl", max_tokens=Fixed(tokens=9))
     made = composer(call)
     recorded = [
@@ -145,7 +145,7 @@ def test_conversations_are_sent_as_they_are() -> None:
     assert sent == [composer(call).prepare(index) for index in range(60)]
 
 
-def test_what_a_caller_does_to_messages_stays_its_own() -> None:
+def test_callers_can_change_messages_without_side_effects() -> None:
     made = composer(Call(name="a", conversations="conversations.jsonl"))
     first = made.prepare(0)
     first.messages.append({"role": "assistant", "content": "…"})
@@ -177,7 +177,7 @@ GOOD = {"role": "user", "content": "Hello"}
         ),
     ],
 )
-def test_a_mistake_in_a_conversation_is_named_with_its_line(tmp_path: Path, line: Any, message: str) -> None:
+def test_conversation_error_is_named_with_its_line(tmp_path: Path, line: Any, message: str) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps({"messages": [GOOD]}) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(UserError) as caught:
@@ -185,7 +185,7 @@ def test_a_mistake_in_a_conversation_is_named_with_its_line(tmp_path: Path, line
     assert str(caught.value) == f"{path}:2: {message}{SHAPE}"
 
 
-def test_conversations_that_are_no_json_or_not_there(tmp_path: Path) -> None:
+def test_invalid_or_missing_conversations_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     call = Call(name="a", conversations="c.jsonl")
     with pytest.raises(UserError, match="conversations file not found"):
@@ -201,7 +201,7 @@ def test_conversations_that_are_no_json_or_not_there(tmp_path: Path) -> None:
         composer(call, base=tmp_path)
 
 
-def test_the_markers_counted_are_those_of_the_chat_template() -> None:
+def test_counted_markers_match_the_chat_template() -> None:
     messages = [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": "Name a river."},
@@ -215,7 +215,7 @@ def test_the_markers_counted_are_those_of_the_chat_template() -> None:
     assert tokens.count_messages(messages) == tokens.count(rendered)
 
 
-def test_messages_of_every_shape_can_be_counted() -> None:
+def test_all_message_shapes_can_be_counted() -> None:
     parts = [{"type": "text", "text": "Hello"}, {"type": "image_url", "image_url": {"url": "data:"}}]
     assert tokens.count_messages([{"role": "user", "content": parts}]) == 5
     assert tokens.count_messages([{"role": "assistant", "content": None}]) == 6
@@ -239,7 +239,7 @@ def marked(anti_cache: str, nonce: str, index: int, system: str | None = None) -
 
 
 @pytest.mark.parametrize("system", [None, SYSTEM])
-def test_anti_cache_words_stand_at_the_beginning_and_are_counted(system: str | None) -> None:
+def test_anti_cache_words_come_first_and_are_counted(system: str | None) -> None:
     for index in range(30):
         for kind in ("run", "request"):
             _, said, counted = marked(kind, "n", index, system)
@@ -252,7 +252,7 @@ def test_anti_cache_words_stand_at_the_beginning_and_are_counted(system: str | N
     assert marked("off", "n", 1, system) == marked("off", "m", 1, system)
 
 
-def test_anti_cache_before_a_recorded_conversation() -> None:
+def test_anti_cache_precedes_a_recorded_conversation() -> None:
     call = Call(name="a", conversations="conversations.jsonl", anti_cache="request")
     plain = Composer(scenario(Call(name="a", conversations="conversations.jsonl")), DATA).prepare(3)
     prepared = Composer(scenario(call), DATA, "n").prepare(3)
@@ -261,7 +261,7 @@ def test_anti_cache_before_a_recorded_conversation() -> None:
     assert prepared.prompt_tokens == pytest.approx(tokens.count_messages(prepared.messages), abs=1)
 
 
-def test_a_conversation_has_all_its_turns_said_before_and_counts_them() -> None:
+def test_conversation_turn_contains_and_counts_its_history() -> None:
     call = Call.model_validate(
         {"name": "a", "turns": {"min": 3, "max": 5, "tokens": {"kind": "fixed", "tokens": 25}}}
     )

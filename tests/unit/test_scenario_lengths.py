@@ -16,11 +16,11 @@ def sample(lengths: Lengths, n: int = 20_000) -> list[int]:
     return [draw(lengths, rng) for _ in range(n)]
 
 
-def test_fixed() -> None:
+def test_fixed_length_is_constant() -> None:
     assert set(sample(Fixed(tokens=12), 100)) == {12}
 
 
-def test_uniform_has_every_value_about_equally_often() -> None:
+def test_uniform_values_are_equally_frequent() -> None:
     values = sample(Uniform(kind="uniform", min=3, max=7))
     counts = [values.count(value) for value in range(3, 8)]
     assert sum(counts) == len(values)
@@ -34,7 +34,7 @@ def test_normal_has_its_mean_and_standard_deviation() -> None:
     assert pstdev(values) == pytest.approx(50, rel=0.03)
 
 
-def test_a_cut_normal_does_not_heap_up_at_its_bounds() -> None:
+def test_truncated_normal_does_not_pile_up_at_its_bounds() -> None:
     values = sample(Normal(kind="normal", mean=100, sd=50, min=100, max=1_000))
     # Half of a normal distribution: 0.5 / 50 · φ(0) · 2 of the values lie in the bin of the bound, 0.8%.
     assert values.count(100) / len(values) < 0.02
@@ -47,13 +47,13 @@ def test_lognormal_has_its_median_and_p95() -> None:
     assert quantiles(values, n=20)[-1] == pytest.approx(400, rel=0.05)
 
 
-def test_empirical_draws_what_was_observed() -> None:
+def test_empirical_draws_only_observed_values() -> None:
     values = sample(Empirical(kind="empirical", values=(1, 1, 1, 9)))
     assert set(values) == {1, 9}
     assert values.count(9) / len(values) == pytest.approx(0.25, abs=0.02)
 
 
-def test_no_spread_and_bounds_far_from_the_middle() -> None:
+def test_zero_spread_and_distant_bounds_are_handled() -> None:
     assert set(sample(Normal(kind="normal", mean=40, sd=0), 50)) == {40}
     assert set(sample(Normal(kind="normal", mean=40, sd=0, min=50), 50)) == {50}
     assert set(sample(Lognormal(kind="lognormal", median=30, p95=30), 50)) == {30}
@@ -66,7 +66,7 @@ positive = st.floats(0.01, 1e5)
 
 
 @given(st.integers(0, 2**32), bounds, positive, st.floats(0, 1e5))
-def test_what_is_drawn_lies_within_the_bounds(
+def test_draws_stay_within_the_bounds(
     seed: int, limits: tuple[int, int], middle: float, spread: float
 ) -> None:
     low, high = limits
@@ -80,7 +80,7 @@ def test_what_is_drawn_lies_within_the_bounds(
         assert draw(lengths, Random(seed)) == draw(lengths, Random(seed))
 
 
-def test_each_kind_takes_one_number_so_that_later_draws_stay_the_same() -> None:
+def test_every_kind_consumes_one_random_number() -> None:
     kinds: list[Lengths] = [
         Fixed(tokens=1),
         Uniform(kind="uniform", min=1, max=9),

@@ -1,4 +1,4 @@
-"""Arrivals against theory: rates, variances, independence, seeds, and the union over workers."""
+"""Arrival patterns against theory: rates, variances, independence, seeds, and the union over workers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def times(arrivals: Arrivals, duration_s: float, seed: int = 1) -> list[float]:
 
 
 @pytest.mark.parametrize("burstiness", [0.2, 0.5, 1.0, 2.0])
-def test_gamma_gaps_have_the_mean_and_the_coefficient_of_variation_asked_for(burstiness: float) -> None:
+def test_gamma_gaps_have_the_configured_mean_and_variation(burstiness: float) -> None:
     at = times(Gamma(kind="gamma", rate_per_min=600, burstiness=burstiness), 7200)
     gaps = [after - before for before, after in pairwise(at)]
     n = len(gaps)
     mean = fmean(gaps)
     assert mean == pytest.approx(0.1, rel=5 * burstiness / n**0.5)
-    # The sample's relative error of the variance: √((kurtosis − 1)/n), of a gamma √((2 + 6c²)/n).
+    # Relative error of a sample variance: √((kurtosis − 1)/n); of a gamma variable: √((2 + 6c²)/n).
     assert pstdev(gaps) / mean == pytest.approx(burstiness, rel=5 * ((2 + 6 * burstiness**2) / n) ** 0.5)
     product = fmean((a - mean) * (b - mean) for a, b in pairwise(gaps))
     assert abs(product / pvariance(gaps)) < 5 / n**0.5
@@ -43,14 +43,14 @@ def counts(at: list[float], width_s: float, bins: int) -> list[int]:
     return [found[number] for number in range(bins)]
 
 
-def test_an_even_ramp_is_exact() -> None:
+def test_even_ramp_is_exact() -> None:
     at = times(Ramp(kind="ramp", from_per_min=60, to_per_min=180, spacing="even"), 60)
-    # 1·t + t²/60 arrivals are expected by t.
+    # The expected number of arrivals by t is 1·t + t²/60.
     assert [moment + moment**2 / 60 for moment in at] == pytest.approx(range(len(at)), abs=1e-9)
     assert len(at) == 120
 
 
-def test_a_ramp_down_and_one_from_nothing() -> None:
+def test_ramp_down_and_ramp_from_zero_are_exact() -> None:
     up = times(Ramp(kind="ramp", from_per_min=0, to_per_min=120), 60)
     down = times(Ramp(kind="ramp", from_per_min=120, to_per_min=0), 60)
     assert len(up) == len(down) == 60
@@ -61,7 +61,7 @@ def test_a_ramp_down_and_one_from_nothing() -> None:
     assert flat == pytest.approx(times(Constant(kind="constant", rate_per_min=90), 60))
 
 
-def test_a_ramp_by_chance_has_the_ramps_rate_and_poisson_counts() -> None:
+def test_random_ramp_has_the_ramps_rate_and_poisson_counts() -> None:
     ramp = Ramp(kind="ramp", from_per_min=0, to_per_min=1200, spacing="poisson")
     runs = [counts(times(ramp, 100, seed), 10, 10) for seed in range(200)]
     for number in range(10):
@@ -72,7 +72,7 @@ def test_a_ramp_by_chance_has_the_ramps_rate_and_poisson_counts() -> None:
 
 
 @pytest.mark.parametrize("spacing", ["even", "poisson"])
-def test_stairs_have_each_rate_for_the_same_time(spacing: Spacing) -> None:
+def test_stairs_keep_each_rate_equally_long(spacing: Spacing) -> None:
     stairs = Stairs(kind="stairs", rates_per_min=(600, 1200, 600), spacing=spacing)
     stages = stairs.stages(3000)
     assert stages == (
@@ -91,7 +91,7 @@ def test_stairs_have_each_rate_for_the_same_time(spacing: Spacing) -> None:
         assert stages[step].name == arrival.stage
 
 
-def test_rates_in_tokens_are_divided_by_the_tokens_of_a_request() -> None:
+def test_token_rates_are_divided_by_tokens_per_request() -> None:
     stairs = Stairs(kind="stairs", rates_per_min=(6000,), unit="tokens", tokens_per_request=100)
     assert times(stairs, 60) == times(Constant(kind="constant", rate_per_min=60), 60)
     assert [stage.name for stage in stairs.stages(60)] == ["6000 tokens/min"]
@@ -101,7 +101,7 @@ def test_rates_in_tokens_are_divided_by_the_tokens_of_a_request() -> None:
         times(Stairs(kind="stairs", rates_per_min=(6000,), unit="tokens"), 60)
 
 
-def test_the_tokens_of_a_request_are_the_mean_of_the_mix(tmp_path: Path) -> None:
+def test_tokens_per_request_default_to_the_mean_of_the_mix(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text("""
 default_scenario = "q"
@@ -129,13 +129,13 @@ max_tokens = { kind = "fixed", tokens = 20 }
     assert len(times(arrivals, 60)) == 40
 
 
-def test_bursts_come_together_or_spread() -> None:
+def test_bursts_arrive_together_or_spread() -> None:
     assert times(Bursts(kind="bursts", size=3, every_s=10), 25) == [0, 0, 0, 10, 10, 10, 20, 20, 20]
     spread = times(Bursts(kind="bursts", size=1000, every_s=10, spread_s=4), 100)
     assert len(spread) == 10_000
     late = [moment % 10 for moment in spread]
     assert max(late) < 4
-    # Uniform on 0 … 4: mean 2, variance 16/12.
+    # Uniform on 0 … 4 has mean 2 and variance 16/12.
     assert fmean(late) == pytest.approx(2, abs=5 * (16 / 12 / 10_000) ** 0.5)
     assert pvariance(late) == pytest.approx(16 / 12, rel=0.05)
 
@@ -168,7 +168,7 @@ ANY = st.one_of(
 
 @settings(deadline=None)
 @given(ANY, st.integers(0, 2**32), st.floats(1, 90), st.integers(1, 7))
-def test_a_schedule_is_ordered_bounded_repeatable_and_the_union_of_the_workers_parts(
+def test_pattern_schedule_is_ordered_repeatable_and_shared_by_workers(
     arrivals: Arrivals, seed: int, duration_s: float, workers: int
 ) -> None:
     whole = list(schedule(arrivals, duration_s, seed, HERE))
@@ -184,7 +184,7 @@ def test_a_schedule_is_ordered_bounded_repeatable_and_the_union_of_the_workers_p
     assert sorted(parts, key=lambda arrival: arrival.index) == whole
 
 
-def test_a_ladder_has_stages_and_no_schedule() -> None:
+def test_ladder_has_stages_and_no_schedule() -> None:
     ladder = Ladder(kind="ladder", users=(1, 2, 4, 2))
     stages = ladder.stages(8)
     assert [stage.name for stage in stages] == ["1 user", "2 users", "4 users", "2 users (2)"]
@@ -213,6 +213,6 @@ def test_a_ladder_has_stages_and_no_schedule() -> None:
         ("Constant(kind='constant', rate_per_min=1e12)", "less than or equal to 6000000"),
     ],
 )
-def test_impossible_patterns_are_refused(table: str, message: str) -> None:
+def test_impossible_patterns_are_rejected(table: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         eval(table)  # noqa: S307 - the tables are the ones above

@@ -1,4 +1,4 @@
-"""What a run will send and spend, before it starts; and the budgets that cannot be kept."""
+"""The plan of a run's requests and spending, and budgets that can't be kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan(
     return make_plan(scenario, "here", at, base), at
 
 
-def test_an_open_loop_is_counted() -> None:
+def test_open_loop_plan_counts_requests_and_tokens() -> None:
     found, target = plan({"kind": "constant", "rate_per_min": 50})
     assert (found.requests, found.prompt_tokens, found.answer_tokens) == (50, 5000, 1000)
     assert found.money == pytest.approx(50 * (100 * 2 + 20 * 10) / 1e6)
@@ -44,19 +44,19 @@ def test_an_open_loop_is_counted() -> None:
     assert found.exceeds(target) == []
 
 
-def test_a_closed_loop_says_what_a_request_costs() -> None:
+def test_closed_loop_plan_states_the_cost_per_request() -> None:
     found, _ = plan({"kind": "closed"})
     assert found.requests is found.prompt_tokens is found.answer_tokens is found.money is None
     assert "about 100 prompt tokens and at most 20 completion tokens, at most 0.0004" in found.sentence()
 
 
-def test_a_search_says_the_most_that_it_may_send() -> None:
+def test_search_plan_states_its_maximum() -> None:
     arrivals = {"kind": "search", "start": 60, "max": 600, "stage_s": 9, "requests": 90}
     found, _ = plan(arrivals | {"objectives": {"refused.share": "<= 1%"}})
     assert found.sentence().startswith("Sends at most 90 requests with 9,000 prompt tokens")
 
 
-def test_a_trace_is_added_up(tmp_path: Path) -> None:
+def test_trace_plan_sums_the_rows(tmp_path: Path) -> None:
     rows = [
         {"at_s": 0, "prompt_tokens": 10, "max_tokens": 5},
         {"at_s": 1, "prompt_tokens": 30},
@@ -67,18 +67,18 @@ def test_a_trace_is_added_up(tmp_path: Path) -> None:
     assert (found.requests, found.prompt_tokens, found.answer_tokens) == (2, 40, 25)
 
 
-def test_conversations_count_all_their_turns() -> None:
+def test_conversation_plan_counts_all_turns() -> None:
     turns = {"min": 2, "max": 4, "tokens": {"kind": "fixed", "tokens": 26}}
     talk = [MIX[0] | {"turns": turns}]
     found, _ = plan({"kind": "constant", "rate_per_min": 10}, mix=talk)
     assert found.requests == 30
-    # Turn n has 100 tokens and n − 1 times 20 of answer, 26 of question and 4 of framing: with 2, 3 and 4
-    # turns 1, 3 and 6 such additions.
+    # Turn n has 100 tokens plus (n − 1) times 20 completion, 26 question, and 4 framing tokens. 2, 3, and 4
+    # turns have 1, 3, and 6 such additions.
     assert found.prompt_tokens == round(10 * (3 * 100 + (1 + 3 + 6) / 3 * 50))
     assert found.answer_tokens == 10 * 3 * 20
 
 
-def test_the_caps_that_the_plan_would_pass_are_named() -> None:
+def test_exceeded_caps_are_named() -> None:
     budget = {"budget": {"requests": 49, "tokens": 5999, "money": 0.0199}}
     found, target = plan({"kind": "constant", "rate_per_min": 50}, target=budget)
     assert found.exceeds(target) == ["49 requests", "5,999 tokens", "0.0199 of money"]
@@ -97,12 +97,12 @@ def test_the_caps_that_the_plan_would_pass_are_named() -> None:
         ({"kind": "gamma", "rate_per_min": 0.001, "burstiness": 1}, {}, "nothing would be sent in 60 s"),
     ],
 )
-def test_what_cannot_run_is_refused(arrivals: dict[str, Any], target: dict[str, Any], message: str) -> None:
+def test_impossible_plan_is_refused(arrivals: dict[str, Any], target: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan(arrivals, target=target)
 
 
-def test_the_smallest_budget_that_suffices_is_taken() -> None:
+def test_smallest_sufficient_budget_is_accepted() -> None:
     found, target = plan({"kind": "closed"}, target={"budget": {"tokens": 110, "money": 0.0004}})
     assert found.exceeds(target) == []
     assert found.per_request.total == 120

@@ -1,4 +1,4 @@
-"""Traces of every form: read, windowed, scaled, composed, and their mistakes named by line."""
+"""Traces in every format: reading, windows, scaling, composition, and errors by line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(folder: Path, text: str, duration_s: float = 60, **fields: Any) -> list
     return list(schedule(Trace(kind="trace", file="t", **fields), duration_s, 1, folder, ["a", "b"]))
 
 
-def test_burstgpt_in_both_its_forms(tmp_path: Path) -> None:
+def test_both_burstgpt_formats_are_read(tmp_path: Path) -> None:
     expected = [Arrival(0, 0.0, 472, 18), Arrival(1, 40.0, 1087, 1)]
     old = BURSTGPT + "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n"
     assert read(tmp_path, old) == expected
@@ -36,19 +36,19 @@ def test_burstgpt_in_both_its_forms(tmp_path: Path) -> None:
     assert read(tmp_path, new) == expected
 
 
-def test_a_pointer_in_the_place_of_a_trace_is_told_from_one(tmp_path: Path) -> None:
+def test_git_lfs_pointer_is_recognized(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a Git LFS pointer"):
         read(tmp_path, "version https://git-lfs.github.com/spec/v1\noid sha256:4bb3\nsize 52283111\n")
 
 
-def test_a_trace_that_was_changed_is_checked_again(tmp_path: Path) -> None:
+def test_changed_trace_is_validated_again(tmp_path: Path) -> None:
     row = "5,ChatGPT,472,18,490,Conversation log\n"
     assert len(read(tmp_path, BURSTGPT + row)) == 1
     with pytest.raises(UserError, match="t:3: Timestamp 'x'"):
         read(tmp_path, BURSTGPT + row + row.replace("5", "x", 1))
 
 
-def test_our_own_form_keeps_its_times_and_may_name_the_call(tmp_path: Path) -> None:
+def test_own_format_keeps_times_and_can_name_calls(tmp_path: Path) -> None:
     text = (
         '{"at_s": 0.5, "prompt_tokens": 7, "max_tokens": 3}\n\n'
         '{"at_s": 2, "prompt_tokens": 9, "max_tokens": 4, "call": "b"}\n'
@@ -60,7 +60,7 @@ def own(times_s: list[float]) -> str:
     return "".join(f'{{"at_s": {at}, "prompt_tokens": 5, "max_tokens": 1}}\n' for at in times_s)
 
 
-def test_a_window_of_a_trace(tmp_path: Path) -> None:
+def test_window_of_a_trace_is_replayed(tmp_path: Path) -> None:
     text = own([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     assert [a.at_s for a in read(tmp_path, text, start_s=3, length_s=4)] == [0, 1, 2, 3]
     assert [a.at_s for a in read(tmp_path, text, start_s=3, speed=2, duration_s=2)] == [0, 0.5, 1, 1.5]
@@ -68,7 +68,7 @@ def test_a_window_of_a_trace(tmp_path: Path) -> None:
         read(tmp_path, text, start_s=20)
 
 
-def test_scaling_up_sends_copies_between_a_row_and_the_next(tmp_path: Path) -> None:
+def test_scaling_up_sends_copies_before_the_next_row(tmp_path: Path) -> None:
     text = own([0, 10, 20, 30])
     found = [a.at_s for a in read(tmp_path, text, scale=3)]
     assert len(found) == 12
@@ -78,7 +78,7 @@ def test_scaling_up_sends_copies_between_a_row_and_the_next(tmp_path: Path) -> N
     assert found == [a.at_s for a in read(tmp_path, text, scale=3)]
 
 
-def test_scaling_down_leaves_out_by_chance_and_keeps_the_times(tmp_path: Path) -> None:
+def test_scaling_down_drops_rows_at_random_and_keeps_times(tmp_path: Path) -> None:
     rows = [float(number) for number in range(4000)]
     found = [a.at_s for a in read(tmp_path, own(rows), duration_s=5000, scale=0.25)]
     assert set(found) <= set(rows)
@@ -116,7 +116,7 @@ def mooncake(**fields: Any) -> str:
         ("{}\n", "t:1: input_length is not an integer"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_trace_error_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read(tmp_path, text)
     assert message in str(caught.value)
@@ -134,7 +134,7 @@ def composer(**fields: Any) -> Composer:
     return Composer(scenario, Path())
 
 
-def test_the_same_ids_give_the_same_text(tmp_path: Path) -> None:
+def test_same_block_ids_give_the_same_text(tmp_path: Path) -> None:
     rows = [
         mooncake(input_length=1100, hash_ids=[7, 8, 9]),
         mooncake(input_length=1500, hash_ids=[7, 8, 10]),
@@ -143,11 +143,11 @@ def test_the_same_ids_give_the_same_text(tmp_path: Path) -> None:
     made = composer()
     prompts = [made.prepare(a.index, a).messages[0]["content"] for a in read(tmp_path, "\n".join(rows))]
     assert [tokens.count(prompt) + 4 for prompt in prompts] == [1100, 1500, 1100]
-    # Blocks 7 and 8 are the same 1,024 tokens, and what follows is not.
+    # Blocks 7 and 8 give the same 1,024 tokens; the rest differs.
     shared = len(next(iter(_common(prompts[0], prompts[1]))))
     assert tokens.count(prompts[0][:shared]) >= 1024
     assert tokens.count(prompts[0][:shared]) < 1100 - 30
-    # A prompt that starts otherwise shares nothing worth a cache, though its second block is the same.
+    # A prompt with another first block shares no useful prefix, even if its second block is the same.
     assert len(next(iter(_common(prompts[0], prompts[2])))) < 200
 
 
@@ -156,14 +156,14 @@ def _common(one: str, other: str) -> list[str]:
     return [one[:length]]
 
 
-def test_a_row_decides_the_call(tmp_path: Path) -> None:
+def test_row_determines_the_call(tmp_path: Path) -> None:
     text = '{"at_s": 0, "prompt_tokens": 40, "max_tokens": 3, "call": "b"}\n'
     (arrival,) = read(tmp_path, text)
     prepared = composer().prepare(0, arrival)
     assert (prepared.call.name, prepared.prompt_tokens, prepared.max_tokens) == ("b", 40, 3)
 
 
-def test_the_recorded_mooncake_trace() -> None:
+def test_recorded_mooncake_trace_is_read() -> None:
     if not (TRACES / MOONCAKE).exists():
         pytest.skip(f"the recorded traces are not in {TRACES}")
     found = list(schedule(Trace(kind="trace", file=MOONCAKE), 1e6, 1, TRACES))

@@ -11,7 +11,7 @@ from bltybench.scenario.target import Budget, Limits, SandboxLimits, SandboxSett
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "no-such-host.invalid"])
-def test_a_name_that_cannot_be_resolved_is_told_as_such(host: str) -> None:
+def test_unresolvable_name_gives_a_dns_error(host: str) -> None:
     target = Target(base_url=f"http://{host}/v1")
     with pytest.raises(UserError, match="DNS"):
         reach(target)
@@ -44,9 +44,7 @@ def test_a_name_that_cannot_be_resolved_is_told_as_such(host: str) -> None:
         ),
     ],
 )
-def test_what_will_be_sent_is_told_before_anything_is(
-    target: Target, spend: bool | None, expected: str
-) -> None:
+def test_spend_is_printed_before_the_first_request(target: Target, spend: bool | None, expected: str) -> None:
     said: list[str] = []
     with pytest.raises(UserError) as raised:
         check("unit", target, spend_429=spend, tell=said.append)

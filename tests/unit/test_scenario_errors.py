@@ -1,4 +1,4 @@
-"""What a user is told of a mistake in scenarios.toml: file, key, value, what would be right."""
+"""Error messages for scenarios.toml: file, key, value, and the expected form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def said(path: Path) -> str:
     return str(caught.value).replace(str(path), "F")
 
 
-def test_the_file_that_the_mistakes_are_made_in_has_none(tmp_path: Path) -> None:
+def test_base_file_of_the_error_cases_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD)
     assert list(load_book(path).scenarios) == ["q"]
@@ -116,7 +116,7 @@ NAME = "must consist of lowercase letters, digits, - and _, and start with a let
         ),
     ],
 )
-def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, new: str, line: str) -> None:
+def test_error_names_the_key_and_the_expected_value(tmp_path: Path, old: str, new: str, line: str) -> None:
     assert old in GOOD
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD.replace(old, new, 1))
@@ -168,7 +168,7 @@ def test_a_mistake_is_named_with_what_would_be_right(tmp_path: Path, old: str, n
         ),
     ],
 )
-def test_a_mistake_in_an_added_table(tmp_path: Path, added: str, line: str) -> None:
+def test_error_in_an_added_table_is_named(tmp_path: Path, added: str, line: str) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD + added)
     assert said(path) == f"F: {line}"
@@ -195,7 +195,7 @@ def test_a_mistake_in_an_added_table(tmp_path: Path, added: str, line: str) -> N
         ),
     ],
 )
-def test_a_key_written_into_the_file_is_not_repeated(tmp_path: Path, added: str, line: str) -> None:
+def test_key_in_the_file_is_not_repeated(tmp_path: Path, added: str, line: str) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD + "[targets.x]\n" + added)
     assert said(path) == f"F: {line}"
@@ -229,19 +229,19 @@ def test_a_key_written_into_the_file_is_not_repeated(tmp_path: Path, added: str,
         ("}]\n", "}", "F: line 10, column 22: Unclosed array\n  → close the bracket"),
     ],
 )
-def test_what_is_not_toml_is_named_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_toml_error_is_named_with_its_location(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD.replace(old, new, 1))
     assert said(path) == message
 
 
-def test_a_syntax_error_does_not_repeat_the_line(tmp_path: Path) -> None:
+def test_toml_error_does_not_repeat_the_line(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD + "[targets.x]\napi_key = sk-1234567\n")
     assert "sk-" not in said(path)
 
 
-def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_listed_together(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(
         GOOD.replace("users = 2", "users = 0").replace("= 60", "= 0").replace('title = "t"', 'target = "x"')
@@ -255,7 +255,7 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
     )
 
 
-def test_the_list_of_mistakes_is_bounded(tmp_path: Path) -> None:
+def test_list_of_errors_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD + "".join(f"modl{i} = 1\n" for i in range(14)))
     lines = said(path).splitlines()
@@ -264,7 +264,7 @@ def test_the_list_of_mistakes_is_bounded(tmp_path: Path) -> None:
     assert lines[-1] == "  … and 4 more"
 
 
-def test_a_long_or_odd_value_is_shown_bounded_and_escaped(tmp_path: Path) -> None:
+def test_long_or_odd_value_is_shortened_and_escaped(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text(GOOD + f'[scenarios.q.retry]\npolicy = "\\u001b[2J{"x" * 500}"')
     message = said(path)
@@ -272,7 +272,7 @@ def test_a_long_or_odd_value_is_shown_bounded_and_escaped(tmp_path: Path) -> Non
     assert len(message) < 200
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported(tmp_path: Path) -> None:
     assert said(tmp_path) == "F: is a folder\n  → name the scenarios file in it"
     missing = tmp_path / "nothing.toml"
     assert said(missing) == f"F: scenarios file not found\n  → looked in {tmp_path}"
@@ -284,7 +284,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert said(empty) == "F: 2 mistakes\n  targets: is missing\n  scenarios: is missing"
 
 
-def test_tables_of_the_wrong_shape(tmp_path: Path) -> None:
+def test_tables_of_the_wrong_shape_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text("targets = 3\nscenarios = []\n")
     assert said(path) == "F: 2 mistakes\n  targets = 3: must be a table\n  scenarios: must be a table"

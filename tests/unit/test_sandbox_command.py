@@ -9,11 +9,11 @@ from bltybench.limits.models.families import FAMILIES
 from bltybench.scenario.target import Algorithm, RateLimit, SandboxLimits, SandboxSettings
 
 
-def test_the_command_line_the_settings_and_the_models_have_the_same_families() -> None:
+def test_command_line_settings_and_models_have_the_same_algorithms() -> None:
     assert get_args(Family) == get_args(Algorithm) == tuple(FAMILIES)
 
 
-def test_what_is_not_given_stays() -> None:
+def test_unset_options_keep_the_settings() -> None:
     limit = RateLimit(limit=60, period_s=30, algorithm="sliding_log")
     assert _changed(limit, None, None, None) == limit
     assert _changed(limit, 5, None, None) == limit.model_copy(update={"limit": 5})
@@ -25,14 +25,14 @@ def test_what_is_not_given_stays() -> None:
     assert _changed(None, 7, None, None) == RateLimit(limit=7)
 
 
-def test_the_greeting_says_so_where_there_are_no_limits() -> None:
+def test_greeting_mentions_disabled_limits() -> None:
     none = SandboxLimits(requests=None, tokens=None, concurrency=None)
     greeting = _greeting(SandboxSettings(limits=none), "::1", 8910)
     assert "Limits    none" in greeting
     assert "http://[::1]:8910/v1" in greeting
 
 
-def test_starting_a_sandbox_needs_no_web_framework() -> None:
+def test_starting_a_sandbox_imports_no_web_framework() -> None:
     code = (
         "import sys, bltybench.sandbox.process; print({'starlette', 'uvicorn', 'uvloop'} & set(sys.modules))"
     )
