@@ -23,7 +23,7 @@ def quick_settings(**changes: Any) -> SandboxSettings:
 
 @contextmanager
 def running_sandbox(log_path: Path | None = None, **changes: Any) -> Iterator[SandboxProcess]:
-    """A sandbox with ``quick_settings(**changes)``. After the block, it is stopped and its log is complete."""
+    """A sandbox with ``quick_settings(**changes)``. After it, the log is complete."""
     with SandboxProcess.start(quick_settings(**changes), log_path=log_path) as sandbox:
         yield sandbox
 
