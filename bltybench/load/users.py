@@ -104,21 +104,20 @@ class ScenarioUser(ChatUser):
         else:
             # The first task of an open-loop user runs before it has claimed an arrival.
             return
-        if prepared.call.turns is None:
-            try:
-                self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
-            finally:
-                if context.trial_worker is not None:
-                    context.trial_worker.call_ended()
-        else:
-            stage = (
-                None if arrival is None else arrival.stage
-            )  # else each turn counts in the step it falls in
-            self._converse(prepared, prepared.call.turns.think_s, due_ns, stage)
+        if prepared.call.turns is not None:
+            self._converse(prepared, prepared.call.turns.think_s, due_ns)
+            return
+        try:
+            self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
+        finally:
+            if context.trial_worker is not None:
+                context.trial_worker.call_ended()
 
-    def _converse(self, prepared: Prepared, think_s: float, due_ns: int | None, stage: str | None) -> None:
+    def _converse(self, prepared: Prepared, think_s: float, due_ns: int | None) -> None:
         """Send one turn after another until one fails after its retries, or the run is over."""
         context = self.run_context
+        # In a closed loop, each turn counts in the step in which it is sent.
+        stage = self._arrival.stage if self._arrival else None
         for turn in range(1, prepared.turns + 1):
             reply = self.client.chat(
                 prepared.messages,

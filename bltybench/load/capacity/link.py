@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import gevent
 import msgspec
@@ -14,8 +13,6 @@ from bltybench.load.capacity.worker import TrialOrder, TrialReport, TrialWorker
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
-
-T = TypeVar("T")
 
 ORDER_MESSAGE = "bltybench_trial"
 CUT_MESSAGE = "bltybench_trial_cut"
@@ -31,26 +28,30 @@ class SearchLink:
     def __init__(self, worker: Callable[[], TrialWorker | None]) -> None:
         self._worker = worker
         self._runner: Runner | None = None
-        self._searcher: Searcher | None = None
+        self.searcher: Searcher | None = None
+        """The search that this process decides about."""
 
     def register(self, runner: Runner | None) -> None:
         """Listen to the other processes."""
         self._runner = runner
         if isinstance(runner, MasterRunner):
-            runner.register_message(REPORT_MESSAGE, lambda msg, **_: self._report(_read(msg, TrialReport)))
+            runner.register_message(
+                REPORT_MESSAGE, lambda msg, **_: self._report(msgspec.convert(msg.data, TrialReport))
+            )
         elif isinstance(runner, WorkerRunner):
-            runner.register_message(ORDER_MESSAGE, lambda msg, **_: self._run_here(_read(msg, TrialOrder)))
+            runner.register_message(
+                ORDER_MESSAGE, lambda msg, **_: self._run_here(msgspec.convert(msg.data, TrialOrder))
+            )
             runner.register_message(CUT_MESSAGE, lambda msg, **_: self._cut_here(msg.data["number"]))
 
     def begin(
         self, scenario: Scenario, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
     ) -> Searcher | None:
-        """Return the search of a run; None if its scenario has none."""
-        self._searcher = None
-        search = scenario.arrivals
-        if isinstance(search, CapacitySearch):
-            self._searcher = Searcher(
-                search,
+        """Create the search of a run and return it; None if its scenario has none."""
+        self.searcher = None
+        if isinstance(scenario.arrivals, CapacitySearch):
+            self.searcher = Searcher(
+                scenario.arrivals,
                 scenario,
                 workers=workers,
                 folder=folder,
@@ -58,22 +59,7 @@ class SearchLink:
                 start_trial=self._start_trial,
                 cut_trial=self._cut_trial,
             )
-        return self._searcher
-
-    @property
-    def searches(self) -> bool:
-        """Whether this process decides about the trials of a search."""
-        return self._searcher is not None
-
-    @property
-    def ended(self) -> str | None:
-        """Why the search ended by itself; None if it did not, or if there is none."""
-        return None if self._searcher is None else self._searcher.ended
-
-    def all_users_spawned(self) -> None:
-        """Let the search start."""
-        if self._searcher is not None:
-            self._searcher.ready.set()
+        return self.searcher
 
     def _start_trial(self, order: TrialOrder) -> None:
         if isinstance(self._runner, MasterRunner):
@@ -98,9 +84,5 @@ class SearchLink:
     def _report(self, report: TrialReport) -> None:
         if isinstance(self._runner, WorkerRunner):
             self._runner.send_message(REPORT_MESSAGE, msgspec.to_builtins(report))
-        elif self._searcher is not None:
-            self._searcher.take(report)
-
-
-def _read(message: Any, kind: type[T]) -> T:
-    return msgspec.convert(message.data, kind)
+        elif self.searcher is not None:
+            self.searcher.take(report)

@@ -66,7 +66,7 @@ class Plugin:
         events.test_stop.add_listener(self.on_test_stop)
         events.report_to_master.add_listener(self.on_report_to_master)
         events.worker_report.add_listener(self.on_worker_report)
-        events.spawning_complete.add_listener(lambda **_: self._link.all_users_spawned())
+        events.spawning_complete.add_listener(self.on_spawning_complete)
         events.quitting.add_listener(self.on_quitting)
         events.quit.add_listener(self.on_quit)
 
@@ -124,6 +124,11 @@ class Plugin:
             if options.headless or isinstance(runner, WorkerRunner):
                 self._exit(error)
             print_error(error)
+
+    def on_spawning_complete(self, **_: Any) -> None:
+        """Let a search start."""
+        if self._link.searcher is not None:
+            self._link.searcher.ready.set()
 
     def on_test_stopping(self, **_: Any) -> None:
         """Send nothing new. Requests in flight can finish."""
@@ -220,15 +225,16 @@ class Plugin:
 
     def _stop_for_budget(self) -> None:
         # A search ends by itself if it can't send a trial's load.
-        if not self._link.searches:
+        if self._link.searcher is None:
             stop_run(self._environment, "the budget is exhausted")
 
     def _end_reason(self, run: Run) -> str:
         exhausted = self.context is not None and self.context.budget.exhausted
-        if self._exhausted_workers or exhausted or self._link.ended == "budget":
+        search_ended = self._link.searcher.ended if self._link.searcher else None
+        if self._exhausted_workers or exhausted or search_ended == "budget":
             return "budget"
         over = run.now_s() >= run.resolved.scenario.duration_s - 1.0
-        return "completed" if over or self._finished or self._link.ended is not None else "interrupted"
+        return "completed" if over or self._finished or search_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:
         run.finish(reason)
