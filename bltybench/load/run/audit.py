@@ -17,7 +17,7 @@ PROBE_INTERVAL_S = 2 * BATCH_PERIOD_S
 """Interval of the checks that the event loop serves timers on time. It shares wakeups with batched reads."""
 PROC_STAT = Path("/proc/stat")
 PROC_SCHEDSTAT = Path("/proc/self/schedstat")
-"""Of the main thread, where the event loop runs: ns on a core, ns waiting for one, number of time slices."""
+"""The main thread, which runs the event loop: ns on a core, ns waiting for one, number of time slices."""
 
 
 class Audit:
