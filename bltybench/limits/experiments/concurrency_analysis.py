@@ -10,7 +10,7 @@ from statistics import median
 from bltybench.limits.experiments.concurrency_steps import CONTROL, HELD, RETRY
 from bltybench.limits.experiments.results import with_role
 from bltybench.limits.experiments.thresholds import CONCURRENCY
-from bltybench.limits.observations.answer import Answer, cannot_tell, sure, times
+from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
@@ -203,7 +203,9 @@ def _frees_slot(cancellations: Sequence[_Cancellation]) -> Answer:
         says = f"A cancelled stream frees its slot within {longest_s:.2g} s."
     else:
         says = f"A cancelled stream keeps its slot: it was still taken {longest_s:.2g} s later."
-    evidence = (f"observed {times(len(known))}; the longest wait was {longest_s:.3g} s",)
+    evidence = (
+        f"{len(known)} of {len(cancellations)} cancellations; the longest wait was {longest_s:.3g} s",
+    )
     return Answer("cancelled_frees_slot", freed, says, sure(len(known)), evidence)
 
 

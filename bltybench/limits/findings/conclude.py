@@ -16,7 +16,7 @@ from bltybench.limits.fit.in_flight import ConcurrencyFit, in_flight
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.observations.answer import SUREST, Answer
+from bltybench.limits.observations.answer import MAX_CONFIDENCE, Answer
 from bltybench.limits.observations.classify import refusal_status
 from bltybench.limits.observations.extract import observations_of
 from bltybench.limits.observations.observation import busiest_period, most_informative
@@ -185,7 +185,7 @@ def _answer(answer: Answer) -> model.AnswerRecord:
         question=answer.question,
         value=answer.value,
         range=None if low is None else (low, None if high == math.inf else high),
-        confidence=None if answer.confidence is None else min(SUREST, round(answer.confidence, 4)),
+        confidence=None if answer.confidence is None else min(MAX_CONFIDENCE, round(answer.confidence, 4)),
         evidence=answer.evidence,
         reason=answer.reason,
         says=answer.says,

@@ -1,62 +1,52 @@
-"""An answer to a question about limits: what, how sure, on what evidence, or why it cannot be told."""
+"""The answer to one question about the limits: its value, confidence, and evidence, or why it is unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
-MISLED = 0.05
-"""How often one observation is taken to mislead, where confidence is worked out."""
-SUREST = 0.9999
-"""Nothing is certain."""
+MISLEADING_RATE = 0.05
+"""Assumed fraction of observations that mislead, from which a confidence follows."""
+MAX_VOTES = 20
+"""Maximum balance of observations, so that a confidence stays below 1."""
+MAX_CONFIDENCE = 0.9999
+"""Maximum confidence to report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One finding."""
+    """One answer of the probe or of an analysis."""
 
     question: str
-    """Its name, as docs/limits.md explains it."""
+    """Name of the question, as in docs/limits.md."""
     value: int | float | str | bool | None
-    """None: cannot be told, and ``reason`` says why."""
+    """None if unknown; ``reason`` then says why."""
     says: str
-    """The same in a sentence."""
+    """The answer as a sentence."""
     confidence: float | None = None
     evidence: tuple[str, ...] = ()
     reason: str | None = None
     range: tuple[float, float] | None = None
-    """What else a number could be; infinite where only a least value is known."""
+    """Minimum and maximum of a numeric value. The maximum is infinite if only a minimum is known."""
 
 
 def cannot_tell(
     question: str,
-    what: str,
+    subject: str,
     reason: str,
     evidence: Sequence[str] = (),
     *,
     least: float | None = None,
 ) -> Answer:
-    """Return that ``what`` cannot be told, and why; ``least`` is what it is at least."""
-    bounds = None if least is None else (least, float("inf"))
-    return Answer(
-        question=question,
-        value=None,
-        says=f"Cannot tell {what}: {reason}.",
-        evidence=tuple(evidence),
-        reason=reason,
-        range=bounds,
-    )
+    """Return an answer that says why ``subject`` is unknown; ``least`` is the minimum of a numeric value."""
+    says = f"Cannot tell {subject}: {reason}."
+    bounds = None if least is None else (least, inf)
+    return Answer(question, None, says, evidence=tuple(evidence), reason=reason, range=bounds)
 
 
-def sure(for_it: int, against: int = 0) -> float:
-    """Return how sure a yes is after so many observations for it and against it.
-
-    Bayes' rule for two hypotheses that were as likely before, where one observation in twenty misleads.
-    """
-    odds = ((1 - MISLED) / MISLED) ** max(-20, min(20, for_it - against))
+def sure(votes: int, against: int = 0) -> float:
+    """Return the confidence from the number of observations for and against, with equal priors."""
+    balance = max(-MAX_VOTES, min(MAX_VOTES, votes - against))
+    odds = ((1 - MISLEADING_RATE) / MISLEADING_RATE) ** balance
     return odds / (1 + odds)
-
-
-def times(count: int) -> str:
-    """Say how often."""
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -18,7 +18,7 @@ from bltybench.limits.findings.model import (
     decode,
 )
 from bltybench.limits.findings.narrative import NAMES, WITH_ARTICLE
-from bltybench.limits.observations.answer import SUREST
+from bltybench.limits.observations.answer import MAX_CONFIDENCE
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
 from bltybench.report.figures.drawing import Drawing
@@ -93,7 +93,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         damaged=damaged,
         found=record.status == "found",
         attempts=record.attempts,
-        confidence=None if record.confidence is None else min(record.confidence, SUREST),
+        confidence=None if record.confidence is None else min(record.confidence, MAX_CONFIDENCE),
         says=[line for line in record.says if line not in shown],
         advice=list(record.advice),
         rows=_table(record, attempts, target),
