@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bltybench.limits.findings.model import FitRecord
-from bltybench.limits.fit.in_flight import predicted as predicted_in_flight
+from bltybench.limits.fit.in_flight import predict_accepted
 from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
@@ -95,7 +95,7 @@ def decisions(
             predictions, key=lambda made: int((made["predicted"] == frame["observed"]).sum())
         )
     elif slots is not None:
-        fits = {id(attempt): fit for attempt, fit in predicted_in_flight(attempts, slots)}
+        fits = {id(attempt): fit for attempt, fit in predict_accepted(attempts, slots)}
         frame["predicted"] = [_name(fits.get(id(attempt))) for attempt, _ in pairs]
     for name in ("retry_after_s", *NEEDED):
         frame[name] = frame[name].where(frame["observed"] == "refused", None)

@@ -161,7 +161,7 @@ def test_an_end_at_the_first_refusal_is_not_enough() -> None:
     seen = [Observation(float(t), t + 0.01, t < 5) for t in range(6)]
     verdict = fit_limiter(seen)
     assert verdict.status == "unknown"
-    assert "ended too soon" in verdict.reason
+    assert "end too soon" in verdict.reason
 
 
 def test_refusals_that_end_for_good_break_nothing() -> None:

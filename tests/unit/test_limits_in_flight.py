@@ -9,7 +9,7 @@ import pytest
 from support_runs import attempt
 
 from bltybench.limits.findings.conclude import find, to_record
-from bltybench.limits.fit.in_flight import in_flight
+from bltybench.limits.fit.in_flight import fit_concurrency
 from bltybench.limits.models import SlidingLog
 from bltybench.runs.attempt import Attempt, Outcome
 
@@ -55,7 +55,7 @@ def by_slots(slots: int, status: int = 429, **fields: Any) -> list[Attempt]:
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> None:
     rows = by_slots(slots, status)
-    limit = in_flight(rows)
+    limit = fit_concurrency(rows)
     assert limit is not None
     assert limit.explains
     assert limit.limit_range[0] <= slots <= limit.limit_range[1]
@@ -68,7 +68,7 @@ def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> Non
 
 
 def test_refusals_that_say_so_count() -> None:
-    limit = in_flight(by_slots(3, error_code="concurrency_limit_exceeded"))
+    limit = fit_concurrency(by_slots(3, error_code="concurrency_limit_exceeded"))
     assert limit is not None
     assert limit.explains
 
@@ -76,7 +76,7 @@ def test_refusals_that_say_so_count() -> None:
 def test_a_limit_of_the_rate_is_not_taken_for_one() -> None:
     model = SlidingLog(12, 1.0)
     rows = [row(at_s, takes_s, 200 if model.decide(at_s).accepted else 429) for at_s, takes_s in crowd()]
-    limit = in_flight(rows)
+    limit = fit_concurrency(rows)
     assert limit is not None
     assert not limit.explains
     assert find(rows, 0.0, None).in_flight is None
@@ -98,5 +98,5 @@ def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
 
 
 def test_without_refusals_or_acceptances_there_is_nothing_to_tell() -> None:
-    assert in_flight([row(0.0, 1.0, 200)]) is None
-    assert in_flight([row(0.0, 1.0, 429)]) is None
+    assert fit_concurrency([row(0.0, 1.0, 200)]) is None
+    assert fit_concurrency([row(0.0, 1.0, 429)]) is None

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from bltybench.limits.fit.grid import Grid
-from bltybench.limits.fit.missing import otherwise
+from bltybench.limits.fit.missing import enumerate_assignments
 from bltybench.limits.fit.occupancy import ChargeBounds
-from bltybench.limits.fit.scoring import MISREAD, price
+from bltybench.limits.fit.scoring import score
 from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.observations.observation import ACCEPTED, REFUSED, UNKNOWN, Observation, Observations
 
 KINDS = {"a": True, "r": False, "?": None}
@@ -47,8 +48,8 @@ def test_what_one_reading_contradicts_is_not_left_open() -> None:
 def test_what_is_open_is_no_doubt() -> None:
     """Three were let in and one lost: limits of three and of four explain all."""
     counted = ChargeBounds(Observations(played((1.0, "aaa?rr"))), count_refused=False)
-    found = price("fixed_window", counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
-    assert (int(found.cost[0]), int(found.limit_least[0]), int(found.limit_most[0])) == (0, 3, 4)
+    found = score("fixed_window", counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
+    assert (int(found.cost[0]), int(found.limit_min[0]), int(found.limit_max[0])) == (0, 3, 4)
 
 
 def test_few_lost_answers_are_read_in_every_way() -> None:
@@ -56,12 +57,12 @@ def test_few_lost_answers_are_read_in_every_way() -> None:
         np.array([ACCEPTED, UNKNOWN, REFUSED, UNKNOWN]),
         np.array([ACCEPTED, REFUSED, REFUSED, REFUSED]),
     )
-    found = {tuple(each.tolist()) for each in otherwise(unread, own)}
+    found = {tuple(each.tolist()) for each in enumerate_assignments(unread, own)}
     assert found == {
         (ACCEPTED, one, REFUSED, two) for one in (ACCEPTED, REFUSED) for two in (ACCEPTED, REFUSED)
     }
     many = np.full(10, UNKNOWN)
-    assert len(otherwise(many, np.full(10, REFUSED))) == 22
+    assert len(enumerate_assignments(many, np.full(10, REFUSED))) == 22
 
 
 @pytest.mark.parametrize(
@@ -79,10 +80,10 @@ def test_a_lost_answer_went_as_the_model_decides(
     """Where it had room it let the request in, and where refusals count it has charged it in any case."""
     sights = Observations(played((1.0, "aa?rr") if count_refused else (1.0, "aa?aarr")))
     counted = ChargeBounds(sights, count_refused=count_refused)
-    charged = counted.charged.copy()
+    charged = counted.charges.copy()
     charged[sights.codes == UNKNOWN] = read
     counted.charge(charged)
-    counted.ask(counted.every)
-    found = price(family, counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
-    assert int(found.cost[0]) == MISREAD * misread
+    counted.select(counted.every)
+    found = score(family, counted, Grid(np.array([10.0]), np.array([0.5]), np.array([0.0])))
+    assert int(found.cost[0]) == SCORING.misread_cost * misread
     assert int(found.contradictions[0]) == 0

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.model import Findings
-from bltybench.limits.fit.in_flight import ConcurrencyFit, in_flight
+from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
@@ -47,7 +47,7 @@ def find(
     observations = observations_of(own, start_s)
     hints_s = (60.0,) if documented_per_min is not None else ()
     count, at_s = busiest_period(observations)
-    concurrency = in_flight(own)
+    concurrency = fit_concurrency(own)
     verdict = _unless_concurrency(
         verdict or fit_limiter(most_informative(observations), hints_s=hints_s), concurrency
     )
@@ -74,7 +74,7 @@ def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdi
     best = verdict.best
     if slots is None or not slots.explains or verdict.reason == ANY_LIMIT_FITS:
         return verdict
-    if best is not None and best.period_s > MAX_RELEASE_PERIOD * slots.answer_s:
+    if best is not None and best.period_s > MAX_RELEASE_PERIOD * slots.latency_s:
         return verdict
     return replace(
         verdict,

@@ -1,4 +1,4 @@
-"""From all candidates that explain the most to one fit with ranges."""
+"""Estimate one fit, with ranges, from the equivalent candidates of a family."""
 
 from __future__ import annotations
 
@@ -6,169 +6,178 @@ from dataclasses import replace
 
 import numpy as np
 
-from bltybench.limits.fit.grid import NATURAL_S, PHASED, WINDOWS, Grid
+from bltybench.limits.fit.grid import Grid, plain_grid
 from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import Fit, Phase
-from bltybench.limits.fit.scoring import Scored, allowed, contradicted
-from bltybench.limits.fit.search import FamilySearch, alike, spread
-from bltybench.limits.observations.observation import Ints, Observations
-
-CLOCK_SLACK_S = 0.25
-"""How far the server's clock and this one may be apart where windows are called aligned to the clock."""
-VARIANTS = 12
-QUEUE_STEPS = 21
-"""Intervals that are tried within what their spacing leaves open."""
-PRECISE = 0.03
-"""Half width of a period's range, relative, within which it is rounded to what people choose."""
+from bltybench.limits.fit.scoring import Scored, allowed_cost, score_contradictions
+from bltybench.limits.fit.search import FamilySearch, spread
+from bltybench.limits.fit.thresholds import ESTIMATE, GRID
+from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LEAKY_QUEUE, TOKEN_BUCKET
+from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
-def best_fit(done: FamilySearch, sights: Observations, hints_s: tuple[float, ...], least: int) -> Fit:
-    """Return the best fit of one family; ``least`` is the cost of the best of all."""
-    family, found = done.family, done.found
-    chosen = alike(found)
-    periods = found.grid.period[chosen]
-    middle = _representative(
-        found, chosen, hints_s if family not in {"token_bucket", "interval_refill"} else ()
-    )
-    limit = int(found.limit_least[middle])
-    limits = (int(found.limit_least[chosen].min()), int(found.limit_most[chosen].max()))
-    period, period_range = float(found.grid.period[middle]), (float(periods.min()), float(periods.max()))
-    ticks = None
-    if family == "token_bucket":
-        # The rate is known better than the burst, and the time to fill it depends on both.
-        period *= limit
-        period_range = (
-            float((periods * found.limit_least[chosen]).min()),
-            float((periods * found.limit_most[chosen]).max()),
-        )
-    elif family == "interval_refill":
-        shared = np.maximum(1, np.round(found.limit_least[chosen] / found.grid.lump[chosen]))
-        ticks = max(1, round(limit / float(found.grid.lump[middle])))
-        period, period_range = (
-            period * ticks,
-            (float((periods * shared).min()), float((periods * shared).max())),
-        )
-    rounded = _rounded(period, period_range, hints_s)
-    period_range = min(rounded, period_range[0]), max(rounded, period_range[1])
-    raw = rounded / (ticks or 1)
-    same = chosen[found.limit_least[chosen] == limit]
-    near = same[np.abs(found.grid.period[same] - raw) <= 0.001 * raw]
-    around = found.grid.take(near if len(near) else np.array([middle]))
-    phase, edge_s = _phase(family, sights, around, raw, hints_s)
-    best = Fit(
+def estimate_fit(
+    search: FamilySearch, observations: Observations, hints_s: tuple[float, ...], best_cost: int
+) -> Fit:
+    """Return the best fit of one family; ``best_cost`` is the lowest cost of any family."""
+    family, scored = search.family, search.scored
+    traits, grid, chosen = FAMILIES[family], scored.grid, scored.equivalent
+    best = _representative(scored, chosen, () if traits.kind == "bucket" else hints_s)
+    limit = int(scored.limit_min[best])
+    limit_range = _limit_range(scored, chosen)
+    # Grids hold the period per token or per tick. The rate is known better than the burst, and the time of a
+    # complete refill depends on both.
+    shortest_s = longest_s = grid.period[chosen]
+    ticks, scale = None, 1
+    if family == TOKEN_BUCKET:
+        scale = limit
+        shortest_s, longest_s = shortest_s * scored.limit_min[chosen], longest_s * scored.limit_max[chosen]
+    elif family == INTERVAL_REFILL:
+        ticks = scale = int(_ticks(scored, best))
+        shortest_s = longest_s = shortest_s * _ticks(scored, chosen)
+    period_range_s = (float(shortest_s.min()), float(longest_s.max()))
+    period_s = _rounded(float(grid.period[best]) * scale, period_range_s, hints_s)
+    window_s = period_s / (ticks or 1)
+    near = chosen[scored.limit_min[chosen] == limit]
+    near = near[_matches(grid.period[near], window_s)]
+    aligned = grid.take(near if len(near) else np.array([best]))
+    phase, edge_s = _phase(family, observations, aligned, window_s, hints_s)
+    fit = Fit(
         family=family,
         limit=limit,
-        limit_range=limits,
-        period_s=rounded,
-        period_range_s=period_range,
+        limit_range=limit_range,
+        period_s=period_s,
+        period_range_s=(min(period_s, period_range_s[0]), max(period_s, period_range_s[1])),
         phase=phase,
         edge_s=edge_s,
         ticks=ticks,
-        count_refused=None if family in WINDOWS else done.count_refused,
-        contradictions=int(found.contradictions[middle]),
-        cost=done.cost,
-        phase_share=done.phase_share(middle, least),
+        # A window is exhausted when it refuses, so whether refused requests count has no visible effect.
+        count_refused=None if traits.kind == "window" else search.count_refused,
+        contradictions=int(scored.contradictions[best]),
+        cost=search.cost,
+        phase_share=search.phase_share(best, best_cost),
     )
-    return replace(best, variants=_variants(best, found, sights.origin_s))
+    return replace(fit, variants=_variants(fit, scored, observations.origin_s))
 
 
-def queue_fit(sights: Observations, held: QueueTiming) -> Fit | None:
-    """Return the leaky queue that serves at this rate; None where its refusals are not explained by one.
+def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | None:
+    """Return the leaky queue with this timing; None if it does not explain the refusals.
 
-    On who is let in it decides as a token bucket of one more than it lets wait. Who sends as soon as he is
-    answered keeps it nearly full, so that doubts about times are many and tell nothing of its limit.
+    A queue accepts like a token bucket whose burst is one more than the queue holds. A client that sends as
+    soon as it gets a response keeps the queue nearly full, so many decisions are ambiguous and are not
+    counted.
     """
-    counted = ChargeBounds(sights, count_refused=False)
-    intervals = np.linspace(*held.interval_range_s, QUEUE_STEPS)
-    found = contradicted(
-        "token_bucket", counted, Grid(intervals, np.zeros(QUEUE_STEPS), np.zeros(QUEUE_STEPS))
-    )
-    if int(found.cost.min()) > allowed(len(sights)):
+    bounds = ChargeBounds(observations, count_refused=False)
+    intervals = np.linspace(*timing.interval_range_s, ESTIMATE.queue_intervals)
+    scored = score_contradictions(TOKEN_BUCKET, bounds, plain_grid(intervals))
+    if scored.lowest > allowed_cost(len(observations)):
         return None
-    chosen = alike(found)
-    middle = chosen[len(chosen) // 2]
-    limit = int(found.limit_least[middle])
-    limits = (int(found.limit_least[chosen].min()), int(found.limit_most[chosen].max()))
-    period_range = (held.interval_range_s[0] * limits[0], held.interval_range_s[1] * limits[1])
+    chosen = scored.equivalent
+    best = chosen[len(chosen) // 2]
+    limit, limit_range = int(scored.limit_min[best]), _limit_range(scored, chosen)
+    period_range_s = (
+        timing.interval_range_s[0] * limit_range[0],
+        timing.interval_range_s[1] * limit_range[1],
+    )
     return Fit(
-        family="leaky_queue",
+        family=LEAKY_QUEUE,
         limit=limit,
-        limit_range=limits,
-        period_s=_rounded(held.interval_s * limit, period_range, ()),
-        period_range_s=period_range,
+        limit_range=limit_range,
+        period_s=_rounded(timing.interval_s * limit, period_range_s, ()),
+        period_range_s=period_range_s,
         phase=None,
         edge_s=None,
         ticks=None,
         count_refused=None,
-        contradictions=int(found.contradictions[middle]),
-        cost=int(found.cost.min()),
-        free=held.free,
+        contradictions=int(scored.contradictions[best]),
+        cost=scored.lowest,
+        free=timing.free,
     )
 
 
-def _variants(best: Fit, found: Scored, origin_s: float) -> tuple[Fit, ...]:
-    """Return a few of the candidates that explain as much, as fits."""
-    made: list[Fit] = []
-    for i in spread(found, VARIANTS):
-        period, limit = float(found.grid.period[i]), int(found.limit_least[i])
-        ticks = max(1, round(limit / float(found.grid.lump[i]))) if best.ticks else None
-        times = limit if best.family == "token_bucket" else ticks or 1
-        edge_s = origin_s + float(found.grid.phase[i]) if best.family in PHASED else None
-        phase: Phase | None = "other" if best.family in PHASED else best.phase
-        made.append(
-            replace(best, limit=limit, period_s=period * times, ticks=ticks, phase=phase, edge_s=edge_s)
-        )
-    return tuple(made)
+def _limit_range(scored: Scored, chosen: Ints) -> tuple[int, int]:
+    return int(scored.limit_min[chosen].min()), int(scored.limit_max[chosen].max())
 
 
-def _representative(found: Scored, chosen: Ints, hints_s: tuple[float, ...]) -> int:
-    """Return the candidate in the middle of the best: at the period that is rounded to, if there is one."""
-    periods = found.grid.period[chosen]
-    wanted = _rounded(0.0, (float(periods.min()), float(periods.max())), hints_s)
-    near = chosen[np.abs(periods - wanted) <= 0.001 * wanted] if wanted else chosen[:0]
+def _ticks(scored: Scored, chosen: Ints | int) -> Floats:
+    """Return the ticks that refill the limit completely."""
+    ticks: Floats = np.maximum(1, np.round(scored.limit_min[chosen] / scored.grid.tokens[chosen]))
+    return ticks
+
+
+def _matches(periods: Floats, period_s: float) -> Ints:
+    return np.flatnonzero(np.abs(periods - period_s) <= ESTIMATE.same_period * period_s)
+
+
+def _variants(best: Fit, scored: Scored, origin_s: float) -> tuple[Fit, ...]:
+    """Return equivalent candidates as fits."""
+    variants: list[Fit] = []
+    for i in spread(scored, ESTIMATE.variants).tolist():
+        limit = int(scored.limit_min[i])
+        ticks = int(_ticks(scored, i)) if best.ticks else None
+        scale = limit if best.family == TOKEN_BUCKET else ticks or 1
+        variant = replace(best, limit=limit, period_s=float(scored.grid.period[i]) * scale, ticks=ticks)
+        if best.traits.has_phase:
+            variant = replace(variant, phase="other", edge_s=origin_s + float(scored.grid.phase[i]))
+        variants.append(variant)
+    return tuple(variants)
+
+
+def _representative(scored: Scored, chosen: Ints, hints_s: tuple[float, ...]) -> int:
+    """Return the candidate in the middle of the best ones, at a natural or documented period if one fits."""
+    periods = scored.grid.period[chosen]
+    rounded_s = _rounded(0.0, (float(periods.min()), float(periods.max())), hints_s)
+    near = chosen[_matches(periods, rounded_s)] if rounded_s else chosen[:0]
     tight = near if len(near) else chosen
-    limits = found.limit_least[tight]
-    values, counts = np.unique(limits, return_counts=True)
-    same = tight[limits == values[counts.argmax()]]
-    centre = (found.grid.period[same].min() + found.grid.period[same].max()) / 2
-    return int(same[np.abs(found.grid.period[same] - centre).argmin()])
+    limits, counts = np.unique(scored.limit_min[tight], return_counts=True)
+    same = tight[scored.limit_min[tight] == limits[counts.argmax()]]
+    periods = scored.grid.period[same]
+    middle_s = (periods.min() + periods.max()) / 2
+    return int(same[np.abs(periods - middle_s).argmin()])
 
 
-def _rounded(period: float, bounds: tuple[float, float], hints_s: tuple[float, ...]) -> float:
-    middle = (bounds[0] + bounds[1]) / 2
-    for hint in hints_s:
-        if bounds[0] <= hint <= bounds[1]:
-            return hint
-    if (bounds[1] - bounds[0]) / 2 <= PRECISE * middle:
-        slack = 0.002 * middle
-        near = [each for each in NATURAL_S if bounds[0] - slack <= each <= bounds[1] + slack]
+def _rounded(period_s: float, range_s: tuple[float, float], hints_s: tuple[float, ...]) -> float:
+    """Return a documented period in the range, else a natural one if the range is narrow, else the period."""
+    for hint_s in hints_s:
+        if range_s[0] <= hint_s <= range_s[1]:
+            return hint_s
+    middle_s = (range_s[0] + range_s[1]) / 2
+    if (range_s[1] - range_s[0]) / 2 <= ESTIMATE.max_rounding * middle_s:
+        slack_s = ESTIMATE.rounding_slack * middle_s
+        near = [
+            natural_s
+            for natural_s in GRID.natural_periods_s
+            if range_s[0] - slack_s <= natural_s <= range_s[1] + slack_s
+        ]
         if near:
             return float(near[-1])
-    return period
+    return period_s
 
 
 def _phase(
-    family: str, sights: Observations, near: Grid, period_s: float, hints_s: tuple[float, ...]
+    family: str, observations: Observations, aligned: Grid, period_s: float, hints_s: tuple[float, ...]
 ) -> tuple[Phase | None, float | None]:
-    """Return what the windows are aligned to, and an edge of theirs."""
-    if family in {"first_hit_window", "first_hit_counter"}:
+    """Return what the windows are aligned to, and the Unix time of an edge, if known."""
+    if FAMILIES[family].start == "first_hit":
         return "first_hit", None
-    if family not in PHASED:
+    if not FAMILIES[family].has_phase:
         return None, None
-    # An edge late in the data: an error of the period adds up over many windows.
-    periods, phases = near.period, near.phase
-    edges = phases + np.round((sights.hi[-1] - phases) / periods) * periods
-    turn = 2 * np.pi * np.mod(edges - edges[0], period_s) / period_s
-    centre = float(np.angle(np.mean(np.exp(1j * turn))))
-    off = np.angle(np.exp(1j * (turn - centre)))
-    if float(off.max() - off.min()) > np.pi:
+    # Use an edge near the end: an error of the period adds up over many windows.
+    phases, periods = aligned.phase, aligned.period
+    edges = phases + np.round((observations.hi[-1] - phases) / periods) * periods
+    angles = 2 * np.pi * np.mod(edges - edges[0], period_s) / period_s
+    mean = float(np.angle(np.mean(np.exp(1j * angles))))
+    deviations = np.angle(np.exp(1j * (angles - mean)))
+    if float(np.ptp(deviations)) > np.pi:
         return None, None
-    edge_s = sights.origin_s + float(edges[0]) + centre / (2 * np.pi) * period_s
-    # Against the clock only where the period is known exactly: Unix time holds very many of them.
-    slack_s = min(CLOCK_SLACK_S, 0.05 * period_s) + 0.01 * period_s
-    least, most = (float(each) / (2 * np.pi) * period_s for each in (off.min(), off.max()))
+    edge_s = observations.origin_s + float(edges[0]) + mean / (2 * np.pi) * period_s
+    # Unix time holds so many periods that alignment to the clock shows only if the period is known exactly.
+    low_s, high_s = (float(angle) / (2 * np.pi) * period_s for angle in (deviations.min(), deviations.max()))
+    slack_s = min(ESTIMATE.clock_error_s, ESTIMATE.clock_error_fraction * period_s)
+    slack_s += ESTIMATE.edge_error_fraction * period_s
     past_s = (edge_s + period_s / 2) % period_s - period_s / 2
-    if period_s in (*NATURAL_S, *hints_s) and past_s + least - slack_s <= 0 <= past_s + most + slack_s:
+    exact = period_s in {*GRID.natural_periods_s, *hints_s}
+    if exact and past_s + low_s - slack_s <= 0 <= past_s + high_s + slack_s:
         return "clock", edge_s - past_s
     return "other", edge_s

@@ -1,4 +1,4 @@
-"""Which parameters of a family are tried: a coarse grid over all that the data leave open, and finer ones."""
+"""Candidate parameters of each family: a coarse grid, and finer ones around the best."""
 
 from __future__ import annotations
 
@@ -7,209 +7,169 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bltybench.limits.observations.observation import Floats, Ints, Observations
-
-STEP = 1.04
-"""Between one period (or rate) of the coarse grid and the next."""
-FINE_STEP = 1.006
-"""The same of a weighted counter that begins with the first request: it has no phase, and a period that is
-off by a hundredth already contradicts much."""
-DRIFT = 0.3
-"""Of a window, over the whole span, between one period of the grid and the next."""
-EDGES = 4
-"""Recoveries from which phases are taken: the first and the last ones."""
-PHASES = 8
-"""Phases of the coarse grid, and so the share of a period that it leaves open."""
-ANCHORS = 5
-"""Times within the first exchange at which windows may have begun."""
-HINTED = 100
-"""Phases that are tried where the period is documented."""
-RESOLVED = 8
-"""Windows shorter than so many answers cannot be seen by who sends one request after another."""
-PARTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 60)
-"""Lumps that fill a bucket."""
-LEAST_LUMP = 0.5
-NATURAL_S = (
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    10,
-    12,
-    15,
-    20,
-    30,
-    60,
-    120,
-    180,
-    240,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-)
-"""Periods that people choose."""
-PHASED = frozenset({"fixed_window", "sliding_counter", "interval_refill"})
-WINDOWS = frozenset({"fixed_window", "first_hit_window"})
-"""Families that turn in time, whatever they have refused."""
-DRIFTING = frozenset({"fixed_window", "sliding_counter"})
-"""Families whose windows follow each other through the whole span."""
+from bltybench.limits.fit.thresholds import GRID
+from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET
+from bltybench.limits.observations.observation import ACCEPTED, REFUSED, Floats, Ints, Observations
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Candidates of one family: a period (for buckets: the rate's inverse), a phase and a lump each."""
+    """Candidates of one family, as arrays of the same length."""
 
     period: Floats
+    """Seconds per window or tick; for a token bucket, seconds per token."""
     phase: Floats
-    lump: Floats
+    """Time of a window edge or tick, on the axis of the observations."""
+    tokens: Floats
+    """Tokens per tick of an interval refill."""
 
     def __len__(self) -> int:
         return len(self.period)
 
     def take(self, chosen: Ints) -> Grid:
-        """Return some of them."""
-        return Grid(self.period[chosen], self.phase[chosen], self.lump[chosen])
+        """Return the candidates with these indices."""
+        return Grid(self.period[chosen], self.phase[chosen], self.tokens[chosen])
 
     def plus(self, other: Grid) -> Grid:
-        """Return both."""
+        """Return the candidates of both."""
         return Grid(
             np.concatenate([self.period, other.period]),
             np.concatenate([self.phase, other.phase]),
-            np.concatenate([self.lump, other.lump]),
+            np.concatenate([self.tokens, other.tokens]),
         )
 
 
-def coarse(family: str, sights: Observations, *, count_refused: bool, hints_s: tuple[float, ...]) -> Grid:
-    """Return the first candidates of a family other than the refill in lumps."""
-    span_s = float(sights.hi[-1] - sights.lo[0])
-    if family == "token_bucket":
-        accepted = int(np.sum(sights.accepted))
-        # The period here is the time for one more: from all at once to nothing but the first burst.
-        shortest_s, longest_s = span_s / (50 * accepted), 2 * max(hi - lo for lo, hi in _waits(sights))
-        shortest_s = max(shortest_s, sights.uncertainty_s() / sights.max_in_flight)
-        period = _geometric(shortest_s, max(longest_s, 2 * shortest_s), 1 + (STEP - 1) / 4)
-        return _plain(period)
+def plain_grid(period: Floats, phase: Floats | None = None) -> Grid:
+    """Return candidates with these periods and phases, for families without ticks."""
+    return Grid(period, np.zeros_like(period) if phase is None else phase, np.zeros_like(period))
+
+
+def coarse_grid(
+    family: str, observations: Observations, *, count_refused: bool, hints_s: tuple[float, ...]
+) -> Grid:
+    """Return the first candidates of any family but the interval refill."""
+    span_s, traits = observations.span_s, FAMILIES[family]
+    if family == TOKEN_BUCKET:
+        # From refilling the whole burst at once to refilling nothing after it.
+        shortest_s = span_s / (50 * int(np.sum(observations.accepted)))
+        shortest_s = max(shortest_s, observations.uncertainty_s() / observations.max_in_flight)
+        longest_s = max(2 * longest_lockout_s(observations), 2 * shortest_s)
+        return plain_grid(_geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4))
     longest_s = 1.05 * span_s
-    shortest_s = span_s / 200 if count_refused else 0.6 * sights.longest_refusal_s()
-    shortest_s = min(max(shortest_s, span_s / 2000, RESOLVED * sights.uncertainty_s()), longest_s / 2)
-    wanted = [each for each in (*NATURAL_S, *hints_s) if shortest_s <= each <= longest_s]
-    if family in DRIFTING:
+    shortest_s = span_s / 200 if count_refused else 0.6 * observations.longest_refusal_s()
+    shortest_s = max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
+    shortest_s = min(shortest_s, longest_s / 2)
+    wanted = [period for period in (*GRID.natural_periods_s, *hints_s) if shortest_s <= period <= longest_s]
+    if traits.has_recurring_windows:
         even = _dense(shortest_s, longest_s, span_s)
     else:
-        even = _geometric(shortest_s, longest_s, FINE_STEP if family == "first_hit_counter" else STEP)
+        step = GRID.first_hit_counter_step if traits.kind == "counter" else GRID.period_step
+        even = _geometric(shortest_s, longest_s, step)
     period = np.union1d(even, np.array(wanted, dtype=np.float64))
-    if family not in PHASED:
-        return _plain(period)
+    if not traits.has_phase:
+        return plain_grid(period)
     middle_s = span_s / 2
-    if family == "sliding_counter":
-        # Its refusals end at any time; a phase is a time in the middle, from which the windows drift least.
-        phases = middle_s + period[:, None] * np.arange(PHASES) / PHASES
+    if traits.kind == "counter":
+        # Its refusals can end at any time. Phases in the middle of the run make the windows drift least.
+        phases = middle_s + period[:, None] * np.arange(GRID.phases) / GRID.phases
     else:
-        shares = (0.02, 0.5, 0.98) if family == "fixed_window" else (0.5,)
-        phases = np.tile(np.array(_phases(sights, shares)), (len(period), 1))
-    clock = np.mod(-sights.origin_s, period)
+        phases = np.tile(np.array(_edges(observations)), (len(period), 1))
+    clock = np.mod(-observations.origin_s, period)
     clock += period * np.round((middle_s - clock) / period)
-    phase = np.concatenate([phases, clock[:, None]], axis=1)
-    periods = np.repeat(period, phase.shape[1])
-    grid = Grid(periods, phase.ravel(), np.zeros(phase.size))
-    for hint in hints_s:
-        # A period that is documented deserves every phase.
-        steps = np.arange(HINTED) / HINTED
-        grid = grid.plus(Grid(np.full(HINTED, hint), middle_s + hint * steps, np.zeros(HINTED)))
+    phases = np.concatenate([phases, clock[:, None]], axis=1)
+    grid = plain_grid(np.repeat(period, phases.shape[1]), phases.ravel())
+    steps = np.arange(GRID.hint_phases) / GRID.hint_phases
+    for hint_s in hints_s:
+        grid = grid.plus(plain_grid(np.full(len(steps), hint_s), middle_s + hint_s * steps))
     return grid
 
 
-def _plain(period: Floats) -> Grid:
-    return Grid(period, np.zeros_like(period), np.zeros_like(period))
+def refill_grid(
+    observations: Observations, rates_per_s: tuple[float, float], limits: Sequence[int] = ()
+) -> Grid:
+    """Return interval refills whose rate is within a range.
 
-
-def ticks_and_lumps(sights: Observations, rates: tuple[float, float], limits: Sequence[int] = ()) -> Grid:
-    """Return ticks, by the ends of refusals, with each lump that comes near to a rate between ``rates``.
-
-    Lumps are parts of ``limits``; where none are given, of what was let in at once.
+    Ticks are at the ends of refusals. The tokens per tick divide one of ``limits`` or, without these, what
+    was accepted in one run.
     """
-    span_s = float(sights.hi[-1] - sights.lo[0])
-    longest_s = min(1.1 * max(hi - lo for lo, hi in _waits(sights)), 1.05 * span_s)
-    shortest_s = max(0.6 * sights.longest_refusal_s(), span_s / 2000, RESOLVED * sights.uncertainty_s())
-    tick = _dense(min(shortest_s, longest_s / 1.2), longest_s, span_s)
-    ticks = np.concatenate([tick, [each for each in NATURAL_S if shortest_s <= each <= longest_s]])
-    # The first run is what a full bucket held, or the largest; the limit that suits is shared out later.
-    full = limits or (sights.first_accepted_run, sights.longest_accepted_run)
-    lumps = np.unique([each / parts for parts in PARTS for each in full])
-    which, lump = np.nonzero(
-        (lumps >= rates[0] * ticks[:, None]) & (lumps <= rates[1] * ticks[:, None]) & (lumps >= LEAST_LUMP)
+    span_s = observations.span_s
+    longest_s = min(1.1 * longest_lockout_s(observations), 1.05 * span_s)
+    shortest_s = 0.6 * observations.longest_refusal_s()
+    shortest_s = max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
+    even = _dense(min(shortest_s, longest_s / 1.2), longest_s, span_s)
+    natural = [period for period in GRID.natural_periods_s if shortest_s <= period <= longest_s]
+    tick = np.concatenate([even, natural])
+    # A full bucket holds the first run, or the longest one. The search tries the best limit's divisors later.
+    full = limits or (observations.first_accepted_run, observations.longest_accepted_run)
+    tokens = np.unique([limit / ticks for ticks in GRID.max_ticks for limit in full])
+    which, share = np.nonzero(
+        (tokens >= rates_per_s[0] * tick[:, None])
+        & (tokens <= rates_per_s[1] * tick[:, None])
+        & (tokens >= GRID.min_tokens_per_tick)
     )
     if not len(which):
-        # No lump gives such a rate, so none explains anything; one candidate shows that: the largest lump.
-        which, lump = np.array([0]), np.array([len(lumps) - 1])
-    phases = np.array([(lo + hi) / 2 for lo, hi in narrow(sights)])
+        # Nothing has such a rate. One candidate is enough to show that it does not fit.
+        which, share = np.array([0]), np.array([len(tokens) - 1])
+    phases = np.array([(lo + hi) / 2 for lo, hi in precise_recoveries(observations)])
     return Grid(
-        np.repeat(ticks[which], len(phases)), np.tile(phases, len(which)), np.repeat(lumps[lump], len(phases))
+        np.repeat(tick[which], len(phases)),
+        np.tile(phases, len(which)),
+        np.repeat(tokens[share], len(phases)),
     )
 
 
-def from_the_first(best: Grid, sights: Observations) -> Grid:
-    """Return windows of the same periods that only happened to begin with the first request."""
-    phases = np.linspace(sights.lo[0], sights.hi[0], ANCHORS)
-    period = np.repeat(best.period, ANCHORS)
-    return Grid(period, np.tile(phases, len(best)), np.zeros_like(period))
+def first_hit_grid(period: Floats, observations: Observations) -> Grid:
+    """Return windows with these periods that start during the first exchange."""
+    anchors = GRID.first_hit_anchors
+    phases = np.linspace(observations.lo[0], observations.hi[0], anchors)
+    return plain_grid(np.repeat(period, anchors), np.tile(phases, len(period)))
 
 
-def around(family: str, best: Grid, width: Floats, slack_s: Floats) -> Grid:
-    """Return candidates around others: ``width`` is relative to the period, ``slack_s`` is the phase's."""
+def finer_grid(family: str, best: Grid, width: Floats, slack_s: Floats) -> Grid:
+    """Return candidates around others, within a relative ``width`` and a phase of ``slack_s``."""
     steps = np.linspace(-1.0, 1.0, 7)
-    shifts = steps if family in PHASED else np.zeros(1)
+    shifts = steps if FAMILIES[family].has_phase else np.zeros(1)
+    shape = (len(best), len(steps), len(shifts))
     period = best.period[:, None, None] * (1 + width[:, None, None] * steps[None, :, None])
     phase = best.phase[:, None, None] + slack_s[:, None, None] * shifts[None, None, :]
-    shape = (len(best), len(steps), len(shifts))
-    lump = np.broadcast_to(best.lump[:, None, None], shape)
-    return Grid(
-        np.broadcast_to(period, shape).ravel(), np.broadcast_to(phase, shape).ravel(), lump.ravel().copy()
-    )
+    tokens = best.tokens[:, None, None]
+    return Grid(*(np.broadcast_to(values, shape).ravel() for values in (period, phase, tokens)))
 
 
-def _geometric(least: float, most: float, step: float = STEP) -> Floats:
-    steps = int(np.ceil(np.log(most / least) / np.log(step)))
-    return np.array(least * step ** np.arange(steps + 1), dtype=np.float64)
+def _geometric(shortest_s: float, longest_s: float, step: float) -> Floats:
+    steps = int(np.ceil(np.log(longest_s / shortest_s) / np.log(step)))
+    return np.array(shortest_s * step ** np.arange(steps + 1), dtype=np.float64)
 
 
-def _dense(least: float, most: float, span_s: float) -> Floats:
-    """Return a grid on which windows do not drift by more than a part of one over the whole span."""
-    found = [least]
-    while found[-1] < most:
-        found.append(found[-1] * (1 + min(STEP - 1, DRIFT * found[-1] / span_s)))
-    return np.array(found, dtype=np.float64)
+def _dense(shortest_s: float, longest_s: float, span_s: float) -> Floats:
+    """Return periods between which the last window of the run shifts by at most ``max_drift``."""
+    periods = [shortest_s]
+    while periods[-1] < longest_s:
+        step = min(GRID.period_step - 1, GRID.max_drift * periods[-1] / span_s)
+        periods.append(periods[-1] * (1 + step))
+    return np.array(periods, dtype=np.float64)
 
 
-def _waits(sights: Observations) -> list[tuple[float, float]]:
-    """Return, for each recovery, when the refusals before it began and when it was seen."""
-    found: list[tuple[float, float]] = []
-    since: float | None = None
-    for lo, hi, seen in zip(sights.lo, sights.hi, sights.codes, strict=True):
-        if seen == 0:
-            since = float(lo) if since is None else since
-        elif seen == 1:
-            if since is not None:
-                found.append((since, float(hi)))
-            since = None
-    return found
+def longest_lockout_s(observations: Observations) -> float:
+    """Return the longest time from a first refusal until the next acceptance."""
+    longest_s, since_s = 0.0, None
+    for lo, hi, code in zip(observations.lo, observations.hi, observations.codes, strict=True):
+        if code == REFUSED:
+            since_s = float(lo) if since_s is None else since_s
+        elif code == ACCEPTED:
+            longest_s = longest_s if since_s is None else max(longest_s, float(hi) - since_s)
+            since_s = None
+    return longest_s
 
 
-def narrow(sights: Observations) -> list[tuple[float, float]]:
-    """Return the recoveries that tell best when they were."""
-    return sorted(sights.recoveries, key=lambda turn: turn[1] - turn[0])[:EDGES]
+def precise_recoveries(observations: Observations) -> list[tuple[float, float]]:
+    """Return the recoveries with the most precise times."""
+    return sorted(observations.recoveries, key=lambda times: times[1] - times[0])[: GRID.recoveries]
 
 
-def _phases(sights: Observations, shares: tuple[float, ...]) -> list[float]:
-    """Return where an edge may lie, by the recoveries; and the first request."""
-    found = [float(sights.lo[0]), float(sights.hi[0])]
-    for lo, hi in narrow(sights):
-        found += [lo + share * (hi - lo) for share in shares]
-    return found
+def _edges(observations: Observations) -> list[float]:
+    """Return where a window edge may be: at the first request, or where refusals ended."""
+    edges = [float(observations.lo[0]), float(observations.hi[0])]
+    for lo, hi in precise_recoveries(observations):
+        edges += [lo + share * (hi - lo) for share in (0.02, 0.5, 0.98)]
+    return edges

@@ -8,18 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bltybench.limits.fit.scoring import FLIP_RATE
+from bltybench.limits.fit.thresholds import CONCURRENCY, SCORING
 from bltybench.limits.observations.classify import classify, refusal_status
 from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.observation import SLACK_FACTOR, Bools, Ints
 from bltybench.runs.attempt import Attempt
-
-MAX_ATTEMPTS = 2000
-"""Maximum attempts to examine; each is compared with each."""
-MIN_REFUSALS = 5
-"""Minimum refusals for a conclusion."""
-MIN_SLACK_S = 0.005
-"""Minimum uncertainty, in seconds, about when the server releases a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +26,14 @@ class ConcurrencyFit:
     """Requests accepted though the limit was reached, or refused though it was not."""
     decisions: int
     refused: int
-    answer_s: float
+    latency_s: float
     """Median duration of an accepted request, in seconds."""
 
     @property
     def explains(self) -> bool:
         """Whether so few decisions contradict the limit that it can be the real one."""
-        return self.refused >= MIN_REFUSALS and self.contradictions <= math.ceil(FLIP_RATE * self.decisions)
+        allowed = math.ceil(SCORING.flip_rate * self.decisions)
+        return self.refused >= CONCURRENCY.min_refusals and self.contradictions <= allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +45,10 @@ class _Load:
     refused: Bools
     least: Ints
     most: Ints
-    answer_s: float
+    latency_s: float
 
 
-def in_flight(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
+def fit_concurrency(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
     """Return the limit on requests in flight that fits best; None without acceptances or refusals.
 
     A request holds a slot from its decision to its end. Both times are uncertain by the duration of a
@@ -74,11 +68,11 @@ def in_flight(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
         contradictions=int((beyond + short).min()),
         decisions=int(load.accepted.sum() + load.refused.sum()),
         refused=int(load.refused.sum()),
-        answer_s=load.answer_s,
+        latency_s=load.latency_s,
     )
 
 
-def predicted(attempts: Sequence[Attempt], limit: int) -> list[tuple[Attempt, bool]]:
+def predict_accepted(attempts: Sequence[Attempt], limit: int) -> list[tuple[Attempt, bool]]:
     """Return whether a limit on requests in flight would have accepted each attempt.
 
     It is charged with what was observed. If timing uncertainty leaves the prediction open, it is the observed
@@ -97,7 +91,7 @@ def predicted(attempts: Sequence[Attempt], limit: int) -> list[tuple[Attempt, bo
 def _load(attempts: Sequence[Attempt]) -> _Load | None:
     status = refusal_status(attempts)
     sent = sorted((attempt.sent_ns, i) for i, attempt in enumerate(attempts) if attempt.sent_ns is not None)
-    decided = [(attempts[i], classify(attempts[i], status)) for _, i in sent[:MAX_ATTEMPTS]]
+    decided = [(attempts[i], classify(attempts[i], status)) for _, i in sent[: CONCURRENCY.max_attempts]]
     known = [
         (attempt, decision)
         for attempt, decision in decided
@@ -115,15 +109,17 @@ def _load(attempts: Sequence[Attempt]) -> _Load | None:
     head = np.array([answered_ns(attempt) / NS for attempt, _ in known])
     end = np.array([attempt.end_ns / NS for attempt, _ in known])
     refusal_s = float(np.median((head - lo)[refused]))
-    hi = np.where(refused, head, np.minimum(head, lo + SLACK_FACTOR * max(refusal_s, MIN_SLACK_S)))
-    slack_s = max(MIN_SLACK_S, refusal_s)
+    hi = np.where(
+        refused, head, np.minimum(head, lo + SLACK_FACTOR * max(refusal_s, CONCURRENCY.min_slack_s))
+    )
+    slack_s = max(CONCURRENCY.min_slack_s, refusal_s)
     others = ~np.eye(len(known), dtype=np.bool_)
     holding = ~refused  # a request without a response may have held a slot
     surely = (
         (hi[None, :] <= lo[:, None]) & (end[None, :] - slack_s > hi[:, None]) & accepted[None, :] & others
     )
     maybe = (lo[None, :] <= hi[:, None]) & (end[None, :] + slack_s >= lo[:, None]) & holding[None, :] & others
-    answer_s = float(np.median((end - lo)[accepted]))
+    latency_s = float(np.median((end - lo)[accepted]))
     return _Load(
-        [attempt for attempt, _ in known], accepted, refused, surely.sum(axis=1), maybe.sum(axis=1), answer_s
+        [attempt for attempt, _ in known], accepted, refused, surely.sum(axis=1), maybe.sum(axis=1), latency_s
     )

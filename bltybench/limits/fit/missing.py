@@ -1,7 +1,6 @@
-"""How lost answers may have gone: as what explains more, or otherwise.
+"""Outcomes of lost responses: the best ones greedily, or alternatives to try.
 
-A reading says of each request whether it was charged, and goes to
-``ChargeBounds.charge``. What it costs is asked through ``cost``, which prices what is charged at the time.
+Arrays of charges hold one code per request: charged, not charged, or unknown.
 """
 
 from __future__ import annotations
@@ -12,55 +11,49 @@ from itertools import product
 import numpy as np
 
 from bltybench.limits.fit.occupancy import ChargeBounds
+from bltybench.limits.fit.thresholds import SCORING, SEARCH
 from bltybench.limits.observations.observation import ACCEPTED, REFUSED, UNKNOWN, Ints
 
-FEW = 4
-"""Lost answers that may be either up to which all readings are tried."""
-Cost = Callable[[], int]
 
+def impute_greedy(bounds: ChargeBounds, cost: Callable[[], int]) -> Ints:
+    """Assign each lost response the outcome that costs less, one after the other.
 
-def likeliest(counted: ChargeBounds, cost: Cost, hard: int) -> Ints:
-    """Return each lost answer read as what explains more, one after the other; left open where both do.
-
-    Among acceptances it was one, unless that costs ``hard`` more.
+    ``cost`` returns the cost of the current charges. If both cost the same, the outcome stays unknown. A
+    response that is assumed to be an acceptance is changed only if that saves a contradiction.
     """
-    before = charged = counted.charged
-    # Those of which nothing is known first.
-    for lost in sorted(counted.lost.tolist(), key=lambda lost: bool(before[lost] != UNKNOWN)):
+    before = charges = bounds.charges
+    unknown_first = sorted(bounds.lost.tolist(), key=lambda lost: bool(before[lost] != UNKNOWN))
+    for lost in unknown_first:
         costs = {}
         for code in (REFUSED, ACCEPTED):
-            counted.charge(_with(charged, lost, code))
+            bounds.charge(_replaced(charges, [lost], code))
             costs[code] = cost()
-        gain = costs[ACCEPTED] - costs[REFUSED]
+        saved = costs[ACCEPTED] - costs[REFUSED]
         if before[lost] == ACCEPTED:
-            code = REFUSED if gain >= hard else ACCEPTED
+            code = REFUSED if saved >= SCORING.hard_weight else ACCEPTED
         else:
-            code = UNKNOWN if not gain else REFUSED if gain > 0 else ACCEPTED
-        charged = _with(charged, lost, code)
-    counted.charge(charged)
-    return charged
+            code = UNKNOWN if not saved else REFUSED if saved > 0 else ACCEPTED
+        charges = _replaced(charges, [lost], code)
+    bounds.charge(charges)
+    return charges
 
 
-def otherwise(unread: Ints, own: Ints) -> list[Ints]:
-    """Return readings of what ``unread`` leaves open: all that there are of few lost answers.
+def enumerate_assignments(unassigned: Ints, own: Ints) -> list[Ints]:
+    """Return alternatives to the charges ``own`` for the lost responses that ``unassigned`` leaves unknown.
 
-    Of more, all let in, all refused, and ``own`` but for one. Read one after the other, answers can get
-    stuck: none can have gone otherwise alone, but all can.
+    For a few, these are all combinations. For more, they are all accepted, all refused, and ``own`` with one
+    changed: the greedy assignment can get stuck if no response can change alone, but all can together.
     """
-    lost = np.flatnonzero(unread == UNKNOWN)
-    if len(lost) <= FEW:
-        return [_filled(unread, lost, codes) for codes in product((ACCEPTED, REFUSED), repeat=len(lost))]
-    alike = [_filled(unread, lost, (code,) * len(lost)) for code in (ACCEPTED, REFUSED)]
-    return alike + [_with(own, each, code) for each in lost.tolist() for code in (ACCEPTED, REFUSED)]
+    lost = np.flatnonzero(unassigned == UNKNOWN)
+    if len(lost) <= SEARCH.max_enumerated:
+        return [
+            _replaced(unassigned, lost, codes) for codes in product((ACCEPTED, REFUSED), repeat=len(lost))
+        ]
+    uniform = [_replaced(unassigned, lost, code) for code in (ACCEPTED, REFUSED)]
+    return uniform + [_replaced(own, [one], code) for one in lost.tolist() for code in (ACCEPTED, REFUSED)]
 
 
-def _filled(unread: Ints, lost: Ints, codes: Sequence[int]) -> Ints:
-    filled = unread.copy()
-    filled[lost] = codes
-    return filled
-
-
-def _with(charged: Ints, which: int, code: int) -> Ints:
-    changed = charged.copy()
-    changed[which] = code
+def _replaced(charges: Ints, which: Sequence[int] | Ints, codes: int | Sequence[int]) -> Ints:
+    changed = charges.copy()
+    changed[which] = codes
     return changed

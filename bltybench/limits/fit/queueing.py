@@ -145,8 +145,7 @@ def _fit_turns(
 def _best_interval(
     sent: Floats, known: Bools, turns: Floats, intervals: Floats, slack_s: float
 ) -> tuple[float, float, int]:
-    """Return the interval that explains the most turns, its error, and how many requests are served
-    immediately.
+    """Return the interval that explains the most turns, its error, and ``free``.
 
     Over many turns in a row an error of the interval adds up, so few of ``intervals`` explain them.
     """

@@ -1,4 +1,4 @@
-"""What candidates of a family cost: decisions that contradict them, each with the limit that suits it."""
+"""Cost of candidates: the decisions that contradict each, at the limit that fits it best."""
 
 from __future__ import annotations
 
@@ -10,256 +10,230 @@ import numpy as np
 
 from bltybench.limits.fit import occupancy
 from bltybench.limits.fit.grid import Grid
-from bltybench.limits.fit.occupancy import ChargeBounds
+from bltybench.limits.fit.occupancy import Bounds, ChargeBounds
+from bltybench.limits.fit.thresholds import SCORING
+from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.observation import Floats, Ints
-
-CELLS = 50_000
-"""Candidates × requests at a time: what the processor's cache holds."""
-HARD = 6
-"""Weight of a contradiction that no doubt about times excuses, against one that some doubt does."""
-MISREAD = 4
-"""Weight of a lost answer that is read otherwise than a model decides: it may never have arrived."""
-FLIP_RATE = 0.01
-"""Share of decisions that may contradict the true model: clocks, several nodes, other traffic."""
-SURE = 150
-"""So many candidates, those that the telling requests contradict least, are looked at in full at first."""
-NEAR = 3 * HARD
-MOST_NEAR = 400
-"""Others that are looked at in full: so near to the best of them, and so many."""
-FAR = 4 * HARD
-"""A candidate or family so far from the best is not looked at to the end."""
-OPEN = 0.3
-"""Share of the decisions that may lie so near to an edge that either would do."""
-EPS = 1e-6
-_BEYOND = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Every candidate that was tried, with the best limit for it."""
+    """Candidates with their costs and best limits."""
 
     grid: Grid
     cost: Ints
-    """What is minimised: HARD times the contradictions, and the doubtful ones."""
+    """``hard_weight`` times the contradictions, plus the ambiguous decisions. The search minimizes it."""
     contradictions: Ints
-    limit_least: Ints
-    limit_most: Ints
+    limit_min: Ints
+    limit_max: Ints
 
     def plus(self, other: Scored) -> Scored:
-        """Return both."""
+        """Return the candidates of both."""
         return Scored(
             self.grid.plus(other.grid),
             np.concatenate([self.cost, other.cost]),
             np.concatenate([self.contradictions, other.contradictions]),
-            np.concatenate([self.limit_least, other.limit_least]),
-            np.concatenate([self.limit_most, other.limit_most]),
+            np.concatenate([self.limit_min, other.limit_min]),
+            np.concatenate([self.limit_max, other.limit_max]),
         )
 
+    @property
+    def lowest(self) -> int:
+        """The cost of the best candidate."""
+        return int(self.cost.min())
 
-Uses = Callable[[ChargeBounds, Grid], occupancy.Bounds]
+    @property
+    def equivalent(self) -> Ints:
+        """The indices of the candidates that only ambiguous decisions distinguish from the best."""
+        return np.flatnonzero(self.cost <= self.cost.min() + SCORING.hard_weight // 2)
 
-USES: dict[str, Uses] = {
-    "fixed_window": lambda counted, grid: occupancy.fixed(counted, grid.period, grid.phase),
-    "first_hit_window": lambda counted, grid: occupancy.first_hit(counted, grid.period),
-    "sliding_log": lambda counted, grid: occupancy.log(counted, grid.period),
-    "sliding_counter": lambda counted, grid: occupancy.counter(counted, grid.period, grid.phase),
-    "first_hit_counter": lambda counted, grid: occupancy.first_hit_counter(counted, grid.period),
-    "token_bucket": lambda counted, grid: occupancy.bucket(counted, 1 / grid.period),
-    "interval_refill": lambda counted, grid: occupancy.refill(counted, grid.period, grid.phase, grid.lump),
+
+OCCUPANCY: dict[str, Callable[[ChargeBounds, Grid], Bounds]] = {
+    "fixed_window": lambda bounds, grid: occupancy.fixed_window(bounds, grid.period, grid.phase),
+    "first_hit_window": lambda bounds, grid: occupancy.first_hit_window(bounds, grid.period),
+    "sliding_log": lambda bounds, grid: occupancy.sliding_log(bounds, grid.period),
+    "sliding_counter": lambda bounds, grid: occupancy.sliding_counter(bounds, grid.period, grid.phase),
+    "first_hit_counter": lambda bounds, grid: occupancy.first_hit_counter(bounds, grid.period),
+    "token_bucket": lambda bounds, grid: occupancy.token_bucket(bounds, 1 / grid.period),
+    "interval_refill": lambda bounds, grid: occupancy.interval_refill(
+        bounds, grid.period, grid.phase, grid.tokens
+    ),
 }
-BUCKETS = frozenset({"token_bucket", "interval_refill"})
-"""Families that need a whole token for a request."""
-WEIGHTED = frozenset({"sliding_counter", "first_hit_counter"})
 
 
-def allowed(decisions: int) -> int:
-    """Return the most that a model may cost that is to explain so many decisions."""
-    return round(HARD * (0.5 + FLIP_RATE * decisions))
+def allowed_cost(decisions: int) -> int:
+    """Return the maximum cost at which a model still fits ``decisions`` decisions."""
+    return round(SCORING.hard_weight * (0.5 + SCORING.flip_rate * decisions))
 
 
-def judge(family: str, counted: ChargeBounds, grid: Grid) -> Scored:
-    """Count, for each candidate, the decisions that contradict the limit that suits it best.
+def score_pruned(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
+    """Score the candidates that can be among the best, or that can become so when refined.
 
-    Candidates that cannot be among the best, or that explain nothing, are left out: some of the requests
-    contradict them too often. Of a family that explains nothing, what is returned is near to the best.
+    The others contradict too many of the informative requests. If no candidate fits, the result is close to
+    the best.
     """
-    if len(counted.telling) < len(counted.every) and len(grid) > SURE:
-        counted.ask(counted.telling)
-        at_least = np.concatenate([_least(family, counted, part) for part in _chunks(counted, grid)])
-        order = np.argsort(at_least, kind="stable")
-        counted.ask(counted.every)
-        found = price(family, counted, grid.take(order[:SURE]))
-        rest = order[SURE:]
-        # Others may come near when they are looked at more closely, though they do not yet.
-        near = max(int(found.cost.min()), min(int(found.cost.min()) + NEAR, allowed(len(counted.every))))
-        rest = rest[at_least[rest] <= near][:MOST_NEAR]
-        return found.plus(price(family, counted, grid.take(rest))) if len(rest) else found
-    counted.ask(counted.every)
-    return price(family, counted, grid)
+    if len(bounds.informative) == len(bounds.every) or len(grid) <= SCORING.screened:
+        bounds.select(bounds.every)
+        return score(family, bounds, grid)
+    bounds.select(bounds.informative)
+    lower_bound = np.concatenate([_lower_bound(family, bounds, batch) for batch in _batches(bounds, grid)])
+    order = np.argsort(lower_bound, kind="stable")
+    bounds.select(bounds.every)
+    scored = score(family, bounds, grid.take(order[: SCORING.screened]))
+    others = order[SCORING.screened :]
+    near = max(scored.lowest, min(scored.lowest + SCORING.near_cost, allowed_cost(len(bounds.every))))
+    others = others[lower_bound[others] <= near][: SCORING.max_near]
+    return scored.plus(score(family, bounds, grid.take(others))) if len(others) else scored
 
 
-def _chunks(counted: ChargeBounds, grid: Grid) -> Iterator[Grid]:
-    size = max(1, CELLS // max(1, len(counted.columns)))
+def score(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
+    """Score candidates. The costs of those that can't be among the best are lower bounds."""
+    parts: list[Scored] = []
+    best = int(np.iinfo(np.int64).max)
+    for batch in _batches(bounds, grid):
+        parts.append(_score_batch(family, bounds, batch, best))
+        best = min(best, parts[-1].lowest)
+    return reduce(Scored.plus, parts)
+
+
+def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
+    """Score candidates by contradictions alone, so all limits that are only ambiguous are equivalent."""
+    bounds.select(bounds.every)
+    used = OCCUPANCY[family](bounds, grid)
+    hard = np.min(
+        [_contradictions(bounds, *used, whole=whole) for whole in _roundings(family, bounds)], axis=0
+    )
+    cost = SCORING.hard_weight * hard
+    return _scored(grid, cost, hard, cost.min(axis=1))
+
+
+def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
+    size = max(1, SCORING.batch_cells // max(1, len(bounds.columns)))
     for start in range(0, len(grid), size):
         yield grid.take(np.arange(start, min(start + size, len(grid))))
 
 
-def _least(family: str, counted: ChargeBounds, grid: Grid) -> Ints:
-    """Return what candidates cost at least: their contradictions alone."""
-    least, most = USES[family](counted, grid)
-    top = _top(counted)
-    hard = [
-        _contradictions(counted, least, most, top, whole=whole).min(axis=1)
-        for whole in _wholes(family, counted)
-    ]
-    found: Ints = HARD * np.min(hard, axis=0)
-    return found
+def _lower_bound(family: str, bounds: ChargeBounds, grid: Grid) -> Ints:
+    """Return the cost of the contradictions alone."""
+    used = OCCUPANCY[family](bounds, grid)
+    hard = [_contradictions(bounds, *used, whole=whole).min(axis=1) for whole in _roundings(family, bounds)]
+    cost: Ints = SCORING.hard_weight * np.min(hard, axis=0)
+    return cost
 
 
-def price(family: str, counted: ChargeBounds, grid: Grid) -> Scored:
-    """Return candidates with their costs; of those that cannot be among the best, what they cost at least."""
-    parts: list[Scored] = []
-    best = _BEYOND
-    for part in _chunks(counted, grid):
-        parts.append(_priced(family, counted, part, best))
-        best = min(best, int(parts[-1].cost.min()))
-    return reduce(Scored.plus, parts)
+def _roundings(family: str, bounds: ChargeBounds) -> tuple[bool, ...]:
+    """Return whether a request needs room for a whole token, or whether usage is rounded down.
 
-
-def contradicted(family: str, counted: ChargeBounds, grid: Grid) -> Scored:
-    """Return candidates with what contradicts them alone: all limits that some doubt excuses are as good."""
-    counted.ask(counted.every)
-    least, most = USES[family](counted, grid)
-    top = _top(counted)
-    hard = np.min(
-        [_contradictions(counted, least, most, top, whole=whole) for whole in _wholes(family, counted)],
-        axis=0,
-    )
-    return _found(grid, HARD * hard, hard, HARD * hard.min(axis=1))
-
-
-def _wholes(family: str, counted: ChargeBounds) -> tuple[bool, ...]:
-    """Return whether a request needs a whole token's room, or the use is rounded down: or either.
-
-    Of many tokens no more than one of them is rounded.
+    A weighted counter does either, but the same for all requests. If a request stands for many tokens,
+    rounding to one token makes no difference.
     """
-    if family in WEIGHTED:
-        return (True,) if counted.sights.units else (False, True)
-    return (family in BUCKETS,)
+    kind = FAMILIES[family].kind
+    if kind == "counter":
+        return (True,) if bounds.observations.units else (False, True)
+    return (kind == "bucket",)
 
 
-def _top(counted: ChargeBounds) -> int:
-    return 2 * counted.sights.longest_accepted_run + 10
-
-
-def _priced(family: str, counted: ChargeBounds, grid: Grid, best: int) -> Scored:
-    least, most = USES[family](counted, grid)
-    top, wholes = _top(counted), _wholes(family, counted)
-    # A weighted counter rounds one way or the other, but not now this, now that.
-    hard = np.stack([_contradictions(counted, least, most, top, whole=whole) for whole in wholes])
-    cost = HARD * hard
-    if counted.reads_lost:
-        cost += MISREAD * np.stack([_misread(counted, least, most, top, whole=whole) for whole in wholes])
-    at_least = cost.min(axis=(0, 2))
-    priced = np.zeros(len(grid), dtype=np.bool_)
-    bound = min(best, int(at_least.min()) + FAR)
+def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Scored:
+    used_min, used_max = OCCUPANCY[family](bounds, grid)
+    roundings = _roundings(family, bounds)
+    hard = np.stack([_contradictions(bounds, used_min, used_max, whole=whole) for whole in roundings])
+    cost = SCORING.hard_weight * hard
+    if bounds.assigns_lost:
+        misread = [_misread(bounds, used_min, used_max, whole=whole) for whole in roundings]
+        cost += SCORING.misread_cost * np.stack(misread)
+    lowest = cost.min(axis=(0, 2))
+    exact = np.zeros(len(grid), dtype=np.bool_)
+    threshold = min(best, int(lowest.min()) + SCORING.far_cost)
     for _ in range(2):
-        # Doubts are dear to count, and never needed of what contradictions alone put far from the best.
-        near = np.flatnonzero(~priced & (at_least <= bound + HARD))
-        timed = _timed(family, counted, grid.take(near), (least[near], most[near]))
-        for i, whole in enumerate(wholes):
-            cost[i, near] += _doubts(counted, timed, hard[i, near], top, whole=whole)
-        at_least[near] = cost[:, near].min(axis=(0, 2))
-        priced[near] = True
-        bound = min(best, int(at_least[priced].min(initial=best)))
-    which = cost.argmin(axis=0)
-    hard = np.take_along_axis(hard, which[None], axis=0)[0]
-    cost = cost.min(axis=0)
-    return _found(grid, cost, hard, at_least)
+        # Ambiguous decisions are expensive to count, so count them only for candidates that can be the best.
+        near = np.flatnonzero(~exact & (lowest <= threshold + SCORING.hard_weight))
+        timing = _timing_bounds(family, bounds, grid.take(near), (used_min[near], used_max[near]))
+        for i, whole in enumerate(roundings):
+            cost[i, near] += _ambiguous(bounds, *timing, hard[i, near], whole=whole)
+        lowest[near] = cost[:, near].min(axis=(0, 2))
+        exact[near] = True
+        threshold = min(best, int(lowest[exact].min(initial=best)))
+    rounding = cost.argmin(axis=0)
+    hard = np.take_along_axis(hard, rounding[None], axis=0)[0]
+    return _scored(grid, cost.min(axis=0), hard, lowest)
 
 
-def _found(grid: Grid, cost: Ints, hard: Ints, at_least: Ints) -> Scored:
-    """Return what costs and contradictions of each limit, from 1 on, say of each candidate."""
-    at_first = cost.argmin(axis=1)
-    at_last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
-    return Scored(grid, at_least, hard[np.arange(len(grid)), at_first], at_first + 1, at_last + 1)
+def _scored(grid: Grid, cost: Ints, contradictions: Ints, lowest: Ints) -> Scored:
+    """Return the best limits, given costs and contradictions per candidate (row) and limit (column)."""
+    first = cost.argmin(axis=1)
+    last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
+    return Scored(grid, lowest, contradictions[np.arange(len(grid)), first], first + 1, last + 1)
 
 
-def _doubts(
-    counted: ChargeBounds,
-    timed: tuple[occupancy.Bounds, occupancy.Bounds],
-    hard: Ints,
-    top: int,
-    *,
-    whole: bool,
-) -> Ints:
-    """Return what is added to the contradictions: loose bounds excuse everything.
+def _timing_bounds(family: str, bounds: ChargeBounds, grid: Grid, used: Bounds) -> tuple[Bounds, Bounds]:
+    """Return what timing alone leaves open, with no unknown request charged, and with all of them charged.
 
-    What a candidate says in the middle of its doubt counts a little; and where nearly every decision could
-    be either, nothing is explained: each is the toss of a coin.
+    An unknown outcome is not ambiguous: each decision is compared with the outcome that fits it.
     """
-    (least_few, most_few), (least_many, most_many) = timed
-    either = _contradictions(counted, most_few, least_many, top, whole=whole) - hard
-    open_by_far = np.maximum(0, either - int(OPEN * len(counted.every)))
-    few, many = (least_few + most_few) / 2, (least_many + most_many) / 2
-    found: Ints = _contradictions(counted, few, many, top, whole=whole) + open_by_far
-    return found
-
-
-def _timed(
-    family: str, counted: ChargeBounds, grid: Grid, bounds: occupancy.Bounds
-) -> tuple[occupancy.Bounds, occupancy.Bounds]:
-    """Return the bounds that only times leave open: with what is lost and open not charged, and charged.
-
-    An answer that may be either is no doubt: each decision is taken with the reading that suits it.
-    """
-    if not counted.open or not len(grid):
-        return bounds, bounds
-    few, many = counted.few_and_many()
-    return (bounds[0], USES[family](few, grid)[1]), (USES[family](many, grid)[0], bounds[1])
-
-
-def _contradictions(counted: ChargeBounds, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
-    return _against(
-        least.take(counted.accepted_at, axis=1), most.take(counted.refused_at, axis=1), top, whole=whole
+    if not bounds.has_unknown or not len(grid):
+        return used, used
+    none_charged, all_charged = bounds.extremes()
+    return (used[0], OCCUPANCY[family](none_charged, grid)[1]), (
+        OCCUPANCY[family](all_charged, grid)[0],
+        used[1],
     )
 
 
-def _misread(counted: ChargeBounds, least: Floats, most: Floats, top: int, *, whole: bool) -> Ints:
-    """Return how many lost answers would have gone otherwise than they are read."""
-    needed = least.take(counted.read_accepted_at, axis=1)
-    allowed = most.take(counted.read_refused_at, axis=1)
-    return counted.never_arrived + _against(needed, allowed, top, whole=whole)
+def _ambiguous(bounds: ChargeBounds, low: Bounds, high: Bounds, hard: Ints, *, whole: bool) -> Ints:
+    """Return the cost of ambiguous decisions, which is added to that of the contradictions.
 
-
-def _against(needed: Floats, allowed: Floats, top: int, *, whole: bool) -> Ints:
-    """Return what contradicts each limit from 1 on, of what was used at acceptances and at refusals.
-
-    The search is here most of its time, so both arrays are changed in place.
+    A decision costs 1 if it contradicts the middle of its bounds. More than ``max_open_fraction`` ambiguous
+    decisions cost 1 each, because wide bounds fit anything.
     """
-    # Sums of refill round; counts, weighted or not, are whole where it matters.
+    either = _contradictions(bounds, low[1], high[0], whole=whole) - hard
+    excess = np.maximum(0, either - int(SCORING.max_open_fraction * len(bounds.every)))
+    low_middle, high_middle = (low[0] + low[1]) / 2, (high[0] + high[1]) / 2
+    cost: Ints = _contradictions(bounds, low_middle, high_middle, whole=whole) + excess
+    return cost
+
+
+def _contradictions(bounds: ChargeBounds, used_min: Floats, used_max: Floats, *, whole: bool) -> Ints:
+    """Return, for each candidate and each limit from 1 on, the decisions that contradict it."""
+    needed = used_min.take(bounds.accepted_at, axis=1)
+    available = used_max.take(bounds.refused_at, axis=1)
+    return _count(bounds, needed, available, whole=whole)
+
+
+def _misread(bounds: ChargeBounds, used_min: Floats, used_max: Floats, *, whole: bool) -> Ints:
+    """Return the lost responses whose assumed outcome the model contradicts."""
+    needed = used_min.take(bounds.lost_accepted_at, axis=1)
+    available = used_max.take(bounds.lost_refused_at, axis=1)
+    return bounds.never_arrived + _count(bounds, needed, available, whole=whole)
+
+
+def _count(bounds: ChargeBounds, needed: Floats, available: Floats, *, whole: bool) -> Ints:
+    """Return what contradicts each limit: acceptances that needed more, and refusals that it would accept.
+
+    The search spends most of its time here, so both arrays are changed in place.
+    """
+    # Refill sums have rounding errors. Counts, weighted or not, are exact where it matters.
     if whole:
         needed += 1
-        needed -= EPS
+        needed -= SCORING.rounding
         np.ceil(needed, out=needed)
-        np.ceil(allowed, out=allowed)
+        np.ceil(available, out=available)
     else:
         np.floor(needed, out=needed)
         needed += 1
-        allowed += EPS
-        np.floor(allowed, out=allowed)
-    allowed += 1
-    # A limit is contradicted by each acceptance that needed more, and each refusal that it would let in.
-    steps = _histogram(allowed, top) - _histogram(needed, top)
-    found: Ints = (needed.shape[1] + np.cumsum(steps, axis=1))[:, 1:]
-    return found
+        available += SCORING.rounding
+        np.floor(available, out=available)
+    available += 1
+    max_limit = 2 * bounds.observations.longest_accepted_run + 10
+    steps = _histogram(available, max_limit) - _histogram(needed, max_limit)
+    counts: Ints = (needed.shape[1] + np.cumsum(steps, axis=1))[:, 1:]
+    return counts
 
 
-def _histogram(values: Floats, top: int) -> Ints:
-    """Return how often each row of ``values`` has each number up to ``top``; it caps them in place."""
-    k, width = len(values), top + 2
-    np.minimum(values, top + 1, out=values)
+def _histogram(values: Floats, max_value: int) -> Ints:
+    """Return how often each row has each number up to ``max_value``. Larger values are capped in place."""
+    rows, width = len(values), max_value + 2
+    np.minimum(values, max_value + 1, out=values)
     flat = values.astype(np.int64)
-    flat += (np.arange(k) * width)[:, None]
-    counts: Ints = np.bincount(flat.ravel(), minlength=k * width).reshape(k, width)[:, : top + 1]
+    flat += (np.arange(rows) * width)[:, None]
+    counts: Ints = np.bincount(flat.ravel(), minlength=rows * width).reshape(rows, width)[:, : max_value + 1]
     return counts

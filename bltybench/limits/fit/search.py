@@ -1,4 +1,4 @@
-"""For one family: the parameters that the fewest observed decisions contradict, by a grid that is refined."""
+"""Search for the best parameters of one family on successively finer grids."""
 
 from __future__ import annotations
 
@@ -7,282 +7,266 @@ from bisect import bisect_left
 import numpy as np
 
 from bltybench.limits.fit.grid import (
-    DRIFT,
-    PHASED,
-    PHASES,
-    STEP,
     Grid,
-    around,
-    coarse,
-    from_the_first,
-    narrow,
-    ticks_and_lumps,
+    coarse_grid,
+    finer_grid,
+    first_hit_grid,
+    plain_grid,
+    precise_recoveries,
+    refill_grid,
 )
-from bltybench.limits.fit.missing import likeliest, otherwise
+from bltybench.limits.fit.missing import enumerate_assignments, impute_greedy
 from bltybench.limits.fit.occupancy import ChargeBounds
-from bltybench.limits.fit.scoring import FAR, HARD, Scored, judge, price
+from bltybench.limits.fit.scoring import Scored, score, score_pruned
+from bltybench.limits.fit.thresholds import GRID, SCORING, SEARCH
+from bltybench.limits.models.families import FAMILIES, FIXED_WINDOW, INTERVAL_REFILL
 from bltybench.limits.observations.observation import Floats, Ints, Observations
-
-NEIGHBOURS = 2
-RATE_OFF = 1.2
-"""What was found of a limit and a rate may be so much off where a tick is mistaken for another."""
-BESIDE, PERIODS, PHASES_BESIDE = 0.12, 61, 24
-"""Where something contradicts the best, so much to either side of its period is looked at, in such steps."""
-KEPT = 10
-"""Candidates that are refined."""
-BASINS = (40, 12, 6, 6, 6)
-"""Other periods that are looked at too, in each round of refining."""
-FINER = 3.0
-"""From one round to the next."""
-SCAN = 200
-"""Phases at which it is asked how many would do."""
-FALLING = 0.7
-"""Share of its cost that a finer look leaves of one that may come near."""
-APART = 0.01
-"""Periods that differ by so much, relative, are such."""
-MOST_LOST = 24
-"""Lost answers up to which each is read as what explains more; more of them are left open."""
-OFF_SHARE, OFF_ROUNDS = 1 / 16, 2
-"""So many contradictions a request are looked at too, in so many rounds, where ticks may happen to suit."""
-READINGS = 4
-"""Other readings of lost answers that are looked at closely: those that explain most."""
-RECOUNTED = 400
-"""Candidates that are counted anew when lost answers are read otherwise."""
 
 
 class FamilySearch:
-    """The search for the parameters of one family: a coarse grid first; ``refine`` tries finer ones."""
+    """The search for one family: a coarse grid first, then ``refine``."""
 
     def __init__(
         self,
         family: str,
-        sights: Observations,
+        observations: Observations,
         *,
         count_refused: bool = False,
         hints_s: tuple[float, ...] = (),
-        rates: tuple[float, float] | None = None,
+        rates_per_s: tuple[float, float] = (0.0, np.inf),
     ) -> None:
-        """``hints_s`` are periods to try in any case, ``rates`` bound how much lumps may give a second.
+        """Score the coarse grid. The observations must contain a recovery.
 
-        There must be a recovery in ``sights``.
+        ``hints_s`` are periods to try in any case, and ``rates_per_s`` bounds the rate of an interval refill.
         """
         self.family = family
         self.count_refused = count_refused
         self._hints_s = hints_s
-        self._counted = ChargeBounds(sights, count_refused=count_refused)
-        self._unread = self._counted.charged
-        if family == "interval_refill":
-            first = ticks_and_lumps(sights, rates or (0.0, np.inf))
+        self._observations = observations
+        self._bounds = ChargeBounds(observations, count_refused=count_refused)
+        self._unassigned = self._bounds.charges
+        if family == INTERVAL_REFILL:
+            grid = refill_grid(observations, rates_per_s)
         else:
-            first = coarse(family, sights, count_refused=count_refused, hints_s=hints_s)
-        self.found = self._coarse = judge(family, self._counted, first)
-
-    @property
-    def _off(self) -> float:
-        """Return what the true ticks of a refill may cost beside another that happens to suit on the grid."""
-        return HARD * OFF_SHARE * self.size if self.family == "interval_refill" else 0.0
+            grid = coarse_grid(family, observations, count_refused=count_refused, hints_s=hints_s)
+        self.scored = self._coarse = score_pruned(family, self._bounds, grid)
 
     @property
     def size(self) -> int:
-        """Return how many requests were seen."""
-        return len(self._counted.sights)
+        """The number of observations."""
+        return len(self._observations)
 
     @property
     def cost(self) -> int:
-        """Return the least cost so far."""
-        return int(self.found.cost.min())
+        """The lowest cost so far."""
+        return self.scored.lowest
 
-    def follow(self, other: FamilySearch) -> None:
-        """Try the periods that suit a family whose windows begin with the first request."""
-        grid = other.found.grid.take(spread(other.found, KEPT))
-        grid = from_the_first(grid, self._counted.sights)
-        self.found = self.found.plus(judge(self.family, self._counted, grid))
+    def refine(self, best_cost: int | None = None) -> None:
+        """Refine around the best candidates, while they can come near ``best_cost``."""
+        self._assign_lost()
+        if self._zoom(best_cost):
+            self._assign_lost()
 
-    def share_out(self) -> None:
-        """Try all ticks of a refill anew, with lumps that share out about the limit that suits best.
+    def try_first_hit_periods(self, first_hit: FamilySearch) -> None:
+        """Add windows that start at the first request, with the best periods of the first-hit family."""
+        period = first_hit.scored.grid.period[spread(first_hit.scored, SEARCH.kept)]
+        grid = first_hit_grid(period, self._observations)
+        self.scored = self.scored.plus(score_pruned(self.family, self._bounds, grid))
 
-        A bucket that fills while it is used up shows more than its limit, and no lump is a part of that.
+    def retry_refill(self) -> None:
+        """Search again, with tokens per tick that divide the best limit.
+
+        A bucket that refills while it is drained seems larger than it is, and no tokens per tick divide that.
         """
-        best = int(self.found.cost.argmin())
-        rate = float(self.found.grid.lump[best] / self.found.grid.period[best])
-        limit = int(self.found.limit_least[best])
-        limits = range(max(1, limit - NEIGHBOURS), limit + NEIGHBOURS + 1)
-        self._anew(ticks_and_lumps(self._counted.sights, (rate / RATE_OFF, rate * RATE_OFF), limits))
+        best = int(self.scored.cost.argmin())
+        rate = float(self.scored.grid.tokens[best] / self.scored.grid.period[best])
+        limit, n = int(self.scored.limit_min[best]), SEARCH.limit_neighbors
+        rates_per_s = (rate / SEARCH.rate_factor, rate * SEARCH.rate_factor)
+        limits = range(max(1, limit - n), limit + n + 1)
+        self._search_again(refill_grid(self._observations, rates_per_s, limits))
 
-    def look_beside(self) -> None:
-        """Try periods near the best anew, with more phases: some of as many windows may be taken for it."""
-        best = int(self.found.cost.argmin())
-        period = float(self.found.grid.period[best]) * np.linspace(1 - BESIDE, 1 + BESIDE, PERIODS)
-        share = np.arange(PHASES_BESIDE) / PHASES_BESIDE
-        phase = self._counted.sights.hi[-1] / 2 + period[:, None] * share
-        self._anew(Grid(np.repeat(period, PHASES_BESIDE), phase.ravel(), np.zeros(phase.size)))
+    def rescan_near_best(self) -> None:
+        """Search again near the best period, with more phases.
 
-    def _anew(self, grid: Grid) -> None:
-        """Search from these by themselves: beside what is refined they would not be looked at closely."""
-        before, charged = self.found, self._counted.charged
-        self._counted.charge(self._unread)
-        self.found = judge(self.family, self._counted, grid)
-        self._coarse = self._coarse.plus(self.found)
+        A period with as many windows in the run can look better on a coarse grid.
+        """
+        best, width = int(self.scored.cost.argmin()), SEARCH.rescan_width
+        period = float(self.scored.grid.period[best]) * np.linspace(
+            1 - width, 1 + width, SEARCH.rescan_periods
+        )
+        share = np.arange(SEARCH.rescan_phases) / SEARCH.rescan_phases
+        phase = self._observations.hi[-1] / 2 + period[:, None] * share
+        self._search_again(plain_grid(np.repeat(period, len(share)), phase.ravel()))
+
+    def _search_again(self, grid: Grid) -> None:
+        """Search from these candidates alone, because refined ones would crowd them out."""
+        before, charges = self.scored, self._bounds.charges
+        self._bounds.charge(self._unassigned)
+        self.scored = score_pruned(self.family, self._bounds, grid)
+        self._coarse = self._coarse.plus(self.scored)
         self.refine()
-        if self.cost >= before.cost.min():
-            # Lost answers too are read again as they were.
-            self._counted.charge(charged)
-            self.found = before
+        if self.cost >= before.lowest:
+            self._bounds.charge(charges)
+            self.scored = before
 
-    def refine(self, least: int | None = None) -> None:
-        """Look more closely around the best, as long as it may come near to a cost of ``least``."""
-        self._read_lost()
-        if self._closer(least):
-            self._read_lost()
-
-    def _closer(self, least: int | None) -> bool:
-        """Look more closely around the best; whether to the end."""
-        sights = self._counted.sights
-        span_s = float(sights.hi[-1] - sights.lo[0])
-        for finer, others in enumerate(BASINS):
-            found = self.found
-            # What is documented may be right though another period needs no phase as exact as it does.
-            basins = _basins(found, others, self._off if finer < OFF_ROUNDS else 0)
-            chosen = np.union1d(basins, _nearest(found, self._hints_s))
-            kept = found.grid.take(chosen)
-            width = np.full(len(kept), STEP - 1)
-            if self.family in PHASED:
-                width = np.minimum(width, DRIFT * kept.period / span_s)
-            slack_s = kept.period / PHASES
-            if self.family == "fixed_window":
-                slack_s = np.minimum(slack_s, max(hi - lo for lo, hi in narrow(sights)))
-            if self.family == "interval_refill":
-                kept, width, slack_s = _shared(found, chosen, width, slack_s)
-            closer = around(self.family, kept, width / FINER**finer, slack_s / FINER**finer)
-            before = self.cost
-            self.found = found.plus(judge(self.family, self._counted, closer))
-            if least is not None and self.cost > least + FAR and self.cost > FALLING * before:
+    def _zoom(self, best_cost: int | None) -> bool:
+        """Score finer grids around the best candidates. Return False if the family was given up."""
+        span_s, traits = self._observations.span_s, FAMILIES[self.family]
+        for number, other_periods in enumerate(SEARCH.other_periods):
+            scored = self.scored
+            extra = self._extra_cost if number < SEARCH.refill_extra_rounds else 0.0
+            # A hint may be right even if another period needs a less exact phase.
+            chosen = np.union1d(
+                _basins(scored, other_periods, extra), _best_at_periods(scored, self._hints_s)
+            )
+            grid = scored.grid.take(chosen)
+            width = np.full(len(grid), GRID.period_step - 1)
+            if traits.has_phase:
+                width = np.minimum(width, GRID.max_drift * grid.period / span_s)
+            slack_s = grid.period / GRID.phases
+            if self.family == FIXED_WINDOW:
+                slack_s = np.minimum(
+                    slack_s, max(hi - lo for lo, hi in precise_recoveries(self._observations))
+                )
+            if self.family == INTERVAL_REFILL:
+                grid, width, slack_s = _with_dividing_tokens(scored, chosen, width, slack_s)
+            zoom = SEARCH.zoom**number
+            finer = score_pruned(
+                self.family, self._bounds, finer_grid(self.family, grid, width / zoom, slack_s / zoom)
+            )
+            self.scored = scored.plus(finer)
+            far = best_cost is not None and self.cost > best_cost + SCORING.far_cost
+            if far and self.cost > SEARCH.slow_progress * scored.lowest:
                 return False
         return True
 
-    def _read_lost(self) -> None:
-        """Read each lost answer as what explains more, where that differs; and count anew."""
-        counted = self._counted
-        if not self.cost or not 0 < len(counted.lost) <= MOST_LOST:
+    @property
+    def _extra_cost(self) -> float:
+        """Extra cost that the true ticks can have on a coarse grid, where others fit by chance."""
+        if self.family != INTERVAL_REFILL:
+            return 0.0
+        return SCORING.hard_weight * SEARCH.refill_extra_fraction * self.size
+
+    def _assign_lost(self) -> None:
+        """Assign each lost response the better outcome, and score the best candidates again."""
+        bounds = self._bounds
+        if not self.cost or not 0 < len(bounds.lost) <= SEARCH.max_lost:
             return
-        best = self.found.grid.take(_basins(self.found, BASINS[-1]))
-        counted.ask(counted.every)
-        before = counted.charged
-        after = likeliest(counted, lambda: self._least_of(best), HARD)
+        best = self.scored.grid.take(_basins(self.scored, SEARCH.other_periods[-1]))
+        bounds.select(bounds.every)
+        before = bounds.charges
+        after = impute_greedy(bounds, lambda: score(self.family, bounds, best).lowest)
         if np.any(after != before):
-            self.found = self._recounted()
+            near = np.argsort(self.scored.cost, kind="stable")[: SEARCH.rescored]
+            self.scored = score(self.family, bounds, self.scored.grid.take(near))
 
-    def read_otherwise(self) -> None:
-        """Add what is found where lost answers went otherwise, as far as that explains as much.
+    def try_other_assignments(self) -> None:
+        """Add the candidates that fit as well with other outcomes of lost responses.
 
-        Which way they went is not known then, so what is said must hold for all.
+        The outcomes are unknown then, so the result must hold for all of them.
         """
-        counted, own, found = self._counted, self._counted.charged, self.found
-        if not 0 < len(counted.lost) <= MOST_LOST or np.array_equal(own, self._unread):
-            return  # nothing was read one way only
-        grid = self._coarse.grid.take(_basins(self._coarse, BASINS[0]))
-        grid = grid.plus(found.grid.take(_basins(found, BASINS[-1])))
-        readings = [each for each in otherwise(self._unread, own) if not np.array_equal(each, own)]
-        counted.ask(counted.every)
+        bounds, own, scored = self._bounds, self._bounds.charges, self.scored
+        if not 0 < len(bounds.lost) <= SEARCH.max_lost or np.array_equal(own, self._unassigned):
+            return
+        grid = self._coarse.grid.take(_basins(self._coarse, SEARCH.other_periods[0]))
+        grid = grid.plus(scored.grid.take(_basins(scored, SEARCH.other_periods[-1])))
+        assignments = [
+            charges
+            for charges in enumerate_assignments(self._unassigned, own)
+            if not np.array_equal(charges, own)
+        ]
+        bounds.select(bounds.every)
         costs = []
-        for charged in readings:
-            counted.charge(charged)
-            costs.append(self._least_of(grid))
-        enough = int(found.cost.min()) + HARD // 2
-        for i in np.argsort(costs, kind="stable")[:READINGS]:
-            if costs[i] > 2 * enough + FAR + self._off:
+        for charges in assignments:
+            bounds.charge(charges)
+            costs.append(score(self.family, bounds, grid).lowest)
+        enough = scored.lowest + SCORING.hard_weight // 2
+        for i in np.argsort(costs, kind="stable")[: SEARCH.refined_assignments]:
+            if costs[i] > 2 * enough + SCORING.far_cost + self._extra_cost:
                 break
-            counted.charge(readings[i])
-            self.found = price(self.family, counted, grid)
-            self._closer(enough)
+            bounds.charge(assignments[i])
+            self.scored = score(self.family, bounds, grid)
+            self._zoom(enough)
             if self.cost <= enough:
-                own = counted.charged if self.cost < found.cost.min() else own
-                found = found.plus(self.found)
-        counted.charge(own)
-        self.found = found
+                own = bounds.charges if self.cost < scored.lowest else own
+                scored = scored.plus(self.scored)
+        bounds.charge(own)
+        self.scored = scored
 
-    def _least_of(self, grid: Grid) -> int:
-        return int(price(self.family, self._counted, grid).cost.min())
+    def phase_share(self, best: int, best_cost: int) -> float:
+        """Return the fraction of phases that fit as well, with the other parameters of candidate ``best``.
 
-    def _recounted(self) -> Scored:
-        """Return the best of the candidates, counted anew."""
-        near = np.argsort(self.found.cost, kind="stable")[:RECOUNTED]
-        return price(self.family, self._counted, self.found.grid.take(near))
-
-    def phase_share(self, best: int, least: int) -> float:
-        """Return the share of all phases that are no worse with the other parameters of ``best``.
-
-        1 where the family has none, or its cost is so far above ``least`` that it does not matter.
+        It is 1 if the family has no phase, or if its cost is too far above ``best_cost`` to matter.
         """
-        if self.family not in PHASED or self.cost > least + FAR:
+        if not FAMILIES[self.family].has_phase or self.cost > best_cost + SCORING.far_cost:
             return 1.0
-        grid, steps = self.found.grid, np.arange(SCAN)
-        period = np.full(SCAN, grid.period[best])
-        lump = np.full(SCAN, grid.lump[best])
-        phase = grid.phase[best] + period * steps / SCAN
-        self._counted.ask(self._counted.every)
-        scanned = price(self.family, self._counted, Grid(period, phase, lump))
-        no_worse = int(np.sum(scanned.cost <= self.found.cost[best]))
-        return max(1, no_worse) / SCAN  # its own phase in any case
+        grid, count = self.scored.grid, SEARCH.phase_samples
+        period, tokens = np.full(count, grid.period[best]), np.full(count, grid.tokens[best])
+        phase = grid.phase[best] + period * np.arange(count) / count
+        self._bounds.select(self._bounds.every)
+        samples = score(self.family, self._bounds, Grid(period, phase, tokens))
+        no_worse = int(np.sum(samples.cost <= self.scored.cost[best]))
+        return max(1, no_worse) / count
 
 
-def alike(found: Scored) -> Ints:
-    """Return the candidates that are hardly worse than the best, which only doubt tells apart."""
-    return np.flatnonzero(found.cost <= found.cost.min() + HARD // 2)
-
-
-def spread(found: Scored, most: int) -> Ints:
-    """Return about ``most`` of the best candidates: of many as good, over all that they leave open."""
-    ties = alike(found)
-    if len(ties) <= most:
-        best = np.argsort(found.cost, kind="stable")[: 4 * most]
-        others = best[most // 2 :]
-        few: Ints = np.concatenate([best[: most // 2], others[:: max(1, 2 * len(others) // most)]])
-        return few
-    grid = found.grid
+def spread(scored: Scored, count: int) -> Ints:
+    """Return about ``count`` of the best candidates. If more are equivalent, they cover the whole range."""
+    ties = scored.equivalent
+    if len(ties) <= count:
+        best = np.argsort(scored.cost, kind="stable")[: 4 * count]
+        others = best[count // 2 :]
+        sample: Ints = np.concatenate([best[: count // 2], others[:: max(1, 2 * len(others) // count)]])
+        return sample
+    grid = scored.grid
     ends = [
         ties[int(pick(values[ties]))]
-        for values in (grid.period, grid.phase % grid.period, found.limit_least)
+        for values in (grid.period, grid.phase % grid.period, scored.limit_min)
         for pick in (np.argmin, np.argmax)
     ]
     ties = ties[np.argsort(grid.period[ties], kind="stable")]
-    chosen: Ints = np.unique([*ends, *ties[np.linspace(0, len(ties) - 1, most - len(ends)).astype(np.int64)]])
+    even = np.linspace(0, len(ties) - 1, count - len(ends)).astype(np.int64)
+    chosen: Ints = np.unique([*ends, *ties[even]])
     return chosen
 
 
-def _basins(found: Scored, others: int, off: float = 0) -> Ints:
-    """Return some of the best, and the best of ``others`` periods, which may come near when refined.
-
-    They may be ``off`` by so much more.
-    """
-    chosen = list(spread(found, KEPT))
-    order = np.argsort(found.cost, kind="stable")
-    order = order[found.cost[order] <= 2 * found.cost.min() + FAR + off][: 10 * others]
-    period = np.log(found.grid.period)
-    taken = sorted(period[chosen].tolist())
-    for each, at in zip(order.tolist(), period[order].tolist(), strict=True):
-        if len(chosen) >= KEPT + others:
+def _basins(scored: Scored, other_periods: int, extra_cost: float = 0.0) -> Ints:
+    """Return some of the best candidates, and the best at other periods, which may improve when refined."""
+    chosen = list(spread(scored, SEARCH.kept))
+    order = np.argsort(scored.cost, kind="stable")
+    limit = 2 * scored.cost.min() + SCORING.far_cost + extra_cost
+    order = order[scored.cost[order] <= limit][: 10 * other_periods]
+    log_period = np.log(scored.grid.period)
+    taken = sorted(log_period[chosen].tolist())
+    for candidate, at in zip(order.tolist(), log_period[order].tolist(), strict=True):
+        if len(chosen) >= SEARCH.kept + other_periods:
             break
         place = bisect_left(taken, at)
-        if all(abs(at - other) > APART for other in taken[max(0, place - 1) : place + 1]):
-            chosen.append(each)
+        neighbors = taken[max(0, place - 1) : place + 1]
+        if all(abs(at - other) > SEARCH.min_period_distance for other in neighbors):
+            chosen.append(candidate)
             taken.insert(place, at)
     return np.array(chosen, dtype=np.int64)
 
 
-def _nearest(found: Scored, periods: tuple[float, ...]) -> Ints:
-    """Return the best candidate of each of these periods, if there is one."""
+def _best_at_periods(scored: Scored, periods_s: tuple[float, ...]) -> Ints:
+    """Return the best candidate at each of these periods, if there is one."""
     best = []
-    for period in periods:
-        same = np.flatnonzero(np.abs(found.grid.period - period) <= 1e-9 * period)
-        best += [int(same[found.cost[same].argmin()])] if len(same) else []
+    for period_s in periods_s:
+        same = np.flatnonzero(np.abs(scored.grid.period - period_s) <= 1e-9 * period_s)
+        best += [int(same[scored.cost[same].argmin()])] if len(same) else []
     return np.array(best, dtype=np.int64)
 
 
-def _shared(found: Scored, chosen: Ints, width: Floats, slack_s: Floats) -> tuple[Grid, Floats, Floats]:
-    """Return candidates with lumps that share out the limit that suits each, or one near to it."""
-    grid, limit = found.grid.take(chosen), found.limit_least[chosen]
-    parts = np.maximum(np.round(limit / grid.lump), 1)
-    lump = np.concatenate([(limit + more) / parts for more in (-1, 0, 1)])
-    lump = np.where(lump > 0, lump, np.tile(grid.lump, 3))
-    return Grid(np.tile(grid.period, 3), np.tile(grid.phase, 3), lump), np.tile(width, 3), np.tile(slack_s, 3)
+def _with_dividing_tokens(
+    scored: Scored, chosen: Ints, width: Floats, slack_s: Floats
+) -> tuple[Grid, Floats, Floats]:
+    """Return each candidate three times, with tokens per tick that divide its limit or a neighboring one."""
+    grid, limit = scored.grid.take(chosen), scored.limit_min[chosen]
+    ticks = np.maximum(np.round(limit / grid.tokens), 1)
+    tokens = np.concatenate([(limit + more) / ticks for more in (-1, 0, 1)])
+    tokens = np.where(tokens > 0, tokens, np.tile(grid.tokens, 3))
+    return (
+        Grid(np.tile(grid.period, 3), np.tile(grid.phase, 3), tokens),
+        np.tile(width, 3),
+        np.tile(slack_s, 3),
+    )

@@ -1,4 +1,4 @@
-"""From what was seen to what limits: the families that explain it, their parameters, and how sure that is."""
+"""Identify the limiter that fits the observed decisions, with its parameters and a confidence."""
 
 from __future__ import annotations
 
@@ -10,57 +10,23 @@ from itertools import product
 import numpy as np
 
 from bltybench.limits.fit.bans import detect_ban
-from bltybench.limits.fit.estimate import best_fit, queue_fit
-from bltybench.limits.fit.grid import DRIFTING
+from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
-from bltybench.limits.fit.scoring import BUCKETS, FAR, FLIP_RATE, HARD, allowed
+from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
+from bltybench.limits.fit.thresholds import SCORING, SELECTION
+from bltybench.limits.models.families import FAMILIES, FIXED_WINDOW, INTERVAL_REFILL, TOKEN_BUCKET
 from bltybench.limits.observations.observation import Observation, Observations, most_informative
 
-TELLING = HARD + 1
-"""So much less cost makes a family likelier by one over FLIP_RATE: a contradiction fewer does."""
-MARGIN = 1.5 * TELLING
-"""By so much others must be left behind for a family to be named: a thousand times less likely."""
-REFILL_TELLING = 3 * TELLING
-LUMPS_SEEN = 5
-"""Of a refill in lumps, so many periods must be seen: its four parameters suit much that is shorter."""
 TOO_FEW_REFILL_PERIODS = (
-    f"a refill in lumps would explain it, but fewer than {LUMPS_SEEN} of its periods were seen"
+    f"an interval refill fits, but fewer than {SELECTION.min_refill_periods} of its periods were observed"
 )
-ONE_LUMP = 1.5
-"""Lumps of less come back one at a time: as from a bucket, which must explain it too."""
-NO_BUCKET = (
-    "about one request at a time comes back, as from a bucket, but no bucket explains it: some forget what "
-    "had come back in part, whenever they let one in"
+NO_BUCKET_FITS = (
+    "tokens refill about one at a time, but no token bucket fits: some implementations discard a partly "
+    "refilled token each time they accept a request"
 )
-BUCKET_WAITS = 1.5
-"""Of the time in which a bucket gives one back: a ban that is no longer is that."""
-FEW = 250
-"""Up to so many requests a refill in lumps is tried in any case; else where nothing simpler explains all."""
-FOLLOWING = {("first_hit_window", "fixed_window"), ("first_hit_counter", "sliding_counter")}
-"""Windows that begin with the first request, and those that may only have happened to."""
-DOUBTFUL = 0.3
-"""Share of the cost that is allowed, from which on doubts alone do not tell families apart."""
-CHANCE = 0.6
-"""A family that contradicts such a share of the rarer decisions on the coarse grid explains nothing."""
-LUMPY = 0.9
-"""The same before a refill in lumps is tried: to simpler families its lumps look much like chance, which
-itself costs 1 and more."""
-LONG, FIRST_LOOK = 600, 300
-"""Of more than so many requests, a stretch of so many is looked at first: chance soon shows."""
-HOPELESS = 2
-HOPELESS_BY = 3
-HOPELESS_SHARE = 1 / 16
-"""A family is not looked at closely where its cost on the coarse grid is so many times the best, and so many
-contradictions more, and so many for each request: a closer look takes a few away."""
-RATE_SLACK = 2
-RATE_FACTOR = 1.3
-"""Lumps may come at a rate so much off those of buckets that contradict little more than the best."""
-SAME_RATE = 1.1
-"""Rates that are so much off may be the same: a lump more or less was seen."""
-LUMPS = "interval_refill"
-SIMPLE = (
+SIMPLE_CANDIDATES = (
     ("fixed_window", False),
     ("first_hit_window", False),
     ("sliding_log", False),
@@ -71,250 +37,260 @@ SIMPLE = (
     ("first_hit_counter", True),
     ("token_bucket", False),
 )
-"""Families (and whether refusals count) that are tried first. Whether a fixed window counts what it refuses
-cannot be seen: it is full already."""
+"""Pairs (family, count_refused) to try first. A fixed window is exhausted when it refuses, so whether it
+counts refused requests has no visible effect."""
 
 
 def fit_limiter(
-    seen: Sequence[Observation],
+    observed: Sequence[Observation],
     *,
     hints_s: tuple[float, ...] = (),
     candidates: Sequence[tuple[str, bool]] | None = None,
 ) -> Verdict:
-    """Find the limiter that explains what was seen; ``hints_s`` are periods that are documented or announced.
+    """Return the limiter that fits the observations.
 
-    ``candidates`` leaves only these families (and ways of counting refusals) to choose from.
+    ``hints_s`` are documented or announced periods, in seconds. ``candidates`` restricts the families, each
+    with whether it counts refused requests.
     """
-    sights = Observations(seen)
-    counts = _, accepted, refused = _counts(sights)
-    if not len(sights):
+    observations = Observations(observed)
+    counts = _, accepted, refused = _counts(observations)
+    if not len(observations):
         return Verdict("nothing_sent", *counts, reason="nothing was sent")
-    held = detect_queue(seen)
+    queue = detect_queue(observed)
     if not refused:
         reason = f"none of {accepted} requests was refused"
-        return Verdict("never_refused", *counts, reason=reason, queue=held)
+        return Verdict("never_refused", *counts, reason=reason, queue=queue)
     if not accepted:
         return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
-    if held is not None and (leaky := queue_fit(sights, held)) is not None:
-        return Verdict("found", *counts, (leaky,), (leaky,), held.explained / held.answers, queue=held)
-    if not sights.recoveries:
-        return Verdict("unknown", *counts, reason="nothing was accepted after a refusal: it ended too soon")
-    tried = SIMPLE if candidates is None else candidates
-    searches, sights = _first_look(seen, sights, tried, hints_s)
-    _look_closely(searches, _chance(sights))
-    least = min((each.cost for each in searches), default=None)
-    alone = candidates is None and (
-        len(sights) <= FEW or least is None or HARD <= least <= _chance(sights, LUMPY)
-    )
-    if alone or (LUMPS, False) in tried:
-        searches.append(_lumps(searches, sights, least))
-    span_s = float(sights.hi[-1] - sights.lo[0])
-    _read_otherwise(searches)
-    least = min(each.cost for each in searches)
-    fits = [best_fit(each, sights, hints_s, least) for each in searches]
-    return _unless_banned(_compared(fits, _counts(sights), allowed(len(sights)), span_s), sights)
+    if queue is not None and (fit := estimate_queue(observations, queue)) is not None:
+        return Verdict("found", *counts, (fit,), (fit,), queue.explained / queue.answers, queue=queue)
+    if not observations.recoveries:
+        reason = "no request was accepted after a refusal: the observations end too soon"
+        return Verdict("unknown", *counts, reason=reason)
+    tried = SIMPLE_CANDIDATES if candidates is None else candidates
+    searches, observations = _screen(observed, observations, tried, hints_s)
+    _refine_plausible(searches, _chance_cost(observations, SELECTION.chance_fraction))
+    best_cost = min((search.cost for search in searches), default=None)
+    refill = (INTERVAL_REFILL, False) in tried
+    if refill or (candidates is None and _needs_refill(observations, best_cost)):
+        searches.append(_search_refill(searches, observations, best_cost))
+    best_cost = min(search.cost for search in searches)
+    for search in searches:
+        if search.cost <= min(best_cost, allowed_cost(search.size)) + SCORING.far_cost:
+            search.try_other_assignments()
+    best_cost = min(search.cost for search in searches)
+    fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
+    verdict = _compare(fits, _counts(observations), observations.span_s)
+    return _unless_banned(verdict, observations)
 
 
-def _first_look(
-    seen: Sequence[Observation],
-    sights: Observations,
+def _counts(observations: Observations) -> tuple[int, int, int]:
+    """Return the numbers of requests, acceptances, and refusals."""
+    return len(observations), int(np.sum(observations.accepted)), int(np.sum(observations.refused))
+
+
+def _screen(
+    observed: Sequence[Observation],
+    observations: Observations,
     tried: Sequence[tuple[str, bool]],
     hints_s: tuple[float, ...],
 ) -> tuple[list[FamilySearch], Observations]:
-    """Return a search for each family on its coarse grid, and what they look at: of a long run a part, where
-    nothing explains that."""
-    part = Observations(most_informative(seen, FIRST_LOOK)) if len(sights) > LONG else sights
-    if part is not sights and part.recoveries:
-        searches = _searches(tried, part, hints_s)
-        if not any(each.cost <= _chance(part) for each in searches):
-            return searches, part  # what does not explain a part does not explain all
-    return _searches(tried, sights, hints_s), sights
+    """Return a search per family, and its observations: a part of a long run, if no family fits that part."""
+
+    def start(part: Observations) -> list[FamilySearch]:
+        return [
+            FamilySearch(family, part, count_refused=count_refused, hints_s=hints_s)
+            for family, count_refused in tried
+            if family != INTERVAL_REFILL
+        ]
+
+    if len(observations) > SELECTION.long_run:
+        part = Observations(most_informative(observed, SELECTION.screen_size))
+        if part.recoveries:
+            searches, chance = start(part), _chance_cost(part, SELECTION.chance_fraction)
+            if all(search.cost > chance for search in searches):
+                return searches, part
+    return start(observations), observations
 
 
-def _look_closely(searches: Sequence[FamilySearch], chance: float) -> None:
-    """Refine what explains more than chance does."""
-    searched = [each for each in searches if each.cost <= chance]
-    _refine(searched)
-    _follow(searched)
-    least = min((each.cost for each in searched), default=None)
-    for each in searched:
-        if each.family in DRIFTING and least and HARD <= each.cost <= least + FAR:
-            each.look_beside()
+def _chance_cost(observations: Observations, fraction: float) -> float:
+    """Return the cost above which a family fits little better than accepting, or refusing, everything."""
+    requests, accepted, refused = _counts(observations)
+    if requests <= SELECTION.short_run:
+        return math.inf
+    return SCORING.hard_weight * fraction * min(accepted, refused)
 
 
-def _lumps(searches: Sequence[FamilySearch], sights: Observations, least: int | None) -> FamilySearch:
-    """Return the search for a refill in lumps, at about the rates that suit a bucket."""
-    buckets = [each for each in searches if each.family == "token_bucket"]
-    found = FamilySearch(LUMPS, sights, rates=_rates(*(buckets or [FamilySearch("token_bucket", sights)])))
-    _refine([found], least)
-    if found.cost and least:
-        found.share_out()
-    return found
+def _needs_refill(observations: Observations, best_cost: int | None) -> bool:
+    if best_cost is None or len(observations) <= SELECTION.short_run:
+        return True
+    chance = _chance_cost(observations, SELECTION.refill_chance_fraction)
+    return SCORING.hard_weight <= best_cost <= chance
 
 
-def _unless_banned(verdict: Verdict, sights: Observations) -> Verdict:
-    """Name no family that something contradicts where a ban explains when refusals ended."""
-    contradicted = verdict.fits[0].contradictions
-    ban = detect_ban(sights) if contradicted else None
+def _refine_plausible(searches: Sequence[FamilySearch], chance_cost: float) -> None:
+    """Refine the families that fit better than chance."""
+    plausible = [search for search in searches if search.cost <= chance_cost]
+    _refine(plausible)
+    _align_first_hits(plausible)
+    best_cost = min((search.cost for search in plausible), default=None)
+    for search in plausible:
+        recurring = FAMILIES[search.family].has_recurring_windows
+        if recurring and best_cost and SCORING.hard_weight <= search.cost <= best_cost + SCORING.far_cost:
+            search.rescan_near_best()
+
+
+def _refine(searches: Sequence[FamilySearch], best_cost: int | None = None) -> None:
+    """Refine all families but those far from the best on the coarse grid."""
+    for search in sorted(searches, key=lambda search: search.cost):
+        extra = SELECTION.max_extra + SELECTION.max_extra_per_request * search.size
+        if (
+            best_cost is None
+            or search.cost <= SELECTION.max_cost_ratio * best_cost + SCORING.hard_weight * extra
+        ):
+            search.refine(best_cost)
+        best_cost = search.cost if best_cost is None else min(best_cost, search.cost)
+
+
+def _align_first_hits(searches: Sequence[FamilySearch]) -> None:
+    """Try the windows of good first-hit families for families with a fixed phase."""
+    best_cost = min((search.cost for search in searches), default=0)
+    for first_hit, other in product(searches, searches):
+        if (
+            FAMILIES[first_hit.family].aligned == other.family
+            and first_hit.count_refused == other.count_refused
+            and first_hit.cost <= best_cost + SCORING.far_cost
+            and other.cost > first_hit.cost
+        ):
+            other.try_first_hit_periods(first_hit)
+            other.refine(best_cost)
+
+
+def _search_refill(
+    searches: Sequence[FamilySearch], observations: Observations, best_cost: int | None
+) -> FamilySearch:
+    """Return the refined search for an interval refill, at about the rates that fit a token bucket."""
+    bucket = next((search for search in searches if search.family == TOKEN_BUCKET), None)
+    scored = (bucket or FamilySearch(TOKEN_BUCKET, observations)).scored
+    # The more contradictions the best bucket has, the less its rate means.
+    slack = SELECTION.rate_slack * SCORING.hard_weight + min(scored.lowest, SCORING.far_cost)
+    periods = scored.grid.period[scored.cost <= scored.lowest + slack]
+    factor = SELECTION.rate_factor
+    rates_per_s = (1 / (factor * float(periods.max())), factor / float(periods.min()))
+    search = FamilySearch(INTERVAL_REFILL, observations, rates_per_s=rates_per_s)
+    _refine([search], best_cost)
+    if search.cost and best_cost:
+        search.retry_refill()
+    return search
+
+
+def _compare(fits: list[Fit], counts: tuple[int, int, int], span_s: float) -> Verdict:
+    """Return the verdict on the fits of all families."""
+    ranked = tuple(sorted(fits, key=_penalized_cost))
+    best, allowed = ranked[0], allowed_cost(counts[0])
+    ambiguous_cost = best.cost - SCORING.hard_weight * best.contradictions
+    if best.cost > allowed:
+        reason = f"no family fits: {best.contradictions} of {counts[0]} decisions contradict the best"
+        if ambiguous_cost > SCORING.hard_weight * best.contradictions:
+            reason = ANY_LIMIT_FITS
+        return Verdict("unknown", *counts, fits=ranked, reason=reason)
+    refill_best = best.family == INTERVAL_REFILL
+    margin = SELECTION.refill_exclusion_margin if refill_best else SELECTION.exclusion_margin
+    close = [fit for fit in ranked if _penalized_cost(fit) < _penalized_cost(best) + margin]
+    if ambiguous_cost > SELECTION.max_ambiguous_fraction * allowed:
+        close += [
+            fit
+            for fit in ranked
+            if fit.family != INTERVAL_REFILL
+            and fit.contradictions <= best.contradictions + 1
+            and fit not in close
+        ]
+    remaining = close
+    simple = [fit for fit in close if fit.family != INTERVAL_REFILL]
+    refill = next((fit for fit in close if fit.family == INTERVAL_REFILL), None)
+    if refill is not None and simple and _acts_like(simple[0], refill):
+        remaining = simple
+    elif refill is best and refill.limit < SELECTION.min_tokens_per_tick * (refill.ticks or 1):
+        return Verdict("unknown", *counts, fits=ranked, reason=NO_BUCKET_FITS)
+    consistent = _merge_count_refused(remaining)
+    families = list(dict.fromkeys(fit.family for fit in consistent))
+    compared = [fit for fit in ranked if fit.family in families or fit not in close]
+    confidence = _probability(consistent[0].family, compared)
+    if families[0] == INTERVAL_REFILL and span_s < SELECTION.min_refill_periods * consistent[0].period_s:
+        return Verdict("ambiguous", *counts, ranked, consistent, confidence, TOO_FEW_REFILL_PERIODS)
+    if len(families) == 1:
+        return Verdict("found", *counts, ranked, consistent, confidence)
+    names = ", ".join(family.replace("_", " ") for family in families)
+    reason = f"the observations can't distinguish these: {names}"
+    return Verdict("ambiguous", *counts, ranked, consistent, confidence, reason)
+
+
+def _penalized_cost(fit: Fit) -> float:
+    """Return the cost plus a penalty if only a few phases fit, because one of many fits by chance.
+
+    Half of all servers are assumed to align their windows to the clock.
+    """
+    likelihood = (fit.phase_share + (fit.phase == "clock")) / 2 if fit.phase_share < 1 else 1.0
+    return fit.cost + SCORING.contradiction_cost * math.log(likelihood) / math.log(SCORING.flip_rate)
+
+
+def _acts_like(simple: Fit, refill: Fit) -> bool:
+    """Return whether a simpler family describes an interval refill as well.
+
+    With one token per tick it is a token bucket, and with one tick per period a fixed window. With another
+    sustained rate, it is something else.
+    """
+    low = simple.limit_range[0] / simple.period_range_s[1]
+    high = simple.limit_range[1] / simple.period_range_s[0]
+    rate = refill.limit / refill.period_s
+    return (
+        simple.family in {TOKEN_BUCKET, FIXED_WINDOW}
+        and simple.cost <= refill.cost + SCORING.hard_weight // 2
+        and low / SELECTION.same_rate <= rate <= high * SELECTION.same_rate
+    )
+
+
+def _probability(family: str, fits: Sequence[Fit]) -> float:
+    """Return the probability of a family, given equal priors for the families of ``fits``."""
+    costs: dict[str, float] = {}
+    for fit in fits:
+        costs[fit.family] = min(_penalized_cost(fit), costs.get(fit.family, math.inf))
+    best, unit = min(costs.values()), SCORING.contradiction_cost
+    weights = {name: math.pow(SCORING.flip_rate, (cost - best) / unit) for name, cost in costs.items()}
+    return weights[family] / sum(weights.values())
+
+
+def _merge_count_refused(fits: Sequence[Fit]) -> tuple[Fit, ...]:
+    """Return one fit per family. If both ways of counting refused requests fit, ``count_refused`` is None."""
+    merged: dict[str, Fit] = {}
+    for fit in fits:
+        twin = merged.setdefault(fit.family, fit)
+        if twin.count_refused == fit.count_refused:
+            continue
+        simpler, other = (fit, twin) if twin.count_refused else (twin, fit)
+        limits = (*twin.limit_range, *fit.limit_range)
+        periods_s = (*twin.period_range_s, *fit.period_range_s)
+        merged[fit.family] = replace(
+            simpler,
+            count_refused=None,
+            limit_range=(min(limits), max(limits)),
+            period_range_s=(min(periods_s), max(periods_s)),
+            variants=simpler.variants + other.variants,
+        )
+    return tuple(merged.values())
+
+
+def _unless_banned(verdict: Verdict, observations: Observations) -> Verdict:
+    """Report no family if decisions contradict the best one and a ban explains every recovery."""
+    contradictions = verdict.fits[0].contradictions
+    ban = detect_ban(observations) if contradictions else None
     if ban is None:
         return verdict
-    gives_back_s = [each.period_s / each.limit for each in verdict.fits if each.family in BUCKETS]
-    if verdict.best is None and ban[1] <= BUCKET_WAITS * max(gives_back_s, default=0.0):
+    token_waits_s = [fit.period_s / fit.limit for fit in verdict.fits if fit.traits.kind == "bucket"]
+    if verdict.best is None and ban[1] <= SELECTION.max_bucket_wait * max(token_waits_s, default=0.0):
         return verdict
     reason = (
-        f"who is refused seems to be banned for {ban[0]:.3g} to {ban[1]:.3g} s, and no family does that: "
-        f"{contradicted} of {verdict.attempts} decisions contradict the best"
+        f"a refusal seems to start a ban of {ban[0]:.3g} to {ban[1]:.3g} s, which no family does: "
+        f"{contradictions} of {verdict.attempts} decisions contradict the best"
     )
     return replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
-
-
-def _searches(
-    tried: Sequence[tuple[str, bool]], sights: Observations, hints_s: tuple[float, ...]
-) -> list[FamilySearch]:
-    return [
-        FamilySearch(family, sights, count_refused=counting, hints_s=hints_s)
-        for family, counting in tried
-        if family != LUMPS
-    ]
-
-
-def _counts(sights: Observations) -> tuple[int, int, int]:
-    """Return how many were seen, accepted and refused."""
-    return len(sights), int(np.sum(sights.accepted)), int(np.sum(sights.refused))
-
-
-def _chance(sights: Observations, share: float = CHANCE) -> float:
-    """Return the cost from which on it is chance: who refuses nothing, or all, contradicts little more."""
-    seen, accepted, refused = _counts(sights)
-    return HARD * share * min(accepted, refused) if seen > FEW else math.inf
-
-
-def _refine(searches: Sequence[FamilySearch], least: int | None = None) -> None:
-    """Look closely at all but those that are far from the best even on the coarse grid."""
-    for each in sorted(searches, key=lambda each: each.cost):
-        if least is None or each.cost <= HOPELESS * least + HARD * (HOPELESS_BY + HOPELESS_SHARE * each.size):
-            each.refine(least)
-        least = each.cost if least is None else min(least, each.cost)
-
-
-def _follow(searches: Sequence[FamilySearch]) -> None:
-    """Give windows of any phase the chance to lie where those lie that begin with the first request."""
-    least = min((each.cost for each in searches), default=0)
-    for one, other in product(searches, searches):
-        pair = (one.family, other.family)
-        near = one.cost <= least + FAR and other.cost > one.cost
-        if pair in FOLLOWING and one.count_refused == other.count_refused and near:
-            other.follow(one)
-            other.refine(least)
-
-
-def _read_otherwise(searches: Sequence[FamilySearch]) -> None:
-    """Let what may come near be right with lost answers that went otherwise, unless nothing explains it."""
-    least = min(each.cost for each in searches)
-    for each in searches:
-        if each.cost <= min(least, allowed(each.size)) + FAR:
-            each.read_otherwise()
-
-
-def _rates(buckets: FamilySearch) -> tuple[float, float]:
-    """Return between which rates a refill lies: those that suit a bucket, and some more."""
-    found = buckets.found
-    least = int(found.cost.min())
-    # The more contradicts the best bucket, the less its rate tells.
-    good = found.grid.period[found.cost <= least + RATE_SLACK * HARD + min(least, FAR)]
-    return 1 / (RATE_FACTOR * float(good.max())), RATE_FACTOR / float(good.min())
-
-
-def _compared(fits: list[Fit], counts: tuple[int, int, int], bound: int, span_s: float) -> Verdict:
-    ranked = tuple(sorted(fits, key=_weighed))
-    least = _weighed(ranked[0])
-    if ranked[0].cost > bound:
-        against = ranked[0].contradictions
-        reason = f"no family explains it: {against} of {counts[0]} decisions contradict the best"
-        doubts = ranked[0].cost - HARD * against
-        return Verdict(
-            "unknown", *counts, fits=ranked, reason=ANY_LIMIT_FITS if doubts > HARD * against else reason
-        )
-    # A refill in lumps has a parameter more than the others, and must be better by more.
-    margin = REFILL_TELLING if ranked[0].family == LUMPS else MARGIN
-    left = [each for each in ranked if _weighed(each) < least + margin]
-    if ranked[0].cost - HARD * ranked[0].contradictions > DOUBTFUL * bound:
-        # With so much doubt about times, only contradictions tell.
-        left += [each for each in ranked if each not in left and _contradicts_no_more(each, ranked[0])]
-    close = tuple(left)
-    simple = [each for each in left if each.family != LUMPS]
-    lumps = next((each for each in left if each.family == LUMPS), None)
-    if lumps is not None and simple and _simpler(simple[0], lumps):
-        left = simple
-    elif lumps is ranked[0] and lumps.limit < ONE_LUMP * (lumps.ticks or 1):
-        return Verdict("unknown", *counts, fits=ranked, reason=NO_BUCKET)
-    merged = _merged(left)
-    names = {each.family for each in merged}
-    weights: dict[str, float] = {}
-    for each in ranked:
-        if each.family not in names and each in close:
-            continue  # set aside above
-        weight = FLIP_RATE ** ((_weighed(each) - least) / TELLING)
-        weights[each.family] = max(weight, weights.get(each.family, 0.0))
-    confidence = weights[merged[0].family] / sum(weights.values())
-    if merged[0].family == LUMPS and span_s < LUMPS_SEEN * merged[0].period_s:
-        return Verdict("ambiguous", *counts, ranked, merged, confidence, TOO_FEW_REFILL_PERIODS)
-    if len(names) == 1:
-        return Verdict("found", *counts, ranked, merged, confidence)
-    shown = ", ".join(dict.fromkeys(each.family.replace("_", " ") for each in merged))
-    return Verdict(
-        "ambiguous", *counts, ranked, merged, confidence, f"these cannot be told apart here: {shown}"
-    )
-
-
-def _simpler(each: Fit, lumps: Fit) -> bool:
-    """Return whether a simpler name is enough: lumps of one are a bucket, and one lump of all is a window.
-
-    What lets through more or less in the long run is something else than these lumps.
-    """
-    low, high = each.limit_range[0] / each.period_range_s[1], each.limit_range[1] / each.period_range_s[0]
-    same = low / SAME_RATE <= lumps.limit / lumps.period_s <= high * SAME_RATE
-    return each.family in {"token_bucket", "fixed_window"} and each.cost <= lumps.cost + HARD // 2 and same
-
-
-def _contradicts_no_more(each: Fit, best: Fit) -> bool:
-    return each.family != LUMPS and each.contradictions <= best.contradictions + 1
-
-
-def _weighed(each: Fit) -> float:
-    """Return its cost, and what it owes to a phase that was chosen to suit: many would have been possible.
-
-    Half of all servers are taken to align their windows to the clock.
-    """
-    likely = (each.phase_share + (each.phase == "clock")) / 2 if each.phase_share < 1 else 1.0
-    return each.cost + TELLING * math.log(likely) / math.log(FLIP_RATE)
-
-
-def _merged(left: list[Fit]) -> tuple[Fit, ...]:
-    """Return each family once; where both ways of counting refusals explain it, that is not known."""
-    merged: list[Fit] = []
-    for each in left:
-        twin = next((i for i, other in enumerate(merged) if other.family == each.family), None)
-        if twin is None:
-            merged.append(each)
-        elif merged[twin].count_refused != each.count_refused:
-            merged[twin] = _joined(merged[twin], each)
-    return tuple(merged)
-
-
-def _joined(one: Fit, two: Fit) -> Fit:
-    """Return one fit for both ways of counting refusals, with all that either leaves open."""
-    simpler, other = (two, one) if one.count_refused else (one, two)
-    return replace(
-        simpler,
-        count_refused=None,
-        limit_range=(
-            min(one.limit_range[0], two.limit_range[0]),
-            max(one.limit_range[1], two.limit_range[1]),
-        ),
-        period_range_s=(
-            min(one.period_range_s[0], two.period_range_s[0]),
-            max(one.period_range_s[1], two.period_range_s[1]),
-        ),
-        variants=simpler.variants + other.variants,
-    )

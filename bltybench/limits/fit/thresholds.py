@@ -162,10 +162,18 @@ class EstimateThresholds:
     clock_error_s: float = 0.25
     """Maximum difference between the server's clock and this one for windows that are aligned to the
     clock."""
+    clock_error_fraction: float = 0.05
+    """The same in periods, for short periods."""
+    edge_error_fraction: float = 0.01
+    """Additional error of an estimated window edge, in periods."""
     variants: int = 12
     """Other parameters to keep with a fit."""
     queue_intervals: int = 21
     """Service intervals to try within the range that the response times allow."""
+    same_period: float = 0.001
+    """Relative difference up to which two periods are the same."""
+    rounding_slack: float = 0.002
+    """Relative distance from a range of periods at which a natural period still counts as inside."""
     max_rounding: float = 0.03
     """Relative half width of a period's range up to which the period is rounded to a natural one."""
 

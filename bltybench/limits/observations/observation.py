@@ -63,6 +63,11 @@ class Observations:
         return len(self.lo)
 
     @property
+    def span_s(self) -> float:
+        """Seconds from the first request to the last decision. There must be a request."""
+        return float(self.hi[-1] - self.lo[0])
+
+    @property
     def accepted(self) -> Bools:
         """Mask of the accepted requests."""
         mask: Bools = self.codes == ACCEPTED
