@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
-from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.answer import MAX_CONFIDENCE, Answer
@@ -23,6 +23,8 @@ from bltybench.limits.observations.observation import busiest_period, most_infor
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.runs.attempt import Attempt
+
+T = TypeVar("T", bound=Struct)
 
 MAX_RELEASE_PERIOD = 3
 """Longest period, in median response times, that released slots can imitate."""
@@ -91,7 +93,7 @@ def to_record(
 ) -> model.FindingsRecord:
     """Return the findings in the form of ``limits.json``; ``stopped`` says why the probe ended early."""
     verdict, honesty, slots = findings.verdict, findings.honesty, findings.in_flight
-    at_s = findings.busiest_at_s
+    at_s, queue = findings.busiest_at_s, verdict.queue
     return model.FindingsRecord(
         run_id=run_id,
         stopped=stopped,
@@ -104,23 +106,15 @@ def to_record(
         refusal_status=findings.refusal_status,
         documented=model.DocumentedRecord(requests_per_min=findings.documented_per_min),
         announced=model.AnnouncedRecord(limit=honesty.announced_limit, dialect=honesty.dialect),
-        observed=None if verdict.best is None else _fit(verdict.best),
+        observed=verdict.best and _fit(verdict.best),
         consistent=tuple(_fit(candidate) for candidate in verdict.consistent),
         rejected=tuple(
-            model.RuledOutRecord(
-                family=candidate.family,
-                count_refused=candidate.count_refused,
-                contradictions=candidate.contradictions,
-            )
+            _copied(model.RuledOutRecord, candidate)
             for candidate in verdict.fits
             if candidate.family not in verdict.families
         ),
-        in_flight=None
-        if slots is None
-        else model.InFlightRecord(
-            limit=slots.limit, limit_range=slots.limit_range, contradictions=slots.contradictions
-        ),
-        delayed=None if verdict.queue is None else _delay(verdict.queue),
+        in_flight=slots and _copied(model.InFlightRecord, slots),
+        delayed=queue and _copied(model.DelayRecord, queue, longest_wait_s=round(queue.longest_wait_s, 3)),
         busiest_minute=model.BusiestRecord(
             accepted=findings.busiest_count,
             at=datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None,
@@ -137,56 +131,39 @@ def to_record(
     )
 
 
+def _copied(record: type[T], source: object, **other: object) -> T:
+    """Return a record with the attributes of ``source``, numbers rounded, and ``other`` fields."""
+    copied = {name: _rounded(getattr(source, name)) for name in record.__struct_fields__ if name not in other}
+    return record(**copied, **other)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(_rounded(item) for item in value)
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def _fit(best: Fit) -> model.FitRecord:
     period_s = round(best.period_s, 4)
     # Unix time holds very many periods: the phase must be that of the period as it is written.
     phase_s = best.phase_s() if best.phase == "clock" else best.phase_s(period_s)
-    low_s, high_s = best.period_range_s
-    return model.FitRecord(
-        family=best.family,
-        limit=best.limit,
-        limit_range=best.limit_range,
-        period_s=period_s,
-        period_range_s=(round(low_s, 4), round(high_s, 4)),
-        rate_per_min=round(best.rate_per_min, 4),
-        phase=best.phase,
-        phase_s=None if phase_s is None else round(phase_s, 4),
-        ticks=best.ticks,
-        free=best.free if best.traits.kind == "queue" else None,
-        count_refused=best.count_refused,
-        contradictions=best.contradictions,
-    )
-
-
-def _delay(queue: QueueTiming) -> model.DelayRecord:
-    low_s, high_s = queue.interval_range_s
-    return model.DelayRecord(
-        interval_s=round(queue.interval_s, 4),
-        interval_range_s=(round(low_s, 4), round(high_s, 4)),
-        rate_per_min=round(queue.rate_per_min, 4),
-        free=queue.free,
-        explained=queue.explained,
-        answers=queue.answers,
-        held=queue.held,
-        longest_wait_s=round(queue.longest_wait_s, 3),
-    )
+    free = best.free if best.traits.kind == "queue" else None
+    return _copied(model.FitRecord, best, phase_s=_rounded(phase_s), free=free)
 
 
 def _proportion(value: Proportion) -> model.ProportionRecord:
     interval = value.interval()
     if interval is not None:
         interval = (math.floor(1000 * interval[0]) / 1000, math.floor(1000 * interval[1]) / 1000)
-    return model.ProportionRecord(count=value.count, of=value.of, interval=interval)
+    return _copied(model.ProportionRecord, value, interval=interval)
 
 
 def _answer(answer: Answer) -> model.AnswerRecord:
     low, high = answer.range or (None, None)
-    return model.AnswerRecord(
-        question=answer.question,
+    return _copied(
+        model.AnswerRecord,
+        answer,
         value=answer.value,
         range=None if low is None else (low, None if high == math.inf else high),
         confidence=None if answer.confidence is None else min(MAX_CONFIDENCE, round(answer.confidence, 4)),
-        evidence=answer.evidence,
-        reason=answer.reason,
-        says=answer.says,
     )
