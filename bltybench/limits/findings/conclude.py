@@ -106,15 +106,17 @@ def to_record(
         refusal_status=findings.refusal_status,
         documented=model.DocumentedRecord(requests_per_min=findings.documented_per_min),
         announced=model.AnnouncedRecord(limit=honesty.announced_limit, dialect=honesty.dialect),
-        observed=verdict.best and _fit(verdict.best),
+        observed=None if verdict.best is None else _fit(verdict.best),
         consistent=tuple(_fit(candidate) for candidate in verdict.consistent),
         rejected=tuple(
             _copied(model.RuledOutRecord, candidate)
             for candidate in verdict.fits
             if candidate.family not in verdict.families
         ),
-        in_flight=slots and _copied(model.InFlightRecord, slots),
-        delayed=queue and _copied(model.DelayRecord, queue, longest_wait_s=round(queue.longest_wait_s, 3)),
+        in_flight=None if slots is None else _copied(model.InFlightRecord, slots),
+        delayed=None
+        if queue is None
+        else _copied(model.DelayRecord, queue, longest_wait_s=round(queue.longest_wait_s, 3)),
         busiest_minute=model.BusiestRecord(
             accepted=findings.busiest_count,
             at=datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None,
