@@ -140,22 +140,20 @@ def _name(accepted: bool | None) -> str | None:
 
 def _needed(pairs: Pairs) -> pd.DataFrame:
     """Return, from each response on, the time to the last refusal and to the first acceptance after it."""
-    least: list[float] = [0.0] * len(pairs)
-    most: list[float | None] = [None] * len(pairs)
-    accepted_s: float | None = None
-    refused_s: float | None = None
-    for i in range(len(pairs) - 1, -1, -1):
-        attempt, observation = pairs[i]
-        if observation.accepted:
-            accepted_s, refused_s = observation.decided_s, None
-            continue
-        if observation.accepted is None:
-            continue
-        refused_s = observation.sent_s if refused_s is None else refused_s
-        received_s = observation.sent_s + (answered_ns(attempt) - (attempt.sent_ns or 0)) / NS
-        least[i] = max(0.0, refused_s - received_s)
-        most[i] = None if accepted_s is None else max(0.0, accepted_s - received_s)
-    return pd.DataFrame({"least": least, "most": most}, dtype="object")
+    accepted = pd.Series([observation.accepted for _, observation in pairs], dtype="boolean")
+    sent_s = pd.Series([observation.sent_s for _, observation in pairs], dtype="float64")
+    decided_s = pd.Series([observation.decided_s for _, observation in pairs], dtype="float64")
+    latency_s = [(answered_ns(attempt) - (attempt.sent_ns or 0)) / NS for attempt, _ in pairs]
+    received_s = sent_s + pd.Series(latency_s, dtype="float64")
+    until_accepted = accepted.fillna(False).cumsum()
+    last_refused_s = sent_s.where(~accepted.fillna(True)).groupby(until_accepted).transform("last")
+    next_accepted_s = decided_s.where(accepted.fillna(False)).bfill()
+    return pd.DataFrame(
+        {
+            "least": (last_refused_s - received_s).clip(lower=0),
+            "most": (next_accepted_s - received_s).clip(lower=0),
+        }
+    )
 
 
 def _predict(pairs: Pairs, model: Model, decision_point: float) -> pd.DataFrame:
@@ -183,12 +181,6 @@ def _predict(pairs: Pairs, model: Model, decision_point: float) -> pd.DataFrame:
 
 def _costs(accepted: Sequence[bool | None], *, count_refused: bool) -> list[float]:
     """Return what each request costs. A lost response between two acceptances counts as one too."""
-    costs: list[float] = []
-    for i, decision in enumerate(accepted):
-        charged = decision
-        if decision is None:
-            before = next((known for known in reversed(accepted[:i]) if known is not None), None)
-            after = next((known for known in accepted[i + 1 :] if known is not None), None)
-            charged = before is True and after is True
-        costs.append(1.0 if charged or count_refused else 0.0)
-    return costs
+    known = pd.Series(pd.array(list(accepted), dtype="boolean"))
+    charged = known.where(known.notna(), known.ffill() & known.bfill()).fillna(False) | count_refused
+    return charged.astype("float64").tolist()

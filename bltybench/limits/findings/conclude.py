@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
@@ -25,9 +26,6 @@ from bltybench.limits.probe.context import ProbeContext
 from bltybench.runs.attempt import Attempt
 
 T = TypeVar("T", bound=Struct)
-
-MAX_RELEASE_PERIOD = 3
-"""Longest period, in median response times, that released slots can imitate."""
 
 
 def find(
@@ -76,7 +74,7 @@ def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdi
     best = verdict.best
     if slots is None or not slots.explains or verdict.reason == ANY_LIMIT_FITS:
         return verdict
-    if best is not None and best.period_s > MAX_RELEASE_PERIOD * slots.latency_s:
+    if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
         return verdict
     return replace(
         verdict,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bltybench.limits.findings.model import Findings, Value
+from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.observations.proportion import Proportion
@@ -55,8 +56,6 @@ REMAINING: dict[Value, str] = {
 }
 WITH_COUNTS = {"limit_header", "retry_after"}
 """Questions that have a sentence with counts here."""
-MIN_DOCUMENTED_FRACTION = 0.95
-"""An observed rate below this fraction of the documented rate is pointed out."""
 
 
 def summary(findings: Findings) -> list[str]:
@@ -111,7 +110,7 @@ def advice(findings: Findings) -> list[str]:
     verdict, best, documented = findings.verdict, findings.verdict.best, findings.documented_per_min
     lines: list[str | None] = []
     if best is not None:
-        if documented is not None and best.rate_per_min < MIN_DOCUMENTED_FRACTION * documented:
+        if documented is not None and best.rate_per_min < FINDINGS.min_documented_fraction * documented:
             lines.append(
                 f"Plan for {best.rate_per_min:.4g} requests per minute, not for the documented {documented}."
             )
@@ -192,7 +191,7 @@ def described(best: Fit) -> str:
             f"it serves {best.rate_per_min:.4g} requests per minute, one per "
             f"{best.period_s / best.limit:.4g} s{immediately}. Up to {best.limit - 1} wait; it refuses more."
         )
-    around = f" (within {_percent(best.precision)})" if best.precision >= 0.0005 else ""
+    around = f" (within {_percent(best.precision)})" if best.precision >= FINDINGS.min_precision else ""
     ticks = f", in {best.ticks} ticks" if best.ticks else ""
     aligned = {"clock": ", aligned to the clock", "other": ", not aligned to the clock"}
     refused = ". Refused requests count too" if best.count_refused else ""

@@ -68,12 +68,11 @@ def _evidence(known: pd.DataFrame, model: ModelName | None) -> Drawing:
         panel_titles["predicted"] = f"Decisions of {model.text}"
         differs = (known["observed"] != known["predicted"]).to_numpy(dtype=np.bool_)
     counts = pd.DataFrame({"start_s": edges[:-1], "end_s": edges[1:]})
-    place = np.clip(np.searchsorted(edges, at_s, side="right") - 1, 0, len(edges) - 2)
     for column in panel_titles:
         for decision in ("accepted", "refused"):
             chosen = (known[column] == decision).to_numpy(dtype=np.bool_)
-            counts[f"{column}_{decision}"] = np.bincount(place[chosen], minlength=len(edges) - 1)
-    counts["differs"] = np.bincount(place[differs], minlength=len(edges) - 1)
+            counts[f"{column}_{decision}"] = np.histogram(at_s[chosen], edges)[0]
+    counts["differs"] = np.histogram(at_s[differs], edges)[0]
     heights = {name: counts[f"{name}_accepted"] + counts[f"{name}_refused"] for name in panel_titles}
     tallest = max(float(height.max()) for height in heights.values())
 
@@ -132,11 +131,7 @@ def _retry_after(waits: pd.DataFrame, model: ModelName | None) -> Drawing:
     # The model's estimate, within what the responses allow.
     dots = np.clip(np.where(np.isnan(by_model), high, by_model), low, high)
 
-    def draw() -> Figure:
-        figure, ax = _half(2 + shown["says"].nunique())
-        ax.fill_between([0, top], [-1, top - 1], [0, top], color=style.GRID, alpha=0.7, linewidth=0,
-                        label="rounded up to seconds")  # fmt: skip
-        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exact")
+    def plot(ax: Axes) -> None:
         for verdict, (color, marker) in VERDICT_STYLES.items():
             chosen = (shown["says"] == verdict).to_numpy(dtype=np.bool_)
             if not chosen.any():
@@ -145,17 +140,12 @@ def _retry_after(waits: pd.DataFrame, model: ModelName | None) -> Drawing:
             ax.plot(given[chosen], dots[chosen], marker, color=color, markersize=5, alpha=0.8,
                     linestyle="none",
                     label=f"{verdict} ({int((waits['says'] == verdict).sum()):,})")  # fmt: skip
-        _axes(ax, top, "Retry-After, s", "Wait needed, s")
-        return figure
 
-    return _drawn_once(
-        "limits_retry_after",
-        "Retry-After compared with the wait needed",
-        retry_sentence(waits, model),
-        draw,
-        {"limits_retry_after": waits},
-        hover_waits(waits, top, _edges),
-    )
+    says = retry_sentence(waits, model)
+    labels, keys = ("Retry-After, s", "Wait needed, s"), 2 + shown["says"].nunique()
+    figure = _square(plot, top, labels, keys, rounding=True)
+    title = "Retry-After compared with the wait needed"
+    return _drawn_once("limits_retry_after", title, says, figure, waits, hover_waits(waits, top, _edges))
 
 
 def retry_sentence(waits: pd.DataFrame, model: ModelName | None) -> str:
@@ -187,9 +177,7 @@ def _remaining(counts: pd.DataFrame, model: ModelName) -> Drawing:
     responses = floats(counts, "answers")
     top = max(1.0, float(expected.max()), float(announced.max())) * 1.08
 
-    def draw() -> Figure:
-        figure, ax = _half(1 + counts["observed"].nunique())
-        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exact")
+    def plot(ax: Axes) -> None:
         for decision, color, marker in (("accepted", style.ACCEPTED, "o"), ("refused", style.REFUSED, "D")):
             chosen = (counts["observed"] == decision).to_numpy(dtype=np.bool_)
             if chosen.any():
@@ -197,17 +185,11 @@ def _remaining(counts: pd.DataFrame, model: ModelName) -> Drawing:
                            color=color, marker=marker, alpha=0.6, linewidths=0, clip_on=False)  # fmt: skip
                 ax.plot([], [], marker, color=color, markersize=5, linestyle="none",
                         label=f"{decision} requests")  # fmt: skip
-        _axes(ax, top, "Remaining in the model", "Remaining as reported")
-        return figure
 
-    return _drawn_once(
-        "limits_remaining",
-        "Remaining compared with the model",
-        remaining_sentence(counts, model),
-        draw,
-        {"limits_remaining": counts},
-        hover_remaining(counts, top, _edges),
-    )
+    labels, keys = ("Remaining in the model", "Remaining as reported"), 1 + counts["observed"].nunique()
+    says, figure = remaining_sentence(counts, model), _square(plot, top, labels, keys)
+    title = "Remaining compared with the model"
+    return _drawn_once("limits_remaining", title, says, figure, counts, hover_remaining(counts, top, _edges))
 
 
 def remaining_sentence(counts: pd.DataFrame, model: ModelName) -> str:
@@ -231,14 +213,33 @@ def bins(at_s: Floats) -> Floats:
     return edges
 
 
-def _half(keys: int) -> tuple[Figure, Axes]:
-    """Return a figure with space for ``keys`` legend entries above it."""
-    figure, (ax,) = style.panels(HALF_WIDTH, [230], style.Margins(LEFT, RIGHT, 44 if keys < 4 else 74, 50, 0))
-    return figure, ax
-
-
 def _edges(_: int) -> list[float]:
     return [LEFT / HALF_WIDTH, 1 - RIGHT / HALF_WIDTH]
+
+
+def _square(
+    plot: Callable[[Axes], None], top: float, labels: tuple[str, str], keys: int, *, rounding: bool = False
+) -> Callable[[], Figure]:
+    """Return a function that draws values that should lie on the diagonal, or up to 1 below it."""
+
+    def draw() -> Figure:
+        margins = style.Margins(LEFT, RIGHT, 44 if keys < 4 else 74, 50, 0)
+        figure, (ax,) = style.panels(HALF_WIDTH, [230], margins)
+        if rounding:
+            ax.fill_between([0, top], [-1, top - 1], [0, top], color=style.GRID, alpha=0.7, linewidth=0,
+                            label="rounded up to seconds")  # fmt: skip
+        ax.plot([0, top], [0, top], color=style.MUTED, linewidth=1.2, label="exact")
+        plot(ax)
+        ax.set_xlim(0, top)
+        ax.set_ylim(0, top)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
+        ax.grid(axis="x", color=style.GRID, linewidth=0.8)
+        ax.set_xlabel(labels[0], fontsize=11, color=style.MUTED, labelpad=8)
+        panels.head(ax, labels[1], style.NARROW)
+        return figure
+
+    return draw
 
 
 def _drawn_once(  # noqa: PLR0917  # as drawing.drawing
@@ -246,21 +247,10 @@ def _drawn_once(  # noqa: PLR0917  # as drawing.drawing
     title: str,
     says: str,
     draw: Callable[[], Figure],
-    data: dict[str, pd.DataFrame],
+    data: pd.DataFrame,
     hover: dict[str, Any],
 ) -> Drawing:
     """Draw a figure once for both page widths, with different element IDs."""
     with style.rc_context():
         wide = style.to_svg(draw(), f"{name}-w", says)
-    return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), data, hover)
-
-
-def _axes(ax: Axes, top: float, x: str, y: str) -> None:
-    """Give both axes the same span, so that values on the diagonal agree."""
-    ax.set_xlim(0, top)
-    ax.set_ylim(0, top)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
-    ax.grid(axis="x", color=style.GRID, linewidth=0.8)
-    ax.set_xlabel(x, fontsize=11, color=style.MUTED, labelpad=8)
-    panels.head(ax, y, style.NARROW)
+    return Drawing(name, title, says, wide, wide.replace(f"{name}-w-", f"{name}-n-"), {name: data}, hover)

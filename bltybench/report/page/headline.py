@@ -30,6 +30,8 @@ def finding(summary: Summary, limits: LimitsSection | None) -> Headline | None:
         stamp = f"{'' if whole else 'AT LEAST '}{text.compact(search.holds)} {unit}".upper()
         return Headline(stamp, search.sentence(), "good" if whole else "plain")
     if limits is not None and limits.probed and limits.says:
-        stamp, mood = ("LIMIT FOUND", "good") if limits.found else ("LIMIT NOT TOLD", "plain")
+        stamp, mood = (
+            ("LIMIT FOUND", "good") if limits.record.status == "found" else ("LIMIT NOT TOLD", "plain")
+        )
         return Headline(stamp, limits.says[0], mood)
     return None

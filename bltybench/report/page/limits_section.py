@@ -47,17 +47,18 @@ class LimitsSection:
     """Whether the findings are a probe's; otherwise they are inferred from the attempts."""
     damaged: str | None
     """Why ``limits.json`` can't be read, if it is there."""
-    found: bool
-    """Whether exactly one family remains."""
-    attempts: int
-    confidence: float | None
+    record: FindingsRecord
     says: list[str]
-    advice: list[str]
+    """Its sentences, except those that its answers repeat."""
     rows: list[TableRow]
-    answers: tuple[AnswerRecord, ...]
     rejected: list[tuple[str, int]]
     """Families that were ruled out, with the decisions that contradict each."""
     drawings: list[Drawing]
+
+    @property
+    def confidence(self) -> float | None:
+        """Confidence of the best family, never 1."""
+        return None if self.record.confidence is None else min(self.record.confidence, MAX_CONFIDENCE)
 
 
 def limits_section(folder: RunFolder) -> LimitsSection | None:
@@ -91,13 +92,9 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     return LimitsSection(
         probed=probed,
         damaged=damaged,
-        found=record.status == "found",
-        attempts=record.attempts,
-        confidence=None if record.confidence is None else min(record.confidence, MAX_CONFIDENCE),
+        record=record,
         says=[line for line in record.says if line not in shown],
-        advice=list(record.advice),
         rows=_table(record, attempts, target),
-        answers=record.answers,
         rejected=[
             (
                 NAMES.get(ruled_out.family, ruled_out.family)
@@ -122,7 +119,7 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
     documented = f"{target.requests_per_min} per minute" if target.requests_per_min else NOTHING
     minute = "60 s" if target.requests_per_min else NOTHING
     announced, observed = _or_nothing(record.announced.limit), record.observed
-    resets = [one.reset_requests_s for one in attempts if one.reset_requests_s is not None]
+    resets = [attempt.reset_requests_s for attempt in attempts if attempt.reset_requests_s is not None]
     reset = f"reset at most {max(resets):.3g} s ahead" if resets else NOTHING
     if observed is None:
         table = [
@@ -141,7 +138,7 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
             ("Refused requests counted", NOTHING, NOTHING, _counts_refused(record, observed)),
         ]
     table += _refusals(record)
-    tokens = [one.limit_tokens for one in attempts if one.limit_tokens is not None]
+    tokens = [attempt.limit_tokens for attempt in attempts if attempt.limit_tokens is not None]
     if target.tokens_per_min or tokens:
         documented = f"{target.tokens_per_min:,} per minute" if target.tokens_per_min else NOTHING
         common = Counter(tokens).most_common(1)[0][0] if tokens else None

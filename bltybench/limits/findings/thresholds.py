@@ -1,0 +1,20 @@
+"""Thresholds of what the findings report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsThresholds:
+    """What the findings report."""
+
+    max_release_period: float = 3
+    """Longest period of a rate limit that released slots can imitate, in median response times."""
+    min_documented_fraction: float = 0.95
+    """Fraction of the documented rate below which the measured rate is reported. Less may be error."""
+    min_precision: float = 0.0005
+    """Relative half width of a period's range from which a sentence states it. Below, it rounds to 0%."""
+
+
+FINDINGS = FindingsThresholds()
