@@ -1,4 +1,4 @@
-"""The clients that run on asyncio (with uvloop): aiohttp, httpx, the openai SDK; each as its manual says."""
+"""The clients on asyncio with uvloop: aiohttp, httpx, and the openai SDK, each as its manual shows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from benchmarks.work import Meter, Stream, Work
+from benchmarks.work import Meter, Work
 
 Ask = Callable[[], Awaitable[None]]
 
 TIMEOUT_S = 300.0
 
 
-class Answer:
-    """What one stream brought."""
+class AsyncStream:
+    """One stream, read line by line."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -28,7 +28,7 @@ class Answer:
         self.done = False
 
     def line(self, line: bytes | str) -> None:
-        """Look at one line of the stream."""
+        """Parse one line of the stream."""
         text = line.decode() if isinstance(line, bytes) else line
         if not text.startswith("data: "):
             return
@@ -41,25 +41,24 @@ class Answer:
             self.times_ns.append(now_ns)
 
     def finish(self) -> None:
-        """Note what came."""
-        self._meter.failed += not self.done
-        self._meter.streams.append(Stream(self.number, self._sent_ns, time.monotonic_ns(), self.times_ns))
+        """Record the stream."""
+        self._meter.add(self.number, self._sent_ns, self.times_ns, done=self.done)
 
 
 async def _aiohttp(work: Work, meter: Meter) -> None:
-    import aiohttp  # noqa: PLC0415 - only what is measured is loaded
+    import aiohttp  # noqa: PLC0415 - only the measured client is loaded
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def ask() -> None:
-            answer = Answer(meter)
+            stream = AsyncStream(meter)
             async with session.post(work.base_url + "/chat/completions", json=work.body) as response:
-                answer.number = int(response.headers["x-request-id"])
+                stream.number = int(response.headers["x-request-id"])
                 async for line in response.content:
-                    answer.line(line)
-            answer.finish()
+                    stream.line(line)
+            stream.finish()
 
-        await _all(work, meter, ask)
+        await _measure(work, meter, ask)
 
 
 async def _httpx(work: Work, meter: Meter) -> None:
@@ -69,15 +68,15 @@ async def _httpx(work: Work, meter: Meter) -> None:
     async with httpx.AsyncClient(limits=limits, timeout=TIMEOUT_S, trust_env=False) as client:
 
         async def ask() -> None:
-            answer = Answer(meter)
+            stream = AsyncStream(meter)
             url = work.base_url + "/chat/completions"
             async with client.stream("POST", url, json=work.body) as response:
-                answer.number = int(response.headers["x-request-id"])
+                stream.number = int(response.headers["x-request-id"])
                 async for line in response.aiter_lines():
-                    answer.line(line)
-            answer.finish()
+                    stream.line(line)
+            stream.finish()
 
-        await _all(work, meter, ask)
+        await _measure(work, meter, ask)
 
 
 async def _openai(work: Work, meter: Meter) -> None:
@@ -88,22 +87,22 @@ async def _openai(work: Work, meter: Meter) -> None:
     ) as client:
 
         async def ask() -> None:
-            answer = Answer(meter)
-            stream = await client.chat.completions.create(**work.body)  # type: ignore[call-overload]  # a plain dict
-            answer.number = int(stream.response.headers["x-request-id"])
-            async for chunk in stream:
+            stream = AsyncStream(meter)
+            chunks = await client.chat.completions.create(**work.body)  # type: ignore[call-overload]  # a plain dict
+            stream.number = int(chunks.response.headers["x-request-id"])
+            async for chunk in chunks:
                 now_ns = time.monotonic_ns()
                 if chunk.usage is not None:
-                    answer.done = True
+                    stream.done = True
                 if chunk.choices and chunk.choices[0].delta.content:
-                    answer.times_ns.append(now_ns)
-            answer.finish()
+                    stream.times_ns.append(now_ns)
+            stream.finish()
 
-        await _all(work, meter, ask)
+        await _measure(work, meter, ask)
 
 
-async def _all(work: Work, meter: Meter, ask: Ask) -> None:
-    """Keep all streams open until the time is over, and measure meanwhile."""
+async def _measure(work: Work, meter: Meter, ask: Ask) -> None:
+    """Keep all streams open until the time is over, and measure the end of it."""
 
     async def user() -> None:
         await asyncio.sleep(random.random() * work.spread_s)
@@ -111,19 +110,19 @@ async def _all(work: Work, meter: Meter, ask: Ask) -> None:
             await ask()
 
     users = [asyncio.create_task(user()) for _ in range(work.streams)]
-    await asyncio.sleep(work.left_s())
+    await asyncio.sleep(work.wait_s())
     meter.begin()
     await asyncio.sleep(work.seconds)
     meter.end()
-    ended = next((task for task in users if task.done()), None)
-    if ended is not None:
-        ended.result()
+    failed = next((task for task in users if task.done()), None)
+    if failed is not None:
+        failed.result()
     for task in users:
         task.cancel()
     await asyncio.gather(*users, return_exceptions=True)
 
 
 def run(name: str, work: Work) -> None:
-    """Run one of them to its end."""
+    """Run one of the clients to its end."""
     client = {"aiohttp": _aiohttp, "httpx": _httpx, "openai": _openai}[name]
     uvloop.run(client(work, Meter(work)))

@@ -1,6 +1,6 @@
-"""The least that a client in Python can do: an epoll loop that throws away what it reads.
+"""The least that a client in Python can do: an epoll loop that discards what it reads.
 
-It measures nothing of an answer. How many streams a second it gets is what the server can give.
+It measures nothing of a response. Its streams per second are the server's capacity.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from benchmarks.work import Meter, Stream, Work
+from benchmarks.work import Meter, Work
 
 _END = b"0\r\n\r\n"
 
@@ -37,7 +37,7 @@ def run(work: Work) -> None:
     waiting.sort(key=lambda pair: pair[0])
     meter = Meter(work)
     began_s = time.monotonic()
-    begin_s = began_s + work.left_s()
+    begin_s = began_s + work.wait_s()
     end_s = begin_s + work.seconds
     measuring = False
     while (now_s := time.monotonic()) < end_s:
@@ -50,6 +50,6 @@ def run(work: Work) -> None:
             sock = sockets[fileno]
             data = sock.recv(65536)
             if data.endswith(_END):
-                meter.streams.append(Stream(0, 0, time.monotonic_ns(), []))
+                meter.add(0, 0, [], done=True)
                 sock.send(request)
     meter.end()

@@ -1,4 +1,4 @@
-"""Running one client against the server, and what the two records say together."""
+"""Measurement of clients against the server, from the records of both."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import numpy as np
 
-from benchmarks.work import WORK, Result, Stream, Work
+from benchmarks.work import WORK, ClientResult, ClientStream, Work
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import read_attempts
 
 REPO = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))
 
-START_S = 12.0
-"""How long clients that are measured together have to start, all on one core, perhaps while one floods it."""
-APART_NS = 500_000_000
-"""So late may one of them begin: a flooded client looks at the clock only now and then."""
+MAX_START_S = 12.0
+"""Time for clients that are measured together to start, all on one core that one of them may keep busy."""
+MAX_APART_NS = 500_000_000
+"""Maximum time between their first measurements. An unpaced client rarely checks the clock."""
 
 
-class Plan(NamedTuple):
-    """What is to be measured."""
+class BenchmarkPlan(NamedTuple):
+    """The measurements to make."""
 
     clients: Sequence[str]
     levels: Sequence[int]
@@ -44,12 +44,12 @@ class Plan(NamedTuple):
     tokens: int
 
     def steps(self) -> Iterator[tuple[int, float, int]]:
-        """Yield run, rate and streams, in the order in which they are measured."""
+        """Yield run, rate, and streams, in the order of measurement."""
         return product(range(1, self.runs + 1), self.rates, self.levels)
 
 
-class Server:
-    """The benchmarks' server, in a process of its own on the last core."""
+class ServerProcess:
+    """The benchmark server, in its own process on the last core."""
 
     def __init__(self, core: int = CORES[-1]) -> None:
         self._process = subprocess.Popen(
@@ -64,13 +64,13 @@ class Server:
         self._port = int(self._process.stdout.readline())
 
     def url(self, tokens: int, rate: float, burst: int = 1) -> str:
-        """Return the base URL that asks for such streams, written ``burst`` content events at a time."""
+        """Return the base URL of streams that write ``burst`` content events at a time."""
         return f"http://127.0.0.1:{self._port}/{tokens}x{rate:g}x{burst}/v1"
 
     def record(self) -> dict[str, Any]:
-        """Return what the server did since this was last asked."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/record", timeout=60) as answer:
-            record: dict[str, Any] = json.load(answer)
+        """Return the server's record since the last call."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/record", timeout=60) as response:
+            record: dict[str, Any] = json.load(response)
         return record
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ class Server:
 
 @contextmanager
 def stolen() -> Iterator[list[float]]:
-    """Measure the share of the machine's CPU time that went to others meanwhile; it is put into the list."""
+    """Measure steal, the fraction of CPU time that the hypervisor gave to others. The list receives it."""
     share: list[float] = []
     before = _ticks()
     yield share
@@ -97,20 +97,20 @@ def _ticks() -> tuple[int, int]:
     return fields[7], sum(fields)
 
 
-class Errors(msgspec.Struct, kw_only=True):
-    """By how much a client's times differ from the server's: p50, p99, max, in milliseconds."""
+class TimingErrors(msgspec.Struct, kw_only=True):
+    """Differences between the client's times and the server's: p50, p99, and maximum, in milliseconds."""
 
     arrival: tuple[float, float, float]
-    """Of a content event's stamp, from when it was written."""
+    """From writing a content event to the client's timestamp of it."""
     arrival_alone: tuple[float, float, float]
-    """The same without events that the client itself says shared a read."""
+    """The same without streams in which the client reports coalesced events."""
     ttft: tuple[float, float, float]
     itl: tuple[float, float, float]
     coalesced_share: float
 
 
-class Outcome(msgspec.Struct, kw_only=True):
-    """One client at one level, once."""
+class Measurement(msgspec.Struct, kw_only=True):
+    """One run of one client at one level."""
 
     client: str
     streams: int
@@ -124,18 +124,20 @@ class Outcome(msgspec.Struct, kw_only=True):
     server_cpu_share: float
     server_late_p99_us: float | None
     steal_share: float
-    errors: Errors | None = None
+    errors: TimingErrors | None = None
 
 
-def measure(server: Server, clients: Sequence[str], plan: Plan, rate: float, streams: int) -> list[Outcome]:
-    """Run ``clients`` once, all at the same time. Raises RuntimeError where one did not get to its end."""
+def measure(
+    server: ServerProcess, clients: Sequence[str], plan: BenchmarkPlan, rate: float, streams: int
+) -> list[Measurement]:
+    """Run ``clients`` once, at the same time. Raises RuntimeError if one of them fails."""
     length_s = (plan.tokens + 4) / rate if rate else 0.2
     timeout_s = length_s + plan.seconds + 60
     from_ns = 0
     if len(clients) > 1:
-        timeout_s += START_S
-        from_ns = time.monotonic_ns() + round((START_S + length_s + 1.0) * 1e9)
-    with tempfile.TemporaryDirectory(prefix="bltybench-") as folder, stolen() as steal:
+        timeout_s += MAX_START_S
+        from_ns = time.monotonic_ns() + round((MAX_START_S + length_s + 1.0) * 1e9)
+    with tempfile.TemporaryDirectory(prefix="bltybench-") as directory, stolen() as steal:
         works = [
             Work(
                 base_url=server.url(plan.tokens, rate),
@@ -144,7 +146,7 @@ def measure(server: Server, clients: Sequence[str], plan: Plan, rate: float, str
                 streams=streams,
                 seconds=plan.seconds,
                 spread_s=length_s,
-                result=str(Path(folder) / client / "result.json"),
+                result=str(Path(directory) / client / "result.json"),
                 from_ns=from_ns,
             )
             for client in clients
@@ -153,29 +155,29 @@ def measure(server: Server, clients: Sequence[str], plan: Plan, rate: float, str
         with ThreadPoolExecutor(len(clients)) as together:
             results = list(together.map(run_client, clients, works, repeat(timeout_s)))
         record = server.record()
-        seen = [result.streams or _streams_of(result.run) for result in results]
+        recorded = [result.streams or _streams_of(result.run) for result in results]
     apart_ns = max(result.from_ns for result in results) - min(result.from_ns for result in results)
-    if apart_ns > APART_NS:
-        raise RuntimeError(f"{' and '.join(clients)} began {apart_ns / 1e9:.1f} s apart, not together")
+    if apart_ns > MAX_APART_NS:
+        raise RuntimeError(f"{' and '.join(clients)} began {apart_ns / 1e9:.1f} s apart")
     return [
-        _outcome(client, work, result, streams, record=record, steal_share=steal[0])
-        for client, work, result, streams in zip(clients, works, results, seen, strict=True)
+        _measurement(client, work, result, streams, record=record, steal_share=steal[0])
+        for client, work, result, streams in zip(clients, works, results, recorded, strict=True)
     ]
 
 
-def _outcome(
+def _measurement(
     client: str,
     work: Work,
-    result: Result,
-    seen: list[Stream],
+    result: ClientResult,
+    recorded: list[ClientStream],
     *,
     record: dict[str, Any],
     steal_share: float,
-) -> Outcome:
-    inside = [stream for stream in seen if result.from_ns <= stream.end_ns < result.to_ns]
+) -> Measurement:
+    inside = [stream for stream in recorded if result.from_ns <= stream.end_ns < result.to_ns]
     events = max(1, len(inside) * work.events)
     wall_s = (result.to_ns - result.from_ns) / 1e9
-    return Outcome(
+    return Measurement(
         client=client,
         streams=work.streams,
         rate=work.rate,
@@ -192,8 +194,8 @@ def _outcome(
     )
 
 
-def run_client(client: str, work: Work, timeout_s: float) -> Result:
-    """Run a client to its end and return what it wrote."""
+def run_client(client: str, work: Work, timeout_s: float) -> ClientResult:
+    """Run a client to its end and return its result."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     Path(work.result).parent.mkdir()
     environment |= {WORK: msgspec.json.encode(work).decode(), "PYTHONPATH": str(REPO)}
@@ -211,13 +213,13 @@ def run_client(client: str, work: Work, timeout_s: float) -> Result:
         process.kill()
         output, _ = process.communicate()
     try:
-        return msgspec.json.decode(Path(work.result).read_bytes(), type=Result)
+        return msgspec.json.decode(Path(work.result).read_bytes(), type=ClientResult)
     except FileNotFoundError:
         raise RuntimeError(f"{client} wrote no result:\n{output[-4000:]}") from None
 
 
-def _streams_of(run: str) -> list[Stream]:
-    """Return the streams of a run, from the records of the product."""
+def _streams_of(run: str) -> list[ClientStream]:
+    """Return the streams of a run of the product, from its records."""
     folder = RunFolder(Path(run))
     start_ns = folder.manifest().clock.monotonic_ns
     columns = ["request_id", "sent_ns", "end_ns", "first_token_ns", "gaps_us", "coalesced_events", "outcome"]
@@ -228,39 +230,40 @@ def _streams_of(run: str) -> list[Stream]:
             times_ns = [first_ns + gap * 1000 for gap in accumulate(row["gaps_us"], initial=0)]
             number, coalesced = int(row["request_id"]), row["coalesced_events"] or 0
             streams.append(
-                Stream(number, start_ns + row["sent_ns"], start_ns + row["end_ns"], times_ns, coalesced)
+                ClientStream(number, start_ns + row["sent_ns"], start_ns + row["end_ns"], times_ns, coalesced)
             )
     return streams
 
 
-def _errors(streams: list[Stream], truth: dict[str, Any], tokens: int) -> Errors | None:
+def _errors(streams: list[ClientStream], truth: dict[str, Any], tokens: int) -> TimingErrors | None:
     arrival, alone, ttft, itl = [], [], [], []
     coalesced = 0
     for stream in streams:
         true = truth.get(str(stream.number))
         if true is None or len(stream.times_ns) != tokens:
             continue
-        arrived_ns, written = true[0], np.array(true[1])
-        seen = np.array(stream.times_ns)
-        late = (seen - written) / 1e6
+        request_ns, written = true[0], np.array(true[1])
+        arrived = np.array(stream.times_ns)
+        late = (arrived - written) / 1e6
         arrival.append(late)
         coalesced += stream.coalesced
         if not stream.coalesced:
             alone.append(late)
-        ttft.append(abs((seen[0] - stream.sent_ns) - (written[0] - arrived_ns)) / 1e6)
-        itl.append(np.abs(np.diff(seen) - np.diff(written)) / 1e6)
+        ttft.append(abs((arrived[0] - stream.sent_ns) - (written[0] - request_ns)) / 1e6)
+        itl.append(np.abs(np.diff(arrived) - np.diff(written)) / 1e6)
     if not arrival:
         return None
-    return Errors(
-        arrival=_ranks(np.concatenate(arrival)),
-        arrival_alone=_ranks(np.concatenate(alone)) if alone else (0.0, 0.0, 0.0),
-        ttft=_ranks(np.array(ttft)),
-        itl=_ranks(np.concatenate(itl)),
+    return TimingErrors(
+        arrival=percentiles(np.concatenate(arrival)),
+        arrival_alone=percentiles(np.concatenate(alone)) if alone else (0.0, 0.0, 0.0),
+        ttft=percentiles(np.array(ttft)),
+        itl=percentiles(np.concatenate(itl)),
         coalesced_share=coalesced / (len(arrival) * tokens),
     )
 
 
-def _ranks(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
+def percentiles(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
+    """Return p50, p99, and the maximum."""
     return float(np.percentile(values, 50)), float(np.percentile(values, 99)), float(values.max())
 
 

@@ -1,4 +1,4 @@
-"""One client under test, in a process of its own on one core: ``python -m benchmarks.client NAME CORE``."""
+"""One client under test, in its own process on one core: ``python -m benchmarks.client NAME CORE``."""
 
 from __future__ import annotations
 
@@ -8,38 +8,31 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import bare
-from benchmarks.work import Work, read_work
+from benchmarks.work import CLOSED_LOOP, SCENARIO, Work, read_work
 
-LOCUST = {"bltybench": "Ours", "FastHttpUser": "Fast", "HttpUser": "Plain"}
+OURS = "bltybench"
+LOCUST = {OURS: "Ours", "FastHttpUser": "Fast", "HttpUser": "Plain"}
 ASYNC = ("aiohttp", "httpx", "openai")
 BARE = "bare epoll"
-"""Reads and throws away: what the server can give."""
+"""Reads and discards: the server's capacity."""
 CLIENTS = (*LOCUST, *ASYNC, BARE)
-
-SCENARIO = """
-default_scenario = "bench"
-[targets.server]
-base_url = "{work.base_url}"
-[scenarios.bench]
-title = "Benchmark"
-target = "server"
-model = "deepseek-chat"
-duration_s = 86400
-users = {work.streams}
-arrivals = {{ kind = "closed" }}
-[[scenarios.bench.mix]]
-name = "stream"
-stream = true
-max_tokens = {{ kind = "fixed", tokens = {work.tokens} }}
-"""
+DAY_S = 86_400
 
 
 def run_locust(user: str, work: Work) -> None:
     """Run Locust as its command does, in this process. It ends the process."""
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=Path(work.result).parent))
-    (folder / "scenarios.toml").write_text(SCENARIO.format(work=work))
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=Path(work.result).parent))
+    scenario = SCENARIO.format(
+        url=work.base_url,
+        seconds=DAY_S,
+        users=work.streams,
+        spawn_rate=work.streams,
+        arrivals=CLOSED_LOOP,
+        tokens=work.tokens,
+    )
+    (directory / "scenarios.toml").write_text(scenario)
     users = Path(__file__).with_name("locust_users.py").resolve()
-    os.chdir(folder)
+    os.chdir(directory)
     sys.argv = ["locust", "-f", str(users), user, "--headless", "--only-summary", "-L", "WARNING"]
     sys.argv += ["-u", str(work.streams), "-r", str(work.streams), "--scenario", "bench"]
     from locust.main import main as locust_main  # noqa: PLC0415 - it patches the standard library
@@ -57,7 +50,7 @@ def main() -> None:
     elif name == BARE:
         bare.run(work)
     else:
-        from benchmarks.async_clients import run  # noqa: PLC0415 - not where Locust runs
+        from benchmarks.async_clients import run  # noqa: PLC0415 - not in a Locust process
 
         run(name, work)
 

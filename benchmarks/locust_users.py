@@ -1,4 +1,4 @@
-"""The clients that Locust runs: ours, FastHttpUser, HttpUser. A locustfile; the class is chosen by name."""
+"""The clients that Locust runs: ours, FastHttpUser, and HttpUser. A locustfile with a class per client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import gevent
 from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
-from benchmarks.work import Meter, Stream, Work, read_work
+from benchmarks.work import Meter, Work, read_work
 from bltybench.load.locust_plugin.plugin import current_context
 
 WORK: Work = read_work()
@@ -28,18 +28,18 @@ def _spread() -> None:
 
 
 class Ours(ScenarioUser):
-    """The product as it is: composed, sent, read, recorded and stored."""
+    """The whole product: calls are composed, sent, read, recorded, and stored."""
 
     scenario = "bench"
 
     def on_start(self) -> None:
-        """Begin at a moment of its own once the run has begun: before that, all would wait together."""
+        """Start at a random time after the run has begun. Before that, all users would wait together."""
         self.run_context.clock.wait_until(0)
         _spread()
 
 
-class Reading:
-    """Takes an answer line by line, as a user of Locust would write it."""
+class LocustStream:
+    """One stream, read line by line as a Locust user would write it."""
 
     def __init__(self, number: str) -> None:
         self.number = int(number)
@@ -47,7 +47,7 @@ class Reading:
         self.done = False
 
     def line(self, line: bytes) -> None:
-        """Look at one line."""
+        """Parse one line of the stream."""
         if not line.startswith(b"data: "):
             return
         now_ns = time.monotonic_ns()
@@ -60,32 +60,31 @@ class Reading:
             self.times_ns.append(now_ns)
 
     def finish(self, sent_ns: int) -> None:
-        """Note what came."""
-        METER.failed += not self.done
-        METER.streams.append(Stream(self.number, sent_ns, time.monotonic_ns(), self.times_ns))
+        """Record the stream."""
+        METER.add(self.number, sent_ns, self.times_ns, done=self.done)
 
 
 class Fast(FastHttpUser):
-    """Locust's FastHttpUser (geventhttpclient), reading line by line as the bytes come."""
+    """Locust's FastHttpUser (geventhttpclient), which reads line by line as the bytes arrive."""
 
     host = WORK.base_url
 
     def on_start(self) -> None:
-        """Begin at a moment of its own."""
+        """Start at a random time."""
         _spread()
 
     @task
     def ask(self) -> None:
-        """One stream."""
+        """Request one stream."""
         sent_ns = time.monotonic_ns()
         with self.client.post(
             "/chat/completions", json=WORK.body, stream=True, catch_response=True
         ) as response:
-            reading = Reading(response.headers["x-request-id"])
-            stream: Any = response.stream
-            while line := stream.readline(b"\n"):
-                reading.line(line)
-        reading.finish(sent_ns)
+            stream = LocustStream(response.headers["x-request-id"])
+            lines: Any = response.stream
+            while line := lines.readline(b"\n"):
+                stream.line(line)
+        stream.finish(sent_ns)
 
 
 class Plain(HttpUser):
@@ -94,34 +93,34 @@ class Plain(HttpUser):
     host = WORK.base_url
 
     def on_start(self) -> None:
-        """Begin at a moment of its own."""
+        """Start at a random time."""
         _spread()
 
     @task
     def ask(self) -> None:
-        """One stream."""
+        """Request one stream."""
         sent_ns = time.monotonic_ns()
         with self.client.post(
             "/chat/completions", json=WORK.body, stream=True, catch_response=True
         ) as response:
-            reading = Reading(response.headers["x-request-id"])
+            stream = LocustStream(response.headers["x-request-id"])
             for line in response.iter_lines():
-                reading.line(line)
-        reading.finish(sent_ns)
+                stream.line(line)
+        stream.finish(sent_ns)
 
 
 def _measure() -> None:
     context = current_context()
     if context is not None:
         context.clock.wait_until(0)
-    gevent.sleep(WORK.left_s())
+    gevent.sleep(WORK.wait_s())
     METER.begin()
     gevent.sleep(WORK.seconds)
     if context is not None:
         context.sink.deferred.settle()
         context.sink.attempts.flush()
     METER.end(str(context.folder.path) if context is not None else "")
-    # What Locust does when a run ends is not measured here, and a report would take longer than the run.
+    # Skip Locust's work at the end of a run: it is not measured, and a report takes longer than the run.
     os._exit(0)
 
 

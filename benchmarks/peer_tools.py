@@ -1,4 +1,4 @@
-"""Published load-testing tools: the command that asks each for the same work, and where it says the TTFT."""
+"""Published load-testing tools: the command that gives each the same work, and where it reports the TTFT."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 TOKENS = 64
 
 
-class Run(NamedTuple):
-    """What a tool is asked to do."""
+class ToolRun(NamedTuple):
+    """The work of one tool."""
 
     url: str
     streams: int
@@ -22,14 +22,14 @@ class Run(NamedTuple):
 
 
 class Tool(NamedTuple):
-    """A published tool: what pip calls it, how it is run, and where it says the TTFT (median, ms)."""
+    """A published tool: its package, its command, and how to find its TTFT (median, ms) in its output."""
 
     package: str
-    command: Callable[[Run], list[str]]
+    command: Callable[[ToolRun], list[str]]
     ttft_ms: Callable[[Path], float | None]
 
 
-def _guidellm(run: Run) -> list[str]:
+def _guidellm(run: ToolRun) -> list[str]:
     backend = f"kind=openai_http,target={run.url.removesuffix('/v1')},model=deepseek-chat"
     return [
         *("guidellm", "run", "--backend", backend, "--profile", f"kind=concurrent,streams={run.streams}"),
@@ -40,7 +40,7 @@ def _guidellm(run: Run) -> list[str]:
     ]
 
 
-def _aiperf(run: Run) -> list[str]:
+def _aiperf(run: ToolRun) -> list[str]:
     return [
         *("aiperf", "profile", "--model", "deepseek-chat", "--url", run.url.removesuffix("/v1")),
         *("--endpoint-type", "chat", "--streaming", "--tokenizer", str(run.tokenizer)),
@@ -49,7 +49,7 @@ def _aiperf(run: Run) -> list[str]:
     ]
 
 
-def _genai_bench(run: Run) -> list[str]:
+def _genai_bench(run: ToolRun) -> list[str]:
     return [
         *("genai-bench", "benchmark", "--api-backend", "openai", "--api-key", "none"),
         *("--api-base", run.url.removesuffix("/v1"), "--api-model-name", "deepseek-chat"),
@@ -60,7 +60,7 @@ def _genai_bench(run: Run) -> list[str]:
     ]
 
 
-def _evalscope(run: Run) -> list[str]:
+def _evalscope(run: ToolRun) -> list[str]:
     return [
         *("evalscope", "perf", "--model", "deepseek-chat", "--api", "openai"),
         *("--url", f"{run.url}/chat/completions", "--tokenizer-path", str(run.tokenizer)),
@@ -70,8 +70,8 @@ def _evalscope(run: Run) -> list[str]:
     ]
 
 
-def _found(folder: Path, pattern: str, *keys: str | int) -> float | None:
-    """Return a number that lies under ``keys`` in the JSON file of that name."""
+def _number_at(folder: Path, pattern: str, *keys: str | int) -> float | None:
+    """Return the number at ``keys`` in the first JSON file that matches ``pattern`` and has it."""
     for path in sorted(folder.rglob(pattern)):
         value: Any = json.loads(path.read_bytes())
         try:
@@ -94,15 +94,15 @@ def _evalscope_ttft(folder: Path) -> float | None:
 
 def _guidellm_ttft(folder: Path) -> float | None:
     keys = ("benchmarks", 0, "metrics", "time_to_first_token_ms", "successful", "median")
-    return _found(folder, "guidellm.json", *keys)
+    return _number_at(folder, "guidellm.json", *keys)
 
 
 def _aiperf_ttft(folder: Path) -> float | None:
-    return _found(folder, "profile_export_aiperf.json", "time_to_first_token", "p50")
+    return _number_at(folder, "profile_export_aiperf.json", "time_to_first_token", "p50")
 
 
 def _genai_bench_ttft(folder: Path) -> float | None:
-    return _found(folder, "*.json", "aggregated_metrics", "stats", "ttft", "p50")
+    return _number_at(folder, "*.json", "aggregated_metrics", "stats", "ttft", "p50")
 
 
 TOOLS = {

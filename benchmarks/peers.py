@@ -1,11 +1,11 @@
-"""The same streams with published load-testing tools, each as its users run it, and with this one.
+"""The same streams with published load-testing tools, each in its usual setup, and with this one.
 
 python -m benchmarks.peers --install           an environment for each tool, below --environments (gigabytes)
 python -m benchmarks.peers --json peers.json
 
-Every tool gets one core with all its processes; the server has the other one. A tool that is not installed,
-or does not do the work, is named with the reason. No model hub is asked: they count with a tokenizer of one
-word a token, made here. CPU time is that of all its processes from start to end, its report included.
+Each tool gets one core for all its processes; the server has the other one. A tool that is not installed, or
+does not do the work, is reported with the reason. No model hub is contacted: the tools count with a tokenizer
+of one word per token, created here. CPU time is that of all their processes, reports included.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import CORES, REPO, Server, now, stolen
-from benchmarks.peer_tools import TOKENS, TOOLS, Run
-from benchmarks.scale import SCENARIO
+from benchmarks.bench import CORES, REPO, ServerProcess, now, stolen
+from benchmarks.client import OURS
+from benchmarks.peer_tools import TOKENS, TOOLS, ToolRun
+from benchmarks.work import CLOSED_LOOP, SCENARIO
 from bltybench.runs.folder import list_runs
+from bltybench.runs.store import read_attempts
 
 ENVIRONMENTS = Path.home() / ".cache" / "bltybench-peers"
 TIMEOUT_S = 300.0
 
 
-OURS = "bltybench"
-
-
-def _ours(run: Run) -> list[str]:
+def _ours(run: ToolRun) -> list[str]:
     text = SCENARIO.format(
         url=run.url,
         seconds=run.seconds,
         users=run.streams,
         spawn_rate=run.streams,
-        arrivals='{ kind = "closed" }',
+        arrivals=CLOSED_LOOP,
         tokens=TOKENS,
     )
     (run.folder / "scenarios.toml").write_text(text)
@@ -53,35 +52,33 @@ def _ours(run: Run) -> list[str]:
 
 
 def _our_ttft(folder: Path) -> float | None:
-    (made,) = list_runs(folder / "reports")
-    from bltybench.runs.store import read_attempts  # noqa: PLC0415
-
-    rows = read_attempts(made).select(["sent_ns", "first_token_ns"]).to_pylist()
+    (run,) = list_runs(folder / "reports")
+    rows = read_attempts(run).select(["sent_ns", "first_token_ns"]).to_pylist()
     times = [(row["first_token_ns"] - row["sent_ns"]) / 1e6 for row in rows if row["first_token_ns"]]
     return statistics.median(times) if times else None
 
 
 class Memory(threading.Thread):
-    """Watches the memory of a process and its children; ``most_mb`` is the most they held at a time."""
+    """Watches the memory of a session's processes. ``max_mb`` is its maximum."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self._group, self._over = pid, threading.Event()
-        self.most_mb = 0.0
+        self.max_mb = 0.0
 
     def run(self) -> None:
-        """Look twice a second."""
+        """Sample twice per second."""
         while not self._over.wait(0.5):
-            self.most_mb = max(self.most_mb, _group_mb(self._group))
+            self.max_mb = max(self.max_mb, _group_mb(self._group))
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop sampling."""
         self._over.set()
         self.join()
 
 
 def _group_mb(group: int) -> float:
-    """Return the memory of the processes of a session, pages that they share counted once each."""
+    """Return the memory of a session's processes. Shared pages count once."""
     total = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -89,12 +86,14 @@ def _group_mb(group: int) -> float:
                 rollup = stat.with_name("smaps_rollup").read_text()
                 total += int(rollup.split("\nPss:", 1)[1].split()[0]) / 1000
         except (OSError, IndexError, ValueError):
-            continue  # it has ended meanwhile
+            continue  # it has just ended
     return total
 
 
-def measure(name: str, run: Run, rate: float, server: Server, environments: Path) -> dict[str, Any]:
-    """Run a tool once; what it reached by the server's own record. ``skipped`` says why there is nothing."""
+def measure(
+    name: str, run: ToolRun, rate: float, server: ServerProcess, environments: Path
+) -> dict[str, Any]:
+    """ToolRun a tool once and return its figures, from the server's record, or the reason in ``skipped``."""
     tool = TOOLS.get(name)
     command = _ours(run) if tool is None else tool.command(run)
     if tool is not None:
@@ -104,7 +103,7 @@ def measure(name: str, run: Run, rate: float, server: Server, environments: Path
         command[0] = str(program)
     server.record()
     before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    # Offline, aiperf takes a path for the name of a model.
+    # Offline, aiperf mistakes a path for the name of a model.
     offline = {} if name == "aiperf" else {"HF_HUB_OFFLINE": "1"}
     log = run.folder / "output.txt"
     with stolen() as steal, log.open("wb") as output:
@@ -139,24 +138,26 @@ def measure(name: str, run: Run, rate: float, server: Server, environments: Path
         "requests_per_s": record["answers"] / max(record["asked_s"], 1e-9),
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "wall_s": time.monotonic() - began_s,
-        "memory_mb": memory.most_mb,
+        "memory_mb": memory.max_mb,
         "ttft_ms": _our_ttft(run.folder) if tool is None else tool.ttft_ms(run.folder),
         "true_ttft_ms": statistics.median(true_ms) if true_ms else None,
         "steal_share": steal[0],
     }
 
 
-def table(found: Iterable[dict[str, Any]]) -> str:
+def table(rows: Iterable[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| tool | work | requests/s | CPU ms a request | memory MB | TTFT p50 said / true, ms | steal |"]
+    lines = [
+        "| tool | work | requests/s | CPU ms per request | memory MB | TTFT p50 reported / true, ms | steal |"
+    ]
     lines.append("|" + "---|" * 7)
-    for row in found:
+    for row in rows:
         if "skipped" in row:
             lines.append(f"| {row['tool']} | skipped: {row['skipped']} | | | | | |")
             continue
-        work = f"paced, {row['rate']:g}/s" if row["rate"] else "flooded"
-        said, true = row["ttft_ms"], row["true_ttft_ms"]
-        ttft = "–" if said is None or true is None else f"{said:.1f} / {true:.1f}"
+        work = f"paced, {row['rate']:g}/s" if row["rate"] else "unpaced"
+        reported, true = row["ttft_ms"], row["true_ttft_ms"]
+        ttft = "–" if reported is None or true is None else f"{reported:.1f} / {true:.1f}"
         cells = [row["tool"], work, f"{row['requests_per_s']:,.0f}"]
         cells += [f"{row['cpu_s'] * 1000 / row['answers']:.1f}", f"{row['memory_mb']:,.0f}", ttft]
         lines.append("| " + " | ".join([*cells, f"{row['steal_share']:.0%}"]) + " |")
@@ -164,7 +165,7 @@ def table(found: Iterable[dict[str, Any]]) -> str:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """Write a tokenizer of one word a token, in the form that Hugging Face's libraries load."""
+    """Write a tokenizer of one word per token in Hugging Face's format."""
     words = {"[UNK]": 0} | {f"w{number}": number for number in range(1, 4096)}
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer: dict[str, Any] = {
@@ -187,7 +188,7 @@ def make_tokenizer(folder: Path) -> Path:
 
 
 def install(names: Iterable[str], environments: Path) -> None:
-    """Make an environment for each tool that has none; one that cannot be installed is named."""
+    """Create an environment for each tool that has none. Report tools that cannot be installed."""
     for name in names:
         place = environments / name
         if (place / "bin" / name).exists():
@@ -201,51 +202,55 @@ def install(names: Iterable[str], environments: Path) -> None:
 
 
 def versions(environments: Path) -> dict[str, str]:
-    """Return the version of each tool that is installed."""
-    found = {}
+    """Return the version of each installed tool."""
+    installed = {}
     for name in TOOLS:
         pattern = f"lib/python*/site-packages/{name.replace('-', '_')}-*.dist-info"
         for path in (environments / name).glob(pattern):
-            found[name] = path.name.removesuffix(".dist-info").rsplit("-", 1)[1]
-    return found
+            installed[name] = path.name.removesuffix(".dist-info").rsplit("-", 1)[1]
+    return installed
 
 
 def main() -> None:
-    """Install, or measure and print the table."""
+    """Install the tools, or measure them and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--install", action="store_true", help="install the tools with pip, then stop")
-    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where they are installed")
+    parser.add_argument("--install", action="store_true", help="install the tools with pip, then exit")
+    parser.add_argument(
+        "--environments", type=Path, default=ENVIRONMENTS, help="directory of their environments"
+    )
     parser.add_argument("--tools", nargs="+", choices=[OURS, *TOOLS], default=[OURS, *TOOLS])
-    parser.add_argument("--streams", type=int, default=200, help="open at a time (200)")
-    parser.add_argument("--requests", type=int, default=1500, help="that each tool makes (1500)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 50.0], help="0 is flooded")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long this tool runs (10)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--streams", type=int, default=200, help="concurrent streams (default: 200)")
+    parser.add_argument("--requests", type=int, default=1500, help="requests per tool (default: 1500)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.0, 50.0], help="events per second; 0: unpaced"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration for this tool (default: 10)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if options.install:
         install([name for name in options.tools if name != OURS], options.environments)
         return
     if len(CORES) < 2:
         sys.exit("two cores are needed: one for the tool, one for the server")
-    found = []
-    with Server() as server, tempfile.TemporaryDirectory(prefix="bltybench-peers-") as folder:
+    rows = []
+    with ServerProcess() as server, tempfile.TemporaryDirectory(prefix="bltybench-peers-") as folder:
         tokenizer = make_tokenizer(Path(folder) / "tokenizer")
         for rate in options.rates:
             for name in options.tools:
-                place = Path(folder) / f"{name}-{rate:g}"
-                place.mkdir()
+                directory = Path(folder) / f"{name}-{rate:g}"
+                directory.mkdir()
                 url = server.url(TOKENS, rate)
-                run = Run(url, options.streams, options.requests, options.seconds, tokenizer, place)
-                found.append(measure(name, run, rate, server, options.environments))
-                print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+                run = ToolRun(url, options.streams, options.requests, options.seconds, tokenizer, directory)
+                rows.append(measure(name, run, rate, server, options.environments))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     known = versions(options.environments)
-    print(table(found))
+    print(table(rows))
     print(f"\n{now()}; {options.streams} streams; " + ", ".join(f"{name} {known[name]}" for name in known))
     if options.json:
         options.json.write_text(
-            json.dumps({"when": now(), "versions": known, "tools": found}, indent=1) + "\n"
+            json.dumps({"when": now(), "versions": known, "tools": rows}, indent=1) + "\n"
         )
 
 

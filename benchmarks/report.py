@@ -1,10 +1,10 @@
-"""How long a report takes, and how much memory, by the size of the run.
+"""Time and memory that a report takes, by the size of the run.
 
 ``python benchmarks/report.py [N …]``
 
-Makes a run of N attempts with 100 gaps each (an hour long, a third of it refused, some of it retried), then
-measures in processes of their own: the whole report from the Parquet files, and each part of it by itself.
-Prints Markdown: wall time of one go, in parentheses CPU time, and the highest resident size meanwhile.
+Creates a run of N attempts with 100 gaps each (an hour long, a third refused, some retried). Then measures,
+in separate processes, the whole report from the Parquet files and each of its parts. Prints Markdown: wall
+time, CPU time in parentheses, and peak resident memory.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ HOUR_NS = 3600 * 10**9
 T = TypeVar("T")
 
 ROWS = 20_000
-"""Rows made and written at once; a sealed run has row groups of about this size or smaller."""
+"""Rows created and written in one batch. A sealed run has row groups of this size or smaller."""
 
 
 def make(path: Path, attempts: int) -> None:
-    """Write a sealed run folder of so many attempts."""
+    """Write a sealed run of ``attempts`` attempts."""
     path.mkdir(parents=True)
     folder = RunFolder(path)
     folder.write_manifest(_manifest(path.name))
@@ -83,7 +83,7 @@ def _manifest(run_id: str) -> Manifest:
 
 
 def _attempts(rng: np.random.Generator, first: int, rows: int, total: int) -> pa.Table:
-    """Make attempts ``first`` … as they would have ended one after another within the hour."""
+    """Create attempts from number ``first`` on, in the order in which they end within the hour."""
     sent = np.sort(rng.integers(HOUR_NS * first // total, HOUR_NS * (first + rows) // total, rows))
     refused = rng.random(rows) < 0.33
     first_token = sent + rng.lognormal(19, 0.5, rows).astype(np.int64)
@@ -99,7 +99,7 @@ def _attempts(rng: np.random.Generator, first: int, rows: int, total: int) -> pa
         values[name] = pa.array(data, type=ATTEMPT_SCHEMA.field(name).type, mask=null)
 
     numbers = np.arange(first, first + rows)
-    # One attempt in ten is the second of the call before it.
+    # Every tenth attempt is the second of the previous call.
     again = (numbers % 10 == 9) & (numbers > first)
     for name, text in (("worker", "w0"), ("scenario", "made"), ("endpoint", "/chat/completions")):
         put(name, [text] * rows)
@@ -133,49 +133,49 @@ def _attempts(rng: np.random.Generator, first: int, rows: int, total: int) -> pa
     return pa.table(columns, schema=ATTEMPT_SCHEMA)
 
 
-class Part(msgspec.Struct):
-    """What one part cost."""
+class PartCost(msgspec.Struct):
+    """Time and memory of one part."""
 
     name: str
     seconds: float
     cpu_s: float
-    """Of all threads and processes: what it would take on one core."""
+    """CPU time of all threads and processes: the time on one core."""
     peak_bytes: int
 
 
 def peak_bytes(*, begin: bool = False) -> int:
-    """Return the highest resident size since the last beginning (Linux keeps and resets it).
+    """Return the peak resident memory since the last call with ``begin`` (Linux records and resets it).
 
-    With it that of a process that worked beside this one, as if it shared nothing.
+    Adds the peak of ended child processes, as if they shared nothing with this one.
     """
     if begin:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
-    beside = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (int(status.split("VmHWM:")[1].split()[0]) + beside) * 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (int(status.split("VmHWM:")[1].split()[0]) + children) * 1024
 
 
 def cpu_s() -> float:
-    """Return the CPU time of this process, and of those that worked beside it and have ended."""
+    """Return the CPU time of this process and its ended child processes."""
     return sum(os.times()[:4])
 
 
-def measured(name: str, parts: list[Part], work: Callable[[], T]) -> T:
-    """Do some work and note what it cost."""
+def measured(name: str, parts: list[PartCost], work: Callable[[], T]) -> T:
+    """Do some work and record its cost."""
     peak_bytes(begin=True)
     started, cpu = time.perf_counter(), cpu_s()
     result = work()
     spent = time.perf_counter() - started, cpu_s() - cpu
-    parts.append(Part(name, *spent, peak_bytes()))
+    parts.append(PartCost(name, *spent, peak_bytes()))
     return result
 
 
-def whole(path: Path) -> list[Part]:
-    """Measure the report as ``bltybench report`` makes it, imports included."""
-    parts: list[Part] = []
+def whole(path: Path) -> list[PartCost]:
+    """Measure ``bltybench report``, imports included."""
+    parts: list[PartCost] = []
 
     def work() -> None:
-        from bltybench.cli.app import app  # noqa: PLC0415  # the imports are part of what it takes
+        from bltybench.cli.app import app  # noqa: PLC0415 - the imports are part of the cost
 
         with contextlib.redirect_stdout(io.StringIO()):
             app(["report", str(path)], standalone_mode=False)
@@ -184,13 +184,13 @@ def whole(path: Path) -> list[Part]:
     return parts
 
 
-def in_tables(path: Path) -> list[Part]:
-    """Measure loading and every table, one after another, all held."""
+def in_tables(path: Path) -> list[PartCost]:
+    """Measure loading and every table, with all results kept."""
     from bltybench.metrics import concurrency, frame, latency, outcomes, quota, rates, timeline  # noqa: PLC0415
     from bltybench.metrics.gaps import tally_gaps  # noqa: PLC0415
     from bltybench.runs.store import gap_batches, read_attempts  # noqa: PLC0415
 
-    folder, parts = RunFolder(path), list[Part]()
+    folder, parts = RunFolder(path), list[PartCost]()
     measured("load: gaps", parts, lambda: tally_gaps(gap_batches(folder)))
     table = measured("load: columns", parts, lambda: read_attempts(folder, without=frame.UNUSED_COLUMNS))
     attempts = measured("load: frame", parts, lambda: frame.attempts_frame(table))
@@ -208,8 +208,8 @@ def in_tables(path: Path) -> list[Part]:
     return parts
 
 
-def in_figures(path: Path) -> list[Part]:
-    """Measure loading with all tables, then each figure, the summary and the page."""
+def in_figures(path: Path) -> list[PartCost]:
+    """Measure loading with all tables, then each figure, the summary, and the page."""
     from bltybench.metrics.analysis import load  # noqa: PLC0415
     from bltybench.report.export.raw import hashes  # noqa: PLC0415
     from bltybench.report.figures import figures  # noqa: PLC0415
@@ -217,7 +217,7 @@ def in_figures(path: Path) -> list[Part]:
     from bltybench.report.page.page import page  # noqa: PLC0415
     from bltybench.report.summary import summarize  # noqa: PLC0415
 
-    folder, parts = RunFolder(path), list[Part]()
+    folder, parts = RunFolder(path), list[PartCost]()
     run = measured("load and all tables", parts, lambda: load(folder))
     drawings = [
         measured("figure: timeline", parts, lambda: figures.hero(run)),
@@ -231,26 +231,30 @@ def in_figures(path: Path) -> list[Part]:
     return parts
 
 
-WHATS: dict[str, Callable[[Path], list[Part]]] = {"whole": whole, "tables": in_tables, "figures": in_figures}
+PARTS: dict[str, Callable[[Path], list[PartCost]]] = {
+    "whole": whole,
+    "tables": in_tables,
+    "figures": in_figures,
+}
 
 
 def main() -> None:
-    """Make and measure each size; with ``--path`` measure one run in this process, for the above."""
+    """Measure each size in child processes; with ``--path``, measure one run in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="N")
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--what", choices=list(WHATS), help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.path is not None:
-        sys.stdout.write(msgspec.json.encode(WHATS[options.what](options.path)).decode())
+        sys.stdout.write(msgspec.json.encode(PARTS[options.what](options.path)).decode())
         return
-    columns: dict[int, dict[str, Part]] = {}
+    columns: dict[int, dict[str, PartCost]] = {}
     pages: dict[int, int] = {}
     with tempfile.TemporaryDirectory(prefix="bltybench-") as place:
         for size in options.sizes:
             run = Path(place) / f"run-{size}"
             make(run, size)
-            columns[size] = {part.name: part for what in WHATS for part in _elsewhere(run, what)}
+            columns[size] = {part.name: part for group in PARTS for part in _elsewhere(run, group)}
             pages[size] = RunFolder(run).report_html.stat().st_size
             for file in (RunFolder(run).attempts_parquet, RunFolder(run).generator_parquet):
                 file.unlink()
@@ -262,15 +266,15 @@ def main() -> None:
     print(f"\n{os.cpu_count()} CPUs, {', '.join(f'{k} {v}' for k, v in package_versions().items())}")
 
 
-def _cell(part: Part) -> str:
+def _cell(part: PartCost) -> str:
     return f" {part.seconds:.2f} s ({part.cpu_s:.2f}), {part.peak_bytes / 1e9:.2f} GB |"
 
 
-def _elsewhere(run: Path, what: str) -> list[Part]:
+def _elsewhere(run: Path, group: str) -> list[PartCost]:
     done = subprocess.run(
-        [sys.executable, __file__, "--path", str(run), "--what", what], capture_output=True, check=True
+        [sys.executable, __file__, "--path", str(run), "--what", group], capture_output=True, check=True
     )
-    return msgspec.json.decode(done.stdout, type=list[Part])
+    return msgspec.json.decode(done.stdout, type=list[PartCost])
 
 
 if __name__ == "__main__":

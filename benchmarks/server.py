@@ -1,13 +1,13 @@
-"""The server of the benchmarks: writes precomputed chat streams and keeps the time of every write.
+"""The benchmark server, which writes precomputed chat streams and records the time of every write.
 
-It does no more than it must, so that it is not what is measured: a bare epoll loop, answers made once,
-requests looked at only for where they end. ``/{tokens}x{rate}/v1/chat/completions`` answers with a stream of
-``tokens`` content events: each event by itself, ``rate`` a second, or with a rate of 0 the whole answer at
-once. A stream has four more events: the role, the end, the usage and ``[DONE]``. ``/{tokens}x{rate}x{burst}``
+It does as little as possible, so that it is not the bottleneck: a bare epoll loop, precomputed responses, and
+requests that are only searched for their end. ``/{tokens}x{rate}/v1/chat/completions`` returns a stream of
+``tokens`` content events, written one at a time at ``rate`` per second, or all immediately if the rate is 0.
+A stream has four more events: the role, the end, the usage, and ``[DONE]``. ``/{tokens}x{rate}x{burst}``
 writes ``burst`` content events at a time.
 
-``GET /record`` returns what was done since it was last asked for: for each paced stream when its request had
-arrived and when each event was written (``time.monotonic_ns``), and what the server itself spent.
+``GET /record`` returns the record since the previous call: for each paced stream the arrival of its request
+and the time of each write (``time.monotonic_ns``), and the server's own CPU use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 EVENT_BYTES = 284
-"""Of a content event, as DeepSeek's and OpenAI's are within a few bytes."""
+"""Size of a content event, within a few bytes of DeepSeek's and OpenAI's."""
 
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@2q")
@@ -37,8 +37,8 @@ _HEAD = (
 _WRITES_BETWEEN_POLLS = 16
 
 
-class Events:
-    """One answer of ``tokens`` content events, ready to be written: ``burst`` of them at a time."""
+class StreamBody:
+    """A body of ``tokens`` content events, as chunks of ``burst`` of them."""
 
     def __init__(self, tokens: int, burst: int) -> None:
         bare = len(_event({"content": ""}))
@@ -75,18 +75,18 @@ def _chunk(data: bytes) -> bytes:
 
 
 @lru_cache
-def events_of(tokens: int, burst: int) -> Events:
-    """Return the events of an answer of that length."""
-    return Events(tokens, burst)
+def body_of(tokens: int, burst: int) -> StreamBody:
+    """Return the body of a stream."""
+    return StreamBody(tokens, burst)
 
 
-class Peer:
-    """One connection, and the stream that is written to it."""
+class ServedConnection:
+    """One connection, and the stream that is being written to it."""
 
     __slots__ = (
         "arrived_ns",
+        "body",
         "due_ns",
-        "events",
         "interval_ns",
         "next",
         "number",
@@ -100,13 +100,13 @@ class Peer:
         self.sock = sock
         self.rest = b""
         self.out = b""
-        self.events: Events | None = None
+        self.body: StreamBody | None = None
         self.number = self.next = self.due_ns = self.interval_ns = self.arrived_ns = 0
         self.times = array("q")
 
 
-class Server:
-    """Serves on one port until its process ends."""
+class StreamServer:
+    """Serves one port until the process ends."""
 
     def __init__(self, port: int) -> None:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
@@ -115,9 +115,9 @@ class Server:
         self.port = self._listener.getsockname()[1]
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
-        self._peers: dict[int, Peer] = {}
-        self._due: list[tuple[int, int, Peer]] = []
-        self._answers = 0
+        self._connections: dict[int, ServedConnection] = {}
+        self._due: list[tuple[int, int, ServedConnection]] = []
+        self._response_count = 0
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._clear()
 
@@ -125,32 +125,32 @@ class Server:
         self._streams: dict[int, tuple[int, list[int]]] = {}
         self._late_ns = array("q")
         self._first_ns = self._last_ns = 0
-        self._since = (time.monotonic(), time.process_time(), self._answers)
+        self._since = (time.monotonic(), time.process_time(), self._response_count)
 
     def run(self, lifeline: int) -> None:
-        """Serve until the file ``lifeline`` has something to say: it does when who started this is gone."""
+        """Serve until the file ``lifeline`` becomes readable, which it does when the parent process ends."""
         listener, epoll = self._listener.fileno(), self._epoll
         epoll.register(lifeline, select.EPOLLIN | select.EPOLLHUP)
         while True:
             wait_s = self._write_due()
-            found = epoll.poll(0)
-            if not found and wait_s > 0:
-                # epoll waits in whole milliseconds; select on the epoll itself in microseconds.
+            ready = epoll.poll(0)
+            if not ready and wait_s > 0:
+                # epoll waits in whole milliseconds, select on the epoll file in microseconds.
                 select.select([epoll], [], [], min(wait_s, 1.0))
-                found = epoll.poll(0)
-            for fileno, mask in found:
+                ready = epoll.poll(0)
+            for fileno, mask in ready:
                 if fileno == listener:
                     self._accept()
                 elif fileno == lifeline:
                     return
-                elif (peer := self._peers.get(fileno)) is not None:
+                elif (connection := self._connections.get(fileno)) is not None:
                     if mask & select.EPOLLOUT:
-                        self._send(peer, b"")
+                        self._send(connection, b"")
                     if mask & ~select.EPOLLOUT:
-                        self._read(peer)
+                        self._read(connection)
 
     def _write_due(self) -> float:
-        """Write some of what is due; return the seconds until the next is."""
+        """Write some of the events that are due. Return the seconds until the next one."""
         due = self._due
         for _ in range(_WRITES_BETWEEN_POLLS):
             if not due:
@@ -158,24 +158,24 @@ class Server:
             now_ns = time.monotonic_ns()
             if due[0][0] > now_ns:
                 return (due[0][0] - now_ns) / 1e9
-            at_ns, number, peer = due[0]
-            events = peer.events
-            if events is None or peer.number != number:  # gone in the middle of its stream
+            at_ns, number, connection = due[0]
+            body = connection.body
+            if body is None or connection.number != number:  # the client has closed it
                 heapq.heappop(due)
                 continue
             self._late_ns.append(now_ns - at_ns)
-            last = peer.next + 1 == len(events.chunks)
+            last = connection.next + 1 == len(body.chunks)
             if last:
                 heapq.heappop(due)
-                self._streams[number] = (peer.arrived_ns, peer.times.tolist())
-                peer.events = None
+                self._streams[number] = (connection.arrived_ns, connection.times.tolist())
+                connection.body = None
             else:
-                peer.due_ns += peer.interval_ns
-                heapq.heapreplace(due, (peer.due_ns, number, peer))
-            peer.next += 1
-            if 1 < peer.next <= len(events.chunks) - 3:
-                peer.times.append(time.monotonic_ns())
-            self._send(peer, events.chunks[peer.next - 1])
+                connection.due_ns += connection.interval_ns
+                heapq.heapreplace(due, (connection.due_ns, number, connection))
+            connection.next += 1
+            if 1 < connection.next <= len(body.chunks) - 3:
+                connection.times.append(time.monotonic_ns())
+            self._send(connection, body.chunks[connection.next - 1])
         return 0.0
 
     def _accept(self) -> None:
@@ -187,66 +187,66 @@ class Server:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            self._peers[sock.fileno()] = Peer(sock)
+            self._connections[sock.fileno()] = ServedConnection(sock)
             self._epoll.register(sock.fileno(), select.EPOLLIN)
 
-    def _read(self, peer: Peer) -> None:
+    def _read(self, connection: ServedConnection) -> None:
         try:
-            data, ancillary, _, _ = peer.sock.recvmsg(65536, 64)
+            data, ancillary, _, _ = connection.sock.recvmsg(65536, 64)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self._drop(peer)
+            self._drop(connection)
             return
-        peer.rest += data
-        end = peer.rest.find(b"\r\n\r\n")
+        connection.rest += data
+        end = connection.rest.find(b"\r\n\r\n")
         if end < 0:
             return
-        head = peer.rest[:end].lower()
+        head = connection.rest[:end].lower()
         at = head.find(b"content-length:")
         length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(peer.rest) < end + 4 + length:
+        if len(connection.rest) < end + 4 + length:
             return
-        peer.rest = b""
-        peer.arrived_ns = time.monotonic_ns()
+        connection.rest = b""
+        connection.arrived_ns = time.monotonic_ns()
         for _, kind, stamp in ancillary:
             if kind == SO_TIMESTAMPNS:
                 seconds, nanoseconds = _TIMESPEC.unpack(stamp)
-                peer.arrived_ns = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
-        self._answer(peer, head.split(b" ", 2)[1].decode())
+                connection.arrived_ns = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
+        self._answer(connection, head.split(b" ", 2)[1].decode())
 
-    def _answer(self, peer: Peer, path: str) -> None:
+    def _answer(self, connection: ServedConnection, path: str) -> None:
         what = path.split("/", 2)[1]
         if what == "record":
-            self._send(peer, self._record())
+            self._send(connection, self._record())
             return
         tokens, rate, *burst = what.split("x")
-        events = events_of(int(tokens), int(burst[0]) if burst else 1)
-        self._answers += 1
+        body = body_of(int(tokens), int(burst[0]) if burst else 1)
+        self._response_count += 1
         self._last_ns = time.monotonic_ns()
         self._first_ns = self._first_ns or self._last_ns
-        peer.number = self._answers
-        head = _HEAD % peer.number
+        connection.number = self._response_count
+        head = _HEAD % connection.number
         if rate == "0":
-            self._send(peer, head + events.whole)
+            self._send(connection, head + body.whole)
             return
         now_ns = time.monotonic_ns()
-        peer.events, peer.next, peer.times = events, 0, array("q")
-        peer.interval_ns = round(1e9 / float(rate))
-        peer.due_ns = now_ns + peer.interval_ns
-        self._send(peer, head)
-        heapq.heappush(self._due, (peer.due_ns, peer.number, peer))
+        connection.body, connection.next, connection.times = body, 0, array("q")
+        connection.interval_ns = round(1e9 / float(rate))
+        connection.due_ns = now_ns + connection.interval_ns
+        self._send(connection, head)
+        heapq.heappush(self._due, (connection.due_ns, connection.number, connection))
 
     def _record(self) -> bytes:
-        """Return and forget. Its clock's offset is measured again: nothing is under way now."""
+        """Return the record as a response and clear it. Also measure the clocks' offset again."""
         wall_s, cpu_s, answers = self._since
         late = sorted(self._late_ns)
-        body = json.dumps(
+        record = json.dumps(
             {
                 "streams": self._streams,
-                "answers": self._answers - answers,
+                "answers": self._response_count - answers,
                 "asked_s": (self._last_ns - self._first_ns) / 1e9,
                 "cpu_share": (time.process_time() - cpu_s) / (time.monotonic() - wall_s),
                 "late_p99_us": late[int(len(late) * 0.99)] / 1000 if late else None,
@@ -255,38 +255,38 @@ class Server:
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._clear()
         return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-            len(body),
-            body,
+            len(record),
+            record,
         )
 
-    def _send(self, peer: Peer, data: bytes) -> None:
-        """Send what the socket takes; the rest when it takes more."""
-        waiting = bool(peer.out)
+    def _send(self, connection: ServedConnection, data: bytes) -> None:
+        """Send ``data``, the rest of it as soon as the socket takes more."""
+        waiting = bool(connection.out)
         if waiting:
-            data = peer.out + data
+            data = connection.out + data
         try:
-            sent = peer.sock.send(data)
+            sent = connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._drop(peer)
+            self._drop(connection)
             return
-        peer.out = data[sent:]
-        if bool(peer.out) != waiting:
-            mask = select.EPOLLIN | select.EPOLLOUT if peer.out else select.EPOLLIN
-            self._epoll.modify(peer.sock.fileno(), mask)
+        connection.out = data[sent:]
+        if bool(connection.out) != waiting:
+            mask = select.EPOLLIN | select.EPOLLOUT if connection.out else select.EPOLLIN
+            self._epoll.modify(connection.sock.fileno(), mask)
 
-    def _drop(self, peer: Peer) -> None:
-        self._peers.pop(peer.sock.fileno(), None)
-        peer.events = None
-        peer.sock.close()
+    def _drop(self, connection: ServedConnection) -> None:
+        self._connections.pop(connection.sock.fileno(), None)
+        connection.body = None
+        connection.sock.close()
 
 
 def main() -> None:
-    """Serve until the standard input ends: a server never outlives the benchmark that started it."""
+    """Serve until the standard input ends, so that the server never outlives its benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--port", type=int, default=0)
-    server = Server(parser.parse_args().port)
+    server = StreamServer(parser.parse_args().port)
     print(server.port, flush=True)
     server.run(sys.stdin.fileno())
 

@@ -1,7 +1,7 @@
-"""What a client under test is asked to do, and how it is measured: the same for all of them.
+"""The work of a client under test and how it is measured: the same for all clients.
 
-A client process is told its work in the environment, keeps ``streams`` streams open for ``seconds`` (each
-user begins its first at a moment of its own within ``spread_s``), and writes a ``Result`` when it is done.
+A client process takes its work from the environment and keeps ``streams`` streams open for ``seconds``. Each
+user starts at a random time within ``spread_s``. At the end, the process writes a ``ClientResult``.
 """
 
 from __future__ import annotations
@@ -14,47 +14,68 @@ from pathlib import Path
 import msgspec
 
 WORK = "BLTYBENCH_WORK"
+"""Environment variable that holds the work as JSON."""
 
-QUESTION = [{"role": "user", "content": "Say in about fifty words what a load test is good for. " * 4}]
+MESSAGES = [{"role": "user", "content": "Say in about fifty words what a load test is good for. " * 4}]
+
+SCENARIO = """
+default_scenario = "bench"
+[targets.server]
+base_url = "{url}"
+[scenarios.bench]
+title = "Benchmark"
+target = "server"
+model = "deepseek-chat"
+duration_s = {seconds}
+users = {users}
+spawn_rate = {spawn_rate}
+arrivals = {arrivals}
+[[scenarios.bench.mix]]
+name = "stream"
+stream = true
+max_tokens = {{ kind = "fixed", tokens = {tokens} }}
+"""
+CLOSED_LOOP = '{ kind = "closed" }'
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """``rate`` is in events a second and stream; 0 asks for whole answers, as fast as they come."""
+    """The work of one client. A ``rate`` of 0 requests whole responses, as fast as they arrive."""
 
     base_url: str
     tokens: int
     rate: float
+    """Events per second and stream."""
     streams: int
     seconds: float
     spread_s: float
     result: str
-    """Path that the result is written to."""
+    """Path of the result file."""
     from_ns: int = 0
-    """When measuring begins (``time.monotonic_ns``), where several are to begin together."""
+    """Start of the measurement (``time.monotonic_ns``), if several clients start together."""
 
     @property
     def events(self) -> int:
-        """Events in a stream: the role, the content, the end, the usage, ``[DONE]``."""
+        """Events of a stream: the role, the content, the end, the usage, and ``[DONE]``."""
         return self.tokens + 4
 
-    def left_s(self) -> float:
-        """Return how long it is until measuring begins: a second after the last stream's start, or later."""
+    def wait_s(self) -> float:
+        """Return the time until the measurement starts: a second after the last stream has, or later."""
         return max(self.spread_s + 1.0, (self.from_ns - time.monotonic_ns()) / 1e9)
 
     @property
     def body(self) -> dict[str, object]:
-        """The request."""
+        """The request body."""
         return {
             "model": "deepseek-chat",
-            "messages": QUESTION,
+            "messages": MESSAGES,
             "max_tokens": self.tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
 
 
-class Stream(msgspec.Struct, array_like=True):
-    """One stream as its client saw it; times are ``time.monotonic_ns``, of content events only."""
+class ClientStream(msgspec.Struct, array_like=True):
+    """One stream as its client recorded it. Times are ``time.monotonic_ns``, of content events only."""
 
     number: int
     sent_ns: int
@@ -63,27 +84,27 @@ class Stream(msgspec.Struct, array_like=True):
     coalesced: int = 0
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """What a client did between the end of the spread (and a little more) and the end of its time."""
+class ClientResult(msgspec.Struct, kw_only=True):
+    """Measurements of a client between ``from_ns`` and ``to_ns``."""
 
     from_ns: int
     to_ns: int
     cpu_s: float
     rss_mb: float
     failed: int = 0
-    streams: list[Stream] = msgspec.field(default_factory=list)
-    """All of them, also those outside the time that was measured."""
+    streams: list[ClientStream] = msgspec.field(default_factory=list)
+    """All streams, including those outside the measured time."""
     run: str = ""
-    """The folder of the run instead, where the client is the whole product."""
+    """Directory of the run that holds the streams, if the client is the whole product."""
 
 
 def read_work() -> Work:
-    """Return the work that this process was told."""
+    """Return the work of this process."""
     return msgspec.json.decode(os.environ[WORK], type=Work)
 
 
 def cpu_s() -> float:
-    """Return the CPU seconds of this process, all threads."""
+    """Return the CPU seconds of this process, all threads included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -100,18 +121,23 @@ class Meter:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.failed = 0
-        self.streams: list[Stream] = []
+        self.streams: list[ClientStream] = []
         self._from_ns = 0
         self._cpu_s = 0.0
 
     def begin(self) -> None:
-        """From here on it counts."""
+        """Start measuring."""
         self._from_ns, self._cpu_s = time.monotonic_ns(), cpu_s()
 
+    def add(self, number: int, sent_ns: int, times_ns: list[int], *, done: bool) -> None:
+        """Record a stream that has just ended."""
+        self.failed += not done
+        self.streams.append(ClientStream(number, sent_ns, time.monotonic_ns(), times_ns))
+
     def end(self, run: str = "") -> None:
-        """Write what was measured until now."""
+        """Write the result file."""
         to_ns, spent_s = time.monotonic_ns(), cpu_s() - self._cpu_s
-        result = Result(
+        result = ClientResult(
             from_ns=self._from_ns,
             to_ns=to_ns,
             cpu_s=spent_s,

@@ -11,7 +11,7 @@ from typing import Any
 from support_locust import LOCUSTFILES, Finished, finish, run_locust, start_locust, write_scenarios
 from support_sandbox import running_sandbox
 
-from benchmarks.bench import Server
+from benchmarks.bench import ServerProcess
 from bltybench.runs.store import read_generator
 from bltybench.scenario.target import SANDBOX_KEY, Delay
 
@@ -96,7 +96,7 @@ class Busy(ScenarioUser):
 
 
 def test_load_beyond_one_core_is_reported(tmp_path: Path) -> None:
-    with Server() as server:
+    with ServerProcess() as server:
         unpaced = 'duration_s = 5\nusers = 200\narrivals = { kind = "closed" }'
         write_scenarios(tmp_path, server.url(tokens=64, rate=0), unpaced)
         done = run(tmp_path)
