@@ -10,16 +10,18 @@ from support_runs import attempt_at
 
 from bltybench.errors import UserError
 from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.models import FixedWindow
+from bltybench.limits.observations.answer import Answer
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario.file.limits_file import load_limits
-from bltybench.scenario.target import RateLimit
+from bltybench.scenario.target import RateLimit, SandboxLimits
 
 
 def test_find_identifies_a_fixed_window_that_accepts_more_than_is_documented() -> None:
-    """Two full windows meet at an edge: 20 within 60 s where 10 a minute are documented."""
+    """Two full windows meet at an edge, so 20 are accepted within 60 s with 10 per minute documented."""
     rows: list[Attempt] = []
     model = FixedWindow(10, 60.0)
     for at_s in [50.0 + step for step in range(200)]:
@@ -47,7 +49,7 @@ def test_a_run_without_refusals_reports_a_lower_bound() -> None:
 
 
 def drained(outcome: str = "rate_limited", **refusal: Any) -> list[Attempt]:
-    """Forty tries, ten a second, of a window aligned to the clock."""
+    """Ten requests per second to a window aligned to the clock."""
     model = FixedWindow(5, 2.0)
     return [
         attempt_at(t / 10) if model.decide(t / 10).accepted else attempt_at(t / 10, outcome, **refusal)
@@ -70,23 +72,22 @@ def test_advice_names_the_status_that_stands_in_for_a_429() -> None:
 
 
 def test_summary_skips_the_request_limit_if_it_was_not_probed() -> None:
-    """Of a probe that asked about slots alone, the limit of requests is no news."""
     nothing = Verdict("nothing_sent", 0, 0, 0, reason="nothing was sent")
-    said = summary(find([], 0.0, None, nothing, asked=("concurrency",)))
-    assert said
-    assert not any("nothing was sent" in line for line in said)
+    lines = summary(find([], 0.0, None, nothing, asked=("concurrency",)))
+    assert lines
+    assert not any("nothing was sent" in line for line in lines)
 
 
 def test_an_ambiguous_family_is_reported_with_the_reason() -> None:
-    lumps = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
-    verdict = Verdict("ambiguous", 50, 30, 20, (lumps,), (lumps,), 0.9, "fewer than 5 periods were seen")
+    refill = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
+    verdict = Verdict("ambiguous", 50, 30, 20, (refill,), (refill,), 0.9, "fewer than 5 periods were seen")
     (line, *_) = summary(find([attempt_at(0)], 0.0, None, verdict))
     assert line.startswith("The limiter may be an interval refill: 20 requests per 10 s")
     assert line.endswith("It can't be confirmed: fewer than 5 periods were seen.")
 
 
 def test_without_a_fit_only_undisturbed_waits_count_for_retry_after() -> None:
-    """A ban that each refusal extends makes an honest wait too short for who asks in between."""
+    """A ban that each refusal extends makes an accurate wait too short for a client that sends meanwhile."""
     rows: list[Attempt] = []
     at_s, until_s = 0.0, 0.0
     for number in range(128):
@@ -101,6 +102,50 @@ def test_without_a_fit_only_undisturbed_waits_count_for_retry_after() -> None:
     found = find(rows, 0.0, None, verdict)
     assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
     assert not any("Wait longer" in line for line in summary(found))
+
+
+def answer(question: str, value: float | str | bool | None) -> Answer:
+    return Answer(question=question, value=value, says="")
+
+
+def test_limits_toml_holds_every_finding_that_the_sandbox_can_enforce(tmp_path: Path) -> None:
+    best = Fit("fixed_window", 20, (20, 20), 10.0, (9.9, 10.1), "other", 1003.0, None, None, 0, 0)
+    answers = [
+        answer("concurrency_limit", 4),
+        answer("concurrency_excess", "queued"),
+        answer("cancelled_frees_slot", False),
+        answer("malformed_counts", True),
+        answer("unknown_model_counts", False),
+        answer("models_endpoint_counts", True),
+        answer("limit_per_key", False),
+        answer("limit_per_model", True),
+        answer("refused_counts", True),
+        answer("tokens_charged", "reserved"),
+        answer("token_limit", 1000),
+        answer("token_period_s", 60.0),
+        answer("token_algorithm", "token_bucket"),
+    ]
+    path = tmp_path / "limits.toml"
+    path.write_text(limits_toml(best, "a-run", answers))
+    assert load_limits(path) == SandboxLimits(
+        requests=RateLimit(limit=20, period_s=10.0, phase_s=3.0, count_refused=True),
+        tokens=RateLimit(limit=1000, period_s=60.0, algorithm="token_bucket"),
+        concurrency=4,
+        concurrency_excess="queued",
+        cancelled_keeps_slot=True,
+        per=("model",),
+        charged_errors=(400,),
+        charged_endpoints=("models",),
+        tokens_charged="reserved",
+    )
+    assert "Unknown" not in path.read_text()
+
+
+def test_limits_toml_disables_and_names_what_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text(limits_toml(None, "a-run", [answer("token_limit", 1000)]))
+    assert load_limits(path) == SandboxLimits(requests=None, tokens=None, concurrency=None)
+    assert "# Unknown, and not enforced: requests, tokens, concurrency." in path.read_text()
 
 
 def test_limits_toml_is_loaded_and_validated(tmp_path: Path) -> None:
