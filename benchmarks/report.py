@@ -67,10 +67,13 @@ def _manifest(run_id: str) -> Manifest:
         created="2026-11-22T14:15:10Z",
         scenario="made",
         resolved={
+            "title": "Made",
+            "target": "made",
             "model": "deepseek-chat",
             "duration_s": 3600.0,
             "arrivals": {"kind": "closed"},
             "users": 50,
+            "mix": [{"name": "stream", "stream": True}],
         },
         target=TargetInfo(name="made", base_url="http://127.0.0.1:8808/v1", requests_per_min=60),
         command=["locust"],
