@@ -7,22 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import inf
 
+from bltybench.limits.experiments import charges_steps as steps
 from bltybench.limits.experiments.charges_replay import latest_available_s, mismatch
-from bltybench.limits.experiments.charges_steps import (
-    CONTROL,
-    DRAIN,
-    FIRST,
-    LATER,
-    MODELS,
-    OTHER_MODEL,
-    PREDICTED,
-    SECOND_DRAIN,
-    SECOND_KEY,
-    TESTED,
-    WHILE_REFUSED,
-    unit_size,
-)
-from bltybench.limits.experiments.results import last_activity_s, with_role
+from bltybench.limits.experiments.results import accepted, last_activity_s, refused, with_role
 from bltybench.limits.experiments.thresholds import CHARGES
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
@@ -46,51 +33,50 @@ REFUSED_SAYS = {
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """A question about other requests that may have a limit of their own."""
+    """A question about other requests, which may have a limit of their own."""
 
+    role: str
     question: str
     subject: str
-    role: str
-    untested: str
-    """Why no such request was sent."""
     separate: str
     """The answer if they have a limit of their own."""
     shared: str
+    untested: str
+    """Why no such request was sent."""
 
 
 SCOPES = (
     _Scope(
+        steps.SECOND_KEY,
         "limit_per_key",
         "whether each key has its own limit",
-        SECOND_KEY,
-        "no second key is set (--probe-second-key-env)",
-        "Each key has its own limit.",
-        "Both keys share one limit.",
+        separate="Each key has its own limit.",
+        shared="Both keys share one limit.",
+        untested="no second key is set (--probe-second-key-env)",
     ),
     _Scope(
+        steps.OTHER_MODEL,
         "limit_per_model",
         "whether each model has its own limit",
-        OTHER_MODEL,
-        "the API lists no other model, and none is set (--probe-model)",
-        "Each model has its own limit.",
-        "Models share one limit.",
+        separate="Each model has its own limit.",
+        shared="Models share one limit.",
+        untested="the API lists no other model, and none is set (--probe-model)",
     ),
     _Scope(
+        steps.MODELS,
         "models_endpoint_shares",
         "whether /models shares the limit",
-        MODELS,
-        "it was not tested",
-        "/models does not share the limit: it is accepted while chat requests are refused.",
-        "/models shares the limit: it is refused while chat requests are.",
+        separate="/models does not share the limit: it is accepted while chat requests are refused.",
+        shared="/models shares the limit: it is refused while chat requests are.",
+        untested="it was not tested",
     ),
 )
 
 
 def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
     """Return what counts against the request limit, and whose limit it is."""
-    kinds = [
-        kind for kind in KINDS if kind != "wrong_key" or context.with_401 or with_role(results, TESTED[kind])
-    ]
+    tested = {kind: with_role(results, role) for kind, role in steps.TESTED.items()}
+    kinds = [kind for kind in KINDS if kind != "wrong_key" or context.with_401 or tested[kind]]
     if results and context.fits:
         counts = [_kind_counts(kind, results, context) for kind in kinds]
         return [*counts, _refused_count(results, context), *(_scope(scope, results) for scope in SCOPES)]
@@ -103,43 +89,40 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
 def _kind_counts(kind: Kind, results: Sequence[ProbeResult], context: ProbeContext) -> Answer:
     question, name = KINDS[kind]
     subject = f"whether {name} count"
-    if not _drain_fits(results, context, unit_size(context) - 1):
-        reason = "a drain without them did not fit the limit either: other clients can share the quota"
+    if not _drain_fits(results, context, steps.unit_size(context) - 1):
+        reason = "a drain without them did not fit the limit either: other clients may share the quota"
         return cannot_tell(question, subject, reason)
-    cycle = _cycle_with(results, TESTED[kind])
-    tested, drain = with_role(cycle, TESTED[kind]), with_role(cycle, DRAIN)
+    cycle = _cycle_with(results, steps.TESTED[kind])
+    tested, drain = with_role(cycle, steps.TESTED[kind]), with_role(cycle, steps.DRAIN)
     if not tested or not drain:
         return cannot_tell(question, subject, "the budget was too small")
     statuses = sorted({str(result.status) for result in tested if result.status is not None})
     status = f"status {', '.join(statuses)}"
-    if statuses not in (["200"], ["429"]) if kind == "models" else any(result.accepted for result in tested):
+    if statuses not in (["200"], ["429"]) if kind == "models" else accepted(tested):
         return cannot_tell(question, subject, f"the responses had {status}")
-    if not any(result.refused for result in drain):
+    if not refused(drain):
         return cannot_tell(question, subject, "the limit was not reached after them")
-    accepted = sum(bool(result.accepted) for result in drain)
-    evidence = f"after {len(tested)} of them ({status}), {accepted} of {context.burst} requests were accepted"
-    others = [
-        f"{len(with_role(cycle, TESTED[other]))} {KINDS[other][1]}"
-        for other in TESTED
-        if other != kind and with_role(cycle, TESTED[other])
-    ]
+    evidence = (
+        f"after {len(tested)} of them ({status}), {len(accepted(drain))} of {context.burst} were accepted"
+    )
+    counts = {other: len(with_role(cycle, role)) for other, role in steps.TESTED.items() if other != kind}
+    others = [f"{count} {KINDS[other][1]}" for other, count in counts.items() if count]
     if others:
         evidence += f"; {' and '.join(others)} were sent before the drain too"
     verdicts = {_counts(fit, cycle, kind) for fit in context.fits}
     if len(verdicts) > 1 or None in verdicts:
         return cannot_tell(question, subject, "the number of accepted requests is ambiguous", [evidence])
-    counts = verdicts == {True}
-    says = f"{name[0].upper()}{name[1:]} {'count' if counts else 'do not count'} against the request limit."
-    return Answer(question, counts, says, sure(min(3, len(tested))), (evidence,))
+    value = verdicts == {True}
+    says = f"{name[0].upper()}{name[1:]} {'count' if value else 'do not count'} against the request limit."
+    return Answer(question, value, says, sure(min(3, len(tested))), (evidence,))
 
 
 def _cycle_with(results: Sequence[ProbeResult], role: str) -> list[ProbeResult]:
     """Return the requests with a role, the next drain, and what else was sent before that drain."""
     cycles: list[list[ProbeResult]] = [[]]
-    for result in sorted(
-        with_role(results, FIRST, DRAIN, *TESTED.values()), key=lambda result: result.sent_s
-    ):
-        if result.role != DRAIN and cycles[-1] and cycles[-1][-1].role == DRAIN:
+    own = with_role(results, steps.FIRST, steps.DRAIN, *steps.TESTED.values())
+    for result in sorted(own, key=lambda result: result.sent_s):
+        if result.role != steps.DRAIN and with_role(cycles[-1][-1:], steps.DRAIN):
             cycles.append([])
         cycles[-1].append(result)
     return next((cycle for cycle in cycles if with_role(cycle, role)), [])
@@ -147,18 +130,15 @@ def _cycle_with(results: Sequence[ProbeResult], role: str) -> list[ProbeResult]:
 
 def _counts(fit: Fit, cycle: Sequence[ProbeResult], kind: Kind) -> bool | None:
     """Return whether a kind of request counts, from the combination of kinds that fits the results."""
-    present = [other for other in TESTED if with_role(cycle, TESTED[other])]
+    sent = {other: with_role(cycle, role) for other, role in steps.TESTED.items() if with_role(cycle, role)}
+    first = [result for result in with_role(cycle, steps.FIRST) if not result.refused]
+    drain = [*first, *with_role(cycle, steps.DRAIN)]
     cost = {True: inf, False: inf}
-    for size in range(len(present) + 1):
-        for counting in combinations(present, size):
-            roles = {TESTED[other] for other in counting}
-            replayed = [
-                result
-                for result in with_role(cycle, FIRST, DRAIN, *roles)
-                if result.role != FIRST or not result.refused
-            ]
-            cost[kind in counting] = min(cost[kind in counting], mismatch(fit, replayed, roles))
-    slack = min(len(with_role(cycle, TESTED[other])) for other in present) - 1
+    for size in range(len(sent) + 1):
+        for counting in combinations(sent, size):
+            counted = [result for other in counting for result in sent[other]]
+            cost[kind in counting] = min(cost[kind in counting], mismatch(fit, drain, counted))
+    slack = min(map(len, sent.values())) - 1
     if min(cost.values()) > slack or abs(cost[True] - cost[False]) <= slack:
         return None
     return cost[True] < cost[False]
@@ -166,71 +146,64 @@ def _counts(fit: Fit, cycle: Sequence[ProbeResult], kind: Kind) -> bool | None:
 
 def _drain_fits(results: Sequence[ProbeResult], context: ProbeContext, slack: int) -> bool:
     """Return whether the second drain, with nothing sent before it, is as long as the limiter's."""
-    drain = with_role(results, SECOND_DRAIN)
-    return not drain or any(mismatch(fit, drain, ()) <= slack for fit in context.fits)
+    drain = with_role(results, steps.SECOND_DRAIN)
+    return not drain or any(mismatch(fit, drain) <= slack for fit in context.fits)
 
 
 def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Answer:
-    fits = context.fits
-    by_fit = fits[0].count_refused
-    while_refused, predicted = with_role(results, WHILE_REFUSED), with_role(results, PREDICTED)
-    refused = sum(result.refused for result in while_refused)
-    if not predicted or refused < CHARGES.min_refused_retries:
-        if by_fit is not None and len(fits) == 1:
+    by_fit = context.fits[0].count_refused
+    tests, retries = with_role(results, steps.PREDICTED), with_role(results, steps.WHILE_REFUSED)
+    count = len(refused(retries))
+    if not tests or count < CHARGES.min_refused_retries:
+        if by_fit is not None and len(context.fits) == 1:
             return Answer(REFUSED, by_fit, REFUSED_SAYS[by_fit], sure(1), ("implied by the algorithm",))
         reason = "too few requests were sent while the limit was exhausted"
         return cannot_tell(REFUSED, REFUSED_SUBJECT, reason)
-    if any(result.accepted for result in while_refused):
+    if accepted(retries):
         return cannot_tell(REFUSED, REFUSED_SUBJECT, "a request was accepted earlier than predicted")
-    drained = sum(bool(result.accepted) for result in with_role(results, SECOND_DRAIN))
-    outcome = "accepted" if predicted[0].accepted else "refused"
+    test, later = tests[0], accepted(with_role(results, steps.LATER))
     evidence = (
-        f"after {drained} accepted requests, {refused} more were refused; "
-        f"the next one, at the predicted time, was {outcome}"
+        f"after {len(accepted(with_role(results, steps.SECOND_DRAIN)))} accepted requests, {count} more were "
+        f"refused; the next one, at the predicted time, was {'accepted' if test.accepted else 'refused'}"
     )
-    if predicted[0].accepted:
+    if test.accepted:
         return Answer(REFUSED, False, REFUSED_SAYS[False], sure(2 if by_fit is not True else 0), (evidence,))
-    later = next((result for result in with_role(results, LATER) if result.accepted), None)
-    reason = _other_reason(results, context, predicted[0])
-    if later is None:
-        reason = "no later request was accepted either"
-    if later is None or reason:
+    reason = _other_reason(results, context, test) if later else "no later request was accepted either"
+    if reason:
         return cannot_tell(REFUSED, REFUSED_SUBJECT, reason, [evidence])
-    after = f"a request {later.sent_s - predicted[0].sent_s:.3g} s later was accepted"
+    after = f"a request {later[0].sent_s - test.sent_s:.3g} s later was accepted"
     return Answer(REFUSED, True, REFUSED_SAYS[True], sure(2 if by_fit is not False else 1), (evidence, after))
 
 
 def _other_reason(results: Sequence[ProbeResult], context: ProbeContext, predicted: ProbeResult) -> str:
     """Return another possible reason for a refusal at the predicted time; empty if there is none."""
     if not _drain_fits(results, context, 0):
-        return "other clients can share the quota, and can have used what was available"
+        return "other clients may share the quota, and may have used what was available"
     if all(fit.traits.kind == "window" for fit in context.fits):
         return "a window resets even if refused requests count, so its end was not known well enough"
-    drain = with_role(results, SECOND_DRAIN)
+    drain = with_role(results, steps.SECOND_DRAIN)
     if predicted.sent_s <= latest_available_s(context.fits, drain, last_activity_s(drain)):
         return "the time at which the limit is available again was not known well enough"
     return ""
 
 
 def _scope(scope: _Scope, results: Sequence[ProbeResult]) -> Answer:
-    tested = with_role(results, scope.role)
-    if not tested:
-        return cannot_tell(scope.question, scope.subject, scope.untested)
+    tested, controls = with_role(results, scope.role), with_role(results, steps.CONTROL)
     # The control request was sent last. If it was refused, the limit was still exhausted.
-    controls = with_role(results, CONTROL)
     valid = [result for result, control in zip(tested, controls, strict=False) if control.refused]
-    if not valid:
+    count, refusals = len(accepted(valid)), len(refused(valid))
+    reason = ""
+    if not tested:
+        reason = scope.untested
+    elif not valid:
         reason = "the limit was available again before the test"
-        return cannot_tell(scope.question, scope.subject, reason)
-    decided = [result for result in valid if result.accepted is not None]
-    if not decided:
+    elif not count and not refusals:
         reason = f"the response had status {tested[0].status}" if tested[0].status else "no response arrived"
+    if reason:
         return cannot_tell(scope.question, scope.subject, reason)
-    accepted = sum(bool(result.accepted) for result in decided)
-    refused = len(decided) - accepted
     # An accepted request can be one that the limit has refilled, but a refused one shares the limit.
-    shared = refused > 0
-    evidence = f"while the probe's own requests were refused, {accepted} of {len(decided)} were accepted"
-    value = shared if scope.role == MODELS else not shared
+    shared = refusals > 0
+    value = shared if scope.role == steps.MODELS else not shared
     says = scope.shared if shared else scope.separate
-    return Answer(scope.question, value, says, sure(refused if shared else accepted), (evidence,))
+    evidence = f"while the probe's own requests were refused, {count} of {count + refusals} were accepted"
+    return Answer(scope.question, value, says, sure(refusals if shared else count), (evidence,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bltybench.limits.fit.result import Fit
@@ -23,35 +23,30 @@ def available_s(fit: Fit, drain: Sequence[ProbeResult], now_s: float) -> float:
     return now_s + (model.peek(now_s).retry_after_s or 0.0)
 
 
-def mismatch(fit: Fit, results: Sequence[ProbeResult], counted_roles: Collection[str]) -> int:
+def mismatch(fit: Fit, drain: Sequence[ProbeResult], counted: Sequence[ProbeResult] = ()) -> int:
     """Return by how many requests a drain is longer or shorter than the limiter's.
 
-    The limiter counts all requests with ``counted_roles``, and the accepted ones of the drain. Lost
-    responses can hide acceptances, so the closer result applies.
+    The limiter counts the accepted requests of the drain and all ``counted`` ones. Lost responses can hide
+    acceptances, so the closer result applies.
     """
     lost_accepted = [
-        replace(result, decision=Decision.ACCEPTED)
-        if result.status is None and result.role not in counted_roles
-        else result
-        for result in results
+        replace(result, decision=Decision.ACCEPTED) if result.status is None else result for result in drain
     ]
-    return min(_mismatch(fit, replayed, counted_roles) for replayed in (results, lost_accepted))
+    return min(_mismatch(fit, drain, counted), _mismatch(fit, lost_accepted, counted))
 
 
-def _mismatch(fit: Fit, results: Sequence[ProbeResult], counted_roles: Collection[str]) -> int:
+def _mismatch(fit: Fit, drain: Sequence[ProbeResult], counted: Sequence[ProbeResult]) -> int:
     model = fit.model()
     wrong = 0
-    for result in sorted(results, key=_decision_s):
-        at_s = _decision_s(result)
-        if result.role in counted_roles:
-            model.charge(at_s)
-        elif result.accepted:
-            wrong += not model.peek(at_s).accepted
-            model.charge(at_s)
-        elif result.refused:
+    charged = [(_decision_s(result), None) for result in counted]
+    decided = [(_decision_s(result), result.accepted) for result in drain if result.accepted is not None]
+    for at_s, accepted in sorted([*charged, *decided], key=lambda pair: pair[0]):
+        if accepted is False:
             while model.decide(at_s).accepted:
                 wrong += 1
             break
+        wrong += bool(accepted) and not model.peek(at_s).accepted
+        model.charge(at_s)
     return wrong
 
 

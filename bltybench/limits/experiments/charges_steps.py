@@ -1,11 +1,9 @@
 """Steps of the charges experiment: what counts against the request limit, and whose limit it is.
 
-1. With the whole limit available, the probe sends some requests of one invalid kind, twice as many of the
-   next kind, and so on. Then it sends valid requests until the first refusal. How many are accepted shows
-   which kinds counted.
-2. While the limit is exhausted, it tries another key, another model, and another endpoint, each time with a
-   control request that must still be refused. Then it sends requests just before and after the time in
-   Retry-After.
+1. With the whole limit available, the probe sends requests of one invalid kind, twice as many of the next
+   kind, and so on, then valid requests until a refusal. How many are accepted shows which kinds counted.
+2. While the limit is exhausted, it tries another key, model, and endpoint, with a control request that must
+   still be refused. Then it sends requests just before and after the time in Retry-After.
 3. It exhausts the limit again and keeps sending. If refused requests do not count, the limit is available at
    the predicted time.
 """
@@ -13,9 +11,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from bltybench.limits.experiments.charges_replay import available_s, latest_available_s
-from bltybench.limits.experiments.results import last_activity_s, with_role
+from bltybench.limits.experiments.results import last_activity_s, refused, with_role
 from bltybench.limits.experiments.thresholds import CHARGES
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
@@ -47,12 +46,9 @@ def steps(context: ProbeContext, now_s: float) -> Experiment:
         requests = (ProbeRequest(role=FIRST),) * _first_requests(context, tested)
         for kind, count in group:
             requests += (ProbeRequest(role=TESTED[kind], kind=kind),) * count
-        yield SendStep(
-            requests,
-            context.available_s(last_activity_s(results, now_s)),
-            max_in_flight=context.drain_in_flight,
-            purpose=f"sending {tested} requests that may not count",
-        )
+        at_s = context.available_s(last_activity_s(results, now_s))
+        purpose = f"sending {tested} requests that may not count"
+        yield SendStep(requests, at_s, max_in_flight=context.drain_in_flight, purpose=purpose)
         results = yield _drain(context, DRAIN)
     results = yield from _test_scope(context)
     results = yield from _follow_retry_after(context, results)
@@ -83,9 +79,8 @@ def _groups(context: ProbeContext) -> list[list[tuple[Kind, int]]]:
 
 def unit_size(context: ProbeContext) -> int:
     """Return the number of requests of the first kind."""
-    return max(
-        2 if context.burst >= CHARGES.min_limit_for_two else 1, context.burst // CHARGES.limit_per_unit
-    )
+    minimum = 2 if context.burst >= CHARGES.min_limit_for_two else 1
+    return max(minimum, context.burst // CHARGES.limit_per_unit)
 
 
 def _refills_gradually(context: ProbeContext) -> bool:
@@ -125,11 +120,8 @@ def _test_scope(context: ProbeContext) -> Generator[Step, Sequence[ProbeResult],
     # A request that a bucket has refilled looks like a separate limit. Another round shows the difference.
     for _ in range(CHARGES.scope_rounds + _refills_gradually(context)):
         # Send them concurrently: the limit must still be exhausted when the last one is decided.
-        results = yield SendStep(
-            (*requests, ProbeRequest(role=CONTROL)),
-            max_in_flight=len(requests),
-            purpose="testing whose limit it is",
-        )
+        batch = (*requests, ProbeRequest(role=CONTROL))
+        results = yield SendStep(batch, max_in_flight=len(requests), purpose="testing whose limit it is")
     return results
 
 
@@ -139,33 +131,29 @@ def _follow_retry_after(
     counts_refused = any(fit.count_refused for fit in context.fits)
     roles = [CONTROL, DRAIN]
     for _ in range(CHARGES.max_retry_after_waits):
-        refused = next((result for result in reversed(with_role(results, *roles)) if result.refused), None)
-        if refused is None or refused.retry_after_s is None:
+        refusals = refused(with_role(results, *roles))
+        wait_s = refusals[-1].retry_after_s if refusals else None
+        if wait_s is None or wait_s > CHARGES.max_retry_after_s:
             break
-        wait_s = refused.retry_after_s
-        if wait_s > CHARGES.max_retry_after_s:
-            break
-        end_s = (refused.decided_s or refused.sent_s) + wait_s
+        end_s = (refusals[-1].decided_s or refusals[-1].sent_s) + wait_s
         if wait_s > CHARGES.early_s + CHARGES.min_early_wait_s and not counts_refused:
-            early_s = end_s - CHARGES.early_s
-            yield SendStep(
-                (ProbeRequest(role=EARLY),), early_s, purpose="testing just before Retry-After ends"
-            )
-        after_s = end_s + CHARGES.after_s
-        results = yield SendStep(
-            (ProbeRequest(role=RETRY),), after_s, purpose="testing just after Retry-After ends"
-        )
+            yield _one(EARLY, end_s - CHARGES.early_s, "testing just before Retry-After ends")
+        results = yield _one(RETRY, end_s + CHARGES.after_s, "testing just after Retry-After ends")
         roles = [RETRY]
         if not results[-1].refused:
             break
     return results
 
 
+def _one(role: str, at_s: float, purpose: str) -> SendStep:
+    return SendStep((ProbeRequest(role=role),), at_s, purpose=purpose)
+
+
 def _test_refused(context: ProbeContext, results: Sequence[ProbeResult]) -> Experiment:
     """Exhaust the limit, send requests that are refused, and test whether it is available as predicted."""
     results = yield _drain(context, SECOND_DRAIN, context.available_s(last_activity_s(results)))
     drain = with_role(results, SECOND_DRAIN)
-    if not any(result.refused for result in drain):
+    if not refused(drain):
         return
     last_s = last_activity_s(results)
     end_s = max(available_s(fit, drain, last_s) for fit in context.fits)
@@ -178,18 +166,11 @@ def _test_refused(context: ProbeContext, results: Sequence[ProbeResult]) -> Expe
     )
     for number in range(1, count + 1):
         at_s = last_s + (end_s - last_s) * number / (count + 1)
-        yield SendStep(
-            (ProbeRequest(role=WHILE_REFUSED),), at_s, purpose="testing whether refused requests count"
-        )
+        yield _one(WHILE_REFUSED, at_s, "testing whether refused requests count")
     test_s = latest_available_s(context.fits, drain, last_s) + CHARGES.margin_periods * context.period_s
-    results = yield SendStep(
-        (ProbeRequest(role=PREDICTED),), test_s, purpose="testing whether the limit is available as predicted"
-    )
+    results = yield _one(PREDICTED, test_s, "testing whether the limit is available")
     for periods in CHARGES.later_waits_periods:
         if not results[-1].refused:
             return
-        results = yield SendStep(
-            (ProbeRequest(role=LATER),),
-            after_s=periods * context.period_s,
-            purpose="testing whether the limit is available later",
-        )
+        retry = _one(LATER, 0.0, "testing whether the limit is available")
+        results = yield replace(retry, after_s=periods * context.period_s)

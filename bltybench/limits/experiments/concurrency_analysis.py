@@ -8,7 +8,7 @@ from math import inf
 from statistics import median
 
 from bltybench.limits.experiments.concurrency_steps import CONTROL, HELD, RETRY
-from bltybench.limits.experiments.results import with_role
+from bltybench.limits.experiments.results import accepted, refused, with_role
 from bltybench.limits.experiments.thresholds import CONCURRENCY
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
@@ -31,13 +31,13 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
         result.end_s for result in results if result.cancelled and result.end_s and result.begun_s
     )
     first_cancel_s = cancels_s[0] if cancels_s else inf
-    refused = [result for result in results if result.refused and result.sent_s < first_cancel_s]
+    refusals = [result for result in refused(results) if result.sent_s < first_cancel_s]
     if not results:
         return _unknown("the budget or the request limit is too small to hold streams open")
-    if any(result.about_tokens for result in refused):
+    if any(refusal.about_tokens for refusal in refusals):
         return _unknown("the limit on tokens refused requests first")
-    if refused:
-        return _refusing(results, refused, cancels_s, context)
+    if refusals:
+        return _refusing(results, refusals, cancels_s, context)
     queued = [result for result in with_role(results, HELD) if _was_queued(result, results, first_cancel_s)]
     if queued:
         return _queueing(results, queued, cancels_s)
@@ -69,56 +69,48 @@ def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
 
 def _refusing(
     results: Sequence[ProbeResult],
-    refused: Sequence[ProbeResult],
+    refusals: Sequence[ProbeResult],
     cancels_s: Sequence[float],
     context: ProbeContext,
 ) -> list[Answer]:
     least = _max_open(results)
-    most = min(_max_open_at(results, refusal) for refusal in refused)
+    most = min(_max_open_at(results, refusal) for refusal in refusals)
     retries, controls = with_role(results, RETRY), with_role(results, CONTROL)
-    accepted = [retry for retry in retries if retry.accepted]
-    controls_refused = sum(control.refused for control in controls)
-    named = sum(refusal.about_concurrency for refusal in refused)
+    retries_accepted, controls_accepted = accepted(retries), accepted(controls)
+    controls_refused = len(refused(controls))
+    named = sum(refusal.about_concurrency for refusal in refusals)
     evidence = [
-        f"with {least} streams open, {len(refused)} more were refused",
-        f"after a stream was cancelled, {len(accepted)} of {len(retries)} retries were accepted",
+        f"with {least} streams open, {len(refusals)} more were refused",
+        f"after a stream was cancelled, {len(retries_accepted)} of {len(retries)} retries were accepted",
     ]
     if controls:
         evidence.append(f"{controls_refused} of {len(controls)} requests after that were refused")
     if named:
-        evidence.append(f"{named} of {len(refused)} refusals named concurrency as the reason")
+        evidence.append(f"{named} of {len(refusals)} refusals named concurrency as the reason")
     own_end_s = _first_own_end_s(results, cancels_s[0]) if cancels_s else inf
-    controls_accepted_early = any(
-        control.accepted and (control.decided_s or 0.0) < own_end_s for control in controls
-    )
-    slot_was_freed = any((retry.decided_s or 0.0) < own_end_s for retry in accepted)
+    control_was_early = any((control.decided_s or 0.0) < own_end_s for control in controls_accepted)
+    slot_was_freed = any((retry.decided_s or 0.0) < own_end_s for retry in retries_accepted)
     request_limit_is_known = context.fits or context.never_refused
     reason = ""
-    if not accepted and not named:
+    if not retries_accepted and not named:
         reason = "refusals did not end when streams did, so another limit caused them"
-    elif not named and controls_accepted_early:
-        reason = (
-            "a request was accepted although no slot had been freed, so another limit caused the refusals"
-        )
+    elif not named and control_was_early:
+        reason = "a request was accepted although no slot was free, so another limit caused the refusals"
     elif not (slot_was_freed or named or request_limit_is_known or least == context.concurrency):
-        reason = (
-            "refusals ended no sooner than streams did: the request limit, which is unknown, can be the cause"
-        )
+        reason = "refusals ended no sooner than streams did, so the unknown request limit may be the cause"
     elif least > most:
         reason = "refusals did not depend on how many streams were open"
     if reason:
         return _unknown(reason, least=least, evidence=evidence)
-    votes = len(accepted) + controls_refused + min(named, 2)
-    confidence = sure(votes, sum(bool(control.accepted) for control in controls)) / (1 + most - least)
+    votes = len(retries_accepted) + controls_refused + min(named, 2)
+    confidence = sure(votes, len(controls_accepted)) / (1 + most - least)
     says = f"At most {least} requests can be in flight."
     limit = Answer("concurrency_limit", least, says, confidence, tuple(evidence), range=(least, most))
-    says = f"Excess requests are refused with status {refused[0].status}."
-    confidence = sure(len(refused) + len(accepted))
+    says = f"Excess requests are refused with status {refusals[0].status}."
+    confidence = sure(len(refusals) + len(retries_accepted))
     excess = Answer("concurrency_excess", "refused", says, confidence, (evidence[0],))
-    cancellations = [
-        _after_refusals(results, at_s, cancels_s) for at_s in cancels_s[: CONCURRENCY.cancellations]
-    ]
-    return [limit, excess, _frees_slot(cancellations)]
+    tested_s = cancels_s[: CONCURRENCY.cancellations]
+    return [limit, excess, _frees_slot([_after_refusals(results, at_s, cancels_s) for at_s in tested_s])]
 
 
 def _after_refusals(
@@ -220,7 +212,7 @@ def _max_open(results: Sequence[ProbeResult]) -> int:
 
 
 def _max_open_at(results: Sequence[ProbeResult], refusal: ProbeResult) -> int:
-    """Return how many streams can have been open when one was refused."""
+    """Return how many streams may have been open when one was refused."""
     decided_s = refusal.decided_s or refusal.end_s or refusal.sent_s
     return sum(
         bool(result.accepted)
@@ -245,7 +237,7 @@ def _was_queued(result: ProbeResult, results: Sequence[ProbeResult], first_cance
 
 
 def _first_own_end_s(results: Sequence[ProbeResult], cancel_s: float) -> float:
-    """Return when a slot can have been released without the cancellation at ``cancel_s``.
+    """Return when a slot may have been released without the cancellation at ``cancel_s``.
 
     Either another stream ended, or the cancelled one would have ended by then.
     """

@@ -48,7 +48,7 @@ class TokensThresholds:
     prompt_slack_tokens: int = 2
     """Tokens by which the server's count of a short prompt can differ from the probe's."""
     max_fill_streams: int = 48
-    """Maximum streams held open to reach the limit. Each one halves what is left of it."""
+    """Maximum streams held open to reach the limit. Each one halves the rest."""
     max_fill_errors: int = 4
     """Requests rejected with a 400 after which filling stops. Each one halves max_tokens."""
     precision: float = 0.001
@@ -68,7 +68,7 @@ class TokensThresholds:
     max_refund_wait_s: float = 300.0
     """Maximum wait until the limit has refilled, in seconds. Longer periods are rare."""
     units: int = 8
-    """Equal requests that use up the limit: enough to identify the algorithm."""
+    """Equal requests per limit: enough to identify the algorithm."""
     min_units: int = 4
     """Minimum affordable units. Fewer identify nothing."""
     max_units: int = 120
@@ -120,7 +120,7 @@ class ChargesThresholds:
     later_waits_periods: tuple[float, ...] = (0.3, 0.5, 1.0)
     """Waits between the tests after that, in periods."""
     spare_requests: int = 3
-    """Requests beyond the limit that exhaust it for sure."""
+    """Requests beyond the limit that certainly exhaust it."""
 
 
 CONCURRENCY = ConcurrencyThresholds()

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bltybench.limits.experiments import tokens_charging, tokens_period
-from bltybench.limits.experiments.results import with_role
+from bltybench.limits.experiments import tokens_roles as roles
+from bltybench.limits.experiments.results import accepted, refused, with_role
 from bltybench.limits.experiments.thresholds import TOKENS
 from bltybench.limits.experiments.tokens_charging import charged_as_reserved, charged_as_used, charged_at_end
 from bltybench.limits.experiments.tokens_period import period_and_algorithm, unit_size
 from bltybench.limits.experiments.tokens_roles import (
-    BATCH,
-    FILL,
-    PART,
-    REFILL,
-    SIZE,
-    UNIT,
     fill_bounds,
     max_used,
     reservation_outcome,
@@ -60,7 +55,7 @@ def _unknown(reason: str, *, least: float | None = None, evidence: Sequence[str]
 
 
 def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
-    spent = [used(result) for result in with_role(results, SIZE, UNIT) if result.accepted]
+    spent = [used(result) for result in accepted(with_role(results, roles.SIZE, roles.UNIT))]
     reserved = fill_bounds(results).accepted
     reason = f"{reserved:,} tokens in flight and {sum(spent):,} used within the budget met no refusal"
     # The period is unknown. Only the tokens of one request certainly count together.
@@ -69,26 +64,24 @@ def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
 
 def _reserved(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdict) -> list[Answer]:
     """Return the answers if prompt + max_tokens are charged on admission."""
-    fill, refill = fill_bounds(results), fill_bounds(results, REFILL)
+    fill, refill = fill_bounds(results), fill_bounds(results, roles.REFILL)
     best = verdict.best
-    unit = max((max_used(result) for result in with_role(results, UNIT) if result.accepted), default=0)
-    refusals = sum(result.refused for result in with_role(results, FILL))
-    role, least, most = FILL, fill.accepted, fill.refused or 0
+    unit = max(map(max_used, accepted(with_role(results, roles.UNIT))), default=0)
+    refusals = len(refused(with_role(results, roles.FILL)))
+    role, least, most = roles.FILL, fill.accepted, fill.refused or 0
     evidence = (
         f"streams that could use {least:,} tokens in total were accepted; {most:,} were refused "
         f"({refusals} refusals)"
     )
     if refill.refused is not None:
-        role, least, most = REFILL, refill.accepted, refill.refused
-        evidence = (
-            f"at the start of a period, {least:,} tokens in flight were accepted; {most:,} were refused"
-        )
+        role, least, most = roles.REFILL, refill.accepted, refill.refused
+        evidence = f"at the start of a period, {least:,} tokens in flight were accepted, {most:,} refused"
     if best is not None and not _agree(least, most, best.limit_range, unit):
         return _unknown(
             f"{least:,} tokens were accepted in one fill but {best.limit} requests of {unit:,} later: "
             "a window reset in between, or other clients share the quota"
         )
-    # The limit can have refilled during the fill, and the server's count of the prompts is unknown.
+    # The limit may have refilled during the fill, and the server's count of the prompts is unknown.
     streams = with_role(results, role)
     least = max(1, round(least - _refilled_fraction(verdict, streams) * least))
     slack = TOKENS.prompt_slack_tokens * len(streams)
@@ -96,15 +89,15 @@ def _reserved(results: Sequence[ProbeResult], context: ProbeContext, verdict: Ve
     outcome = reservation_outcome(results)
     charging = charged_as_reserved(outcome, results, most, (evidence,))
     documented = context.tokens_per_min is not None and least <= context.tokens_per_min < most
-    if best is not None and role == FILL and not documented:
-        # Earlier use can have counted during the fill, so the whole limit can be higher.
+    if best is not None and role == roles.FILL and not documented:
+        # Earlier use may have counted during the fill, so the whole limit can be higher.
         most = max(most, (best.limit_range[1] + 1) * unit)
     if best is not None or documented:
         limit = _limit(least, most - 1, context, sure(refusals), evidence)
     else:
-        reason = "its period is unknown, so earlier use can have counted, or the limit can have refilled"
+        reason = "its period is unknown, so earlier use may have counted, or the limit may have refilled"
         # A single request always fits.
-        largest = max((max_used(result) for result in results if result.accepted), default=0)
+        largest = max(map(max_used, accepted(results)), default=0)
         limit = cannot_tell(LIMIT, SUBJECTS[LIMIT], reason, (evidence,), least=largest)
     unit_tokens = unit_size(results, kept=charging[0].value == "reserved")
     return [limit, *period_and_algorithm(verdict, limit, unit_tokens, context.tokens_per_min), *charging]
@@ -117,11 +110,11 @@ def _agree(least: int, most: int, units: tuple[int, int], unit: int) -> bool:
 
 def _used(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdict) -> list[Answer]:
     """Return the answers if only used tokens count."""
-    unit = max((max_used(result) for result in with_role(results, UNIT) if result.accepted), default=0)
+    unit = max(map(max_used, accepted(with_role(results, roles.UNIT))), default=0)
     best = verdict.best
     if best is None:
         return _unknown(f"with requests of {unit:,} tokens each, {verdict.reason}", least=float(unit))
-    batch = with_role(results, BATCH)
+    batch = with_role(results, roles.BATCH)
     min_units, max_units = best.limit_range
     at_end = charged_at_end(batch, min_units)
     refills = any(candidate.traits.refills_gradually for candidate in verdict.consistent)
@@ -130,13 +123,13 @@ def _used(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdic
         least, most = least + unit - 1, most + unit - 1
     elif at_end is None:
         most += unit - 1
-    exact = _exact_bounds(with_role(results, PART), at_end)
+    exact = _exact_bounds(with_role(results, roles.PART), at_end)
     if exact is not None:
-        refilled = _refilled_fraction(verdict, with_role(results, PART)) * most
+        refilled = _refilled_fraction(verdict, with_role(results, roles.PART)) * most
         least, most = max(least, round(exact[0] - refilled)), min(most, exact[1])
     least = max(1, least)
     if least > most:
-        return _unknown("the measurements contradict each other: other clients can share the quota")
+        return _unknown("the measurements contradict each other: other clients may share the quota")
     evidence = f"{best.limit} requests of {unit:,} tokens each were accepted, and no more"
     limit = _limit(least, most, context, verdict.confidence or 0.0, evidence)
     return [
@@ -147,7 +140,7 @@ def _used(results: Sequence[ProbeResult], context: ProbeContext, verdict: Verdic
 
 
 def _refilled_fraction(verdict: Verdict, fill: Sequence[ProbeResult]) -> float:
-    """Return the maximum fraction of the limit that can have refilled during a fill."""
+    """Return the maximum fraction of the limit that may have refilled during a fill."""
     periods_s = [
         candidate.period_range_s[0] for candidate in verdict.consistent if candidate.traits.refills_gradually
     ]
@@ -159,13 +152,13 @@ def _refilled_fraction(verdict: Verdict, fill: Sequence[ProbeResult]) -> float:
 
 def _exact_bounds(parts: Sequence[ProbeResult], at_end: bool | None) -> tuple[int, int] | None:
     """Return the minimum and maximum limit after units and then parts of a unit were sent."""
-    refused = next((part for part in parts if part.refused), None)
-    accepted = [used(part) for part in parts if part.accepted]
-    if refused is None or any(part.accepted is None for part in parts):
+    refusals = refused(parts)
+    if not refusals or any(part.accepted is None for part in parts):
         return None
-    total = sum(accepted)
-    least = total if at_end is False else total - sum(accepted[-1:]) + 1
-    most = total if at_end else total + max_used(refused) - 1
+    charges = [used(part) for part in accepted(parts)]
+    total = sum(charges)
+    least = total if at_end is False else total - sum(charges[-1:]) + 1
+    most = total if at_end else total + max_used(refusals[0]) - 1
     return least, most
 
 

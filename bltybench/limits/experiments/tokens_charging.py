@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from bltybench.limits.experiments import tokens_roles as roles
 from bltybench.limits.experiments.results import with_role
-from bltybench.limits.experiments.tokens_roles import FIRST_REFUND, NEXT_REFUND, REFUND_WAIT, max_used
+from bltybench.limits.experiments.tokens_roles import max_used
 from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 
@@ -29,7 +30,7 @@ def charged_as_reserved(
 ) -> list[Answer]:
     """Return the answers if prompt + max_tokens are charged on admission."""
     when = Answer(CHARGED_AT, "admission", SAYS["admission"], sure(2), tuple(evidence))
-    requests = with_role(results, FIRST_REFUND, REFUND_WAIT, NEXT_REFUND)
+    requests = with_role(results, roles.FIRST_REFUND, roles.REFUND_WAIT, roles.NEXT_REFUND)
     fits_without_refunds = sum(max_used(request) for request in requests if request.accepted) < max_limit
     if outcome is None or (outcome == "refunded" and fits_without_refunds):
         reason = "the test did not show whether reservations are refunded"
@@ -37,7 +38,7 @@ def charged_as_reserved(
     decisions = [
         request.accepted
         for request in requests
-        if request.role != REFUND_WAIT and request.accepted is not None
+        if request.role != roles.REFUND_WAIT and request.accepted is not None
     ]
     accepted, count = sum(decisions), len(decisions)
     confidence = sure(max(1, accepted if outcome == "refunded" else count - accepted))
@@ -70,7 +71,7 @@ def charged_at_end(batch: Sequence[ProbeResult], min_limit: int) -> bool | None:
     """Return whether concurrent requests are charged when they end; None if that is ambiguous.
 
     If all are accepted, none was charged on admission. If one is refused before ``min_limit`` of them have
-    ended, they were. A later refusal can have either reason.
+    ended, they were. A later refusal may have either reason.
     """
     refused = [result for result in batch if result.refused and result.end_s is not None]
     if not refused:

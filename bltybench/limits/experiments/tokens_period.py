@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from bltybench.limits.experiments import tokens_roles as roles
 from bltybench.limits.experiments.results import with_role
 from bltybench.limits.experiments.thresholds import TOKENS
-from bltybench.limits.experiments.tokens_roles import UNIT, max_used, used
+from bltybench.limits.experiments.tokens_roles import max_used, used
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer, cannot_tell
 from bltybench.limits.observations.probe_result import ProbeResult
@@ -20,7 +21,7 @@ SUBJECTS = {PERIOD: "the period of the token limit", ALGORITHM: "the algorithm o
 def unit_size(results: Sequence[ProbeResult], *, kept: bool) -> float:
     """Return the median charge of a unit, in tokens; 1 if none was accepted."""
     charge = max_used if kept else used
-    return median([charge(unit) for unit in with_role(results, UNIT) if unit.accepted] or [1.0])
+    return median([charge(unit) for unit in with_role(results, roles.UNIT) if unit.accepted] or [1.0])
 
 
 def period_and_algorithm(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bltybench.limits.experiments.results import with_role
+from bltybench.limits.experiments.results import accepted, refused, with_role
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.observation import Observation, decision_slack_s
@@ -28,13 +28,14 @@ class FillBounds:
 
 def fill_bounds(results: Sequence[ProbeResult], role: str = FILL) -> FillBounds:
     """Return how many tokens could be reserved concurrently."""
-    accepted, refused = 0, None
+    reserved, refused_at = 0, None
     for result in with_role(token_decisions(results), role):
+        total = reserved + max_used(result)
         if result.accepted:
-            accepted += max_used(result)
+            reserved = total
         elif result.refused:
-            refused = min(refused or accepted + max_used(result), accepted + max_used(result))
-    return FillBounds(accepted, refused)
+            refused_at = min(refused_at or total, total)
+    return FillBounds(reserved, refused_at)
 
 
 def max_used(result: ProbeResult) -> int:
@@ -49,25 +50,20 @@ def used(result: ProbeResult) -> int:
 
 def reservation_outcome(results: Sequence[ProbeResult]) -> Literal["reserved", "refunded"] | None:
     """Return whether unused reservations are kept (reserved) or refunded; None if unknown."""
-    decided = [
-        result for result in with_role(token_decisions(results), NEXT_REFUND) if result.accepted is not None
-    ]
-    if any(result.refused for result in decided):
+    tests = with_role(token_decisions(results), NEXT_REFUND)
+    if refused(tests):
         return "reserved"
     refused_at = fill_bounds(results).refused
-    accepted = [
-        result for result in with_role(results, FIRST_REFUND, REFUND_WAIT, NEXT_REFUND) if result.accepted
-    ]
+    total = sum(map(max_used, accepted(with_role(results, FIRST_REFUND, REFUND_WAIT, NEXT_REFUND))))
     # If reservations were kept, this many tokens would not have fit.
-    fit_only_if_refunded = refused_at is not None and sum(map(max_used, accepted)) >= refused_at
-    return "refunded" if decided and fit_only_if_refunded else None
+    return "refunded" if accepted(tests) and refused_at is not None and total >= refused_at else None
 
 
 def largest_max_tokens(results: Sequence[ProbeResult]) -> int | None:
     """Return the largest max_tokens that the model accepted; None if it rejected none."""
     if not any(result.status == 400 for result in results):
         return None
-    return max((result.max_tokens for result in results if result.accepted), default=None)
+    return max((result.max_tokens for result in accepted(results)), default=None)
 
 
 def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
@@ -83,7 +79,7 @@ def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
 def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
     """Return the units as observations of a request limit. One whose response was lost may have counted."""
     units = [result for result in with_role(token_decisions(results), UNIT) if result.decided_s is not None]
-    slack_s = decision_slack_s((unit.decided_s or 0.0) - unit.sent_s for unit in units if unit.refused)
+    slack_s = decision_slack_s((unit.decided_s or 0.0) - unit.sent_s for unit in refused(units))
     return [
         Observation(unit.sent_s, min(unit.decided_s or 0.0, unit.sent_s + slack_s), unit.accepted, unit=True)
         for unit in units
@@ -92,13 +88,13 @@ def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
 
 
 def unit_verdict(results: Sequence[ProbeResult], context: ProbeContext) -> Verdict:
-    """Fit the units, unless the request limit can have refused them."""
+    """Fit the units, unless the request limit may have refused them."""
     verdict = fit_limiter(unit_observations(results), hints_s=(context.expected_token_period_s,))
     named = any(unit.about_tokens for unit in with_role(results, UNIT))
     max_limit = max((candidate.limit_range[1] for candidate in verdict.consistent), default=0)
     if context.fits and max_limit >= context.burst and not named:
         reason = (
-            "as many requests were accepted as the request limit allows, so it can have refused the others"
+            "as many requests were accepted as the request limit allows, so it may have refused the others"
         )
         return replace(verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason)
     return verdict

@@ -19,18 +19,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
+from bltybench.limits.experiments import tokens_roles as roles
 from bltybench.limits.experiments.results import last_activity_s, with_role
 from bltybench.limits.experiments.thresholds import TOKENS
 from bltybench.limits.experiments.tokens_roles import (
-    BATCH,
-    FILL,
-    FIRST_REFUND,
-    NEXT_REFUND,
-    PART,
-    REFILL,
-    REFUND_WAIT,
-    SIZE,
-    UNIT,
     fill_bounds,
     largest_max_tokens,
     reservation_outcome,
@@ -72,9 +64,7 @@ def steps(context: ProbeContext, now_s: float) -> Experiment:
 
 def _fill(context: ProbeContext, at_s: float) -> ResultSteps:
     documented = context.tokens_per_min
-    size = TOKENS.first_tokens
-    if documented:
-        size = max(size, min(documented // 4, context.tokens_left // 8))
+    size = max(TOKENS.first_tokens, min((documented or 0) // 4, context.tokens_left // 8))
     max_streams = min(
         TOKENS.max_fill_streams,
         context.burst - TOKENS.spare_requests,
@@ -87,7 +77,7 @@ def _fill(context: ProbeContext, at_s: float) -> ResultSteps:
         tokens = bounds.accepted + size
         if tokens > context.tokens_left // 2 and bounds.refused is None:
             break
-        request = ProbeRequest(role=FILL, stream=True, max_tokens=size)
+        request = ProbeRequest(role=roles.FILL, stream=True, max_tokens=size)
         results = yield SendStep((request,), at_s, until="decided", purpose=f"{tokens:,} tokens in flight")
         at_s = 0.0
         bounds = fill_bounds(results)
@@ -117,23 +107,21 @@ def _test_refunds(results: Sequence[ProbeResult], limit: int) -> ResultSteps:
     """Test whether unused reservations are refunded, immediately or with the next period."""
     largest = largest_max_tokens(results) or limit
 
-    def brief(role: str, fraction: float, after_s: float, purpose: str) -> ResultSteps:
+    def one_word(role: str, fraction: float, after_s: float = 0.0) -> ResultSteps:
         max_tokens = max(1, min(largest, int(fraction * limit) - TOKENS.short_prompt_tokens))
         request = ProbeRequest(role=role, one_word=True, max_tokens=max_tokens)
-        return _resend_if_lost(SendStep((request,), after_s=after_s, purpose=purpose))
+        return _resend_if_lost(SendStep((request,), after_s=after_s, purpose="testing for refunds"))
 
     wait_s = waited_s = 0.5
-    results = yield from brief(FIRST_REFUND, TOKENS.first_refund_fraction, wait_s, "testing for refunds")
+    results = yield from one_word(roles.FIRST_REFUND, TOKENS.first_refund_fraction, wait_s)
     while results[-1].refused and waited_s < TOKENS.max_refund_wait_s:
-        results = yield from brief(
-            REFUND_WAIT, TOKENS.first_refund_fraction, wait_s, "waiting for the tokens to refill"
-        )
+        results = yield from one_word(roles.REFUND_WAIT, TOKENS.first_refund_fraction, wait_s)
         waited_s += wait_s
         wait_s *= PLAN.wait_growth
     requested = 0
     while results[-1].accepted and requested < TOKENS.total_refund_fraction * limit:
         requested += min(largest, int(TOKENS.refund_fraction * limit))
-        results = yield from brief(NEXT_REFUND, TOKENS.refund_fraction, 0.0, "testing for refunds")
+        results = yield from one_word(roles.NEXT_REFUND, TOKENS.refund_fraction)
     return results
 
 
@@ -156,7 +144,7 @@ def _find_size(context: ProbeContext, results: Sequence[ProbeResult]) -> ResultS
     max_spent = context.tokens_left // TOKENS.size_search_divisor
     # If tokens are charged when the response ends, only the next request shows it: end with a small one.
     while spent < max_spent + TOKENS.first_tokens:
-        request = ProbeRequest(role=SIZE, prompt_tokens=size)
+        request = ProbeRequest(role=roles.SIZE, prompt_tokens=size)
         step = SendStep((request,), at_s, purpose=f"using {spent + size:,} tokens")
         results = yield from _resend_if_lost(step)
         if results[-1].accepted is not True:
@@ -168,29 +156,29 @@ def _find_size(context: ProbeContext, results: Sequence[ProbeResult]) -> ResultS
 
 def _expected_limit(context: ProbeContext, results: Sequence[ProbeResult]) -> int:
     """Return the documented limit unless the size found contradicts it; 0 if neither is known."""
-    documented, found = context.tokens_per_min or 0, sum(map(used, with_role(results, SIZE)))
+    documented, found = context.tokens_per_min or 0, sum(map(used, with_role(results, roles.SIZE)))
     if results and results[-1].refused and not documented / 2 <= found <= 2 * documented:
         return found
     return documented
 
 
-def unit_of(context: ProbeContext, limit: int, largest: int | None = None, *, kept: bool) -> ProbeRequest:
-    """Return one of the equal requests that use up the limit; ``largest`` bounds its max_tokens."""
+def _unit(context: ProbeContext, limit: int, largest: int | None, *, kept: bool) -> ProbeRequest:
+    """Return one of the equal requests that exhaust the limit; ``largest`` bounds its max_tokens."""
     count = max(2, min(TOKENS.units, context.burst // 3, context.requests_left // 8))
     # All of them must fit although prompts are not counted exactly. Hardly any of the limit may remain,
     # because algorithms differ in how they treat a remainder.
     size = int((1 - 2 * TOKENS.precision) * limit / count) - 2 * TOKENS.prompt_slack_tokens
     size = max(2 * TOKENS.short_prompt_tokens, size)
     if not kept:
-        return ProbeRequest(role=UNIT, prompt_tokens=size)
+        return ProbeRequest(role=roles.UNIT, prompt_tokens=size)
     max_tokens = max(1, min(largest or size, size - TOKENS.short_prompt_tokens - 2))
-    return ProbeRequest(role=UNIT, one_word=True, max_tokens=max_tokens)
+    return ProbeRequest(role=roles.UNIT, one_word=True, max_tokens=max_tokens)
 
 
 def _send_units(
     context: ProbeContext, results: Sequence[ProbeResult], limit: int, *, kept: bool
 ) -> Experiment:
-    unit = unit_of(context, limit, largest_max_tokens(results), kept=kept)
+    unit = _unit(context, limit, largest_max_tokens(results), kept=kept)
     reserves = fill_bounds(results).refused is not None
     tokens_left = context.tokens_left - sum(map(used, results))
     affordable = tokens_left // (2 * TOKENS.short_prompt_tokens if kept else unit.max_total_tokens)
@@ -224,9 +212,8 @@ def _follow_plan(
         while True:
             before = len(results)
             at_s = max(start_s, burst.at_s)
-            results = yield SendStep(
-                (unit,) * burst.max_requests, at_s, until_refused=True, purpose=burst.purpose
-            )
+            units = (unit,) * burst.max_requests
+            results = yield SendStep(units, at_s, until_refused=True, purpose=burst.purpose)
             if burst.confirm_s is not None and results[-1].refused:
                 results = yield SendStep((unit,), after_s=burst.confirm_s, purpose=burst.purpose)
             since_s = min((result.sent_s for result in results[before:]), default=at_s)
@@ -240,18 +227,17 @@ def _refill(
 ) -> Experiment:
     """Fill the limit again when all of it is available: first nearly to the limit, then with less."""
     best = verdict.consistent[0]
-    at_s = replace(context, fits=verdict.consistent).available_s(
-        context.available_s(last_activity_s(results))
-    )
+    token_context = replace(context, fits=verdict.consistent)
+    at_s = token_context.available_s(context.available_s(last_activity_s(results)))
     top = (best.limit + 1) * unit.max_total_tokens
     largest = largest_max_tokens(results) or top
     size = max(1, min(largest, best.limit_range[0] * unit.max_total_tokens - 2 * TOKENS.short_prompt_tokens))
     max_streams = min(TOKENS.max_fill_streams // 2, context.burst, context.requests_left - len(results))
     for _ in range(max_streams):
-        request = ProbeRequest(role=REFILL, stream=True, max_tokens=size)
+        request = ProbeRequest(role=roles.REFILL, stream=True, max_tokens=size)
         results = yield SendStep((request,), at_s, until="decided", purpose="filling the limit again")
         at_s = 0.0
-        bounds = fill_bounds(results, REFILL)
+        bounds = fill_bounds(results, roles.REFILL)
         if bounds.refused is None and top - bounds.accepted <= 2 * TOKENS.short_prompt_tokens:
             top = 2 * bounds.accepted  # more is available than at the first fill
         left = (bounds.refused or top) - bounds.accepted
@@ -273,25 +259,18 @@ def _measure_exactly(
         return
     ready_s = token_context.available_s(context.available_s(last_activity_s(results), idle_s))
     part_tokens = max(2 * TOKENS.short_prompt_tokens, unit.max_total_tokens // TOKENS.parts_per_unit)
-    whole, part = replace(unit, role=PART), ProbeRequest(role=PART, prompt_tokens=part_tokens)
-    yield SendStep(
-        (whole,) * (best.limit - 1), ready_s, until_refused=True, purpose="measuring the exact size"
-    )
+    whole, part = replace(unit, role=roles.PART), ProbeRequest(role=roles.PART, prompt_tokens=part_tokens)
+    yield SendStep((whole,) * (best.limit - 1), ready_s, until_refused=True, purpose="measuring the size")
     parts = min(TOKENS.parts_per_unit + 2, context.burst - best.limit)
-    results = yield SendStep((part,) * parts, until_refused=True, purpose="measuring the exact size")
+    results = yield SendStep((part,) * parts, until_refused=True, purpose="measuring the size")
     count = best.limit + TOKENS.extra_units
     tokens_left = context.tokens_left - sum(map(used, results))
-    if tokens_left < count * unit.max_total_tokens or count > min(
-        context.measured_concurrency or count, context.burst
-    ):
+    max_count = min(context.measured_concurrency or count, context.burst)
+    if tokens_left < count * unit.max_total_tokens or count > max_count:
         return
     ready_s = token_context.available_s(context.available_s(last_activity_s(results), idle_s))
-    yield SendStep(
-        (replace(unit, role=BATCH),) * count,
-        ready_s,
-        max_in_flight=count,
-        purpose="sending all units at once",
-    )
+    batch = (replace(unit, role=roles.BATCH),) * count
+    yield SendStep(batch, ready_s, max_in_flight=count, purpose="sending all units concurrently")
 
 
 def _idle_s(context: ProbeContext) -> float:

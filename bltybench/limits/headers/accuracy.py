@@ -1,6 +1,6 @@
 """Accuracy of Limit, Remaining, Reset, and Retry-After, compared with the fitted limiter.
 
-A header counts as wrong only if it is wrong for every time at which each request can have been decided, and
+A header counts as wrong only if it is wrong for every time at which each request may have been decided, and
 for every choice of parameters that fits the decisions.
 """
 
@@ -111,7 +111,7 @@ def _remaining(moments: Sequence[Moment], results: Sequence[ProbeResult]) -> Ans
     too_high = sum(value > expected[1] + HEADERS.remaining_tolerance for value, expected in reported)
     if too_high <= (1 - HEADERS.min_accurate_fraction) * len(reported):
         reason = (
-            "it is lower than expected: other clients can share the quota, or each node counts separately"
+            "it is lower than expected: other clients may share the quota, or each node counts separately"
         )
         return _cannot_tell(REMAINING, reason, evidence)
     says = f"Remaining is wrong in {len(reported) - accurate} of {len(reported)} responses."
@@ -185,7 +185,7 @@ def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
     )
     max_wrong = 1 - HEADERS.min_accurate_fraction
     too_short = enough.of - enough.count
-    # Other clients can use the quota first, and without a fitted limiter nothing rules them out. So half of
+    # Other clients may use the quota first, and without a fitted limiter nothing rules them out. So half of
     # the waits must be too short with a fitted limiter, and twice the minimum and all of them without one.
     mostly_short = too_short >= enough.count
     if not limit_is_known:
@@ -194,7 +194,7 @@ def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
         says = "Retry-After is too short: a client that waits that long is refused again."
         return Answer(RETRY_AFTER, "too_short", says, sure(too_short, enough.count), evidence)
     if too_short > max_wrong * enough.of:
-        reason = "it was not always long enough, but other clients can share the quota"
+        reason = "it was not always long enough, but other clients may share the quota"
         return _cannot_tell(RETRY_AFTER, reason, evidence)
     if early.count >= HEADERS.min_wrong_waits or early.count > max_wrong * early.of:
         says = "Retry-After is longer than needed."

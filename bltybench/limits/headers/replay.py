@@ -39,7 +39,7 @@ class _ReplayedRequests:
 
     def __init__(self, results: Sequence[ProbeResult], ambiguous: Sequence[ProbeResult] = ()) -> None:
         own = [result for result in results if not (result.about_tokens or result.about_concurrency)]
-        # A request whose response was lost can have counted.
+        # A request whose response was lost may have counted.
         requests = [(result, result.accepted is not None) for result in own]
         requests += [(result, False) for result in ambiguous]
         requests = sorted(requests, key=lambda pair: pair[0].sent_s)[-HEADERS.max_replayed :]
@@ -56,7 +56,7 @@ class _ReplayedRequests:
             min(result.decided_s or result.sent_s, result.sent_s + slack_s) for result in self.results
         ]
         self.latest_s = np.maximum(self.earliest_s, np.array(latest_s))
-        # Requests in flight at the same time can have been decided before this one or after it.
+        # Requests in flight at the same time may have been decided before this one or after it.
         begun = np.searchsorted(np.sort(self.earliest_s), self.latest_s)
         ended = np.searchsorted(np.sort(self.latest_s), self.earliest_s, side="right")
         self.concurrent = (begun - ended - 1).clip(0)
