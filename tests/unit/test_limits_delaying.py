@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.fit.grid import plain_grid
 from bltybench.limits.fit.occupancy import ChargeBounds, token_bucket
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import Verdict
@@ -175,5 +176,5 @@ def test_what_overlaps_gives_nothing_back_to_a_bucket() -> None:
     """One that was sent before cannot have been decided on later than the one that is asked about."""
     seen = [Observation(0.0, 0.5, True), Observation(0.0, 0.6, True), Observation(0.1, 0.7, False)]
     counted = ChargeBounds(Observations(seen), count_refused=False)
-    _, most = token_bucket(counted, np.array([1.0]))
+    _, most = token_bucket(counted, plain_grid(np.array([1.0])))
     assert most[0].tolist() == [0.0, 1.0, 2.0]

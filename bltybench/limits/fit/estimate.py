@@ -52,7 +52,6 @@ def estimate_fit(
         phase=phase,
         edge_s=edge_s,
         ticks=ticks,
-        # A window is exhausted when it refuses, so whether refused requests count has no visible effect.
         count_refused=None if traits.kind == "window" else search.count_refused,
         contradictions=int(scored.contradictions[best]),
         cost=search.cost,

@@ -101,7 +101,7 @@ def refill_grid(
     tick = np.concatenate([even, natural])
     # A full bucket holds the first run, or the longest one. The search tries the best limit's divisors later.
     full = limits or (observations.first_accepted_run, observations.longest_accepted_run)
-    tokens = np.unique([limit / ticks for ticks in GRID.max_ticks for limit in full])
+    tokens = np.unique([limit / ticks for ticks in GRID.tick_counts for limit in full])
     which, share = np.nonzero(
         (tokens >= rates_per_s[0] * tick[:, None])
         & (tokens <= rates_per_s[1] * tick[:, None])

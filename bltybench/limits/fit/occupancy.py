@@ -13,6 +13,7 @@ from copy import copy
 
 import numpy as np
 
+from bltybench.limits.fit.grid import Grid
 from bltybench.limits.fit.thresholds import SCORING, SEARCH
 from bltybench.limits.observations.observation import (
     ACCEPTED,
@@ -130,9 +131,9 @@ def _informative(observations: Observations) -> Ints:
     return np.unique(np.concatenate([known[turns - 1], known[turns], sample]))
 
 
-def fixed_window(bounds: ChargeBounds, period_s: Floats, phase_s: Floats) -> Bounds:
+def fixed_window(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return what counts in the window of each request."""
-    period, phase = period_s[:, None], phase_s[:, None]
+    period, phase = grid.period[:, None], grid.phase[:, None]
     # The minimum uses the latest time of the decision. The maximum uses the earliest, and counts every
     # request that may have been decided on in the same window.
     latest_edge = phase + period * np.floor((bounds.hi - phase) / period)
@@ -142,10 +143,10 @@ def fixed_window(bounds: ChargeBounds, period_s: Floats, phase_s: Floats) -> Bou
     )
 
 
-def first_hit_window(bounds: ChargeBounds, period_s: Floats) -> Bounds:
+def first_hit_window(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return what counts in windows that start at the first request after the previous window."""
-    observations, period = bounds.observations, period_s[:, None]
-    first = _window_starts(bounds, period_s)
+    observations, period = bounds.observations, grid.period[:, None]
+    first = _window_starts(bounds, grid.period)
     maybe_over = bounds.hi >= observations.lo[first] + period
     surely_over = bounds.lo >= observations.hi[first] + period
     return bounds.charged_since(
@@ -180,39 +181,39 @@ def _after_refusal(observations: Observations) -> Bools:
     return mask
 
 
-def sliding_log(bounds: ChargeBounds, period_s: Floats) -> Bounds:
+def sliding_log(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return what is younger than one period."""
-    period = period_s[:, None]
+    period = grid.period[:, None]
     return bounds.charged_since(
         np.searchsorted(bounds.observations.lo, bounds.hi - period, side="right"),
         np.searchsorted(bounds.latest, bounds.lo - period, side="right"),
     )
 
 
-def sliding_counter(bounds: ChargeBounds, period_s: Floats, phase_s: Floats) -> Bounds:
+def sliding_counter(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return the weighted estimate of two windows."""
-    phase = phase_s[:, None]
-    return _weighted(bounds, period_s[:, None], phase, phase, None)
+    phase = grid.phase[:, None]
+    return _weighted(bounds, grid.period[:, None], phase, phase, None)
 
 
-def first_hit_counter(bounds: ChargeBounds, period_s: Floats) -> Bounds:
+def first_hit_counter(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return the weighted estimate of windows that follow each other from a first request."""
-    observations, middle = bounds.observations, bounds.middle
+    observations, middle, period = bounds.observations, bounds.middle, grid.period
     charged = np.flatnonzero(bounds.charged_min)
     # Both counters are empty after a whole window without a request, so only after long gaps.
-    gaps = np.flatnonzero(np.diff(middle[charged]) > period_s.min())
-    first = np.zeros(len(period_s), dtype=np.int64) + (charged[0] if len(charged) else 0)
+    gaps = np.flatnonzero(np.diff(middle[charged]) > period.min())
+    first = np.zeros(len(period), dtype=np.int64) + (charged[0] if len(charged) else 0)
     firsts, begins = [first], [0]
     for gap in gaps:
         last, following = middle[charged[gap]], middle[charged[gap + 1]]
         anchor = middle[first]
-        idle = np.floor((following - anchor) / period_s) - np.floor((last - anchor) / period_s) >= 2
+        idle = np.floor((following - anchor) / period) - np.floor((last - anchor) / period) >= 2
         first = np.where(idle, charged[gap + 1], first)
         firsts.append(first)
         begins.append(int(charged[gap + 1]))
     chain = np.searchsorted(np.array(begins), bounds.columns, side="right") - 1
     start = np.stack(firsts, axis=1)[:, np.maximum(chain, 0)]
-    return _weighted(bounds, period_s[:, None], observations.lo[start], observations.hi[start], start)
+    return _weighted(bounds, period[:, None], observations.lo[start], observations.hi[start], start)
 
 
 def _weighted(
@@ -255,20 +256,21 @@ def _weighted(
     return bounds.reordered(estimates[0], estimates[1])
 
 
-def token_bucket(bounds: ChargeBounds, rate_per_s: Floats) -> Bounds:
+def token_bucket(bounds: ChargeBounds, grid: Grid) -> Bounds:
     """Return what is missing from a full bucket."""
+    rate_per_s = 1 / grid.period
     return _drained(bounds, lambda at: rate_per_s[:, None] * at)
 
 
-def interval_refill(bounds: ChargeBounds, tick_s: Floats, phase_s: Floats, tokens: Floats) -> Bounds:
-    """Return what is missing from a bucket that gains ``tokens`` every ``tick_s``."""
-    tick, phase, per_tick = tick_s[:, None], phase_s[:, None], tokens[:, None]
+def interval_refill(bounds: ChargeBounds, grid: Grid) -> Bounds:
+    """Return what is missing from a bucket that gains tokens at every tick."""
+    tick, phase, tokens = grid.period[:, None], grid.phase[:, None], grid.tokens[:, None]
 
     def refilled(at: Floats) -> Floats:
         turn: Floats = at - phase
         turn /= tick
         np.floor(turn, out=turn)
-        turn *= per_tick
+        turn *= tokens
         return turn
 
     return _drained(bounds, refilled)
@@ -297,3 +299,18 @@ def _drained(bounds: ChargeBounds, refilled: Callable[[Floats], Floats]) -> Boun
         drained -= lowest.take(open_from, axis=1)
         missing.append(np.maximum(in_flight, drained))
     return bounds.reordered(missing[0], missing[1])
+
+
+OCCUPANCY: dict[str, Callable[[ChargeBounds, Grid], Bounds]] = {
+    function.__name__: function
+    for function in (
+        fixed_window,
+        first_hit_window,
+        sliding_log,
+        sliding_counter,
+        first_hit_counter,
+        token_bucket,
+        interval_refill,
+    )
+}
+"""The function of each family."""

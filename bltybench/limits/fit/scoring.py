@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-from bltybench.limits.fit import occupancy
 from bltybench.limits.fit.grid import Grid
-from bltybench.limits.fit.occupancy import Bounds, ChargeBounds
+from bltybench.limits.fit.occupancy import OCCUPANCY, Bounds, ChargeBounds
 from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.observation import Floats, Ints
@@ -46,19 +45,6 @@ class Scored:
     def equivalent(self) -> Ints:
         """The indices of the candidates that only ambiguous decisions distinguish from the best."""
         return np.flatnonzero(self.cost <= self.cost.min() + SCORING.hard_weight // 2)
-
-
-OCCUPANCY: dict[str, Callable[[ChargeBounds, Grid], Bounds]] = {
-    "fixed_window": lambda bounds, grid: occupancy.fixed_window(bounds, grid.period, grid.phase),
-    "first_hit_window": lambda bounds, grid: occupancy.first_hit_window(bounds, grid.period),
-    "sliding_log": lambda bounds, grid: occupancy.sliding_log(bounds, grid.period),
-    "sliding_counter": lambda bounds, grid: occupancy.sliding_counter(bounds, grid.period, grid.phase),
-    "first_hit_counter": lambda bounds, grid: occupancy.first_hit_counter(bounds, grid.period),
-    "token_bucket": lambda bounds, grid: occupancy.token_bucket(bounds, 1 / grid.period),
-    "interval_refill": lambda bounds, grid: occupancy.interval_refill(
-        bounds, grid.period, grid.phase, grid.tokens
-    ),
-}
 
 
 def allowed_cost(decisions: int) -> int:

@@ -16,7 +16,13 @@ from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.thresholds import SCORING, SELECTION
-from bltybench.limits.models.families import FAMILIES, FIXED_WINDOW, INTERVAL_REFILL, TOKEN_BUCKET
+from bltybench.limits.models.families import (
+    FAMILIES,
+    FIXED_WINDOW,
+    INTERVAL_REFILL,
+    LEAKY_QUEUE,
+    TOKEN_BUCKET,
+)
 from bltybench.limits.observations.observation import Observation, Observations, most_informative
 
 TOO_FEW_REFILL_PERIODS = (
@@ -26,19 +32,13 @@ NO_BUCKET_FITS = (
     "tokens refill about one at a time, but no token bucket fits: some implementations discard a partly "
     "refilled token each time they accept a request"
 )
-SIMPLE_CANDIDATES = (
-    ("fixed_window", False),
-    ("first_hit_window", False),
-    ("sliding_log", False),
-    ("sliding_log", True),
-    ("sliding_counter", False),
-    ("sliding_counter", True),
-    ("first_hit_counter", False),
-    ("first_hit_counter", True),
-    ("token_bucket", False),
+SIMPLE_CANDIDATES = tuple(
+    (name, count_refused)
+    for name, family in FAMILIES.items()
+    if name not in {INTERVAL_REFILL, LEAKY_QUEUE}
+    for count_refused in ((False, True) if family.shows_count_refused else (False,))
 )
-"""Pairs (family, count_refused) to try first. A fixed window is exhausted when it refuses, so whether it
-counts refused requests has no visible effect."""
+"""Pairs (family, count_refused) to try first."""
 
 
 def fit_limiter(
@@ -71,8 +71,13 @@ def fit_limiter(
     searches, observations = _screen(observed, observations, tried, hints_s)
     _refine_plausible(searches, _chance_cost(observations, SELECTION.chance_fraction))
     best_cost = min((search.cost for search in searches), default=None)
-    refill = (INTERVAL_REFILL, False) in tried
-    if refill or (candidates is None and _needs_refill(observations, best_cost)):
+    chance_cost = _chance_cost(observations, SELECTION.refill_chance_fraction)
+    needs_refill = (
+        best_cost is None
+        or len(observations) <= SELECTION.short_run
+        or SCORING.hard_weight <= best_cost <= chance_cost
+    )
+    if (INTERVAL_REFILL, False) in tried or (candidates is None and needs_refill):
         searches.append(_search_refill(searches, observations, best_cost))
     best_cost = min(search.cost for search in searches)
     for search in searches:
@@ -119,13 +124,6 @@ def _chance_cost(observations: Observations, fraction: float) -> float:
     if requests <= SELECTION.short_run:
         return math.inf
     return SCORING.hard_weight * fraction * min(accepted, refused)
-
-
-def _needs_refill(observations: Observations, best_cost: int | None) -> bool:
-    if best_cost is None or len(observations) <= SELECTION.short_run:
-        return True
-    chance = _chance_cost(observations, SELECTION.refill_chance_fraction)
-    return SCORING.hard_weight <= best_cost <= chance
 
 
 def _refine_plausible(searches: Sequence[FamilySearch], chance_cost: float) -> None:

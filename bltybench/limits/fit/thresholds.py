@@ -14,26 +14,23 @@ class ScoringThresholds:
     contradiction_cost: int = hard_weight + 1
     """Cost of one contradiction. A family that costs this much less is 1 / ``flip_rate`` times as likely."""
     misread_cost: int = 4
-    """Cost of assuming another outcome for a lost response than the model's. It is less than for a
-    contradiction, because the request may never have arrived."""
+    """Cost of a lost response that the model decides otherwise. The request may never have arrived."""
     flip_rate: float = 0.01
-    """Fraction of decisions that may contradict the true model: clock errors, several nodes, other
-    clients."""
+    """Fraction of decisions that can contradict the true model: clock errors, other nodes, other clients."""
     far_cost: int = 4 * hard_weight
     """Cost above the best at which a candidate or family is no longer refined."""
     max_open_fraction: float = 0.3
-    """Fraction of decisions that timing uncertainty may leave open at no cost. If nearly every decision could
-    go either way, the candidate explains nothing."""
+    """Fraction of decisions that can be ambiguous at no cost. If most are, the candidate explains nothing."""
     screened: int = 150
-    """Candidates to score completely first: those with the fewest contradictions in the informative
+    """Candidates to score completely first: those with the fewest contradictions in a part of the
     requests."""
     near_cost: int = 3 * hard_weight
     max_near: int = 400
-    """Then score up to ``max_near`` others within ``near_cost`` of the best."""
+    """Then up to ``max_near`` others within ``near_cost`` of the best are scored completely."""
     informative_requests: int = 80
     """Requests to screen candidates on. A shorter run is scored completely."""
     batch_cells: int = 50_000
-    """Candidates times requests to score in one batch: arrays of this size fit the processor's cache."""
+    """Candidates times requests per batch: arrays of this size fit the processor's cache."""
     rounding: float = 1e-6
     """Tolerance, in requests, for the rounding of refill sums."""
 
@@ -45,24 +42,23 @@ class GridThresholds:
     period_step: float = 1.04
     """Ratio of successive periods (or rates) of the coarse grid."""
     first_hit_counter_step: float = 1.006
-    """The same for a first-hit counter: without a phase to adjust, a period that is 1% off contradicts
-    much."""
+    """The same for a first-hit counter. It has no phase to adjust, so a period that is 1% off fits badly."""
     max_drift: float = 0.3
     """Maximum shift of the last window between successive periods, in windows."""
     phases: int = 8
     """Phases per period of the coarse grid."""
     recoveries: int = 4
-    """Recoveries from which to take phases: the ones with the most precise times."""
+    """Recoveries to take phases from: those with the most precise times."""
     first_hit_anchors: int = 5
     """Times within the first exchange at which windows may have started."""
     hint_phases: int = 100
     """Phases to try at a documented period."""
     min_period_exchanges: int = 8
     """Shortest detectable period for a sequential client, in exchange times."""
-    max_ticks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 60)
-    """Ticks per full refill to try."""
+    tick_counts: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 60)
+    """Ticks per complete refill to try."""
     min_tokens_per_tick: float = 0.5
-    """Interval refills with smaller ticks act like a token bucket."""
+    """With fewer, an interval refill acts like a token bucket."""
     natural_periods_s: tuple[float, ...] = (
         *(0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30),
         *(60, 120, 180, 240, 300, 600, 900, 1800, 3600),
@@ -83,21 +79,20 @@ class SearchThresholds:
     min_period_distance: float = 0.01
     """Relative difference from which two periods are refined separately."""
     slow_progress: float = 0.7
-    """A family far from the best is given up unless a round reduces its cost below this fraction."""
+    """A family far from the best is given up if a round leaves more than this fraction of its cost."""
     refill_extra_fraction: float = 1 / 16
     refill_extra_rounds: int = 2
-    """For the first rounds of an interval refill: also refine candidates with this many more contradictions
-    per request, because wrong ticks can fit by chance on a coarse grid."""
+    """In its first rounds, an interval refill can have this many more contradictions per request: on a coarse
+    grid, wrong ticks can fit by chance."""
     limit_neighbors: int = 2
     rate_factor: float = 1.2
-    """Errors of the limit (requests) and the rate (ratio) that a wrong tick can cause."""
+    """Errors of the limit (in requests) and the rate (as a ratio) that a wrong tick can cause."""
     rescan_width: float = 0.12
     rescan_periods: int = 61
     rescan_phases: int = 24
-    """If even the best recurring window has contradictions: the relative range, and the number of periods and
-    phases, of a second grid around it."""
+    """Relative width and size of a second grid around recurring windows that have contradictions."""
     phase_samples: int = 200
-    """Phases to score when measuring which fraction of them fits."""
+    """Phases to score to measure which fraction of them fits."""
     max_lost: int = 24
     """Lost responses up to which each is assigned the better outcome. More are left open."""
     max_enumerated: int = 4
@@ -107,8 +102,7 @@ class SearchThresholds:
     rescored: int = 400
     """Candidates to score again after the outcomes of lost responses changed."""
     accepted_neighbors: int = 2
-    """A lost response between this many acceptances on either side counts as accepted. Next to a refusal it
-    may be either, because a bucket accepts single requests there."""
+    """A lost response between this many acceptances on either side counts as accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,37 +116,31 @@ class SelectionThresholds:
     min_refill_periods: int = 5
     """Periods to observe before reporting an interval refill. Its four parameters overfit shorter runs."""
     min_tokens_per_tick: float = 1.5
-    """With fewer tokens per tick, an interval refill acts like a token bucket, so a token bucket must fit
-    too."""
+    """With fewer, an interval refill acts like a token bucket, so a token bucket must fit too."""
     max_bucket_wait: float = 1.5
     """Longest lockout, in refill times of one token, that is a bucket's normal wait and not a ban."""
     short_run: int = 250
-    """Maximum requests for which an interval refill is always tried. In longer runs, it is tried only if no
-    simpler family fits."""
+    """Maximum requests to always try an interval refill. Beyond, it is tried only if no simpler family
+    fits."""
     max_ambiguous_fraction: float = 0.3
     """If ambiguous decisions use more than this fraction of the allowed cost, only contradictions count."""
     chance_fraction: float = 0.6
     """A family that contradicts this fraction of the rarer decision on the coarse grid is mere chance."""
     refill_chance_fraction: float = 0.9
-    """The same before an interval refill is tried. Simpler families fit one little better than chance, which
-    scores 1 or more."""
+    """The same before an interval refill is tried: simpler families fit one little better than chance."""
     long_run: int = 600
     screen_size: int = 300
-    """Runs of more than ``long_run`` requests are screened on ``screen_size`` of them. Random refusals show
-    up early."""
+    """Longer runs are screened on this many requests. Random refusals show up early."""
     max_cost_ratio: float = 2
     max_extra: float = 3
     max_extra_per_request: float = 1 / 16
-    """Refine a family only if its coarse-grid cost is within ``max_cost_ratio`` times the best, plus
-    ``max_extra`` contradictions, plus ``max_extra_per_request`` contradictions per request. Refining removes
-    only a few."""
+    """A family is refined if its cost is at most this ratio of the best, plus these contradictions."""
     rate_slack: int = 2
     rate_factor: float = 1.3
     """Interval refills are searched at the rates of token buckets within about ``rate_slack`` contradictions
     of the best one, widened by ``rate_factor``."""
     same_rate: float = 1.1
-    """Rates within this factor count as equal: one more or one fewer observed tick explains the
-    difference."""
+    """Rates within this factor are equal: one observed tick more or less explains the difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +148,7 @@ class EstimateThresholds:
     """How the best candidates become one fit."""
 
     clock_error_s: float = 0.25
-    """Maximum difference between the server's clock and this one for windows that are aligned to the
-    clock."""
+    """Maximum difference of the server's clock and this one for windows that are aligned to the clock."""
     clock_error_fraction: float = 0.05
     """The same in periods, for short periods."""
     edge_error_fraction: float = 0.01
@@ -169,11 +156,11 @@ class EstimateThresholds:
     variants: int = 12
     """Other parameters to keep with a fit."""
     queue_intervals: int = 21
-    """Service intervals to try within the range that the response times allow."""
+    """Intervals of a queue to try within the range that the response times allow."""
     same_period: float = 0.001
     """Relative difference up to which two periods are the same."""
     rounding_slack: float = 0.002
-    """Relative distance from a range of periods at which a natural period still counts as inside."""
+    """Relative distance at which a natural period still counts as inside a range."""
     max_rounding: float = 0.03
     """Relative half width of a period's range up to which the period is rounded to a natural one."""
 
@@ -195,13 +182,13 @@ class QueueingThresholds:
     min_explained: float = 0.85
     """Fraction of all responses, and of those that waited, that must arrive in their turns."""
     max_free: int = 64
-    """Maximum number of requests served immediately to try."""
+    """Maximum number of immediately served requests to try."""
     max_lost: int = 8
     """Lost responses next to refusals up to which each is tried as one that took a turn."""
     intervals: int = 41
     """Intervals to try within the error of the median interval."""
     interval_slack: int = 1
-    """Intervals that explain up to this many fewer responses fit as well: one late response is chance."""
+    """An interval fits as well with this many fewer responses explained: one late response is chance."""
     interval_errors: float = 2.5
     """Half width of the tried range, in standard errors of the mean interval."""
 
@@ -213,8 +200,7 @@ class BanThresholds:
     min_recoveries: int = 4
     """Recoveries that one length must explain."""
     min_tightness: float = 0.5
-    """Minimum ratio of the shortest and the longest possible length. In a wider range, almost any recovery
-    fits."""
+    """Minimum ratio of the shortest to the longest possible length. Wider ranges fit almost any recovery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +212,7 @@ class ConcurrencyThresholds:
     min_refusals: int = 5
     """Refusals below which nothing is concluded."""
     min_slack_s: float = 0.005
-    """Minimum time before or after the observed end of a request at which its slot may be released."""
+    """Minimum uncertainty, in seconds, about when the server releases a slot."""
 
 
 SCORING = ScoringThresholds()

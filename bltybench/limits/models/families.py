@@ -43,6 +43,11 @@ class LimiterFamily:
         return self.has_phase and self.kind != "bucket"
 
     @property
+    def shows_count_refused(self) -> bool:
+        """Whether counting refused requests has a visible effect. A window is exhausted when it refuses."""
+        return self.kind in {"log", "counter"}
+
+    @property
     def refills_gradually(self) -> bool:
         """Whether the limit refills in parts, so that a few requests are accepted before it is full again."""
         return self.kind in {"bucket", "counter"}
