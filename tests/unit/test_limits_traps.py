@@ -136,7 +136,7 @@ def test_a_counter_that_begins_with_the_first_request_is_found_though_another_pe
 
 def test_two_periods_do_not_tell_the_limit_of_a_refill_in_lumps() -> None:
     (case,) = play(5_100_001, "quick")
-    assert case.kind == "refill in four lumps"
+    assert case.kind == "interval refill, four ticks"
     assert (case.named, case.judged) == ("unknown", "abstained")
     assert "interval refill" in case.said
 
