@@ -109,7 +109,7 @@ def play(number: int) -> list[JudgedAnswer]:
     took_s = time.process_time() - start_cpu_s
     setup = (
         f"{limits.model_dump_json(exclude_defaults=True)} {noise} {'shared' if shared else ''} "
-        f"documented {documented}; {len(api.flights)} requests, {took_s:.1f} s"
+        f"documented {documented}; {len(api.requests)} requests, {took_s:.1f} s"
     )
     return [
         JudgedAnswer(

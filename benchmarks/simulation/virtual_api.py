@@ -1,4 +1,4 @@
-"""An API in virtual time: the sandbox's own quotas, streams that last, slots, a network's troubles."""
+"""An API in virtual time: the sandbox's quotas, streams, slots, and the faults of a network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ ERRORS = {"malformed": 400, "unknown_model": 404, "wrong_key": 401}
 
 
 class VirtualApi:
-    """Plays experiments.
+    """Runs experiments against limits.
 
-    ``slow`` is by how much each stream that is served delays the next one's token, ``clock_offset_s`` the
-    server's clock less ours, ``lost`` the share of answers that never arrive, ``most_tokens`` the greatest
-    max_tokens that is no mistake.
+    ``slow`` is the increase of the TTFT per request being served, relative to ``ttft_s``. ``clock_offset_s``
+    is the server's clock minus the client's. ``lost`` is the fraction of responses that never arrive.
+    ``terse`` omits the reason for a refusal. Above ``max_model_tokens``, max_tokens is a client error.
+    ``others`` returns the number of other clients' requests before each of ours, and ``spoil`` the status and
+    code of an unexpected response to request number n, or None.
     """
 
     def __init__(
@@ -42,80 +44,78 @@ class VirtualApi:
         slow: float = 0.0,
         clock_offset_s: float = 0.0,
         lost: float = 0.0,
-        most_tokens: int = 1_000_000,
+        max_model_tokens: int = 1_000_000,
         others: Callable[[random.Random], int] = lambda _: 0,
         spoil: Callable[[int], tuple[int, str] | None] = lambda _: None,
     ) -> None:
         self.now_s = START_S
-        self.limits = limits
-        self.slots = limits.concurrency
+        self.requests: list[VirtualRequest] = []
+        self._limits = limits
         self.quotas = Quotas(limits.model_copy(update={"concurrency": None}))
-        self.latency_s, self.jitter, self.ttft_s, self.itl_s = latency_s, jitter, ttft_s, itl_s
-        self.early_headers, self.terse, self.slow = early_headers, terse, slow
-        self.clock_offset_s, self.lost, self.most_tokens = clock_offset_s, lost, most_tokens
-        self.others, self.spoil = others, spoil
+        self._latency_s, self._jitter, self._ttft_s, self._itl_s = latency_s, jitter, ttft_s, itl_s
+        self._early_headers, self._terse, self._slow = early_headers, terse, slow
+        self.clock_offset_s, self._lost, self._max_model_tokens = clock_offset_s, lost, max_model_tokens
+        self._others, self._spoil = others, spoil
         self._stage: str | None = None
-        self.flights: list[VirtualRequest] = []
-        self._in_use = 0
-        self._line: deque[VirtualRequest] = deque()
+        self._slots_in_use = 0
+        self._queue: deque[VirtualRequest] = deque()
         self._rng = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
     def attempts(self, first: int = 0) -> list[Attempt]:
-        """Return the record of all requests from number ``first`` on; the run began at START_S."""
-        return [flight.attempt(START_S) for flight in self.flights[first:]]
+        """Return the records of the requests from number ``first`` on, in a run that began at START_S."""
+        return [request.attempt(START_S) for request in self.requests[first:]]
 
     def play(self, experiment: Experiment, name: str | None = None) -> list[ProbeResult]:
-        """Run an experiment to its end and return what was seen in it."""
-        first = len(self.flights)
+        """Run an experiment to its end and return its results."""
+        first = len(self.requests)
         self._stage = None if name is None else STAGE_PREFIX + name
         try:
             step: Step = next(experiment)
             while True:
-                self._do(step, first)
-                step = experiment.send([flight.result() for flight in self.flights[first:]])
+                self._execute(step, first)
+                step = experiment.send([request.result() for request in self.requests[first:]])
         except StopIteration:
-            return [flight.result() for flight in self.flights[first:]]
+            return [request.result() for request in self.requests[first:]]
 
-    def _do(self, step: Step, first: int) -> None:
+    def _execute(self, step: Step, first: int) -> None:
+        in_flight = [request for request in self.requests[first:] if not request.over]
         if isinstance(step, CancelStep):
-            running = [one for one in self.flights[first:] if one.end_s is None and one.begun_s is not None]
-            everything = [one for one in self.flights[first:] if one.end_s is None]
-            for flight in running[: step.count] if step.count else everything:
-                self._cancel(flight)
+            begun = [request for request in in_flight if request.begun_s is not None]
+            for request in begun[: step.count] if step.count else in_flight:
+                self._cancel(request)
             return
         self._until(max(self.now_s + step.after_s, step.at_s))
         self._send(step, first)
 
     def _send(self, step: SendStep, first: int) -> None:
         queue = deque(step.requests)
-        mine: list[VirtualRequest] = (
-            [] if step.requests else [one for one in self.flights[first:] if one.end_s is None]
-        )
-        give_up_s = self.now_s + step.timeout_s
+        awaited = [] if step.requests else [request for request in self.requests[first:] if not request.over]
+        timeout_s = self.now_s + step.timeout_s
         while True:
-            pending = [one for one in mine if not one.reached(step.until)]
-            if step.until_refused and any(one.decided_s and one.accepted is False for one in mine):
+            pending = [request for request in awaited if not request.reached(step.until)]
+            refused = any(request.decided_s and request.accepted is False for request in awaited)
+            if step.until_refused and refused:
                 queue.clear()
             while queue and len(pending) < step.max_in_flight:
-                flight = self._launch(queue.popleft())
-                mine.append(flight)
-                pending.append(flight)
-                give_up_s = self.now_s + step.timeout_s
+                request = self._launch(queue.popleft())
+                awaited.append(request)
+                pending.append(request)
+                timeout_s = self.now_s + step.timeout_s
             if not pending:
                 return
-            if not self._events or self._events[0][0] > give_up_s:
-                self.now_s = give_up_s
+            if not self._events or self._events[0][0] > timeout_s:
+                self.now_s = timeout_s
                 return
-            self._next()
+            self._run_next_event()
 
     def _until(self, at_s: float) -> None:
         while self._events and self._events[0][0] <= at_s:
-            self._next()
+            self._run_next_event()
         self.now_s = max(self.now_s, at_s)
 
-    def _next(self) -> None:
+    def _run_next_event(self) -> None:
         at_s, _, event = heapq.heappop(self._events)
         self.now_s = max(self.now_s, at_s)
         event()
@@ -123,128 +123,135 @@ class VirtualApi:
     def _at(self, at_s: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._numbers), event))
 
-    def _lag(self) -> float:
-        return self.latency_s / 2 * self._rng.lognormvariate(0, self.jitter)
+    def _after_transit(self, event: Callable[[], None], since_s: float | None = None) -> None:
+        """Schedule an event for when a message that is sent now, or at ``since_s``, arrives."""
+        transit_s = self._latency_s / 2 * self._rng.lognormvariate(0, self._jitter)
+        self._at((self.now_s if since_s is None else since_s) + transit_s, event)
 
-    def _launch(self, shot: ProbeRequest) -> VirtualRequest:
-        prompt = shot.prompt_tokens + self._rng.randint(0, 2)
-        flight = VirtualRequest(shot=shot, sent_s=self.now_s, prompt=prompt, stage=self._stage)
-        self.flights.append(flight)
-        self._at(self.now_s + self._lag(), lambda: self._arrive(flight))
-        return flight
+    def _launch(self, probe_request: ProbeRequest) -> VirtualRequest:
+        request = VirtualRequest(
+            request=probe_request,
+            sent_s=self.now_s,
+            prompt_tokens=probe_request.prompt_tokens + self._rng.randint(0, 2),
+            stage=self._stage,
+        )
+        self.requests.append(request)
+        self._after_transit(lambda: self._arrive(request))
+        return request
 
-    def _arrive(self, flight: VirtualRequest) -> None:
-        shot, limits = flight.shot, self.limits
-        if flight.over:
+    def _arrive(self, request: VirtualRequest) -> None:
+        """Decide on a request that has arrived at the server."""
+        sent, limits = request.request, self._limits
+        if request.over:
             return
-        spoilt = self.spoil(len(self.flights))
-        if spoilt is not None and shot.kind == "chat":
-            self._answer(flight, spoilt[0], spoilt[1], accepted=None)
+        spoiled = self._spoil(len(self.requests))
+        if spoiled is not None and sent.kind == "chat":
+            self._respond(request, spoiled[0], spoiled[1], accepted=None)
             return
-        quota = self.quotas.of("second" if shot.second_key else "first", shot.model or "a")
+        quota = self.quotas.of("second" if sent.second_key else "first", sent.model or "a")
         clock_s = self.now_s + self.clock_offset_s
-        for _ in range(self.others(self._rng)):
+        for _ in range(self._others(self._rng)):
             quota.admit(clock_s, 10)
-        if shot.kind in ERRORS or shot.kind == "models":
-            status = ERRORS.get(shot.kind, 200)
-            counts = status in limits.charged_errors or (
-                "models" in limits.charged_endpoints and status == 200
-            )
-            refusal = quota.charge(clock_s) if counts else None
+        if sent.kind != "chat":
+            status = ERRORS.get(sent.kind, 200)
+            listed = "models" in limits.charged_endpoints and status == 200
+            refusal = quota.charge(clock_s) if listed or status in limits.charged_errors else None
             if refusal is not None:
-                self._refuse(flight, refusal)
+                self._refuse(request, refusal)
             else:
-                self._answer(flight, status, "", accepted=True if status == 200 else None)
+                self._respond(request, status, "", accepted=True if status == 200 else None)
             return
-        if shot.max_tokens > self.most_tokens:
-            self._answer(flight, 400, "invalid_max_tokens", accepted=None)
+        if sent.max_tokens > self._max_model_tokens:
+            self._respond(request, 400, "invalid_max_tokens", accepted=None)
             return
-        full = self.slots is not None and self._in_use >= self.slots
+        full = limits.concurrency is not None and self._slots_in_use >= limits.concurrency
         if full and limits.concurrency_excess == "refused":
-            self._answer(flight, limits.refusal_status, "concurrency_limit_exceeded", accepted=False)
+            self._respond(request, limits.refusal_status, "concurrency_limit_exceeded", accepted=False)
             return
-        verdict = quota.admit(clock_s, flight.prompt + shot.max_tokens)
-        if isinstance(verdict, Refusal):
-            self._refuse(flight, verdict)
+        grant = quota.admit(clock_s, request.prompt_tokens + sent.max_tokens)
+        if isinstance(grant, Refusal):
+            self._refuse(request, grant)
             return
-        flight.grant = verdict
-        flight.headers = _text(verdict.headers)
-        if self.early_headers and shot.stream:
-            self._at(self.now_s + self._lag(), lambda: self._decide(flight))
+        request.grant = grant
+        request.headers = _text(grant.headers)
+        if self._early_headers and sent.stream:
+            self._after_transit(lambda: self._accept(request))
         if full:
-            self._line.append(flight)
+            self._queue.append(request)
         else:
-            self._serve(flight)
+            self._serve(request)
 
-    def _refuse(self, flight: VirtualRequest, refusal: Refusal) -> None:
-        flight.headers = _text(refusal.error.headers)
-        self._answer(flight, refusal.error.status, refusal.error.code or "", accepted=False)
+    def _refuse(self, request: VirtualRequest, refusal: Refusal) -> None:
+        request.headers = _text(refusal.error.headers)
+        self._respond(request, refusal.error.status, refusal.error.code or "", accepted=False)
 
-    def _answer(self, flight: VirtualRequest, status: int, code: str, *, accepted: bool | None) -> None:
+    def _respond(self, request: VirtualRequest, status: int, code: str, *, accepted: bool | None) -> None:
+        """Send a response without a completion."""
+
         def arrive() -> None:
-            if not flight.over and not self._loses(flight):
-                flight.status, flight.accepted = status, accepted
-                flight.code = "" if self.terse else code
-                flight.decided_s = flight.end_s = self.now_s
-                flight.over = True
+            if not request.over and not self._loses(request):
+                request.status, request.accepted = status, accepted
+                request.code = "" if self._terse else code
+                request.decided_s = request.end_s = self.now_s
 
-        self._at(self.now_s + self._lag(), arrive)
+        self._after_transit(arrive)
 
-    def _loses(self, flight: VirtualRequest) -> bool:
-        """Say whether an answer is lost: then its connection ends instead."""
-        flight.lost = self.lost > 0 and not flight.shot.stream and self._rng.random() < self.lost
-        if flight.lost:
-            flight.decided_s = flight.end_s = self.now_s
-            flight.over, flight.headers = True, {}
-        return flight.lost
+    def _loses(self, request: VirtualRequest) -> bool:
+        """Return whether the network loses the response. If so, the connection ends."""
+        request.lost = self._lost > 0 and not request.request.stream and self._rng.random() < self._lost
+        if request.lost:
+            request.decided_s = request.end_s = self.now_s
+            request.headers = {}
+        return request.lost
 
-    def _decide(self, flight: VirtualRequest) -> None:
-        if not flight.over and flight.decided_s is None:
-            flight.decided_s, flight.status, flight.accepted = self.now_s, 200, True
+    def _accept(self, request: VirtualRequest) -> None:
+        if not request.over and request.decided_s is None:
+            request.decided_s, request.status, request.accepted = self.now_s, 200, True
 
-    def _serve(self, flight: VirtualRequest) -> None:
-        self._in_use += 1
-        flight.served = True
-        tokens = 1 if flight.shot.one_word else flight.shot.max_tokens
-        began_s = self.now_s + self.ttft_s * (1 + self.slow * self._in_use)
-        end_s = began_s + self.itl_s * (tokens - 1)
+    def _serve(self, request: VirtualRequest) -> None:
+        self._slots_in_use += 1
+        request.served = True
+        completion_tokens = 1 if request.request.one_word else request.request.max_tokens
+        first_token_s = self.now_s + self._ttft_s * (1 + self._slow * self._slots_in_use)
+        end_s = first_token_s + self._itl_s * (completion_tokens - 1)
 
         def begin() -> None:
-            if not flight.over:
-                self._decide(flight)
-                flight.begun_s = self.now_s
+            if not request.over:
+                self._accept(request)
+                request.begun_s = self.now_s
 
         def end() -> None:
-            self._free(flight, tokens)
-            self._at(self.now_s + self._lag(), arrive)
+            self._release(request, completion_tokens)
+            self._after_transit(arrive)
 
         def arrive() -> None:
-            if not flight.over and not self._loses(flight):
-                self._decide(flight)
-                flight.end_s, flight.tokens, flight.over = self.now_s, tokens, True
+            if not request.over and not self._loses(request):
+                self._accept(request)
+                request.end_s, request.completion_tokens = self.now_s, completion_tokens
 
-        if flight.shot.stream:
-            self._at(began_s + self._lag(), begin)
+        if request.request.stream:
+            self._after_transit(begin, first_token_s)
         self._at(end_s, end)
 
-    def _free(self, flight: VirtualRequest, tokens: int) -> None:
-        if not flight.served:
+    def _release(self, request: VirtualRequest, completion_tokens: int) -> None:
+        if not request.served:
             return
-        flight.served = False
-        self._in_use -= 1
-        if flight.grant is not None:
-            flight.grant.settle(self.now_s + self.clock_offset_s, flight.prompt + tokens)
-        if self._line:
-            self._serve(self._line.popleft())
+        request.served = False
+        self._slots_in_use -= 1
+        if request.grant is not None:
+            now_s = self.now_s + self.clock_offset_s
+            request.grant.settle(now_s, request.prompt_tokens + completion_tokens)
+        if self._queue:
+            self._serve(self._queue.popleft())
 
-    def _cancel(self, flight: VirtualRequest) -> None:
-        begun_s = flight.begun_s
-        flight.tokens = 0 if begun_s is None else 1 + int((self.now_s - begun_s) / self.itl_s)
-        flight.end_s, flight.cancelled, flight.over = self.now_s, True, True
-        if flight in self._line:
-            self._line.remove(flight)
-        if not self.limits.cancelled_keeps_slot:
-            self._at(self.now_s + self._lag(), lambda: self._free(flight, flight.tokens))
+    def _cancel(self, request: VirtualRequest) -> None:
+        if request.begun_s is not None:
+            request.completion_tokens = 1 + int((self.now_s - request.begun_s) / self._itl_s)
+        request.end_s, request.cancelled = self.now_s, True
+        if request in self._queue:
+            self._queue.remove(request)
+        if not self._limits.cancelled_keeps_slot:
+            self._after_transit(lambda: self._release(request, request.completion_tokens))
 
 
 def _text(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -252,5 +259,5 @@ def _text(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def virtual_limits(**changes: Any) -> SandboxLimits:
-    """Limits of a virtual API: none, but for what ``changes`` names."""
+    """Return limits with the given fields, and no other limit."""
     return SandboxLimits(**({"requests": None, "tokens": None, "concurrency": None} | changes))

@@ -1,4 +1,4 @@
-"""A request to the virtual API: its progress, and the record that a run would hold of it."""
+"""A request to a virtual API: its progress, its result for the probe, and its record in a run."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ from dataclasses import dataclass, field
 
 from bltybench.limits.observations.classify import Decision, classify_response
 from bltybench.limits.observations.probe_result import ProbeResult
-from bltybench.limits.probe.protocol import ProbeRequest
+from bltybench.limits.probe.protocol import ProbeRequest, Until
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.sandbox.quota import Grant
 
-BILLING_CODES = ("insufficient_quota",)
-"""Codes of a 429 that is not a refusal, because waiting does not help."""
+UNPAID_CODES = ("insufficient_quota",)
+"""Codes of a 429 that is no refusal."""
 
 
 @dataclass(kw_only=True)
 class VirtualRequest:
-    """One request to the virtual API."""
+    """One request and its response."""
 
-    shot: ProbeRequest
+    request: ProbeRequest
     sent_s: float
-    prompt: int
+    prompt_tokens: int
+    stage: str | None = None
     grant: Grant | None = None
     decided_s: float | None = None
+    """Arrival of the response's head."""
     begun_s: float | None = None
+    """Arrival of the first token."""
     end_s: float | None = None
     status: int | None = None
-    code: str = ""
-    cancelled: bool = False
     accepted: bool | None = None
-    tokens: int = 0
+    code: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    completion_tokens: int = 0
     served: bool = False
-    over: bool = False
+    """Whether it occupies a slot of the server."""
+    cancelled: bool = False
     lost: bool = False
-    stage: str | None = None
     error_type: None = None
     error_message: None = None
 
-    def number(self, name: str) -> int | None:
-        """Return the value of a header; None if it is missing or not a number."""
-        value = self.headers.get(name, "")
-        return int(value) if value.isdigit() else None
+    @property
+    def over(self) -> bool:
+        """Whether the client no longer waits for it."""
+        return self.end_s is not None
 
-    def reached(self, until: str) -> bool:
-        """Return whether it is ``decided``, ``begun``, or ``over``."""
-        if self.end_s is not None:
+    @property
+    def max_used_tokens(self) -> int:
+        """Tokens that it counts in the probe's budget: the maximum if its usage is unknown."""
+        if self.cancelled or self.lost:
+            return self.request.max_total_tokens
+        return self.prompt_tokens + self.completion_tokens if self.accepted else 0
+
+    def reached(self, until: Until) -> bool:
+        """Return whether the request has come this far, or has ended."""
+        if self.over:
             return True
         if until == "decided":
             return self.decided_s is not None
@@ -53,14 +62,14 @@ class VirtualRequest:
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome that a run would record."""
+        """Outcome that a run would record."""
         if self.lost:
             return Outcome.TRANSPORT_ERROR
         if self.cancelled:
             return Outcome.CANCELLED
         if self.status is None:
             return Outcome.TIMEOUT
-        if self.status == 429 and self.code not in BILLING_CODES:
+        if self.status == 429 and self.code not in UNPAID_CODES:
             return Outcome.RATE_LIMITED
         if self.status < 400:
             return Outcome.OK
@@ -73,7 +82,7 @@ class VirtualRequest:
 
     @property
     def decision(self) -> Decision | None:
-        """The decision, as far as it is known to the client."""
+        """Decision, once the client knows it."""
         if self.decided_s is None:
             return None
         if self.accepted:
@@ -85,10 +94,10 @@ class VirtualRequest:
         return Decision.CLIENT_ERROR if self.status < 500 else Decision.SERVER_ERROR
 
     def result(self) -> ProbeResult:
-        """Return its result as far as the client knows it."""
-        number, reset = self.number, self.number("x-ratelimit-reset")
+        """Return the result so far."""
+        reset = self._number("x-ratelimit-reset")
         return ProbeResult(
-            role=self.shot.role,
+            role=self.request.role,
             sent_s=self.sent_s,
             decided_s=self.decided_s,
             begun_s=self.begun_s,
@@ -96,47 +105,47 @@ class VirtualRequest:
             cancelled=self.cancelled,
             decision=self.decision,
             status=self.status if self.decided_s is not None else None,
-            prompt_tokens=self.prompt,
-            completion_tokens=self.tokens if self.end_s is not None else 0,
-            max_tokens=self.shot.max_tokens,
-            limit=number("x-ratelimit-limit"),
-            remaining=number("x-ratelimit-remaining"),
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens if self.over else 0,
+            max_tokens=self.request.max_tokens,
+            limit=self._number("x-ratelimit-limit"),
+            remaining=self._number("x-ratelimit-remaining"),
             reset_s=None if reset is None or self.decided_s is None else reset - self.decided_s,
-            retry_after_s=number("retry-after"),
+            retry_after_s=self._number("retry-after"),
         )
 
     def attempt(self, start_s: float) -> Attempt:
-        """Return the record of it in a run that began at ``start_s``."""
+        """Return the record in a run that began at ``start_s``."""
         result = self.result()
 
-        def ns(at_s: float | None) -> int | None:
-            return None if at_s is None else round((at_s - start_s) * 1e9)
+        def ns(at_s: float) -> int:
+            return round((at_s - start_s) * 1e9)
 
-        times = [self.sent_s, self.decided_s, self.begun_s]
-        end_s = self.end_s if self.end_s is not None else max(at_s for at_s in times if at_s is not None)
+        times_s = (self.sent_s, self.decided_s, self.begun_s)
+        last_s = max(at_s for at_s in times_s if at_s is not None)
         return Attempt(
             worker="w0",
             user=0,
             scenario="simulated",
             stage=self.stage,
-            name=self.shot.role,
+            name=self.request.role,
             call_id="",
             attempt=0,
-            due_ns=round((self.sent_s - start_s) * 1e9),
+            due_ns=ns(self.sent_s),
             sent_ns=ns(self.sent_s),
-            headers_ns=None if self.lost else ns(self.decided_s),
-            first_token_ns=ns(self.begun_s),
-            end_ns=round((end_s - start_s) * 1e9),
+            headers_ns=None if self.lost or self.decided_s is None else ns(self.decided_s),
+            first_token_ns=None if self.begun_s is None else ns(self.begun_s),
+            end_ns=ns(last_s if self.end_s is None else self.end_s),
             gaps_us=None if self.begun_s is None else [],
             outcome=self.outcome,
             status=None if self.lost else self.status,
             error_code=self.error_code,
             endpoint="/chat/completions",
-            stream=self.shot.stream,
-            wanted_prompt_tokens=self.prompt,
-            prompt_tokens=None if self.cancelled else self.prompt,
+            stream=self.request.stream,
+            wanted_prompt_tokens=self.prompt_tokens,
+            prompt_tokens=None if self.cancelled else self.prompt_tokens,
             completion_tokens=None if self.cancelled else result.completion_tokens,
-            max_tokens=self.shot.max_tokens,
+            max_tokens=self.request.max_tokens,
             bytes_sent=0,
             bytes_received=0,
             limit_requests=result.limit,
@@ -146,3 +155,7 @@ class VirtualRequest:
             header_dialect=None if result.limit is None else "x-ratelimit",
             in_flight=1,
         )
+
+    def _number(self, header: str) -> int | None:
+        value = self.headers.get(header, "")
+        return int(value) if value.isdigit() else None

@@ -1,9 +1,10 @@
-"""What a probe is to find out, what it has seen, and what that implies: all of it but sending and waiting."""
+"""State of one probe: what to measure, the attempts so far, and the findings. It neither waits nor sends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median_high
 
 import msgspec
 
@@ -18,26 +19,28 @@ from bltybench.limits.observations.extract import NS, observations_of
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.planner import PlanOptions
-from bltybench.limits.probe.thresholds import SESSION
+from bltybench.limits.probe.thresholds import CONTEXT, SESSION
 from bltybench.runs.attempt import Attempt, Outcome
 
-SLOTS = "concurrency_limit"
-ENFORCED = {SLOTS, "token_limit"}
-"""Answers that make a limits.toml worth while by themselves."""
-MOMENTS = ("due_ns", "sent_ns", "headers_ns", "first_token_ns", "first_output_ns", "last_token_ns", "end_ns")
+CONCURRENCY = "concurrency_limit"
+ENFORCEABLE = {CONCURRENCY, "token_limit"}
+"""Questions whose answer is worth a limits.toml even if the request limit is unknown."""
+FAILURES = {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
+TIMES = ("due_ns", "sent_ns", "headers_ns", "first_token_ns", "first_output_ns", "last_token_ns", "end_ns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTask:
-    """What is to be found out, what it may cost, and what is documented."""
+    """What to measure, the budget, and the documented limits."""
 
     questions: tuple[str, ...] = ALL
     quick: bool = False
     budget: int = 1000
-    """Requests, of all questions together."""
+    """Maximum requests for all questions together."""
     tokens: int = 1_000_000
+    """Maximum tokens for all questions together."""
     period_s: float | None = None
-    """Named beforehand."""
+    """Period given by the user, in seconds."""
     other_model: str | None = None
     second_key: bool = False
     with_401: bool = False
@@ -50,140 +53,128 @@ class ProbeSession:
     """The record of one probe."""
 
     def __init__(self, task: ProbeTask, start_s: float) -> None:
-        """``start_s`` is the zero of the attempts' axis in Unix time."""
+        """Start at ``start_s``, the zero of the attempts' time axis in Unix time."""
         self.task = task
         self.start_s = start_s
-        self.rows: list[Attempt] = []
-        """What was sent for the limit of requests."""
-        self.others: list[Attempt] = []
-        """What the experiments sent."""
-        self.earlier: dict[str | None, list[Attempt]] = {None: []}
-        """Of the run that is resumed, on this run's axis of time."""
+        self.attempts: list[Attempt] = []
+        """Attempts for the request limit."""
+        self.experiment_attempts: list[Attempt] = []
         self.done: set[str] = set()
-        """Questions that were asked to their ends, by the run that is resumed or by this one."""
-        self.slots: int | None = None
-        self._unclear = 0
-
-    # Of an earlier run
+        """Questions that were measured completely, by this run or by the one that it resumes."""
+        self._earlier: dict[str | None, list[Attempt]] = {None: []}
+        """Attempts of the resumed run, by question, on this run's time axis."""
+        self._measured_concurrency: int | None = None
+        self._failures = 0
+        """Failures in a row."""
 
     def resume(self, attempts: Iterable[Attempt], shift_ns: int, done: Iterable[str]) -> None:
-        """Take in what an interrupted probe saw; its times are ``shift_ns`` behind.
+        """Continue an interrupted probe, after adding ``shift_ns`` to the times of its attempts.
 
-        What an experiment had begun to ask is asked again; the limit of requests goes on from what it saw.
+        The request limit continues from its attempts. An interrupted experiment starts again.
         """
         self.done = {name for name in done if name in ALL}
-        each = by_experiment([_shifted(attempt, shift_ns) for attempt in attempts])
-        self.earlier = {name: own for name, own in each.items() if name is None or name in self.done}
+        by_name = by_experiment([_shifted(attempt, shift_ns) for attempt in attempts])
+        self._earlier = {name: own for name, own in by_name.items() if name is None or name in self.done}
 
-    # The limit of requests
+    # The request limit
 
-    def aims(self) -> PlanOptions:
-        """Return what the plan for the limit of requests may spend and starts from."""
-        task = self.task
-        period_s = task.period_s or (60.0 if task.requests_per_min is not None else None)
-        most = min(SESSION.request_limit_budget, round(SESSION.request_limit_fraction * task.budget))
-        limit = None if period_s is None else _per(task.requests_per_min, period_s)
-        return PlanOptions(
-            budget=most if len(task.questions) > 1 else task.budget,
-            quick=task.quick,
-            period_s=period_s,
-            limit=limit,
-            earlier=tuple(observations_of(self.earlier[None], self.start_s)),
-        )
+    def plan_options(self) -> PlanOptions:
+        """Return the budget and prior knowledge of the plan for the request limit."""
+        task, budget = self.task, self.task.budget
+        if len(task.questions) > 1:
+            budget = min(SESSION.request_limit_budget, round(SESSION.request_limit_fraction * budget))
+        period_s, limit = task.period_s, None
+        if task.requests_per_min is not None:
+            period_s = period_s or CONTEXT.usual_period_s
+            limit = max(1, round(task.requests_per_min * period_s / 60))
+        earlier = tuple(observations_of(self._earlier[None], self.start_s))
+        return PlanOptions(budget=budget, quick=task.quick, period_s=period_s, limit=limit, earlier=earlier)
 
     def earlier_verdict(self) -> Verdict:
-        """Return what the run that is resumed had found of the limit of requests."""
-        return find(self.earlier[None], self.start_s, self.task.requests_per_min).verdict
+        """Return the resumed run's verdict on the request limit."""
+        return find(self._earlier[None], self.start_s, self.task.requests_per_min).verdict
 
     def add(self, attempt: Attempt) -> bool:
-        """Note an attempt for the limit of requests; say whether it makes sense to go on."""
-        self.rows.append(attempt)
-        failed = attempt.outcome in {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
-        # A 403 may be a refusal.
-        unclear = failed and not classify(attempt, refusal_status(self.rows)).refused
-        self._unclear = self._unclear + 1 if unclear else 0
-        return self._unclear < SESSION.max_failures
-
-    def refused_since(self, first: int) -> bool:
-        """Say whether one of the attempts from number ``first`` on was refused for the rate."""
-        status = refusal_status(self.rows)
-        return any(classify(row, status).by_request_limit is False for row in self.rows[first:])
+        """Record an attempt for the request limit. Return False after too many failures in a row."""
+        self.attempts.append(attempt)
+        # A 403 can be a refusal.
+        refused = classify(attempt, refusal_status(self.attempts)).refused
+        failed = attempt.outcome in FAILURES and not refused
+        self._failures = self._failures + 1 if failed else 0
+        return self._failures < SESSION.max_failures
 
     def counts_since(self, first: int) -> tuple[int, int]:
-        """Return how many attempts from number ``first`` on were let in, and how many were refused."""
-        status = refusal_status(self.rows)
-        said = [classify(row, status).by_request_limit for row in self.rows[first:]]
-        return said.count(True), said.count(False)
+        """Return how many attempts from index ``first`` on the request limit accepted and refused."""
+        status = refusal_status(self.attempts)
+        accepted = [classify(attempt, status).by_request_limit for attempt in self.attempts[first:]]
+        return accepted.count(True), accepted.count(False)
 
-    def sights_since(self, first: int) -> list[Observation]:
-        """Return what the attempts from number ``first`` on say of the limit of requests.
+    def refused_since(self, first: int) -> bool:
+        """Return whether the request limit refused an attempt from index ``first`` on."""
+        return self.counts_since(first)[1] > 0
 
-        What counts as a refusal, and how long one takes, is judged by all that was seen so far.
-        """
-        sent = [row.sent_ns for row in self.rows[first:] if row.sent_ns is not None]
-        since_s = self.start_s + min(sent, default=0) / NS
-        return [sight for sight in observations_of(self.rows, self.start_s) if sight.sent_s >= since_s - 1e-9]
+    def observations_since(self, first: int) -> list[Observation]:
+        """Return the observations from index ``first`` on, interpreted with all attempts so far."""
+        sent = [attempt.sent_ns for attempt in self.attempts[first:] if attempt.sent_ns is not None]
+        since_s = self.start_s + min(sent, default=0) / NS - 1e-9
+        observations = observations_of(self.attempts, self.start_s)
+        return [observation for observation in observations if observation.sent_s >= since_s]
 
     # The other questions
 
-    def unasked(self) -> list[str]:
-        """Return the names of the questions that are still to be asked, beside the limit of requests."""
+    def remaining_experiments(self) -> list[str]:
+        """Return the experiments that are still to be made."""
         return [name for name in QUESTIONS if name in self.task.questions and name not in self.done]
 
-    def known(self, verdict: Verdict | None = None, *, sent: int = 0, tokens: int = 0) -> ProbeContext:
-        """Return what the next experiment starts from; ``sent`` and ``tokens`` were spent on others."""
+    def context(self, verdict: Verdict | None = None, *, sent: int = 0, tokens: int = 0) -> ProbeContext:
+        """Return the start of the next experiment, after ``sent`` requests and ``tokens`` by earlier ones."""
         task = self.task
-        took = [
-            (row.end_ns - row.sent_ns) / NS
-            for row in self.rows
-            if row.outcome is Outcome.OK and row.sent_ns is not None
+        took_ns = [
+            attempt.end_ns - attempt.sent_ns
+            for attempt in self.attempts
+            if attempt.outcome is Outcome.OK and attempt.sent_ns is not None
         ]
-        known = ProbeContext(
+        context = ProbeContext(
             requests_per_min=task.requests_per_min,
             tokens_per_min=task.tokens_per_min,
             concurrency=task.concurrency,
             expected_period_s=task.period_s,
-            latency_s=sorted(took)[len(took) // 2] if took else 0.5,
+            latency_s=median_high(took_ns) / NS if took_ns else SESSION.default_latency_s,
             second_key=task.second_key,
             other_model=task.other_model,
             with_401=task.with_401,
-            requests_left=task.budget - len(self.rows) - sent,
+            requests_left=task.budget - len(self.attempts) - sent,
             tokens_left=task.tokens - tokens,
-            measured_concurrency=self.slots,
+            measured_concurrency=self._measured_concurrency,
         )
-        return known if verdict is None else known.with_limit(verdict, task.requests_per_min)
+        return context if verdict is None else context.with_limit(verdict, task.requests_per_min)
 
-    def learn(self, found: Iterable[Answer]) -> None:
-        """Note what the next experiments need of the answers to the last one."""
-        for each in found:
-            if each.question == SLOTS and isinstance(each.value, int):
-                self.slots = each.value
-
-    # What it comes to
+    def learn(self, answers: Iterable[Answer]) -> None:
+        """Keep what later experiments need from the answers of an experiment."""
+        for answer in answers:
+            if answer.question == CONCURRENCY and isinstance(answer.value, int):
+                self._measured_concurrency = answer.value
 
     def findings(self, verdict: Verdict | None) -> Findings:
-        """Return what all of it implies; ``verdict`` is that of the limit of requests, if there is one."""
-        rows = [*(row for each in self.earlier.values() for row in each), *self.rows, *self.others]
+        """Return the findings from all attempts and the verdict on the request limit, if there is one."""
+        earlier = [attempt for own in self._earlier.values() for attempt in own]
+        attempts = [*earlier, *self.attempts, *self.experiment_attempts]
         names = [name for name in QUESTIONS if name in self.task.questions]
-        return find(rows, self.start_s, self.task.requests_per_min, verdict, known=self.known(), asked=names)
+        return find(
+            attempts, self.start_s, self.task.requests_per_min, verdict, known=self.context(), asked=names
+        )
 
 
-def enforced(findings: Findings, run_id: str) -> str | None:
-    """Return the text of limits.toml; None where nothing was found that the sandbox can enforce."""
+def limits_toml_of(findings: Findings, run_id: str) -> str | None:
+    """Return the text of limits.toml; None if the findings hold nothing that the sandbox can enforce."""
     best = findings.verdict.best if findings.verdict.status == "found" else None
-    if best is None and not any(
-        each.question in ENFORCED and each.value is not None for each in findings.answers
-    ):
-        return None
-    return limits_toml(best, run_id, findings.answers)
-
-
-def _per(per_min: int | None, period_s: float) -> int | None:
-    return None if per_min is None else max(1, round(per_min * period_s / 60))
+    enforceable = any(
+        answer.question in ENFORCEABLE and answer.value is not None for answer in findings.answers
+    )
+    return limits_toml(best, run_id, findings.answers) if best is not None or enforceable else None
 
 
 def _shifted(attempt: Attempt, shift_ns: int) -> Attempt:
-    """Return an attempt of another run on this run's axis of time."""
-    times = {name: getattr(attempt, name) for name in MOMENTS}
-    moved = {name: at_ns + shift_ns for name, at_ns in times.items() if at_ns is not None}
-    return msgspec.structs.replace(attempt, **moved)
+    times = {name: getattr(attempt, name) for name in TIMES}
+    shifted = {name: at_ns + shift_ns for name, at_ns in times.items() if at_ns is not None}
+    return msgspec.structs.replace(attempt, **shifted)

@@ -167,7 +167,7 @@ def test_an_interrupted_probe_goes_on_with_what_it_had_not_asked(tmp_path: Path)
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--probe-ask", "weather"), "there is no question 'weather'"),
+        (("--probe-ask", "weather"), "unknown item 'weather'"),
         (("--probe-second-key-env", "BLTYBENCH_NO_SUCH"), "BLTYBENCH_NO_SUCH is not set"),
         (("--probe-budget", "0"), "must be more than 0"),
     ],

@@ -101,7 +101,7 @@ def test_small_budget_or_unknown_limit_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
     assert answers(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value is None
     assert answers(api)["limit_per_key"].value is None
-    assert not api.flights
+    assert not api.requests
 
 
 def test_drain_that_contradicts_the_fitted_limit_gives_no_answer() -> None:

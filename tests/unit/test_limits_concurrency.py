@@ -102,4 +102,4 @@ def test_streams_that_end_too_soon_are_reported() -> None:
 def test_budget_too_small_for_streams_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
     assert answers(api, requests_left=5)["concurrency_limit"].value is None
-    assert not api.flights
+    assert not api.requests

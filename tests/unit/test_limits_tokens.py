@@ -172,7 +172,7 @@ def test_no_refusal_gives_a_lower_bound() -> None:
 def test_budget_too_small_for_the_experiment_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
     assert answers(api, requests_left=4)["token_limit"].value is None
-    assert not api.flights
+    assert not api.requests
 
 
 def test_exhausted_credit_is_not_a_token_limit() -> None:

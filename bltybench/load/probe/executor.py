@@ -1,12 +1,11 @@
-"""The hands of the probe's experiments: send what a step asks for, hold streams open, go away from them."""
+"""Send the requests of the probe's experiments, hold streams open, and cancel them."""
 
 from __future__ import annotations
 
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import gevent
 import msgspec
@@ -16,24 +15,42 @@ from pydantic import SecretStr
 
 from bltybench.limits.observations.classify import Decision, classify, refusal_status
 from bltybench.limits.observations.probe_result import ProbeResult, result_of
-from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
+from bltybench.limits.probe.protocol import (
+    STAGE_PREFIX,
+    CancelStep,
+    Experiment,
+    ProbeRequest,
+    SendStep,
+    Step,
+)
 from bltybench.load.client import ChatClient
+from bltybench.load.probe.sent_request import SentRequest
 from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.prompts import prose, tokens
-from bltybench.wire.sse.stream import StreamFold
 
 T = TypeVar("T")
+Progress = Callable[[str, float], None]
+"""Reports the purpose of the next step, and the seconds until it starts."""
 
 SHORT_PROMPT = "Hi"
-SHORT_TOKENS = 32
-"""Up to so many tokens the prompt is short, whatever was asked for."""
-LONG_ANSWER = "Count from one to ten thousand in words, one number after the other, and do not stop."
-FIRST_WORD = ["a", "e", "i", "o"]
-"""Stop strings that hardly any word is without."""
-NO_SUCH_MODEL = "bltybench-no-such-model"
-NO_SUCH_KEY = SecretStr("sk-bltybench-no-such-key")
+LONG_COMPLETION_PROMPT = (
+    "Count from one to ten thousand in words, one number after the other, and do not stop."
+)
+MAX_SHORT_TOKENS = 32
+"""Prompts of up to this many tokens are one of the two above, whatever size was requested."""
+MESSAGE_TOKENS = 4
+"""Tokens that a message costs besides its text."""
+STOP_STRINGS = ["a", "e", "i", "o"]
+"""End a completion with its first word: hardly any word contains none of them."""
+UNKNOWN_MODEL = "bltybench-no-such-model"
+WRONG_KEY = SecretStr("sk-bltybench-no-such-key")
 POLL_S = 0.004
+"""Interval between two checks of responses that have not ended, in seconds."""
+END_CHECK_S = 0.25
+"""Maximum interval between two checks if only the end of a response counts, in seconds."""
+BUDGET_SPENT = "the budget is spent, or the run was stopped"
+TIME_OVER = "the run's time is over"
 
 
 class _Model(msgspec.Struct):
@@ -44,262 +61,227 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class ProbeStopped(Exception):  # noqa: N818 - an end, not always an error
-    """The probe cannot go on; the message says why."""
-
-
-@dataclass
-class _Flight:
-    """A request that was sent, and what is known of it."""
-
-    shot: ProbeRequest
-    client: ChatClient
-    greenlet: gevent.Greenlet[..., Any] | None = None
-    attempt: Attempt | None = None
-    stopped: bool = False
-    prompt: int = 0
-    """Tokens of its prompt, by our count."""
-    fold: StreamFold = field(default_factory=lambda: StreamFold(keep_text=False))
-    folded: int = 0
-
-    def begun_ns(self) -> int | None:
-        """Return when the first token came, as far as the answer is here."""
-        exchange = self.client.exchange
-        if exchange is None or exchange.sent_ns is None or not exchange.is_event_stream:
-            return None
-        if exchange.fold is not None and exchange.fold.times:
-            return exchange.fold.times[0]
-        arrivals = exchange.arrivals
-        while not self.fold.times and self.folded < len(arrivals):
-            self.fold.take(exchange.pieces[self.folded], arrivals[self.folded])
-            self.folded += 1
-        return self.fold.times[0] if self.fold.times else None
+class ProbeStopped(Exception):  # noqa: N818 - not always an error
+    """The probe cannot continue. The message is the reason."""
 
 
 class StepExecutor:
-    """Plays experiments. What it sent is in ``attempts``, experiment by experiment."""
+    """Runs experiments, one after the other."""
 
     def __init__(
         self, context: RunContext, earlier: Sequence[Attempt] = (), second_key: SecretStr | None = None
     ) -> None:
-        """``earlier`` are the other attempts of the run. They show which status refuses."""
-        self._earlier = earlier
+        """Create an executor. ``earlier`` are the run's other attempts, which show its refusal status."""
         self._context = context
-        self._second_key = second_key
+        self._earlier = earlier
+        self._keys = {"own": None, "second": second_key, "wrong": WRONG_KEY}
         if second_key is not None:
             context.origin.secrets += (second_key.get_secret_value(),)
-        self._idle: dict[str, list[ChatClient]] = {}
-        self._flights: list[_Flight] = []
+        self._idle: dict[str, list[ChatClient]] = {name: [] for name in self._keys}
+        self._requests: list[SentRequest] = []
+        """Requests of the current experiment."""
         self._rng = random.Random(context.scenario.seed)
         self._stage = ""
         self.sent = 0
-        self.attempts: list[Attempt] = []
+        """Requests of all experiments."""
         self.tokens = 0
-        """Prompts and answers together; what was not reported counts in full."""
+        """Tokens of all experiments. Unreported usage counts as the maximum."""
+        self.attempts: list[Attempt] = []
+        """Attempts of all experiments."""
 
-    def play(self, name: str, experiment: Experiment, say: Any) -> list[ProbeResult]:
-        """Play an experiment to its end; ``say`` is told what each step is for. Raises ProbeStopped."""
+    def play(self, name: str, experiment: Experiment, progress: Progress) -> list[ProbeResult]:
+        """Run an experiment to its end and return its results. Raises ProbeStopped."""
         self._stage = STAGE_PREFIX + name
-        self._flights = []
-        apart(prose.pool)  # counting it takes a second, once
+        self._requests = []
+        run_in_thread(prose.pool)  # counting its tokens takes a second, once
         try:
-            step = _next(experiment, None)
+            step = run_in_thread(lambda: next(experiment, None))
             while step is not None:
-                self._do(step, say)
-                step = _next(experiment, self.seen())
-            return self.seen()
+                self._execute(step, progress)
+                step = _next_step(experiment, self._results())
+            return self._results()
         except StopUser as end:
-            raise ProbeStopped("the budget is spent, or the run was stopped") from end
+            raise ProbeStopped(BUDGET_SPENT) from end
         finally:
-            self._drop(self._flights)
+            _cancel(self._requests)
 
-    def seen(self) -> list[ProbeResult]:
-        """Return what was seen in this experiment so far."""
-        start_s = self._context.clock.start_wall_ns / 1e9
-        status = self._refusal_status()
-        return [self._seen(flight, start_s, status) for flight in self._flights]
-
-    def models(self) -> list[str]:
-        """Return the names that the list of models holds; none where there is none."""
+    def list_models(self) -> list[str]:
+        """Return the ids of the listed models; an empty list if the response is not such a list."""
         self._stage = STAGE_PREFIX + "models"
-        flight = self._launch(ProbeRequest(role="models", kind="models"))
-        gevent.joinall([flight.greenlet])
-        if flight.stopped:
-            raise ProbeStopped("the budget is spent, or the run was stopped")
-        return model_names(flight.client.body)
+        sent = self._launch(ProbeRequest(role="models", kind="models"))
+        gevent.joinall([sent.greenlet])
+        if sent.stopped:
+            raise ProbeStopped(BUDGET_SPENT)
+        return model_ids(sent.client.body)
 
-    def _do(self, step: Step, say: Any) -> None:
+    def _execute(self, step: Step, progress: Progress) -> None:
         if isinstance(step, CancelStep):
-            running = [one for one in self._open() if one.begun_ns() is not None]
-            self._drop(running[: step.count] if step.count else self._open())
+            in_flight = self._in_flight()
+            begun = [sent for sent in in_flight if sent.begun_ns() is not None]
+            _cancel(begun[: step.count] if step.count else in_flight)
             return
         now_s = self._now_s()
         at_s = max(now_s + step.after_s, step.at_s)
-        say(step.purpose, at_s - now_s)
-        start_s = self._context.clock.start_wall_ns / 1e9
-        if not self._context.clock.wait_until(round((at_s - start_s) * 1e9)):
-            raise ProbeStopped("the run's time was over")
+        progress(step.purpose, at_s - now_s)
+        if not self._context.clock.wait_until(round((at_s - self._start_s) * 1e9)):
+            raise ProbeStopped(TIME_OVER)
         self._send(step)
 
     def _send(self, step: SendStep) -> None:
         queue = deque(step.requests)
-        mine = [] if step.requests else self._open()
-        give_up_s = self._now_s() + step.timeout_s
+        awaited = [] if step.requests else self._in_flight()
+        timeout_s = self._now_s() + step.timeout_s
         while True:
-            pending = [flight for flight in mine if not _reached(flight, step.until)]
-            if any(flight.stopped for flight in mine):
+            pending = [sent for sent in awaited if not sent.reached(step.until)]
+            if any(sent.stopped for sent in awaited):
                 raise StopUser
-            if step.until_refused and self._any_refused(mine):
+            if step.until_refused and self._any_refused(awaited):
                 queue.clear()
             while queue and len(pending) < step.max_in_flight:
-                flight = self._launch(queue.popleft())
-                mine.append(flight)
-                pending.append(flight)
-                give_up_s = self._now_s() + step.timeout_s
-            if not pending:
-                return
-            if self._now_s() >= give_up_s:
+                sent = self._launch(queue.popleft())
+                awaited.append(sent)
+                pending.append(sent)
+                timeout_s = self._now_s() + step.timeout_s
+            if not pending or self._now_s() >= timeout_s:
                 return
             if self._context.clock.over.is_set():
-                raise ProbeStopped("the run's time was over")
+                raise ProbeStopped(TIME_OVER)
             if step.until == "ended":
-                gevent.wait([flight.greenlet for flight in pending], timeout=0.25, count=1)
+                gevent.wait([sent.greenlet for sent in pending], timeout=END_CHECK_S, count=1)
             else:
                 gevent.sleep(POLL_S)
+
+    def _launch(self, request: ProbeRequest) -> SentRequest:
+        key = _key_name(request)
+        idle = self._idle[key]
+        sent = SentRequest(request, idle.pop() if idle else ChatClient(self._context, self._keys[key]))
+        self._requests.append(sent)
+        self.sent += 1
+        sent.greenlet = gevent.spawn(self._run, sent)
+        return sent
+
+    def _run(self, sent: SentRequest) -> None:
+        request, client = sent.request, sent.client
+        client.forget()
+        try:
+            if request.kind == "models":
+                client.list_models(name=request.role, stage=self._stage)
+            else:
+                self._chat(sent)
+        except GreenletExit:
+            pass
+        except StopUser:
+            sent.stopped = True
+        attempt = client.last
+        if attempt is not None:
+            sent.attempt = attempt
+            self.attempts.append(attempt)
+            if attempt.outcome in {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR}:
+                self.tokens += request.max_total_tokens
+            else:
+                self.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
+        self._idle[_key_name(request)].append(client)
+
+    def _chat(self, sent: SentRequest) -> None:
+        request = sent.request
+        content = LONG_COMPLETION_PROMPT if request.stream else SHORT_PROMPT
+        composed = request.prompt_tokens > MAX_SHORT_TOKENS
+        if composed:
+            content = prose.text_of(request.prompt_tokens - MESSAGE_TOKENS, 1, self._rng)
+        messages = [] if request.kind == "malformed" else [{"role": "user", "content": content}]
+        # A composed prompt has exactly the requested size. Counting it again would delay the next request.
+        exact = composed and request.kind == "chat"
+        sent.prompt_tokens = request.prompt_tokens if exact else tokens.count_messages(messages)
+        parameters: dict[str, Any] = {"stop": STOP_STRINGS} if request.one_word else {}
+        sent.client.chat(
+            messages,
+            stream=request.stream,
+            max_tokens=request.max_tokens,
+            model=UNKNOWN_MODEL if request.kind == "unknown_model" else request.model,
+            name=request.role,
+            stage=self._stage,
+            keep_text=False,
+            prompt_tokens=sent.prompt_tokens,
+            **parameters,
+        )
+
+    def _in_flight(self) -> list[SentRequest]:
+        return [sent for sent in self._requests if sent.attempt is None and not sent.stopped]
+
+    def _any_refused(self, requests: Sequence[SentRequest]) -> bool:
+        status = self._refusal_status()
+        return any(sent.attempt and classify(sent.attempt, status).refused for sent in requests)
 
     def _refusal_status(self) -> int | None:
         return refusal_status([*self._earlier, *self.attempts])
 
-    def _any_refused(self, flights: Sequence[_Flight]) -> bool:
-        status = self._refusal_status()
-        ended = [flight.attempt for flight in flights if flight.attempt is not None]
-        return any(classify(attempt, status).refused for attempt in ended)
-
-    def _launch(self, shot: ProbeRequest) -> _Flight:
-        flight = _Flight(shot, self._client(shot))
-        self._flights.append(flight)
-        self.sent += 1
-        flight.greenlet = gevent.spawn(self._run, flight)
-        return flight
-
-    def _client(self, shot: ProbeRequest) -> ChatClient:
-        slot = "second" if shot.second_key else "wrong" if shot.kind == "wrong_key" else "own"
-        idle = self._idle.setdefault(slot, [])
-        if idle:
-            return idle.pop()
-        key = {"second": self._second_key, "wrong": NO_SUCH_KEY, "own": None}[slot]
-        return ChatClient(self._context, key)
-
-    def _run(self, flight: _Flight) -> None:
-        shot, client = flight.shot, flight.client
-        client.forget()
-        try:
-            if shot.kind == "models":
-                client.list_models(name=shot.role, stage=self._stage)
-            else:
-                self._chat(flight)
-        except GreenletExit:
-            pass
-        except StopUser:
-            flight.stopped = True
-        if client.last is not None:
-            flight.attempt = client.last
-            self.attempts.append(client.last)
-            used = (client.last.prompt_tokens or 0) + (client.last.completion_tokens or 0)
-            broken = client.last.outcome in {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR}
-            self.tokens += shot.max_total_tokens if broken else used
-        slot = "second" if shot.second_key else "wrong" if shot.kind == "wrong_key" else "own"
-        self._idle[slot].append(client)
-
-    def _chat(self, flight: _Flight) -> None:
-        shot, client = flight.shot, flight.client
-        parameters: dict[str, Any] = {"stop": FIRST_WORD} if shot.one_word else {}
-        messages = [] if shot.kind == "malformed" else self._messages(shot)
-        # Longer ones are made of exactly so many tokens; counting them would hold up what is due.
-        long = shot.kind == "chat" and shot.prompt_tokens > SHORT_TOKENS
-        flight.prompt = shot.prompt_tokens if long else tokens.count_messages(messages)
-        client.chat(
-            messages,
-            stream=shot.stream,
-            max_tokens=shot.max_tokens,
-            model=NO_SUCH_MODEL if shot.kind == "unknown_model" else shot.model,
-            name=shot.role,
-            stage=self._stage,
-            keep_text=False,
-            prompt_tokens=flight.prompt,
-            **parameters,
-        )
-
-    def _messages(self, shot: ProbeRequest) -> list[dict[str, str]]:
-        if shot.prompt_tokens > SHORT_TOKENS:
-            text = prose.text_of(shot.prompt_tokens - 4, 1, self._rng)
-        else:
-            text = LONG_ANSWER if shot.stream else SHORT_PROMPT
-        return [{"role": "user", "content": text}]
-
-    def _open(self) -> list[_Flight]:
-        return [flight for flight in self._flights if flight.attempt is None and not flight.stopped]
-
-    def _drop(self, flights: Sequence[_Flight]) -> None:
-        gevent.killall([flight.greenlet for flight in flights if flight.greenlet is not None])
+    @property
+    def _start_s(self) -> float:
+        return self._context.clock.start_wall_ns / 1e9
 
     def _now_s(self) -> float:
         return (self._context.clock.start_wall_ns + self._context.clock.now_ns()) / 1e9
 
-    def _seen(self, flight: _Flight, start_s: float, status: int | None) -> ProbeResult:
-        if flight.attempt is not None:
-            return result_of(flight.attempt, start_s, status)
-        exchange, shot = flight.client.exchange, flight.shot
+    def _results(self) -> list[ProbeResult]:
+        status = self._refusal_status()
+        return [
+            result_of(sent.attempt, self._start_s, status) if sent.attempt else self._partial_result(sent)
+            for sent in self._requests
+        ]
 
-        def at(ns: int | None) -> float | None:
-            return None if ns is None else start_s + (ns - self._context.clock.start_ns) / 1e9
+    def _partial_result(self, sent: SentRequest) -> ProbeResult:
+        """Return the result of a request that has not ended."""
 
-        head = None if exchange is None else exchange.status
-        ok = head is not None and 200 <= head < 300
+        def at(monotonic_ns: int | None) -> float | None:
+            if monotonic_ns is None:
+                return None
+            return self._start_s + (monotonic_ns - self._context.clock.start_ns) / 1e9
+
+        exchange = sent.client.exchange
+        status = None if exchange is None else exchange.status
+        accepted = status is not None and 200 <= status < 300
         return ProbeResult(
-            role=shot.role,
+            role=sent.request.role,
             sent_s=at(None if exchange is None else exchange.sent_ns) or self._now_s(),
-            decided_s=at(exchange.headers_ns) if exchange is not None and ok else None,
-            begun_s=at(flight.begun_ns()),
-            decision=Decision.ACCEPTED if ok else None,
-            status=head,
-            prompt_tokens=flight.prompt,
-            max_tokens=shot.max_tokens,
+            decided_s=at(exchange.headers_ns) if exchange is not None and accepted else None,
+            begun_s=at(sent.begun_ns()),
+            decision=Decision.ACCEPTED if accepted else None,
+            status=status,
+            prompt_tokens=sent.prompt_tokens,
+            max_tokens=sent.request.max_tokens,
         )
 
 
-def model_names(body: bytes) -> list[str]:
-    """Return the ids in an answer of /v1/models; none where it is something else."""
+def model_ids(body: bytes) -> list[str]:
+    """Return the ids in a response of /v1/models; an empty list if it is something else."""
     try:
         data = msgspec.json.decode(body, type=_Models).data
     except (msgspec.DecodeError, msgspec.ValidationError):
         return []
-    return [each.id for each in data]
+    return [model.id for model in data]
 
 
-def _next(experiment: Experiment, seen: Sequence[ProbeResult] | None) -> Step | None:
-    """Return the next step, None after the last, outside the event loop: some take a while to think of."""
-
-    def advance() -> Step | None:
-        try:
-            return next(experiment) if seen is None else experiment.send(seen)
-        except StopIteration:
-            return None
-
-    return apart(advance)
-
-
-def apart(work: Callable[[], T]) -> T:
-    """Do work that takes a while outside the event loop."""
+def run_in_thread(work: Callable[[], T]) -> T:
+    """Run slow work outside the event loop."""
     done: T = gevent.get_hub().threadpool.apply(work)
     return done
 
 
-def _reached(flight: _Flight, until: str) -> bool:
-    if flight.attempt is not None or flight.stopped:
-        return True
-    exchange = flight.client.exchange
-    if until == "decided":
-        # An error's head says only half of it: wait for its end.
-        return exchange is not None and exchange.headers_ns is not None and exchange.status == 200
-    return until == "begun" and flight.begun_ns() is not None
+def _next_step(experiment: Experiment, results: Sequence[ProbeResult]) -> Step | None:
+    """Return the next step, or None after the last. Some take a while to compute."""
+
+    def advance() -> Step | None:
+        try:
+            return experiment.send(results)
+        except StopIteration:
+            return None
+
+    return run_in_thread(advance)
+
+
+def _key_name(request: ProbeRequest) -> Literal["own", "second", "wrong"]:
+    return "second" if request.second_key else "wrong" if request.kind == "wrong_key" else "own"
+
+
+def _cancel(requests: Sequence[SentRequest]) -> None:
+    gevent.killall([sent.greenlet for sent in requests if sent.greenlet is not None])

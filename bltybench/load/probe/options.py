@@ -1,11 +1,10 @@
-"""What the probe can be told on Locust's command line."""
+"""The probe's options on Locust's command line."""
 
 from __future__ import annotations
 
 import os
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
 
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -19,140 +18,84 @@ from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.scenario.target import Target
 
-UNAUTHORIZED = "401"
+WRONG_KEYS = "401"
+"""Item of ``--probe-ask`` that permits requests with a wrong key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What was asked for."""
+def add_arguments(parser: LocustArgumentParser) -> None:
+    """Add the probe's options to Locust's."""
+    group = parser.add_argument_group("bltybench rate-limit probe")
+    group.add_argument(
+        "--quick",
+        action="store_true",
+        help="Measure only the limit, the period, and the class of algorithm, with at most "
+        f"{PLAN.quick_budget} requests in two periods.",
+    )
+    group.add_argument(
+        "--probe-ask",
+        default=",".join(ALL),
+        help=f"Comma-separated list of what to measure: {', '.join(ALL)}. {WRONG_KEYS} extends charges to "
+        f"requests with a wrong key. Default: all but {WRONG_KEYS}",
+    )
+    group.add_argument("--probe-budget", type=int, default=1000, help="Maximum requests. Default: 1000")
+    group.add_argument(
+        "--probe-tokens",
+        type=int,
+        default=1_000_000,
+        help="Maximum tokens, prompts and completions together. Default: 1000000",
+    )
+    group.add_argument(
+        "--probe-period", type=float, default=None, help="Expected period of the limit, in seconds."
+    )
+    group.add_argument(
+        "--probe-model",
+        default="",
+        help="Second model, to test whether models share a limit. Default: the first other one listed",
+    )
+    group.add_argument(
+        "--probe-second-key-env",
+        default="",
+        help="Environment variable with a second API key, to test whether keys share a limit.",
+    )
+    group.add_argument("--probe-resume", default="", help="Interrupted probe run to resume.")
 
-    quick: bool
-    questions: tuple[str, ...]
-    budget: int
-    tokens: int
-    period_s: float | None
-    resume: str
-    model: str | None
-    second_key: SecretStr | None
-    with_401: bool
 
-    def cost(self, task: ProbeTask) -> str:
-        """Say what the probe may spend."""
-        if self.questions == (REQUESTS,):
-            most = min(task.budget, PLAN.quick_budget) if self.quick else task.budget
-            return f"The probe may send up to {most:,} requests of one token each"
-        return (
-            f"The probe asks about {', '.join(self.questions)}. It may send up to {task.budget:,} requests "
-            f"and use up to {task.tokens:,} tokens; with limits of a minute it takes about half an hour"
-        )
+def check_options(environment: Environment) -> set[str]:
+    """Exit with a message if an option is invalid.
+
+    Returns the names of the environment variables that hold additional keys.
+    """
+    options = environment.parsed_options
+    if options is None or isinstance(environment.runner, WorkerRunner):
+        return set()
+    try:
+        _validate(options)
+    except UserError as error:
+        sys.exit(print_error(error))
+    return {options.probe_second_key_env} - {""}
 
 
-def task_of(wishes: Wishes, target: Target) -> ProbeTask:
-    """Return what the probe is to do with a target, within its budget."""
+def read_task(options: Namespace, target: Target) -> ProbeTask:
+    """Return what to measure on a target, within its budget."""
+    asked, budget = _asked(options), target.budget
     return ProbeTask(
-        questions=wishes.questions,
-        quick=wishes.quick,
-        budget=_least(wishes.budget, target.budget.requests),
-        tokens=_least(wishes.tokens, target.budget.tokens),
-        period_s=wishes.period_s,
-        other_model=wishes.model,
-        second_key=wishes.second_key is not None,
-        with_401=wishes.with_401,
+        questions=(REQUESTS,) if options.quick else tuple(name for name in ALL if name in asked),
+        quick=options.quick,
+        budget=min(options.probe_budget, budget.requests or options.probe_budget),
+        tokens=min(options.probe_tokens, budget.tokens or options.probe_tokens),
+        period_s=options.probe_period,
+        other_model=options.probe_model or None,
+        second_key=bool(options.probe_second_key_env),
+        with_401=WRONG_KEYS in asked,
         requests_per_min=target.limits.requests_per_min,
         tokens_per_min=target.limits.tokens_per_min,
         concurrency=target.limits.concurrency,
     )
 
 
-def _least(wanted: int, cap: int | None) -> int:
-    return wanted if cap is None else min(wanted, cap)
-
-
-def add_arguments(parser: LocustArgumentParser) -> None:
-    """Add the probe's options to Locust's."""
-    group = parser.add_argument_group("bltybench: the probe of rate limits")
-    group.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"Limit, period and algorithm only: at most {PLAN.quick_budget} requests within two periods.",
-    )
-    group.add_argument(
-        "--probe-ask",
-        default=",".join(ALL),
-        help=f"What to find out, with commas between: {', '.join(ALL)}; 401 adds to charges what wrong keys "
-        "cost. Default: all but 401",
-    )
-    group.add_argument("--probe-budget", type=int, default=1000, help="The most requests. Default: 1000")
-    group.add_argument(
-        "--probe-tokens",
-        type=int,
-        default=1_000_000,
-        help="The most tokens, prompts and answers together. Default: 1000000",
-    )
-    group.add_argument(
-        "--probe-period",
-        type=float,
-        default=None,
-        help="The period in seconds, where it is known beforehand.",
-    )
-    group.add_argument(
-        "--probe-model",
-        default="",
-        help="Another model: does it share the limit? Default: one that is listed",
-    )
-    group.add_argument(
-        "--probe-second-key-env",
-        default="",
-        help="Name of the environment variable that holds a second key: does it share the limit?",
-    )
-    group.add_argument(
-        "--probe-resume", default="", help="A run of the probe that was interrupted: go on from what it saw."
-    )
-
-
-def wishes(options: Namespace) -> Wishes:
-    """Return what was asked for. Raises UserError for what cannot be."""
-    names = [name.strip() for name in options.probe_ask.split(",") if name.strip()]
-    wrong = [name for name in names if name not in {*ALL, UNAUTHORIZED}]
-    if wrong or not set(names) & set(ALL):
-        raise UserError(
-            f"there is no question '{wrong[0]}'" if wrong else "nothing is asked",
-            where="--probe-ask",
-            remedy=f"choose from {', '.join(ALL)} and {UNAUTHORIZED}",
-        )
-    for name in ("probe_budget", "probe_tokens", "probe_period"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise UserError(f"must be more than 0: {value}", where=f"--{name.replace('_', '-')}")
-    return Wishes(
-        quick=options.quick,
-        questions=(REQUESTS,) if options.quick else tuple(name for name in ALL if name in names),
-        budget=options.probe_budget,
-        tokens=options.probe_tokens,
-        period_s=options.probe_period,
-        resume=options.probe_resume,
-        model=options.probe_model or None,
-        second_key=_second_key(options.probe_second_key_env),
-        with_401=UNAUTHORIZED in names,
-    )
-
-
-def check(environment: Environment) -> set[str]:
-    """End with a message where the options ask for what cannot be.
-
-    Returns the names of environment variables that hold keys.
-    """
-    options = environment.parsed_options
-    if options is None or isinstance(environment.runner, WorkerRunner):
-        return set()
-    try:
-        wishes(options)
-    except UserError as error:
-        sys.exit(print_error(error))
-    return {options.probe_second_key_env} - {""}
-
-
-def _second_key(name: str) -> SecretStr | None:
+def read_second_key(options: Namespace) -> SecretStr | None:
+    """Return the second API key, if the options name one. Raises UserError if it is not set."""
+    name = options.probe_second_key_env
     if not name:
         return None
     value = os.environ.get(name, "").strip()
@@ -163,3 +106,23 @@ def _second_key(name: str) -> SecretStr | None:
             remedy=f"export {name}=… (read from the environment only, and never stored)",
         )
     return SecretStr(value)
+
+
+def _asked(options: Namespace) -> list[str]:
+    return [name.strip() for name in options.probe_ask.split(",") if name.strip()]
+
+
+def _validate(options: Namespace) -> None:
+    names = _asked(options)
+    unknown = [name for name in names if name not in {*ALL, WRONG_KEYS}]
+    if unknown or not set(names) & set(ALL):
+        raise UserError(
+            f"unknown item '{unknown[0]}'" if unknown else "nothing to measure",
+            where="--probe-ask",
+            remedy=f"choose from {', '.join(ALL)} and {WRONG_KEYS}",
+        )
+    for name in ("probe_budget", "probe_tokens", "probe_period"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise UserError(f"must be more than 0: {value}", where=f"--{name.replace('_', '-')}")
+    read_second_key(options)

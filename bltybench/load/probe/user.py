@@ -1,7 +1,4 @@
-"""The probe of rate limits: sends what the plans say, and leaves what was found beside the run.
-
-Importing this adds its options to Locust's command line.
-"""
+"""The rate-limit probe as a Locust user. Importing this adds the probe's options to Locust's command line."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gevent
 import locust
@@ -26,13 +22,13 @@ from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import Burst
-from bltybench.limits.probe.thresholds import SESSION
-from bltybench.limits.session import ProbeSession, enforced
+from bltybench.limits.probe.planner import Burst, ProbePlan
+from bltybench.limits.probe.thresholds import PLAN, SESSION
+from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
-from bltybench.load.probe.executor import ProbeStopped, StepExecutor, apart
-from bltybench.load.probe.options import add_arguments, check, task_of, wishes
+from bltybench.load.probe.executor import BUDGET_SPENT, TIME_OVER, ProbeStopped, StepExecutor, run_in_thread
+from bltybench.load.probe.options import add_arguments, check_options, read_second_key, read_task
 from bltybench.load.users import ChatUser
 from bltybench.runs.folder import find_run, write_atomically
 from bltybench.runs.store import load_attempts
@@ -40,177 +36,173 @@ from bltybench.runs.store import load_attempts
 logger = logging.getLogger("bltybench")
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
-LONG_S = 5.0
-"""A wait so long is worth a line, whatever was said before."""
-DONE = "probe.json"
-"""In a run's folder: the names of the questions that were asked to their ends."""
+LONG_WAIT_S = 5.0
+"""Waits longer than this are logged even if the previous step had the same purpose."""
+DONE_FILE = "probe.json"
+"""File in the run's directory with the questions that were measured completely."""
 
 locust.events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
-locust.events.init.add_listener(lambda environment, **_: PLUGIN.key_names.update(check(environment)))
+locust.events.init.add_listener(lambda environment, **_: PLUGIN.key_names.update(check_options(environment)))
 
 
 class LimitProbe(ChatUser):
-    """One user that finds out the limits and then ends the run.
+    """One user that measures the limits and then ends the run.
 
-    Leaves ``limits.json`` (what was found) and, where something was, ``limits.toml`` (for the sandbox) in the
-    run's folder.
+    It writes ``limits.json`` (the findings) to the run's directory, and ``limits.toml`` (settings for the
+    sandbox) if it found a limit.
     """
 
     abstract = True
     fixed_count = 1
 
     def on_start(self) -> None:
-        """Prepare the record."""
-        context = self.run_context
-        self._wishes = wishes(self.environment.parsed_options)
-        self._book = ProbeSession(task_of(self._wishes, context.target), context.clock.start_wall_ns / 1e9)
+        """Read the options and create the session."""
+        context, self._options = self.run_context, self.environment.parsed_options
+        task = read_task(self._options, context.target)
+        self._session = ProbeSession(task, context.clock.start_wall_ns / 1e9)
+        self._executor = StepExecutor(context, self._session.attempts, read_second_key(self._options))
         self._clients: list[ChatClient] = []
-        self._tickets = 0
-        self._shooter = StepExecutor(context, self._book.rows, self._wishes.second_key)
-        self._asking = REQUESTS
-        self._said = ""
+        self._requests_left = 0
+        """Requests left in the current burst."""
+        self._question = REQUESTS
+        self._activity = ""
 
     @task
     def probe(self) -> None:
-        """Play the plans to their ends, or as far as the budget goes."""
-        clock, book = self.run_context.clock, self._book
-        if self._wishes.resume:
-            self._resume(self._wishes.resume)
-        logger.info("%s", self._wishes.cost(book.task))
+        """Run the plan and the experiments to their end, or as far as the budget allows."""
+        session, clock = self._session, self.run_context.clock
+        if self._options.probe_resume:
+            self._resume(self._options.probe_resume)
+        logger.info("%s", spend_sentence(session.task))
         clock.wait_until(0)
         verdict, stopped = None, ""
         try:
-            if REQUESTS in book.task.questions:
-                verdict = self._requests()
-                self._note(REQUESTS)
-            self._inquire(verdict)
+            if REQUESTS in session.task.questions:
+                verdict = self._measure_request_limit()
+                self._mark_done(REQUESTS)
+            self._run_experiments(verdict)
         except (ProbeStopped, StopUser) as end:
-            stopped = str(end) or "the budget is spent, or the run was stopped"
+            stopped = str(end) or BUDGET_SPENT
         finally:
-            book.others = self._shooter.attempts
-        self._leave(verdict, stopped)
+            session.experiment_attempts = self._executor.attempts
+        self._conclude(verdict, stopped)
         PLUGIN.finish()
         clock.stopping.wait()
         raise StopUser
 
-    # The limit of requests
+    # The request limit
 
-    def _requests(self) -> Verdict:
-        if REQUESTS in self._book.done:
-            logger.info("The limit of requests was found before")
-            return apart(self._book.earlier_verdict)
-        playing = plan(self._book.aims(), self._now_s())
-        burst: Burst | None = next(playing)
-        verdict: Verdict | None = None
-        while burst is not None:
-            got = self._send(burst)
-            burst, verdict = _advance(playing, got)
-        if verdict is None:
-            raise RuntimeError("a plan ends with a verdict")
-        return verdict
+    def _measure_request_limit(self) -> Verdict:
+        session = self._session
+        if REQUESTS in session.done:
+            logger.info("The resumed run had measured the request limit")
+            return run_in_thread(session.earlier_verdict)
+        steps = plan(session.plan_options(), self._now_s())
+        result: Burst | Verdict = next(steps)
+        while isinstance(result, Burst):
+            result = _next_burst(steps, self._send(result))
+        return result
 
     def _send(self, burst: Burst) -> Sequence[Observation]:
-        """Send one burst and return what was seen."""
-        book = self._book
-        self._say(burst.purpose, burst.at_s - self._now_s())
-        if not self.run_context.clock.wait_until(round((burst.at_s - book.start_s) * 1e9)):
-            raise ProbeStopped("the run's time was over")
-        first = len(book.rows)
-        self._tickets = burst.max_requests
-        others = [gevent.spawn(self._lane, lane, first) for lane in range(1, burst.max_in_flight)]
-        self._lane(0, first)
+        """Send one burst and return its observations."""
+        session = self._session
+        self._progress(burst.purpose, burst.at_s - self._now_s())
+        if not self.run_context.clock.wait_until(round((burst.at_s - session.start_s) * 1e9)):
+            raise ProbeStopped(TIME_OVER)
+        first = len(session.attempts)
+        self._requests_left = burst.max_requests
+        others = [
+            gevent.spawn(self._send_sequentially, number, first) for number in range(1, burst.max_in_flight)
+        ]
+        self._send_sequentially(0, first)
         gevent.joinall(others, raise_error=True)
-        if burst.confirm_s is not None and book.refused_since(first):
+        if burst.confirm_s is not None and session.refused_since(first):
             gevent.sleep(burst.confirm_s)
-            self._one(0)
-        let_in, refused = book.counts_since(first)
-        # While it waits for refusals to end, only their end is news.
-        level = logging.INFO if let_in or burst.max_requests > 1 else logging.DEBUG
-        logger.log(level, "%s: %d accepted, %d refused", burst.purpose, let_in, refused)
-        return book.sights_since(first)
+            self._send_one(0)
+        accepted, refused = session.counts_since(first)
+        # While the probe waits for refusals to end, only their end is news.
+        level = logging.INFO if accepted or burst.max_requests > 1 else logging.DEBUG
+        logger.log(level, "%s: %d accepted, %d refused", burst.purpose, accepted, refused)
+        return session.observations_since(first)
 
-    def _lane(self, lane: int, first: int) -> None:
-        while self._tickets > 0 and not self._book.refused_since(first):
-            self._tickets -= 1
-            self._one(lane)
+    def _send_sequentially(self, client: int, first: int) -> None:
+        while self._requests_left > 0 and not self._session.refused_since(first):
+            self._requests_left -= 1
+            self._send_one(client)
 
-    def _one(self, lane: int) -> None:
-        while len(self._clients) <= lane:
+    def _send_one(self, client: int) -> None:
+        while len(self._clients) <= client:
             self._clients.append(ChatClient(self.run_context))
-        reply = self._clients[lane].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
-        if not self._book.add(reply.record):
+        reply = self._clients[client].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
+        if not self._session.add(reply.record):
             raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
 
-    # The other questions
+    # The experiments
 
-    def _inquire(self, verdict: Verdict | None) -> None:
-        book, shooter = self._book, self._shooter
-        names = book.unasked()
+    def _run_experiments(self, verdict: Verdict | None) -> None:
+        session, executor = self._session, self._executor
+        names = session.remaining_experiments()
         if names and verdict is not None and verdict.status in {"always_refused", "nothing_sent"}:
-            raise ProbeStopped(f"nothing was let in: {verdict.reason}")
+            raise ProbeStopped(f"no request was accepted: {verdict.reason}")
         for name in names:
-            if name == "charges" and book.task.other_model is None:
-                book.task = replace(book.task, other_model=self._find_model(shooter))
-            known = book.known(verdict, sent=shooter.sent, tokens=shooter.tokens)
-            self._asking = name
+            if name == "charges" and session.task.other_model is None:
+                session.task = replace(session.task, other_model=self._find_other_model())
+            context = session.context(verdict, sent=executor.sent, tokens=executor.tokens)
+            self._question = name
             logger.info("Now: %s", name)
-            seen = shooter.play(name, QUESTIONS[name].ask(known, self._now_s()), self._say)
-            self._note(name)
-            found = QUESTIONS[name].judge(seen, known)
-            book.learn(found)
-            for answer in found:
+            experiment = QUESTIONS[name].ask(context, self._now_s())
+            results = executor.play(name, experiment, self._progress)
+            self._mark_done(name)
+            answers = QUESTIONS[name].judge(results, context)
+            session.learn(answers)
+            for answer in answers:
                 logger.info("%s", answer.says)
 
-    def _find_model(self, shooter: StepExecutor) -> str | None:
+    def _find_other_model(self) -> str | None:
         own = self.run_context.scenario.model
-        listed = [name for name in shooter.models() if name != own]
-        if listed:
-            logger.info("%s: %s, of those that are listed", OTHER_MODEL, listed[0])
-        return listed[0] if listed else None
+        other = next((name for name in self._executor.list_models() if name != own), None)
+        if other is not None:
+            logger.info("%s: %s, from the list of models", OTHER_MODEL, other)
+        return other
 
-    # What both need
+    # Both
 
-    def _note(self, name: str) -> None:
-        """Put on record that a question has been asked to its end, for a probe that goes on from here."""
-        done = self._book.done
+    def _mark_done(self, name: str) -> None:
+        done = self._session.done
         done.add(name)
-        write_atomically(self.run_context.folder.path / DONE, json.dumps(sorted(done)).encode() + b"\n")
+        path = self.run_context.folder.path / DONE_FILE
+        write_atomically(path, json.dumps(sorted(done)).encode() + b"\n")
 
     def _resume(self, name: str) -> None:
-        """Take in what an interrupted probe saw."""
         folder = find_run(name)
         shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
         attempts = load_attempts(folder)
-        self._book.resume(attempts, shift_ns, _read_done(folder.path / DONE))
-        said = ", ".join(sorted(self._book.done)) or "nothing yet"
-        logger.info("Resuming run %s: %d attempts, found: %s", folder.path.name, len(attempts), said)
+        self._session.resume(attempts, shift_ns, _read_done(folder.path / DONE_FILE))
+        done = ", ".join(sorted(self._session.done)) or "nothing yet"
+        logger.info("Resuming run %s: %d attempts, measured: %s", folder.path.name, len(attempts), done)
 
     def _now_s(self) -> float:
-        return self._book.start_s + self.run_context.clock.now_ns() / 1e9
+        return self._session.start_s + self.run_context.clock.now_ns() / 1e9
 
-    def _say(self, what: str, wait_s: float) -> None:
-        """Let who watches know which step comes next, and when; steps like the last one are not logged."""
-        if not what:
+    def _progress(self, purpose: str, wait_s: float) -> None:
+        """Report the next step and when it starts. Log it unless it is like the previous one."""
+        if not purpose:
             return
-        place = f"{self._asking}: {what}"
+        activity, due = f"{self._question}: {purpose}", ""
         if wait_s > 1:
-            due = time.strftime("%H:%M:%S", time.localtime(time.time() + wait_s))
-            PLUGIN.report_activity(f"{place}, at {due}; {self._sent()} requests so far")
-            if place != self._said or wait_s > LONG_S:
-                logger.info("In %.0f s: %s", wait_s, what)
-        else:
-            PLUGIN.report_activity(f"{place}; {self._sent()} requests so far")
-        self._said = place
+            due = time.strftime(", at %H:%M:%S", time.localtime(time.time() + wait_s))
+            if activity != self._activity or wait_s > LONG_WAIT_S:
+                logger.info("In %.0f s: %s", wait_s, purpose)
+        sent = len(self._session.attempts) + self._executor.sent
+        PLUGIN.report_activity(f"{activity}{due}; {sent} requests so far")
+        self._activity = activity
 
-    def _sent(self) -> int:
-        return len(self._book.rows) + self._shooter.sent
-
-    def _leave(self, verdict: Verdict | None, stopped: str) -> None:
-        """Write and say what was found."""
+    def _conclude(self, verdict: Verdict | None, stopped: str) -> None:
+        """Write and log the findings."""
         folder = self.run_context.folder.path
-        findings = apart(lambda: self._book.findings(verdict))
+        findings = run_in_thread(lambda: self._session.findings(verdict))
         write_atomically(folder / "limits.json", encode(to_record(findings, folder.name, stopped or None)))
-        text = enforced(findings, folder.name)
+        text = limits_toml_of(findings, folder.name)
         if text is not None:
             write_atomically(folder / "limits.toml", text.encode())
         if stopped:
@@ -219,8 +211,19 @@ class LimitProbe(ChatUser):
             logger.info("%s", line)
 
 
+def spend_sentence(task: ProbeTask) -> str:
+    """Return the maximum spend of a probe as a sentence."""
+    if task.questions == (REQUESTS,):
+        max_requests = min(task.budget, PLAN.quick_budget) if task.quick else task.budget
+        return f"The probe sends up to {max_requests:,} requests of one token each"
+    return (
+        f"The probe measures {', '.join(task.questions)}. It sends up to {task.budget:,} requests and uses "
+        f"up to {task.tokens:,} tokens. With per-minute limits it takes about half an hour"
+    )
+
+
 def _read_done(path: Path) -> list[str]:
-    """Return which questions an earlier probe had asked to their ends; none where it did not come so far."""
+    """Return the questions that a run measured completely; an empty list without a valid file."""
     try:
         names = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -228,13 +231,14 @@ def _read_done(path: Path) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _advance(playing: Any, got: Sequence[Observation]) -> tuple[Burst | None, Verdict | None]:
-    """Ask the plan for the next burst, or its verdict, outside the event loop: fitting takes a while."""
+def _next_burst(steps: ProbePlan[Verdict], observations: Sequence[Observation]) -> Burst | Verdict:
+    """Return the plan's next burst, or its verdict. Fitting takes a while, so it runs in a thread."""
 
-    def step() -> tuple[Burst | None, Verdict | None]:
+    def advance() -> Burst | Verdict:
         try:
-            return playing.send(got), None
+            return steps.send(observations)
         except StopIteration as end:
-            return None, end.value
+            verdict: Verdict = end.value
+            return verdict
 
-    return apart(step)
+    return run_in_thread(advance)

@@ -1,0 +1,161 @@
+"""The whole probe in virtual time, against servers with unusual behavior."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
+from benchmarks.simulation.virtual_probe import probe
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.narrative import summary
+from bltybench.limits.observations.answer import Answer
+from bltybench.limits.probe.thresholds import SESSION
+from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
+from bltybench.runs.attempt import Attempt
+from bltybench.scenario.target import RateLimit
+
+REQUEST_LIMIT_ONLY = ProbeTask(questions=("requests",), budget=200)
+SEEDS = range(1, 5)
+
+
+def answers(findings: Findings) -> dict[str, Answer]:
+    return {answer.question: answer for answer in findings.answers}
+
+
+def bounds(answer: Answer) -> tuple[float, float]:
+    assert answer.range is not None
+    return answer.range
+
+
+def test_server_that_always_refuses_is_reported_within_the_budget() -> None:
+    api = VirtualApi(virtual_limits(), spoil=lambda _: (429, "rate_limit_exceeded"))
+    findings = probe(api, ProbeTask(budget=100))
+    assert findings.verdict.status == "always_refused"
+    assert len(api.requests) <= 100
+    assert limits_toml_of(findings, "run") is None
+    assert any("all of" in line and "refused" in line for line in summary(findings))
+
+
+def test_server_that_never_refuses_gets_lower_bounds_within_the_budget() -> None:
+    api = VirtualApi(virtual_limits(), ttft_s=0.01)
+    findings = probe(api, ProbeTask(budget=150, tokens=40_000))
+    assert len(api.requests) <= 150
+    assert any(line.startswith("At least") for line in summary(findings))
+    for question in ("token_limit", "concurrency_limit"):
+        answer = answers(findings)[question]
+        assert answer.value is None
+        assert bounds(answer)[0] > 0
+    assert limits_toml_of(findings, "run") is None
+
+
+@pytest.mark.parametrize("status", [402, 403, 429])
+def test_unpaid_account_ends_the_probe(status: int) -> None:
+    api = VirtualApi(virtual_limits(), spoil=lambda _: (status, "insufficient_quota"))
+    findings = probe(api, REQUEST_LIMIT_ONLY)
+    assert findings.verdict.best is None
+    assert findings.verdict.status not in {"always_refused", "found"}
+    session = ProbeSession(REQUEST_LIMIT_ONLY, START_S)
+    *before, last = [session.add(attempt) for attempt in api.attempts()[: SESSION.max_failures]]
+    assert all(before)
+    assert len(before) == SESSION.max_failures - 1
+    assert not last
+
+
+def test_overload_responses_are_not_refusals() -> None:
+    api = VirtualApi(
+        virtual_limits(), ttft_s=0.01, spoil=lambda number: (503, "overloaded") if number % 7 == 0 else None
+    )
+    assert probe(api, REQUEST_LIMIT_ONLY).verdict.status == "never_refused"
+
+
+@pytest.mark.parametrize("charged", ["reserved", "refunded"])
+def test_rejected_max_tokens_does_not_end_the_token_experiment(charged: str) -> None:
+    rule = RateLimit(limit=100_000, period_s=60.0)
+    limits = virtual_limits(tokens=rule, tokens_charged=charged)
+    api = VirtualApi(limits, max_model_tokens=8192, ttft_s=0.01)
+    found = answers(probe(api, ProbeTask(questions=("tokens",), tokens_per_min=100_000)))
+    low, high = bounds(found["token_limit"])
+    assert low <= 100_000 <= high
+    assert found["tokens_charged"].value == charged
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shared_quota_never_yields_a_confident_wrong_limit(seed: int) -> None:
+    limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
+    api = VirtualApi(limits, ttft_s=0.01, seed=seed, others=lambda rng: int(rng.random() < 0.4))
+    findings = probe(api, ProbeTask(budget=300))
+    assert findings.verdict.status == "unknown"
+    found = answers(findings)
+    assert found["malformed_counts"].value is None
+    assert found["remaining_header"].value is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_same_quota_without_other_clients_is_measured(seed: int) -> None:
+    limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
+    findings = probe(VirtualApi(limits, ttft_s=0.01, seed=seed), ProbeTask(budget=300))
+    best, found = findings.verdict.best, answers(findings)
+    assert best is not None
+    assert (findings.verdict.families, best.limit) == (("fixed_window",), 20)
+    assert best.period_s == pytest.approx(10.0, rel=0.02)
+    assert found["remaining_header"].value == "honest"
+
+
+def test_resumed_probe_keeps_the_answers_it_has_and_asks_the_rest() -> None:
+    limits = virtual_limits(requests=RateLimit(limit=20, period_s=5.0), concurrency=4)
+    api = VirtualApi(limits, ttft_s=0.01)
+    task = ProbeTask(questions=("requests", "concurrency", "charges"))
+    probe(api, ProbeTask(questions=("requests", "concurrency")))
+    session = ProbeSession(task, START_S + 1000)
+    session.resume(api.attempts(), -1000 * 10**9, ["requests", "concurrency", "no such"])
+    assert session.remaining_experiments() == ["charges"]
+    assert session.earlier_verdict().families == ("fixed_window",)
+    findings = session.findings(session.earlier_verdict())
+    assert answers(findings)["concurrency_limit"].value == 4
+    assert "concurrency = 4" in str(limits_toml_of(findings, "run"))
+
+
+NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    quotas=st.lists(st.tuples(NUMBERS, NUMBERS, st.one_of(st.none(), st.floats(-1e3, 1e13)), NUMBERS)),
+    family=st.sampled_from(["fixed_window", "token_bucket"]),
+)
+def test_contradictory_headers_never_count_as_accurate_nor_raise(
+    quotas: list[tuple[Any, ...]], family: str
+) -> None:
+    attempts = []
+    for number, attempt in enumerate(ATTEMPTS[family]):
+        limit, remaining, reset_s, retry_s = quotas[number % len(quotas)] if quotas else (None,) * 4
+        attempts.append(
+            msgspec.structs.replace(
+                attempt,
+                limit_requests=limit,
+                remaining_requests=remaining,
+                reset_requests_s=reset_s,
+                retry_after_s=None if retry_s is None else float(retry_s),
+            )
+        )
+    findings = find(attempts, START_S, 60)
+    remaining_header = answers(findings).get("remaining_header")
+    assert remaining_header is None or remaining_header.value != "honest"
+    json.dumps(msgspec.to_builtins(to_record(findings, "run")), allow_nan=False)
+
+
+def _attempts(family: str) -> list[Attempt]:
+    rule = RateLimit.model_validate({"limit": 8, "period_s": 10.0, "algorithm": family})
+    api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.01)
+    probe(api, ProbeTask(questions=("requests",), budget=60))
+    return api.attempts()
+
+
+ATTEMPTS = {family: _attempts(family) for family in ("fixed_window", "token_bucket")}
