@@ -12,10 +12,10 @@ from bltybench.limits.observations.proportion import Proportion
 
 NAMES = {
     "fixed_window": "fixed window",
-    "first_hit_window": "fixed window that starts at its first request",
+    "first_hit_window": "first-hit fixed window",
     "sliding_log": "sliding log",
     "sliding_counter": "sliding counter",
-    "first_hit_counter": "sliding counter that starts at its first request",
+    "first_hit_counter": "first-hit sliding counter",
     "token_bucket": "token bucket",
     "interval_refill": "interval refill",
     "leaky_queue": "leaky queue",
@@ -193,7 +193,11 @@ def described(best: Fit) -> str:
         )
     around = f" (within {_percent(best.precision)})" if best.precision >= FINDINGS.min_precision else ""
     ticks = f", in {best.ticks} ticks" if best.ticks else ""
-    aligned = {"clock": ", aligned to the clock", "other": ", not aligned to the clock"}
+    aligned = {
+        "clock": ", aligned to the clock",
+        "first_hit": ", starting at the first request",
+        "other": ", not aligned to the clock",
+    }
     refused = ". Refused requests count too" if best.count_refused else ""
     return (
         f"{best.limit} requests per {best.period_s:.4g} s{around}{ticks}{aligned.get(best.phase or '', '')}"

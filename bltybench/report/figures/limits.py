@@ -152,13 +152,12 @@ def retry_sentence(waits: pd.DataFrame, model: ModelName | None) -> str:
     """Return how often Retry-After was contradicted, and its difference from the model's wait."""
     short = int((waits["says"] == "too short").sum())
     long = int((waits["says"] == "longer than needed").sum())
-    total = f"{len(waits):,} refusals with a Retry-After"
     if not short and not long:
-        text = f"No later response contradicts the {total}"
+        text = f"No later response contradicts the Retry-After of {len(waits):,} refusals"
     else:
-        parts = [f"{short:,} were too short: a request sent after it was refused"] if short else []
-        parts += [f"{long:,} were more than 1 s too long"] if long else []
-        text = f"{total[0].upper()}{total[1:]}: {', and '.join(parts)}"
+        parts = [f"too short for {short:,}"] if short else []
+        parts += [f"more than 1 s too long for {long:,}"] if long else []
+        text = f"{len(waits):,} refusals had a Retry-After: it was {' and '.join(parts)}"
     difference = (waits["retry_after_s"] - waits["needed_by_model_s"]).dropna()
     if model is None or difference.empty:
         return f"{text}."
