@@ -51,7 +51,7 @@ def test_the_wait_of_all_is_exact_too(gaps: list[float], limits: tuple[int, int,
 
 
 def test_all_of_nothing_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="all of nothing"):
+    with pytest.raises(ValueError, match="at least one"):
         AllOf([])
 
 

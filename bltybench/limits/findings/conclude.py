@@ -17,11 +17,12 @@ from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.observations.answer import MAX_CONFIDENCE, Answer
+from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import refusal_status
 from bltybench.limits.observations.extract import observations_of
 from bltybench.limits.observations.observation import busiest_period, most_informative
 from bltybench.limits.observations.proportion import Proportion
+from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.runs.attempt import Attempt
 
@@ -165,5 +166,7 @@ def _answer(answer: Answer) -> model.AnswerRecord:
         answer,
         value=answer.value,
         range=None if low is None else (low, None if high == math.inf else high),
-        confidence=None if answer.confidence is None else min(MAX_CONFIDENCE, round(answer.confidence, 4)),
+        confidence=None
+        if answer.confidence is None
+        else min(ANSWERS.max_confidence, round(answer.confidence, 4)),
     )

@@ -11,7 +11,8 @@ import numpy as np
 from bltybench.limits.fit.thresholds import CONCURRENCY, SCORING
 from bltybench.limits.observations.classify import classify, refusal_status
 from bltybench.limits.observations.extract import NS, answered_ns
-from bltybench.limits.observations.observation import SLACK_FACTOR, Bools, Ints
+from bltybench.limits.observations.observation import Bools, Ints
+from bltybench.limits.observations.thresholds import OBSERVATIONS
 from bltybench.runs.attempt import Attempt
 
 
@@ -109,9 +110,8 @@ def _load(attempts: Sequence[Attempt]) -> _Load | None:
     head = np.array([answered_ns(attempt) / NS for attempt, _ in known])
     end = np.array([attempt.end_ns / NS for attempt, _ in known])
     refusal_s = float(np.median((head - lo)[refused]))
-    hi = np.where(
-        refused, head, np.minimum(head, lo + SLACK_FACTOR * max(refusal_s, CONCURRENCY.min_slack_s))
-    )
+    longest_s = OBSERVATIONS.refusal_factor * max(refusal_s, CONCURRENCY.min_slack_s)
+    hi = np.where(refused, head, np.minimum(head, lo + longest_s))
     slack_s = max(CONCURRENCY.min_slack_s, refusal_s)
     others = ~np.eye(len(known), dtype=np.bool_)
     holding = ~refused  # a request without a response may have held a slot

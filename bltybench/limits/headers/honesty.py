@@ -8,17 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from bltybench.limits.headers.thresholds import HEADERS
 from bltybench.limits.observations.classify import classify, refusal_status
 from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.runs.attempt import Attempt
-
-PROMPTLY_S = 0.25
-"""Maximum time, in seconds, between two requests whose Remaining is compared: little refills meanwhile."""
-AFTER_WAIT_S = 1.0
-"""Time after the end of a Retry-After, in seconds, in which a request tests whether the wait was enough."""
-ROUNDING_S = 1.0
-"""How much longer, in seconds, rounding up to whole seconds makes an accurate Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,7 @@ def _remaining_steps(sent: Sequence[_Request]) -> Proportion:
     for one, two in pairwise(sent):
         before, after = one.attempt.remaining_requests, two.attempt.remaining_requests
         end_ns = one.attempt.end_ns
-        if not before or after is None or not end_ns <= two.sent_ns <= end_ns + PROMPTLY_S * NS:
+        if not before or after is None or not end_ns <= two.sent_ns <= end_ns + HEADERS.max_step_gap_s * NS:
             continue
         if one.accepted and two.accepted and after <= before:
             of += 1
@@ -121,7 +115,7 @@ def _after_wait(sent: Sequence[_Request], refused: Sequence[_Request], *, undist
         after = bisect_left(times, over_ns)
         if (
             after == len(sent)
-            or times[after] > over_ns + AFTER_WAIT_S * NS
+            or times[after] > over_ns + HEADERS.wait_test_s * NS
             or after in tested
             or bisect_left(taking_sent, over_ns) > bisect_right(taking_ends, request.sent_ns)
             or (undisturbed and after - bisect_right(ends, request.sent_ns) > 1)
@@ -144,7 +138,7 @@ def _before_wait_ends(sent: Sequence[_Request]) -> Proportion:
             continue
         left_s = (request.sent_ns - following.answered_ns) / NS + wait_s
         after = following.sent_ns >= request.answered_ns
-        if following.accepted is not None and after and left_s > ROUNDING_S:
+        if following.accepted is not None and after and left_s > HEADERS.wait_rounding_s:
             of += 1
             count += following.accepted
     return Proportion(count, of)

@@ -21,6 +21,12 @@ class HeaderThresholds:
     """Minimum period, in seconds, in which Reset differs from a constant by more than its tolerance."""
     min_wrong_waits: int = 2
     """Minimum contradictions of Retry-After: waits that were too short, or earlier acceptances."""
+    max_step_gap_s: float = 0.25
+    """Maximum time, in seconds, between two requests whose Remaining is compared. Little refills then."""
+    wait_test_s: float = 1.0
+    """Time after a Retry-After expired, in seconds, in which a request tests whether the wait was enough."""
+    wait_rounding_s: float = 1.0
+    """How much longer, in seconds, rounding up to whole seconds makes an accurate Retry-After."""
     max_replayed: int = 1200
     """Maximum requests to replay, the latest ones: as many as are fitted."""
     decision_points: tuple[float, ...] = (0.0, 0.5, 1.0)

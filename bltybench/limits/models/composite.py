@@ -1,4 +1,4 @@
-"""All of several: a request must fit in every one of them, and is charged in all or in none."""
+"""Several limiters at once: a request must fit all of them, and is charged to all or to none."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from bltybench.limits.models.base import Admission, Model
 
 
 class AllOf:
-    """Several models at once, each with its own limit, period or unit.
+    """Several models, each with its own limit, period, or unit.
 
-    Accept iff every model would; then charge each. A refusal is charged to the models that count refusals.
-    The wait of a refusal is the longest of theirs: a model that fits once goes on to fit while nobody sends,
-    so that wait is exact too.
+    A request is accepted, and charged to each model, iff every model accepts it. A refused request is charged
+    to the models that count refused ones. Its wait is the longest of theirs, which is exact: a request that
+    fits a model keeps fitting while nothing is sent.
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
         if not models:
-            raise ValueError("all of nothing limits nothing")
+            raise ValueError("at least one model is required")
         self.models = tuple(models)
 
     def decide_each(self, t_s: float, costs: Sequence[float]) -> list[Admission]:
-        """Return each model's own decision; the request is accepted iff all of them are."""
+        """Return the decision of each model; the request is accepted iff all accept it."""
         pairs = list(zip(self.models, costs, strict=True))
         peeked = [model.peek(t_s, cost) for model, cost in pairs]
         if all(decision.accepted for decision in peeked):
@@ -39,7 +39,7 @@ class AllOf:
         return peeked if peeked.accepted else model.peek(t_s, cost)
 
     def decide(self, t_s: float, cost: float = 1.0) -> Admission:
-        """Return one decision for the same cost in each: that of the model that binds first."""
+        """Return the decision of the model that binds, with the same cost for each model."""
         decisions = self.decide_each(t_s, [cost] * len(self.models))
         refusals = [decision for decision in decisions if not decision.accepted]
         if refusals:

@@ -1,4 +1,4 @@
-"""Concurrency: so many at a time, whatever the clock says."""
+"""Concurrency: a limit on the requests in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bltybench.limits.models.base import Admission
 class Concurrency:
     """A semaphore that refuses instead of waiting: accept iff in_use < limit, then in_use += 1.
 
-    When a slot comes free depends on the others' work, so a refusal carries no retry_after_s.
+    A slot is released when another request ends, so a refusal has no ``retry_after_s``.
     """
 
     def __init__(self, limit: int) -> None:
@@ -18,14 +18,14 @@ class Concurrency:
         self.in_use = 0
 
     def acquire(self) -> Admission:
-        """Take a slot if there is one."""
+        """Take a slot if one is available."""
         accepted = self.in_use < self.limit
         if accepted:
             self.in_use += 1
         return Admission(accepted, None, self.limit, self.limit - self.in_use, 0.0)
 
     def release(self) -> None:
-        """Give a slot back. RuntimeError if none is taken."""
+        """Release a slot. Raises RuntimeError if none is taken."""
         if self.in_use == 0:
             raise RuntimeError("released more often than acquired")
         self.in_use -= 1

@@ -1,4 +1,4 @@
-"""Fixed window: a counter that starts at zero whenever the window turns."""
+"""Fixed window: a counter that is reset at the start of every window."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from bltybench.limits.models.windows import Windowed
 class FixedWindow(Windowed):
     """At most ``limit`` in each window [phase + k·W, phase + (k+1)·W).
 
-    k = floor((t − phase) / W); used ← 0 when k changes; accept iff used + cost ≤ limit, then used += cost.
-    With ``phase_s`` 0 the windows are aligned to the axis: on Unix time and 60 s, to the clock's minutes.
-    Two full windows can meet at an edge, so any span of one period may see up to 2·limit.
+    k = floor((t − phase) / W). When k changes, used ← 0. Accept iff used + cost ≤ limit, then used += cost.
+    With ``phase_s`` 0 the windows are aligned to the axis: to the minutes of Unix time if W is 60 s. Two full
+    windows can meet at an edge, so any span of one period can contain up to 2·limit.
     Source: Redis documentation, INCR, "Pattern: Rate limiter 1".
     """
 
-    def __init__(
-        self, limit: int, period_s: float, phase_s: float = 0.0, *, count_refused: bool = False
-    ) -> None:
-        super().__init__(limit, period_s, phase_s, count_refused=count_refused)
-        self._used = 0.0
+    _used = 0.0
 
     def _advance(self, t_s: float) -> None:
         window = self.window_of(t_s)
@@ -43,19 +39,15 @@ class FixedWindow(Windowed):
             self._used = max(0.0, self._used - cost)
 
     def remaining(self, t_s: float) -> float:
-        """Cost that would still fit in the current window."""
+        """Return the cost that still fits in the current window."""
         return max(0.0, self.limit - self._used)
-
-    def reset_s(self, t_s: float) -> float:
-        """Seconds until the window ends."""
-        return self._edge(self._window + 1) - t_s
 
 
 class FirstHitWindow(FixedWindow):
-    """A fixed window that begins with the first request after the last one has ended.
+    """A fixed window that starts at the first request after the previous window.
 
-    phase ← t when a request comes and nothing counts in its window; from there on as FixedWindow. It is what
-    a counter with an expiry does, and the common one in libraries.
+    phase ← t if the current window counts nothing yet, otherwise like FixedWindow. Counters that expire work
+    this way; it is the most common fixed window in libraries.
     Source: Redis documentation, INCR, "Pattern: Rate limiter 2"; express-rate-limit's memory store.
     """
 
@@ -69,5 +61,5 @@ class FirstHitWindow(FixedWindow):
         super()._charge(t_s, cost)
 
     def reset_s(self, t_s: float) -> float:
-        """Seconds until the window ends; a whole period where none has begun."""
+        """Return the seconds until the window ends, or a whole period if none has started."""
         return super().reset_s(t_s) if self._used else self.period_s

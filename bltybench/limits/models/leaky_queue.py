@@ -1,4 +1,4 @@
-"""Leaky queue: requests above the rate wait their turn, and are refused when the queue is full."""
+"""Leaky queue: requests above the rate are queued, and refused if the queue is full."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from bltybench.limits.models.base import Model
 
 
 class LeakyQueue(Model):
-    """Serves at r = limit/W a second; up to ``queue`` requests above that wait.
+    """Serves r = limit/W requests per second and queues up to ``queue`` above that.
 
-    At a request: x = max(0, excess − r·(t − t₀) + cost), where t₀ is the last accepted request and a first
-    request has x = 0; refuse iff x > queue (and then nothing is written); else excess ← x and the request
-    waits max(0, x − free)/r. With ``delaying`` off it decides the same and nobody waits.
-    Source: nginx, ngx_http_limit_req_module: ``burst`` is the queue, ``delay`` is what is served at once
-    (``free``), ``nodelay`` turns the waiting off.
+    At a request: x = max(0, excess − r·(t − t₀) + cost), where t₀ is the last accepted request; x = 0 at the
+    first. Refuse iff x > queue, and then store nothing. Otherwise excess ← x, and the request is queued for
+    max(0, x − free)/r. Without ``delaying``, the decisions are the same but nothing is queued.
+    Source: nginx, ngx_http_limit_req_module: ``burst`` is the queue, ``delay`` is the number served
+    immediately (``free``), and ``nodelay`` turns queueing off.
     """
 
     counts_refused = False
@@ -37,7 +37,7 @@ class LeakyQueue(Model):
         self.free = free
         self.delaying = delaying
         self._rate = limit / period_s
-        # One below empty: that is what makes a first request free.
+        # One below empty, so that the first request is free.
         self._excess = -1.0
         self._charged_s: float | None = None
 
@@ -45,9 +45,6 @@ class LeakyQueue(Model):
         if self._charged_s is None:
             return self._excess
         return max(-1.0, self._excess - (t_s - self._charged_s) * self._rate)
-
-    def _advance(self, t_s: float) -> None:
-        """Nothing to forget: the excess follows from the last charge."""
 
     def _fits(self, t_s: float, cost: float) -> bool:
         return self._excess_at(t_s) + cost <= self.queue
@@ -65,13 +62,13 @@ class LeakyQueue(Model):
         self._excess = max(-1.0, self._excess - cost)
 
     def delay_s(self, t_s: float) -> float:
-        """Seconds that the last request of the queue waits."""
+        """Return the seconds for which the last request of the queue is queued."""
         return max(0.0, self._excess_at(t_s) - self.free) / self._rate if self.delaying else 0.0
 
     def remaining(self, t_s: float) -> float:
-        """Requests that the queue would still take."""
+        """Return the requests that the queue still accepts."""
         return max(0.0, self.queue - self._excess_at(t_s))
 
     def reset_s(self, t_s: float) -> float:
-        """Seconds until the queue is empty and the rate caught up with."""
+        """Return the seconds until the queue is empty and the next request is free."""
         return (self._excess_at(t_s) + 1) / self._rate

@@ -1,4 +1,4 @@
-"""Sliding log: remembers every accepted request for one period. Exact, and the dearest in memory."""
+"""Sliding log: a list of the accepted requests of the last period. Exact, but takes the most memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class _Entry:
 class SlidingLog(Model):
     """At most ``limit`` in every span [t, t + W).
 
-    An entry made at t_i counts while t < t_i + W; accept iff sum of counting costs + cost ≤ limit, then
-    append (t, cost). With ``count_refused`` refusals are appended too.
-    Source: Redis-based "rolling rate limiter" (sorted set of time stamps), ClassDojo Engineering, 2015.
+    An entry made at t_i counts while t < t_i + W. Accept iff the sum of the counting costs + cost ≤ limit,
+    then append (t, cost). With ``count_refused``, refused requests are appended too.
+    Source: Redis-based "rolling rate limiter" (a sorted set of timestamps), ClassDojo Engineering, 2015.
     """
 
     def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
@@ -40,12 +40,12 @@ class SlidingLog(Model):
     def _free_at(self, t_s: float, cost: float) -> float:
         if cost > self.limit:
             return math.inf
-        must_go = self._used(t_s) + cost - self.limit
+        excess = self._used(t_s) + cost - self.limit
         for entry in self._log:
-            must_go -= entry.cost
-            if must_go <= 0:
+            excess -= entry.cost
+            if excess <= 0:
                 return entry.at_s + self.period_s
-        # Only rounding of the sum leads here: by then the log is empty.
+        # Only rounding of the sum leads here: the log is empty by then.
         return self._log[-1].at_s + self.period_s
 
     def _charge(self, t_s: float, cost: float) -> None:
@@ -54,16 +54,16 @@ class SlidingLog(Model):
     def _refund(self, charged_s: float, cost: float) -> None:
         for entry in reversed(self._log):
             if entry.at_s == charged_s:
-                given = min(cost, entry.cost)
-                entry.cost -= given
-                cost -= given
+                refunded = min(cost, entry.cost)
+                entry.cost -= refunded
+                cost -= refunded
             if entry.at_s < charged_s or cost <= 0:
                 return
 
     def remaining(self, t_s: float) -> float:
-        """Cost that would still fit beside what the log holds."""
+        """Return the cost that still fits with the entries of the log."""
         return max(0.0, self.limit - self._used(t_s))
 
     def reset_s(self, t_s: float) -> float:
-        """Seconds until the log is empty; 0 if it is."""
+        """Return the seconds until the log is empty; 0 if it is."""
         return self._log[-1].at_s + self.period_s - t_s if self._log else 0.0

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-MISLEADING_RATE = 0.05
-"""Assumed fraction of observations that mislead, from which a confidence follows."""
-MAX_VOTES = 20
-"""Maximum balance of observations, so that a confidence stays below 1."""
-MAX_CONFIDENCE = 0.9999
-"""Maximum confidence to report."""
+from bltybench.limits.observations.thresholds import ANSWERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,6 @@ def cannot_tell(
 
 def sure(votes: int, against: int = 0) -> float:
     """Return the confidence from the number of observations for and against, with equal priors."""
-    balance = max(-MAX_VOTES, min(MAX_VOTES, votes - against))
-    odds = ((1 - MISLEADING_RATE) / MISLEADING_RATE) ** balance
+    balance = max(-ANSWERS.max_votes, min(ANSWERS.max_votes, votes - against))
+    odds = ((1 - ANSWERS.misleading_rate) / ANSWERS.misleading_rate) ** balance
     return odds / (1 + odds)

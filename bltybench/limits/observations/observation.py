@@ -11,19 +11,13 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from bltybench.limits.observations.thresholds import OBSERVATIONS
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 REFUSED, ACCEPTED, UNKNOWN = 0, 1, -1
-
-
-MIN_SLACK_S = 0.05
-"""Minimum time, in seconds, that a decision can take: refusals on a fast network say little."""
-SLACK_FACTOR, SLACK_QUANTILE = 2, 0.9
-"""A decision takes at most SLACK_FACTOR times the time in which SLACK_QUANTILE of the refusals came."""
-MAX_FITTED = 1200
-"""Maximum observations of a long run to fit: enough to identify a limiter, and fitted within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +146,8 @@ def decision_slack_s(refusals_s: Iterable[float]) -> float:
     took_s = sorted(refusals_s)
     if not took_s:
         return math.inf
-    return max(MIN_SLACK_S, SLACK_FACTOR * took_s[int(SLACK_QUANTILE * (len(took_s) - 1))])
+    usual_s = took_s[int(OBSERVATIONS.refusal_quantile * (len(took_s) - 1))]
+    return max(OBSERVATIONS.min_decision_s, OBSERVATIONS.refusal_factor * usual_s)
 
 
 def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) -> tuple[int, float]:
@@ -167,7 +162,9 @@ def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) 
     return best, at_s
 
 
-def most_informative(observations: Sequence[Observation], count: int = MAX_FITTED) -> list[Observation]:
+def most_informative(
+    observations: Sequence[Observation], count: int = OBSERVATIONS.max_fitted
+) -> list[Observation]:
     """Return at most ``count`` successive observations: those with the most ends of refusals."""
     ordered = sorted(observations, key=lambda observation: observation.sent_s)
     if len(ordered) <= count:

@@ -18,7 +18,7 @@ from bltybench.limits.findings.model import (
     decode,
 )
 from bltybench.limits.findings.narrative import NAMES, WITH_ARTICLE
-from bltybench.limits.observations.answer import MAX_CONFIDENCE
+from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
 from bltybench.report.figures.drawing import Drawing
@@ -58,7 +58,7 @@ class LimitsSection:
     @property
     def confidence(self) -> float | None:
         """Confidence of the best family, never 1."""
-        return None if self.record.confidence is None else min(self.record.confidence, MAX_CONFIDENCE)
+        return None if self.record.confidence is None else min(self.record.confidence, ANSWERS.max_confidence)
 
 
 def limits_section(folder: RunFolder) -> LimitsSection | None:

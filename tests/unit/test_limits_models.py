@@ -1,3 +1,5 @@
+"""Properties of the limiter models, for every family and for each one."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +13,7 @@ from bltybench.limits.models import FixedWindow, Model, SlidingCounter, SlidingL
 from bltybench.limits.models.base import shortest_wait
 from bltybench.limits.models.families import FAMILIES
 
-# A busy machine is no failure.
+# A slow machine must not fail a test.
 untimed = settings(deadline=None)
 
 Maker = Callable[[int, float], Model]
@@ -19,7 +21,7 @@ Maker = Callable[[int, float], Model]
 LIMITS = st.integers(1, 12)
 PERIODS = st.sampled_from([0.1, 0.7, 1.0, 3.0, 60.0])
 STARTS = st.sampled_from([0.0, 0.3, 1_234.567, 1_795_358_347.123])
-# (gap in periods, cost): bursts, trickles and long silences.
+# (gap in periods, cost): bursts, trickles, and long idle intervals.
 SENDS = st.lists(
     st.tuples(st.one_of(st.just(0.0), st.floats(0, 2.5)), st.sampled_from([0.0, 1.0, 1.0, 2.0, 5.0])),
     min_size=1,
@@ -32,7 +34,7 @@ every_family = pytest.mark.parametrize("make", [family.model for family in FAMIL
 def replay(
     model: Model, start_s: float, period_s: float, sends: list[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Send, and return (time, cost) of what was accepted."""
+    """Send requests and return (time, cost) of the accepted ones."""
     t_s, accepted = start_s, []
     for gap, cost in sends:
         t_s += gap * period_s
@@ -42,14 +44,14 @@ def replay(
 
 
 def after(start_s: float, period_s: float, sends: list[tuple[float, float]]) -> float:
-    """A moment shortly after the last send."""
+    """Return a time shortly after the last request."""
     return start_s + (sum(gap for gap, _ in sends) + 1e-3) * period_s
 
 
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS, cost=st.sampled_from([1.0, 2.0, 7.0]))
-def test_retry_after_is_enough_and_not_more(
+def test_retry_after_is_the_shortest_sufficient_wait(
     *, make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]], cost: float
 ) -> None:
     model = make(limit, period_s)
@@ -73,7 +75,7 @@ def test_retry_after_is_enough_and_not_more(
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
-def test_what_remains_is_what_fits(
+def test_remaining_is_the_largest_cost_that_fits(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
 ) -> None:
     model = make(limit, period_s)
@@ -88,21 +90,21 @@ def test_what_remains_is_what_fits(
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS)
-def test_counts_down_by_one_and_refuses_after_the_limit(
+def test_remaining_counts_down_to_the_first_refusal(
     make: Maker, limit: int, period_s: float, start_s: float
 ) -> None:
     model = make(limit, period_s)
-    # A moment just after an edge, so that no window turns meanwhile.
+    # At an edge, so that no window ends during the test.
     t_s = (math.floor(start_s / period_s) + 1) * period_s
     remaining = [model.decide(t_s).remaining for _ in range(limit)]
-    assert remaining == pytest.approx([limit - 1 - each for each in range(limit)], abs=1e-4)
+    assert remaining == pytest.approx([limit - 1 - sent for sent in range(limit)], abs=1e-4)
     assert not model.decide(t_s).accepted
 
 
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
-def test_after_two_idle_periods_the_whole_limit_fits(
+def test_the_full_limit_fits_after_two_idle_periods(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
 ) -> None:
     model = make(limit, period_s)
@@ -129,7 +131,7 @@ def test_a_full_refund_undoes_a_charge(
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS)
-def test_a_refund_never_gives_more_than_the_limit(make: Maker, limit: int, period_s: float) -> None:
+def test_a_late_refund_does_not_exceed_the_limit(make: Maker, limit: int, period_s: float) -> None:
     model = make(limit, period_s)
     model.charge(0.0, 1.0)
     model.refund(5 * period_s, 0.0, 1.0)
@@ -139,7 +141,7 @@ def test_a_refund_never_gives_more_than_the_limit(make: Maker, limit: int, perio
 @every_family
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
-def test_refused_requests_change_nothing(
+def test_refused_requests_do_not_change_later_decisions(
     make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
 ) -> None:
     hammered, calm = make(limit, period_s), make(limit, period_s)
@@ -154,7 +156,7 @@ def test_refused_requests_change_nothing(
 
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
-def test_a_log_keeps_its_limit_in_every_span(
+def test_a_sliding_log_keeps_its_limit_in_every_span(
     limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
 ) -> None:
     accepted = replay(SlidingLog(limit, period_s), start_s, period_s, sends)
@@ -175,7 +177,7 @@ def test_a_fixed_window_keeps_its_limit_between_edges(
 
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, sends=SENDS)
-def test_a_weighted_counter_keeps_its_limit_between_edges(
+def test_a_sliding_counter_keeps_its_limit_between_edges(
     limit: int, period_s: float, sends: list[tuple[float, float]]
 ) -> None:
     accepted = replay(SlidingCounter(limit, period_s), 0.0, period_s, sends)
@@ -186,7 +188,7 @@ def test_a_weighted_counter_keeps_its_limit_between_edges(
 
 @untimed
 @given(limit=LIMITS, burst=st.integers(1, 12), period_s=PERIODS, start_s=STARTS, sends=SENDS)
-def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(
+def test_a_token_bucket_accepts_at_most_its_burst_plus_its_rate(
     limit: int, burst: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
 ) -> None:
     accepted = replay(TokenBucket(limit, period_s, burst=burst), start_s, period_s, sends)
@@ -197,13 +199,13 @@ def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(
             assert total <= burst + (at_s - from_s) * limit / period_s + 1e-3
 
 
-def test_a_fixed_window_lets_two_limits_through_around_an_edge() -> None:
+def test_a_fixed_window_accepts_twice_its_limit_around_an_edge() -> None:
     model = FixedWindow(3, 60.0)
     assert [model.decide(59.9).accepted for _ in range(4)] == [True, True, True, False]
     assert [model.decide(60.0).accepted for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_fixed_windows_phase_moves_its_edge() -> None:
+def test_the_phase_of_a_fixed_window_moves_its_edge() -> None:
     model = FixedWindow(1, 60.0, phase_s=12.0)
     assert model.decide(70.0).accepted
     refused = model.decide(71.0)
@@ -211,7 +213,7 @@ def test_a_fixed_windows_phase_moves_its_edge() -> None:
     assert model.decide(72.0).accepted
 
 
-def test_a_log_frees_what_is_one_period_old() -> None:
+def test_a_sliding_log_drops_entries_after_one_period() -> None:
     model = SlidingLog(2, 10.0)
     assert model.decide(0.0).accepted
     assert model.decide(4.0).accepted
@@ -221,10 +223,10 @@ def test_a_log_frees_what_is_one_period_old() -> None:
     assert model.decide(10.0).retry_after_s == 4.0
 
 
-def test_a_weighted_counter_trickles_after_the_window_turns() -> None:
+def test_a_sliding_counter_trickles_after_the_window_ends() -> None:
     model = SlidingCounter(10, 10.0)
     assert all(model.decide(9.0).accepted for _ in range(10))
-    # At 10 + s the estimate is floor(10 - s): nothing at once, then one for each second.
+    # At 10 + s the estimate is floor(10 - s): nothing immediately, then one per second.
     assert model.decide(10.0).retry_after_s == pytest.approx(0.0, abs=1e-9)
     assert model.decide(10.5).accepted
     refused = model.decide(10.6)
@@ -232,7 +234,7 @@ def test_a_weighted_counter_trickles_after_the_window_turns() -> None:
     assert model.decide(11.1).accepted
 
 
-def test_a_bucket_of_one_spaces_requests() -> None:
+def test_a_token_bucket_with_a_burst_of_one_spaces_requests() -> None:
     model = TokenBucket(60, 60.0, burst=1)
     assert model.decide(0.0).accepted
     refused = model.decide(0.25)
@@ -241,7 +243,7 @@ def test_a_bucket_of_one_spaces_requests() -> None:
     assert model.decide(1.0).accepted
 
 
-def test_a_bucket_refuses_for_ever_what_its_burst_cannot_hold() -> None:
+def test_a_cost_above_the_burst_never_fits_a_token_bucket() -> None:
     assert TokenBucket(60, 60.0, burst=5).decide(0.0, 6.0).retry_after_s == math.inf
 
 
@@ -256,19 +258,19 @@ def test_time_must_not_go_back(make: Maker) -> None:
 
 @every_family
 @pytest.mark.parametrize("cost", [-1.0, math.nan, math.inf])
-def test_a_cost_is_a_number_from_zero(make: Maker, cost: float) -> None:
+def test_a_negative_or_infinite_cost_is_an_error(make: Maker, cost: float) -> None:
     with pytest.raises(ValueError, match="cost"):
         make(5, 1.0).decide(0.0, cost)
 
 
 @every_family
 @pytest.mark.parametrize(("limit", "period_s"), [(0, 1.0), (1, 0.0), (1, math.inf), (1, math.nan)])
-def test_a_limit_and_its_period_are_positive(make: Maker, limit: int, period_s: float) -> None:
+def test_a_limit_or_period_that_is_not_positive_is_an_error(make: Maker, limit: int, period_s: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         make(limit, period_s)
 
 
-def test_the_wait_steps_over_rounding() -> None:
+def test_shortest_wait_corrects_rounding() -> None:
     free_at = 1_795_358_400.0
     t_s = math.nextafter(free_at, 0) - 1e-7
     wait_s = shortest_wait(t_s, 0.0, lambda at_s: at_s >= free_at)

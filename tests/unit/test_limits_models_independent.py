@@ -1,4 +1,4 @@
-"""The models against implementations and recurrences that are not ours."""
+"""The models compared with independent implementations and recurrences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GAPS = st.lists(st.one_of(st.just(0), st.integers(0, 8), st.integers(0, 12 * 16)
 
 
 class Clock(SimpleNamespace):
-    """Stands in for the module ``time`` in the package."""
+    """Replacement of the module ``time`` in the package ``limits``."""
 
     now_s: float
 
@@ -47,12 +47,12 @@ class Clock(SimpleNamespace):
 
 
 @contextmanager
-def their_clock() -> Iterator[Clock]:
+def patched_clock() -> Iterator[Clock]:
     clock = Clock(now_s=0.0)
     with (
         mock.patch("limits.storage.memory.time", clock),
         mock.patch("limits.strategies.time", clock),
-        # Expired keys are dropped by a thread in real time; here each is asked for in turn, and dropped then.
+        # A thread drops expired keys in real time. Without it they are dropped when they are read.
         mock.patch("limits.storage.memory.threading.Timer"),
     ):
         yield clock
@@ -66,19 +66,19 @@ PAIRS: dict[str, tuple[Callable[[MemoryStorage], RateLimiter], Callable[[int, fl
 
 
 def times(gaps: list[int]) -> list[float]:
-    """Times from the gaps, each with a share of its own so that none lies on an edge."""
+    """Return times with these gaps, each with an offset of its own so that none lies on an edge."""
     at = 16_000 * 16
-    found: list[float] = []
+    sent_s: list[float] = []
     for gap in gaps:
         at += gap
-        found.append(at / 16 + (1 + len(found)) / 2048)
-    return found
+        sent_s.append(at / 16 + (1 + len(sent_s)) / 2048)
+    return sent_s
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @untimed
 @given(limit=LIMITS, gaps=GAPS)
-def test_the_package_limits_decides_the_same(
+def test_the_models_decide_like_the_package_limits(
     pair: tuple[Callable[[MemoryStorage], RateLimiter], Callable[[int, float], Model]],
     limit: int,
     gaps: list[int],
@@ -86,7 +86,7 @@ def test_the_package_limits_decides_the_same(
     theirs, ours = pair
     item: RateLimitItem = RateLimitItemPerSecond(limit, PERIOD_S)
     model = ours(limit, PERIOD_S)
-    with their_clock() as clock:
+    with patched_clock() as clock:
         limiter = theirs(MemoryStorage())
         for at_s in times(gaps):
             clock.now_s = at_s
@@ -95,8 +95,8 @@ def test_the_package_limits_decides_the_same(
 
 @untimed
 @given(limit=LIMITS, queue=st.integers(0, 6), gaps=GAPS)
-def test_nginx_decides_and_delays_the_same(limit: int, queue: int, gaps: list[int]) -> None:
-    """nginx keeps thousandths of a request: excess - rate * ms / 1000 + 1000, not below 0, against burst."""
+def test_a_leaky_queue_decides_and_delays_like_nginx(limit: int, queue: int, gaps: list[int]) -> None:
+    """nginx counts in 1/1000 requests: max(0, excess - rate * ms / 1000 + 1000), compared with burst."""
     model = LeakyQueue(limit, PERIOD_S, queue)
     rate = limit * 1000 / PERIOD_S
     excess, last_s = None, 0.0
@@ -104,7 +104,7 @@ def test_nginx_decides_and_delays_the_same(limit: int, queue: int, gaps: list[in
         decision = model.decide(at_s)
         found = 0.0 if excess is None else max(0.0, excess - rate * (at_s - last_s) + 1000)
         if abs(found - queue * 1000) < 1e-6 and found != queue * 1000:
-            return  # so near to the edge that rounding decides
+            return  # rounding decides this close to the edge
         assert decision.accepted == (found <= queue * 1000)
         if decision.accepted:
             excess, last_s = found, at_s
@@ -113,7 +113,7 @@ def test_nginx_decides_and_delays_the_same(limit: int, queue: int, gaps: list[in
 
 @untimed
 @given(limit=LIMITS, burst=st.integers(1, 6), gaps=GAPS)
-def test_gcra_decides_as_the_token_bucket_does(limit: int, burst: int, gaps: list[int]) -> None:
+def test_a_token_bucket_decides_like_gcra(limit: int, burst: int, gaps: list[int]) -> None:
     """ITU-T I.371: a cell at t conforms iff t >= TAT - tau; then TAT = max(t, TAT) + T."""
     model = TokenBucket(limit, PERIOD_S, burst)
     emission_s = PERIOD_S / limit
@@ -122,7 +122,7 @@ def test_gcra_decides_as_the_token_bucket_does(limit: int, burst: int, gaps: lis
     for at_s in times(gaps):
         early_s = arrival_s - tolerance_s - at_s
         if 0 < abs(early_s) < 1e-6:
-            return  # so near to the edge that rounding decides
+            return  # rounding decides this close to the edge
         conforms = early_s <= 0
         assert model.decide(at_s).accepted == conforms
         if conforms:
@@ -131,26 +131,28 @@ def test_gcra_decides_as_the_token_bucket_does(limit: int, burst: int, gaps: lis
 
 @untimed
 @given(limit=LIMITS, gaps=GAPS)
-def test_a_leaky_queue_is_a_token_bucket_of_one_more(limit: int, gaps: list[int]) -> None:
+def test_a_leaky_queue_without_delays_decides_like_a_token_bucket_with_one_more(
+    limit: int, gaps: list[int]
+) -> None:
     queue, bucket = LeakyQueue(limit, PERIOD_S, 3, delaying=False), TokenBucket(limit, PERIOD_S, 4)
     for at_s in times(gaps):
         if 0 < abs(bucket.peek(at_s).remaining - 1) < 1e-6:
-            return  # so near to the edge that rounding decides
+            return  # rounding decides this close to the edge
         ours = queue.decide(at_s)
         assert ours.accepted == bucket.decide(at_s).accepted
         assert ours.delay_s == 0
 
 
-def test_lumps_come_at_their_ticks() -> None:
+def test_an_interval_refill_adds_tokens_at_its_ticks() -> None:
     model = IntervalRefill(10, 60.0, ticks=4)
     assert [model.decide(1.0).accepted for _ in range(11)] == [True] * 10 + [False]
     assert model.decide(14.9).retry_after_s == pytest.approx(0.1)
     assert [model.decide(15.0).accepted for _ in range(3)] == [True, True, False]
-    # 0.5 was left: with the next 2.5 there are three.
+    # 0.5 tokens were left, so with the next 2.5 there are 3.
     assert [model.decide(30.0).accepted for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_first_hit_window_begins_with_its_first_request() -> None:
+def test_a_first_hit_window_starts_at_its_first_request() -> None:
     model = FirstHitWindow(2, 10.0)
     assert [model.decide(t).accepted for t in (7.0, 8.0, 9.0, 16.9)] == [True, True, False, False]
     assert model.decide(17.5).accepted
@@ -158,17 +160,19 @@ def test_a_first_hit_window_begins_with_its_first_request() -> None:
 
 
 @pytest.mark.parametrize("family", [SlidingLog, SlidingCounter])
-def test_who_hammers_a_limiter_that_counts_refusals_is_kept_out(family: Callable[..., Model]) -> None:
+def test_a_client_that_keeps_retrying_is_refused_by_a_limiter_that_counts_refused_requests(
+    family: Callable[..., Model],
+) -> None:
     hammered = family(10, 10.0, count_refused=True)
     patient = family(10, 10.0, count_refused=True)
     for _ in range(10):
         hammered.decide(0.5)
         patient.decide(0.5)
-    accepted = [hammered.decide(1.0 + each / 10).accepted for each in range(300)]
+    accepted = [hammered.decide(1.0 + i / 10).accepted for i in range(300)]
     assert sum(accepted) <= 10
     assert patient.decide(20.5).accepted
 
 
-def test_a_family_that_never_counts_refusals_cannot_be_told_to() -> None:
+def test_count_refused_is_an_error_for_a_family_that_never_counts_refused_requests() -> None:
     with pytest.raises(TypeError):
-        TokenBucket(5, 1.0, count_refused=True)  # type: ignore[call-arg]  # that it is none is the point
+        TokenBucket(5, 1.0, count_refused=True)  # type: ignore[call-arg]  # that there is none is tested

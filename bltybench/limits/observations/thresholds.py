@@ -1,0 +1,35 @@
+"""Bounds for observations, and the confidence of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationThresholds:
+    """When a request was decided, and which part of a run to fit."""
+
+    refusal_quantile: float = 0.9
+    refusal_factor: float = 2
+    """A request is decided within ``refusal_factor`` times this quantile of the refusals' durations. A server
+    sends a refusal as soon as it decides; the slowest ones are outliers of the network."""
+    min_decision_s: float = 0.05
+    """Minimum of that time, in seconds: few and fast refusals say little about the slowest decision."""
+    max_fitted: int = 1200
+    """Maximum observations to fit: enough to identify a limiter, and fitted within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerThresholds:
+    """How the number of observations becomes a confidence."""
+
+    misleading_rate: float = 0.05
+    """Assumed fraction of observations that mislead."""
+    max_votes: int = 20
+    """Maximum balance of observations, so that a confidence stays below 1."""
+    max_confidence: float = 0.9999
+    """Maximum confidence to report."""
+
+
+OBSERVATIONS = ObservationThresholds()
+ANSWERS = AnswerThresholds()
