@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi
-from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
+from bltybench.limits.experiments.registry import EXPERIMENTS, REQUESTS
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.probe.plan import plan
@@ -25,8 +25,8 @@ def probe(api: VirtualApi, task: ProbeTask, *, other_model: str | None = "b") ->
             sent = [request for request in api.requests if request.stage is not None]
             tokens = sum(request.max_used_tokens for request in sent)
             context = session.context(verdict, sent=len(sent), tokens=tokens)
-            results = api.play(QUESTIONS[name].ask(context, api.now_s), name)
-            session.learn(QUESTIONS[name].judge(results, context))
+            results = api.play(EXPERIMENTS[name].steps(context, api.now_s), name)
+            session.learn(EXPERIMENTS[name].analyze(results, context))
     session.experiment_attempts = [attempt for attempt in api.attempts() if attempt.stage is not None]
     return session.findings(verdict)
 

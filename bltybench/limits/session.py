@@ -8,7 +8,7 @@ from statistics import median_high
 
 import msgspec
 
-from bltybench.limits.experiments.registry import ALL, QUESTIONS, by_experiment
+from bltybench.limits.experiments.registry import EXPERIMENTS, MEASUREMENTS, by_experiment
 from bltybench.limits.findings.conclude import find
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.model import Findings
@@ -33,7 +33,7 @@ TIMES = ("due_ns", "sent_ns", "headers_ns", "first_token_ns", "first_output_ns",
 class ProbeTask:
     """What to measure, the budget, and the documented limits."""
 
-    questions: tuple[str, ...] = ALL
+    questions: tuple[str, ...] = MEASUREMENTS
     quick: bool = False
     budget: int = 1000
     """Maximum requests for all questions together."""
@@ -72,7 +72,7 @@ class ProbeSession:
 
         The request limit continues from its attempts. An interrupted experiment starts again.
         """
-        self.done = {name for name in done if name in ALL}
+        self.done = {name for name in done if name in MEASUREMENTS}
         by_name = by_experiment([_shifted(attempt, shift_ns) for attempt in attempts])
         self._earlier = {name: own for name, own in by_name.items() if name is None or name in self.done}
 
@@ -124,7 +124,7 @@ class ProbeSession:
 
     def remaining_experiments(self) -> list[str]:
         """Return the experiments that are still to be made."""
-        return [name for name in QUESTIONS if name in self.task.questions and name not in self.done]
+        return [name for name in EXPERIMENTS if name in self.task.questions and name not in self.done]
 
     def context(self, verdict: Verdict | None = None, *, sent: int = 0, tokens: int = 0) -> ProbeContext:
         """Return the start of the next experiment, after ``sent`` requests and ``tokens`` by earlier ones."""
@@ -159,7 +159,7 @@ class ProbeSession:
         """Return the findings from all attempts and the verdict on the request limit, if there is one."""
         earlier = [attempt for own in self._earlier.values() for attempt in own]
         attempts = [*earlier, *self.attempts, *self.experiment_attempts]
-        names = [name for name in QUESTIONS if name in self.task.questions]
+        names = [name for name in EXPERIMENTS if name in self.task.questions]
         return find(
             attempts, self.start_s, self.task.requests_per_min, verdict, known=self.context(), asked=names
         )

@@ -1,4 +1,4 @@
-"""The questions beside the limit of requests: their experiments, and what a record of them says."""
+"""The experiments of the probe, and the answers that the attempts of a run give with them."""
 
 from __future__ import annotations
 
@@ -25,32 +25,29 @@ from bltybench.runs.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """An experiment, and the judgement of what is seen in it."""
+class ExperimentKind:
+    """The steps of an experiment, and the analysis of their results."""
 
-    ask: Callable[[ProbeContext, float], Experiment]
-    judge: Callable[[Sequence[ProbeResult], ProbeContext], list[Answer]]
+    steps: Callable[[ProbeContext, float], Experiment]
+    analyze: Callable[[Sequence[ProbeResult], ProbeContext], list[Answer]]
 
 
-QUESTIONS: dict[str, Question] = {
-    concurrency_steps.NAME: Question(concurrency_steps.steps, concurrency_analysis.analyze),
-    tokens_steps.NAME: Question(tokens_steps.steps, tokens_analysis.analyze),
-    charges_steps.NAME: Question(charges_steps.steps, charges_analysis.analyze),
+EXPERIMENTS = {
+    concurrency_steps.NAME: ExperimentKind(concurrency_steps.steps, concurrency_analysis.analyze),
+    tokens_steps.NAME: ExperimentKind(tokens_steps.steps, tokens_analysis.analyze),
+    charges_steps.NAME: ExperimentKind(charges_steps.steps, charges_analysis.analyze),
 }
-"""By the name that is stored with their attempts, in the order in which they are asked."""
-
+"""Experiments by the name that is stored with their attempts, in the order of running them."""
 REQUESTS = "requests"
-ALL = (REQUESTS, *QUESTIONS)
-
-OTHERS = {
+"""Name of the measurement of the request limit, which follows a plan of its own."""
+MEASUREMENTS = (REQUESTS, *EXPERIMENTS)
+SEPARATE_ROLES = {
     charges_steps.SECOND_KEY: ("limit_per_key", False),
     charges_steps.OTHER_MODEL: ("limit_per_model", False),
     charges_steps.MODELS: ("models_endpoint_counts", True),
     **{role: (charges_analysis.KINDS[kind][0], True) for kind, role in charges_steps.TESTED.items()},
 }
-"""Roles of requests that may not count in the limit of the probe's own key and model, and what must be found
-that they do."""
-
+"""Roles of requests that may not count in the probe's own limit, with the answer that means that they do."""
 
 AttemptsByExperiment = Mapping[str | None, Sequence[Attempt]]
 """Attempts by the name of their experiment; under None those of the request limit, or of an ordinary run."""
@@ -60,65 +57,63 @@ def by_experiment(attempts: Sequence[Attempt]) -> dict[str | None, list[Attempt]
     """Group attempts by experiment. The group None is always there."""
     groups: dict[str | None, list[Attempt]] = {None: []}
     for attempt in attempts:
-        stage = attempt.stage
-        name = (
-            stage.removeprefix(STAGE_PREFIX) if stage is not None and stage.startswith(STAGE_PREFIX) else None
-        )
+        stage = attempt.stage or ""
+        name = stage.removeprefix(STAGE_PREFIX) if stage.startswith(STAGE_PREFIX) else None
         groups.setdefault(name, []).append(attempt)
     return groups
 
 
 def header_honesty(attempts: AttemptsByExperiment, verdict: Verdict) -> Honesty:
-    """Compare headers with decisions. If refusals may count, a request during a wait prolongs the wait."""
-    counting = not verdict.consistent or any(
-        candidate.count_refused or (candidate.count_refused is None and "window" not in candidate.family)
-        for candidate in verdict.consistent
+    """Compare headers with decisions. If refused requests may count, a request prolongs the wait."""
+    may_count = not verdict.consistent or any(
+        fit.count_refused or (fit.count_refused is None and fit.traits.kind != "window")
+        for fit in verdict.consistent
     )
     charges = attempts.get(charges_steps.NAME, ())
-    own = [*attempts.get(None, ()), *(attempt for attempt in charges if attempt.name not in OTHERS)]
-    return honesty(own, undisturbed=counting)
+    own = [*attempts.get(None, ()), *(attempt for attempt in charges if attempt.name not in SEPARATE_ROLES)]
+    return honesty(own, undisturbed=may_count)
 
 
 def answers(
     attempts: AttemptsByExperiment,
     start_s: float,
-    known: ProbeContext,
-    told: Honesty,
-    asked: Sequence[str] = (),
+    context: ProbeContext,
+    headers: Honesty,
+    requested: Sequence[str] = (),
 ) -> list[Answer]:
-    """Return what a run shows about the headers and each experiment that it made or was ``asked`` to make."""
+    """Return what a run shows about its experiments, those that it was ``requested`` to make, and headers."""
     status = refusal_status([attempt for group in attempts.values() for attempt in group])
     results = {
         name: [result_of(attempt, start_s, status) for attempt in group] for name, group in attempts.items()
     }
     found: list[Answer] = []
-    for name, question in QUESTIONS.items():
-        if name in attempts or name in asked:
+    for name, experiment in EXPERIMENTS.items():
+        if name in attempts or name in requested:
             own = sorted(results.get(name, ()), key=lambda result: result.sent_s)
-            found += question.judge(own, known)
-    headers = accuracy.analyze(*_counted(results, found), told, known)
+            found += experiment.analyze(own, context)
+    about_headers = accuracy.analyze(*_counted(results, found), headers, context)
     # An ordinary run reports only what it shows.
-    return [*found, *(answer for answer in headers if found or asked or answer.value is not None)]
+    return [*found, *(answer for answer in about_headers if found or requested or answer.value is not None)]
 
 
 def _counted(
     results: Mapping[str | None, Sequence[ProbeResult]], found: Sequence[Answer]
 ) -> tuple[list[ProbeResult], list[ProbeResult]]:
-    """Return the requests that count in the request limit, and those of which that is unknown."""
+    """Return the requests that count in the request limit, and those that may count."""
     values = {answer.question: answer.value for answer in found}
     counted: list[ProbeResult] = []
-    unclear: list[ProbeResult] = []
+    ambiguous: list[ProbeResult] = []
     for result in (result for group in results.values() for result in group):
         if result.decision is Decision.NOT_SENT:
             continue
-        question, counts = OTHERS.get(result.role, ("", True))
+        question, value_if_counted = SEPARATE_ROLES.get(result.role, ("", True))
         if not question:
             counted.append(result)
         elif result.refused:
             continue
-        elif values.get(question) is counts:
+        elif values.get(question) is value_if_counted:
             # Its headers may be about another limit.
             counted.append(replace(result, decision=Decision.ACCEPTED, remaining=None, reset_s=None))
         elif values.get(question) is None:
-            unclear.append(result)
-    return counted, unclear
+            ambiguous.append(result)
+    return counted, ambiguous

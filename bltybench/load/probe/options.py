@@ -12,7 +12,7 @@ from locust.runners import WorkerRunner
 from pydantic import SecretStr
 
 from bltybench.errors import UserError
-from bltybench.limits.experiments.registry import ALL, REQUESTS
+from bltybench.limits.experiments.registry import MEASUREMENTS, REQUESTS
 from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
@@ -33,9 +33,9 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     )
     group.add_argument(
         "--probe-ask",
-        default=",".join(ALL),
-        help=f"Comma-separated list of what to measure: {', '.join(ALL)}. {WRONG_KEYS} extends charges to "
-        f"requests with a wrong key. Default: all but {WRONG_KEYS}",
+        default=",".join(MEASUREMENTS),
+        help=f"Comma-separated list of what to measure: {', '.join(MEASUREMENTS)}. {WRONG_KEYS} extends "
+        f"charges to requests with a wrong key. Default: all but {WRONG_KEYS}",
     )
     group.add_argument("--probe-budget", type=int, default=1000, help="Maximum requests. Default: 1000")
     group.add_argument(
@@ -79,7 +79,7 @@ def read_task(options: Namespace, target: Target) -> ProbeTask:
     """Return what to measure on a target, within its budget."""
     asked, budget = _asked(options), target.budget
     return ProbeTask(
-        questions=(REQUESTS,) if options.quick else tuple(name for name in ALL if name in asked),
+        questions=(REQUESTS,) if options.quick else tuple(name for name in MEASUREMENTS if name in asked),
         quick=options.quick,
         budget=min(options.probe_budget, budget.requests or options.probe_budget),
         tokens=min(options.probe_tokens, budget.tokens or options.probe_tokens),
@@ -114,12 +114,12 @@ def _asked(options: Namespace) -> list[str]:
 
 def _validate(options: Namespace) -> None:
     names = _asked(options)
-    unknown = [name for name in names if name not in {*ALL, WRONG_KEYS}]
-    if unknown or not set(names) & set(ALL):
+    unknown = [name for name in names if name not in {*MEASUREMENTS, WRONG_KEYS}]
+    if unknown or not set(names) & set(MEASUREMENTS):
         raise UserError(
             f"unknown item '{unknown[0]}'" if unknown else "nothing to measure",
             where="--probe-ask",
-            remedy=f"choose from {', '.join(ALL)} and {WRONG_KEYS}",
+            remedy=f"choose from {', '.join(MEASUREMENTS)} and {WRONG_KEYS}",
         )
     for name in ("probe_budget", "probe_tokens", "probe_period"):
         value = getattr(options, name)

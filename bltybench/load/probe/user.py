@@ -15,7 +15,7 @@ from locust import task
 from locust.exception import StopUser
 
 from bltybench.limits.experiments.charges_steps import OTHER_MODEL
-from bltybench.limits.experiments.registry import QUESTIONS, REQUESTS
+from bltybench.limits.experiments.registry import EXPERIMENTS, REQUESTS
 from bltybench.limits.findings.conclude import to_record
 from bltybench.limits.findings.model import encode
 from bltybench.limits.findings.narrative import summary
@@ -150,10 +150,10 @@ class LimitProbe(ChatUser):
             context = session.context(verdict, sent=executor.sent, tokens=executor.tokens)
             self._question = name
             logger.info("Now: %s", name)
-            experiment = QUESTIONS[name].ask(context, self._now_s())
+            experiment = EXPERIMENTS[name].steps(context, self._now_s())
             results = executor.play(name, experiment, self._progress)
             self._mark_done(name)
-            answers = QUESTIONS[name].judge(results, context)
+            answers = EXPERIMENTS[name].analyze(results, context)
             session.learn(answers)
             for answer in answers:
                 logger.info("%s", answer.says)
