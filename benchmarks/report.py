@@ -215,7 +215,7 @@ def in_figures(path: Path) -> list[PartCost]:
     """Measure loading with all tables, then each figure, the summary, and the page."""
     from bltybench.metrics.analysis import load  # noqa: PLC0415
     from bltybench.report.export.raw import hashes  # noqa: PLC0415
-    from bltybench.report.figures import figures  # noqa: PLC0415
+    from bltybench.report.figures import run_figures  # noqa: PLC0415
     from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
     from bltybench.report.page.page import page  # noqa: PLC0415
     from bltybench.report.summary import summarize  # noqa: PLC0415
@@ -223,8 +223,8 @@ def in_figures(path: Path) -> list[PartCost]:
     folder, parts = RunFolder(path), list[PartCost]()
     run = measured("load and all tables", parts, lambda: load(folder))
     drawings = [
-        measured("figure: timeline", parts, lambda: figures.hero(run)),
-        measured("figure: latency", parts, lambda: figures.latencies(run)),
+        measured("figure: timeline", parts, lambda: run_figures.timeline(run)),
+        measured("figure: latency", parts, lambda: run_figures.latencies(run)),
     ]
     summary = measured("summary", parts, lambda: summarize(run))
     limits = measured("section on rate limits, with its figures", parts, lambda: limits_section(folder))

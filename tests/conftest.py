@@ -36,11 +36,14 @@ MAX_SECOND_TRIES = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option with which `make test` repeats failed tests."""
+    """Add the option with which `make test` repeats failed tests, and one to write golden files."""
     parser.addoption(
         SECOND_TRY,
         action="store_true",
         help=f"run the tests that failed last time, if there were at most {MAX_SECOND_TRIES}",
+    )
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files of the tests that run"
     )
 
 

@@ -1,4 +1,4 @@
-"""``bltybench compare``: is the candidate better, worse or the same, and how sure is that?"""
+"""``bltybench compare``: whether a candidate is better than, worse than, or the same as a base."""
 
 from __future__ import annotations
 
@@ -11,37 +11,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
+from bltybench.runs.folder import find_run
 
 if TYPE_CHECKING:
-    from bltybench.report.comparison.comparison import Comparison, Side
+    from bltybench.report.comparison.model import Comparison, Side
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+STYLES = {"worse": "bold red", "better": "green", "same": "", "cannot tell": "dim"}
 
 
 def compare(  # noqa: PLR0917 - typer makes options of them
-    base: Annotated[str, typer.Argument(help="A run, or repeats of it with commas between.")],
+    base: Annotated[str, typer.Argument(help="A run, or comma-separated repeats of it.")],
     candidates: Annotated[
-        list[str], typer.Argument(metavar="CANDIDATE…", help="The same: each is compared with the base.")
+        list[str],
+        typer.Argument(metavar="CANDIDATE…", help="Runs to compare with the base, in the same form."),
     ],
     tolerance: Annotated[
-        str, typer.Option(help="How much worse times and rates may be and still be the same.")
+        str, typer.Option(help='Largest change in times and rates that counts as "same".')
     ] = "5%",
-    tolerance_share: Annotated[str, typer.Option(help="The same for shares, in percentage points.")] = "1%",
+    tolerance_share: Annotated[
+        str, typer.Option(help='Largest change in fractions that counts as "same", in percentage points.')
+    ] = "1%",
     allow_invalid: Annotated[
-        bool, typer.Option("--allow-invalid", help="Compare runs whose generator was itself the bottleneck.")
+        bool, typer.Option("--allow-invalid", help="Also compare INVALID runs.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the comparison as a page to this file.")] = None,
-    reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write the comparison as JSON, and nothing else, to stdout.")
+        bool, typer.Option("--json", help="Write only the comparison, as JSON, to stdout.")
     ] = False,
 ) -> None:
     """Compare runs: differences with intervals, and a verdict for each metric.
 
-    Exits with 1 where a candidate is worse beyond the tolerance, with 2 where the runs cannot be compared.
+    Exits with 1 if a candidate is worse beyond the tolerance, and with 2 if the runs can't be compared.
     """
-    from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas is slow to import
-    from bltybench.report.comparison import comparison as report  # noqa: PLC0415
+    from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas takes 1 s to import
+    from bltybench.report.comparison.model import compare_sides  # noqa: PLC0415
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
     reference = _side(base, reports)
@@ -50,19 +55,15 @@ def compare(  # noqa: PLR0917 - typer makes options of them
         found = obstacles(reference.runs, other.runs, allow_invalid=allow_invalid)
         if found:
             more = f" (and {len(found) - 1} more reasons)" if len(found) > 1 else ""
-            raise UserError(
-                f"these runs cannot be compared: {found[0]}{more}",
-                remedy="name each run once"
-                if found[0].endswith("named twice")
-                else "run the same scenario on both sides"
-                + ("; --allow-invalid if you must" if "INVALID" in found[0] else ""),
-            )
-    result = report.compare_sides(reference, others, bounds)
+            raise UserError(f"these runs can't be compared: {found[0]}{more}", remedy=_remedy(found[0]))
+    result = compare_sides(reference, others, bounds)
     if html is not None:
+        from bltybench.report.comparison.page import write_page  # noqa: PLC0415 - imports matplotlib
+
         try:
-            report.write_page(html, result, reference, others)
+            write_page(html, result, reference, others)
         except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=str(html)) from None
+            raise UserError(f"can't be written: {error.strerror}", where=str(html)) from None
     if as_json:
         sys.stdout.write(result.to_json().decode())
     else:
@@ -71,16 +72,22 @@ def compare(  # noqa: PLR0917 - typer makes options of them
         raise typer.Exit(1)
 
 
+def _remedy(obstacle: str) -> str:
+    if obstacle.endswith("named twice"):
+        return "name each run once"
+    repeat = "run the same scenario on both sides"
+    return f"{repeat}, or use --allow-invalid" if "INVALID" in obstacle else repeat
+
+
 def _side(argument: str, reports: Path) -> Side:
-    from bltybench.metrics.analysis import load  # noqa: PLC0415
+    from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
     from bltybench.metrics.outline import outline  # noqa: PLC0415
-    from bltybench.report.comparison.comparison import Side  # noqa: PLC0415
-    from bltybench.runs.folder import find_run  # noqa: PLC0415
+    from bltybench.report.comparison.model import Side  # noqa: PLC0415
 
     folders = [find_run(ref, reports) for ref in argument.split(",") if ref]
     if not folders:
-        raise UserError("names no run", where=repr(argument), remedy="`bltybench runs` lists them")
-    # One after another: of each run only its outline is kept.
+        raise UserError("no such run", where=repr(argument), remedy="list the runs with `bltybench runs`")
+    # One after another, to keep only the outline of each run in memory.
     runs = [outline(load(folder)) for folder in folders]
     label = runs[0].manifest.run_id
     return Side(label if len(runs) == 1 else f"{label} and {len(runs) - 1} more", runs)
@@ -98,10 +105,9 @@ def _show(result: Comparison, html: Path | None) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from bltybench.report.text import signed, with_unit  # noqa: PLC0415
+    from bltybench.report.text import signed, with_unit  # noqa: PLC0415 - imports bltybench.report, as above
 
     console = Console(highlight=False)
-    styles = {"worse": "bold red", "better": "green", "same": "", "cannot tell": "dim"}
     for candidate in result.candidates:
         console.print(Text(f"{candidate.side.label} against {result.base.label}"))
         table = Table(box=None, pad_edge=False)
@@ -119,8 +125,8 @@ def _show(result: Comparison, html: Path | None) -> None:
                 low if row.low is None else f"{low} … {high}",
             ]
             why = f" ({row.why})" if row.why and row.low is None else ""
-            table.add_row(*cells, Text(row.verdict + why, style=styles[row.verdict]))
-        # A narrow terminal folds the lines rather than hide what the numbers are of.
+            table.add_row(*cells, Text(row.verdict + why, style=STYLES[row.verdict]))
+        # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
         console.width = max(console.width, Console(width=1000).measure(table).maximum)
         console.print(table)
         worse = candidate.named("worse")

@@ -1,4 +1,4 @@
-"""``bltybench report``: make the report of a run, and say by the exit code whether it passed."""
+"""``bltybench report``: write the report of a run; the exit code says whether its checks passed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
+from bltybench.runs.folder import find_run, write_atomically
 from bltybench.runs.formats import read_formats
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]…",
-            help="Runs' folders, their ids or the beginnings of them. Several get an index page too.",
+            help="Directories or ids of runs, or starts of ids. Several runs also get an index page.",
             show_default="newest",
         ),
     ] = None,
@@ -33,103 +34,97 @@ def report(
         typer.Option(
             "--format",
             metavar="FORMAT,…",
-            help="Write these only: html, csv, json, junit, md, parquet, prom.",
+            help="Formats to write: html, csv, json, junit, md, parquet, prom.",
             show_default="all but prom",
         ),
     ] = None,
-    notebooks: Annotated[bool, typer.Option("--notebooks", help="Execute the notebooks too.")] = False,
-    reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write summary.json, and nothing else, to stdout.")
-    ] = False,
+    notebooks: Annotated[bool, typer.Option("--notebooks", help="Also execute the notebooks.")] = False,
+    reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Write only summary.json to stdout.")] = False,
 ) -> None:
-    """Make the report of a run: report.html, summary.json, summary.md, junit.xml and the figures' data.
+    """Write the report of a run: report.html, summary.json, summary.md, junit.xml, and the figures' data.
 
-    Exits with 1 where a check of the scenario failed, with 2 where the report could not be made.
+    Exits with 1 if a check of the scenario failed, and with 2 if the report can't be written.
     """
-    # Little of what is imported and made here is ever let go: looking for it at every turn only costs time.
+    # Hardly any object created here is released before the end, so frequent collections only cost time.
     gc.set_threshold(100_000, 20, 100)
-    from bltybench.report import build  # noqa: PLC0415 - pandas and matplotlib are slow to import
-    from bltybench.runs.folder import find_run  # noqa: PLC0415
+    from bltybench.report import build  # noqa: PLC0415 - pandas takes 1 s to import
 
     chosen = read_formats(formats, "--format")
     folders = [find_run(run, reports) for run in runs] if runs else [find_run(None, reports)]
     if as_json and len(folders) > 1:
-        raise UserError("--json is of one run", remedy="name one run, or leave --json out")
-    made: list[tuple[RunFolder, Summary]] = []
+        raise UserError("--json supports one run only", remedy="pass one run, or omit --json")
+    built: list[tuple[RunFolder, Summary]] = []
     for folder in folders:
         summary = build(folder, notebooks=notebooks, formats=chosen)
-        made.append((folder, summary))
+        built.append((folder, summary))
         if "md" in chosen:
-            _tell_github(summary)
+            _add_step_summary(summary)
         if as_json:
             sys.stdout.write(summary.to_json().decode())
         else:
             _show(summary, folder, chosen, notebooks=notebooks)
-    if len(made) > 1 and "html" in chosen:
-        _write_index(made, reports)
-    if not all(summary.passed for _, summary in made):
+    if len(built) > 1 and "html" in chosen:
+        _write_index(built, reports)
+    if not all(summary.passed for _, summary in built):
         raise typer.Exit(1)
 
 
-def _tell_github(summary: Summary) -> None:
-    """Add the Markdown summary to that of the CI job, where GitHub Actions asks for one."""
+def _add_step_summary(summary: Summary) -> None:
+    """Append the Markdown summary to that of the CI job, if this is GitHub Actions."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from bltybench.report.export.markdown import markdown  # noqa: PLC0415
+    from bltybench.report.export.markdown import markdown  # noqa: PLC0415 - bltybench.report, as above
 
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(markdown(summary) + "\n")
     except OSError as error:
-        # The report is made; that a job's page lacks it must not fail the job.
-        print(f"bltybench: the step summary cannot be written: {error.strerror}", file=sys.stderr)
+        # The report is complete, so a missing step summary must not fail the job.
+        print(f"bltybench: can't write the step summary: {error.strerror}", file=sys.stderr)
 
 
-def _write_index(made: list[tuple[RunFolder, Summary]], reports: Path) -> None:
-    from bltybench.report.page.index import index  # noqa: PLC0415
-    from bltybench.runs.folder import write_atomically  # noqa: PLC0415
+def _write_index(built: list[tuple[RunFolder, Summary]], reports: Path) -> None:
+    from bltybench.report.page.index import index  # noqa: PLC0415 - imports matplotlib, for several runs only
 
     path = reports / "index.html"
     try:
-        write_atomically(path, index(made, reports).encode())
+        write_atomically(path, index(built, reports).encode())
     except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from None
-    print(f"Index {_near(path)}")
+        raise UserError(f"can't be written: {error.strerror}", where=str(path)) from None
+    print(f"Index {_short(path)}")
 
 
 def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, notebooks: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
 
-    from bltybench.report.text import count, with_unit  # noqa: PLC0415
+    from bltybench.report.text import count, with_unit  # noqa: PLC0415 - imports bltybench.report, as above
 
     console = Console(highlight=False, soft_wrap=True)
     if summary.valid:
-        console.print(Text("VALID", style="bold green"), "the generator kept up")
+        console.print(Text("VALID", style="bold green"), "the load generator was not the bottleneck")
     else:
-        console.print(Text("INVALID", style="bold red"), "do not take these numbers for the server's")
+        console.print(Text("INVALID", style="bold red"), "these numbers don't describe the server")
         for reason in summary.invalid_reasons:
             console.print(Text(f"  {reason}"))
     if summary.checks:
-        style = "bold green" if summary.passed else "bold red"
-        console.print(
-            Text("PASS" if summary.passed else "FAIL", style=style), count(len(summary.checks), "check")
-        )
+        verdict, style = ("PASS", "bold green") if summary.passed else ("FAIL", "bold red")
+        console.print(Text(verdict, style=style), count(len(summary.checks), "check"))
     for check in summary.checks:
-        mark = Text("  ✓" if check.passed else "  ✕", style="green" if check.passed else "red")
+        mark = Text("  ✓", style="green") if check.passed else Text("  ✕", style="red")
         note = f" ({check.note})" if check.note else ""
         was = with_unit(check.actual, check.unit)
         console.print(mark, Text(f"{check.metric} {check.target}, was {was}{note}"))
     if notebooks:
-        console.print(Text(f"Notebooks {_near(folder.path / 'notebooks')}"))
+        console.print(Text(f"Notebooks {_short(folder.path / 'notebooks')}"))
     if "html" in formats:
-        console.print(Text(f"Report {_near(folder.report_html)}"))
+        console.print(Text(f"Report {_short(folder.report_html)}"))
     else:
-        console.print(Text(f"Written to {_near(folder.path)}"))
+        console.print(Text(f"Written to {_short(folder.path)}"))
 
 
-def _near(path: Path) -> str:
-    """Return the path as seen from here, where that is shorter."""
+def _short(path: Path) -> str:
+    """Return the path, relative to the current directory if that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)

@@ -1,27 +1,23 @@
-"""``bltybench runs``: what has been run, newest first."""
+"""``bltybench runs``: list the runs, newest first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from bltybench.cli.run_line import RunLine
+from bltybench.cli.run_line import RunLine, run_lines, to_json
 
 MAX_WIDTH = 1000
+"""Width at which a table is measured, in characters: more than any table needs."""
 
 
 def runs(
-    reports: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("reports"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write the list as JSON, and nothing else, to stdout.")
-    ] = False,
+    reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Write only the list, as JSON, to stdout.")] = False,
 ) -> None:
     """List the runs, newest first."""
-    from bltybench.cli.run_line import run_lines, to_json  # noqa: PLC0415 - reads manifests: only where needed
-
     lines = run_lines(reports)
     if as_json:
         print(to_json(lines))
@@ -29,7 +25,7 @@ def runs(
         _show(lines)
     else:
         print(f"No runs in {reports.absolute()}.")
-        print("Make one: locust -f locustfiles/mixed.py --headless")
+        print("Start one: locust -f locustfiles/mixed.py --headless")
 
 
 def _show(lines: list[RunLine]) -> None:
@@ -49,6 +45,6 @@ def _show(lines: list[RunLine]) -> None:
         result = Text(line.problem, style="red") if line.problem else Text(line.result_text())
         table.add_row(*(Text("–" if cell is None else str(cell)) for cell in cells), result)
     console = Console(highlight=False)
-    # A narrow terminal folds the lines; cutting the columns would hide the ids, which are there to be copied.
+    # Let a narrow terminal wrap the lines: shortened columns would cut the ids, which users copy.
     console.width = max(console.width, Console(width=MAX_WIDTH).measure(table).maximum)
     console.print(table)

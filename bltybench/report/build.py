@@ -1,4 +1,4 @@
-"""A run folder's report: seal, compute, write."""
+"""The report of a run folder: seal, compute, write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bltybench.report.export.junit import junit
 from bltybench.report.export.markdown import markdown
 from bltybench.report.export.prometheus import prometheus
 from bltybench.report.export.raw import RawFile, hashes
-from bltybench.report.subprocess_task import beside
+from bltybench.report.subprocess_task import in_subprocess
 from bltybench.report.summary import Summary, summarize
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 
 def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
-    """Make the report of a run and return its summary.
+    """Write the report of a run and return its summary.
 
-    Seals the run if that was not done (which is all of ``parquet``), then writes the files of ``formats``,
-    names of ``runs.formats``; with ``notebooks`` also each notebook, executed, as ``notebooks/*.html``. The
-    same run gives the same bytes (notebooks excepted). Raises UserError where the run cannot be read.
+    Seal the run if needed (the format ``parquet``), and write the other ``formats`` (``runs.formats``). With
+    ``notebooks``, also execute each notebook and write it as ``notebooks/*.html``. The same run gives the
+    same bytes, except for notebooks. Raises UserError if the run can't be read.
     """
     seal(folder)
-    with ExitStack() as others:
+    with ExitStack() as tasks:
         limits: Callable[[], LimitsSection | None] | None = None
         if {"html", "csv"} & set(formats):
-            # What draws is slow to import, and a summary alone has no use for it.
+            # Imports matplotlib, which a summary alone does not need.
             from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
 
-            limits = others.enter_context(beside(partial(limits_section, folder)))
-        # Another core sums up the raw files meanwhile: that does not hold Python's lock.
-        raw = others.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
+            limits = tasks.enter_context(in_subprocess(partial(limits_section, folder)))
+        # Hashing releases Python's lock, so a thread is enough to use another core.
+        raw = tasks.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
         analysis = load(folder)
         summary = msgspec.structs.replace(summarize(analysis), search=read_search(folder))
         if "json" in formats:
@@ -56,13 +56,13 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
         if limits is not None:
             _draw(folder, analysis, summary, formats, raw.result(), limits)
     if notebooks:
-        from bltybench.report.notebooks.export import export  # noqa: PLC0415
+        from bltybench.report.notebooks.export import export  # noqa: PLC0415 - Jupyter takes 1 s to import
 
         export(folder)
     return summary
 
 
-def _draw(  # noqa: PLR0917  # all that a page is made of
+def _draw(  # noqa: PLR0917 - all parts of a page
     folder: RunFolder,
     analysis: Analysis,
     summary: Summary,
@@ -70,9 +70,9 @@ def _draw(  # noqa: PLR0917  # all that a page is made of
     raw: list[RawFile],
     limits: Callable[[], LimitsSection | None],
 ) -> None:
-    """Draw the figures; write their data and the page, as far as ``formats`` asks for them."""
-    from bltybench.report.figures.drawing import write_data  # noqa: PLC0415
-    from bltybench.report.figures.figures import draw_all  # noqa: PLC0415
+    """Draw the figures, and write their data and the page if ``formats`` has them."""
+    from bltybench.report.figures.drawing import write_data  # noqa: PLC0415 - as above: matplotlib
+    from bltybench.report.figures.run_figures import draw_all  # noqa: PLC0415
     from bltybench.report.page.page import page  # noqa: PLC0415
 
     drawings = draw_all(analysis)

@@ -1,4 +1,4 @@
-"""Work that goes on beside other work, on another core."""
+"""A task in a copy of this process, on another core."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 @contextmanager
-def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
-    """Begin ``work``, which must not need what is made meanwhile; what is given returns its result.
+def in_subprocess(task: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """Start a task in a forked process and yield a function that returns its result or raises its error.
 
-    A copy of this process does it, so that nothing is imported twice. Where processes cannot be copied safely
-    (elsewhere than on Linux), it is done when its result is asked for. What ``work`` raises, the result does.
+    Forking avoids importing everything twice. It is safe on Linux only; elsewhere the task runs in this
+    process when its result is requested.
     """
     if sys.platform != "linux":
-        yield work
+        yield task
         return
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as other:
-        yield other.submit(work).result
+        yield other.submit(task).result

@@ -1,4 +1,4 @@
-"""``summary.json``: what a run came to, for programs. docs/summary.md describes every key."""
+"""``summary.json``: the results of a run, for programs. docs/summary.md describes every key."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.ceiling import ceiling
 from bltybench.metrics.checks import EvaluatedCheck, evaluate
-from bltybench.metrics.frame import NS_PER_S
+from bltybench.metrics.frame import NS_PER_S, bools
 from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.runs.search import SearchResult
 
 SUMMARY_VERSION = 1
-"""Raised when a key changes its meaning or goes away; new keys alone do not raise it."""
+"""Increased when a key is removed or changes its meaning, not when keys are added."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of the scenario, decided."""
+    """One evaluated check of the scenario."""
 
     metric: str
     target: str
     unit: str
     threshold: float
     actual: float | None
-    """In ``unit``; None where the run cannot tell."""
+    """In ``unit``; None if the run can't tell."""
     margin: float | None
-    """Room left, in ``unit``; negative where the check failed."""
+    """Distance to the threshold, in ``unit``; negative if the check failed."""
     passed: bool
     note: str = ""
 
 
 class AuditFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that the audit of the generator looked at."""
+    """One finding of the generator's audit."""
 
     name: str
     holds: bool
@@ -56,13 +56,13 @@ class RateSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in numbers. Times in the unit of their name; absent is null."""
+    """The results of a run. Names give units; missing values are null."""
 
     summary_version: int = SUMMARY_VERSION
     run_id: str
     scenario: str
     target: str
-    model: str | None
+    model: str
     created: str
     duration_s: float
     ended: str | None
@@ -87,13 +87,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[dict[str, Any]]
     retry_after: list[dict[str, Any]]
     retries: dict[str, Any]
-    """The policy, and what it did."""
+    """The policy, and its effect."""
     quota: list[dict[str, Any]]
     warm_up: dict[str, Any]
     goodput: dict[str, Any]
     stages: list[dict[str, Any]]
     capacity: dict[str, Any] | None
-    """Of two stages or more: where keeping up with them ends."""
+    """The knee; None for fewer than two loads."""
     drift: list[dict[str, Any]]
     lengths: list[dict[str, Any]]
     spent: dict[str, Any]
@@ -101,21 +101,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     search: SearchResult | None = None
 
     def to_json(self) -> bytes:
-        """Return it as indented JSON, the same bytes for the same run."""
+        """Return indented JSON. The same run gives the same bytes."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
 def summarize(analysis: Analysis) -> Summary:
-    """Boil a run down to its summary."""
+    """Return the summary of a run."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
     total = len(attempts)
-    checks = [check_result(one) for one in evaluate(analysis)]
+    checks = [_check_result(evaluated) for evaluated in evaluate(analysis)]
     broken = [finding for finding in analysis.findings if not finding.holds]
+    knee = capacity(analysis.stages)
     return Summary(
         run_id=manifest.run_id,
         scenario=manifest.scenario,
         target=manifest.target.name,
-        model=manifest.resolved.get("model"),
+        model=analysis.scenario.model,
         created=manifest.created,
         duration_s=analysis.end_ns / NS_PER_S,
         ended=manifest.ended,
@@ -141,7 +142,7 @@ def summarize(analysis: Analysis) -> Summary:
         },
         attempts=total,
         calls=len(calls),
-        calls_ok=int(np.sum(calls["ok"].to_numpy(dtype=bool))),
+        calls_ok=int(bools(calls, "ok").sum()),
         refused_share=count_of(attempts, "rate_limited") / total if total else None,
         errors_share=count_of(attempts, *ERRORS) / total if total else None,
         rates={
@@ -158,14 +159,14 @@ def summarize(analysis: Analysis) -> Summary:
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),
         retry_after=records(analysis.retry_after),
-        retries={"policy": manifest.resolved.get("retry") or {"policy": "none"}}
+        retries={"policy": analysis.scenario.retry.model_dump(mode="json")}
         | analysis.retries._asdict()
         | {"by_attempts": records(analysis.retries.by_attempts)},
         quota=records(analysis.quota),
         warm_up=analysis.warm_up._asdict(),
         goodput=analysis.goodput._asdict() | {"objectives": analysis.objectives},
         stages=records(analysis.stages),
-        capacity=_capacity(analysis),
+        capacity=None if knee is None else knee._asdict() | {"points": records(knee.points)},
         drift=records(analysis.drift),
         lengths=records(analysis.lengths),
         spent=analysis.spent._asdict(),
@@ -173,13 +174,7 @@ def summarize(analysis: Analysis) -> Summary:
     )
 
 
-def _capacity(analysis: Analysis) -> dict[str, Any] | None:
-    found = capacity(analysis.stages)
-    return None if found is None else found._asdict() | {"points": records(found.points)}
-
-
-def check_result(evaluated: EvaluatedCheck) -> CheckResult:
-    """Return a decided check as the summary holds it."""
+def _check_result(evaluated: EvaluatedCheck) -> CheckResult:
     check = evaluated.check
     return CheckResult(
         metric=check.metric,
@@ -194,7 +189,7 @@ def check_result(evaluated: EvaluatedCheck) -> CheckResult:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dictionaries of plain Python values, every kind of missing value as None."""
+    """Return rows as dictionaries of plain Python values, with None for missing ones."""
     rows = frame.astype("object").to_dict("records")
     return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
 

@@ -1,4 +1,4 @@
-"""Pages from templates: what came from elsewhere is escaped, style and script stand in the page."""
+"""Pages from templates. Text from outside is escaped; style and script are inline."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bltybench.report import text
 from bltybench.report.figures.drawing import Drawing
 
 
-def environment() -> Environment:
-    """Return the environment of all pages, with their filters, style and script."""
-    made = Environment(
+def render(template: str, **values: Any) -> str:
+    """Return a page made from a template of this package."""
+    environment = Environment(
         loader=PackageLoader("bltybench.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
+    environment.filters.update(
         num=text.number,
         ms=text.milliseconds,
         pct=text.percent,
@@ -32,23 +32,24 @@ def environment() -> Environment:
         compact=text.compact,
         sentence=text.sentence,
     )
-    made.globals.update(
+    environment.globals.update(
         unit=text.with_unit,
         count=text.count,
         range_ms=text.range_ms,
-        style=Markup(_asset("report.css")),  # noqa: S704  # our own file, not anyone's input
-        script=Markup(_asset("report.js")),  # noqa: S704  # our own file, not anyone's input
+        signed=text.signed,
+        style=Markup(_asset("report.css")),  # noqa: S704 - our own file, not input
+        script=Markup(_asset("report.js")),  # noqa: S704 - our own file, not input
     )
-    return made
+    return environment.get_template(template).render(values)
 
 
 def figure(drawing: Drawing, folder: str = "figures") -> dict[str, Any]:
-    """Return a drawing as the templates' macro ``figure`` takes it; its data lie in ``folder``."""
+    """Return a drawing as the templates' macro ``figure`` takes it, with links to its data in ``folder``."""
     return {
         "title": drawing.title,
         "says": drawing.says,
-        "wide": Markup(drawing.wide),  # noqa: S704  # drawn by us; matplotlib escapes its texts
-        "narrow": Markup(drawing.narrow),  # noqa: S704  # drawn by us; matplotlib escapes its texts
+        "wide": Markup(drawing.wide),  # noqa: S704 - drawn by us; matplotlib escapes its texts
+        "narrow": Markup(drawing.narrow),  # noqa: S704 - drawn by us; matplotlib escapes its texts
         "csv": [f"{quote(folder)}/{quote(name)}.csv" for name in drawing.data],
         "hover": json.dumps(drawing.hover, separators=(",", ":")) if drawing.hover else "",
     }

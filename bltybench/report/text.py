@@ -1,4 +1,4 @@
-"""Numbers and foreign text as the page writes them."""
+"""Formatting of numbers, times, and text from outside, for pages and terminals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NONE = "–"
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """Return ``12,345`` or ``1.25``; a dash for none."""
+    """Return ``12,345`` or ``1.25``; a dash for None."""
     return NONE if value is None else f"{value:,.{digits}f}"
 
 
@@ -18,7 +18,7 @@ def count(number: int, noun: str) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return ``0.47 ms``, ``18.3 ms``, ``183 ms`` or ``12.4 s``: three digits that mean something."""
+    """Return ``0.47 ms``, ``18.3 ms``, ``183 ms``, or ``12.4 s``: three significant digits."""
     if value is None:
         return NONE
     if value >= 9999.5:
@@ -27,7 +27,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def signed(value: float | None, kind: str) -> str:
-    """Return a change with its sign: ``+4.2%``, of a share ``−0.5 points``; a dash for none."""
+    """Return a change with its sign: ``+4.2%``, or ``−0.5 points`` for a share; a dash for None."""
     if value is None:
         return NONE
     sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
@@ -36,7 +36,7 @@ def signed(value: float | None, kind: str) -> str:
 
 
 def range_ms(low: float | None, high: float | None) -> str:
-    """Return ``0.38 – 0.52 ms``, ``170 – 201 ms`` or ``950 ms – 1.2 s``; a dash for none."""
+    """Return ``0.38 – 0.52 ms``, ``170 – 201 ms``, or ``950 ms – 1.2 s``; a dash for None."""
     if low is None or high is None:
         return NONE
     first, last = milliseconds(low), milliseconds(high)
@@ -45,7 +45,7 @@ def range_ms(low: float | None, high: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return ``22.4%``, but never round a few to none or almost all to all."""
+    """Return ``22.4%``. Only 0 is shown as ``0%``, and only 1 as ``100%``."""
     if value is None:
         return NONE
     if 0 < value < 0.0005:
@@ -56,17 +56,17 @@ def percent(value: float | None) -> str:
 
 
 def compact(value: float | None) -> str:
-    """Return ``60``, ``30.5`` or ``1,234``: as many digits as there are, at most one after the point."""
+    """Return ``60``, ``30.5``, or ``1,234``: at most one decimal."""
     return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
 def sentence(value: str) -> str:
-    """Return text that begins with a capital letter."""
+    """Return text with a capital first letter."""
     return value[:1].upper() + value[1:]
 
 
 def with_unit(value: float | None, unit: str) -> str:
-    """Return a value of ``scenario.checks.Unit`` as a check's row shows it."""
+    """Return a value of ``scenario.checks.Unit`` with its unit."""
     if value is None:
         return NONE
     if value < 0:
@@ -81,7 +81,7 @@ def with_unit(value: float | None, unit: str) -> str:
 
 
 def clock(seconds: float, digits: int = 0) -> str:
-    """Return a moment of the run as m:ss, or h:mm:ss, with so many digits after the point."""
+    """Return a time of the run as m:ss or h:mm:ss, with ``digits`` decimals."""
     whole, part = divmod(round(seconds * 10**digits), 10**digits)
     hours, minutes = divmod(whole // 60, 60)
     rest = f"{whole % 60:02d}" + (f".{part:0{digits}d}" if digits else "")
@@ -89,7 +89,7 @@ def clock(seconds: float, digits: int = 0) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return ``90 s``, ``12 min 30 s`` or ``2 h 5 min``."""
+    """Return ``90 s``, ``12 min 30 s``, or ``2 h 5 min``."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

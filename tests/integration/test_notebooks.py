@@ -27,12 +27,12 @@ pytestmark = [
 ]
 
 
-def test_the_five_are_there() -> None:
+def test_five_notebooks_exist() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["concurrency", "latency", "rate_limits", "rpm", "tpm"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_thin_and_without_outputs(path: Path) -> None:
+def test_notebook_is_short_and_has_no_outputs(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert len(cells) <= 9
     for cell in cells:
@@ -41,7 +41,7 @@ def test_committed_thin_and_without_outputs(path: Path) -> None:
             assert cell["execution_count"] is None
 
 
-def test_all_are_executed_and_exported(tmp_path: Path) -> None:
+def test_all_notebooks_are_executed_and_exported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "20261122-141510-made", realistic())
     seal(run)
     written = export.export(run)
@@ -62,7 +62,7 @@ def next_to_nothing(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_says_something_of_next_to_nothing(
+def test_every_cell_has_output_for_a_nearly_empty_run(
     path: Path, next_to_nothing: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without a kernel, which takes seconds to start: the same cells, and what IPython would show of each.
@@ -92,7 +92,7 @@ def run_cell(source: str, names: dict[str, Any]) -> str:
     return printed.getvalue() + shown
 
 
-def test_a_notebook_that_fails_is_named(tmp_path: Path) -> None:
+def test_failing_notebook_is_named_in_the_error(tmp_path: Path) -> None:
     broken = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))
     broken["cells"] = [cell for cell in broken["cells"] if cell["cell_type"] == "code"][:1]
     broken["cells"][0]["source"] = ["1 / 0"]

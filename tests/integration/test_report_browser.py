@@ -16,7 +16,8 @@ from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
 from bltybench.report import build
-from bltybench.report.comparison.comparison import Side, compare_sides, write_page
+from bltybench.report.comparison.model import Side, compare_sides
+from bltybench.report.comparison.page import write_page
 from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
 
@@ -88,7 +89,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_is_quiet_and_asks_for_nothing(kind: str, fresh: Tab, tmp_path: Path) -> None:
+def test_page_logs_no_errors_and_loads_nothing(kind: str, fresh: Tab, tmp_path: Path) -> None:
     address = report(tmp_path, KINDS[kind])
     fresh.open(address)
     assert fresh.complaints() == []
@@ -113,7 +114,7 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["index", "comparison"])
-def test_the_other_pages_are_as_quiet_and_readable(
+def test_index_and_comparison_log_no_errors_and_are_readable(
     name: str, scheme: str, fresh: Tab, other_pages: dict[str, Path]
 ) -> None:
     fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -126,7 +127,7 @@ def test_the_other_pages_are_as_quiet_and_readable(
     assert fresh.run("document.documentElement.scrollWidth") <= 360
 
 
-def test_hostile_text_runs_nothing_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None:
+def test_hostile_text_runs_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None:
     hostile = attempt(
         outcome=Outcome.CLIENT_ERROR,
         status=400,
@@ -154,7 +155,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_what_is_behind_it(scheme: str, fresh: Tab, usual: str) -> None:
+def test_every_text_has_enough_contrast(scheme: str, fresh: Tab, usual: str) -> None:
     fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     fresh.open(usual)
     fresh.run("document.querySelectorAll('details').forEach((each) => each.open = true)")
@@ -162,7 +163,7 @@ def test_every_text_stands_out_from_what_is_behind_it(scheme: str, fresh: Tab, u
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, usual: str) -> None:
+def test_page_fits_the_width_of_the_screen(width: int, fresh: Tab, usual: str) -> None:
     fresh.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
@@ -174,7 +175,7 @@ def test_nothing_is_cut_off_at_the_side(width: int, fresh: Tab, usual: str) -> N
     assert fresh.run(f"{wide}.filter((each) => each.querySelector('.stack')).length") == 0
 
 
-def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, usual: str) -> None:
+def test_arrow_keys_show_the_values_of_a_figure(fresh: Tab, usual: str) -> None:
     fresh.open(usual)
     fresh.run("document.getElementById('timeline').focus()")
     assert fresh.run("document.activeElement.id") == "timeline"
@@ -188,7 +189,7 @@ def test_figures_tell_their_values_to_the_keyboard(fresh: Tab, usual: str) -> No
     assert fresh.run("document.getElementById('tip').hidden") is True
 
 
-def test_distributions_and_differences_tell_their_values_too(
+def test_distributions_limits_and_changes_show_their_values(
     fresh: Tab, usual: str, other_pages: dict[str, Path]
 ) -> None:
     fresh.open(usual)
@@ -215,7 +216,7 @@ def test_distributions_and_differences_tell_their_values_too(
     assert "at most" in fresh.run("document.getElementById('tip').innerText")
 
 
-def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, usual: str) -> None:
+def test_screen_reader_finds_names_for_everything(fresh: Tab, usual: str) -> None:
     fresh.open(usual)
     assert fresh.run("document.documentElement.lang") == "en"
     levels = fresh.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
@@ -228,7 +229,7 @@ def test_a_reader_of_the_page_aloud_finds_names_for_everything(fresh: Tab, usual
     assert fresh.run(loose) == 0
 
 
-def test_it_prints_on_a_few_sheets_with_a_light_ground(fresh: Tab, usual: str) -> None:
+def test_page_prints_on_few_sheets_with_a_light_background(fresh: Tab, usual: str) -> None:
     fresh.open(usual)
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     fresh.send("Emulation.setEmulatedMedia", media="print", features=dark)

@@ -47,7 +47,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_regression_exits_with_1_and_json_is_alone_on_stdout(reports: Path) -> None:
+def test_regression_exits_with_1_and_stdout_has_only_json(reports: Path) -> None:
     code, out = invoke(reports, "base", "slow", "--json")
     assert code == 1
     found = json.loads(out)
@@ -66,11 +66,11 @@ def test_no_regression_exits_with_0(reports: Path) -> None:
     assert "latency.p50" in out
 
 
-def test_a_wide_tolerance_lets_a_regression_pass(reports: Path) -> None:
+def test_regression_within_the_tolerance_exits_with_0(reports: Path) -> None:
     assert invoke(reports, "base", "slow", "--tolerance", "200%", "--tolerance-share", "50%")[0] == 0
 
 
-def test_the_page_holds_both_sides_and_shows_foreign_text_as_text(reports: Path, tmp_path: Path) -> None:
+def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     invoke(reports, "base", "like", "slow", "--html", str(page))
     html = page.read_text(encoding="utf-8")
@@ -100,11 +100,11 @@ def test_the_page_holds_both_sides_and_shows_foreign_text_as_text(reports: Path,
     [
         (["base", "base"], "base is named twice"),
         (["base", "nothing"], "no such run: 'nothing'"),
-        (["base", ","], "names no run"),
+        (["base", ","], "no such run"),
         (["base", "like", "--tolerance", "5"], "must be a percentage"),
-        (["base", "like", "--html", "/nowhere/x.html"], "cannot be written"),
+        (["base", "like", "--html", "/nowhere/x.html"], "can't be written"),
     ],
 )
-def test_what_cannot_be_done_is_said(reports: Path, arguments: list[str], message: str) -> None:
+def test_impossible_comparison_is_a_user_error(reports: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         invoke(reports, *arguments)

@@ -40,7 +40,7 @@ def summary(*, valid: bool = True, passed: tuple[bool, ...] = (True, True)) -> b
     return msgspec.json.encode({"valid": valid, "checks": checks, "run_id": "x"})
 
 
-def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
+def test_finished_run_has_all_fields(tmp_path: Path) -> None:
     folder = make(tmp_path, "20261122-141510-made")
     seal(folder)
     folder.summary_json.write_bytes(summary(passed=(True, False, True)))
@@ -66,20 +66,20 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     assert line.result_text() == "VALID, 2 of 3 checks"
 
 
-def test_runs_come_newest_first(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     for name, after_s in (("b", 10), ("a", 20), ("c", 0)):
         make(tmp_path, name, after_s=after_s)
     assert [line.run for line in run_lines(tmp_path)] == ["a", "b", "c"]
 
 
-def test_a_run_that_was_killed_has_no_end_and_no_report(tmp_path: Path) -> None:
+def test_killed_run_has_no_duration_and_no_report(tmp_path: Path) -> None:
     make(tmp_path, "killed", ended_ns=None, ended=None)
     (line,) = run_lines(tmp_path)
     assert (line.duration_s, line.duration_text(), line.attempts, line.problem) == (None, None, None, None)
     assert line.result_text() == "no report yet"
 
 
-def test_an_invalid_run_without_checks_says_so(tmp_path: Path) -> None:
+def test_invalid_run_without_checks_is_marked_invalid(tmp_path: Path) -> None:
     folder = make(tmp_path, "slow")
     folder.summary_json.write_bytes(summary(valid=False, passed=()))
     assert run_lines(tmp_path)[0].result_text() == "INVALID"
@@ -97,7 +97,7 @@ def test_an_invalid_run_without_checks_says_so(tmp_path: Path) -> None:
         ("summary.json", b"\xff", "can't read summary.json"),
     ],
 )
-def test_a_broken_folder_says_what_is_wrong_and_hides_no_other(
+def test_damaged_folder_gives_the_problem_and_hides_no_other(
     tmp_path: Path, name: str, data: bytes | None, problem: str
 ) -> None:
     make(tmp_path, "good")
@@ -112,12 +112,12 @@ def test_a_broken_folder_says_what_is_wrong_and_hides_no_other(
     assert lines["good"].problem is None
 
 
-def test_a_newer_format_says_so(tmp_path: Path) -> None:
+def test_newer_format_is_a_problem(tmp_path: Path) -> None:
     make(tmp_path, "newer", format_version=FORMAT_VERSION + 1)
     assert "format version" in (run_lines(tmp_path)[0].problem or "")
 
 
-def test_other_files_and_folders_are_not_runs(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("Runs land here.")
     (tmp_path / "notes").mkdir()
     assert run_lines(tmp_path) == []
@@ -125,7 +125,7 @@ def test_other_files_and_folders_are_not_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
+def test_unreadable_reports_folder_is_a_user_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o100)
     with pytest.raises(UserError, match="cannot be listed"):
         run_lines(tmp_path)
@@ -137,7 +137,7 @@ def shown(reports: Path, *more: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return main()
 
 
-def test_the_table_has_a_line_a_run(
+def test_table_has_one_line_per_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seal(
@@ -157,7 +157,7 @@ def test_the_table_has_a_line_a_run(
     assert "cannot be read" in second
 
 
-def test_no_runs_says_how_to_make_one(
+def test_empty_list_suggests_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shown(tmp_path, monkeypatch=monkeypatch) == 0

@@ -43,7 +43,7 @@ def stages(*loads: tuple[float, float], users: bool = False) -> pd.DataFrame:
         ([(60, 60), (120, 61), (90, 90), (90.1, 80), (60, 60)], 60, 90.05),
     ],
 )
-def test_the_knee_is_the_highest_load_that_is_kept_up_with(
+def test_knee_is_the_highest_sustained_load(
     loads: list[tuple[float, float]], knee: float | None, beyond: float | None
 ) -> None:
     found = capacity(stages(*loads))
@@ -54,14 +54,14 @@ def test_the_knee_is_the_highest_load_that_is_kept_up_with(
     assert found.points["ideal_per_min"].tolist() == found.points["load"].tolist()
 
 
-def test_users_are_judged_by_what_the_fewest_of_them_got() -> None:
+def test_ideal_rate_of_users_is_proportional_to_that_of_the_fewest() -> None:
     found = capacity(stages((2, 20), (4, 39), (8, 70), (16, 75), users=True))
     assert found is not None
     assert (found.unit, found.knee, found.beyond) == ("users", 8, 16)
     assert found.points["ideal_per_min"].tolist() == [20, 40, 80, 160]
 
 
-def test_one_load_has_no_knee() -> None:
+def test_single_load_has_no_capacity() -> None:
     assert capacity(stages()) is None
     assert capacity(stages((60, 60))) is None
     assert capacity(stages((60, 60), (60.1, 60))) is None
@@ -84,7 +84,7 @@ def call(number: int, stage: str, due_s: float, *, accepted_s: float | None) -> 
     ]
 
 
-def test_what_a_stage_let_in_is_counted_while_it_lasted() -> None:
+def test_accepted_rate_counts_only_acceptances_during_the_stage() -> None:
     made = [one for i in range(10) for one in call(i, "low", i, accepted_s=i)]
     made += [one for i in range(10) for one in call(10 + i, "high", 10 + i / 2, accepted_s=10 + i / 2)]
     made += [one for i in range(10) for one in call(20 + i, "high", 15 + i / 2, accepted_s=21)]
@@ -98,7 +98,7 @@ def test_what_a_stage_let_in_is_counted_while_it_lasted() -> None:
     assert rows[["begin_s", "end_s"]].to_numpy().tolist() == [[0, 10], [10, 20]]
 
 
-def test_a_trial_that_was_cut_short_has_the_rate_of_the_calls_that_it_had() -> None:
+def test_trial_cut_short_has_the_rate_of_its_calls() -> None:
     whole = [one for i in range(10) for one in call(i, "trial 1: 60/min", i, accepted_s=i)]
     cut = [one for i in range(4) for one in call(10 + i, "trial 2: 120/min", 20 + i / 2, accepted_s=None)]
     attempts = frame(*whole, *cut)
@@ -112,7 +112,7 @@ def test_a_trial_that_was_cut_short_has_the_rate_of_the_calls_that_it_had() -> N
     assert rows["accepted_per_min"].tolist() == [60, 0]
 
 
-def test_retries_are_summed_by_call() -> None:
+def test_retries_are_summarized_by_number_of_attempts() -> None:
     made = [*call(1, "s", 0, accepted_s=0), *call(2, "s", 1, accepted_s=4), *call(3, "s", 2, accepted_s=None)]
     found = retries(calls_frame(frame(*made)))
     assert (found.calls, found.attempts, found.retried, found.recovered, found.gave_up) == (3, 4, 1, 1, 1)

@@ -55,7 +55,7 @@ def verdicts(found: list[Difference]) -> dict[str, Verdict]:
     return {one.metric: one.verdict for one in found}
 
 
-def test_a_slower_server_is_worse_by_as_much_and_a_quicker_one_better() -> None:
+def test_slower_server_is_worse_and_faster_server_better() -> None:
     base, slow = run("base"), run("slow", 2, factor=1.5)
     found = {one.metric: one for one in compare([base], [slow], Tolerance())}
     for name in ("ttft.p50", "tpot.p50", "itl.p50", "latency.p50", "attempt_latency.p95"):
@@ -78,14 +78,14 @@ def test_another_sample_of_the_same_server_is_never_worse() -> None:
     assert wrong == []
 
 
-def test_the_same_records_are_the_same_where_the_tolerance_allows_for_chance() -> None:
+def test_equal_records_are_the_same_with_a_wide_tolerance() -> None:
     found = compare([run("a")], [run("b")], Tolerance(relative=0.9, share=0.5))
     measured = {one.metric: one.verdict for one in found if one.bounds is not None}
     assert len(measured) > 12
     assert set(measured.values()) == {"same"}
 
 
-def test_refusals_and_errors_are_seen() -> None:
+def test_higher_error_rate_is_worse() -> None:
     plain = [attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2) for i in range(LOAD_S)]
     failed = [
         msgspec.structs.replace(one, outcome=Outcome.SERVER_ERROR, status=500) if i % 4 == 0 else one
@@ -102,7 +102,7 @@ def test_refusals_and_errors_are_seen() -> None:
     assert found["refused.share"].verdict == "same" or found["refused.share"].change == 0
 
 
-def test_repeats_count_with_their_mean_and_their_spread_widens_the_interval() -> None:
+def test_differences_between_repeats_widen_the_interval() -> None:
     steady = [run("a1", 1), run("a2", 2), run("a3", 3)]
     uneven = [run("b1", 1, factor=0.7), run("b2", 2, factor=1.0), run("b3", 3, factor=1.3)]
     same = {one.metric: one for one in compare(steady, [run("c", 4)], Tolerance())}["tpot.p50"]
@@ -113,7 +113,7 @@ def test_repeats_count_with_their_mean_and_their_spread_widens_the_interval() ->
     assert spread.verdict == "cannot tell"
 
 
-def test_what_cannot_be_told_says_why() -> None:
+def test_undecided_metric_gives_the_reason() -> None:
     few = [attempt(call_id=f"c{i}", sent_ns=i * 10 * S) for i in range(10)]
     found = {
         one.metric: one for one in compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance())
@@ -125,7 +125,7 @@ def test_what_cannot_be_told_says_why() -> None:
     assert why["accepted.per_min"] == "the run is too short: its load must last 60 s after the warm-up"
 
 
-def test_neither_attempts_nor_time_of_the_warm_up_are_in_the_rates() -> None:
+def test_rates_exclude_attempts_and_time_of_the_warm_up() -> None:
     steady = [
         attempt(call_id=f"c{i}", sent_ns=(20 + i) * S, end_ns=(20 + i) * S + S // 2) for i in range(100)
     ]
@@ -143,7 +143,7 @@ def test_neither_attempts_nor_time_of_the_warm_up_are_in_the_rates() -> None:
     ] == 50.0
 
 
-def test_stages_that_are_short_are_put_together_until_they_are_long_enough() -> None:
+def test_short_spans_are_merged() -> None:
     resolved = manifest().resolved | {
         "duration_s": 90.0,
         "arrivals": {"kind": "stairs", "rates_per_min": [60, 60, 60]},
@@ -154,7 +154,7 @@ def test_stages_that_are_short_are_put_together_until_they_are_long_enough() -> 
     assert found.counts["accepted"].tolist() == [10] * 9
 
 
-def test_the_same_runs_give_the_same_numbers() -> None:
+def test_same_runs_give_the_same_differences() -> None:
     first, second = (compare([run("a")], [run("b", 2)], Tolerance()) for _ in range(2))
     assert first == second
 
@@ -169,12 +169,14 @@ def test_the_same_runs_give_the_same_numbers() -> None:
         ((-0.2, 0.2), "cannot tell", "cannot tell"),
     ],
 )
-def test_verdicts(bounds: tuple[float, float], lower: Verdict, higher: Verdict) -> None:
+def test_verdict_depends_on_the_whole_interval(
+    bounds: tuple[float, float], lower: Verdict, higher: Verdict
+) -> None:
     assert judge(Interval(*bounds), 0.05, lower_is_better=True) == lower
     assert judge(Interval(*bounds), 0.05, lower_is_better=False) == higher
 
 
-def test_runs_that_cannot_be_compared_say_why() -> None:
+def test_incomparable_runs_give_the_reason() -> None:
     base = run("base")
     resolved = manifest().resolved
     other_rate = run("rate", resolved=resolved | {"arrivals": {"kind": "poisson", "rate_per_min": 90.0}})

@@ -26,7 +26,7 @@ def stream(**fields: object) -> Attempt:
     return attempt(**{**times, **fields})
 
 
-def test_times_of_a_stream_are_counted_from_sent_and_tpot_over_the_tokens_after_the_first() -> None:
+def test_latencies_of_a_stream_start_when_it_is_sent() -> None:
     row = attempts_frame(table(stream())).iloc[0]
     assert row["ttft_ms"] == 200.0
     assert row["latency_ms"] == 501.0
@@ -35,7 +35,7 @@ def test_times_of_a_stream_are_counted_from_sent_and_tpot_over_the_tokens_after_
     assert row["fate"] == "accepted"
 
 
-def test_failures_have_no_latency_and_a_broken_stream_is_accepted_but_not_ok() -> None:
+def test_broken_stream_is_accepted_but_has_no_latency() -> None:
     frame = attempts_frame(table(stream(outcome=Outcome.BROKEN_STREAM)))
     assert frame[["latency_ms", "ttft_ms", "tpot_ms"]].isna().all(axis=None)
     assert frame.loc[0, "fate"] == "accepted"
@@ -52,16 +52,16 @@ def test_failures_have_no_latency_and_a_broken_stream_is_accepted_but_not_ok() -
         (Outcome.CANCELLED, 200, "accepted"),
     ],
 )
-def test_fate(outcome: Outcome, status: int | None, fate: str) -> None:
+def test_fate_follows_from_outcome_and_status(outcome: Outcome, status: int | None, fate: str) -> None:
     assert attempts_frame(table(attempt(outcome=outcome, status=status))).loc[0, "fate"] == fate
 
 
-def test_one_token_has_no_tpot() -> None:
+def test_single_token_has_no_tpot() -> None:
     frame = attempts_frame(table(stream(completion_tokens=1, last_token_ns=1200 * MS, gaps_us=[])))
     assert frame["tpot_ms"].isna().all()
 
 
-def test_an_attempt_that_was_never_sent_counts_when_it_was_due() -> None:
+def test_unsent_attempt_counts_when_it_was_due() -> None:
     frame = attempts_frame(
         table(attempt(due_ns=7 * S, sent_ns=None, end_ns=8 * S, outcome=Outcome.TRANSPORT_ERROR, status=None))
     )
@@ -69,7 +69,7 @@ def test_an_attempt_that_was_never_sent_counts_when_it_was_due() -> None:
     assert frame["schedule_delay_ms"].isna().all()
 
 
-def test_a_call_lasts_from_its_first_due_to_the_end_of_the_attempt_that_succeeded() -> None:
+def test_call_latency_spans_all_attempts_and_waits() -> None:
     refused = attempt(
         call_id="a",
         due_ns=1 * S,
@@ -91,14 +91,14 @@ def test_a_call_lasts_from_its_first_due_to_the_end_of_the_attempt_that_succeede
     assert calls["ok"].tolist() == [False, True]
 
 
-def test_an_empty_table_gives_empty_frames() -> None:
+def test_empty_table_gives_empty_frames() -> None:
     frame = attempts_frame(table())
     assert len(frame) == len(calls_frame(frame)) == 0
     assert run_end_ns(frame, None) == 0
     assert run_end_ns(frame, 5) == 5
 
 
-def test_times_beyond_a_day_stay_exact() -> None:
+def test_times_after_90_days_are_exact() -> None:
     at = 90 * 86_400 * S + 1
     frame = attempts_frame(table(attempt(sent_ns=at, due_ns=at, end_ns=at + 1)))
     assert np.array_equal(frame["at_ns"].to_numpy(), np.array([at]))

@@ -14,26 +14,26 @@ from bltybench.metrics.sample import Sample
 
 
 @pytest.mark.parametrize(("name", "least"), [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1000)])
-def test_a_percentile_needs_ten_values_beyond_it(name: str, least: int) -> None:
+def test_percentile_needs_ten_values_above_it(name: str, least: int) -> None:
     assert latency.min_sample(name) == least
     assert latency.describe(Sample.of(np.arange(least - 1, dtype=np.float64)))[name] is None
     # Of 1 … n the nearest rank is the share of n itself, which leaves ten above.
     assert latency.describe(Sample.of(np.arange(1, least + 1, dtype=np.float64)))[name] == least - 10
 
 
-def test_nearest_rank_is_a_value_that_was_measured() -> None:
+def test_percentile_is_a_measured_value() -> None:
     assert Sample.of(np.array([3.0, 2.0, 1.0, 10.0])).quantile(0.5) == 2.0
     assert Sample.of(np.array([1.0, 2.0, 3.0, 10.0])).quantile(0.51) == 3.0
     assert Sample.of(np.array([7.0])).quantile(0.99) == 7.0
 
 
-def test_missing_values_are_not_measurements() -> None:
+def test_missing_values_are_ignored() -> None:
     row = latency.describe(Sample.of(np.array([np.nan, 5.0, np.nan])))
     assert {name: value for name, value in row.items() if value is not None} == {"n": 1, "max": 5.0}
     assert latency.describe(Sample.of(np.zeros(0)))["max"] is None
 
 
-def test_kinds_are_listed_only_where_there_are_several() -> None:
+def test_kinds_with_one_value_are_omitted() -> None:
     plain = [attempt(call_id=f"p{i}", sent_ns=i * S, end_ns=(i + 1) * S) for i in range(20)]
     streams = [
         attempt(
@@ -54,7 +54,7 @@ def test_kinds_are_listed_only_where_there_are_several() -> None:
     assert latency.by_kind(frame(*plain), calls_frame(frame(*plain))).empty
 
 
-def test_itl_is_told_apart_by_kind_too_and_intervals_go_by_spans() -> None:
+def test_itl_by_kind_has_intervals_over_spans() -> None:
     made = [
         attempt(
             call_id=f"{model}{i}",
@@ -80,14 +80,14 @@ def test_itl_is_told_apart_by_kind_too_and_intervals_go_by_spans() -> None:
     assert short.timing("ttft")["p50_low"] is None
 
 
-def test_ecdf_keeps_the_extremes_however_much_it_is_thinned() -> None:
+def test_thinned_ecdf_keeps_the_extremes() -> None:
     curve = latency.ecdf(Sample.of(np.arange(1, 10_001, dtype=np.float64)), points=50)
     assert len(curve) <= 50
     assert curve.iloc[[0, -1]].to_numpy().tolist() == [[1.0, 0.0001], [10_000.0, 1.0]]
     assert latency.ecdf(Sample.of(np.zeros(0))).empty
 
 
-def test_the_timeline_counts_every_attempt_once_and_the_last_moment_too() -> None:
+def test_timeline_counts_every_attempt_once() -> None:
     run = frame(*(attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + 1) for i in (0, 4, 5, 90)))
     bins = timeline.timeline(run, steps(run), 90 * S)
     assert bins["offered"].sum() == 4
@@ -97,7 +97,7 @@ def test_the_timeline_counts_every_attempt_once_and_the_last_moment_too() -> Non
     assert rolled.loc[[0.0, 5.0, 60.0, 90.0], "accepted"].tolist() == [1, 3, 2, 1]
 
 
-def test_an_empty_run_has_a_timeline_of_zeros() -> None:
+def test_empty_run_has_a_timeline_of_zeros() -> None:
     bins = timeline.timeline(frame(), steps(frame()), 0)
     assert bins["offered"].tolist() == [0]
     assert timeline.rolling(frame(), steps(frame()), 0)["ttft_p50_ms"].isna().all()

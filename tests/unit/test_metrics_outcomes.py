@@ -17,7 +17,7 @@ def refused(**fields: Any) -> Attempt:
     return attempt(**{**plain, **fields})
 
 
-def test_outcomes_come_in_their_order_with_their_share() -> None:
+def test_outcomes_are_in_fixed_order_with_shares() -> None:
     run = frame(
         attempt(call_id="a"),
         attempt(call_id="b", outcome=Outcome.TIMEOUT, status=None),
@@ -31,13 +31,13 @@ def test_outcomes_come_in_their_order_with_their_share() -> None:
     assert found["status"].isna().tolist() == [False, False, True]
 
 
-def test_refusals_and_what_we_cancelled_are_no_errors() -> None:
+def test_refused_and_canceled_attempts_are_no_errors() -> None:
     run = frame(refused(), attempt(call_id="b", outcome=Outcome.CANCELLED, status=None), attempt(call_id="c"))
     assert outcomes.errors(run).empty
     assert outcomes.count_of(run, *outcomes.ERRORS) == 0
 
 
-def test_errors_are_told_apart_by_type_with_first_last_and_the_first_message() -> None:
+def test_errors_are_grouped_by_type_with_times_and_first_message() -> None:
     def broken(at: int, kind: str | None, message: str | None) -> Attempt:
         return attempt(
             call_id=f"e{at}",
@@ -55,7 +55,7 @@ def test_errors_are_told_apart_by_type_with_first_last_and_the_first_message() -
     assert found["error_type"].isna().tolist() == [False, True]
 
 
-def test_the_list_of_errors_is_bounded() -> None:
+def test_error_table_is_bounded() -> None:
     run = frame(
         *(
             attempt(call_id=f"{i}", outcome=Outcome.CLIENT_ERROR, status=400, error_code=f"code-{i}")
@@ -65,7 +65,7 @@ def test_the_list_of_errors_is_bounded() -> None:
     assert len(outcomes.errors(run)) == 50
 
 
-def test_a_refusal_knows_what_its_call_did_next() -> None:
+def test_refusal_has_the_next_attempt_of_its_call() -> None:
     run = frame(
         refused(call_id="a", retry_after_s=2.0),
         attempt(call_id="a", attempt=1, sent_ns=3 * S),
@@ -81,7 +81,7 @@ def test_a_refusal_knows_what_its_call_did_next() -> None:
     assert found["latency_ms"].tolist() == [10.0, 10.0, 10.0]
 
 
-def test_retry_after_by_range_and_only_those_who_waited_are_judged() -> None:
+def test_retry_after_is_judged_by_retries_that_waited_long_enough() -> None:
     run = frame(
         refused(call_id="a", retry_after_s=2.0),
         attempt(call_id="a", attempt=1, sent_ns=3 * S),
@@ -97,7 +97,7 @@ def test_retry_after_by_range_and_only_those_who_waited_are_judged() -> None:
     assert found.loc[["not given"], ["refusals", "retried", "then_ok"]].to_numpy().tolist()[0] == [2, 0, 0]
 
 
-def test_headers_are_counted_over_answers_that_came() -> None:
+def test_header_share_is_of_responses_with_a_status() -> None:
     run = frame(
         attempt(call_id="a", limit_requests=60, remaining_requests=10),
         attempt(call_id="b", limit_requests=60, remaining_requests=0),
@@ -115,7 +115,7 @@ def test_headers_are_counted_over_answers_that_came() -> None:
     assert found.loc["limit_requests", "share"] == pytest.approx(2 / 3)
 
 
-def test_first_refusal_counts_what_had_been_accepted_in_the_window_before_it() -> None:
+def test_first_refusal_has_the_acceptances_of_the_window_before() -> None:
     run = frame(
         attempt(call_id="old", sent_ns=0),
         attempt(call_id="edge", sent_ns=10 * S),
@@ -126,7 +126,7 @@ def test_first_refusal_counts_what_had_been_accepted_in_the_window_before_it() -
     assert quota.first_refusal(frame(attempt())) is None
 
 
-def test_empty() -> None:
+def test_empty_run_gives_empty_tables() -> None:
     run = frame()
     assert outcomes.by_outcome(run).empty
     assert outcomes.errors(run).empty

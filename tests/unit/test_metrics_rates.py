@@ -13,13 +13,13 @@ def at(*seconds: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([int(second * S) for second in seconds], dtype=np.int64)
 
 
-def test_the_window_is_open_at_its_beginning_and_closed_at_its_end() -> None:
+def test_window_excludes_its_start_and_includes_its_end() -> None:
     assert rates.best_rolling(at(0, 60)).value == 1
     assert rates.best_rolling(at(0.000001, 60)).value == 2
     assert rates.rolling(at(0), at(0, 59.9, 60)).tolist() == [1, 1, 0]
 
 
-def test_the_best_window_lies_across_a_calendar_minute() -> None:
+def test_best_window_can_span_two_calendar_minutes() -> None:
     # 10 s into a calendar minute: 30 in its last 5 s, 30 in the first 5 s of the next.
     times = np.concatenate((at(*np.linspace(45, 49.9, 30)), at(*np.linspace(50, 54.9, 30))))
     run = frame(*(attempt(call_id=f"c{i}", sent_ns=int(t), end_ns=int(t) + 1) for i, t in enumerate(times)))
@@ -31,24 +31,24 @@ def test_the_best_window_lies_across_a_calendar_minute() -> None:
     assert found.loc["accepted", "until_s"] == 54.9
 
 
-def test_weights_are_summed_whatever_the_order_of_events() -> None:
+def test_best_window_sums_weights_of_unordered_events() -> None:
     found = rates.best_rolling(at(70, 0, 30), np.array([5.0, 1.0, 10.0]))
     assert found.value == 15
     assert found.until_ns == 70 * S
 
 
-def test_a_short_run_is_not_extrapolated() -> None:
+def test_short_run_is_not_extrapolated() -> None:
     assert rates.best_rolling(at(0, 1, 2)).value == 3
 
 
-def test_a_quiet_minute_is_a_row_of_zeros() -> None:
+def test_minute_without_traffic_is_a_row_of_zeros() -> None:
     run = frame(attempt(sent_ns=0, end_ns=1), attempt(call_id="b", sent_ns=120 * S, end_ns=121 * S))
     minutes = rates.per_minute(run, WALL_NS, 121 * S)
     assert minutes["offered"].tolist() == [1, 0, 1]
     assert minutes["minute"].dt.minute.tolist() == [15, 16, 17]
 
 
-def test_a_run_that_ends_on_the_minute_does_not_touch_the_next() -> None:
+def test_run_ending_on_the_minute_has_no_row_for_the_next() -> None:
     assert len(rates.per_minute(frame(attempt(end_ns=S)), WALL_NS, 50 * S)) == 1
 
 
@@ -60,7 +60,7 @@ def test_prompt_tokens_count_when_sent_and_completion_tokens_when_ended() -> Non
     assert minutes["total_tokens"].tolist() == [100, 7]
 
 
-def test_only_accepted_attempts_have_tokens_and_unknown_ones_are_no_event() -> None:
+def test_token_events_exclude_refused_attempts_and_unknown_counts() -> None:
     refused = attempt(call_id="r", outcome=Outcome.RATE_LIMITED, status=429, prompt_tokens=100)
     unknown = attempt(call_id="u", prompt_tokens=None, completion_tokens=3)
     events = rates.token_events(frame(refused, unknown))
@@ -68,7 +68,7 @@ def test_only_accepted_attempts_have_tokens_and_unknown_ones_are_no_event() -> N
     assert events["completion_tokens"].tolist() == [3]
 
 
-def test_all_refused() -> None:
+def test_rates_if_everything_is_refused() -> None:
     run = frame(
         *(attempt(call_id=f"c{i}", sent_ns=i * S, outcome=Outcome.RATE_LIMITED, status=429) for i in range(5))
     )
@@ -76,7 +76,7 @@ def test_all_refused() -> None:
     assert found[["offered", "accepted", "refused", "other", "total_tokens"]].tolist() == [5, 0, 5, 0, 0]
 
 
-def test_empty() -> None:
+def test_rates_of_an_empty_run_are_zero() -> None:
     run = frame()
     assert rates.best(run)["per_min"].tolist() == [0.0] * 7
     assert rates.best(run)["until_s"].isna().all()

@@ -27,7 +27,7 @@ def stream(number: int, gaps_us: list[int], outcome: Outcome = Outcome.OK) -> At
     )
 
 
-def test_gaps_are_those_of_successes() -> None:
+def test_gaps_exclude_failed_streams() -> None:
     rows = table(
         attempt(), stream(1, [5], Outcome.BROKEN_STREAM), stream(2, [100_000, 200_000]), stream(3, [])
     )
@@ -37,7 +37,7 @@ def test_gaps_are_those_of_successes() -> None:
     assert len(tally_gaps(table().to_batches()).pooled) == 0
 
 
-def test_batches_add_up_and_gaps_of_any_length_are_exact() -> None:
+def test_gaps_of_several_batches_are_exact() -> None:
     gaps = [20_000, 20_000, MAX_COUNTED_US - 1, MAX_COUNTED_US, 7 * MAX_COUNTED_US + 1, 0]
     batches = [*table(stream(1, gaps)).to_batches(), *table(stream(2, gaps[:1])).to_batches()]
     found = tally_gaps(batches).pooled
@@ -46,7 +46,7 @@ def test_batches_add_up_and_gaps_of_any_length_are_exact() -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.floats(0, 1))
-def test_a_counted_sample_has_the_quantiles_of_the_values_themselves(gaps: list[int], share: float) -> None:
+def test_counted_sample_has_the_quantiles_of_its_values(gaps: list[int], share: float) -> None:
     counted = tally_gaps(table(stream(1, gaps)).to_batches()).pooled
     plain = Sample.of(np.array(gaps, dtype=np.float64) / 1000)
     assert len(counted) == len(plain) == len(gaps)
@@ -55,18 +55,18 @@ def test_a_counted_sample_has_the_quantiles_of_the_values_themselves(gaps: list[
 
 
 @pytest.mark.parametrize("order", [[3.0, 1.0, np.nan, 2.0], [np.nan, 1.0, 2.0, 3.0]])
-def test_a_sample_is_in_order_and_without_what_is_missing(order: list[float]) -> None:
+def test_sample_is_sorted_without_missing_values(order: list[float]) -> None:
     assert Sample.of(np.array(order)).values.tolist() == [1.0, 2.0, 3.0]
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_a_step_is_as_wide_as_it_says(gap: int) -> None:
+def test_step_is_at_most_0_8_percent_wide(gap: int) -> None:
     step = step_of(np.array([gap]))
     assert abs(middle_us(step)[0] - gap) <= (0 if gap < 256 else 0.004 * gap)
     assert step_of(np.array([gap + 1]))[0] - step[0] in {0, 1}
 
 
-def test_gaps_are_told_apart_by_kind_and_span_however_they_are_batched() -> None:
+def test_gaps_are_counted_by_kind_and_span_in_any_batches() -> None:
     made = [stream(number, [1000 * (number % 2 + 1)] * 3) for number in range(40)]
     rows = table(*made)
     group, kinds = kinds_of(
@@ -85,7 +85,7 @@ def test_gaps_are_told_apart_by_kind_and_span_however_they_are_batched() -> None
             assert sample.quantile(0.5) == pytest.approx(ms, rel=0.004)
 
 
-def test_kinds_without_end_are_not_told_apart() -> None:
+def test_kind_with_too_many_values_is_dropped() -> None:
     made = frame(*(stream(number, [5]) for number in range(MAX_GROUPS + 5)))
     many = made.assign(model=[f"m{number}" for number in range(len(made))], turn=np.arange(len(made)) % 3)
     group, kinds = kinds_of(many, ["model", "turn"])

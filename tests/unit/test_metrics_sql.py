@@ -60,7 +60,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_percentiles(run: Run, name: str) -> None:
+def test_percentiles_equal_sql(run: Run, name: str) -> None:
     shares = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
     # Integer arithmetic for the rank, so that no rounding is shared either.
     picked = ", ".join(
@@ -82,7 +82,7 @@ def test_percentiles(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("fate", ["accepted", "refused", "other"])
-def test_best_minute_of_requests(run: Run, fate: str) -> None:
+def test_best_minute_of_requests_equals_sql(run: Run, fate: str) -> None:
     times = f"select coalesce(sent_ns, due_ns) as t_ns from a where fate = '{fate}'"
     ((best, count),) = run.sql(
         f"with t as ({times}) select max(n), (select count(*) from t) from "
@@ -91,7 +91,7 @@ def test_best_minute_of_requests(run: Run, fate: str) -> None:
     assert (run.metrics.best_of(fate), run.metrics.count_of(fate)) == (best, count)
 
 
-def test_best_minute_of_tokens(run: Run) -> None:
+def test_best_minute_of_tokens_equals_sql(run: Run) -> None:
     ((best, total),) = run.sql(
         f"with t as ({TOKENS}) select max(n), (select sum(n) from t) from "
         f"(select (select sum(u.n) from t as u where {WITHIN}) as n from t)"
@@ -99,7 +99,7 @@ def test_best_minute_of_tokens(run: Run) -> None:
     assert (run.metrics.best_of("total_tokens"), run.metrics.count_of("total_tokens")) == (best, total)
 
 
-def test_calendar_minutes(run: Run) -> None:
+def test_calendar_minutes_equal_sql(run: Run) -> None:
     minute = f"({WALL_NS} + coalesce(sent_ns, due_ns)) // 60000000000"
     rows = run.sql(
         f"select {minute} * 60 as m, count(*), count(*) filter (fate = 'accepted'), "
@@ -118,7 +118,7 @@ def test_calendar_minutes(run: Run) -> None:
     assert list(zip(stamps, some["total_tokens"], strict=True)) == tokens
 
 
-def test_in_flight(run: Run) -> None:
+def test_in_flight_equals_sql(run: Run) -> None:
     ((peak,),) = run.sql(
         "select max((select count(*) from a as o where o.sent_ns <= a.sent_ns and a.sent_ns < o.end_ns)) "
         "from a"
@@ -128,7 +128,7 @@ def test_in_flight(run: Run) -> None:
     assert run.metrics.in_flight.mean == pytest.approx(area / run.metrics.end_ns)
 
 
-def test_outcomes_and_errors(run: Run) -> None:
+def test_outcomes_and_errors_equal_sql(run: Run) -> None:
     rows = run.sql("select outcome, status, count(*) from a group by all order by all")
     found = run.metrics.outcomes[["outcome", "status", "count"]].itertuples(index=False, name=None)
     assert sorted(found) == rows
@@ -140,7 +140,7 @@ def test_outcomes_and_errors(run: Run) -> None:
     assert sorted(kinds.itertuples(index=False, name=None)) == sorted(errors)
 
 
-def test_what_came_after_a_refusal(run: Run) -> None:
+def test_attempts_after_refusals_equal_sql(run: Run) -> None:
     ((refused, retried, enough, then_ok),) = run.sql(
         """with pairs as (
             select r.retry_after_s as asked, (n.sent_ns - r.end_ns) / 1e9 as waited, n.outcome as became

@@ -37,7 +37,7 @@ def broken(
     return [finding.name for finding in findings if not finding.holds]
 
 
-def test_a_generator_at_ease_is_valid() -> None:
+def test_idle_generator_is_valid() -> None:
     assert broken(frame(*realistic()), about=manifest()) == []
 
 
@@ -49,11 +49,11 @@ def test_a_generator_at_ease_is_valid() -> None:
         ({"cpu_share": 0.5, "cpu_wait_share": 0.46}, "CPU of the generator"),
     ],
 )
-def test_a_generator_in_trouble_is_not(fields: dict[str, Any], name: str) -> None:
+def test_overloaded_generator_is_invalid(fields: dict[str, Any], name: str) -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, **fields))) == [name]
 
 
-def test_a_stall_when_nothing_is_due_any_more_is_not_held_against_the_run() -> None:
+def test_stall_after_the_last_send_is_ignored() -> None:
     calm, last = generator_seconds(9), generator_seconds(10, stall_us=400_000)[-1:]
     until_8_s = [attempt(call_id=str(n), due_ns=n * S, sent_ns=n * S, end_ns=20 * S) for n in range(9)]
     assert broken(frame(*until_8_s), audit_frame([*calm, *last])) == []
@@ -61,20 +61,20 @@ def test_a_stall_when_nothing_is_due_any_more_is_not_held_against_the_run() -> N
     assert broken(frame(*until_8_s, until_9_s), audit_frame([*calm, *last])) == ["event loop, longest stall"]
 
 
-def test_stolen_time_is_held_against_a_run_only_with_an_effect() -> None:
+def test_steal_fails_only_with_another_finding() -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, steal_share=0.2))) == []
     stalled = audit_frame(generator_seconds(60, steal_share=0.2, stall_us=300_000))
     assert broken(frame(attempt()), stalled) == ["event loop, longest stall", "CPU time stolen"]
 
 
-def test_late_sends() -> None:
+def test_late_sends_fail_the_schedule_delay() -> None:
     late = [attempt(call_id=f"c{i}", due_ns=0, sent_ns=S // 10) for i in range(2)]
     prompt = [attempt(call_id=f"p{i}") for i in range(98)]
     assert broken(frame(*prompt, *late)) == ["schedule delay, p99"]
     assert broken(frame(*prompt, late[0], attempt(call_id="q"))) == []
 
 
-def test_connecting_is_not_the_generators_delay() -> None:
+def test_connection_time_is_no_schedule_delay() -> None:
     ms = S // 1000
     slow = [
         attempt(call_id=str(n), due_ns=n * S, sent_ns=n * S + 180 * ms, end_ns=20 * S, **took)
@@ -83,11 +83,11 @@ def test_connecting_is_not_the_generators_delay() -> None:
     assert broken(frame(*slow)) == []
 
 
-def test_unread_answers() -> None:
+def test_unread_responses_fail_the_observer_lag() -> None:
     assert broken(frame(attempt(observer_lag_us=300_000))) == ["observer lag, p99"]
 
 
-def test_our_own_stamps_are_believed_only_while_the_loop_is_quick() -> None:
+def test_user_timestamps_need_short_stalls() -> None:
     ours = frame(attempt(stamp=Stamp.USER))
     assert broken(ours) == []
     assert broken(ours, audit_frame(generator_seconds(60, stall_us=30_000))) == ["arrival stamps"]
@@ -96,7 +96,7 @@ def test_our_own_stamps_are_believed_only_while_the_loop_is_quick() -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "poisson", "trace"])
-def test_an_open_loop_must_have_sent_what_was_due(kind: str) -> None:
+def test_open_loop_must_send_95_percent_of_the_calls_due(kind: str) -> None:
     open_loop = manifest(resolved=CLOSED | {"arrivals": {"kind": kind}}, planned_calls=100)
     sent = [attempt(call_id=f"c{i}") for i in range(95)]
     assert broken(frame(*sent), about=open_loop) == []
@@ -107,7 +107,7 @@ def test_an_open_loop_must_have_sent_what_was_due(kind: str) -> None:
     assert broken(frame(*sent[1:], again, unsent), about=open_loop) == ["achieved rate"]
 
 
-def test_a_schedule_of_a_few_calls_may_lack_one() -> None:
+def test_short_schedule_can_lack_one_call() -> None:
     few = manifest(resolved=CLOSED, planned_calls=3)
     sent = [attempt(call_id=f"c{i}") for i in range(2)]
     assert broken(frame(*sent), about=few) == []
@@ -116,7 +116,7 @@ def test_a_schedule_of_a_few_calls_may_lack_one() -> None:
     assert broken(frame(*sent), about=nothing_due) == []
 
 
-def test_a_killed_run_and_an_empty_one() -> None:
+def test_killed_run_and_empty_run_are_invalid() -> None:
     assert broken(frame(attempt()), about=manifest(resolved=CLOSED, ended_ns=None, ended=None)) == [
         "end of the run"
     ]
@@ -128,7 +128,7 @@ def analysis(*attempts: Attempt, checks: dict[str, Any] | None = None) -> Analys
     return analyze(table(*attempts), audit_table(generator_seconds(10)), about)
 
 
-def test_every_metric_that_a_check_can_name_is_known_here() -> None:
+def test_every_metric_of_a_check_has_a_value() -> None:
     run = analysis(
         *(
             attempt(
@@ -145,7 +145,7 @@ def test_every_metric_that_a_check_can_name_is_known_here() -> None:
     assert {name: metric(run, name)[0] for name in METRICS if metric(run, name)[0] is None} == {}
 
 
-def test_metrics_on_a_hand_made_run() -> None:
+def test_metrics_of_a_small_run() -> None:
     run = analysis(
         *(attempt(call_id=f"c{i}", sent_ns=i * S, prompt_tokens=10, completion_tokens=5) for i in range(3)),
         attempt(call_id="r", outcome=Outcome.RATE_LIMITED, status=429),
@@ -165,7 +165,7 @@ def test_metrics_on_a_hand_made_run() -> None:
     assert {name: metric(run, name)[0] for name in values} == values
 
 
-def test_checks_pass_fail_and_say_how_far() -> None:
+def test_checks_have_result_and_margin() -> None:
     run = analysis(
         *(attempt(call_id=f"c{i}") for i in range(20)),
         checks={
@@ -182,7 +182,7 @@ def test_checks_pass_fail_and_say_how_far() -> None:
     assert none.passed
 
 
-def test_what_cannot_be_told_does_not_pass_and_says_why() -> None:
+def test_check_without_a_value_fails_with_a_note() -> None:
     few = evaluate(analysis(attempt(), checks={"latency.p99": "< 9 s"}))[0]
     assert (few.passed, few.value) == (False, None)
     assert few.note == "n too small: 1 of the 1,000 that p99 needs"

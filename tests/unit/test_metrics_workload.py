@@ -37,7 +37,7 @@ def call(number: int, at_s: float, **fields: Any) -> Attempt:
     return attempt(call_id=f"c{number}", due_ns=int(at_s * S), sent_ns=int(at_s * S), **fields)
 
 
-def test_a_warm_up_in_seconds_takes_whole_calls_by_their_first_due() -> None:
+def test_warm_up_in_seconds_excludes_whole_calls() -> None:
     attempts = [
         call(1, 0.0),
         call(2, 9.999, outcome=Outcome.RATE_LIMITED, status=429),
@@ -50,7 +50,7 @@ def test_a_warm_up_in_seconds_takes_whole_calls_by_their_first_due() -> None:
     assert (said.seconds, said.calls, said.attempts) == (10, 2, 3)
 
 
-def test_a_warm_up_in_calls_counts_in_every_stage() -> None:
+def test_warm_up_in_calls_applies_to_every_stage() -> None:
     due = [(3, "a"), (1, "a"), (2, "a"), (9, "b")]
     attempts = [call(n, at, stage=stage) for n, (at, stage) in enumerate(due)]
     mask, said = warm_up(frame(*attempts), scenario(warm_up_calls=2))
@@ -58,7 +58,7 @@ def test_a_warm_up_in_calls_counts_in_every_stage() -> None:
     assert (said.calls, said.attempts) == (3, 3)
 
 
-def test_a_warm_up_in_seconds_begins_anew_with_each_planned_stage() -> None:
+def test_warm_up_in_seconds_applies_to_every_planned_stage() -> None:
     about = scenario(
         warm_up_s=5, duration_s=60.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120, 180]}
     )
@@ -70,12 +70,12 @@ def test_a_warm_up_in_seconds_begins_anew_with_each_planned_stage() -> None:
     assert steady_s(about, 60 * S) == 45
 
 
-def test_without_a_warm_up_or_attempts_nothing_is_left_out() -> None:
+def test_nothing_is_excluded_without_warm_up_or_attempts() -> None:
     assert not warm_up(frame(call(1, 0)), scenario())[0].any()
     assert len(warm_up(frame(), scenario(warm_up_s=5))[0]) == 0
 
 
-def test_the_warm_up_is_out_of_results_and_in_the_timeline() -> None:
+def test_timeline_includes_the_warm_up_and_results_exclude_it() -> None:
     gaps = {"stream": True, "gaps_us": [5_000], "completion_tokens": 2, "headers_ns": None}
     early = call(1, 1, first_token_ns=2 * S - S // 2, last_token_ns=2 * S - S // 4, **gaps)
     late = call(2, 30, first_token_ns=30 * S + S // 2, last_token_ns=30 * S + S * 3 // 4, **gaps)
@@ -105,7 +105,7 @@ def streamed(number: int, ttft_ms: float, tpot_ms: float, total_ms: float, **fie
     )
 
 
-def test_goodput_has_failures_in_its_denominator_and_what_we_cancelled_in_neither() -> None:
+def test_goodput_counts_failures_and_ignores_canceled_calls() -> None:
     attempts = frame(
         streamed(1, 100, 10, 400),
         streamed(2, 101, 10, 400),
@@ -124,7 +124,7 @@ def test_goodput_has_failures_in_its_denominator_and_what_we_cancelled_in_neithe
     assert goodput(calls[:0], good[:0], 0) == (0, 0, None, None)
 
 
-def test_a_retried_call_is_measured_from_its_first_due() -> None:
+def test_objective_of_a_retried_call_includes_its_waits() -> None:
     attempts = frame(
         call(1, 1, outcome=Outcome.RATE_LIMITED, status=429),
         attempt(call_id="c1", attempt=1, due_ns=3 * S, sent_ns=3 * S, end_ns=4 * S),
@@ -134,7 +134,7 @@ def test_a_retried_call_is_measured_from_its_first_due() -> None:
     assert list(good_calls(attempts, calls, Objectives(latency_ms=2999.0))) == [False]
 
 
-def test_each_stage_has_its_row() -> None:
+def test_stages_have_one_row_each() -> None:
     about = scenario(warm_up_s=5, duration_s=40.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
     attempts = frame(
         *(call(n, 5 + n, stage="60/min", in_flight=2) for n in range(15)),
@@ -159,7 +159,7 @@ def latencies(values_ms: list[float]) -> Any:
     return frame(*(call(n, n, end_ns=n * S + int(value * 1e6)) for n, value in enumerate(values_ms)))
 
 
-def test_a_drift_is_found_and_chance_is_not_one() -> None:
+def test_drift_needs_a_significant_and_large_change() -> None:
     rng = np.random.default_rng(1)
     about = scenario()
     steady = drift(latencies(list(rng.normal(300, 30, 300))), about).to_dict("records")
@@ -175,7 +175,7 @@ def test_a_drift_is_found_and_chance_is_not_one() -> None:
     assert not row["drifts"]
 
 
-def test_chance_alone_is_hardly_ever_called_a_drift() -> None:
+def test_random_latencies_rarely_drift() -> None:
     rng = np.random.default_rng(2)
     found = 0
     for _ in range(200):
@@ -184,7 +184,7 @@ def test_chance_alone_is_hardly_ever_called_a_drift() -> None:
     assert found <= 2
 
 
-def test_no_drift_is_looked_for_where_the_load_changes_or_little_came() -> None:
+def test_drift_is_not_tested_for_changing_loads_or_small_samples() -> None:
     rising = list(np.linspace(200, 400, 300))
     assert drift(
         latencies(rising), scenario(arrivals={"kind": "ramp", "from_per_min": 1, "to_per_min": 9})
@@ -194,7 +194,7 @@ def test_no_drift_is_looked_for_where_the_load_changes_or_little_came() -> None:
     assert (row["p_value"], row["drifts"]) == (1.0, False)
 
 
-def test_lengths_wanted_against_actual() -> None:
+def test_lengths_compare_requested_and_actual_tokens() -> None:
     known = {"finish_reason": "length", "max_tokens": 20, "wanted_prompt_tokens": 100}
     attempts = frame(
         call(1, 1, prompt_tokens=102, completion_tokens=20, **known),
@@ -211,7 +211,7 @@ def test_lengths_wanted_against_actual() -> None:
     assert lengths(frame(call(1, 1))).empty
 
 
-def test_what_was_spent_counts_everything_that_the_server_counted() -> None:
+def test_spend_includes_failed_attempts() -> None:
     target = TargetInfo(
         name="t",
         base_url="http://127.0.0.1/v1",
@@ -229,7 +229,7 @@ def test_what_was_spent_counts_everything_that_the_server_counted() -> None:
     assert spent(attempts, manifest(), "deepseek-chat").money is None
 
 
-def test_the_ceiling_is_a_finding_of_open_loops() -> None:
+def test_busy_users_are_a_finding_of_open_loops_only() -> None:
     at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
     assert [one.holds for one in findings(at_ease, scenario())] == [True]
     # One in a hundred may be late; more may not, and none may stay behind.

@@ -24,18 +24,18 @@ def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_the_newest_run_is_meant_and_a_pass_exits_with_0(tmp_path: Path) -> None:
+def test_report_defaults_to_the_newest_run_and_exits_with_0_if_it_passes(tmp_path: Path) -> None:
     write_run(tmp_path / "20261121-090000-made", [])
     newest = write_run(tmp_path / "20261122-141510-made", realistic())
     code, out = invoke(tmp_path)
     assert code == 0
-    assert "VALID the generator kept up" in out
+    assert "VALID the load generator was not the bottleneck" in out
     assert "✓ accepted.rpm >= 55" in out
     assert f"{newest.path.name}/report.html" in out
     assert newest.report_html.is_file()
 
 
-def test_a_failed_check_exits_with_1_and_json_is_alone_on_stdout(tmp_path: Path) -> None:
+def test_failed_check_exits_with_1_and_stdout_has_only_json(tmp_path: Path) -> None:
     checks = manifest().resolved | {"checks": {"refused.count": "== 0"}}
     write_run(tmp_path / "20261122-141510-made", realistic(), about=manifest(resolved=checks))
     code, out = invoke(tmp_path, "20261122", "--json", "--format", "json")
@@ -44,9 +44,7 @@ def test_a_failed_check_exits_with_1_and_json_is_alone_on_stdout(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("asked", "code"), [(True, 1), (False, 0)])
-def test_an_invalid_run_fails_where_the_scenario_asks_for_validity(
-    asked: bool, code: int, tmp_path: Path
-) -> None:
+def test_invalid_run_fails_if_the_scenario_checks_validity(asked: bool, code: int, tmp_path: Path) -> None:
     checks = manifest().resolved | {"checks": {"audit.valid": True} if asked else {}}
     stalled = generator_seconds(90, stall_us=900_000)
     write_run(
@@ -58,6 +56,6 @@ def test_an_invalid_run_fails_where_the_scenario_asks_for_validity(
     assert "stalled for 900 ms" in out
 
 
-def test_no_run_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_missing_run_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs here yet"):
         invoke(tmp_path)

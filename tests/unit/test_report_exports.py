@@ -29,7 +29,7 @@ def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_markdown_says_the_verdicts_and_the_numbers(tmp_path: Path) -> None:
+def test_markdown_has_verdicts_and_numbers(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", realistic())
     summary = build(folder, formats={"md"})
     text = unescape(folder.summary_md.read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def test_markdown_says_the_verdicts_and_the_numbers(tmp_path: Path) -> None:
     assert "server_error 500 | 4 |" in text
 
 
-def test_markdown_shows_foreign_text_as_text(tmp_path: Path) -> None:
+def test_markdown_escapes_text_from_servers(tmp_path: Path) -> None:
     failed = attempt(
         outcome=Outcome.CLIENT_ERROR,
         status=400,
@@ -58,7 +58,7 @@ def test_markdown_shows_foreign_text_as_text(tmp_path: Path) -> None:
     assert "click" in text
 
 
-def test_prometheus_text_is_read_by_prometheus(tmp_path: Path) -> None:
+def test_prometheus_text_can_be_parsed(tmp_path: Path) -> None:
     about = manifest(run_id="run", resolved=manifest().resolved | {"model": HOSTILE})
     folder = write_run(tmp_path / "run", realistic(), about=about)
     summary = build(folder, formats={"prom"})
@@ -83,7 +83,7 @@ def test_prometheus_text_is_read_by_prometheus(tmp_path: Path) -> None:
     assert all(model.endswith('"q"\\') for _, model in values.values())
 
 
-def test_an_empty_run_is_written_in_every_format(tmp_path: Path) -> None:
+def test_empty_run_is_written_in_every_format(tmp_path: Path) -> None:
     write_run(tmp_path / "run", [], about=manifest(run_id="run"))
     invoke(tmp_path, "run", "--format", "html,csv,json,junit,md,parquet,prom")
     folder = tmp_path / "run"
@@ -100,7 +100,7 @@ def test_an_empty_run_is_written_in_every_format(tmp_path: Path) -> None:
         assert "nan" not in (folder / name).read_text(encoding="utf-8").lower()
 
 
-def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
+def test_only_requested_formats_are_written(tmp_path: Path) -> None:
     write_run(tmp_path / "run", realistic())
     code, out = invoke(tmp_path, "run", "--format", "json, junit")
     assert code == 0
@@ -110,13 +110,13 @@ def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["pdf", "html,pdf", ","])
-def test_an_unknown_format_is_the_users_to_mend(given: str, tmp_path: Path) -> None:
+def test_unknown_format_is_a_user_error(given: str, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [])
     with pytest.raises(UserError, match="no such format"):
         invoke(tmp_path, "run", "--format", given)
 
 
-def test_the_step_summary_is_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = tmp_path / "step.md"
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
@@ -127,7 +127,7 @@ def test_the_step_summary_is_added_to(tmp_path: Path, monkeypatch: pytest.Monkey
     assert invoke(tmp_path / "runs", "run", "--format", "md")[0] == 0
 
 
-def test_several_runs_get_an_index_with_ways_to_each(tmp_path: Path) -> None:
+def test_several_runs_get_an_index_with_links(tmp_path: Path) -> None:
     for name in ("a", "b #1"):
         write_run(tmp_path / name, realistic(30), about=manifest(run_id=name, ended_ns=30 * S))
     code, out = invoke(tmp_path, "a", "b #1")
@@ -137,5 +137,5 @@ def test_several_runs_get_an_index_with_ways_to_each(tmp_path: Path) -> None:
     assert 'href="a/report.html"' in html
     assert 'href="b%20%231/report.html"' in html
     assert html.count("VALID") == 2
-    with pytest.raises(UserError, match="--json is of one run"):
+    with pytest.raises(UserError, match="--json supports one run only"):
         invoke(tmp_path, "a", "b #1", "--json")

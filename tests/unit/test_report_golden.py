@@ -1,13 +1,14 @@
-"""The page's structure against a kept one: sections, headings, tables and figures, in their order.
+"""The page's structure against a golden file: sections, headings, tables, and figures, in order.
 
-After a change on purpose, delete ``tests/data/report_structure.txt`` and run this test: it writes the new
-one, and the difference is there to be read in the commit.
+After an intended change, run ``pytest --update-golden`` on this file and commit the new golden file.
 """
 
 from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
 
 from bltybench.report import Summary
 from bltybench.runs.folder import RunFolder
@@ -17,7 +18,7 @@ HEADINGS = frozenset({"h1", "h2", "h3"})
 
 
 class Structure(HTMLParser):
-    """Collects one line for each section, heading, column head, list of names and drawing."""
+    """Collects one line per section, heading, column header, term, and drawing."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -47,9 +48,11 @@ class Structure(HTMLParser):
             self.lines[-1] += data.strip()
 
 
-def test_the_page_has_the_structure_that_it_had(usual_run: tuple[RunFolder, Summary]) -> None:
+def test_page_structure_equals_the_golden_file(
+    usual_run: tuple[RunFolder, Summary], pytestconfig: pytest.Config
+) -> None:
     folder, _ = usual_run
-    found = "\n".join(Structure(folder.report_html.read_text(encoding="utf-8")).lines) + "\n"
-    if not GOLDEN.is_file():
-        GOLDEN.write_text(found, encoding="utf-8")
-    assert GOLDEN.read_text(encoding="utf-8") == found, "see this module's docstring"
+    structure = "\n".join(Structure(folder.report_html.read_text(encoding="utf-8")).lines) + "\n"
+    if pytestconfig.getoption("--update-golden"):
+        GOLDEN.write_text(structure, encoding="utf-8")
+    assert GOLDEN.read_text(encoding="utf-8") == structure, "if intended, run pytest --update-golden"

@@ -105,7 +105,9 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Summar
 
 
 @pytest.mark.parametrize("kind", ["realistic", *KINDS])
-def test_every_run_has_a_whole_page(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_page_is_complete_for_every_kind_of_run(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     shared = {"realistic": "usual", "all refused": "refused"}
     made = request.getfixturevalue(shared[kind]) if kind in shared else report(tmp_path, KINDS[kind])
     folder, summary, page = made
@@ -128,7 +130,7 @@ def test_every_run_has_a_whole_page(kind: str, tmp_path: Path, request: pytest.F
     assert json.loads(folder.summary_json.read_bytes())["run_id"] == "20261122-141510-made"
 
 
-def test_the_page_asks_the_network_for_nothing(usual: tuple[RunFolder, Summary, Page]) -> None:
+def test_page_loads_nothing_from_the_network(usual: tuple[RunFolder, Summary, Page]) -> None:
     folder, _, page = usual
     for _, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "action"):
@@ -141,7 +143,7 @@ def test_the_page_asks_the_network_for_nothing(usual: tuple[RunFolder, Summary, 
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_same_run_gives_the_same_bytes(usual: tuple[RunFolder, Summary, Page]) -> None:
+def test_same_run_gives_the_same_bytes(usual: tuple[RunFolder, Summary, Page]) -> None:
     folder, _, _ = usual
     first = [path.read_bytes() for path in sorted(folder.path.rglob("*")) if path.is_file()]
     build(folder)
@@ -149,7 +151,7 @@ def test_the_same_run_gives_the_same_bytes(usual: tuple[RunFolder, Summary, Page
     assert first == again
 
 
-def test_hostile_text_shows_as_text(tmp_path: Path) -> None:
+def test_hostile_text_is_escaped(tmp_path: Path) -> None:
     hostile = attempt(
         outcome=Outcome.CLIENT_ERROR,
         status=400,
@@ -174,7 +176,7 @@ def test_hostile_text_shows_as_text(tmp_path: Path) -> None:
     ET.fromstring(folder.junit_xml.read_bytes())  # noqa: S314  # our own file
 
 
-def test_an_interrupted_run_says_how_far_it_came(tmp_path: Path) -> None:
+def test_interrupted_run_shows_its_duration(tmp_path: Path) -> None:
     about = manifest(ended_ns=31 * S, ended="interrupted")
     attempts = [one for one in realistic() if one.end_ns < 31 * S]
     _, summary, page = report(tmp_path, attempts, about)
@@ -182,7 +184,7 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path: Path) -> None:
     assert summary.valid
 
 
-def test_a_killed_run_is_invalid_and_says_so(tmp_path: Path) -> None:
+def test_killed_run_is_invalid_with_the_reason(tmp_path: Path) -> None:
     _, summary, page = report(tmp_path, realistic(30), manifest(ended_ns=None, ended=None))
     assert not summary.valid
     assert "INVALID" in page.text
@@ -191,16 +193,18 @@ def test_a_killed_run_is_invalid_and_says_so(tmp_path: Path) -> None:
     assert not summary.passed  # it asks for audit.valid
 
 
-def test_the_page_says_what_the_numbers_are(refused: tuple[RunFolder, Summary, Page], tmp_path: Path) -> None:
+def test_page_describes_refusals_in_a_sentence(
+    refused: tuple[RunFolder, Summary, Page], tmp_path: Path
+) -> None:
     _, summary, page = refused
     assert summary.rates["refused"].best_per_min == 120
     assert summary.refused_share == 1
-    assert "the server let nothing in" in page.text
+    assert "the server accepted no request" in page.text
     _, _, clean = report(tmp_path / "b", [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(30)])
     assert "Nothing was refused: all 30 requests were accepted" in clean.text
 
 
-def test_the_page_of_a_search_is_headed_by_what_it_found(tmp_path: Path) -> None:
+def test_capacity_search_has_its_result_as_headline(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", realistic(), about=manifest(resolved=NO_CHECKS))
     found = SearchResult(
         load="rate", objectives={"refused.share": "<= 1%"}, precision=0.05, confirm=2, holds=57.0, fails=60.5,
@@ -209,13 +213,13 @@ def test_the_page_of_a_search_is_headed_by_what_it_found(tmp_path: Path) -> None
     folder.search_json.write_bytes(msgspec.json.encode(found))
     build(folder)
     page = Page(folder.report_html.read_text(encoding="utf-8"))
-    assert "57 CALLS A MINUTE" in page.text
+    assert "57 CALLS PER MINUTE" in page.text
     assert "NO CHECKS" not in page.text
     assert page.text.count(found.sentence()) == 2  # at the head, and beside the trials
     assert plain(found.sentence()) in folder.summary_md.read_text(encoding="utf-8")
 
 
-def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:
+def test_run_without_newer_columns_has_a_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "old", realistic())
     build(folder, formats={"parquet"})
     rows = pq.read_table(folder.attempts_parquet)
@@ -228,7 +232,7 @@ def test_a_run_without_newer_columns_still_has_a_page(tmp_path: Path) -> None:
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
 
 
-def test_junit_has_a_case_for_the_audit_and_for_each_check(refused: tuple[RunFolder, Summary, Page]) -> None:
+def test_junit_has_a_case_for_the_audit_and_each_check(refused: tuple[RunFolder, Summary, Page]) -> None:
     folder, summary, _ = refused
     suite = ET.fromstring(folder.junit_xml.read_bytes())[0]  # noqa: S314  # our own file
     failed = [case.get("name") for case in suite if case.find("failure") is not None]
@@ -237,7 +241,7 @@ def test_junit_has_a_case_for_the_audit_and_for_each_check(refused: tuple[RunFol
     assert "accepted.rpm >= 55" in failed
 
 
-def test_the_data_of_the_figures_is_there_and_adds_up(usual: tuple[RunFolder, Summary, Page]) -> None:
+def test_figure_data_adds_up_to_the_attempts(usual: tuple[RunFolder, Summary, Page]) -> None:
     folder, summary, _ = usual
     bins = pd.read_csv(folder.path / "figures" / "timeline.csv")
     assert bins["offered"].sum() == summary.attempts
@@ -246,7 +250,7 @@ def test_the_data_of_the_figures_is_there_and_adds_up(usual: tuple[RunFolder, Su
     assert curve.groupby("metric")["share"].max().tolist() == [1.0] * 4
 
 
-def test_a_sweep_shows_where_the_knee_is(tmp_path: Path) -> None:
+def test_stairs_show_the_knee(tmp_path: Path) -> None:
     resolved = manifest().resolved | {
         "arrivals": {"kind": "stairs", "rates_per_min": [60, 120, 240]},
         "duration_s": 90.0,
@@ -264,7 +268,7 @@ def test_a_sweep_shows_where_the_knee_is(tmp_path: Path) -> None:
         for i in range(30 * stage)
     ]
     folder, summary, page = report(tmp_path, made, manifest(resolved=resolved))
-    assert "The knee lies between 120 and 240 calls a minute" in page.text
+    assert "The knee is between 120 and 240 calls per minute" in page.text
     assert summary.capacity is not None
     points = pd.read_csv(folder.path / "figures" / "capacity.csv")
     assert points["accepted_per_min"].tolist() == [60, 120, 120]
@@ -274,7 +278,7 @@ def test_a_sweep_shows_where_the_knee_is(tmp_path: Path) -> None:
     assert any(tag == "figure" and attrs.get("id") == "loads" for tag, attrs in page.tags)
 
 
-def test_a_burst_does_not_flatten_the_rest_of_the_figure(tmp_path: Path) -> None:
+def test_burst_does_not_flatten_the_figure(tmp_path: Path) -> None:
     burst = [attempt(call_id=f"b{i}", sent_ns=30 * S + i, end_ns=31 * S + i) for i in range(100)]
     folder, _, page = report(tmp_path, burst)
     assert "cut off, up to 1,200" in page.text

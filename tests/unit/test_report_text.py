@@ -25,7 +25,7 @@ from bltybench.report.summary import Summary
         (12_400, "12.4 s"),
     ],
 )
-def test_milliseconds(value: float | None, shown: str) -> None:
+def test_milliseconds_have_three_significant_digits(value: float | None, shown: str) -> None:
     assert text.milliseconds(value) == shown
 
 
@@ -41,7 +41,7 @@ def test_milliseconds(value: float | None, shown: str) -> None:
         (0.9999, ">99.9%"),
     ],
 )
-def test_percent_never_rounds_some_to_none_or_most_to_all(value: float | None, shown: str) -> None:
+def test_percent_rounds_only_0_to_0_and_1_to_100(value: float | None, shown: str) -> None:
     assert text.percent(value) == shown
 
 
@@ -55,14 +55,14 @@ def test_percent_never_rounds_some_to_none_or_most_to_all(value: float | None, s
         (None, "ms", "–"),
     ],
 )
-def test_values_of_checks(value: float | None, unit: str, shown: str) -> None:
+def test_values_of_checks_have_units(value: float | None, unit: str, shown: str) -> None:
     assert text.with_unit(value, unit) == shown
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0, "0 s"), (90, "90 s"), (150, "2 min 30 s"), (120, "2 min"), (7500, "2 h 5 min")]
 )
-def test_duration(seconds: float, shown: str) -> None:
+def test_duration_has_two_units_at_most(seconds: float, shown: str) -> None:
     assert text.duration(seconds) == shown
 
 
@@ -73,11 +73,11 @@ def test_bounded_text_is_one_short_printable_line(value: str, limit: int) -> Non
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", shown)
 
 
-def test_terminal_codes_go_and_other_text_stays() -> None:
+def test_bounded_removes_terminal_codes_only() -> None:
     assert text.bounded("\x1b[31mred\x1b[0m <b>bold</b>\n日本") == "red <b>bold</b> 日本"
 
 
-def test_every_key_of_the_summary_is_documented() -> None:
+def test_every_summary_key_is_documented() -> None:
     documented = set(
         re.findall(
             r"`(\w+)`", (Path(__file__).parents[2] / "docs" / "summary.md").read_text(encoding="utf-8")
@@ -90,5 +90,5 @@ def test_every_key_of_the_summary_is_documented() -> None:
     ("low", "high", "shown"),
     [(170.2, 201.0, "170 – 201 ms"), (950.0, 12_000.0, "950 ms – 12.0 s"), (None, None, "–")],
 )
-def test_ranges_say_the_unit_once(low: float | None, high: float | None, shown: str) -> None:
+def test_range_has_its_unit_once(low: float | None, high: float | None, shown: str) -> None:
     assert text.range_ms(low, high) == shown

@@ -1,1 +1,1 @@
-"""Comparison of runs."""
+"""Comparison of runs: data, page, and figures."""

@@ -1,1 +1,1 @@
-"""Other formats of a report: JUnit, Markdown, Prometheus, and the raw files."""
+"""Exports of a summary: JUnit, Markdown, Prometheus, and hashes of the raw files."""

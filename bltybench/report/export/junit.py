@@ -1,4 +1,4 @@
-"""The checks as ``junit.xml``, which CI servers read."""
+"""The checks as ``junit.xml``, for CI servers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from xml.etree import ElementTree as ET
 
 from bltybench.report.summary import Summary
 
-# XML 1.0 has no way to write these at all, escaped or not.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+"""Characters that XML 1.0 can't represent, even escaped."""
 
 
 def junit(summary: Summary) -> bytes:
-    """Return a test suite: one case for the generator's audit, one for each check."""
+    """Return a test suite with one case for the generator's audit and one for each check."""
     failed = sum(not check.passed for check in summary.checks) + (not summary.valid)
     name = _text(f"{summary.scenario} on {summary.target}")
     suites = ET.Element("testsuites")
@@ -35,7 +35,7 @@ def junit(summary: Summary) -> bytes:
             suite, "testcase", classname=name, name=_text(f"{check.metric} {check.target}"), time="0"
         )
         if not check.passed:
-            actual = "cannot be told" if check.actual is None else f"was {check.actual:g} {check.unit}"
+            actual = "has no value" if check.actual is None else f"was {check.actual:g} {check.unit}"
             message = _text(f"{check.metric} {actual}, must be {check.target}")
             ET.SubElement(case, "failure", message=message).text = _text(check.note or message)
     ET.indent(suites)

@@ -11,12 +11,12 @@ Labels = dict[str, str]
 
 
 def prometheus(summary: Summary) -> str:
-    """Return one gauge a number; what the run cannot tell is left out. Times in seconds, shares 0 … 1."""
+    """Return one gauge per number, in seconds or as a fraction (0 … 1). Unknown numbers are omitted."""
     base = {
         "run": summary.run_id,
         "scenario": summary.scenario,
         "target": summary.target,
-        "model": summary.model or "",
+        "model": summary.model,
     }
     lines: list[str] = []
     for name, meaning, samples in _gauges(summary):
@@ -28,50 +28,46 @@ def prometheus(summary: Summary) -> str:
 
 
 def _gauges(summary: Summary) -> Iterator[tuple[str, str, list[tuple[Labels, float | None]]]]:
-    yield "valid", "1 where the load generator kept up", [({}, float(summary.valid))]
-    yield "passed", "1 where every check of the scenario passed", [({}, float(summary.passed))]
+    fates = ("accepted", "refused", "other")
+    failed = summary.calls - summary.calls_ok
+    timings = summary.timings_ms.items()
+    yield "valid", "1 if the load generator was not the bottleneck", [({}, float(summary.valid))]
+    yield "passed", "1 if every check of the scenario passed", [({}, float(summary.passed))]
     yield "duration_seconds", "length of the run", [({}, summary.duration_s)]
-    yield (
-        "attempts",
-        "HTTP attempts",
-        [({"fate": fate}, float(summary.rates[fate].count)) for fate in ("accepted", "refused", "other")],
-    )
+    yield "attempts", "HTTP attempts", [({"fate": fate}, float(summary.rates[fate].count)) for fate in fates]
     yield (
         "calls",
-        "calls, retries included in each",
-        [
-            ({"ok": "true"}, float(summary.calls_ok)),
-            ({"ok": "false"}, float(summary.calls - summary.calls_ok)),
-        ],
+        "calls, each with all its retries",
+        [({"ok": "true"}, float(summary.calls_ok)), ({"ok": "false"}, float(failed))],
     )
     yield (
         "best_per_minute",
         "requests or tokens in the best rolling 60 s",
-        [({"rate": rate}, found.best_per_min) for rate, found in summary.rates.items()],
+        [({"rate": name}, rate.best_per_min) for name, rate in summary.rates.items()],
     )
-    yield "in_flight_max", "attempts open at once, at the peak", [({}, float(summary.in_flight_max))]
-    yield "refused_share", "share of attempts refused for their rate", [({}, summary.refused_share)]
-    yield "errors_share", "share of attempts that were errors", [({}, summary.errors_share)]
+    yield "in_flight_max", "peak of the attempts in flight", [({}, float(summary.in_flight_max))]
+    yield "refused_share", "fraction of attempts refused for their rate", [({}, summary.refused_share)]
+    yield "errors_share", "fraction of attempts that were errors", [({}, summary.errors_share)]
     yield (
         "latency_seconds",
-        "percentiles of successes, nearest rank",
+        "nearest-rank percentiles of successes",
         [
             (
-                {"metric": metric, "quantile": f"{share:g}"},
-                None if row[name] is None else (row[name] or 0) / 1000,
+                {"metric": metric, "quantile": f"{fraction:g}"},
+                None if (ms := row[name]) is None else ms / 1000,
             )
-            for metric, row in summary.timings_ms.items()
-            for name, share in PERCENTILES.items()
+            for metric, row in timings
+            for name, fraction in PERCENTILES.items()
         ],
     )
     yield (
         "latency_count",
-        "how many values the percentiles are of",
-        [({"metric": metric}, row["n"]) for metric, row in summary.timings_ms.items()],
+        "sample size of the percentiles",
+        [({"metric": name}, row["n"]) for name, row in timings],
     )
     yield (
         "check_passed",
-        "1 where the check passed",
+        "1 if the check passed",
         [({"check": f"{check.metric} {check.target}"}, float(check.passed)) for check in summary.checks],
     )
 

@@ -1,4 +1,4 @@
-"""The raw files of a run, by their hashes: what a page was made of."""
+"""Hashes of the raw files that a page is made from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bltybench.runs.folder import RunFolder
 
 
 class RawFile(NamedTuple):
-    """One file: its name, SHA-256 and size."""
+    """One file: its name, SHA-256, and size in bytes."""
 
     name: str
     sha256: str
@@ -17,7 +17,7 @@ class RawFile(NamedTuple):
 
 
 def hashes(folder: RunFolder) -> list[RawFile]:
-    """Return the raw files that there are."""
+    """Return the raw files of a run."""
     found: list[RawFile] = []
     for path in (folder.manifest_json, folder.attempts_parquet, folder.generator_parquet):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""A figure for a page: drawn wide and narrow, what it says, its data, what shows under the pointer."""
+"""A figure for a page: SVG for wide and narrow screens, its sentence, its data, and its hover values."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from bltybench.report import text
 from bltybench.report.figures import panels, scales, style
 from bltybench.runs.folder import write_atomically
 
+HoverData = dict[str, Any]
+"""Values that report.js shows under the pointer, as JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One figure: two drawings of it for two widths of page, what it says, and the data it was made of."""
+    """One figure."""
 
     name: str
     title: str
     says: str
     """One sentence about this run."""
     wide: str
-    """Empty, as ``narrow`` is, where there is nothing to see: then only the sentence is shown."""
+    """SVG. Empty, like ``narrow``, if there is nothing to draw: the page then shows the sentence only."""
     narrow: str
     data: dict[str, pd.DataFrame]
-    """By file name without its ending."""
-    hover: dict[str, Any]
-    """What the page's script shows under the pointer: ``hover``."""
+    """By file name without extension."""
+    hover: HoverData
 
 
-def drawing(  # noqa: PLR0917  # one call a figure, in the order of the page
+def drawing(  # noqa: PLR0917 - one call per figure, in the order of the page
     name: str,
     title: str,
     says: str,
     draw: Callable[[int], Figure],
     data: dict[str, pd.DataFrame],
-    hover: dict[str, Any],
+    hover: HoverData,
 ) -> Drawing:
     """Draw a figure at both widths."""
     with style.rc_context():
@@ -54,18 +56,17 @@ def hover(
     columns: dict[str, Any],
     at: Floats | None = None,
     edges: Callable[[int], list[float]] | None = None,
-) -> dict[str, Any]:
-    """Return what the page's script shows under the pointer.
+) -> HoverData:
+    """Return hover values: a label, and a value of each column, for each place along the x axis.
 
-    A label and a value of each column for every place along the x axis: places of equal width, or those
-    nearest to ``at`` (shares of the axis). ``edges`` says where the axis lies in a drawing of a width (shares
-    of it), where that is not as ``panels.margins`` has it.
+    Places have equal width, or are those nearest to ``at`` (fractions of the axis). ``edges`` returns the
+    ends of the axis, as fractions of a drawing of a given width, if they differ from ``panels.margins``.
     """
-    between = edges or _edges
+    ends = edges or (lambda width: _ends(panels.margins(width), width))
     places = {} if at is None else {"at": [round(float(place), 4) for place in at]}
     return places | {
-        "wide": between(style.WIDE),
-        "narrow": between(style.NARROW),
+        "wide": ends(style.WIDE),
+        "narrow": ends(style.NARROW),
         "labels": labels,
         "columns": {
             name: [None if pd.isna(value) else round(float(value), 1) for value in column]
@@ -74,20 +75,13 @@ def hover(
     }
 
 
-def _edges(width: int) -> list[float]:
-    room = panels.margins(width)
-    return [room.left / width, 1 - room.right / width]
-
-
-def hover_shares(curves: dict[str, pd.DataFrame], places: int = 80) -> dict[str, Any]:
-    """Return what to show under the pointer of distributions on a logarithmic axis: ``scales.log_axis``."""
+def hover_shares(curves: dict[str, pd.DataFrame], places: int = 80) -> HoverData:
+    """Return hover values for distributions on a logarithmic axis (``scales.log_axis``)."""
     drawn = {name: curve for name, curve in curves.items() if len(curve)}
     if not drawn:
         return {}
-    values = np.concatenate([floats(curve, "value_ms") for curve in drawn.values()])
-    low, high = scales.log_range(values)
-    at = (np.arange(places) + 0.5) / places
-    limits = low * (high / low) ** at
+    low, high = scales.log_range(np.concatenate([floats(curve, "value_ms") for curve in drawn.values()]))
+    limits = low * (high / low) ** ((np.arange(places) + 0.5) / places)
     columns = {}
     for name, curve in drawn.items():
         ms, share = floats(curve, "value_ms"), floats(curve, "share")
@@ -95,28 +89,25 @@ def hover_shares(curves: dict[str, pd.DataFrame], places: int = 80) -> dict[str,
     return hover([f"at most {text.milliseconds(limit)}" for limit in limits], columns)
 
 
-def hover_rows(
-    labels: list[str], columns: dict[str, Any], room: Mapping[int, style.Margins]
-) -> dict[str, Any]:
-    """Return what to show under the pointer of rows under one another, as high as one another."""
+def hover_rows(labels: list[str], columns: dict[str, Any], margins: Mapping[int, style.Margins]) -> HoverData:
+    """Return hover values for rows of equal height."""
     if not labels:
         return {}
-    edges = {"wide": style.WIDE, "narrow": style.NARROW}
-    tall = len(labels) * 24 + 10
-    total = tall + room[style.WIDE].top + room[style.WIDE].bottom
-    top = room[style.WIDE].top / total
-    return {
-        "rows": [round(top, 4), round(top + tall / total, 4)],
-        **{name: [room[width].left / width, 1 - room[width].right / width] for name, width in edges.items()},
-        "labels": labels,
-        "columns": {name: [round(float(value), 1) for value in column] for name, column in columns.items()},
-    }
+    height = len(labels) * 24 + 10
+    total = height + margins[style.WIDE].top + margins[style.WIDE].bottom
+    top = margins[style.WIDE].top / total
+    rows = {"rows": [round(top, 4), round(top + height / total, 4)]}
+    return rows | hover(labels, columns, edges=lambda width: _ends(margins[width], width))
 
 
-def write_data(drawings: Iterable[Drawing], folder: Path) -> None:
-    """Write the data behind every figure as CSV, so that anyone can draw it anew."""
-    folder.mkdir(exist_ok=True)
-    for each in drawings:
-        for name, data in each.data.items():
+def _ends(margins: style.Margins, width: int) -> list[float]:
+    return [margins.left / width, 1 - margins.right / width]
+
+
+def write_data(drawings: Iterable[Drawing], directory: Path) -> None:
+    """Write the data of every figure as CSV."""
+    directory.mkdir(exist_ok=True)
+    for figure in drawings:
+        for name, data in figure.data.items():
             written = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-            write_atomically(folder / f"{name}.csv", written.encode())
+            write_atomically(directory / f"{name}.csv", written.encode())

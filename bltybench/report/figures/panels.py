@@ -1,4 +1,4 @@
-"""The panels that figures are made of: each paints one plot of a run."""
+"""The panels of figures. Each paints one plot of a run."""
 
 from __future__ import annotations
 
@@ -15,37 +15,36 @@ from bltybench.metrics.latency import ecdf
 from bltybench.report.figures import scales, style
 
 MAX_DOTS = 1500
-"""Single measurements drawn in the TTFT panel; more than that is a cloud anyway."""
+"""Maximum number of single measurements in the TTFT panel: more would only be a cloud."""
 
 LABELS = {style.WIDE: 52, style.NARROW: 40}
-"""Room for the labels left of the plots, in pixels, by width of drawing."""
+"""Space for the labels left of the plots, in pixels, by width of the drawing."""
 
 
 def margins(width: int) -> style.Margins:
-    """Return the room around plots in a drawing of this width."""
+    """Return the margins in a drawing of this width."""
     if width == style.WIDE:
         return style.Margins(LABELS[width], 14, 40, 32, 52)
     return style.Margins(LABELS[width], 8, 70, 30, 70)
 
 
 def requests(ax: Axes, analysis: Analysis, width: int) -> None:
-    """Attempts by fate in each bin, and the rolling 60 s of what was offered and accepted."""
+    """Paint attempts by fate in each bin, and offered and accepted requests over the last 60 s."""
     lines, rolled = analysis.timeline, analysis.rolling
-    bin_s = float(lines["end_s"].iloc[0])
-    per_min = 60 / bin_s
+    per_min = 60 / float(lines["end_s"].iloc[0])
     base, bins = np.zeros(len(lines)), _bins(lines)
     parts = (
         ("accepted", style.ACCEPTED, None),
         ("refused", style.REFUSED, "/////"),
         ("other", style.OTHER, "xxxxx"),
     )
-    for fate, colour, hatch in parts:
+    for fate, color, hatch in parts:
         height = lines[fate].to_numpy(dtype=np.float64) * per_min
         if fate != "accepted" and not height.any():
             continue
-        # One shape for all bins: a bar for each takes longer to draw than all the rest of the page.
+        # One shape for all bins: separate bars take longer to draw than the rest of the page.
         ax.stairs(base + height, bins, baseline=base, fill=True, label=fate, linewidth=0 if hatch else 0.8,
-                  facecolor=style.PAPER if hatch else (colour, 0.35), edgecolor=colour,
+                  facecolor=style.PAPER if hatch else (color, 0.35), edgecolor=color,
                   hatch=hatch)  # fmt: skip
         base = base + height
     ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
@@ -54,14 +53,13 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
         rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
     )
     _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), base, bins)
-    head(ax, "Requests a minute", width)
+    head(ax, "Requests per minute", width)
 
 
 def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
-    """Tokens in and out in each bin, and the rolling 60 s of both."""
+    """Paint tokens in and out in each bin, and both over the last 60 s."""
     lines, rolled = analysis.timeline, analysis.rolling
-    bin_s = float(lines["end_s"].iloc[0])
-    per_min = 60 / bin_s
+    per_min = 60 / float(lines["end_s"].iloc[0])
     prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
     completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
     bins = _bins(lines)
@@ -71,16 +69,15 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
               edgecolor=style.COMPLETION, hatch="\\\\\\\\\\", label="out")  # fmt: skip
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
     both = prompt + completion
-    if not both.any():
-        nothing(ax, "no answer told how many")
-        head(ax, "Tokens a minute", width)
-        return
-    _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
-    head(ax, "Tokens a minute", width)
+    if both.any():
+        _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
+    else:
+        nothing(ax, "no response reported its tokens")
+    head(ax, "Tokens per minute", width)
 
 
 def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
-    """Mean and peak of open attempts."""
+    """Paint mean and peak of the attempts in flight."""
     lines, rolled = analysis.timeline, analysis.rolling
     ax.stairs(lines["in_flight_mean"], _bins(lines), fill=True, color=style.ACCEPTED, alpha=0.3, linewidth=0,
               label="mean")  # fmt: skip
@@ -91,12 +88,12 @@ def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
 
 
 def _bins(lines: pd.DataFrame) -> Floats:
-    """Return the edges of the timeline's bins, one more than there are bins."""
+    """Return the edges of the timeline's bins."""
     return np.append(floats(lines, "start_s"), float(lines["end_s"].iloc[-1]))
 
 
 def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
-    """TTFT of each stream, and its percentiles over the last 60 s."""
+    """Paint TTFT of each stream, and its percentiles over the last 60 s."""
     rolled, attempts = analysis.rolling, analysis.attempts
     streams = attempts.loc[attempts["ttft_ms"].notna(), ["at_ns", "ttft_ms"]]
     at, ms = ints(streams, "at_ns") / NS_PER_S, floats(streams, "ttft_ms")
@@ -104,7 +101,7 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
         nothing(ax, "no stream succeeded")
         head(ax, "TTFT, ms", width)
         return
-    # Every k-th, not a random draw: the same run must give the same picture.
+    # Every k-th stream, not a random sample: the same run must give the same picture.
     step = max(1, -(-len(at) // MAX_DOTS))
     ax.scatter(
         at[::step], ms[::step], s=16, color=style.ACCEPTED, alpha=0.6, linewidths=0, label="each stream"
@@ -120,6 +117,8 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
     head(ax, "TTFT, ms", width)
 
 
+DISTRIBUTION = "Cumulative distribution"
+
 CURVES = (
     ("ttft", "TTFT", style.ACCEPTED, "-"),
     ("latency", "call latency", style.PROMPT, (0, (6, 2))),
@@ -129,36 +128,36 @@ CURVES = (
 
 
 def curves(analysis: Analysis) -> pd.DataFrame:
-    """Return the distributions behind ``latency``: ``metric``, ``value_ms``, ``share`` at or below it."""
+    """Return the data of ``latency``: ``metric``, ``value_ms``, ``share`` at or below it."""
     parts = [ecdf(analysis.samples[name]).assign(metric=name) for name, *_ in CURVES]
     joined = pd.concat(parts, ignore_index=True).rename(columns={"value": "value_ms"})
     return joined[["metric", "value_ms", "share"]]
 
 
 def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> None:
-    """Distributions (``data``: those of ``curves``) on a logarithmic axis."""
-    for name, label, colour, dashes in CURVES:
+    """Paint the distributions of ``curves`` on a logarithmic axis."""
+    for name, label, color, dashes in CURVES:
         curve = data[data["metric"] == name]
         if len(curve):
             named = f"{label} (n {len(analysis.samples[name]):,})"
-            distribution(ax, curve, named, colour, dashes)
+            distribution(ax, curve, named, color, dashes)
     if data.empty:
         nothing(ax, "nothing succeeded")
     scales.log_axis(ax, data["value_ms"].to_numpy(dtype=np.float64), width)
-    head(ax, "Share that took at most so long", width)
+    head(ax, DISTRIBUTION, width)
 
 
-def distribution(ax: Axes, curve: pd.DataFrame, label: str, colour: str, dashes: Any) -> None:
-    """Draw one distribution: ``value_ms``, ``share`` at or below it."""
+def distribution(ax: Axes, curve: pd.DataFrame, label: str, color: str, dashes: Any) -> None:
+    """Paint one distribution: ``value_ms``, ``share`` at or below it."""
     ax.step(
         curve["value_ms"],
         curve["share"] * 100,
         where="post",
-        color=colour,
+        color=color,
         linestyle=dashes,
         linewidth=1.8,
         label=label,
-        # A step alone, or a few, would not be seen.
+        # A few steps would be invisible without markers.
         marker="o" if len(curve) < 4 else None,
         markersize=5,
     )
@@ -170,15 +169,16 @@ TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
     "in_flight": in_flight,
     "ttft": ttft,
 }
-"""The panels that share the time axis, from the top."""
+"""The panels on the time axis, from the top."""
 
 
 def _scale(
     ax: Axes, limit: int | None, lines: float, bars: Floats | None = None, edges: Floats | None = None
 ) -> None:
-    """Choose the height of a plot from its highest line and its tallest bar, and draw the documented limit.
+    """Set the height of a plot from its highest line and bar, and draw the documented limit.
 
-    What would flatten everything else is cut off or left out; marks and the key say so.
+    Bars that would flatten everything else are cut off, and a limit far above is omitted. Markers and the
+    legend show both.
     """
     top, tallest = max(lines, 1.0), 0.0 if bars is None else float(bars.max())
     if limit is not None and limit <= 2.5 * max(top, tallest):
@@ -198,10 +198,10 @@ def _scale(
 
 
 def head(ax: Axes, title: str, width: int) -> None:
-    """Put a panel's name over its left corner, and its key beside it (wide) or under it (narrow)."""
+    """Add the title of a panel, and its legend next to it (wide) or below it (narrow)."""
     box, wide = ax.get_window_extent(), width == style.WIDE
     keyed = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    labels = sorted(keyed, key=_place_in_key)
+    labels = sorted(keyed, key=_legend_order)
     columns = 6 if wide else 3 if sum(map(len, labels)) < 70 else 2
     above = 12 if wide else 12 + 16 * -(-len(labels) // columns)
     ax.annotate(
@@ -235,12 +235,12 @@ def head(ax: Axes, title: str, width: int) -> None:
     )
 
 
-def _place_in_key(label: str) -> int:
-    """Bars first, then lines, the limit last."""
+def _legend_order(label: str) -> int:
+    """Return the position in the legend: bars, then lines, then the limit."""
     return 2 if label.startswith(("limit", "cut off")) else 1 if "60 s" in label else 0
 
 
 def nothing(ax: Axes, why: str) -> None:
-    """Say in an empty plot why it is empty, and leave out the values that nothing has."""
+    """Write in an empty plot why it is empty, and hide its y axis."""
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=style.MUTED)
     ax.yaxis.set_visible(False)

@@ -1,4 +1,4 @@
-"""The axes of figures: a run's time, and times on a logarithmic scale."""
+"""Axes: the time of a run, and latencies on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bltybench.report.figures import style
 
 
 def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
-    """Give a plot of distributions its axes: times on a logarithmic one, shares from none to all."""
+    """Set the axes of a plot of distributions: latency, logarithmic, and 0 to 100%."""
     low, high = log_range(values_ms)
     ax.set_xscale("log")
     ax.set_xlim(low, high)
@@ -30,7 +30,7 @@ def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
 
 
 def log_range(values_ms: Floats) -> tuple[float, float]:
-    """Return from where to where a logarithmic axis of times goes."""
+    """Return the limits of a logarithmic axis."""
     positive = values_ms[values_ms > 0]
     if len(positive) == 0:
         return 1.0, 1000.0
@@ -38,14 +38,14 @@ def log_range(values_ms: Floats) -> tuple[float, float]:
 
 
 def time_axis(axes: list[Axes], analysis: Analysis, width: int) -> None:
-    """Give plots that share it the run's time axis."""
+    """Set the time axis that plots share, and shade the stages."""
     end_s = float(analysis.timeline["end_s"].iloc[-1])
     _shade(axes, analysis.stages, end_s, width)
     span_axis(axes, 0.0, end_s, width)
 
 
 def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> None:
-    """Give plots that share it an axis of part of the run's time."""
+    """Set a shared axis for part of the run's time."""
     axes[-1].set_xlim(start_s, end_s)
     ticks = _time_ticks(start_s, end_s, 10 if width == style.WIDE else 5)
     for ax in axes:
@@ -54,16 +54,16 @@ def span_axis(axes: list[Axes], start_s: float, end_s: float, width: int) -> Non
 
 
 def _shade(axes: list[Axes], stages: pd.DataFrame, end_s: float, width: int) -> None:
-    """Shade every second stage, and name them over the first plot where there is room."""
-    named = len(stages) * 70 <= width
-    room_s = 58 * end_s / width
+    """Shade every second stage, and label the stages in the first plot if they are wide enough."""
+    labeled = len(stages) * 70 <= width
+    min_label_s = 58 * end_s / width
     bounds = zip(stages["stage"], floats(stages, "begin_s"), floats(stages, "end_s"), strict=True)
-    for place, (name, begin, end) in enumerate(bounds):
+    for index, (name, begin, end) in enumerate(bounds):
         low, high = max(float(begin), 0.0), min(float(end), end_s)
-        if place % 2 == 0:
+        if index % 2 == 0:
             for ax in axes:
                 ax.axvspan(low, high, facecolor=style.GRID, alpha=0.45, linewidth=0, zorder=0)
-        if named and high - low > room_s:
+        if labeled and high - low > min_label_s:
             axes[0].annotate(
                 text.bounded(_rounded(str(name).rpartition(": ")[2]), 14),
                 ((low + high) / 2, 1),
@@ -81,10 +81,10 @@ def _rounded(name: str) -> str:
     return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.4g}", name)
 
 
-def _time_ticks(start_s: float, end_s: float, most: int) -> list[float]:
+def _time_ticks(start_s: float, end_s: float, max_ticks: int) -> list[float]:
     steps = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
     span_s = end_s - start_s
-    step = next((step for step in steps if span_s / step <= most), span_s)
+    step = next((step for step in steps if span_s / step <= max_ticks), span_s)
     first = np.ceil(start_s / step) * step
     return [float(x) for x in np.arange(first, end_s + step / 1000, step)]
 

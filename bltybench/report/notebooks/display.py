@@ -1,4 +1,4 @@
-"""What the notebooks of ``analysis/`` look with: tables and panels as IPython shows them."""
+"""Display helpers for the notebooks in ``analysis/``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from IPython.display import SVG
 from pandas.io.formats.style import Styler
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.report.figures import figures
+from bltybench.report.figures import run_figures
 
 
 def table(frame: pd.DataFrame) -> Styler:
-    """Return a frame for display: three digits after the point at most, a dash for what is missing."""
+    """Return a frame for display, with up to three decimals and a dash for missing values."""
     return frame.style.format(_cell, na_rep="–", escape="html").hide(axis="index")
 
 
 def panel(run: Analysis, name: str) -> SVG:
-    """Return one panel for display: requests, tokens, in_flight, ttft or latency."""
-    return SVG(data=figures.single(run, name))  # type: ignore[no-untyped-call]  # not annotated there
+    """Return one panel for display: requests, tokens, in_flight, ttft, or latency."""
+    return SVG(data=run_figures.single(run, name))  # type: ignore[no-untyped-call]  # not annotated there
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The notebooks of ``analysis/``, executed on a run and exported as HTML into its folder."""
+"""Execution of the notebooks in ``analysis/`` on a run, and their export as HTML."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.scenario.file.starter import starter_file
 
 TIMEOUT_S = 300
-"""Bound on one cell."""
+"""Maximum time of one cell."""
 
 RUN_VARIABLE = "BLTYBENCH_RUN"
+"""Environment variable that tells the kernel, a process of its own, which run to read."""
 
 
 def notebooks() -> list[Path]:
@@ -29,15 +30,14 @@ def notebooks() -> list[Path]:
 
 
 def execute(path: Path, run: RunFolder) -> Any:
-    """Execute a notebook on a run and return it, outputs filled in. Raises UserError naming what failed."""
+    """Execute a notebook on a run and return it with its outputs. Raises UserError if a cell fails."""
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # not annotated there
-    # The kernel is a process of its own and takes what it should look at from its environment.
     environment = {**os.environ, RUN_VARIABLE: str(run.path.absolute())}
     client = NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3")
     manager = client.create_kernel_manager()
-    with tempfile.TemporaryDirectory(prefix="bltybench-") as folder:
-        # Sockets in a folder of our own, not TCP ports that anyone on this machine could connect to.
-        manager.transport, manager.ip = "ipc", f"{folder}/kernel"
+    with tempfile.TemporaryDirectory(prefix="bltybench-") as directory:
+        # Sockets in a private directory: any user of this machine can connect to a TCP port.
+        manager.transport, manager.ip = "ipc", f"{directory}/kernel"
         try:
             client.execute(env=environment, cwd=str(run.path))
         except CellExecutionError as error:
@@ -46,17 +46,17 @@ def execute(path: Path, run: RunFolder) -> Any:
 
 
 def export(run: RunFolder) -> list[Path]:
-    """Execute every notebook on a run and write it as ``notebooks/NAME.html``; return what was written."""
-    folder = run.path / "notebooks"
-    folder.mkdir(exist_ok=True)
+    """Execute every notebook on a run, write ``notebooks/NAME.html``, and return the paths."""
+    directory = run.path / "notebooks"
+    directory.mkdir(exist_ok=True)
     exporter = HTMLExporter(template_name="lab")  # type: ignore[no-untyped-call]  # not annotated there
     written: list[Path] = []
     for path in notebooks():
         with warnings.catch_warnings():
-            # nbconvert asks for alternative texts that notebooks cannot carry on their outputs.
+            # nbconvert expects alternative texts, but outputs of cells can't have any.
             warnings.filterwarnings("ignore", message="Alternative text is missing")
             body, _ = exporter.from_notebook_node(execute(path, run))
-        target = folder / f"{path.stem}.html"
+        target = directory / f"{path.stem}.html"
         write_atomically(target, body.encode())
         written.append(target)
     return written

@@ -1,1 +1,1 @@
-"""The HTML page of a run."""
+"""The HTML page of a run, and the index of several."""

@@ -1,4 +1,4 @@
-"""One page over several runs: a line each, with a way to the report."""
+"""An index page: one line per run, with a link to its report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bltybench.report.summary import Summary
 from bltybench.runs.folder import RunFolder
 
 
-def index(runs: Sequence[tuple[RunFolder, Summary]], place: Path) -> str:
-    """Return the page, its links relative to ``place``, the folder that it will lie in."""
+def index(runs: Sequence[tuple[RunFolder, Summary]], directory: Path) -> str:
+    """Return the page for ``directory``: its links are relative to it."""
     rows = [
-        (quote(os.path.relpath(folder.report_html, place).replace(os.sep, "/")), summary)
+        (quote(os.path.relpath(folder.report_html, directory).replace(os.sep, "/")), summary)
         for folder, summary in sorted(runs, key=lambda run: run[1].created, reverse=True)
     ]
-    return templating.environment().get_template("index.html.j2").render(rows=rows)
+    return templating.render("index.html.j2", rows=rows)

@@ -1,56 +1,49 @@
-"""What was counted where, and what was left out: lines of the method section."""
+"""Notes for the method section: what this run counts, and what it excludes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import floats
+from bltybench.metrics.frame import bools, floats
 from bltybench.report import text
-from bltybench.report.summary import Summary
 
 
-def counted(analysis: Analysis, summary: Summary) -> list[str]:
-    """Return what was counted where, and what was left out, for the method section."""
+def method_notes(analysis: Analysis) -> list[str]:
+    """Return the notes."""
     attempts = analysis.attempts
+    if attempts.empty:
+        return ["There were no attempts."]
+    ok, stream = bools(attempts, "ok"), bools(attempts, "stream")
+    failed = len(attempts) - int(ok.sum())
+    notes = [
+        f"{text.count(len(attempts), 'attempt')} in {text.count(len(analysis.calls), 'call')}. "
+        + (f"Latency percentiles exclude the {failed:,} that failed." if failed else "All succeeded.")
+    ]
     unsent = int(attempts["sent_ns"].isna().sum())
+    if unsent:
+        notes.append(
+            f"{text.count(unsent, 'attempt')} never sent because there was no connection: counted when due."
+        )
     estimated = int(attempts["tokens_source"].isin(["tokenizer", "events"]).sum())
     unknown = int((attempts["ok"] & attempts["completion_tokens"].isna()).sum())
-    ok, stream = attempts["ok"].to_numpy(dtype=bool), attempts["stream"].to_numpy(dtype=bool)
-    failed = summary.attempts - int(ok.sum())
-    if not summary.attempts:
-        return ["There were no attempts."]
-    lines = [
-        f"{text.count(summary.attempts, 'attempt')} in {text.count(summary.calls, 'call')}; "
-        + (
-            f"the {failed:,} that did not succeed are in no latency percentile."
-            if failed
-            else "all succeeded."
-        )
-    ]
-    if unsent:
-        lines.append(
-            f"{text.count(unsent, 'attempt')} never sent, for want of a connection: counted when due."
-        )
     if estimated or unknown:
-        lines.append(
-            f"Token counts: of {text.count(estimated, 'attempt')} they were estimated on this side, of "
-            f"{text.count(unknown, 'answer')} there are none."
+        notes.append(
+            f"Token counts: estimated for {text.count(estimated, 'attempt')}, "
+            f"unknown for {text.count(unknown, 'successful attempt')}."
         )
     elif ok.any():
-        lines.append("Token counts are the server's own, of every success.")
-    together = int(np.nansum(floats(attempts, "coalesced_events")[ok & stream]))
+        notes.append("The server reported the token counts of all successful attempts.")
+    coalesced = int(np.nansum(floats(attempts, "coalesced_events")[ok & stream]))
     gaps = len(analysis.samples["itl"])
-    if together:
-        lines.append(
-            f"{text.count(together, 'event')} of streams shared a read with a later one: the stamp is an "
-            f"upper bound, and with it some of the {gaps:,} gaps."
+    if coalesced:
+        notes.append(
+            f"{text.count(coalesced, 'event')} of streams shared a read with a later event. Their timestamps "
+            f"are upper bounds, which affects some of the {gaps:,} gaps."
         )
     elif gaps:
-        lines.append(
-            f"No two events of a stream shared a read: the {gaps:,} gaps are between stamps of each."
-        )
-    requested = analysis.manifest.planned_calls
-    if requested is not None:
-        lines.append(f"The schedule had {text.count(requested, 'call')} until the load stopped.")
-    return lines
+        notes.append(f"No two events of a stream shared a read, so all {gaps:,} gaps are exact.")
+    planned = analysis.manifest.planned_calls
+    if planned is not None:
+        notes.append(f"The schedule had {text.count(planned, 'call')} due before the load stopped.")
+    return notes

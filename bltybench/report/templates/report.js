@@ -1,4 +1,4 @@
-// Values under the pointer, or under the arrow keys, in figures; and tables that the keyboard can scroll.
+// Hover values in figures, for pointer and arrow keys, and tables that can be scrolled with the keyboard.
 (() => {
   const sides = () => {
     for (const part of document.querySelectorAll(".scroll")) {

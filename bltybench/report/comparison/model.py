@@ -1,0 +1,140 @@
+"""A comparison of runs: the data that its JSON, page, and figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bltybench.metrics.compare import Difference, MetricKind, Tolerance, Verdict, compare
+from bltybench.metrics.outline import Outline
+
+COMPARISON_VERSION = 1
+"""Increased when a key is removed or changes its meaning, not when keys are added."""
+
+NAMES: dict[str, str] = {
+    "ttft": "TTFT",
+    "itl": "ITL",
+    "tpot": "TPOT",
+    "latency": "Call latency",
+    "attempt_latency": "Attempt latency",
+    "accepted.per_min": "Accepted attempts per minute",
+    "ok.per_min": "Successful attempts per minute",
+    "tokens.per_min": "Tokens per minute",
+    "refused.share": "Refusal rate",
+    "errors.share": "Error rate",
+    "calls.ok_share": "Success rate of calls",
+}
+"""Labels of metrics, or of their samples."""
+
+
+class SideSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A side: its runs, and their target."""
+
+    label: str
+    runs: list[str]
+    target: str
+    model: str | None
+    versions: dict[str, str]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of the base and the candidate."""
+
+    metric: str
+    kind: MetricKind
+    lower_is_better: bool
+    base: float | None
+    candidate: float | None
+    change: float | None
+    """candidate / base − 1, or candidate − base for a fraction."""
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    why: str
+
+
+class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate against the base."""
+
+    side: SideSummary
+    regressed: bool
+    changes: list[Change]
+
+    def named(self, verdict: Verdict) -> list[str]:
+        """Return the metrics with this verdict."""
+        return [change.metric for change in self.changes if change.verdict == verdict]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A base and its candidates."""
+
+    comparison_version: int = COMPARISON_VERSION
+    tolerance: float
+    tolerance_share: float
+    regressed: bool
+    """Whether any metric of any candidate is worse."""
+    base: SideSummary
+    candidates: list[CandidateSummary]
+
+    def to_json(self) -> bytes:
+        """Return indented JSON. The same runs give the same bytes."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Runs with a common label."""
+
+    label: str
+    runs: Sequence[Outline]
+
+    def summary(self) -> SideSummary:
+        """Return the side as stored."""
+        first = self.runs[0]
+        return SideSummary(
+            label=self.label,
+            runs=[run.manifest.run_id for run in self.runs],
+            target=first.manifest.target.name,
+            model=first.load["model"],
+            versions=first.manifest.versions,
+        )
+
+
+def compare_sides(base: Side, candidates: Sequence[Side], tolerance: Tolerance) -> Comparison:
+    """Compare each candidate with the base."""
+    summaries: list[CandidateSummary] = []
+    for candidate in candidates:
+        changes = [_change(found) for found in compare(base.runs, candidate.runs, tolerance)]
+        regressed = any(change.verdict == "worse" for change in changes)
+        summaries.append(CandidateSummary(side=candidate.summary(), regressed=regressed, changes=changes))
+    return Comparison(
+        tolerance=tolerance.relative,
+        tolerance_share=tolerance.share,
+        regressed=any(summary.regressed for summary in summaries),
+        base=base.summary(),
+        candidates=summaries,
+    )
+
+
+def name_of(metric: str) -> str:
+    """Return the label of a metric."""
+    sample, _, statistic = metric.partition(".")
+    return NAMES[metric] if metric in NAMES else f"{NAMES[sample]} {statistic}"
+
+
+def _change(found: Difference) -> Change:
+    low, high = found.bounds or (None, None)
+    return Change(
+        metric=found.metric,
+        kind=found.kind,
+        lower_is_better=found.lower_is_better,
+        base=found.base,
+        candidate=found.candidate,
+        change=found.change,
+        low=low,
+        high=high,
+        verdict=found.verdict,
+        why=found.why,
+    )

@@ -1,0 +1,93 @@
+"""The figures of a run's page, each with its sentence and data."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.capacity import capacity as find_capacity
+from bltybench.report import text
+from bltybench.report.figures import capacity, panels, scales, style
+from bltybench.report.figures.drawing import Drawing, drawing, hover, hover_shares
+from bltybench.report.sentences import latency_sentence, timeline_sentence
+
+EMPTY_HEIGHT = 34
+"""Height of a panel without data, in pixels."""
+
+
+def draw_all(analysis: Analysis) -> list[Drawing]:
+    """Draw the figures of the page, in its order."""
+    knee = find_capacity(analysis.stages)
+    return [timeline(analysis), *([] if knee is None else [capacity.draw(knee)]), latencies(analysis)]
+
+
+def timeline(analysis: Analysis) -> Drawing:
+    """Draw requests, tokens, requests in flight, and TTFT on one time axis."""
+    lines, rolling = analysis.timeline, analysis.rolling
+    has_tokens = bool((lines["prompt_tokens"] + lines["completion_tokens"]).any())
+    has_streams = bool(analysis.attempts["ttft_ms"].notna().any())
+
+    def draw(width: int) -> Figure:
+        heights = [
+            190 if width == style.WIDE else 170,
+            110 if has_tokens else EMPTY_HEIGHT,
+            80,
+            110 if has_streams else EMPTY_HEIGHT,
+        ]
+        figure, axes = style.panels(width, heights, panels.margins(width))
+        for ax, paint in zip(axes, panels.TIMED.values(), strict=True):
+            paint(ax, analysis, width)
+        scales.time_axis(axes, analysis, width)
+        return figure
+
+    title, says = "Timeline", timeline_sentence(analysis)
+    data = {"timeline": lines, "rolling": rolling}
+    if not lines["offered"].any():
+        return Drawing("timeline", title, says, "", "", data, {})
+    at_end = rolling.iloc[np.minimum(np.searchsorted(rolling["at_s"], lines["end_s"]), len(rolling) - 1)]
+    columns = {
+        "accepted": lines["accepted"],
+        "refused": lines["refused"],
+        "other": lines["other"],
+        "tokens in": lines["prompt_tokens"],
+        "tokens out": lines["completion_tokens"],
+        "peak in flight": lines["in_flight_max"],
+        "accepted, last 60 s": at_end["accepted"],
+        "tokens, last 60 s": at_end["tokens"],
+        "TTFT p50, last 60 s (ms)": at_end["ttft_p50_ms"],
+        "TTFT p95, last 60 s (ms)": at_end["ttft_p95_ms"],
+    }
+    bins = zip(lines["start_s"], lines["end_s"], strict=True)
+    shown = hover([f"{text.clock(start)} to {text.clock(end)}" for start, end in bins], columns)
+    return drawing("timeline", title, says, draw, data, shown)
+
+
+def latencies(analysis: Analysis) -> Drawing:
+    """Draw the distributions of call latency, attempt latency, TTFT, and ITL on a logarithmic axis."""
+    data = panels.curves(analysis)
+
+    def draw(width: int) -> Figure:
+        height = 260 if width == style.WIDE else 210
+        figure, (ax,) = style.panels(width, [height], panels.margins(width))
+        panels.latency(ax, analysis, data, width)
+        return figure
+
+    title, says = "Latency", latency_sentence(analysis)
+    if data.empty:
+        return Drawing("latency", title, says, "", "", {"latency": data}, {})
+    curves = {label: data[data["metric"] == name] for name, label, *_ in panels.CURVES}
+    return drawing("latency", title, says, draw, {"latency": data}, hover_shares(curves))
+
+
+def single(analysis: Analysis, name: str) -> str:
+    """Return one panel (requests, tokens, in_flight, ttft, latency) as SVG in light colors."""
+    with style.rc_context():
+        figure, (ax,) = style.panels(style.WIDE, [220], panels.margins(style.WIDE))
+        figure.set_facecolor("white")
+        if name == "latency":
+            panels.latency(ax, analysis, panels.curves(analysis), style.WIDE)
+        else:
+            panels.TIMED[name](ax, analysis, style.WIDE)
+            scales.time_axis([ax], analysis, style.WIDE)
+        return style.to_svg(figure, name, name, themed=False)
