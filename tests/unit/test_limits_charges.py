@@ -33,7 +33,7 @@ def fitted(family: str, limit: int, period_s: float, *, count_refused: bool | No
     )
 
 
-def answers(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
+def run_experiment(api: VirtualApi, *fits: Fit, **facts: Any) -> dict[str, Answer]:
     defaults: dict[str, Any] = {"latency_s": 0.03, "second_key": True, "other_model": "b", "with_401": True}
     context = ProbeContext(fits=fits, **(defaults | facts))
     return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
@@ -49,23 +49,23 @@ def test_kinds_of_requests_that_count_are_identified(
 ) -> None:
     rule = RateLimit.model_validate({"limit": limit, "period_s": 20.0, "algorithm": family})
     limits = virtual_limits(requests=rule, charged_errors=charged, charged_endpoints=models)
-    found = answers(
+    answers = run_experiment(
         VirtualApi(limits, ttft_s=0.01, jitter=0.3), fitted(family, limit, 20.0, count_refused=False)
     )
-    assert found["malformed_counts"].value is (400 in charged)
-    assert found["unknown_model_counts"].value is (404 in charged)
-    assert found["models_endpoint_counts"].value is bool(models)
-    assert found["wrong_key_counts"].value is False
-    assert found["refused_counts"].value is False
-    assert found["models_endpoint_shares"].value is bool(models)
+    assert answers["malformed_counts"].value is (400 in charged)
+    assert answers["unknown_model_counts"].value is (404 in charged)
+    assert answers["models_endpoint_counts"].value is bool(models)
+    assert answers["wrong_key_counts"].value is False
+    assert answers["refused_counts"].value is False
+    assert answers["models_endpoint_shares"].value is bool(models)
 
 
 @pytest.mark.parametrize("per", [(), ("key",), ("model",), ("key", "model")])
 def test_scope_of_the_limit_is_identified(per: tuple[str, ...]) -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0), per=per)
-    found = answers(VirtualApi(limits, ttft_s=0.01), fitted("fixed_window", 20, 10.0))
-    assert found["limit_per_key"].value is ("key" in per)
-    assert found["limit_per_model"].value is ("model" in per)
+    answers = run_experiment(VirtualApi(limits, ttft_s=0.01), fitted("fixed_window", 20, 10.0))
+    assert answers["limit_per_key"].value is ("key" in per)
+    assert answers["limit_per_model"].value is ("model" in per)
 
 
 @pytest.mark.parametrize("family", ["sliding_log", "sliding_counter", "first_hit_counter"])
@@ -73,61 +73,66 @@ def test_refused_requests_that_count_are_identified(family: str) -> None:
     rule = RateLimit.model_validate(
         {"limit": 20, "period_s": 10.0, "algorithm": family, "count_refused": True}
     )
-    found = answers(
+    answers = run_experiment(
         VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), fitted(family, 20, 10.0, count_refused=True)
     )
-    assert found["refused_counts"].value is True
-    assert found["malformed_counts"].value is False
+    assert answers["refused_counts"].value is True
+    assert answers["malformed_counts"].value is False
 
 
 def test_missing_key_and_model_are_given_as_reasons() -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0))
     api = VirtualApi(limits, ttft_s=0.01)
-    found = answers(api, fitted("fixed_window", 20, 10.0), second_key=False, other_model=None, with_401=False)
-    assert "--probe-second-key-env" in str(found["limit_per_key"].reason)
-    assert "--probe-model" in str(found["limit_per_model"].reason)
-    assert "wrong_key_counts" not in found
+    answers = run_experiment(
+        api, fitted("fixed_window", 20, 10.0), second_key=False, other_model=None, with_401=False
+    )
+    assert "--probe-second-key-env" in str(answers["limit_per_key"].reason)
+    assert "--probe-model" in str(answers["limit_per_model"].reason)
+    assert "wrong_key_counts" not in answers
 
 
 def test_shared_quota_gives_no_answer_on_invalid_requests() -> None:
     limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
     api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < 0.25))
-    found = answers(api, fitted("fixed_window", 60, 20.0))
-    assert found["malformed_counts"].value is None
-    assert found["unknown_model_counts"].value is None
+    answers = run_experiment(api, fitted("fixed_window", 60, 20.0))
+    assert answers["malformed_counts"].value is None
+    assert answers["unknown_model_counts"].value is None
 
 
 def test_small_budget_or_unknown_limit_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
-    assert answers(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value is None
-    assert answers(api)["limit_per_key"].value is None
+    assert (
+        run_experiment(api, fitted("fixed_window", 60, 60.0), requests_left=50)["malformed_counts"].value
+        is None
+    )
+    assert run_experiment(api)["limit_per_key"].value is None
     assert not api.requests
 
 
 def test_drain_that_contradicts_the_fitted_limit_gives_no_answer() -> None:
     limits = virtual_limits(requests=RateLimit(limit=60, period_s=20.0))
     wrong = replace(fitted("fixed_window", 60, 20.0), limit=57, limit_range=(57, 57))
-    assert answers(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
+    assert run_experiment(VirtualApi(limits, ttft_s=0.01), wrong)["malformed_counts"].value is None
 
 
 def test_window_that_resets_later_than_predicted_does_not_count_refused_requests() -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 10.0, "algorithm": "fixed_window"})
     late = replace(fitted("fixed_window", 12, 10.0), phase="other", edge_s=START_S - START_S % 10.0 - 0.5)
-    found = answers(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
-    assert found["refused_counts"].value is None
-    assert "window resets" in str(found["refused_counts"].reason)
+    answers = run_experiment(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), late)
+    assert answers["refused_counts"].value is None
+    assert "window resets" in str(answers["refused_counts"].reason)
 
 
 def test_counter_is_tested_after_its_latest_possible_reset() -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 20.0, "algorithm": "sliding_counter"})
     true = replace(fitted("sliding_counter", 12, 20.0), phase="other")
     early = replace(true, edge_s=START_S - START_S % 20.0 - 0.9, variants=(true,))
-    found = answers(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), early)
-    assert found["refused_counts"].value is False
+    answers = run_experiment(VirtualApi(virtual_limits(requests=rule), ttft_s=0.01), early)
+    assert answers["refused_counts"].value is False
 
 
 def test_use_by_other_clients_is_not_mistaken_for_counting_refused_requests() -> None:
     for seed in range(5):
         limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0, algorithm="sliding_log"))
         api = VirtualApi(limits, ttft_s=0.01, seed=seed, others=lambda rng: int(rng.random() < 0.3))
-        assert answers(api, fitted("sliding_log", 20, 10.0))["refused_counts"].value is not True
+        assert run_experiment(api, fitted("sliding_log", 20, 10.0))["refused_counts"].value is not True

@@ -14,7 +14,7 @@ from bltybench.limits.probe.context import ProbeContext
 from bltybench.scenario.target import RateLimit
 
 
-def answers(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
+def run_experiment(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
     context = ProbeContext(**facts)
     return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
 
@@ -29,17 +29,17 @@ def test_limit_excess_and_cancellation_are_identified(
     limits = virtual_limits(concurrency=limit, concurrency_excess=excess, cancelled_keeps_slot=keeps_slot)
     # Some refusals give no reason, and some servers send no headers before the first token.
     api = VirtualApi(limits, early_headers=latency_s < 0.05, latency_s=latency_s, jitter=0.4, terse=limit > 5)
-    found = answers(api, concurrency=documented, never_refused=True)
-    assert found["concurrency_limit"].value == limit, found
-    assert found["concurrency_excess"].value == excess
-    assert found["cancelled_frees_slot"].value is not keeps_slot
-    assert all((answer.confidence or 0) > 0.9 for answer in found.values())
+    answers = run_experiment(api, concurrency=documented, never_refused=True)
+    assert answers["concurrency_limit"].value == limit, answers
+    assert answers["concurrency_excess"].value == excess
+    assert answers["cancelled_frees_slot"].value is not keeps_slot
+    assert all((answer.confidence or 0) > 0.9 for answer in answers.values())
 
 
 def test_request_limit_below_the_concurrency_limit_gives_a_lower_bound() -> None:
     limits = virtual_limits(requests=RateLimit(limit=30))
-    found = answers(VirtualApi(limits), requests_per_min=30)
-    limit = found["concurrency_limit"]
+    answers = run_experiment(VirtualApi(limits), requests_per_min=30)
+    limit = answers["concurrency_limit"]
     assert limit.value is None
     assert limit.range is not None
     assert limit.range[0] == 22
@@ -48,9 +48,9 @@ def test_request_limit_below_the_concurrency_limit_gives_a_lower_bound() -> None
 
 def test_request_limit_below_the_documented_one_is_not_mistaken_for_concurrency() -> None:
     limits = virtual_limits(requests=RateLimit(limit=20))
-    found = answers(VirtualApi(limits, terse=True), requests_per_min=60)
-    assert found["concurrency_limit"].value is None
-    assert "another limit" in str(found["concurrency_limit"].reason)
+    answers = run_experiment(VirtualApi(limits, terse=True), requests_per_min=60)
+    assert answers["concurrency_limit"].value is None
+    assert "another limit" in str(answers["concurrency_limit"].reason)
 
 
 def test_bucket_refill_is_not_mistaken_for_a_freed_slot() -> None:
@@ -58,17 +58,17 @@ def test_bucket_refill_is_not_mistaken_for_a_freed_slot() -> None:
     for seed in range(10):
         api = VirtualApi(virtual_limits(requests=bucket), latency_s=0.002, ttft_s=0.002, seed=seed)
         api.quotas.of("first", "a").admit(START_S - seed / 50, 0)
-        found = answers(api, requests_per_min=372)
-        assert found["concurrency_limit"].value is None, found
-        assert "another limit" in str(found["concurrency_limit"].reason)
+        answers = run_experiment(api, requests_per_min=372)
+        assert answers["concurrency_limit"].value is None, answers
+        assert "another limit" in str(answers["concurrency_limit"].reason)
 
 
 def test_window_reset_while_streams_end_is_not_mistaken_for_kept_slots() -> None:
     window = RateLimit(limit=43, period_s=10.0, algorithm="first_hit_window")
     api = VirtualApi(virtual_limits(requests=window), latency_s=0.002, ttft_s=0.002, itl_s=0.03)
-    found = answers(api, requests_per_min=258)
-    assert found["concurrency_limit"].value is None, found
-    assert "request limit" in str(found["concurrency_limit"].reason)
+    answers = run_experiment(api, requests_per_min=258)
+    assert answers["concurrency_limit"].value is None, answers
+    assert "request limit" in str(answers["concurrency_limit"].reason)
 
 
 @pytest.mark.parametrize("terse", [True, False])
@@ -76,30 +76,30 @@ def test_overload_is_not_a_concurrency_limit(terse: bool) -> None:
     def spoil(number: int) -> tuple[int, str] | None:
         return (503, "overloaded") if number > 12 else None
 
-    found = answers(VirtualApi(virtual_limits(), spoil=spoil, terse=terse), never_refused=True)
-    assert found["concurrency_limit"].value is None
-    assert "503" in str(found["concurrency_limit"].reason)
+    answers = run_experiment(VirtualApi(virtual_limits(), spoil=spoil, terse=terse), never_refused=True)
+    assert answers["concurrency_limit"].value is None
+    assert "503" in str(answers["concurrency_limit"].reason)
 
 
 def test_token_limit_that_refuses_first_is_named() -> None:
     limits = virtual_limits(tokens=RateLimit(limit=1000))
-    found = answers(VirtualApi(limits), never_refused=True)
-    assert found["concurrency_limit"].value is None
-    assert "tokens" in str(found["concurrency_limit"].reason)
+    answers = run_experiment(VirtualApi(limits), never_refused=True)
+    assert answers["concurrency_limit"].value is None
+    assert "tokens" in str(answers["concurrency_limit"].reason)
 
 
 def test_server_that_slows_down_under_load_does_not_queue() -> None:
-    found = answers(VirtualApi(virtual_limits(), slow=0.5), never_refused=True, requests_left=60)
-    assert found["concurrency_excess"].value is None
+    answers = run_experiment(VirtualApi(virtual_limits(), slow=0.5), never_refused=True, requests_left=60)
+    assert answers["concurrency_excess"].value is None
 
 
 def test_streams_that_end_too_soon_are_reported() -> None:
-    found = answers(VirtualApi(virtual_limits(concurrency=50), itl_s=0.0005), never_refused=True)
-    assert found["concurrency_limit"].value is None
-    assert "ended before" in str(found["concurrency_limit"].reason)
+    answers = run_experiment(VirtualApi(virtual_limits(concurrency=50), itl_s=0.0005), never_refused=True)
+    assert answers["concurrency_limit"].value is None
+    assert "ended before" in str(answers["concurrency_limit"].reason)
 
 
 def test_budget_too_small_for_streams_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
-    assert answers(api, requests_left=5)["concurrency_limit"].value is None
+    assert run_experiment(api, requests_left=5)["concurrency_limit"].value is None
     assert not api.requests

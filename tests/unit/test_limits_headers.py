@@ -72,12 +72,12 @@ def analyzed(
     )
     fit = replace(best, period_s=best.period_s * (1 + period_error))
     verdict = Verdict("found", 1, 1, 1, consistent=(replace(fit, variants=(best,)),))
-    return answers(api.attempts(), verdict)
+    return header_answers(api.attempts(), verdict)
 
 
-def answers(attempts: list[Attempt], verdict: Verdict) -> dict[str, Answer]:
-    found = find(attempts, START_S, None, verdict, asked=("charges",))
-    return {answer.question: answer for answer in found.answers if answer.question in QUESTIONS}
+def header_answers(attempts: list[Attempt], verdict: Verdict) -> dict[str, Answer]:
+    findings = find(attempts, START_S, None, verdict, asked=("charges",))
+    return {answer.question: answer for answer in findings.answers if answer.question in QUESTIONS}
 
 
 def rules() -> st.SearchStrategy[RateLimit]:
@@ -119,8 +119,8 @@ def test_accurate_headers_are_never_called_wrong(
 ) -> None:
     # With a longer latency, the limit would never be reached.
     world["latency_s"] = min(world["latency_s"], 0.2 * rule.period_s / rule.limit)
-    found = analyzed(rule, [wait * rule.period_s for wait in waits], period_error, width, **world)
-    assert {name: answer.value for name, answer in found.items() if answer.value not in ACCURATE} == {}
+    answers = analyzed(rule, [wait * rule.period_s for wait in waits], period_error, width, **world)
+    assert {name: answer.value for name, answer in answers.items() if answer.value not in ACCURATE} == {}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -144,15 +144,15 @@ def test_kind_of_headers_is_identified_for_each_family(
     family: str, headers: str, question: str, value: str | None
 ) -> None:
     rule = RateLimit.model_validate({"limit": 12, "period_s": 60.0, "algorithm": family})
-    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0, 45.0], headers=headers)
-    assert found[question].value == value, found[question]
+    answers = analyzed(rule, [0.0, 130.0, 30.0, 130.0, 45.0], headers=headers)
+    assert answers[question].value == value, answers[question]
 
 
 def test_reset_by_a_clock_that_is_ahead_is_identified() -> None:
     rule = RateLimit(limit=12, period_s=60.0)
-    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
-    assert found["reset_header"].value == "window_end"
-    assert re.search(r"clock that is (6\.9|7\.?)\d* s ahead of yours", found["reset_header"].says)
+    answers = analyzed(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
+    assert answers["reset_header"].value == "window_end"
+    assert re.search(r"clock that is (6\.9|7\.?)\d* s ahead of yours", answers["reset_header"].says)
 
 
 def test_headers_about_a_daily_limit_are_not_compared_with_a_limit_per_minute() -> None:
@@ -164,32 +164,18 @@ def test_headers_about_a_daily_limit_are_not_compared_with_a_limit_per_minute() 
         left -= attempt.status == 200
         quota = {"limit_requests": 14_400, "remaining_requests": left}
         attempts.append(msgspec.structs.replace(attempt, **quota))
-    best = replace(FIXED, edge_s=START_S - START_S % 60.0)
-    found = answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
-    assert found["limit_header"].value is None
-    assert "another limit" in str(found["remaining_header"].reason)
-
-
-FIXED = Fit(
-    family="fixed_window",
-    limit=12,
-    limit_range=(12, 12),
-    period_s=60.0,
-    period_range_s=(60.0, 60.0),
-    phase="clock",
-    edge_s=0.0,
-    ticks=None,
-    count_refused=None,
-    contradictions=0,
-    cost=0,
-)
+    edge_s = START_S - START_S % 60.0
+    best = Fit("fixed_window", 12, (12, 12), 60.0, (60.0, 60.0), "clock", edge_s, None, None, 0, 0)
+    answers = header_answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
+    assert answers["limit_header"].value is None
+    assert "another limit" in str(answers["remaining_header"].reason)
 
 
 def test_shared_quota_does_not_make_remaining_wrong() -> None:
     rule = RateLimit(limit=20, period_s=60.0)
-    found = analyzed(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
-    assert found["remaining_header"].value is None
-    assert "other clients" in str(found["remaining_header"].reason)
+    answers = analyzed(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))
+    assert answers["remaining_header"].value is None
+    assert "other clients" in str(answers["remaining_header"].reason)
 
 
 @pytest.mark.parametrize(
@@ -202,4 +188,4 @@ def test_unknown_limit_needs_all_waits_to_be_too_short(
     limits = virtual_limits(requests=rule, headers=headers)
     api = VirtualApi(limits, ttft_s=0.01, others=lambda rng: int(rng.random() < others))
     api.play(bursts(rule, [5.0] * 12, 1))
-    assert answers(api.attempts(), Verdict("unknown", 1, 1, 1))["retry_after"].value == value
+    assert header_answers(api.attempts(), Verdict("unknown", 1, 1, 1))["retry_after"].value == value

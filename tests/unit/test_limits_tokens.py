@@ -23,7 +23,7 @@ from bltybench.scenario.target import RateLimit
 
 
 def request_limit(limit: int, period_s: float) -> Fit:
-    """Return a request limit that the probe has found before."""
+    """Return a request limit that the probe has answers before."""
     return Fit(
         "sliding_log", limit, (limit, limit), period_s, (period_s, period_s), None, None, None, None, 0, 0
     )
@@ -41,7 +41,7 @@ def filled(tokens: int) -> list[ProbeResult]:
     return [one, replace(one, sent_s=2.0, decision=Decision.REFUSED_BY_TOKENS, max_tokens=8)]
 
 
-def answers(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
+def run_experiment(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
     context = ProbeContext(**({"never_refused": True, "tokens_left": 3_000_000} | facts))
     return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
 
@@ -62,33 +62,33 @@ def test_limit_period_and_charging_are_identified(
 ) -> None:
     rule = RateLimit.model_validate({"limit": 100_000, "algorithm": algorithm})
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged=charged), seed=3)
-    found = answers(api, tokens_per_min=documented)
-    limit = found["token_limit"]
+    answers = run_experiment(api, tokens_per_min=documented)
+    limit = answers["token_limit"]
     assert limit.value == 100_000
     assert limit.range is not None
     assert 100_000 - limit.range[0] < 7_000
     assert limit.range[1] - 100_000 < 7_000
-    assert found["tokens_charged"].value == charged
-    assert found["tokens_charged_at"].value == ("end" if charged == "used" else "admission")
-    period = found["token_period_s"]
+    assert answers["tokens_charged"].value == charged
+    assert answers["tokens_charged_at"].value == ("end" if charged == "used" else "admission")
+    period = answers["token_period_s"]
     assert period.value is None or period.value == pytest.approx(60, rel=0.02)
-    assert found["token_algorithm"].value in {None, algorithm}
+    assert answers["token_algorithm"].value in {None, algorithm}
 
 
 def test_window_reset_during_the_fill_gives_no_wrong_limit() -> None:
     rule = RateLimit(limit=4000, period_s=2.0)
     for seed in range(3):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed, latency_s=0.1)
-        found = answers(api, expected_period_s=2.0)
-        assert found["token_limit"].value in {None, 4000}, found["token_limit"]
+        answers = run_experiment(api, expected_period_s=2.0)
+        assert answers["token_limit"].value in {None, 4000}, answers["token_limit"]
 
 
 def test_tokens_used_shortly_before_the_probe_have_expired() -> None:
     rule = RateLimit(limit=4000, algorithm="sliding_log")
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"))
     api.quotas.of("first", "a").admit(START_S, 3_600)
-    found = answers(api, fits=(request_limit(59, 2.0),), never_refused=False)
-    assert found["token_limit"].value == 4000, found["token_limit"]
+    answers = run_experiment(api, fits=(request_limit(59, 2.0),), never_refused=False)
+    assert answers["token_limit"].value == 4000, answers["token_limit"]
 
 
 def test_unknown_period_leaves_the_largest_request_as_lower_bound() -> None:
@@ -111,8 +111,8 @@ def test_refusals_by_the_request_limit_give_no_token_limit() -> None:
         ),
         terse=True,
     )
-    found = answers(api, fits=(request_limit(12, 60.0),), never_refused=False, tokens_left=300_000)
-    assert found["token_limit"].value is None, found["token_limit"]
+    answers = run_experiment(api, fits=(request_limit(12, 60.0),), never_refused=False, tokens_left=300_000)
+    assert answers["token_limit"].value is None, answers["token_limit"]
     named = [*filled(3_000), ProbeResult(role="fill", sent_s=9.0, decision=Decision.REFUSED)]
     assert fill_bounds(named) == fill_bounds(filled(3_000))
 
@@ -149,20 +149,20 @@ def test_remainder_of_a_weighted_counter_widens_its_period() -> None:
     rule = RateLimit(limit=10_000, period_s=5.0, algorithm="first_hit_counter")
     for seed in range(2):
         api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"), seed=seed)
-        period = answers(api, expected_period_s=5.0)["token_period_s"]
+        period = run_experiment(api, expected_period_s=5.0)["token_period_s"]
         assert period.range is None or period.range[0] <= 5.0 <= period.range[1], period
 
 
 def test_lower_limit_than_documented_is_found() -> None:
     rule = RateLimit(limit=40_000, period_s=2.0, algorithm="first_hit_window")
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="used"), latency_s=0.002, ttft_s=0.002)
-    found = answers(api, tokens_per_min=1_200_000, tokens_left=1_000_000)
-    assert found["token_limit"].value == 40_000, found["token_limit"]
+    answers = run_experiment(api, tokens_per_min=1_200_000, tokens_left=1_000_000)
+    assert answers["token_limit"].value == 40_000, answers["token_limit"]
 
 
 def test_no_refusal_gives_a_lower_bound() -> None:
-    found = answers(VirtualApi(virtual_limits()), tokens_left=100_000)
-    limit = found["token_limit"]
+    answers = run_experiment(VirtualApi(virtual_limits()), tokens_left=100_000)
+    limit = answers["token_limit"]
     assert limit.value is None
     assert limit.range is not None
     assert limit.range[0] > 5_000
@@ -171,15 +171,15 @@ def test_no_refusal_gives_a_lower_bound() -> None:
 
 def test_budget_too_small_for_the_experiment_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
-    assert answers(api, requests_left=4)["token_limit"].value is None
+    assert run_experiment(api, requests_left=4)["token_limit"].value is None
     assert not api.requests
 
 
 def test_exhausted_credit_is_not_a_token_limit() -> None:
     api = VirtualApi(virtual_limits(), spoil=lambda number: (429, "insufficient_quota"))
-    found = answers(api)
-    assert found["token_limit"].value is None
-    assert "failed" in str(found["token_limit"].reason)
+    answers = run_experiment(api)
+    assert answers["token_limit"].value is None
+    assert "failed" in str(answers["token_limit"].reason)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_period_of_a_weighted_counter_is_exact_with_an_exact_limit() -> None:
     rule = RateLimit(limit=4000, period_s=30.0, algorithm="first_hit_counter")
     limits = virtual_limits(tokens=rule, tokens_charged="reserved")
     api = VirtualApi(limits, seed=10, latency_s=0.002, jitter=0.3, ttft_s=0.002)
-    period = answers(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
+    period = run_experiment(api, tokens_left=1_000_000, requests_left=400)["token_period_s"]
     assert period.value == pytest.approx(30.0, rel=0.02)
 
 
@@ -233,7 +233,7 @@ def test_possible_bucket_refill_widens_the_limit_if_families_are_ambiguous() -> 
     limits = virtual_limits(tokens=rule, tokens_charged="used")
     for seed in range(4):
         api = VirtualApi(limits, latency_s=0.005, ttft_s=0.02, seed=seed)
-        limit = answers(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
+        limit = run_experiment(api, tokens_per_min=3_000_000, tokens_left=1_000_000)["token_limit"]
         assert limit.range is not None
         assert limit.range[0] <= 100_000 <= limit.range[1], limit
 
@@ -243,7 +243,9 @@ def test_bucket_below_zero_refills_before_the_exact_size_is_measured() -> None:
     limits = virtual_limits(tokens=rule, tokens_charged="used")
     for seed in range(4):
         api = VirtualApi(limits, ttft_s=0.02, early_headers=False, seed=seed)
-        limit = answers(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)["token_limit"]
+        limit = run_experiment(api, tokens_per_min=40_000, tokens_left=980_000, requests_left=400)[
+            "token_limit"
+        ]
         assert limit.range is None or limit.range[0] <= 40_000 <= limit.range[1], limit
 
 
@@ -283,10 +285,12 @@ def test_charging_is_unknown_if_the_limit_can_exceed_the_tokens_in_flight() -> N
         for at_s in [60.0 * minute + 0.1 * number]
     ]
     held = ProbeResult(role="fill", sent_s=-200.0, decision=Decision.ACCEPTED, max_tokens=50_000)
-    found = {answer.question: answer for answer in analyze([held, *units], ProbeContext(never_refused=True))}
-    assert found["token_limit"].range is not None
-    assert found["token_limit"].range[1] > 50_000
-    assert found["tokens_charged"].value is None
+    answers = {
+        answer.question: answer for answer in analyze([held, *units], ProbeContext(never_refused=True))
+    }
+    assert answers["token_limit"].range is not None
+    assert answers["token_limit"].range[1] > 50_000
+    assert answers["tokens_charged"].value is None
     more = {
         answer.question: answer
         for answer in analyze([replace(held, max_tokens=90_000), *units], ProbeContext())

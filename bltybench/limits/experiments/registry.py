@@ -86,21 +86,22 @@ def answers(
     results = {
         name: [result_of(attempt, start_s, status) for attempt in group] for name, group in attempts.items()
     }
-    found: list[Answer] = []
+    concluded: list[Answer] = []
     for name, experiment in EXPERIMENTS.items():
         if name in attempts or name in requested:
             own = sorted(results.get(name, ()), key=lambda result: result.sent_s)
-            found += experiment.analyze(own, context)
-    about_headers = accuracy.analyze(*_counted(results, found), headers, context)
-    # An ordinary run reports only what it shows.
-    return [*found, *(answer for answer in about_headers if found or requested or answer.value is not None)]
+            concluded += experiment.analyze(own, context)
+    about_headers = accuracy.analyze(*_counted(results, concluded), headers, context)
+    if not concluded and not requested:  # an ordinary run reports only what it shows
+        about_headers = [answer for answer in about_headers if answer.value is not None]
+    return [*concluded, *about_headers]
 
 
 def _counted(
-    results: Mapping[str | None, Sequence[ProbeResult]], found: Sequence[Answer]
+    results: Mapping[str | None, Sequence[ProbeResult]], concluded: Sequence[Answer]
 ) -> tuple[list[ProbeResult], list[ProbeResult]]:
     """Return the requests that count in the request limit, and those that may count."""
-    values = {answer.question: answer.value for answer in found}
+    values = {answer.question: answer.value for answer in concluded}
     counted: list[ProbeResult] = []
     ambiguous: list[ProbeResult] = []
     for result in (result for group in results.values() for result in group):

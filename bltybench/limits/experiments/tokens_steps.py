@@ -155,10 +155,10 @@ def _find_size(context: ProbeContext, results: Sequence[ProbeResult]) -> ResultS
 
 
 def _expected_limit(context: ProbeContext, results: Sequence[ProbeResult]) -> int:
-    """Return the documented limit unless the size found contradicts it; 0 if neither is known."""
-    documented, found = context.tokens_per_min or 0, sum(map(used, with_role(results, roles.SIZE)))
-    if results and results[-1].refused and not documented / 2 <= found <= 2 * documented:
-        return found
+    """Return the documented limit, unless the search for the size contradicts it; 0 if neither is known."""
+    documented, measured = context.tokens_per_min or 0, sum(map(used, with_role(results, roles.SIZE)))
+    if results and results[-1].refused and not documented / 2 <= measured <= 2 * documented:
+        return measured
     return documented
 
 
@@ -217,7 +217,8 @@ def _follow_plan(
             if burst.confirm_s is not None and results[-1].refused:
                 results = yield SendStep((unit,), after_s=burst.confirm_s, purpose=burst.purpose)
             since_s = min((result.sent_s for result in results[before:]), default=at_s)
-            burst = bursts.send([seen for seen in unit_observations(results) if seen.sent_s >= since_s])
+            observations = unit_observations(results)
+            burst = bursts.send([one for one in observations if one.sent_s >= since_s])
     except StopIteration:
         return results
 

@@ -1,1 +1,1 @@
-"""Rate-limit headers compared with the limiter that was found."""
+"""Rate-limit headers compared with decisions and with the fitted limiter."""
