@@ -47,7 +47,7 @@ class TestBeforeTheRun:
         assert "nope" in refused(tmp_path, "--processes", "2", "--scenario", "nope", BLTYBENCH_TEST_KEY=KEY)
 
     def test_unknown_target(self, tmp_path: Path) -> None:
-        assert 'no target is named "her"' in refused(tmp_path, "--target", "her", BLTYBENCH_TEST_KEY=KEY)
+        assert 'no such target: "her"' in refused(tmp_path, "--target", "her", BLTYBENCH_TEST_KEY=KEY)
 
     def test_key_is_not_sent_to_another_address(self, tmp_path: Path) -> None:
         output = refused(tmp_path, "--host", "https://elsewhere.example/v1", BLTYBENCH_TEST_KEY=KEY)
@@ -56,7 +56,7 @@ class TestBeforeTheRun:
     def test_reports_directory_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         output = refused(tmp_path, "--reports", str(tmp_path / "file" / "x"), BLTYBENCH_TEST_KEY=KEY)
-        assert "no run can be stored here" in output
+        assert "cannot store a run here" in output
 
     def test_zero_users(self, tmp_path: Path) -> None:
         assert "--users" in refused(tmp_path, "--users", "0", BLTYBENCH_TEST_KEY=KEY)
@@ -83,7 +83,7 @@ def test_remote_target_without_a_budget(tmp_path: Path) -> None:
 def test_reports_directory_without_permission(tmp_path: Path) -> None:
     write_scenarios(tmp_path, "http://127.0.0.1:9/v1")
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert "no run can be stored here" in refused(
+    assert "cannot store a run here" in refused(
         tmp_path, "--reports", str(tmp_path / "closed" / "x"), BLTYBENCH_TEST_KEY=KEY
     )
 
