@@ -11,6 +11,17 @@ from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
 
 
+class _Range(Table):
+    min: PositiveInt = 1
+    max: PositiveInt = 32_768
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError("max must not be below min")
+        return self
+
+
 class Fixed(Table):
     """A constant number of tokens."""
 
@@ -18,51 +29,33 @@ class Fixed(Table):
     tokens: PositiveInt
 
 
-class Uniform(Table):
+class Uniform(_Range):
     """A uniformly distributed integer from ``min`` to ``max``, inclusive."""
 
     kind: Literal["uniform"]
     min: PositiveInt
     max: PositiveInt
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max < self.min:
-            raise ValueError("max must not be below min")
-        return self
 
-
-class Normal(Table):
+class Normal(_Range):
     """Normal distribution with ``mean`` and ``sd``, truncated to ``min`` … ``max``."""
 
     kind: Literal["normal"]
     mean: PositiveFloat
     sd: NonNegativeFloat
-    min: PositiveInt = 1
-    max: PositiveInt = 32_768
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max < self.min:
-            raise ValueError("max must not be below min")
-        return self
 
 
-class Lognormal(Table):
+class Lognormal(_Range):
     """Lognormal distribution with ``median`` and 95th percentile ``p95``, truncated to ``min`` … ``max``."""
 
     kind: Literal["lognormal"]
     median: PositiveFloat
     p95: PositiveFloat
-    min: PositiveInt = 1
-    max: PositiveInt = 32_768
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _p95_above_median(self) -> Self:
         if self.p95 < self.median:
             raise ValueError("p95 must not be below median")
-        if self.max < self.min:
-            raise ValueError("max must not be below min")
         return self
 
 
@@ -76,7 +69,7 @@ class Empirical(Table):
 Lengths = Annotated[Fixed | Uniform | Normal | Lognormal | Empirical, Field(discriminator="kind")]
 
 
-class Turns(Table):
+class Turns(_Range):
     """A conversation of ``min`` to ``max`` turns. Each turn sends the history with the real completions."""
 
     min: PositiveInt = Field(default=2, le=1000)
@@ -85,12 +78,6 @@ class Turns(Table):
     """User tokens from the second turn on. The first turn has the call's prompt_tokens."""
     think_s: NonNegativeFloat = 0.0
     """Pause between a completion and the user's next turn, in seconds."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max < self.min:
-            raise ValueError("max must not be below min")
-        return self
 
 
 class Call(Table):
