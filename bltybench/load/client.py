@@ -172,9 +172,9 @@ class ChatClient:
         """Close the connection."""
         self._connection.close()
 
-    def _record_deferred(self, sent: SentAttempt, reading: ExchangeResult) -> None:
+    def _record_deferred(self, sent: SentAttempt, result: ExchangeResult) -> None:
         try:
-            record(self._context, sent, reading, None)
+            record(self._context, sent, result, None)
         except USER_CONTROL as raised:
             self._raised = raised
         except Exception:
@@ -231,23 +231,23 @@ class ChatClient:
         while True:
             self._reserve(reserved, scheduled=scheduled)
             sent = self._attempt(call, number, due_ns)
-            reading = context.reader.read_now(sent.exchange)
-            self._budget.give_back(reserved - self._spent(call, reserved, sent, reading))
+            result = context.reader.read_now(sent.exchange)
+            self._budget.give_back(reserved - self._spent(call, reserved, sent, result))
             wait_s = wait_before_retry_s(
                 context.scenario.retry,
                 number,
-                classify_response(reading),
-                reading.quota.retry_after_s,
+                classify_response(result),
+                result.quota.retry_after_s,
                 self._rng,
             )
             if clock.over.is_set():
                 wait_s = None
-            attempt = self.last = record(context, sent, reading, wait_s)
+            attempt = self.last = record(context, sent, result, wait_s)
             if wait_s is None:
-                return reply_of(attempt, reading, number + 1, first_due_ns)
+                return reply_of(attempt, result, number + 1, first_due_ns)
             due_ns, number = clock.now_ns() + round(wait_s * 1e9), number + 1
             if not clock.wait_until(due_ns):
-                return reply_of(attempt, reading, number, first_due_ns)
+                return reply_of(attempt, result, number, first_due_ns)
 
     def _reserve(self, reserved: Spend, *, scheduled: bool) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
@@ -279,13 +279,13 @@ class ChatClient:
         finally:
             sink.open_attempts -= 1
 
-    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, reading: ExchangeResult) -> Spend:
+    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, result: ExchangeResult) -> Spend:
         """Return the cost of an attempt: the reported usage, else what was reserved.
 
         An attempt that was never sent, refused, or answered with an error status costs nothing.
         """
-        if reading.prompt_tokens is not None or reading.completion_tokens is not None:
-            return self._budget.cost(call.model, reading.prompt_tokens, reading.completion_tokens or 0)
+        if result.prompt_tokens is not None or result.completion_tokens is not None:
+            return self._budget.cost(call.model, result.prompt_tokens, result.completion_tokens or 0)
         never_sent = sent.exchange.sent_ns is None
-        refused = reading.status is not None and not 200 <= reading.status < 300
+        refused = result.status is not None and not 200 <= result.status < 300
         return NOTHING if never_sent or refused else reserved

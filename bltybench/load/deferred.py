@@ -42,7 +42,7 @@ class DeferredRecorder:
         return len(self._queue) >= MAX_QUEUED
 
     def add(self, exchange: Exchange, record: Callable[[ExchangeResult], None]) -> None:
-        """Queue an ended exchange. ``record`` is later called with its reading and must not raise."""
+        """Queue an ended exchange. ``record`` is later called with its result and must not raise."""
         self._queue.append((exchange, record))
         if len(self._queue) >= BATCH_SIZE and not self._settler:
             self._settler = gevent.spawn(self.settle)

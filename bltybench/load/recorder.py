@@ -6,7 +6,6 @@ import msgspec
 
 from bltybench.limits.observations.classify import classify
 from bltybench.load.run.context import RunContext
-from bltybench.load.run.live import Tick
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
@@ -53,35 +52,35 @@ class SentAttempt(msgspec.Struct, frozen=True):
     exchange: Exchange
 
 
-def record(
-    context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None
-) -> Attempt:
+def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waited_s: float | None) -> Attempt:
     """Store one attempt, and count it in the audit, the live counts, and Locust's table."""
-    attempt = _attempt(context, sent, reading, waited_s)
+    attempt = _attempt(context, sent, result, waited_s)
     sink = context.sink
     sink.attempts.append(attempt)
-    sink.audit.ended(attempt, reading.events)
+    sink.audit.ended(attempt, result.events)
     if context.trial_worker is not None:
         context.trial_worker.note(attempt)
-    ttft_ns = attempt.ttft_ns
-    ttft_ms = None if ttft_ns is None or attempt.outcome is not Outcome.OK else ttft_ns / 1e6
-    _count(sink.tick, attempt, ttft_ms)
-    _show(context, sent.call, attempt, ttft_ms)
+    ok = attempt.outcome is Outcome.OK
+    refused = not ok and classify(attempt).refused
+    ttft_ns = attempt.ttft_ns if ok else None
+    ttft_ms = None if ttft_ns is None else ttft_ns / 1e6
+    sink.tick.add(attempt, refused, ttft_ms)
+    _show(context, sent.call, attempt, refused, ttft_ms)
     return attempt
 
 
 def _attempt(
-    context: RunContext, sent: SentAttempt, reading: ExchangeResult, waited_s: float | None
+    context: RunContext, sent: SentAttempt, result: ExchangeResult, waited_s: float | None
 ) -> Attempt:
-    call, exchange, quota = sent.call, sent.exchange, reading.quota
-    prompt_tokens, completion_tokens, source = _tokens(call, reading)
+    call, exchange, quota = sent.call, sent.exchange, result.quota
+    prompt_tokens, completion_tokens, source = _tokens(call, result)
     if exchange.end_ns is None:
         raise RuntimeError("an attempt is recorded after its exchange has ended")
     # Converted to the run's axis inline, because a function call for each time would be slower.
     start_ns = context.clock.start_ns
     sent_ns, headers_ns = exchange.sent_ns, exchange.headers_ns
-    first_token_ns, first_output_ns = reading.first_token_ns, reading.first_output_ns
-    last_token_ns = reading.last_token_ns
+    first_token_ns, first_output_ns = result.first_token_ns, result.first_output_ns
+    last_token_ns = result.last_token_ns
     return Attempt(
         worker=context.worker,
         user=sent.user,
@@ -91,8 +90,8 @@ def _attempt(
         turn=call.turn,
         call_id=call.call_id,
         attempt=sent.number,
-        request_id=reading.request_id,
-        response_id=reading.response_id,
+        request_id=result.request_id,
+        response_id=result.response_id,
         due_ns=sent.due_ns,
         sent_ns=None if sent_ns is None else sent_ns - start_ns,
         headers_ns=None if headers_ns is None else headers_ns - start_ns,
@@ -102,21 +101,21 @@ def _attempt(
         end_ns=exchange.end_ns - start_ns,
         connect_ns=exchange.connect_ns,
         tls_ns=exchange.tls_ns,
-        gaps_us=reading.gaps_us,
-        outcome=reading.outcome,
-        status=reading.status,
-        error_type=reading.error_type,
-        error_code=reading.error_code,
-        error_message=reading.error_message,
-        finish_reason=reading.finish_reason,
+        gaps_us=result.gaps_us,
+        outcome=result.outcome,
+        status=result.status,
+        error_type=result.error_type,
+        error_code=result.error_code,
+        error_message=result.error_message,
+        finish_reason=result.finish_reason,
         endpoint=call.endpoint,
-        model=reading.model or call.model,
+        model=result.model or call.model,
         stream=call.stream,
         wanted_prompt_tokens=call.prompt_tokens,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        cached_tokens=reading.cached_tokens,
-        reasoning_tokens=reading.reasoning_tokens,
+        cached_tokens=result.cached_tokens,
+        reasoning_tokens=result.reasoning_tokens,
         tokens_source=source,
         max_tokens=call.max_tokens,
         bytes_sent=exchange.bytes_sent,
@@ -132,40 +131,29 @@ def _attempt(
         waited_s=waited_s,
         stamp=exchange.stamp,
         observer_lag_us=exchange.observer_lag_us,
-        coalesced_events=reading.coalesced_events,
+        coalesced_events=result.coalesced_events,
         in_flight=sent.in_flight,
     )
 
 
-def _tokens(call: CallContext, reading: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
+def _tokens(call: CallContext, result: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
     """Return prompt and completion tokens and their source: the server's usage if it reported one."""
-    if reading.prompt_tokens is not None or reading.completion_tokens is not None:
-        return reading.prompt_tokens, reading.completion_tokens, TokensSource.USAGE
-    if reading.outcome is not Outcome.OK or call.endpoint != ENDPOINT:
+    if result.prompt_tokens is not None or result.completion_tokens is not None:
+        return result.prompt_tokens, result.completion_tokens, TokensSource.USAGE
+    if result.outcome is not Outcome.OK or call.endpoint != ENDPOINT:
         return None, None, None
     if call.stream:
-        return call.prompt_tokens, len(reading.gaps_us or ()) + 1, TokensSource.EVENTS
-    return call.prompt_tokens, tokens.count(reading.text or ""), TokensSource.TOKENIZER
+        return call.prompt_tokens, len(result.gaps_us or ()) + 1, TokensSource.EVENTS
+    return call.prompt_tokens, tokens.count(result.text or ""), TokensSource.TOKENIZER
 
 
-def _count(tick: Tick, attempt: Attempt, ttft_ms: float | None) -> None:
-    tick.note_quota(attempt)
-    if attempt.outcome is Outcome.OK:
-        tick.accepted += 1
-        tick.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
-    elif classify(attempt).refused:
-        tick.refused += 1
-    elif attempt.outcome is not Outcome.CANCELLED:
-        tick.failed += 1
-    if ttft_ms is not None:
-        tick.add_ttft(ttft_ms)
-
-
-def _show(context: RunContext, call: CallContext, attempt: Attempt, ttft_ms: float | None) -> None:
+def _show(
+    context: RunContext, call: CallContext, attempt: Attempt, refused: bool, ttft_ms: float | None
+) -> None:
     """Add the attempt to Locust's table. A refusal is an expected outcome, so it has its own row."""
     name = call.name
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
-    if classify(attempt).refused:
+    if refused:
         add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         context.environment.events.request.fire(

@@ -37,14 +37,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome is Outcome.OK
 
 
-def reply_of(attempt: Attempt, reading: ExchangeResult, attempts: int, first_due_ns: int) -> Reply:
+def reply_of(attempt: Attempt, result: ExchangeResult, attempts: int, first_due_ns: int) -> Reply:
     """Return the result of a call that was due at ``first_due_ns``, from its last attempt."""
     ttft_ns = attempt.ttft_ns
     return Reply(
         outcome=attempt.outcome,
         status=attempt.status,
-        text=reading.text,
-        reasoning=reading.reasoning,
+        text=result.text,
+        reasoning=result.reasoning,
         finish_reason=attempt.finish_reason,
         prompt_tokens=attempt.prompt_tokens,
         completion_tokens=attempt.completion_tokens,

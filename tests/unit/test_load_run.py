@@ -106,10 +106,9 @@ class TestLive:
 
     def test_last_reported_values_survive_ticks_without_any(self) -> None:
         live, tick = Live(), Tick(at_s=1.0, in_flight=2)
-        tick.note_quota(attempt(remaining_requests=3, remaining_tokens=900))
-        tick.note_quota(
-            attempt(outcome=Outcome.RATE_LIMITED, status=429, retry_after_s=12.5, remaining_requests=0)
-        )
+        tick.add(attempt(remaining_requests=3, remaining_tokens=900), False, None)
+        refusal = attempt(outcome=Outcome.RATE_LIMITED, status=429, retry_after_s=12.5, remaining_requests=0)
+        tick.add(refusal, True, None)
         live.add("w0", [msgspec.convert(msgspec.to_builtins(tick), Tick)])
         live.add("w0", [Tick(at_s=2.0, in_flight=1)])
         counts = live.snapshot(2.0)
@@ -121,8 +120,7 @@ class TestLive:
     def test_snapshot_covers_all_processes(self) -> None:
         live = Live()
         for worker, ttft_ms in (("w0", 100.0), ("w1", 300.0)):
-            tick = Tick(at_s=1.0, accepted=5, refused=2, tokens=70, in_flight=4)
-            tick.add_ttft(ttft_ms)
+            tick = Tick(at_s=1.0, accepted=5, refused=2, tokens=70, in_flight=4, ttft_ms=[ttft_ms])
             live.add(worker, [tick])
         counts = live.snapshot(1.0)
         assert (counts.accepted, counts.refused, counts.tokens, counts.in_flight) == (10, 4, 140, 8)
@@ -133,11 +131,12 @@ class TestLive:
         folder = create_run(tmp_path, "s")
         reader = Reader()
         sink = RecordSink(folder, "w0", RunClock(Clock.now(), 5), reader, RequestStats())
-        sink.tick.accepted += 1
-        sink.tick.add_ttft(12.5)
+        sink.tick.add(attempt(prompt_tokens=30, completion_tokens=4), False, 12.5)
+        sink.tick.add(attempt(outcome=Outcome.SERVER_ERROR, status=500), False, None)
         sink.open_attempts = 2
         tick = sink.take_tick()
-        assert (tick.accepted, tick.in_flight, tick.ttft_ms) == (1, 2, [12.5])
+        assert (tick.accepted, tick.refused, tick.failed, tick.tokens) == (1, 0, 1, 34)
+        assert (tick.in_flight, tick.ttft_ms) == (2, [12.5])
         assert tick.at_s > 0
         empty = sink.take_tick()
         assert (empty.accepted, empty.ttft_ms) == (0, [])

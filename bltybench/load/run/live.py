@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from bltybench.percentiles import percentile
-from bltybench.runs.attempt import Attempt
+from bltybench.runs.attempt import Attempt, Outcome
 
 T = TypeVar("T")
 
@@ -35,13 +35,17 @@ class Tick(msgspec.Struct, kw_only=True):
     remaining_requests: int | None = None
     remaining_tokens: int | None = None
 
-    def add_ttft(self, ttft_ms: float) -> None:
-        """Add a TTFT."""
-        if len(self.ttft_ms) < MAX_TTFTS:
+    def add(self, attempt: Attempt, refused: bool, ttft_ms: float | None) -> None:
+        """Count an attempt, and remember what its response reported about the server's limits."""
+        if attempt.outcome is Outcome.OK:
+            self.accepted += 1
+            self.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
+        elif refused:
+            self.refused += 1
+        elif attempt.outcome is not Outcome.CANCELLED:
+            self.failed += 1
+        if ttft_ms is not None and len(self.ttft_ms) < MAX_TTFTS:
             self.ttft_ms.append(ttft_ms)
-
-    def note_quota(self, attempt: Attempt) -> None:
-        """Remember what a response reported about the server's limits."""
         if attempt.retry_after_s is not None:
             self.retry_after_s = attempt.retry_after_s
         if attempt.remaining_requests is not None:
