@@ -18,7 +18,7 @@ from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import NS, answered_ns, observed
-from bltybench.limits.observations.observation import Observation
+from bltybench.limits.observations.observation import Observation, span_with_most
 from bltybench.runs.attempt import Attempt, Outcome
 
 NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
@@ -58,10 +58,7 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
         ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
         refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
         stand_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
-        recoveries = np.concatenate([[0], np.cumsum((refused | stand_in)[:-1] & ok[1:])])
-        within = recoveries[size - 1 :] - recoveries[: len(recoveries) - size + 1]
-        first = int(within.argmax())
-        order = order[first : first + size]
+        order = order[span_with_most((refused | stand_in)[:-1] & ok[1:], size)]
     return pa.array(order)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -169,7 +169,12 @@ def most_informative(
     ordered = sorted(observations, key=lambda observation: observation.sent_s)
     if len(ordered) <= count:
         return ordered
-    ends = [0, *accumulate(one.accepted is False and bool(two.accepted) for one, two in pairwise(ordered))]
-    within = [ends[start + count - 1] - ends[start] for start in range(len(ordered) - count + 1)]
-    start = within.index(max(within))
-    return ordered[start : start + count]
+    ends = np.array([one.accepted is False and bool(two.accepted) for one, two in pairwise(ordered)])
+    return ordered[span_with_most(ends, count)]
+
+
+def span_with_most(events: Bools, count: int) -> slice:
+    """Return the first ``count`` successive items with the most ``events``: one per pair of neighbors."""
+    before = np.concatenate([[0], np.cumsum(events)])
+    start = int(np.argmax(before[count - 1 :] - before[: len(before) - count + 1]))
+    return slice(start, start + count)
