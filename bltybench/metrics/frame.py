@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from bltybench.limits.observations.classify import classify_response
 from bltybench.runs.attempt import Outcome
+from bltybench.runs.error_words import OVERLOAD
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -135,17 +136,21 @@ class _Response(NamedTuple):
 def _fates(frame: pd.DataFrame, ok: Bools) -> npt.NDArray[np.int8]:
     """Return the index in FATES of each attempt. Each distinct response is classified once."""
     fates = np.zeros(len(frame), dtype=np.int8)
-    failed = np.flatnonzero(~ok)
-    columns = [frame[name].iloc[failed].astype("object") for name in _Response._fields]
-    known: dict[tuple[object, ...], int] = {}
-    rows = zip(*(column.where(column.notna(), None) for column in columns), strict=True)
-    for row, (outcome, *rest) in zip(failed, rows, strict=True):
-        key = (outcome, *rest)
-        fate = known.get(key)
-        if fate is None:
-            accepted = classify_response(_Response(Outcome(outcome), *rest)).accepted
-            fate = known[key] = 2 if accepted is None else 0 if accepted else 1
-        fates[row] = fate
+    names = ["outcome", "status", "error_type", "error_code"]
+    failed = frame.loc[~ok, names]
+    # Of a message, only overload matters for the fate. Most other text differs in every message.
+    overload = frame.loc[~ok, "error_message"].str.contains(OVERLOAD, case=False, na=False)
+    keys = failed.assign(overload=overload)
+    groups = keys.groupby([*names, "overload"], dropna=False, observed=True, sort=False).ngroup()
+    _, first, group = np.unique(groups.to_numpy(), return_index=True, return_inverse=True)
+    distinct = keys.iloc[first].astype("object")
+    responses = [
+        _Response(Outcome(row[0]), row[1], row[2], row[3], OVERLOAD if row[4] else None)
+        for row in distinct.where(distinct.notna(), None).itertuples(index=False)
+    ]
+    by_decision = {True: ACCEPTED, False: REFUSED, None: OTHER}
+    by_group = [FATES.index(by_decision[classify_response(response).accepted]) for response in responses]
+    fates[~ok] = np.array(by_group, dtype=np.int8)[group]
     return fates
 
 

@@ -143,7 +143,7 @@ def summarize(analysis: Analysis) -> Summary:
         attempts=total,
         calls=len(calls),
         calls_ok=int(bools(calls, "ok").sum()),
-        refused_share=count_of(attempts, "rate_limited") / total if total else None,
+        refused_share=analysis.count_of("refused") / total if total else None,
         errors_share=count_of(attempts, *ERRORS) / total if total else None,
         rates={
             row["rate"]: RateSummary(

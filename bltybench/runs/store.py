@@ -153,12 +153,13 @@ def to_attempts(table: pa.Table) -> list[Attempt]:
 
     ``gaps_us`` is empty, because the gaps of many streams fill the memory. Missing columns are None.
     """
-    names = [name for name in table.column_names if name != "gaps_us"]
-    columns = [_values(table[name], _ENUMS.get(name)) for name in names]
-    first_tokens = table["first_token_ns"].to_pylist() if "first_token_ns" in names else [None] * len(table)
-    gaps: list[list[int] | None] = [None if first is None else [] for first in first_tokens]
-    names.append("gaps_us")
-    return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, gaps, strict=True)]
+    names = [name for name in table.column_names if name != "gaps_us" and table[name].null_count < len(table)]
+    columns = [_values(name, table[name]) for name in names]
+    if "first_token_ns" in names:
+        first_tokens = columns[names.index("first_token_ns")]
+        names.append("gaps_us")
+        columns.append([None if first is None else [] for first in first_tokens])
+    return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 _ENUMS: dict[str, type[Outcome] | type[Stamp] | type[TokensSource]] = {
@@ -168,16 +169,17 @@ _ENUMS: dict[str, type[Outcome] | type[Stamp] | type[TokensSource]] = {
 }
 
 
-def _values(
-    column: pa.ChunkedArray, enum: type[Outcome] | type[Stamp] | type[TokensSource] | None
-) -> list[Any]:
-    if column.null_count == len(column):
-        return [None] * len(column)
-    values: list[Any] = column.to_pylist()
-    if enum is None:
-        return values
-    members = {None: None} | {str(member): member for member in enum}
-    return [members[value] for value in values]
+def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column. This is several times faster than ``to_pylist`` on long runs."""
+    if name in _ENUMS:
+        encoded = column.combine_chunks().dictionary_encode()
+        members = [_ENUMS[name](value) for value in encoded.dictionary.to_pylist()]
+        return [None if index is None else members[index] for index in encoded.indices.to_pylist()]
+    if column.null_count and pa.types.is_integer(column.type):
+        return column.to_pandas(integer_object_nulls=True).tolist()  # type: ignore[no-any-return]
+    if column.null_count and not pa.types.is_string(column.type):
+        return column.to_pylist()  # type: ignore[no-any-return]
+    return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
 
 
 T = TypeVar("T")

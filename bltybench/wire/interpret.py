@@ -224,13 +224,14 @@ def _outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails | N
 
 
 def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) -> Outcome:
+    """Return the outcome of an error response, by the same rules as ``limits.observations.classify``."""
     names = names_of(error.type, error.code)
-    if status == 429:
-        if says_unpaid(names):
-            return Outcome.CLIENT_ERROR
-        return Outcome.SERVER_ERROR if says_overload(names, error.message) else Outcome.RATE_LIMITED
-    if status in {403, 503}:
-        remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
-        if 0 in remaining or says_rate_limit(names, error.message):
-            return Outcome.RATE_LIMITED
+    if status < 500 and says_unpaid(names):
+        return Outcome.CLIENT_ERROR
+    if (status >= 500 or status == 429) and says_overload(names, error.message):
+        return Outcome.SERVER_ERROR
+    remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
+    says_refused = 0 in remaining or says_rate_limit(names, error.message)
+    if status == 429 or (status in {403, 503} and says_refused):
+        return Outcome.RATE_LIMITED
     return Outcome.SERVER_ERROR if status >= 500 else Outcome.CLIENT_ERROR

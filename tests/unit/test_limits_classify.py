@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support_runs import S, attempt
+from support_wire import ended_exchange
 
-from bltybench.limits.observations.classify import Decision, classify, refusal_status
+from bltybench.limits.observations.classify import (
+    Decision,
+    classify,
+    classify_response,
+    refusal_status,
+)
 from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.wire.interpret import interpret
 
 ACCEPTED, BROKEN = Decision.ACCEPTED, Decision.BROKEN
 BY_REQUESTS, BY_TOKENS = Decision.REFUSED_BY_REQUESTS, Decision.REFUSED_BY_TOKENS
@@ -173,6 +183,27 @@ def test_a_decision_says_what_each_limit_decided(
         assert decision.accepted is accepted
         assert decision.by_request_limit is by_request_limit
         assert decision.by_concurrency_limit is by_concurrency_limit
+
+
+TEXTS = st.sampled_from(
+    ["", BUSY, "rate limit", "rate_limit_exceeded", "requests", "tokens", "insufficient_quota", "capacity"]
+)
+
+
+@given(
+    status=st.sampled_from([200, 302, 400, 401, 402, 403, 429, 500, 503, 529]),
+    error_type=TEXTS,
+    error_code=TEXTS,
+    message=TEXTS,
+    remaining=st.sampled_from(["", "X-RateLimit-Remaining: 0\r\n", "X-RateLimit-Remaining: 3\r\n"]),
+)
+def test_a_response_is_recorded_as_rate_limited_if_and_only_if_it_is_a_refusal(
+    *, status: int, error_type: str, error_code: str, message: str, remaining: str
+) -> None:
+    body = json.dumps({"error": {"type": error_type, "code": error_code, "message": message}})
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{remaining}\r\n"
+    result = interpret(ended_exchange(f"{head}{body}".encode()))
+    assert classify_response(result).refused is (result.outcome is Outcome.RATE_LIMITED)
 
 
 def test_only_what_can_succeed_later_is_retried() -> None:

@@ -12,7 +12,15 @@ from bltybench.errors import UserError
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp
 from bltybench.runs.folder import RunFolder, create_run, find_run, list_runs
 from bltybench.runs.spool import FLUSH_BYTES, Spool
-from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, read_attempts, read_generator, seal
+from bltybench.runs.store import (
+    ATTEMPT_SCHEMA,
+    GENERATOR_SCHEMA,
+    load_attempts,
+    read_attempts,
+    read_generator,
+    seal,
+    to_attempts,
+)
 
 
 def attempt(**changes: Any) -> Attempt:
@@ -93,6 +101,23 @@ def test_attempts_survive_spool_and_parquet_unchanged(tmp_path: Path) -> None:
     assert not run.attempts_spool.exists()
     seal(run)
     assert read_attempts(run) == unsealed
+
+
+def test_load_attempts_returns_the_records_without_their_gaps(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "s")
+    rows = [
+        streamed(call_id="c2", retry_after_s=1.5),
+        attempt(call_id="c3", outcome=Outcome.RATE_LIMITED, status=429, error_message="wait"),
+        attempt(call_id="c4", sent_ns=None, outcome=Outcome.TRANSPORT_ERROR, status=None),
+    ]
+    with Spool(run.attempts_spool / "local.jsonl") as spool:
+        for row in rows:
+            spool.append(row)
+    loaded = load_attempts(run)
+    assert loaded == [msgspec.structs.replace(rows[0], gaps_us=[]), *rows[1:]]
+    assert type(loaded[0].first_token_ns) is int
+    assert loaded[0].stream is True
+    assert to_attempts(read_attempts(run).slice(0, 0)) == []
 
 
 def test_zero_and_missing_stay_distinct(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def error(message: str = "", kind: str = "", code: str = "") -> bytes:
         (429, error("pay", "insufficient_quota", "insufficient_quota"), b"", Outcome.CLIENT_ERROR),
         (429, error("pay", "", "billing_hard_limit_reached"), b"", Outcome.CLIENT_ERROR),
         (429, error("busy", "engine_overloaded_error"), b"", Outcome.SERVER_ERROR),
+        (429, error("The engine is currently overloaded"), b"", Outcome.SERVER_ERROR),
+        (503, error("overloaded"), b"X-RateLimit-Remaining: 0\r\n", Outcome.SERVER_ERROR),
         (503, b"", b"Retry-After: 3\r\n", Outcome.SERVER_ERROR),
         (503, error("Rate limit reached"), b"", Outcome.RATE_LIMITED),
         (503, b"<title>503 Too Many Requests</title>", b"", Outcome.RATE_LIMITED),
