@@ -11,26 +11,26 @@ from bltybench.limits.observations.observation import Observation, busiest_perio
 from bltybench.runs.attempt import Attempt
 
 
-def verdicts(*rows: Attempt) -> list[bool | None]:
-    return [one.accepted for one in observations_of(rows)]
+def accepted(*attempts: Attempt) -> list[bool | None]:
+    return [one.accepted for one in observations_of(attempts)]
 
 
 def test_a_429_is_a_refusal_and_a_lost_response_is_unknown() -> None:
     lost = attempt_at(2, "timeout", status=None, headers_ns=None)
-    assert verdicts(attempt_at(0), attempt_at(1, "rate_limited"), lost) == [True, False, None]
+    assert accepted(attempt_at(0), attempt_at(1, "rate_limited"), lost) == [True, False, None]
 
 
 def test_an_attempt_that_was_never_sent_is_no_observation() -> None:
-    assert verdicts(attempt_at(0), attempt_at(1, "transport_error", sent_ns=None)) == [True]
+    assert accepted(attempt_at(0), attempt_at(1, "transport_error", sent_ns=None)) == [True]
 
 
 def test_a_client_error_or_an_unpaid_bill_is_no_observation() -> None:
     bill = attempt_at(2, "client_error", status=429, error_code="insufficient_quota")
-    assert verdicts(attempt_at(0), attempt_at(1, "client_error"), bill) == [True]
+    assert accepted(attempt_at(0), attempt_at(1, "client_error"), bill) == [True]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "error",
     [
         {"error_type": "overloaded_error"},
         {"error_code": "engine_overloaded"},
@@ -38,23 +38,23 @@ def test_a_client_error_or_an_unpaid_bill_is_no_observation() -> None:
     ],
 )
 @pytest.mark.parametrize(("outcome", "status"), [("rate_limited", 429), ("server_error", 503)])
-def test_overload_is_no_observation(outcome: str, status: int, said: dict[str, str]) -> None:
-    busy = attempt_at(1, outcome, status=status, **said)
-    assert verdicts(attempt_at(0), busy, attempt_at(2)) == [True, True]
+def test_overload_is_no_observation(outcome: str, status: int, error: dict[str, str]) -> None:
+    busy = attempt_at(1, outcome, status=status, **error)
+    assert accepted(attempt_at(0), busy, attempt_at(2)) == [True, True]
     assert refusal_status([attempt_at(0), busy]) is None
-    assert verdicts(attempt_at(0), busy, attempt_at(2, "rate_limited")) == [True, False]
+    assert accepted(attempt_at(0), busy, attempt_at(2, "rate_limited")) == [True, False]
 
 
 @pytest.mark.parametrize("status", [503, 403])
 def test_a_503_or_403_is_a_refusal_if_the_run_has_no_429(status: int) -> None:
     outcome = "server_error" if status == 503 else "client_error"
-    rows = [attempt_at(0), attempt_at(1, outcome, status=status)]
-    assert refusal_status(rows) == status
-    assert verdicts(*rows) == [True, False]
+    attempts = [attempt_at(0), attempt_at(1, outcome, status=status)]
+    assert refusal_status(attempts) == status
+    assert accepted(*attempts) == [True, False]
 
 
 def test_a_503_in_a_run_with_429s_was_accepted() -> None:
-    assert verdicts(attempt_at(0), attempt_at(1, "rate_limited"), attempt_at(2, "server_error")) == [
+    assert accepted(attempt_at(0), attempt_at(1, "rate_limited"), attempt_at(2, "server_error")) == [
         True,
         False,
         True,
@@ -63,7 +63,7 @@ def test_a_503_in_a_run_with_429s_was_accepted() -> None:
 
 @pytest.mark.parametrize("code", ["token_limit_exceeded", "concurrency_limit_exceeded"])
 def test_a_refusal_by_another_limit_is_no_observation(code: str) -> None:
-    assert verdicts(attempt_at(0), attempt_at(1, "rate_limited", error_code=code)) == [True]
+    assert accepted(attempt_at(0), attempt_at(1, "rate_limited", error_code=code)) == [True]
 
 
 def test_a_slow_response_was_decided_on_admission() -> None:
@@ -73,14 +73,14 @@ def test_a_slow_response_was_decided_on_admission() -> None:
 
 
 def test_busiest_period_counts_the_accepted_only() -> None:
-    seen = [Observation(t, t, True) for t in (0.0, 50.0, 55.0, 70.0, 111.0)]
-    assert busiest_period(seen) == (3, 0.0)
+    observations = [Observation(t, t, True) for t in (0.0, 50.0, 55.0, 70.0, 111.0)]
+    assert busiest_period(observations) == (3, 0.0)
     assert busiest_period([]) == (0, 0.0)
 
 
 def test_most_informative_returns_the_part_with_the_most_ends_of_refusals() -> None:
-    seen = [Observation(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
-    chosen = most_informative(seen, count=40)
+    observations = [Observation(float(t), float(t), t < 50 or t % 5 > 0) for t in range(100)]
+    chosen = most_informative(observations, count=40)
     assert len(chosen) == 40
     assert chosen[0].sent_s >= 45
-    assert most_informative(seen) == seen
+    assert most_informative(observations) == observations

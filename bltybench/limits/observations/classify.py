@@ -56,11 +56,11 @@ REQUESTS = "requests"
 
 
 class Decision(StrEnum):
-    """What happened to an attempt, as far as limits are concerned."""
+    """The decision about an attempt."""
 
     ACCEPTED = "accepted"
     BROKEN = "broken"
-    """Accepted, but the response was spoilt afterwards."""
+    """Accepted, but the response was damaged or broke off."""
     REFUSED_BY_REQUESTS = "refused by requests"
     REFUSED_BY_TOKENS = "refused by tokens"
     REFUSED_BY_CONCURRENCY = "refused by concurrency"
@@ -73,7 +73,7 @@ class Decision(StrEnum):
     LOST = "lost"
     """Sent, but the response did not come, or only the head of an error did."""
     CANCELLED = "cancelled"
-    """The same, because the client cancelled it."""
+    """The same, because the client cancelled the request."""
     NOT_SENT = "not sent"
 
     @property
