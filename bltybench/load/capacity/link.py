@@ -51,8 +51,8 @@ class SearchLink:
         self.searcher = None
         if isinstance(scenario.arrivals, CapacitySearch):
             self.searcher = Searcher(
-                scenario.arrivals,
-                scenario,
+                search=scenario.arrivals,
+                scenario=scenario,
                 workers=workers,
                 folder=folder,
                 now_s=now_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import gevent
 import msgspec
@@ -30,30 +31,23 @@ MAX_LATE_FRACTION = 0.01
 """Maximum fraction of a trial's arrivals that find no idle user. Above it, the trial fails."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Searcher:
     """Decides what is sent during a capacity search.
 
     ``start_trial`` sends an order to all ``workers``, and ``cut_trial`` ends the trial in them.
     """
 
-    def __init__(
-        self,
-        search: CapacitySearch,
-        scenario: Scenario,
-        *,
-        workers: int,
-        folder: RunFolder,
-        now_s: Callable[[], float],
-        start_trial: Callable[[TrialOrder], None],
-        cut_trial: Callable[[int], None],
-    ) -> None:
-        self._search = search
-        self._scenario = scenario
-        self._workers = workers
-        self._folder = folder
-        self._now_s = now_s
-        self._start_trial = start_trial
-        self._cut_trial = cut_trial
+    search: CapacitySearch
+    scenario: Scenario
+    workers: int
+    folder: RunFolder
+    now_s: Callable[[], float]
+    start_trial: Callable[[TrialOrder], None]
+    cut_trial: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        search = self.search
         self._bracket = Bracket(
             search.start,
             search.max,
@@ -62,7 +56,8 @@ class Searcher:
             whole=search.load == "users",
             step=search.step,
         )
-        self._max_attempts = 1 if scenario.retry.policy == "none" else scenario.retry.max_attempts
+        retry = self.scenario.retry
+        self._max_attempts = 1 if retry.policy == "none" else retry.max_attempts
         self._trials: list[Trial] = []
         self._number = self._next_index = self._sent = 0
         self._reports: list[TrialReport] = []
@@ -87,14 +82,14 @@ class Searcher:
         ended = self._step()
         while ended is None:
             self._write(None)
-            gevent.sleep(self._search.pause_s)
+            gevent.sleep(self.search.pause_s)
             ended = self._step()
         logger.info("%s", self._write(ended).sentence())
         self.ended = ended
 
     def _step(self) -> str | None:
         """Make one trial. Return why the search ends; None if it continues."""
-        if self._sent + self._expected_requests() > self._search.requests:
+        if self._sent + self._expected_requests() > self.search.requests:
             return "requests"
         trial = self._make_trial(self._bracket.level)
         if trial is None:
@@ -111,19 +106,19 @@ class Searcher:
 
     def _expected_requests(self) -> int:
         """Return how many requests the next trial sends. Users send as many as in the last trial."""
-        if self._search.load == "rate":
-            return round(self._bracket.level * self._search.stage_s / 60)
+        if self.search.load == "rate":
+            return round(self._bracket.level * self.search.stage_s / 60)
         last = self._trials[-1] if self._trials else None
         return 0 if last is None else round(last.sent * self._bracket.level / last.load)
 
     def _make_trial(self, load: float) -> Trial | None:
         """Run one trial; None if a worker was lost."""
-        search = self._search
+        search = self.search
         unit = "/min" if search.load == "rate" else " users"
         self._number += 1
         self._reports, self._attempts = [], []
         sent_before = self._sent
-        begin_s = max(0.0, self._now_s()) + (LEAD_WORKERS_S if self._workers > 1 else LEAD_S)
+        begin_s = max(0.0, self.now_s()) + (LEAD_WORKERS_S if self.workers > 1 else LEAD_S)
         order = TrialOrder(
             number=self._number,
             stage=f"trial {self._number}: {load:.6g}{unit}",
@@ -135,10 +130,10 @@ class Searcher:
         )
         due_s: list[float] = []
         if search.load == "rate":
-            due_s = trial_times(search, load, self._scenario.seed, self._number)
+            due_s = trial_times(search, load, self.scenario.seed, self._number)
             self._next_index += len(due_s)
-        self._start_trial(order)
-        was_cut = self._listen(order, calls=sum(at_s >= self._scenario.warm_up_s for at_s in due_s))
+        self.start_trial(order)
+        was_cut = self._listen(order, calls=sum(at_s >= self.scenario.warm_up_s for at_s in due_s))
         if was_cut is None:
             return None
         values = {check.metric: measure(self._attempts, check.metric) for check in search.checks}
@@ -160,11 +155,11 @@ class Searcher:
     def _held(self, values: dict[str, float | None]) -> bool | None:
         """Return whether the objectives held; None if no known one failed but another is unknown."""
         known = [
-            (check, value) for check in self._search.checks if (value := values[check.metric]) is not None
+            (check, value) for check in self.search.checks if (value := values[check.metric]) is not None
         ]
         if not all(check.holds(value) for check, value in known):
             return False
-        return True if len(known) == len(self._search.checks) else None
+        return True if len(known) == len(self.search.checks) else None
 
     def _listen(self, order: TrialOrder, *, calls: int) -> bool | None:
         """Wait until all workers are done. Return whether the trial was cut; None if a worker was lost.
@@ -174,30 +169,30 @@ class Searcher:
         """
         was_cut = False
         give_up_s = order.end_s + MAX_SETTLE_S + WORKER_GRACE_S
-        while sum(report.done for report in self._reports) < self._workers:
+        while sum(report.done for report in self._reports) < self.workers:
             self._reported.clear()
-            if not self._reported.wait(max(0.0, give_up_s - self._now_s())):
+            if not self._reported.wait(max(0.0, give_up_s - self.now_s())):
                 return None
             if (
                 calls
                 and not was_cut
-                and cannot_pass(self._attempts, self._search.checks, calls, self._max_attempts)
+                and cannot_pass(self._attempts, self.search.checks, calls, self._max_attempts)
             ):
                 was_cut = True
-                self._cut_trial(order.number)
+                self.cut_trial(order.number)
         return was_cut
 
     def _write(self, ended: str | None) -> SearchResult:
         result = SearchResult(
-            load=self._search.load,
-            objectives=dict(self._search.objectives),
-            precision=self._search.precision,
-            confirm=self._search.confirm,
+            load=self.search.load,
+            objectives=dict(self.search.objectives),
+            precision=self.search.precision,
+            confirm=self.search.confirm,
             holds=self._bracket.holds,
             fails=self._bracket.fails,
             ended=ended,
             requests=self._sent,
             trials=self._trials,
         )
-        write_atomically(self._folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+        write_atomically(self.folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -65,27 +66,19 @@ def trial_times(search: CapacitySearch, load: float, seed: int, number: int) -> 
     return list(step_times(load, search.stage_s, search.spacing, rng))
 
 
+@dataclass(kw_only=True, eq=False)
 class TrialWorker:
     """Hands out the requests of worker ``index`` of ``workers`` to its users, and reports the results."""
 
-    def __init__(
-        self,
-        search: CapacitySearch,
-        *,
-        seed: int,
-        warm_up_s: float,
-        index: int,
-        workers: int,
-        now_s: Callable[[], float],
-        budget_exhausted: Callable[[], bool],
-    ) -> None:
-        self._search = search
-        self._seed = seed
-        self._warm_up_s = warm_up_s
-        self._index = index
-        self._workers = workers
-        self._now_s = now_s
-        self._budget_exhausted = budget_exhausted
+    search: CapacitySearch
+    seed: int
+    warm_up_s: float
+    index: int
+    workers: int
+    now_s: Callable[[], float]
+    budget_exhausted: Callable[[], bool]
+
+    def __post_init__(self) -> None:
         self._queue: deque[Arrival] = deque()
         self._changed = Event()
         self._cut = Event()
@@ -113,7 +106,7 @@ class TrialWorker:
                 continue
             arrival = self._queue.popleft()
             self._open_calls += 1
-            left_s = arrival.at_s - self._now_s()
+            left_s = arrival.at_s - self.now_s()
             self._report.late += left_s < 0
             if left_s <= 0 or not self._cut.wait(left_s):
                 return arrival
@@ -142,7 +135,7 @@ class TrialWorker:
         order = self._order
         if order is None or attempt.stage != order.stage or attempt.outcome is Outcome.CANCELLED:
             return
-        if first_due_ns / 1e9 >= order.begin_s + self._warm_up_s:
+        if first_due_ns / 1e9 >= order.begin_s + self.warm_up_s:
             self._report.attempts.append(_trial_attempt(attempt, first_due_ns))
 
     # Called by the search
@@ -166,14 +159,14 @@ class TrialWorker:
         self._first_due_ns.clear()
         self._report = TrialReport(order.number)
         self._cut.clear()
-        self._requests_left = len(range(self._index, order.max_requests, self._workers))
-        if self._search.load == "rate":
+        self._requests_left = len(range(self.index, order.max_requests, self.workers))
+        if self.search.load == "rate":
             self._queue.extend(self._own_arrivals(order))
         else:
-            gevent.sleep(max(0.0, order.begin_s - self._now_s()))
+            gevent.sleep(max(0.0, order.begin_s - self.now_s()))
             self._active_users = int(order.load)
         self._wake_users()
-        while (left_s := order.end_s - self._now_s()) > 0:
+        while (left_s := order.end_s - self.now_s()) > 0:
             if self._cut.wait(min(REPORT_INTERVAL_S, left_s)):
                 break
             report(self._take_report())
@@ -192,25 +185,25 @@ class TrialWorker:
             report(last)
 
     def _own_arrivals(self, order: TrialOrder) -> list[Arrival]:
-        times_s = trial_times(self._search, order.load, self._seed, order.number)
+        times_s = trial_times(self.search, order.load, self.seed, order.number)
         return [
             Arrival(order.first_index + place, order.begin_s + times_s[place], None, None, stage=order.stage)
-            for place in range(self._index, len(times_s), self._workers)
+            for place in range(self.index, len(times_s), self.workers)
         ]
 
     def _settle(self) -> bool:
         """Wait for outstanding responses. Return whether everything was sent and every response arrived."""
-        give_up_s = self._now_s() + MAX_SETTLE_S
-        while (self._open_calls or self._queue) and self._now_s() < give_up_s and not self._stopped:
+        give_up_s = self.now_s() + MAX_SETTLE_S
+        while (self._open_calls or self._queue) and self.now_s() < give_up_s and not self._stopped:
             gevent.sleep(0.01)
         unsent = bool(self._queue)
         self._queue.clear()
         return self._open_calls == 0 and not unsent
 
     def _shortfall(self) -> Shortfall | None:
-        if self._budget_exhausted():
+        if self.budget_exhausted():
             return "budget"
-        return "requests" if self._search.load == "users" and self._requests_left <= 0 else None
+        return "requests" if self.search.load == "users" and self._requests_left <= 0 else None
 
     def _take_report(self) -> TrialReport:
         report, self._report = self._report, TrialReport(self._report.number)

@@ -23,40 +23,28 @@ RUN_TIME_MARGIN_S = 1
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:
-    """Add bltybench's options to Locust's."""
-    parser.add_argument(
+    """Add bltybench's options to Locust's. Each can also be set in the environment, as BLTYBENCH_NAME."""
+
+    def add(name: str, help_text: str, *, default: str = "", in_web_ui: bool = False) -> None:
+        variable = "BLTYBENCH_" + name.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(
+            name, env_var=variable, default=default, include_in_web_ui=in_web_ui, help=help_text
+        )
+
+    add(
         "--scenario",
-        env_var="BLTYBENCH_SCENARIO",
-        default="",
-        help="Scenario in scenarios.toml to run. Default: the locustfile's, else the file's default.",
+        "Scenario in scenarios.toml to run. Default: the locustfile's, else the file's default.",
+        in_web_ui=True,
     )
-    parser.add_argument(
+    add(
         "--target",
-        env_var="BLTYBENCH_TARGET",
-        default="",
-        help="Target in scenarios.toml to send to. Default: the scenario's, else the sandbox.",
+        "Target in scenarios.toml to send to. Default: the scenario's, else the sandbox.",
+        in_web_ui=True,
     )
-    parser.add_argument(
-        "--scenario-file",
-        env_var="BLTYBENCH_SCENARIO_FILE",
-        default="",
-        include_in_web_ui=False,
-        help="Scenario file to read. Default: ./scenarios.toml",
-    )
-    parser.add_argument(
-        "--reports",
-        env_var="BLTYBENCH_REPORTS",
-        default=str(REPORTS),
-        include_in_web_ui=False,
-        help="Directory for run output. Default: reports",
-    )
-    parser.add_argument(
-        REPORT_FORMAT,
-        env_var="BLTYBENCH_REPORT_FORMAT",
-        default="",
-        include_in_web_ui=False,
-        help=f"Comma-separated report formats to write: {', '.join(FORMATS)}. Default: all but prom",
-    )
+    add("--scenario-file", "Scenario file to read. Default: ./scenarios.toml")
+    add("--reports", "Directory for run output. Default: reports", default=str(REPORTS))
+    formats = ", ".join(FORMATS)
+    add(REPORT_FORMAT, f"Comma-separated report formats to write: {formats}. Default: all but prom")
 
 
 def parsed_options(environment: Environment) -> Namespace:

@@ -77,7 +77,7 @@ def open_context(
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
         trial_worker = TrialWorker(
-            scenario.arrivals,
+            search=scenario.arrivals,
             seed=scenario.seed,
             warm_up_s=scenario.warm_up_s,
             index=index,
