@@ -1,14 +1,14 @@
-"""A scenarios.toml for the probe."""
+"""Scenario file for the probe."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def write_scenario(folder: Path, base_url: str, requests_per_min: int | None = None) -> None:
-    """Write a scenarios.toml whose only scenario is the probe's, at ``base_url``, with what is documented."""
+def write_scenario(directory: Path, base_url: str, requests_per_min: int | None = None) -> None:
+    """Write a scenarios.toml with the probe's scenario only, and the documented limit if given."""
     documented = f"[targets.here.limits]\nrequests_per_min = {requests_per_min}" if requests_per_min else ""
-    (folder / "scenarios.toml").write_text(
+    (directory / "scenarios.toml").write_text(
         f"""
 default_scenario = "limits"
 [targets.here]
