@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import inf
 
@@ -24,53 +23,28 @@ KINDS: dict[Kind, tuple[str, str]] = {
     "wrong_key": ("wrong_key_counts", "requests with a wrong key"),
 }
 """Question about each tested kind of request, and its name in answers."""
-REFUSED, REFUSED_SUBJECT = "refused_counts", "whether refused requests count"
+REFUSED = "refused_counts"
 REFUSED_SAYS = {
     True: "Refused requests count against the limit, so a client that keeps retrying keeps being refused.",
     False: "Refused requests do not count against the limit.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """A question about other requests, which may have a limit of their own."""
-
-    role: str
-    question: str
-    subject: str
-    separate: str
-    """The answer if they have a limit of their own."""
-    shared: str
-    untested: str
-    """Why no such request was sent."""
-
-
-SCOPES = (
-    _Scope(
-        steps.SECOND_KEY,
-        "limit_per_key",
-        "whether each key has its own limit",
-        separate="Each key has its own limit.",
-        shared="Both keys share one limit.",
-        untested="no second key is set (--probe-second-key-env)",
-    ),
-    _Scope(
-        steps.OTHER_MODEL,
-        "limit_per_model",
-        "whether each model has its own limit",
-        separate="Each model has its own limit.",
-        shared="Models share one limit.",
-        untested="the API lists no other model, and none is set (--probe-model)",
-    ),
-    _Scope(
-        steps.MODELS,
+SCOPES = {
+    steps.SECOND_KEY: ("limit_per_key", "no second key is set (--probe-second-key-env)"),
+    steps.OTHER_MODEL: ("limit_per_model", "the API lists no other model, and none is set (--probe-model)"),
+    steps.MODELS: ("models_endpoint_shares", "it was not tested"),
+}
+"""Question that the requests with a role answer, and the reason if none was sent."""
+SCOPE_SAYS = {
+    ("limit_per_key", True): "Each key has its own limit.",
+    ("limit_per_key", False): "Both keys share one limit.",
+    ("limit_per_model", True): "Each model has its own limit.",
+    ("limit_per_model", False): "Models share one limit.",
+    ("models_endpoint_shares", True): "/models shares the limit: it is refused while chat requests are.",
+    (
         "models_endpoint_shares",
-        "whether /models shares the limit",
-        separate="/models does not share the limit: it is accepted while chat requests are refused.",
-        shared="/models shares the limit: it is refused while chat requests are.",
-        untested="it was not tested",
-    ),
-)
+        False,
+    ): "/models is accepted while chat requests are refused.",
+}
 
 
 def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
@@ -79,29 +53,27 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
     kinds = [kind for kind in KINDS if kind != "wrong_key" or context.with_401 or tested[kind]]
     if results and context.fits:
         counts = [_kind_counts(kind, results, context) for kind in kinds]
-        return [*counts, _refused_count(results, context), *(_scope(scope, results) for scope in SCOPES)]
+        return [*counts, _refused_count(results, context), *(_scope(role, results) for role in SCOPES)]
     reason = "the budget was too small" if context.fits else "the request limit is not known well enough"
-    subjects = {KINDS[kind][0]: f"whether {KINDS[kind][1]} count" for kind in kinds}
-    subjects |= {REFUSED: REFUSED_SUBJECT} | {scope.question: scope.subject for scope in SCOPES}
-    return [cannot_tell(question, subject, reason) for question, subject in subjects.items()]
+    questions = [*(KINDS[kind][0] for kind in kinds), REFUSED, *(question for question, _ in SCOPES.values())]
+    return [cannot_tell(question, reason) for question in questions]
 
 
 def _kind_counts(kind: Kind, results: Sequence[ProbeResult], context: ProbeContext) -> Answer:
     question, name = KINDS[kind]
-    subject = f"whether {name} count"
     if not _drain_fits(results, context, steps.unit_size(context) - 1):
         reason = "a drain without them did not fit the limit either: other clients may share the quota"
-        return cannot_tell(question, subject, reason)
+        return cannot_tell(question, reason)
     cycle = _cycle_with(results, steps.TESTED[kind])
     tested, drain = with_role(cycle, steps.TESTED[kind]), with_role(cycle, steps.DRAIN)
     if not tested or not drain:
-        return cannot_tell(question, subject, "the budget was too small")
+        return cannot_tell(question, "the budget was too small")
     statuses = sorted({str(result.status) for result in tested if result.status is not None})
     status = f"status {', '.join(statuses)}"
     if statuses not in (["200"], ["429"]) if kind == "models" else accepted(tested):
-        return cannot_tell(question, subject, f"the responses had {status}")
+        return cannot_tell(question, f"the responses had {status}")
     if not refused(drain):
-        return cannot_tell(question, subject, "the limit was not reached after them")
+        return cannot_tell(question, "the limit was not reached after them")
     evidence = (
         f"after {len(tested)} of them ({status}), {len(accepted(drain))} of {context.burst} were accepted"
     )
@@ -111,7 +83,7 @@ def _kind_counts(kind: Kind, results: Sequence[ProbeResult], context: ProbeConte
         evidence += f"; {' and '.join(others)} were sent before the drain too"
     verdicts = {_counts(fit, cycle, kind) for fit in context.fits}
     if len(verdicts) > 1 or None in verdicts:
-        return cannot_tell(question, subject, "the number of accepted requests is ambiguous", [evidence])
+        return cannot_tell(question, "the number of accepted requests is ambiguous", [evidence])
     value = verdicts == {True}
     says = f"{name[0].upper()}{name[1:]} {'count' if value else 'do not count'} against the request limit."
     return Answer(question, value, says, sure(min(3, len(tested))), (evidence,))
@@ -158,9 +130,9 @@ def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Ans
         if by_fit is not None and len(context.fits) == 1:
             return Answer(REFUSED, by_fit, REFUSED_SAYS[by_fit], sure(1), ("implied by the algorithm",))
         reason = "too few requests were sent while the limit was exhausted"
-        return cannot_tell(REFUSED, REFUSED_SUBJECT, reason)
+        return cannot_tell(REFUSED, reason)
     if accepted(retries):
-        return cannot_tell(REFUSED, REFUSED_SUBJECT, "a request was accepted earlier than predicted")
+        return cannot_tell(REFUSED, "a request was accepted earlier than predicted")
     test, later = tests[0], accepted(with_role(results, steps.LATER))
     evidence = (
         f"after {len(accepted(with_role(results, steps.SECOND_DRAIN)))} accepted requests, {count} more were "
@@ -170,7 +142,7 @@ def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Ans
         return Answer(REFUSED, False, REFUSED_SAYS[False], sure(2 if by_fit is not True else 0), (evidence,))
     reason = _other_reason(results, context, test) if later else "no later request was accepted either"
     if reason:
-        return cannot_tell(REFUSED, REFUSED_SUBJECT, reason, [evidence])
+        return cannot_tell(REFUSED, reason, [evidence])
     after = f"a request {later[0].sent_s - test.sent_s:.3g} s later was accepted"
     return Answer(REFUSED, True, REFUSED_SAYS[True], sure(2 if by_fit is not False else 1), (evidence, after))
 
@@ -187,23 +159,21 @@ def _other_reason(results: Sequence[ProbeResult], context: ProbeContext, predict
     return ""
 
 
-def _scope(scope: _Scope, results: Sequence[ProbeResult]) -> Answer:
-    tested, controls = with_role(results, scope.role), with_role(results, steps.CONTROL)
+def _scope(role: str, results: Sequence[ProbeResult]) -> Answer:
+    question, reason = SCOPES[role]
+    tested, controls = with_role(results, role), with_role(results, steps.CONTROL)
     # The control request was sent last. If it was refused, the limit was still exhausted.
     valid = [result for result, control in zip(tested, controls, strict=False) if control.refused]
     count, refusals = len(accepted(valid)), len(refused(valid))
-    reason = ""
-    if not tested:
-        reason = scope.untested
-    elif not valid:
-        reason = "the limit was available again before the test"
-    elif not count and not refusals:
-        reason = f"the response had status {tested[0].status}" if tested[0].status else "no response arrived"
-    if reason:
-        return cannot_tell(scope.question, scope.subject, reason)
+    if not count and not refusals:
+        if valid:
+            reason = f"the response had status {tested[0].status or 'none'}"
+        elif tested:
+            reason = "the limit was available again before the test"
+        return cannot_tell(question, reason)
     # An accepted request can be one that the limit has refilled, but a refused one shares the limit.
     shared = refusals > 0
-    value = shared if scope.role == steps.MODELS else not shared
-    says = scope.shared if shared else scope.separate
+    value = shared if role == steps.MODELS else not shared
     evidence = f"while the probe's own requests were refused, {count} of {count + refusals} were accepted"
-    return Answer(scope.question, value, says, sure(refusals if shared else count), (evidence,))
+    votes = refusals if shared else count
+    return Answer(question, value, SCOPE_SAYS[question, value], sure(votes), (evidence,))

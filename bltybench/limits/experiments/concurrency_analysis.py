@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf
 from statistics import median
 
@@ -14,14 +13,8 @@ from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
-
-@dataclass(frozen=True, slots=True)
-class _Cancellation:
-    """A cancelled stream, and whether another one then took its slot."""
-
-    freed: bool | None
-    """None if another stream ended first, or nothing followed."""
-    after_s: float
+_SlotTest = tuple[bool, float] | None
+"""Whether a cancellation freed the slot, and after how many seconds; None if another stream ended first."""
 
 
 def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
@@ -45,11 +38,8 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
 
 
 def _unknown(reason: str, *, least: int | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
-    return [
-        cannot_tell("concurrency_limit", "how many requests can be in flight", reason, evidence, least=least),
-        cannot_tell("concurrency_excess", "what happens to excess requests", reason),
-        cannot_tell("cancelled_frees_slot", "whether a cancelled stream frees its slot", reason),
-    ]
+    others = [cannot_tell(question, reason) for question in ("concurrency_excess", "cancelled_frees_slot")]
+    return [cannot_tell("concurrency_limit", reason, evidence, least=least), *others]
 
 
 def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
@@ -113,9 +103,7 @@ def _refusing(
     return [limit, excess, _frees_slot([_after_refusals(results, at_s, cancels_s) for at_s in tested_s])]
 
 
-def _after_refusals(
-    results: Sequence[ProbeResult], cancel_s: float, cancels_s: Sequence[float]
-) -> _Cancellation:
+def _after_refusals(results: Sequence[ProbeResult], cancel_s: float, cancels_s: Sequence[float]) -> _SlotTest:
     until_s = min((at_s for at_s in cancels_s if at_s > cancel_s), default=inf)
     own_end_s = _first_own_end_s(results, cancel_s)
     in_time: list[ProbeResult] = []
@@ -126,38 +114,29 @@ def _after_refusals(
             in_time.append(retry)
         if retry.accepted:
             break
-    if not in_time:
-        return _Cancellation(None, 0.0)
-    return _Cancellation(bool(in_time[-1].accepted), in_time[-1].sent_s - cancel_s)
+    return (bool(in_time[-1].accepted), in_time[-1].sent_s - cancel_s) if in_time else None
 
 
 def _queueing(
     results: Sequence[ProbeResult], queued: Sequence[ProbeResult], cancels_s: Sequence[float]
 ) -> list[Answer]:
     first_cancel_s = cancels_s[0] if cancels_s else inf
-    waiting = [result for result in queued if result.begun_s is None or result.begun_s >= first_cancel_s]
-    serving = sum(
-        result.begun_s is not None
-        and result.begun_s < first_cancel_s
-        and (result.end_s is None or result.end_s >= first_cancel_s)
-        for result in results
-    )
+    waiting = [result for result in queued if _begun_s(result) >= first_cancel_s]
+    serving = sum(_begun_s(result) < first_cancel_s <= _end_s(result) for result in results)
     evidence = [f"{serving} streams had started and {len(waiting)} more were queued"]
     if len(waiting) < len(queued) or not waiting or not cancels_s:
         reason = "streams started late without a free slot: the server is slow under load"
         return _unknown(reason, least=_max_open(results), evidence=evidence)
-    cancellations = [
-        _while_queueing(results, waiting, at_s, cancels_s) for at_s in cancels_s[: CONCURRENCY.cancellations]
-    ]
     starts_s = [result.begun_s for result in waiting if result.begun_s is not None]
     if not starts_s:
-        return _unknown(
-            "queued streams never started, even after others ended", least=serving, evidence=evidence
-        )
+        reason = "queued streams never started, even after others ended"
+        return _unknown(reason, least=serving, evidence=evidence)
+    tested_s = cancels_s[: CONCURRENCY.cancellations]
+    outcomes = [_while_queueing(results, starts_s, at_s, cancels_s) for at_s in tested_s]
     own_end_s = _first_own_end_s(results, first_cancel_s)
     started_early = sum(start_s < own_end_s for start_s in starts_s)
     evidence.append(f"{started_early} of them started when a stream was cancelled")
-    if started_early > sum(cancellation.freed is True for cancellation in cancellations):
+    if started_early > sum(outcome is not None and outcome[0] for outcome in outcomes):
         reason = "more streams started than slots were freed: the server is slow under load"
         return _unknown(reason, least=_max_open(results), evidence=evidence)
     says = f"At most {serving} requests are served concurrently."
@@ -165,70 +144,59 @@ def _queueing(
     limit = Answer("concurrency_limit", serving, says, confidence, tuple(evidence), range=(serving, serving))
     says = "Excess requests are queued until another one ends."
     excess = Answer("concurrency_excess", "queued", says, sure(len(starts_s)), tuple(evidence))
-    return [limit, excess, _frees_slot(cancellations)]
+    return [limit, excess, _frees_slot(outcomes)]
 
 
 def _while_queueing(
-    results: Sequence[ProbeResult],
-    waiting: Sequence[ProbeResult],
-    cancel_s: float,
-    cancels_s: Sequence[float],
-) -> _Cancellation:
+    results: Sequence[ProbeResult], starts_s: Sequence[float], cancel_s: float, cancels_s: Sequence[float]
+) -> _SlotTest:
     next_cancel_s = min((at_s for at_s in cancels_s if at_s > cancel_s), default=inf)
     until_s = min(next_cancel_s, _first_own_end_s(results, cancel_s))
-    starts_s = [
-        result.begun_s for result in waiting if result.begun_s and cancel_s < result.begun_s <= until_s
-    ]
-    if starts_s:
-        return _Cancellation(True, min(starts_s) - cancel_s)
-    return _Cancellation(False, until_s - cancel_s) if until_s < inf else _Cancellation(None, 0.0)
+    start_s = min((at_s for at_s in starts_s if cancel_s < at_s <= until_s), default=None)
+    if start_s is not None:
+        return True, start_s - cancel_s
+    return (False, until_s - cancel_s) if until_s < inf else None
 
 
-def _frees_slot(cancellations: Sequence[_Cancellation]) -> Answer:
-    known = [cancellation for cancellation in cancellations if cancellation.freed is not None]
-    if len({cancellation.freed for cancellation in known}) != 1:
+def _frees_slot(outcomes: Sequence[_SlotTest]) -> Answer:
+    known = [outcome for outcome in outcomes if outcome is not None]
+    if len({freed for freed, _ in known}) != 1:
         reason = "the attempts disagree" if known else "other streams ended first"
-        return cannot_tell("cancelled_frees_slot", "whether a cancelled stream frees its slot", reason)
-    freed = bool(known[0].freed)
-    longest_s = max(cancellation.after_s for cancellation in known)
+        return cannot_tell("cancelled_frees_slot", reason)
+    freed, longest_s = known[0][0], max(after_s for _, after_s in known)
     if freed:
         says = f"A cancelled stream frees its slot within {longest_s:.2g} s."
     else:
         says = f"A cancelled stream keeps its slot: it was still taken {longest_s:.2g} s later."
-    evidence = (
-        f"{len(known)} of {len(cancellations)} cancellations; the longest wait was {longest_s:.3g} s",
-    )
-    return Answer("cancelled_frees_slot", freed, says, sure(len(known)), evidence)
+    evidence = f"{len(known)} of {len(outcomes)} cancellations; the longest wait was {longest_s:.3g} s"
+    return Answer("cancelled_frees_slot", freed, says, sure(len(known)), (evidence,))
+
+
+def _begun_s(result: ProbeResult) -> float:
+    return inf if result.begun_s is None else result.begun_s
+
+
+def _end_s(result: ProbeResult) -> float:
+    return inf if result.end_s is None else result.end_s
 
 
 def _max_open(results: Sequence[ProbeResult]) -> int:
     """Return how many streams were certainly open concurrently."""
-    spans = [
-        (start_s, inf if result.end_s is None else result.end_s)
-        for result in results
-        if result.accepted and (start_s := result.begun_s or result.decided_s) is not None
-    ]
+    started = [stream for stream in accepted(results) if stream.begun_s or stream.decided_s]
+    spans = [(stream.begun_s or stream.decided_s or 0.0, _end_s(stream)) for stream in started]
     return max((sum(start_s <= at_s <= end_s for start_s, end_s in spans) for at_s, _ in spans), default=0)
 
 
 def _max_open_at(results: Sequence[ProbeResult], refusal: ProbeResult) -> int:
     """Return how many streams may have been open when one was refused."""
     decided_s = refusal.decided_s or refusal.end_s or refusal.sent_s
-    return sum(
-        bool(result.accepted)
-        and result.sent_s <= decided_s
-        and (result.end_s is None or result.end_s >= refusal.sent_s)
-        for result in results
-    )
+    streams = accepted(results)
+    return sum(stream.sent_s <= decided_s and _end_s(stream) >= refusal.sent_s for stream in streams)
 
 
 def _was_queued(result: ProbeResult, results: Sequence[ProbeResult], first_cancel_s: float) -> bool:
     """Return whether a stream started much later than most, or not before the first cancellation."""
-    starts_s = [
-        other.begun_s - other.sent_s
-        for other in results
-        if other.begun_s is not None and other.begun_s < first_cancel_s
-    ]
+    starts_s = [_begun_s(other) - other.sent_s for other in results if _begun_s(other) < first_cancel_s]
     if not starts_s:
         return False
     began_s = result.begun_s if result.begun_s is not None else min(first_cancel_s, result.end_s or inf)
@@ -241,16 +209,10 @@ def _first_own_end_s(results: Sequence[ProbeResult], cancel_s: float) -> float:
 
     Either another stream ended, or the cancelled one would have ended by then.
     """
-    ended = [
-        result for result in results if result.accepted and not result.cancelled and result.end_s is not None
-    ]
-    durations_s = [result.end_s - result.begun_s for result in ended if result.end_s and result.begun_s]
-    ends_s = [result.end_s for result in ended if result.end_s is not None and result.end_s > cancel_s]
+    ended = [result for result in accepted(results) if not result.cancelled and not result.open]
+    durations_s = [_end_s(result) - result.begun_s for result in ended if result.begun_s is not None]
+    ends_s = [_end_s(result) for result in ended if _end_s(result) > cancel_s]
     if durations_s:
         lifetime_s = CONCURRENCY.min_lifetime_ratio * median(durations_s)
-        ends_s += [
-            result.begun_s + lifetime_s
-            for result in results
-            if result.end_s == cancel_s and result.begun_s is not None
-        ]
+        ends_s += [_begun_s(result) + lifetime_s for result in results if result.end_s == cancel_s]
     return min(ends_s, default=inf)

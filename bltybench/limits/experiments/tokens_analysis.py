@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bltybench.limits.experiments import tokens_charging, tokens_period
 from bltybench.limits.experiments import tokens_roles as roles
 from bltybench.limits.experiments.results import accepted, refused, with_role
 from bltybench.limits.experiments.thresholds import TOKENS
@@ -24,7 +23,6 @@ from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
 LIMIT = "token_limit"
-SUBJECTS = {LIMIT: "how many tokens are allowed", **tokens_period.SUBJECTS, **tokens_charging.SUBJECTS}
 
 
 def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answer]:
@@ -47,11 +45,9 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
     return _unlimited(results)
 
 
-def _unknown(reason: str, *, least: float | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
-    return [
-        cannot_tell(question, subject, reason, evidence, least=least if question == LIMIT else None)
-        for question, subject in SUBJECTS.items()
-    ]
+def _unknown(reason: str, *, least: float | None = None) -> list[Answer]:
+    others = ("token_period_s", "token_algorithm", "tokens_charged", "tokens_charged_at")
+    return [cannot_tell(LIMIT, reason, least=least), *(cannot_tell(question, reason) for question in others)]
 
 
 def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
@@ -98,7 +94,7 @@ def _reserved(results: Sequence[ProbeResult], context: ProbeContext, verdict: Ve
         reason = "its period is unknown, so earlier use may have counted, or the limit may have refilled"
         # A single request always fits.
         largest = max(map(max_used, accepted(results)), default=0)
-        limit = cannot_tell(LIMIT, SUBJECTS[LIMIT], reason, (evidence,), least=largest)
+        limit = cannot_tell(LIMIT, reason, (evidence,), least=largest)
     unit_tokens = unit_size(results, kept=charging[0].value == "reserved")
     return [limit, *period_and_algorithm(verdict, limit, unit_tokens, context.tokens_per_min), *charging]
 

@@ -12,7 +12,6 @@ from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 
 CHARGED, CHARGED_AT = "tokens_charged", "tokens_charged_at"
-SUBJECTS = {CHARGED: "how tokens are charged", CHARGED_AT: "when tokens are charged"}
 SAYS = {
     "refunded": "Prompt and max_tokens are reserved. The unused part is refunded when the response ends.",
     "reserved": "Prompt and max_tokens are charged in full, however many are used.",
@@ -34,7 +33,7 @@ def charged_as_reserved(
     fits_without_refunds = sum(max_used(request) for request in requests if request.accepted) < max_limit
     if outcome is None or (outcome == "refunded" and fits_without_refunds):
         reason = "the test did not show whether reservations are refunded"
-        return [cannot_tell(CHARGED, SUBJECTS[CHARGED], reason), when]
+        return [cannot_tell(CHARGED, reason), when]
     decisions = [
         request.accepted
         for request in requests
@@ -52,7 +51,7 @@ def charged_as_used(
     """Return the answers if ``in_flight`` tokens could be reserved without a refusal."""
     if in_flight <= max_limit:
         reason = f"{in_flight:,} tokens in flight were too few to show whether tokens are reserved"
-        return [cannot_tell(question, subject, reason) for question, subject in SUBJECTS.items()]
+        return [cannot_tell(CHARGED, reason), cannot_tell(CHARGED_AT, reason)]
     evidence = f"{in_flight:,} tokens in flight met no refusal, so they are not reserved"
     rule = Answer(CHARGED, "used", SAYS["used"], sure(2), (evidence,))
     at_end = charged_at_end(batch, min_units)
@@ -60,7 +59,7 @@ def charged_as_used(
         reason = "the budget allowed no concurrent requests"
         if batch:
             reason = "too many concurrent requests had ended before the others were refused"
-        return [rule, cannot_tell(CHARGED_AT, SUBJECTS[CHARGED_AT], reason)]
+        return [rule, cannot_tell(CHARGED_AT, reason)]
     accepted = sum(bool(result.accepted) for result in batch)
     evidence = f"{accepted} of {len(batch)} concurrent requests were accepted, and the limit fits {units}"
     when = "end" if at_end else "admission"

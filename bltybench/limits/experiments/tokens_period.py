@@ -15,7 +15,6 @@ from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.thresholds import CONTEXT
 
 PERIOD, ALGORITHM = "token_period_s", "token_algorithm"
-SUBJECTS = {PERIOD: "the period of the token limit", ALGORITHM: "the algorithm of the token limit"}
 
 
 def unit_size(results: Sequence[ProbeResult], *, kept: bool) -> float:
@@ -34,7 +33,7 @@ def period_and_algorithm(
     fits = verdict.consistent
     if not fits or fits[0].limit < TOKENS.min_units_for_period:
         reason = verdict.reason or "too few units fit into the limit"
-        return [cannot_tell(question, subject, reason) for question, subject in SUBJECTS.items()]
+        return [cannot_tell(PERIOD, reason), cannot_tell(ALGORITHM, reason)]
     evidence = (f"{verdict.accepted} of {verdict.attempts} requests of the same size were accepted",)
     periods = [_period_s(candidate, limit, unit_tokens, verdict.accepted) for candidate in fits]
     least_s, most_s = min(bounds[0] for _, bounds in periods), max(bounds[1] for _, bounds in periods)
@@ -48,14 +47,14 @@ def period_and_algorithm(
         period = Answer(PERIOD, round(period_s, 4), says, verdict.confidence, evidence, range=bounds_s)
     else:
         reason = f"it lies between {least_s:.4g} and {most_s:.4g} s"
-        period = cannot_tell(PERIOD, SUBJECTS[PERIOD], reason, evidence)
+        period = cannot_tell(PERIOD, reason, evidence)
     # The units were sent at one phase only, so a window with a phase of its own is ambiguous.
     if len(verdict.families) == 1 and fits[0].phase != "other":
         says = f"The token limit is a {fits[0].family.replace('_', ' ')}."
         algorithm = Answer(ALGORITHM, fits[0].family, says, verdict.confidence, evidence)
     else:
         reason = verdict.reason or "windows that start with a request and others look alike"
-        algorithm = cannot_tell(ALGORITHM, SUBJECTS[ALGORITHM], reason, evidence)
+        algorithm = cannot_tell(ALGORITHM, reason, evidence)
     return [period, algorithm]
 
 

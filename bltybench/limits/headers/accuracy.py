@@ -19,12 +19,6 @@ from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
 LIMIT, REMAINING, RESET, RETRY_AFTER = "limit_header", "remaining_header", "reset_header", "retry_after"
-SUBJECTS = {
-    LIMIT: "whether the announced limit is accurate",
-    REMAINING: "whether Remaining is accurate",
-    RESET: "what Reset means",
-    RETRY_AFTER: "whether Retry-After is accurate",
-}
 NO_FIT = "the limit itself is not known"
 
 
@@ -42,7 +36,7 @@ def analyze(
             "the headers are about another limit: Remaining falls with each request and does not refill "
             "within the period"
         )
-        return [*(_cannot_tell(question, reason) for question in (LIMIT, REMAINING, RESET)), retry_after]
+        return [*(cannot_tell(question, reason) for question in (LIMIT, REMAINING, RESET)), retry_after]
     moments = replay_moments(fits, results, ambiguous)
     return [
         _limit(honesty.announced_limit, fits, results),
@@ -50,10 +44,6 @@ def analyze(
         _reset(moments, results, fits),
         retry_after,
     ]
-
-
-def _cannot_tell(question: str, reason: str, evidence: Sequence[str] = ()) -> Answer:
-    return cannot_tell(question, SUBJECTS[question], reason, evidence)
 
 
 def _about_another_limit(results: Sequence[ProbeResult], honesty: Honesty, fits: Sequence[Fit]) -> bool:
@@ -73,17 +63,17 @@ def _about_another_limit(results: Sequence[ProbeResult], honesty: Honesty, fits:
 
 def _limit(announced: int | None, fits: Sequence[Fit], results: Sequence[ProbeResult]) -> Answer:
     if announced is None or announced < 1:  # some servers announce 0 or -1 if they have no limit to report
-        return _cannot_tell(LIMIT, "no header announces one")
+        return cannot_tell(LIMIT, "no header announces one")
     if not fits:
-        return _cannot_tell(LIMIT, NO_FIT)
+        return cannot_tell(LIMIT, NO_FIT)
     evidence = (f"announced {announced}, observed {fits[0].limit}",)
     if any(fit.traits.kind == "bucket" and fit.limit != announced for fit in fits):
-        return _cannot_tell(LIMIT, "it can be a rate, and only the burst of a bucket is observed", evidence)
+        return cannot_tell(LIMIT, "it can be a rate, and only the burst of a bucket is observed", evidence)
     if all(fit.limit == announced for fit in fits):
         return Answer(LIMIT, "honest", "The announced limit is accurate.", sure(2), evidence)
     least, most = min(fit.limit_range[0] for fit in fits), max(fit.limit_range[1] for fit in fits)
     if least <= announced <= most or not contradicts_limit(fits, results, announced):
-        return _cannot_tell(LIMIT, "the decisions fit other limits as well", evidence)
+        return cannot_tell(LIMIT, "the decisions fit other limits as well", evidence)
     says = f"The announced limit is wrong: it is {announced}, but {fits[0].limit} requests are accepted."
     return Answer(LIMIT, "wrong", says, sure(2), evidence)
 
@@ -96,7 +86,7 @@ def _remaining(moments: Sequence[Moment], results: Sequence[ProbeResult]) -> Ans
     ]
     if len(reported) < HEADERS.min_values:
         absent = all(result.remaining is None for result in results)
-        return _cannot_tell(REMAINING, "no header reports it" if absent else NO_FIT)
+        return cannot_tell(REMAINING, "no header reports it" if absent else NO_FIT)
     bounds = [expected for _, expected in reported]
     min_accurate = HEADERS.min_accurate_fraction * len(reported)
     accurate = sum(_is_remaining(value, expected) for value, expected in reported)
@@ -106,14 +96,14 @@ def _remaining(moments: Sequence[Moment], results: Sequence[ProbeResult]) -> Ans
         if any(
             sum(_is_remaining(value, expected) for expected in bounds) >= min_accurate for value in values
         ):
-            return _cannot_tell(REMAINING, "an accurate value would hardly have changed either", evidence)
+            return cannot_tell(REMAINING, "an accurate value would hardly have changed either", evidence)
         return Answer(REMAINING, "honest", "Remaining is accurate.", sure(3), evidence)
     too_high = sum(value > expected[1] + HEADERS.remaining_tolerance for value, expected in reported)
     if too_high <= (1 - HEADERS.min_accurate_fraction) * len(reported):
         reason = (
             "it is lower than expected: other clients may share the quota, or each node counts separately"
         )
-        return _cannot_tell(REMAINING, reason, evidence)
+        return cannot_tell(REMAINING, reason, evidence)
     says = f"Remaining is wrong in {len(reported) - accurate} of {len(reported)} responses."
     if len(values) == 1:
         says = f"Remaining never changes: it is always {reported[0][0]}."
@@ -127,13 +117,13 @@ def _is_remaining(value: float, expected: tuple[float, float]) -> bool:
 
 def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequence[Fit]) -> Answer:
     if all(result.reset_s is None for result in results):
-        return _cannot_tell(RESET, "no header reports it")
+        return cannot_tell(RESET, "no header reports it")
     alone = [moment for moment in moments if moment.alone and moment.result.reset_s is not None]
     if not fits or len(alone) < HEADERS.min_values:
-        return _cannot_tell(RESET, "too few requests were sent alone" if fits else NO_FIT)
+        return cannot_tell(RESET, "too few requests were sent alone" if fits else NO_FIT)
     periods_s = min(fit.period_s for fit in fits), max(fit.period_s for fit in fits)
     if periods_s[0] < HEADERS.min_reset_period_s:
-        return _cannot_tell(RESET, "the period is too short for a value in whole seconds")
+        return cannot_tell(RESET, "the period is too short for a value in whole seconds")
     values = [moment.result.reset_s or 0.0 for moment in alone]
     expected = {
         "window_end": [moment.full_s for moment in alone],
@@ -195,13 +185,13 @@ def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
         return Answer(RETRY_AFTER, "too_short", says, sure(too_short, enough.count), evidence)
     if too_short > max_wrong * enough.of:
         reason = "it was not always long enough, but other clients may share the quota"
-        return _cannot_tell(RETRY_AFTER, reason, evidence)
+        return cannot_tell(RETRY_AFTER, reason, evidence)
     if early.count >= HEADERS.min_wrong_waits or early.count > max_wrong * early.of:
         says = "Retry-After is longer than needed."
         return Answer(RETRY_AFTER, "too_long", says, sure(early.count), evidence)
     if not enough.of:
         reason = "no request was sent just after its end"
-        return _cannot_tell(RETRY_AFTER, reason, evidence if early.of else ())
+        return cannot_tell(RETRY_AFTER, reason, evidence if early.of else ())
     says = "Retry-After is long enough."
     if early.of:
         says = "Retry-After is accurate: that wait is long enough, and a much shorter one is not."

@@ -8,6 +8,30 @@ from math import inf
 
 from bltybench.limits.observations.thresholds import ANSWERS
 
+SUBJECTS = {
+    "concurrency_limit": "how many requests can be in flight",
+    "concurrency_excess": "what happens to excess requests",
+    "cancelled_frees_slot": "whether a cancelled stream frees its slot",
+    "token_limit": "how many tokens are allowed",
+    "token_period_s": "the period of the token limit",
+    "token_algorithm": "the algorithm of the token limit",
+    "tokens_charged": "how tokens are charged",
+    "tokens_charged_at": "when tokens are charged",
+    "malformed_counts": "whether malformed requests count",
+    "unknown_model_counts": "whether requests for an unknown model count",
+    "models_endpoint_counts": "whether requests to /models count",
+    "wrong_key_counts": "whether requests with a wrong key count",
+    "refused_counts": "whether refused requests count",
+    "limit_per_key": "whether each key has its own limit",
+    "limit_per_model": "whether each model has its own limit",
+    "models_endpoint_shares": "whether /models shares the limit",
+    "limit_header": "whether the announced limit is accurate",
+    "remaining_header": "whether Remaining is accurate",
+    "reset_header": "what Reset means",
+    "retry_after": "whether Retry-After is accurate",
+}
+"""Every question, with the words for it after "Cannot tell"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -27,15 +51,10 @@ class Answer:
 
 
 def cannot_tell(
-    question: str,
-    subject: str,
-    reason: str,
-    evidence: Sequence[str] = (),
-    *,
-    least: float | None = None,
+    question: str, reason: str, evidence: Sequence[str] = (), *, least: float | None = None
 ) -> Answer:
-    """Return an answer that says why ``subject`` is unknown; ``least`` is the minimum of a numeric value."""
-    says = f"Cannot tell {subject}: {reason}."
+    """Return an answer that says why its value is unknown; ``least`` is the minimum of a numeric value."""
+    says = f"Cannot tell {SUBJECTS[question]}: {reason}."
     bounds = None if least is None else (least, inf)
     return Answer(question, None, says, evidence=tuple(evidence), reason=reason, range=bounds)
 
