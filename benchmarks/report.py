@@ -191,19 +191,23 @@ def in_tables(path: Path) -> list[PartCost]:
     """Measure loading and every table, with all results kept."""
     from bltybench.metrics import concurrency, frame, latency, outcomes, quota, rates, timeline  # noqa: PLC0415
     from bltybench.metrics.gaps import tally_gaps  # noqa: PLC0415
+    from bltybench.metrics.spans import steady_spans  # noqa: PLC0415
+    from bltybench.runs.scenario import read_scenario  # noqa: PLC0415
     from bltybench.runs.store import gap_batches, read_attempts  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[PartCost]()
-    measured("load: gaps", parts, lambda: tally_gaps(gap_batches(folder)))
+    gaps = measured("load: gaps", parts, lambda: tally_gaps(gap_batches(folder)))
     table = measured("load: columns", parts, lambda: read_attempts(folder, without=frame.UNUSED_COLUMNS))
     attempts = measured("load: frame", parts, lambda: frame.attempts_frame(table))
     calls = measured("table: calls", parts, lambda: frame.calls_frame(attempts))
     steps = measured("table: in flight", parts, lambda: concurrency.steps(attempts))
-    measured("table: latency by kind", parts, lambda: latency.by_kind(attempts, calls))
-    measured("table: best minutes", parts, lambda: rates.best(attempts))
-    measured("table: minutes", parts, lambda: rates.per_minute(attempts, 0, HOUR_NS))
-    measured("table: timeline", parts, lambda: timeline.timeline(attempts, steps, HOUR_NS))
-    measured("table: rolling", parts, lambda: timeline.rolling(attempts, steps, HOUR_NS))
+    spans = steady_spans(calls, read_scenario(folder.manifest()), HOUR_NS)
+    measured("table: latency by kind", parts, lambda: latency.by_kind(attempts, calls, gaps, spans))
+    events = measured("table: tokens", parts, lambda: rates.token_events(attempts))
+    measured("table: best minutes", parts, lambda: rates.best(attempts, events))
+    measured("table: minutes", parts, lambda: rates.per_minute(attempts, events, 0, HOUR_NS))
+    measured("table: timeline", parts, lambda: timeline.timeline(attempts, events, steps, HOUR_NS))
+    measured("table: rolling", parts, lambda: timeline.rolling(attempts, events, steps, HOUR_NS))
     measured("table: outcomes", parts, lambda: outcomes.by_outcome(attempts))
     measured("table: errors", parts, lambda: outcomes.errors(attempts))
     measured("table: refusals", parts, lambda: quota.retry_after(quota.refusals(attempts)))

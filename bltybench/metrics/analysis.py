@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 
 from bltybench.metrics import (
-    ceiling,
     concurrency,
     latency,
     outcomes,
@@ -148,10 +147,10 @@ def _compute(
         gaps=gaps,
         percentiles=latency.table(measures),
         percentiles_by=latency.by_kind(attempts, calls, gaps, spans),
-        best=rates.best(attempts, tokens if attempts is everything else None),
-        minutes=rates.per_minute(everything, manifest.clock.wall_ns, end_ns, tokens),
-        timeline=timeline.timeline(everything, steps, end_ns, tokens),
-        rolling=timeline.rolling(everything, steps, end_ns, tokens),
+        best=rates.best(attempts, tokens if attempts is everything else rates.token_events(attempts)),
+        minutes=rates.per_minute(everything, tokens, manifest.clock.wall_ns, end_ns),
+        timeline=timeline.timeline(everything, tokens, steps, end_ns),
+        rolling=timeline.rolling(everything, tokens, steps, end_ns),
         steps=steps,
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),
@@ -160,7 +159,7 @@ def _compute(
         retry_after=quota.retry_after(refused),
         retries=retries(calls),
         quota=quota.headers(attempts),
-        findings=[*validity.audit(everything, generator, manifest), *ceiling.findings(generator, scenario)],
+        findings=validity.audit(everything, generator, manifest, scenario),
         warm_up=warm_up,
         objectives=bounds_of(scenario.objectives),
         goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.latency import min_sample
@@ -11,34 +12,48 @@ from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.scenario.checks import ParsedCheck, parse_check
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluatedCheck:
-    """A check with the metric's value."""
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluated check of the scenario."""
 
-    check: ParsedCheck
-    value: float | None
-    """In the metric's unit; None if the run can't tell."""
+    metric: str
+    target: str
+    unit: str
+    threshold: float
+    actual: float | None
+    """In ``unit``; None if the run can't tell."""
+    margin: float | None
+    """Distance to the threshold, in ``unit``; negative if the check failed."""
     passed: bool
     note: str = ""
     """Why there is no value."""
 
-    @property
-    def margin(self) -> float | None:
-        """Distance to the threshold, in the metric's unit; negative if the check failed."""
-        if self.value is None or self.check.unit == "bool" or self.check.op in {"==", "!="}:
-            return None
-        margin = self.check.threshold - self.value
-        return margin if self.check.op in {"<", "<="} else -margin
 
-
-def evaluate(analysis: Analysis) -> list[EvaluatedCheck]:
+def evaluate(analysis: Analysis) -> list[CheckResult]:
     """Evaluate the scenario's checks, in their order. A check without a value fails."""
-    results: list[EvaluatedCheck] = []
+    results: list[CheckResult] = []
     for name, condition in analysis.scenario.checks.items():
         check = parse_check(name, condition)
-        value, note = metric(analysis, name)
-        results.append(EvaluatedCheck(check, value, value is not None and check.holds(value), note))
+        actual, note = metric(analysis, name)
+        results.append(
+            CheckResult(
+                metric=name,
+                target=str(check),
+                unit=check.unit,
+                threshold=check.threshold,
+                actual=actual,
+                margin=_margin(check, actual),
+                passed=actual is not None and check.holds(actual),
+                note=note,
+            )
+        )
     return results
+
+
+def _margin(check: ParsedCheck, actual: float | None) -> float | None:
+    if actual is None or check.unit == "bool" or check.op in {"==", "!="}:
+        return None
+    margin = check.threshold - actual
+    return margin if check.op in {"<", "<="} else -margin
 
 
 def metric(analysis: Analysis, name: str) -> tuple[float | None, str]:

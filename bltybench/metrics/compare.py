@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from bltybench.metrics.bootstrap import (
@@ -70,8 +71,7 @@ class Metric:
     estimate: Measurement
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """One metric of two sides."""
 
     metric: str
@@ -81,8 +81,9 @@ class Difference:
     candidate: float | None
     change: float | None = None
     """candidate / base − 1, or candidate − base for a fraction."""
-    bounds: Interval | None = None
-    """95% interval of ``change``."""
+    low: float | None = None
+    """Lower bound of the 95% interval of ``change``."""
+    high: float | None = None
     verdict: Verdict = "cannot tell"
     why: str = ""
     """Why the verdict is "cannot tell"."""
@@ -151,7 +152,7 @@ def _difference(
     bounds = interval(draws)
     verdict = judge(bounds, tolerance.of(metric.kind), lower_is_better=metric.lower_is_better)
     unsure = "the interval extends beyond the tolerance: measure longer, or repeat the runs"
-    return Difference(*sides, change, bounds, verdict, unsure if verdict == "cannot tell" else "")
+    return Difference(*sides, change, *bounds, verdict, unsure if verdict == "cannot tell" else "")
 
 
 def _side(metric: Metric, runs: Sequence[Outline], rng: np.random.Generator) -> Estimate:

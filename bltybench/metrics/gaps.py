@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bltybench.metrics.frame import Bools, Ints
+from bltybench.metrics.frame import Bools, Floats, Ints
 from bltybench.metrics.sample import Sample
 
 MAX_COUNTED_US = 1 << 22
@@ -27,30 +27,22 @@ MAX_GROUPS = 256
 """Maximum number of groups that are counted separately, so that memory use doesn't depend on the run."""
 
 
+_DOUBLINGS = range(LONGEST_US.bit_length() - (2 * SUB).bit_length())
+EDGES_US = np.concatenate(
+    [np.arange(2 * SUB), *(np.arange(SUB, 2 * SUB) << (shift + 1) for shift in _DOUBLINGS), [LONGEST_US]]
+).astype(np.int64)
+"""Edges of the steps: each microsecond up to 2·SUB, then SUB steps per doubling up to LONGEST_US."""
+STEPS = len(EDGES_US) - 1
+
+
 def step_of(gaps_us: Ints) -> Ints:
-    """Return the step in which a gap is counted: per microsecond up to 2·SUB, then SUB steps per doubling."""
-    gaps = np.clip(gaps_us, 0, LONGEST_US - 1)
-    power = np.frexp(np.maximum(gaps, 2 * SUB).astype(np.float64))[1] - 1
-    shift = power - (SUB.bit_length() - 1)
-    wide = 2 * SUB + (shift - 1) * SUB + ((gaps >> shift) - SUB)
-    return np.where(gaps < 2 * SUB, gaps, wide).astype(np.int64)
+    """Return the step in which each gap is counted."""
+    return np.clip(np.searchsorted(EDGES_US, gaps_us, side="right") - 1, 0, STEPS - 1)
 
 
-STEPS = int(step_of(np.array([LONGEST_US - 1]))[0]) + 1
-
-
-def widths() -> Ints:
-    """Return the width of each step in microseconds; 0 for steps from MAX_COUNTED_US on."""
-    shift = np.maximum((np.arange(STEPS) - 2 * SUB) // SUB + 1, 0)
-    width = 1 << shift
-    return np.where(np.cumsum(width) - width < MAX_COUNTED_US, width, 0)
-
-
-def middle_us(steps: Ints) -> npt.NDArray[np.float64]:
+def middle_us(steps: Ints) -> Floats:
     """Return the middle of each step, in microseconds."""
-    shift = np.maximum((steps - 2 * SUB) // SUB + 1, 0)
-    low = np.where(steps < 2 * SUB, steps, ((steps - 2 * SUB) % SUB + SUB) << shift)
-    return np.asarray(low + ((1 << shift) - 1) / 2, dtype=np.float64)
+    return np.asarray((EDGES_US[steps] + EDGES_US[steps + 1] - 1) / 2, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,8 @@ def tally_gaps(
     exact = np.zeros(MAX_COUNTED_US, dtype=np.int64)
     rest: list[Ints] = []
     counts = np.zeros((len(kinds) * spans, STEPS), dtype=np.int32)
-    counted_steps = np.repeat(np.arange(STEPS, dtype=np.int16), widths())[:MAX_COUNTED_US]
+    counted = EDGES_US[: int(np.searchsorted(EDGES_US, MAX_COUNTED_US)) + 1]
+    counted_steps = np.repeat(np.arange(len(counted) - 1, dtype=np.int16), np.diff(counted))
     start = 0
     for batch in batches:
         rows = slice(start, start + len(batch))
@@ -104,12 +97,12 @@ def tally_gaps(
         if len(gaps) == 0:
             continue
         if gaps.min() >= 0 and gaps.max() < MAX_COUNTED_US:
-            steps, counted = counted_steps.take(gaps), gaps
+            steps, exactly = counted_steps.take(gaps), gaps
         else:
             in_range = (gaps >= 0) & (gaps < MAX_COUNTED_US)
             rest.append(gaps[~in_range])
-            steps, counted = step_of(gaps), gaps[in_range]
-        per_us = np.bincount(counted)
+            steps, exactly = step_of(gaps), gaps[in_range]
+        per_us = np.bincount(exactly)
         exact[: len(per_us)] += per_us
         # A batch has attempts of one or two spans: count only the cells that occur.
         lengths = pc.list_value_length(lists).drop_null().to_numpy(zero_copy_only=False)

@@ -41,10 +41,10 @@ class Spread(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A sample (ms), and its distribution over time if known."""
+    """A sample (ms), and its distribution over time."""
 
     sample: Sample
-    spread: Spread | None = None
+    spread: Spread
 
 
 def min_sample(name: str) -> int:
@@ -86,9 +86,7 @@ def table(measures: dict[str, Measure]) -> pd.DataFrame:
     return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
 
 
-def measures(
-    attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans | None = None
-) -> dict[str, Measure]:
+def measures(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans) -> dict[str, Measure]:
     """Return the samples of all latency metrics, in ms.
 
     They contain successes only, except ``schedule_delay``, which has every attempt that was sent.
@@ -96,7 +94,7 @@ def measures(
     return {
         "ttft": _measure(attempts, "ttft_ms", "at_ns", spans),
         "first_output": _measure(attempts, "first_output_ms", "at_ns", spans),
-        "itl": Measure(gaps.pooled, _gap_spread(gaps.of()) if spans is not None else None),
+        "itl": Measure(gaps.pooled, _gap_spread(gaps.of())),
         "tpot": _measure(attempts, "tpot_ms", "at_ns", spans),
         "latency": _measure(calls, "latency_ms", "first_due_ns", spans),
         "attempt_latency": _measure(attempts, "latency_ms", "at_ns", spans),
@@ -104,9 +102,7 @@ def measures(
     }
 
 
-def by_kind(
-    attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps | None = None, spans: Spans | None = None
-) -> pd.DataFrame:
+def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans) -> pd.DataFrame:
     """Return latency by KINDS that have two or more values.
 
     Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, and those of
@@ -131,14 +127,14 @@ def by_kind(
     for metric, frame, column, at in sources:
         values = floats(frame, column)
         known = ~np.isnan(values)
-        span = spans.place(ints(frame, at)) if spans is not None else None
+        span = spans.place(ints(frame, at))
         for by in KINDS:
             groups = {
-                _label(by, key): _measure_of(values[rows], span[rows] if span is not None else None, spans)
+                _label(by, key): _measure_of(values[rows], span[rows], spans.count)
                 for key, rows in _groups(frame[by], known)
             }
             add(metric, by, groups)
-        if metric == "ttft" and gaps is not None:
+        if metric == "ttft":
             for by in gaps.kinds.columns:
                 add("itl", str(by), _gap_groups(gaps, str(by)))
     if not parts:
@@ -171,16 +167,12 @@ def _gap_groups(gaps: Gaps, by: str) -> dict[str, Measure]:
     return groups
 
 
-def _measure(frame: pd.DataFrame, column: str, at: str, spans: Spans | None) -> Measure:
-    span = spans.place(ints(frame, at)) if spans is not None else None
-    return _measure_of(floats(frame, column), span, spans)
+def _measure(frame: pd.DataFrame, column: str, at: str, spans: Spans) -> Measure:
+    return _measure_of(floats(frame, column), spans.place(ints(frame, at)), spans.count)
 
 
-def _measure_of(values: Floats, span: Ints | None, spans: Spans | None) -> Measure:
-    sample = Sample.of(values)
-    if span is None or spans is None:
-        return Measure(sample)
-    known, count = ~np.isnan(values), spans.count
+def _measure_of(values: Floats, span: Ints, count: int) -> Measure:
+    sample, known = Sample.of(values), ~np.isnan(values)
     values, span = values[known], span[known]
 
     def below(limit: float) -> Ints:

@@ -59,7 +59,7 @@ def outline(run: Analysis) -> Outline:
     return Outline(
         manifest=run.manifest,
         load=run.scenario.model_dump(mode="json"),
-        reasons=[finding.says for finding in run.findings if not finding.holds],
+        reasons=[finding.reason for finding in run.findings if finding.reason],
         samples=run.samples,
         span_s=spans.steady_s / number,
         timings={"itl": _by_rank_of_steps(np.add.reduceat(run.gaps.of(), np.arange(number) * merged))}

@@ -89,8 +89,8 @@ def token_events(attempts: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("at_ns", kind="stable", ignore_index=True)
 
 
-def best(attempts: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the best rolling 60 s of every rate. ``events``: the attempts' ``token_events``, if known.
+def best(attempts: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """Return the best rolling 60 s of every rate. ``events``: the attempts' ``token_events``.
 
     One row per ``rate`` (offered, accepted, refused, other, prompt_tokens, completion_tokens, total_tokens):
     ``per_min`` (in the best window), ``until_s`` (end of that window, null if there is none), ``count`` (in
@@ -105,25 +105,19 @@ def best(attempts: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataF
 
     for fate, times in times_by_fate(attempts):
         add(fate, times)
-    events = token_events(attempts) if events is None else events
-    at_ns, prompt, completion = (
-        ints(events, "at_ns"),
-        floats(events, "prompt_tokens"),
-        floats(events, "completion_tokens"),
-    )
+    at_ns = ints(events, "at_ns")
+    prompt, completion = floats(events, "prompt_tokens"), floats(events, "completion_tokens")
     add("prompt_tokens", at_ns, prompt)
     add("completion_tokens", at_ns, completion)
     add("total_tokens", at_ns, prompt + completion)
     return pd.DataFrame(rows, columns=["rate", "per_min", "until_s", "count"]).astype({"until_s": "Float64"})
 
 
-def per_minute(
-    attempts: pd.DataFrame, wall_ns: int, end_ns: int, events: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def per_minute(attempts: pd.DataFrame, events: pd.DataFrame, wall_ns: int, end_ns: int) -> pd.DataFrame:
     """Return one row per calendar minute (UTC) of the run, including minutes without traffic.
 
-    ``wall_ns`` is the wall clock at the run's start, ``end_ns`` the run's end on its own axis, ``events`` the
-    attempts' ``token_events``, if known. Columns: ``minute`` (UTC), ``covered_s`` (seconds of it inside the
+    ``events``: the attempts' ``token_events``; ``wall_ns``: wall clock at the run's start; ``end_ns``: the
+    run's end on its own axis. Columns: ``minute`` (UTC), ``covered_s`` (seconds of it inside the
     run), offered, accepted, refused, other, prompt_tokens, completion_tokens, total_tokens.
     """
     first = wall_ns // WINDOW_NS
@@ -140,7 +134,6 @@ def per_minute(
 
     for fate, times in times_by_fate(attempts):
         frame[fate] = by_minute(times)
-    events = token_events(attempts) if events is None else events
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = by_minute(ints(events, "at_ns"), floats(events, name))
     frame["total_tokens"] = frame["prompt_tokens"] + frame["completion_tokens"]

@@ -26,12 +26,10 @@ def bin_seconds(end_ns: int, attempts: int) -> int:
     return int(np.ceil(end_ns / NS_PER_S / bins / 3600)) * 3600
 
 
-def timeline(
-    attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def timeline(attempts: pd.DataFrame, events: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     """Return one row per bin, from the run's start to its end.
 
-    ``steps``: ``concurrency.steps``; ``events``: ``rates.token_events``, if known. Columns: ``start_s``,
+    ``events``: ``rates.token_events``; ``steps``: ``concurrency.steps``. Columns: ``start_s``,
     ``end_s``; attempts ``offered``, ``accepted``, ``refused``, and ``other``; ``prompt_tokens``,
     ``completion_tokens``; ``in_flight_max``, ``in_flight_mean``.
     """
@@ -41,16 +39,13 @@ def timeline(
     frame = pd.DataFrame({"start_s": edges[:-1] / NS_PER_S, "end_s": edges[1:] / NS_PER_S})
     for fate, times in rates.times_by_fate(attempts):
         frame[fate] = _binned(times, edges)
-    events = rates.token_events(attempts) if events is None else events
     for name in ("prompt_tokens", "completion_tokens"):
         frame[name] = _binned(ints(events, "at_ns"), edges, floats(events, name))
     frame["in_flight_max"], frame["in_flight_mean"] = concurrency.per_bin(steps, edges)
     return frame
 
 
-def rolling(
-    attempts: pd.DataFrame, steps: pd.DataFrame, end_ns: int, events: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def rolling(attempts: pd.DataFrame, events: pd.DataFrame, steps: pd.DataFrame, end_ns: int) -> pd.DataFrame:
     """Return sums and percentiles over the last 60 s, at up to MAX_LINE_POINTS times.
 
     ``steps`` and ``events`` as for ``timeline``. Columns: ``at_s``; ``offered``, ``accepted``, ``refused``
@@ -65,7 +60,6 @@ def rolling(
     for fate, times in rates.times_by_fate(attempts):
         if fate != "other":
             frame[fate] = rates.rolling(times, grid)
-    events = rates.token_events(attempts) if events is None else events
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
     frame["tokens"] = rates.rolling(ints(events, "at_ns"), grid, tokens)
     peak, _ = concurrency.per_bin(steps, grid)

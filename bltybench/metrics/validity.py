@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import floats
 from bltybench.metrics.sample import Sample
 from bltybench.runs.manifest import Manifest
+from bltybench.scenario.workload import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Thresholds:
     """Maximum fraction of CPU time that the hypervisor gave to others, if any other finding fails."""
     achieved_share: float = 0.95
     """Minimum fraction of the calls due in an open loop that were sent."""
+    late_share: float = 0.01
+    """Maximum fraction of arrivals that waited for a user: 1%, like the p99 of the schedule delay."""
 
 
 THRESHOLDS = Thresholds()
@@ -42,66 +46,90 @@ MORE_USERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One finding of the audit: the measured value, its bound, and what to do if it does not hold."""
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding of the audit: the measured value and its bound."""
 
     name: str
     holds: bool
     actual: str
     bound: str
-    says: str
-    """What is wrong if the finding does not hold."""
-    remedy: str = ""
+    reason: str | None = None
+    """What is wrong, if the finding does not hold."""
+    remedy: str | None = None
 
 
 def audit(
-    attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, bounds: Thresholds = THRESHOLDS
+    attempts: pd.DataFrame,
+    generator: pd.DataFrame,
+    manifest: Manifest,
+    scenario: Scenario,
+    bounds: Thresholds = THRESHOLDS,
 ) -> list[Finding]:
     """Return all findings. The run is valid if all of them hold."""
     findings = [
-        _measured(attempts),
-        _ended(manifest),
-        _audited(generator),
+        _finding(
+            "attempts",
+            len(attempts) > 0,
+            f"{len(attempts):,}",
+            "at least 1",
+            reason="no attempt was recorded, so there is nothing to measure",
+            remedy="check the output of locust; the run may be too short or its rate too low",
+        ),
+        _finding(
+            "end of the run",
+            manifest.ended_ns is not None,
+            manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
+            "the run recorded its end",
+            reason="the run was killed, so its last attempts are missing",
+            remedy="repeat the run, and let it finish or stop it with Ctrl-C",
+        ),
+        _finding(
+            "self-audit",
+            len(generator) > 0,
+            f"{len(generator):,} s",
+            "at least 1 s",
+            reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
+            remedy="run for more than one second, with bltybench's user classes",
+        ),
         *_schedule(attempts, bounds),
         *_achieved(attempts, manifest, bounds),
         *_loop(attempts, generator, bounds),
         *_cpu(generator, bounds),
     ]
-    return [*findings, *_steal(generator, bounds, harmless=all(finding.holds for finding in findings))]
+    findings += _steal(generator, bounds, harmless=all(finding.holds for finding in findings))
+    return [*findings, *free_users(generator, scenario, bounds)]
 
 
-def _measured(attempts: pd.DataFrame) -> Finding:
-    return Finding(
-        name="attempts",
-        holds=len(attempts) > 0,
-        actual=f"{len(attempts):,}",
-        bound="at least 1",
-        says="no attempt was recorded, so there is nothing to measure",
-        remedy="check the output of locust; the run may be too short or its rate too low",
-    )
+def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:
+    """Return how many arrivals found no free user and were sent late, or were never sent."""
+    return {name: _total(generator, name) for name in ("no_free_user", "never_sent")}
 
 
-def _ended(manifest: Manifest) -> Finding:
-    return Finding(
-        name="end of the run",
-        holds=manifest.ended_ns is not None,
-        actual=manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
-        bound="the run recorded its end",
-        says="the run was killed, so its last attempts are missing",
-        remedy="repeat the run, and let it finish or stop it with Ctrl-C",
-    )
+def free_users(generator: pd.DataFrame, scenario: Scenario, bounds: Thresholds = THRESHOLDS) -> list[Finding]:
+    """Return a finding for an open loop; none for a closed one, whose users wait by design."""
+    if not scenario.is_open_loop or generator.empty:
+        return []
+    late, never = late_arrivals(generator).values()
+    return [
+        _finding(
+            "free users",
+            never == 0 and late <= bounds.late_share * _total(generator, "sent"),
+            f"{late:,} arrivals found none, {never:,} were never sent",
+            f"≤ {bounds.late_share:.0%} of those sent found none, all were sent",
+            reason=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
+            f"and {never:,} were never sent",
+            remedy=MORE_USERS,
+        )
+    ]
 
 
-def _audited(generator: pd.DataFrame) -> Finding:
-    return Finding(
-        name="self-audit",
-        holds=len(generator) > 0,
-        actual=f"{len(generator):,} s",
-        bound="at least 1 s",
-        says="the generator recorded no self-audit, so nothing shows that it was fast enough",
-        remedy="run for more than one second, with bltybench's user classes",
-    )
+def _total(generator: pd.DataFrame, column: str) -> int:
+    return int(np.nansum(floats(generator, column))) if len(generator) else 0
+
+
+def _finding(name: str, holds: bool, actual: str, bound: str, *, reason: str, remedy: str) -> Finding:
+    finding = Finding(name=name, holds=holds, actual=actual, bound=bound)
+    return finding if holds else msgspec.structs.replace(finding, reason=reason, remedy=remedy)
 
 
 def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
@@ -117,15 +145,16 @@ def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
             "schedule delay, p99",
             p99,
             bounds.schedule_delay_p99_ms,
-            says=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
+            reason=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
             remedy=MORE_USERS,
         )
     ]
 
 
-def _at_most(name: str, ms: float, bound_ms: float, *, says: str, remedy: str, digits: int = 1) -> Finding:
+def _at_most(name: str, ms: float, bound_ms: float, *, reason: str, remedy: str, digits: int = 1) -> Finding:
     """Return a finding on a time with an upper bound."""
-    return Finding(name, ms <= bound_ms, f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms", says, remedy)
+    actual, bound = f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms"
+    return _finding(name, ms <= bound_ms, actual, bound, reason=reason, remedy=remedy)
 
 
 def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) -> list[Finding]:
@@ -136,12 +165,12 @@ def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) ->
     # One call can be due just when the load stops.
     min_sent = min(bounds.achieved_share * due, due - 1)
     return [
-        Finding(
-            name="achieved rate",
-            holds=bool(sent >= min_sent),
-            actual=f"{sent:,} calls of {due:,} due",
-            bound=f"≥ {min_sent:,.0f} calls",
-            says=f"only {sent:,} of the {due:,} calls due were sent",
+        _finding(
+            "achieved rate",
+            bool(sent >= min_sent),
+            f"{sent:,} calls of {due:,} due",
+            f"≥ {min_sent:,.0f} calls",
+            reason=f"only {sent:,} of the {due:,} calls due were sent",
             remedy=MORE_USERS,
         )
     ]
@@ -156,7 +185,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
             "event loop, longest stall",
             stall,
             bounds.stall_ms,
-            says=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
+            reason=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
             remedy="keep slow code out of the locustfile, close other programs, or add workers",
         )
     ]
@@ -164,12 +193,12 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
     if user:
         p99 = Sample.of(floats(generator, "stall_us") / 1000).quantile(0.99)
         findings.append(
-            Finding(
-                name="arrival stamps",
-                holds=p99 <= bounds.user_stamp_stall_ms,
-                actual=f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
-                bound=f"stalls p99 ≤ {bounds.user_stamp_stall_ms:g} ms",
-                says=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
+            _finding(
+                "arrival stamps",
+                p99 <= bounds.user_stamp_stall_ms,
+                f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
+                f"stalls p99 ≤ {bounds.user_stamp_stall_ms:g} ms",
+                reason=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
                 "so TTFT and ITL are off by up to that time",
                 remedy="run on Linux, where the kernel timestamps arrivals, or lower the load",
             )
@@ -182,7 +211,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -
                 "observer lag, p99",
                 p99,
                 bounds.stall_ms,
-                says=f"1% of the responses waited {p99:,.0f} ms or more to be read, so events were coalesced",
+                reason=f"1% of the responses were read {p99:,.0f} ms late or later, so events are coalesced",
                 remedy="lower the load per process, or add workers: --processes -1",
                 digits=2,
             )
@@ -207,12 +236,12 @@ def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
     waits = np.nan_to_num(floats(generator, "cpu_wait_share"))
     busy = float(np.mean(shares + waits >= bounds.busy_cpu_share))
     return [
-        Finding(
-            name="CPU of the generator",
-            holds=busy <= bounds.busy_seconds_share,
-            actual=f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
-            bound=f"≤ {bounds.busy_seconds_share:.0%} of seconds at {bounds.busy_cpu_share:.0%} of a core",
-            says=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
+        _finding(
+            "CPU of the generator",
+            busy <= bounds.busy_seconds_share,
+            f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
+            f"≤ {bounds.busy_seconds_share:.0%} of seconds at {bounds.busy_cpu_share:.0%} of a core",
+            reason=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
             remedy="add workers: --processes -1, lower the load, or close other programs",
         )
     ]
@@ -226,12 +255,12 @@ def _steal(generator: pd.DataFrame, bounds: Thresholds, *, harmless: bool) -> li
         return []
     mean = float(steal.mean())
     return [
-        Finding(
-            name="CPU time stolen",
-            holds=harmless or mean <= bounds.steal_share,
-            actual=f"{mean:.1%}",
-            bound=f"≤ {bounds.steal_share:.0%}, unless all findings above hold",
-            says=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
+        _finding(
+            "CPU time stolen",
+            harmless or mean <= bounds.steal_share,
+            f"{mean:.1%}",
+            f"≤ {bounds.steal_share:.0%}, unless all findings above hold",
+            reason=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
             remedy="use a machine with dedicated cores",
         )
     ]

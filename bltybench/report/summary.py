@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -11,40 +10,14 @@ import pandas as pd
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
-from bltybench.metrics.ceiling import ceiling
-from bltybench.metrics.checks import EvaluatedCheck, evaluate
+from bltybench.metrics.checks import CheckResult, evaluate
 from bltybench.metrics.frame import NS_PER_S, bools
 from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.metrics.validity import Finding, late_arrivals
 from bltybench.runs.search import SearchResult
 
 SUMMARY_VERSION = 1
 """Increased when a key is removed or changes its meaning, not when keys are added."""
-
-
-class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluated check of the scenario."""
-
-    metric: str
-    target: str
-    unit: str
-    threshold: float
-    actual: float | None
-    """In ``unit``; None if the run can't tell."""
-    margin: float | None
-    """Distance to the threshold, in ``unit``; negative if the check failed."""
-    passed: bool
-    note: str = ""
-
-
-class AuditFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding of the generator's audit."""
-
-    name: str
-    holds: bool
-    actual: str
-    bound: str
-    reason: str | None = None
-    remedy: str | None = None
 
 
 class RateSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +41,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None
     valid: bool
     invalid_reasons: list[str]
-    audit: list[AuditFinding]
+    audit: list[Finding]
     passed: bool
     checks: list[CheckResult]
     limits: dict[str, int | None]
@@ -109,7 +82,7 @@ def summarize(analysis: Analysis) -> Summary:
     """Return the summary of a run."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
     total = len(attempts)
-    checks = [_check_result(evaluated) for evaluated in evaluate(analysis)]
+    checks = evaluate(analysis)
     broken = [finding for finding in analysis.findings if not finding.holds]
     knee = capacity(analysis.stages)
     return Summary(
@@ -121,18 +94,8 @@ def summarize(analysis: Analysis) -> Summary:
         duration_s=analysis.end_ns / NS_PER_S,
         ended=manifest.ended,
         valid=not broken,
-        invalid_reasons=[f"{finding.says}: {finding.remedy}" for finding in broken],
-        audit=[
-            AuditFinding(
-                name=finding.name,
-                holds=finding.holds,
-                actual=finding.actual,
-                bound=finding.bound,
-                reason=None if finding.holds else finding.says,
-                remedy=None if finding.holds else finding.remedy,
-            )
-            for finding in analysis.findings
-        ],
+        invalid_reasons=[f"{finding.reason}: {finding.remedy}" for finding in broken],
+        audit=analysis.findings,
         passed=all(check.passed for check in checks),
         checks=checks,
         limits={
@@ -170,21 +133,7 @@ def summarize(analysis: Analysis) -> Summary:
         drift=records(analysis.drift),
         lengths=records(analysis.lengths),
         spent=analysis.spent._asdict(),
-        arrivals=asdict(ceiling(analysis.generator)),
-    )
-
-
-def _check_result(evaluated: EvaluatedCheck) -> CheckResult:
-    check = evaluated.check
-    return CheckResult(
-        metric=check.metric,
-        target=str(check),
-        unit=check.unit,
-        threshold=check.threshold,
-        actual=evaluated.value,
-        margin=evaluated.margin,
-        passed=evaluated.passed,
-        note=evaluated.note,
+        arrivals=late_arrivals(analysis.generator),
     )
 
 

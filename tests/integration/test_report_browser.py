@@ -199,7 +199,11 @@ def test_distributions_limits_and_changes_show_their_values(
     tip = fresh.run("document.getElementById('tip').innerText")
     assert "at most" in tip
     assert "TTFT, %" in tip
-    shown = {"limits-evidence": "the model accepts", "limits-half-1": "refusals", "limits-half-2": "answers"}
+    shown = {
+        "limits-evidence": "accepted by the model",
+        "limits-half-1": "refusals",
+        "limits-half-2": "responses",
+    }
     for figure, value in shown.items():
         fresh.run(f"document.getElementById('{figure}').focus()")
         fresh.press("ArrowRight")

@@ -9,7 +9,7 @@ from support_runs import S, attempt, audit_table, frame, manifest, table
 from bltybench.metrics import latency, timeline
 from bltybench.metrics.analysis import analyze
 from bltybench.metrics.concurrency import steps
-from bltybench.metrics.frame import calls_frame
+from bltybench.metrics.rates import token_events
 from bltybench.metrics.sample import Sample
 
 
@@ -46,12 +46,11 @@ def test_kinds_with_one_value_are_omitted() -> None:
         )
         for i in range(20)
     ]
-    run = frame(*plain, *streams)
-    found = latency.by_kind(run, calls_frame(run))
+    found = analyze(table(*plain, *streams), audit_table([]), manifest()).percentiles_by
     assert set(found["by"]) == {"stream"}
     attempts = found[found["metric"] == "attempt_latency"].set_index("value")
     assert attempts["p50"].to_dict() == {"plain": 1000.0, "streaming": 2000.0}
-    assert latency.by_kind(frame(*plain), calls_frame(frame(*plain))).empty
+    assert analyze(table(*plain), audit_table([]), manifest()).percentiles_by.empty
 
 
 def test_itl_by_kind_has_intervals_over_spans() -> None:
@@ -89,15 +88,16 @@ def test_thinned_ecdf_keeps_the_extremes() -> None:
 
 def test_timeline_counts_every_attempt_once() -> None:
     run = frame(*(attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + 1) for i in (0, 4, 5, 90)))
-    bins = timeline.timeline(run, steps(run), 90 * S)
+    bins = timeline.timeline(run, token_events(run), steps(run), 90 * S)
     assert bins["offered"].sum() == 4
     assert bins["accepted"].iloc[[0, 1, -1]].tolist() == [2, 1, 1]
     assert bins["end_s"].iloc[0] == 5.0
-    rolled = timeline.rolling(run, steps(run), 90 * S).set_index("at_s")
+    rolled = timeline.rolling(run, token_events(run), steps(run), 90 * S).set_index("at_s")
     assert rolled.loc[[0.0, 5.0, 60.0, 90.0], "accepted"].tolist() == [1, 3, 2, 1]
 
 
 def test_empty_run_has_a_timeline_of_zeros() -> None:
-    bins = timeline.timeline(frame(), steps(frame()), 0)
+    run = frame()
+    bins = timeline.timeline(run, token_events(run), steps(run), 0)
     assert bins["offered"].tolist() == [0]
-    assert timeline.rolling(frame(), steps(frame()), 0)["ttft_p50_ms"].isna().all()
+    assert timeline.rolling(run, token_events(run), steps(run), 0)["ttft_p50_ms"].isna().all()

@@ -15,6 +15,7 @@ from support_runs import (
     generator_seconds,
     manifest,
     realistic,
+    scenario,
     table,
 )
 
@@ -32,7 +33,9 @@ def broken(
     attempts: pd.DataFrame, generator: pd.DataFrame | None = None, about: Manifest | None = None
 ) -> list[str]:
     audit = audit_frame(generator_seconds(90)) if generator is None else generator
-    findings = validity.audit(attempts, audit, about or manifest(resolved=CLOSED))
+    findings = validity.audit(
+        attempts, audit, about or manifest(resolved=CLOSED), scenario(arrivals=CLOSED["arrivals"])
+    )
     assert all(finding.remedy for finding in findings if not finding.holds)
     return [finding.name for finding in findings if not finding.holds]
 
@@ -176,7 +179,7 @@ def test_checks_have_result_and_margin() -> None:
         },
     )
     slow, enough, valid, none = evaluate(run)
-    assert (slow.passed, slow.value, slow.margin) == (False, 1000.0, -200.0)
+    assert (slow.passed, slow.actual, slow.margin) == (False, 1000.0, -200.0)
     assert (enough.passed, enough.margin) == (True, 5.0)
     assert (valid.passed, valid.margin) == (True, None)
     assert none.passed
@@ -184,7 +187,7 @@ def test_checks_have_result_and_margin() -> None:
 
 def test_check_without_a_value_fails_with_a_note() -> None:
     few = evaluate(analysis(attempt(), checks={"latency.p99": "< 9 s"}))[0]
-    assert (few.passed, few.value) == (False, None)
+    assert (few.passed, few.actual) == (False, None)
     assert few.note == "n too small: 1 of the 1,000 that p99 needs"
     nothing = evaluate(analysis(checks={"refused.share": "<= 5%", "ttft.max": "< 1 s"}))
     assert [one.passed for one in nothing] == [False, False]

@@ -20,7 +20,6 @@ from support_runs import (
 )
 
 from bltybench.metrics.analysis import analyze
-from bltybench.metrics.ceiling import findings
 from bltybench.metrics.checks import metric
 from bltybench.metrics.frame import calls_frame
 from bltybench.metrics.goodput import good_calls, goodput
@@ -28,6 +27,7 @@ from bltybench.metrics.lengths import lengths
 from bltybench.metrics.spend import spent
 from bltybench.metrics.stages import by_stage
 from bltybench.metrics.steady import drift, steady_s, warm_up
+from bltybench.metrics.validity import free_users
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import TargetInfo
 from bltybench.scenario.workload import Objectives
@@ -231,13 +231,15 @@ def test_spend_includes_failed_attempts() -> None:
 
 def test_busy_users_are_a_finding_of_open_loops_only() -> None:
     at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
-    assert [one.holds for one in findings(at_ease, scenario())] == [True]
+    assert [one.holds for one in free_users(at_ease, scenario())] == [True]
     # One in a hundred may be late; more may not, and none may stay behind.
     seconds = generator_seconds(99) + generator_seconds(1, no_free_user=1)
-    assert findings(audit_frame(seconds), scenario())[0].holds
+    assert free_users(audit_frame(seconds), scenario())[0].holds
     seconds = generator_seconds(98) + generator_seconds(2, no_free_user=1)
-    assert not findings(audit_frame(seconds), scenario())[0].holds
-    (finding,) = findings(audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario())
+    assert not free_users(audit_frame(seconds), scenario())[0].holds
+    (finding,) = free_users(
+        audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario()
+    )
     assert not finding.holds
-    assert "1 were never sent" in finding.says
-    assert findings(at_ease, scenario(arrivals={"kind": "closed"})) == []
+    assert "1 were never sent" in (finding.reason or "")
+    assert free_users(at_ease, scenario(arrivals={"kind": "closed"})) == []

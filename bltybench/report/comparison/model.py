@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bltybench.metrics.compare import Difference, MetricKind, Tolerance, Verdict, compare
+from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare
 from bltybench.metrics.outline import Outline
 
 COMPARISON_VERSION = 1
@@ -39,28 +39,12 @@ class SideSummary(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of the base and the candidate."""
-
-    metric: str
-    kind: MetricKind
-    lower_is_better: bool
-    base: float | None
-    candidate: float | None
-    change: float | None
-    """candidate / base − 1, or candidate − base for a fraction."""
-    low: float | None
-    high: float | None
-    verdict: Verdict
-    why: str
-
-
 class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate against the base."""
 
     side: SideSummary
     regressed: bool
-    changes: list[Change]
+    changes: list[Difference]
 
     def named(self, verdict: Verdict) -> list[str]:
         """Return the metrics with this verdict."""
@@ -106,7 +90,7 @@ def compare_sides(base: Side, candidates: Sequence[Side], tolerance: Tolerance) 
     """Compare each candidate with the base."""
     summaries: list[CandidateSummary] = []
     for candidate in candidates:
-        changes = [_change(found) for found in compare(base.runs, candidate.runs, tolerance)]
+        changes = compare(base.runs, candidate.runs, tolerance)
         regressed = any(change.verdict == "worse" for change in changes)
         summaries.append(CandidateSummary(side=candidate.summary(), regressed=regressed, changes=changes))
     return Comparison(
@@ -122,19 +106,3 @@ def name_of(metric: str) -> str:
     """Return the label of a metric."""
     sample, _, statistic = metric.partition(".")
     return NAMES[metric] if metric in NAMES else f"{NAMES[sample]} {statistic}"
-
-
-def _change(found: Difference) -> Change:
-    low, high = found.bounds or (None, None)
-    return Change(
-        metric=found.metric,
-        kind=found.kind,
-        lower_is_better=found.lower_is_better,
-        base=found.base,
-        candidate=found.candidate,
-        change=found.change,
-        low=low,
-        high=high,
-        verdict=found.verdict,
-        why=found.why,
-    )
