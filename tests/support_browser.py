@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its own debugging protocol: what pages ask for, log and show."""
+"""A headless Chromium, controlled over its debugging protocol."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLAGS = (
 
 
 class Tab:
-    """One page: commands go out, and every event that came meanwhile is kept."""
+    """One page. It keeps every event that it receives while a command runs."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
@@ -57,7 +57,7 @@ class Tab:
             self.events.append(message)
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until it is loaded."""
+        """Load a page."""
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -68,10 +68,10 @@ class Tab:
         return answer["result"].get("value")
 
     def wait(self, script: str, within_s: float = 20.0) -> None:
-        """Wait until an expression holds in the page."""
+        """Wait until an expression is true in the page."""
         until = time.monotonic() + within_s
         while not self.run(script):
-            assert time.monotonic() < until, f"never held: {script}"
+            assert time.monotonic() < until, f"never true: {script}"
             time.sleep(0.05)
 
     def press(self, key: str) -> None:
@@ -80,11 +80,11 @@ class Tab:
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
     def of(self, method: str) -> list[dict[str, Any]]:
-        """Return the parameters of every event of a kind so far."""
+        """Return the parameters of all events of a method so far."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
     def complaints(self) -> list[str]:
-        """Return what a developer would see in red: exceptions, console errors, blocked or failed loads."""
+        """Return exceptions, console errors and warnings, and blocked or failed loads."""
         thrown = [event["exceptionDetails"]["text"] for event in self.of("Runtime.exceptionThrown")]
         logged = [entry["entry"] for entry in self.of("Log.entryAdded")]
         called = [call for call in self.of("Runtime.consoleAPICalled") if call["type"] in BAD]
@@ -95,13 +95,13 @@ class Tab:
         ]
 
     def requested(self) -> list[str]:
-        """Return every address that the page asked for."""
+        """Return the URLs that the page requested."""
         return [event["request"]["url"] for event in self.of("Network.requestWillBeSent")]
 
 
 @contextmanager
 def browser() -> Iterator[Tab]:
-    """Start a browser with one empty tab. Skips the test where there is no Chromium."""
+    """Start a browser with one empty tab, or skip the test if there is no Chromium."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -122,7 +122,7 @@ def browser() -> Iterator[Tab]:
 def _connect(port_file: Path, process: subprocess.Popen[bytes]) -> WebSocket:
     until = time.monotonic() + START_S
     while not (port_file.is_file() and port_file.read_text().count("\n")):
-        assert process.poll() is None, "the browser ended at once"
+        assert process.poll() is None, "the browser exited immediately"
         assert time.monotonic() < until, "the browser did not start"
         time.sleep(0.05)
     port = port_file.read_text().splitlines()[0]

@@ -1,4 +1,4 @@
-"""Makes run folders out of seeded synthetic attempts, as the real recorder would leave them."""
+"""Run folders made of seeded synthetic attempts, in the recorder's format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ S = 1_000_000_000
 
 
 def attempt(**fields: Any) -> Attempt:
-    """Make one plain accepted attempt that took a second; anything can be said otherwise."""
+    """Make a plain accepted attempt of one second. ``fields`` override its values."""
     sent = fields.get("sent_ns", fields.get("due_ns", 0))
     base: dict[str, Any] = {
         "worker": "w0",
@@ -63,7 +63,7 @@ def attempt_at(at_s: float, outcome: str = "ok", **fields: Any) -> Attempt:
 
 
 def table(*attempts: Attempt) -> pa.Table:
-    """Return attempts as the store would."""
+    """Return attempts as a table of the store."""
     rows = [msgspec.to_builtins(one) for one in attempts]
     return pa.Table.from_pylist(
         [{name: row.get(name) for name in ATTEMPT_SCHEMA.names} for row in rows], schema=ATTEMPT_SCHEMA
@@ -71,17 +71,17 @@ def table(*attempts: Attempt) -> pa.Table:
 
 
 def frame(*attempts: Attempt) -> pd.DataFrame:
-    """Return attempts as the frame that metrics work on."""
+    """Return attempts as a frame of the metrics."""
     return attempts_frame(table(*attempts))
 
 
 def audit_frame(seconds: Sequence[GeneratorSecond]) -> pd.DataFrame:
-    """Return seconds of the self-audit as the frame that metrics work on."""
+    """Return seconds of the self-audit as a frame of the metrics."""
     return to_frame(audit_table(seconds))
 
 
 def audit_table(seconds: Sequence[GeneratorSecond]) -> pa.Table:
-    """Return seconds of the self-audit as the store would."""
+    """Return seconds of the self-audit as a table of the store."""
     rows = [msgspec.to_builtins(one) for one in seconds]
     return pa.Table.from_pylist(
         [{name: row.get(name) for name in GENERATOR_SCHEMA.names} for row in rows], schema=GENERATOR_SCHEMA
@@ -133,7 +133,7 @@ def scenario(**fields: Any) -> Scenario:
 
 
 def generator_seconds(seconds: int, *, seed: int = 1, **fields: Any) -> list[GeneratorSecond]:
-    """Make the self-audit of a generator at ease."""
+    """Make the self-audit of an idle generator."""
     rng = np.random.default_rng(seed)
     return [
         GeneratorSecond(
@@ -164,8 +164,8 @@ def realistic(
 ) -> list[Attempt]:
     """Make the attempts of an open-loop run against a fixed window aligned to the minute.
 
-    Two in three are streams; refusals name the time to the window's end and are retried once after it;
-    one call in a hundred or so meets a server error.
+    Two thirds are streams. Refusals have a Retry-After until the end of the window and are retried once after
+    it. About 1% of the calls fail with a server error.
     """
     rng = np.random.default_rng(seed)
     due = np.cumsum(rng.exponential(60 / rate_per_min, int(rate_per_min * duration_s / 60 * 1.5) + 20))
@@ -280,7 +280,7 @@ def write_run(
     seconds: Sequence[GeneratorSecond] | None = None,
     about: Manifest | None = None,
 ) -> RunFolder:
-    """Write a run folder that is not sealed yet: manifest and spools."""
+    """Write an unsealed run folder: manifest and spools."""
     folder = RunFolder(path)
     folder.attempts_spool.mkdir(parents=True)
     folder.generator_spool.mkdir()

@@ -5,6 +5,7 @@ All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -59,11 +60,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def audit(
-    attempts: pd.DataFrame,
-    generator: pd.DataFrame,
-    manifest: Manifest,
-    scenario: Scenario,
-    bounds: Thresholds = THRESHOLDS,
+    attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, scenario: Scenario
 ) -> list[Finding]:
     """Return all findings. The run is valid if all of them hold."""
     findings = [
@@ -91,13 +88,12 @@ def audit(
             reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
             remedy="run for more than one second, with bltybench's user classes",
         ),
-        *_schedule(attempts, bounds),
-        *_achieved(attempts, manifest, bounds),
-        *_loop(attempts, generator, bounds),
-        *_cpu(generator, bounds),
+        *_sending(attempts, manifest),
     ]
-    findings += _steal(generator, bounds, harmless=all(finding.holds for finding in findings))
-    return [*findings, *free_users(generator, scenario, bounds)]
+    if not generator.empty:
+        findings += [*_loop(attempts, generator), _cpu(generator)]
+    harmless = all(finding.holds for finding in findings)
+    return [*findings, *_steal(generator, harmless=harmless), *free_users(generator, scenario)]
 
 
 def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:
@@ -105,22 +101,20 @@ def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:
     return {name: _total(generator, name) for name in ("no_free_user", "never_sent")}
 
 
-def free_users(generator: pd.DataFrame, scenario: Scenario, bounds: Thresholds = THRESHOLDS) -> list[Finding]:
-    """Return a finding for an open loop; none for a closed one, whose users wait by design."""
+def free_users(generator: pd.DataFrame, scenario: Scenario) -> Iterator[Finding]:
+    """Yield a finding for an open loop; none for a closed one, whose users wait by design."""
     if not scenario.is_open_loop or generator.empty:
-        return []
+        return
     late, never = late_arrivals(generator).values()
-    return [
-        _finding(
-            "free users",
-            never == 0 and late <= bounds.late_share * _total(generator, "sent"),
-            f"{late:,} arrivals found none, {never:,} were never sent",
-            f"≤ {bounds.late_share:.0%} of those sent found none, all were sent",
-            reason=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
-            f"and {never:,} were never sent",
-            remedy=MORE_USERS,
-        )
-    ]
+    yield _finding(
+        "free users",
+        never == 0 and late <= THRESHOLDS.late_share * _total(generator, "sent"),
+        f"{late:,} arrivals found none, {never:,} were never sent",
+        f"≤ {THRESHOLDS.late_share:.0%} of those sent found none, all were sent",
+        reason=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
+        f"and {never:,} were never sent",
+        remedy=MORE_USERS,
+    )
 
 
 def _total(generator: pd.DataFrame, column: str) -> int:
@@ -132,91 +126,73 @@ def _finding(name: str, holds: bool, actual: str, bound: str, *, reason: str, re
     return finding if holds else msgspec.structs.replace(finding, reason=reason, remedy=remedy)
 
 
-def _schedule(attempts: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
-    # A user's first call connects before it is sent. How long that takes depends on the network and the
-    # server, not on the generator.
-    connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
-    delays = Sample.of(floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)
-    if len(delays) == 0:
-        return []
-    p99 = delays.quantile(0.99)
-    return [
-        _at_most(
-            "schedule delay, p99",
-            p99,
-            bounds.schedule_delay_p99_ms,
-            reason=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
-            remedy=MORE_USERS,
-        )
-    ]
-
-
 def _at_most(name: str, ms: float, bound_ms: float, *, reason: str, remedy: str, digits: int = 1) -> Finding:
     """Return a finding on a time with an upper bound."""
     actual, bound = f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms"
     return _finding(name, ms <= bound_ms, actual, bound, reason=reason, remedy=remedy)
 
 
-def _achieved(attempts: pd.DataFrame, manifest: Manifest, bounds: Thresholds) -> list[Finding]:
+def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
+    # A user's first call connects before it is sent. How long that takes depends on the network and the
+    # server, not on the generator.
+    connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
+    delays = Sample.of(floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)
+    if len(delays):
+        p99 = delays.quantile(0.99)
+        yield _at_most(
+            "schedule delay, p99",
+            p99,
+            THRESHOLDS.schedule_delay_p99_ms,
+            reason=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
+            remedy=MORE_USERS,
+        )
     due = manifest.planned_calls
-    if not due:
-        return []
-    sent = int(((attempts["attempt"] == 0) & attempts["sent_ns"].notna()).sum())
-    # One call can be due just when the load stops.
-    min_sent = min(bounds.achieved_share * due, due - 1)
-    return [
-        _finding(
+    if due:
+        sent = int(((attempts["attempt"] == 0) & attempts["sent_ns"].notna()).sum())
+        # One call can be due just when the load stops.
+        min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
+        yield _finding(
             "achieved rate",
-            bool(sent >= min_sent),
+            sent >= min_sent,
             f"{sent:,} calls of {due:,} due",
             f"≥ {min_sent:,.0f} calls",
             reason=f"only {sent:,} of the {due:,} calls due were sent",
             remedy=MORE_USERS,
         )
-    ]
 
 
-def _loop(attempts: pd.DataFrame, generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
-    if generator.empty:
-        return []
+def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:
     stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
-    findings = [
-        _at_most(
-            "event loop, longest stall",
-            stall,
-            bounds.stall_ms,
-            reason=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
-            remedy="keep slow code out of the locustfile, close other programs, or add workers",
-        )
-    ]
+    yield _at_most(
+        "event loop, longest stall",
+        stall,
+        THRESHOLDS.stall_ms,
+        reason=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
+        remedy="keep slow code out of the locustfile, close other programs, or add workers",
+    )
     user = int((attempts["stamp"] == "user").sum())
     if user:
         p99 = Sample.of(floats(generator, "stall_us") / 1000).quantile(0.99)
-        findings.append(
-            _finding(
-                "arrival stamps",
-                p99 <= bounds.user_stamp_stall_ms,
-                f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
-                f"stalls p99 ≤ {bounds.user_stamp_stall_ms:g} ms",
-                reason=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
-                "so TTFT and ITL are off by up to that time",
-                remedy="run on Linux, where the kernel timestamps arrivals, or lower the load",
-            )
+        yield _finding(
+            "arrival stamps",
+            p99 <= THRESHOLDS.user_stamp_stall_ms,
+            f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
+            f"stalls p99 ≤ {THRESHOLDS.user_stamp_stall_ms:g} ms",
+            reason=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
+            "so TTFT and ITL are off by up to that time",
+            remedy="run on Linux, where the kernel timestamps arrivals, or lower the load",
         )
     lags = Sample.of(floats(attempts, "observer_lag_us") / 1000)
     if len(lags):
         p99 = lags.quantile(0.99)
-        findings.append(
-            _at_most(
-                "observer lag, p99",
-                p99,
-                bounds.stall_ms,
-                reason=f"1% of the responses were read {p99:,.0f} ms late or later, so events are coalesced",
-                remedy="lower the load per process, or add workers: --processes -1",
-                digits=2,
-            )
+        yield _at_most(
+            "observer lag, p99",
+            p99,
+            THRESHOLDS.stall_ms,
+            reason=f"1% of the responses were read {p99:,.0f} ms late or later, so events are coalesced",
+            remedy="lower the load per process, or add workers: --processes -1",
+            digits=2,
         )
-    return findings
 
 
 def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFrame:
@@ -229,38 +205,31 @@ def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFr
     return generator if during.empty else during
 
 
-def _cpu(generator: pd.DataFrame, bounds: Thresholds) -> list[Finding]:
-    if generator.empty:
-        return []
+def _cpu(generator: pd.DataFrame) -> Finding:
     shares = floats(generator, "cpu_share")
     waits = np.nan_to_num(floats(generator, "cpu_wait_share"))
-    busy = float(np.mean(shares + waits >= bounds.busy_cpu_share))
-    return [
-        _finding(
-            "CPU of the generator",
-            busy <= bounds.busy_seconds_share,
-            f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
-            f"≤ {bounds.busy_seconds_share:.0%} of seconds at {bounds.busy_cpu_share:.0%} of a core",
-            reason=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
-            remedy="add workers: --processes -1, lower the load, or close other programs",
-        )
-    ]
+    busy = float(np.mean(shares + waits >= THRESHOLDS.busy_cpu_share))
+    return _finding(
+        "CPU of the generator",
+        busy <= THRESHOLDS.busy_seconds_share,
+        f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
+        f"≤ {THRESHOLDS.busy_seconds_share:.0%} of seconds at {THRESHOLDS.busy_cpu_share:.0%} of a core",
+        reason=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
+        remedy="add workers: --processes -1, lower the load, or close other programs",
+    )
 
 
-def _steal(generator: pd.DataFrame, bounds: Thresholds, *, harmless: bool) -> list[Finding]:
-    """Return a finding on stolen CPU time: a cause, which fails a run only if another finding fails."""
+def _steal(generator: pd.DataFrame, *, harmless: bool) -> Iterator[Finding]:
+    """Yield a finding on stolen CPU time: a cause, which fails a run only if another finding fails."""
     steal = floats(generator, "steal_share")
     steal = steal[~np.isnan(steal)]
-    if len(steal) == 0:
-        return []
-    mean = float(steal.mean())
-    return [
-        _finding(
+    if len(steal):
+        mean = float(steal.mean())
+        yield _finding(
             "CPU time stolen",
-            harmless or mean <= bounds.steal_share,
+            harmless or mean <= THRESHOLDS.steal_share,
             f"{mean:.1%}",
-            f"≤ {bounds.steal_share:.0%}, unless all findings above hold",
+            f"≤ {THRESHOLDS.steal_share:.0%}, unless all findings above hold",
             reason=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
             remedy="use a machine with dedicated cores",
         )
-    ]

@@ -1,4 +1,4 @@
-"""The notebooks: committed without outputs, and whole on a made run."""
+"""The notebooks: committed without outputs, and executed on synthetic runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bltybench.runs.store import seal
 
 NOTEBOOKS = export.notebooks()
 
-# The kernel is another process; its own warnings stay there. What remains is Jupyter's machinery in this one.
+# Warnings of Jupyter in this process. The kernel is another process, with its own warnings.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning"),
     pytest.mark.timeout(300),
@@ -54,7 +54,7 @@ def test_all_notebooks_are_executed_and_exported(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=[[], [attempt()]], ids=["empty", "one"])
 def next_to_nothing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run of no attempt, or of one."""
+    """A run with no attempt, or with one."""
     path = tmp_path_factory.mktemp("little") / "20261122-141510-made"
     run = write_run(path, request.param, seconds=[])
     seal(run)
@@ -65,7 +65,7 @@ def next_to_nothing(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 def test_every_cell_has_output_for_a_nearly_empty_run(
     path: Path, next_to_nothing: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without a kernel, which takes seconds to start: the same cells, and what IPython would show of each.
+    # Run the cells without a kernel, which takes seconds to start, and display results as IPython does.
     monkeypatch.setenv(export.RUN_VARIABLE, str(next_to_nothing.path))
     names: dict[str, Any] = {}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -79,7 +79,7 @@ def test_every_cell_has_output_for_a_nearly_empty_run(
 
 
 def run_cell(source: str, names: dict[str, Any]) -> str:
-    """Run a cell; return what it printed and every form in which its last expression is shown."""
+    """Run a cell and return its output and all display formats of its last expression."""
     body = ast.parse(source).body
     last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
     shown = ""

@@ -1,4 +1,4 @@
-"""Pages in a real browser: quiet, alone, readable in light and dark, usable with keys, wide and narrow."""
+"""Pages in a real browser: errors, network, contrast, keyboard, widths, and print."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_hostile_text_runs_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a page of a realistic run, for tests that only look at it."""
+    """The URL of a realistic run's page, for tests that only read it."""
     return report(tmp_path_factory.mktemp("usual"), realistic())
 
 

@@ -1,4 +1,4 @@
-"""``bltybench compare``: exit codes, JSON, the page, and refusals."""
+"""``bltybench compare``: exit codes, JSON, the page, and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs of two minutes: a base, one like it, and one that takes twice as long and fails at times."""
+    """Three runs of two minutes: a base, an equal one, and one that is twice as slow and has errors."""
     folder = tmp_path_factory.mktemp("reports")
     for name, took_s, fails in (("base", 0.5, False), ("like", 0.5, False), ("slow", 1.0, True)):
         attempts = [

@@ -1,3 +1,5 @@
+"""``bltybench runs``: the list of runs, and damaged folders."""
+
 from __future__ import annotations
 
 import json

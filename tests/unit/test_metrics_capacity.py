@@ -1,4 +1,4 @@
-"""Where a service falls behind: the knee, by hand."""
+"""The knee, stages, and retries, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bltybench.scenario.workload import Objectives
 
 
 def stages(*loads: tuple[float, float], users: bool = False) -> pd.DataFrame:
-    """Make stages of (offered or users, accepted a minute)."""
+    """Make stages from pairs of load (offered per minute, or users) and accepted per minute."""
     rows = [
         {
             "stage": str(load),
@@ -39,7 +39,7 @@ def stages(*loads: tuple[float, float], users: bool = False) -> pd.DataFrame:
         ([(30, 30), (60, 60), (90, 61), (120, 60)], 60, 90),
         ([(30, 30), (60, 58)], 60, None),
         ([(30, 10), (60, 60)], None, 30),
-        # A search comes back to a load, and in no order.
+        # A search repeats loads, in any order.
         ([(60, 60), (120, 61), (90, 90), (90.1, 80), (60, 60)], 60, 90.05),
     ],
 )
@@ -68,7 +68,7 @@ def test_single_load_has_no_capacity() -> None:
 
 
 def call(number: int, stage: str, due_s: float, *, accepted_s: float | None) -> list[Any]:
-    """Make a call that is accepted at once, later (refused first), or never."""
+    """Make a call that is accepted immediately, later (after a refusal), or never."""
     common = {"call_id": f"c{number}", "stage": stage, "due_ns": int(due_s * S)}
     refused = attempt(
         **common, sent_ns=int(due_s * S), end_ns=int(due_s * S) + 1, outcome=Outcome.RATE_LIMITED, status=429,

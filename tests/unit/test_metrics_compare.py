@@ -1,4 +1,4 @@
-"""Comparing: what is worse is found, what is the same left alone, what cannot be compared refused."""
+"""Comparison of runs: verdicts, intervals, and incomparable runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOAD_S = 180
 
 
 def slowed(attempts: list[Attempt], factor: float) -> list[Attempt]:
-    """Stretch everything that the server took its time for."""
+    """Multiply all server times by ``factor``."""
     made: list[Attempt] = []
     for one in attempts:
         times: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def run(
 
 @cache
 def usual(name: str, seed: int, factor: float) -> Outline:
-    """A run as realistic ones are; nothing changes it, so tests share it."""
+    """Return a realistic run, shared by tests because it is immutable."""
     return run(name, attempts=slowed(realistic(LOAD_S, 100, limit=1000, seed=seed), factor))
 
 
@@ -142,7 +142,7 @@ def test_rates_exclude_attempts_and_time_of_the_warm_up() -> None:
     rates = {one.metric: one for one in compare([base], [base], Tolerance())}
     assert rates["accepted.per_min"].base == 60.0
     assert rates["ok.per_min"].base == 60.0
-    # Without a warm-up to leave out, the quiet 20 s count.
+    # Without a warm-up, the 20 s without traffic count.
     assert {one.metric: one.base for one in compare([without], [without], Tolerance())}[
         "accepted.per_min"
     ] == 50.0

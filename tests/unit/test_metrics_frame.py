@@ -1,4 +1,4 @@
-"""Frames from Arrow tables: derived columns, calls."""
+"""Frames from Arrow tables: derived columns and calls."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_call_latency_spans_all_attempts_and_waits() -> None:
     )
     again = attempt(call_id="a", attempt=1, due_ns=5 * S, sent_ns=5 * S, end_ns=6 * S)
     lost = attempt(call_id="b", due_ns=0, outcome=Outcome.TIMEOUT, status=None)
-    # Out of order on purpose: rows come in the order in which attempts ended, across processes.
+    # Out of order on purpose: stored rows are in the order in which attempts ended.
     calls = calls_frame(attempts_frame(table(again, lost, refused))).set_index("call_id")
     assert list(calls.index) == ["b", "a"]
     assert calls.loc["a", "latency_ms"] == 5000.0

@@ -1,4 +1,4 @@
-"""Percentiles on hand-computed samples, and what too small a sample does not show."""
+"""Percentiles, latency by kind, and the timeline, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bltybench.metrics.sample import Sample
 def test_percentile_needs_ten_values_above_it(name: str, least: int) -> None:
     assert latency.min_sample(name) == least
     assert latency.describe(Sample.of(np.arange(least - 1, dtype=np.float64)))[name] is None
-    # Of 1 … n the nearest rank is the share of n itself, which leaves ten above.
+    # In 1 … n, the value at a rank is the rank, which leaves ten values above.
     assert latency.describe(Sample.of(np.arange(1, least + 1, dtype=np.float64)))[name] == least - 10
 
 

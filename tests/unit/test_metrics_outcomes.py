@@ -1,4 +1,4 @@
-"""Outcomes, errors and refusals on hand-computed runs."""
+"""Outcomes, errors, and refusals, compared with results computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples in order, and the gaps of all streams counted into one."""
+"""Sorted samples, and counts of inter-token gaps."""
 
 from __future__ import annotations
 

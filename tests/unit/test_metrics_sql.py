@@ -1,6 +1,6 @@
-"""The same numbers a second way: SQL by DuckDB on the run's Parquet file, no code shared with the metrics."""
+"""Metrics compared with SQL queries (DuckDB) on the run's Parquet file, which share no code with them."""
 
-# ruff: noqa: S608  # the queries are put together from texts of this file alone
+# ruff: noqa: S608  # the queries consist of strings in this file only
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ WITHIN = "u.t_ns <= t.t_ns and u.t_ns > t.t_ns - 60000000000"
 
 
 class Run:
-    """One made run, as the metrics see it and as a table ``a`` of its Parquet file."""
+    """One synthetic run, as an analysis and as the table ``a`` of its Parquet file."""
 
     def __init__(self, path: Path, seed: int) -> None:
         folder = write_run(path / "run", realistic(240.0, 130.0, seed=seed))
@@ -62,7 +62,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("name", SAMPLES)
 def test_percentiles_equal_sql(run: Run, name: str) -> None:
     shares = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
-    # Integer arithmetic for the rank, so that no rounding is shared either.
+    # The rank in integer arithmetic, which needs no rounding.
     picked = ", ".join(
         f"max(v) filter (rank = (n * {share} + 99) // 100) as {label}" for label, share in shares.items()
     )

@@ -1,4 +1,4 @@
-"""VALID or INVALID, and the checks: each rule made to hold and made to break."""
+"""The audit and the checks: each rule holds in one run and fails in another."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_open_loop_must_send_95_percent_of_the_calls_due(kind: str) -> None:
     sent = [attempt(call_id=f"c{i}") for i in range(95)]
     assert broken(frame(*sent), about=open_loop) == []
     assert broken(frame(*sent[1:]), about=open_loop) == ["achieved rate"]
-    # A retry is no arrival, and neither is what was never sent.
+    # Retries and unsent attempts don't count.
     again = attempt(call_id="c0", attempt=1)
     unsent = attempt(call_id="u", sent_ns=None, outcome=Outcome.TRANSPORT_ERROR, status=None)
     assert broken(frame(*sent[1:], again, unsent), about=open_loop) == ["achieved rate"]

@@ -1,4 +1,4 @@
-"""Warm-up, stages, goodput, drift, lengths and spending, worked out by hand."""
+"""Warm-up, stages, goodput, drift, lengths, and spend, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_drift_needs_a_significant_and_large_change() -> None:
     assert row["drifts"]
     assert row["p_value"] < 1e-9
     assert row["change"] == pytest.approx(366 / 233 - 1, rel=0.1)
-    # Certain, and too small to matter.
+    # Significant, but too small.
     (row,) = drift(latencies(list(np.linspace(300, 309, 300))), about).to_dict("records")
     assert row["p_value"] < 1e-9
     assert not row["drifts"]
@@ -231,15 +231,15 @@ def test_spend_includes_failed_attempts() -> None:
 
 def test_busy_users_are_a_finding_of_open_loops_only() -> None:
     at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
-    assert [one.holds for one in free_users(at_ease, scenario())] == [True]
-    # One in a hundred may be late; more may not, and none may stay behind.
+    assert [finding.holds for finding in free_users(at_ease, scenario())] == [True]
+    # 1% can be late, but none can be unsent.
     seconds = generator_seconds(99) + generator_seconds(1, no_free_user=1)
-    assert free_users(audit_frame(seconds), scenario())[0].holds
+    assert next(free_users(audit_frame(seconds), scenario())).holds
     seconds = generator_seconds(98) + generator_seconds(2, no_free_user=1)
-    assert not free_users(audit_frame(seconds), scenario())[0].holds
+    assert not next(free_users(audit_frame(seconds), scenario())).holds
     (finding,) = free_users(
         audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario()
     )
     assert not finding.holds
     assert "1 were never sent" in (finding.reason or "")
-    assert free_users(at_ease, scenario(arrivals={"kind": "closed"})) == []
+    assert list(free_users(at_ease, scenario(arrivals={"kind": "closed"}))) == []

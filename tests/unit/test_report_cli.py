@@ -1,4 +1,4 @@
-"""``bltybench report``: what it writes, and what its exit code says."""
+"""``bltybench report``: output and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report is written as besides the page: Markdown, Prometheus text, an index."""
+"""Exports: Markdown, Prometheus text, the CI step summary, and the index."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_prometheus_text_can_be_parsed(tmp_path: Path) -> None:
     assert values[accepted][0] == summary.rates["accepted"].count
     p50 = ("bltybench_latency_seconds", ("metric", "ttft"), ("quantile", "0.5"), *where)
     assert values[p50][0] == pytest.approx((summary.timings_ms["ttft"]["p50"] or 0) / 1000)
-    # n is too small for it: left out rather than 0.
+    # n is too small: omitted, not 0.
     assert ("bltybench_latency_seconds", ("metric", "ttft"), ("quantile", "0.99"), *where) not in values
     assert all(model.startswith("<img src=x onerror=alert(1)> | [click]") for _, model in values.values())
     assert all(model.endswith('"q"\\') for _, model in values.values())

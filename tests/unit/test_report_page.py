@@ -1,4 +1,4 @@
-"""Whole reports of made runs: the page, the summary, JUnit, the figures' data."""
+"""Complete reports of synthetic runs: page, summary, JUnit, and the figures' data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """Collects what a browser would see: elements, their attributes, and text."""
+    """Collects elements, their attributes, and text."""
 
     VOID = frozenset({"meta", "link", "br", "img", "path", "use", "rect"})
 
@@ -93,14 +93,14 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def usual(usual_run: tuple[RunFolder, Summary]) -> tuple[RunFolder, Summary, Page]:
-    """A realistic run with its page, for tests that only look at it."""
+    """A realistic run with its page, for tests that only read it."""
     folder, summary = usual_run
     return folder, summary, Page(folder.report_html.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Summary, Page]:
-    """A run that was let in nowhere, with its page."""
+    """A run without acceptances, with its page."""
     return report(tmp_path_factory.mktemp("refused"), KINDS["all refused"])
 
 
@@ -117,7 +117,7 @@ def test_page_is_complete_for_every_kind_of_run(
     for section in ("verdict", "run", "limits", "latency", "errors", "audit", "method"):
         assert section in ids
     drawn = [attrs for tag, attrs in page.tags if tag == "svg"]
-    # Time and latency, and of limits what the refusals are evidence for; nothing is drawn of nothing.
+    # Timeline, latency, and the figures of limits that the refusals support.
     figures = {"realistic": 5, "empty": 0, "all refused": 2, "one attempt": 2}
     assert len(drawn) == 2 * figures.get(kind, 1)
     assert all(attrs["aria-label"] for attrs in drawn)

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as the page writes them."""
+"""Formatting of numbers and of text from outside."""
 
 from __future__ import annotations
 

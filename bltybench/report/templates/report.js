@@ -63,8 +63,8 @@
         row.append(name, value);
         tip.append(row);
       }
-      const beside = x + 16 + tip.offsetWidth > document.documentElement.clientWidth ? x - 16 - tip.offsetWidth : x + 16;
-      tip.style.left = `${Math.max(8, beside) + scrollX}px`;
+      const tipLeft = x + 16 + tip.offsetWidth > document.documentElement.clientWidth ? x - 16 - tip.offsetWidth : x + 16;
+      tip.style.left = `${Math.max(8, tipLeft) + scrollX}px`;
       tip.style.top = `${y + scrollY}px`;
     };
     figure.addEventListener("pointermove", (event) => {
