@@ -74,13 +74,12 @@ def _kind_counts(kind: Kind, results: Sequence[ProbeResult], context: ProbeConte
         return cannot_tell(question, f"the responses had {status}")
     if not refused(drain):
         return cannot_tell(question, "the limit was not reached after them")
-    evidence = (
-        f"after {len(tested)} of them ({status}), {len(accepted(drain))} of {context.burst} were accepted"
-    )
+    drained = f"{len(accepted(drain))} of {context.burst} valid requests were accepted"
+    evidence = f"after {len(tested)} of them ({status}), {drained}"
     counts = {other: len(with_role(cycle, role)) for other, role in steps.TESTED.items() if other != kind}
     others = [f"{count} {KINDS[other][1]}" for other, count in counts.items() if count]
     if others:
-        evidence += f"; {' and '.join(others)} were sent before the drain too"
+        evidence += f"; also sent before: {', '.join(others)}"
     verdicts = {_counts(fit, cycle, kind) for fit in context.fits}
     if len(verdicts) > 1 or None in verdicts:
         return cannot_tell(question, "the number of accepted requests is ambiguous", [evidence])

@@ -168,7 +168,9 @@ def _frees_slot(outcomes: Sequence[_SlotTest]) -> Answer:
         says = f"A cancelled stream frees its slot within {longest_s:.2g} s."
     else:
         says = f"A cancelled stream keeps its slot: it was still taken {longest_s:.2g} s later."
-    evidence = f"{len(known)} of {len(outcomes)} cancellations; the longest wait was {longest_s:.3g} s"
+    evidence = (
+        f"{len(known)} of {len(outcomes)} cancellations show it; the longest wait was {longest_s:.3g} s"
+    )
     return Answer("cancelled_frees_slot", freed, says, sure(len(known)), (evidence,))
 
 

@@ -91,7 +91,7 @@ def _reserved(results: Sequence[ProbeResult], context: ProbeContext, verdict: Ve
     if best is not None or documented:
         limit = _limit(least, most - 1, context, sure(refusals), evidence)
     else:
-        reason = "its period is unknown, so earlier use may have counted, or the limit may have refilled"
+        reason = "the period is unknown, so earlier use may have counted, or the limit may have refilled"
         # A single request always fits.
         largest = max(map(max_used, accepted(results)), default=0)
         limit = cannot_tell(LIMIT, reason, (evidence,), least=largest)

@@ -13,8 +13,8 @@ from bltybench.limits.observations.probe_result import ProbeResult
 
 CHARGED, CHARGED_AT = "tokens_charged", "tokens_charged_at"
 SAYS = {
-    "refunded": "Prompt and max_tokens are reserved. The unused part is refunded when the response ends.",
-    "reserved": "Prompt and max_tokens are charged in full, however many are used.",
+    "refunded": "Prompt tokens and max_tokens are reserved, and the unused part is refunded at the end.",
+    "reserved": "Prompt tokens and max_tokens are charged in full, however many are used.",
     "used": "Only used tokens are charged, whatever max_tokens allows.",
     "admission": "Tokens are charged when the request is accepted.",
     "end": "Tokens are charged when the response ends, so concurrent requests can exceed the limit.",

@@ -10,6 +10,7 @@ from bltybench.limits.experiments.results import with_role
 from bltybench.limits.experiments.thresholds import TOKENS
 from bltybench.limits.experiments.tokens_roles import max_used, used
 from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.answer import Answer, cannot_tell
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.thresholds import CONTEXT
@@ -50,7 +51,7 @@ def period_and_algorithm(
         period = cannot_tell(PERIOD, reason, evidence)
     # The units were sent at one phase only, so a window with a phase of its own is ambiguous.
     if len(verdict.families) == 1 and fits[0].phase != "other":
-        says = f"The token limit is a {fits[0].family.replace('_', ' ')}."
+        says = f"The token limit is {with_article(fits[0].family)}."
         algorithm = Answer(ALGORITHM, fits[0].family, says, verdict.confidence, evidence)
     else:
         reason = verdict.reason or "windows that start with a request and others look alike"

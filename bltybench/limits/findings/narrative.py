@@ -8,21 +8,9 @@ from bltybench.limits.findings.model import Findings, Value
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
+from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.proportion import Proportion
 
-NAMES = {
-    "fixed_window": "fixed window",
-    "first_hit_window": "first-hit fixed window",
-    "sliding_log": "sliding log",
-    "sliding_counter": "sliding counter",
-    "first_hit_counter": "first-hit sliding counter",
-    "token_bucket": "token bucket",
-    "interval_refill": "interval refill",
-    "leaky_queue": "leaky queue",
-}
-WITH_ARTICLE = {
-    family: f"an {name}" if name.startswith("interval") else f"a {name}" for family, name in NAMES.items()
-}
 PACING = {
     "fixed_window": "After a refusal, wait for the window to reset. The full limit is then available.",
     "first_hit_window": "After a refusal, wait one period from your first request. The full limit is then "
@@ -72,7 +60,7 @@ def sentences(findings: Findings) -> list[str]:
 def _request_limit(findings: Findings) -> list[str]:
     verdict, best, slots = findings.verdict, findings.verdict.best, findings.in_flight
     if best is not None:
-        names = " or ".join(WITH_ARTICLE[family] for family in verdict.families)
+        names = " or ".join(map(with_article, verdict.families))
         if verdict.status != "ambiguous":
             line = f"The limiter is {names}: {described(best)}"
         elif len(verdict.families) == 1:
@@ -153,11 +141,11 @@ def _above_documented(findings: Findings) -> list[str]:
     line = f"Documented: {documented} per minute. Accepted: {findings.busiest_count} within 60 s at "
     line += f"{when:%H:%M:%S} UTC"
     if verdict.families:
-        line += f"; consistent with {' or '.join(WITH_ARTICLE[family] for family in verdict.families)}"
+        line += f"; consistent with {' or '.join(map(with_article, verdict.families))}"
         if "sliding_log" not in verdict.families and any(
             candidate.family == "sliding_log" and not candidate.count_refused for candidate in verdict.fits
         ):
-            line += f", not with {WITH_ARTICLE['sliding_log']}"
+            line += f", not with {with_article('sliding_log')}"
     return [line + "."]
 
 

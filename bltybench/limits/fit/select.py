@@ -22,6 +22,7 @@ from bltybench.limits.models.families import (
     INTERVAL_REFILL,
     LEAKY_QUEUE,
     TOKEN_BUCKET,
+    prose_name,
 )
 from bltybench.limits.observations.observation import Observation, Observations, most_informative
 
@@ -218,7 +219,7 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], span_s: float) -> Ve
         return Verdict("ambiguous", *counts, ranked, consistent, confidence, TOO_FEW_REFILL_PERIODS)
     if len(families) == 1:
         return Verdict("found", *counts, ranked, consistent, confidence)
-    names = ", ".join(family.replace("_", " ") for family in families)
+    names = ", ".join(map(prose_name, families))
     reason = f"the observations can't distinguish these: {names}"
     return Verdict("ambiguous", *counts, ranked, consistent, confidence, reason)
 

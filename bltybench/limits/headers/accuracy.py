@@ -90,7 +90,7 @@ def _remaining(moments: Sequence[Moment], results: Sequence[ProbeResult]) -> Ans
     bounds = [expected for _, expected in reported]
     min_accurate = HEADERS.min_accurate_fraction * len(reported)
     accurate = sum(_is_remaining(value, expected) for value, expected in reported)
-    evidence = (f"{accurate} of {len(reported)} values were the remaining requests, within one",)
+    evidence = (f"{accurate} of {len(reported)} values matched the remaining requests, within one",)
     values = {value for value, _ in reported}
     if accurate >= min_accurate:
         if any(
@@ -134,7 +134,7 @@ def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequ
     meanings = {
         "window_end": f"the time until {'the whole limit is available' if bucket else 'the window ends'}",
         "next_request": "the time until the next request is accepted",
-        "whole_period": "always a whole period",
+        "whole_period": "one whole period",
     }
     accurate = {meaning: _count_resets(values, bounds) for meaning, bounds in expected.items()}
     meaning = max(accurate, key=lambda meaning: accurate[meaning])
@@ -150,7 +150,7 @@ def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequ
             says = f"Reset is {meanings['window_end']}, by a clock that is {offset} yours."
             evidence = (f"{shifted} of {len(values)} were off by {ahead_s:.3g} s, {tolerance}",)
             return Answer(RESET, "window_end", says, sure(2), evidence)
-    evidence = (f"{count} of {len(values)} values were {meanings[meaning]}, {tolerance}",)
+    evidence = (f"{count} of {len(values)} values matched {meanings[meaning]}, {tolerance}",)
     if count >= min_accurate:
         return Answer(RESET, meaning, f"Reset is {meanings[meaning]}.", sure(3), evidence)
     says = "Reset is neither the end of the window nor the time until the next request is accepted."
@@ -169,10 +169,12 @@ def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
     enough, early, missing = honesty.retry_enough, honesty.retry_early, honesty.without_retry_after
     if missing.of and missing.count == missing.of:
         return Answer(RETRY_AFTER, "absent", "Refusals have no readable Retry-After.", sure(missing.of))
-    evidence = (
-        f"{enough.count} of {enough.of} waits of that length were long enough",
-        f"{early.count} of {early.of} requests answered over a second before its end were accepted",
-    )
+    evidence: list[str] = []
+    if enough.of:
+        evidence.append(f"{enough.count} of {enough.of} waits of that length were long enough")
+    if early.of:
+        answered = "requests answered over a second before its end were accepted"
+        evidence.append(f"{early.count} of {early.of} {answered}")
     max_wrong = 1 - HEADERS.min_accurate_fraction
     too_short = enough.of - enough.count
     # Other clients may use the quota first, and without a fitted limiter nothing rules them out. So half of
@@ -182,17 +184,17 @@ def _retry_after(honesty: Honesty, *, limit_is_known: bool) -> Answer:
         mostly_short = too_short >= 2 * HEADERS.min_wrong_waits and not enough.count
     if too_short >= HEADERS.min_wrong_waits and mostly_short:
         says = "Retry-After is too short: a client that waits that long is refused again."
-        return Answer(RETRY_AFTER, "too_short", says, sure(too_short, enough.count), evidence)
+        return Answer(RETRY_AFTER, "too_short", says, sure(too_short, enough.count), tuple(evidence))
     if too_short > max_wrong * enough.of:
         reason = "it was not always long enough, but other clients may share the quota"
         return cannot_tell(RETRY_AFTER, reason, evidence)
     if early.count >= HEADERS.min_wrong_waits or early.count > max_wrong * early.of:
         says = "Retry-After is longer than needed."
-        return Answer(RETRY_AFTER, "too_long", says, sure(early.count), evidence)
+        return Answer(RETRY_AFTER, "too_long", says, sure(early.count), tuple(evidence))
     if not enough.of:
         reason = "no request was sent just after its end"
-        return cannot_tell(RETRY_AFTER, reason, evidence if early.of else ())
+        return cannot_tell(RETRY_AFTER, reason, evidence)
     says = "Retry-After is long enough."
     if early.of:
         says = "Retry-After is accurate: that wait is long enough, and a much shorter one is not."
-    return Answer(RETRY_AFTER, "honest", says, sure(enough.count), evidence)
+    return Answer(RETRY_AFTER, "honest", says, sure(enough.count), tuple(evidence))

@@ -64,3 +64,18 @@ FAMILIES = {
     LEAKY_QUEUE: LimiterFamily(LeakyQueue, "queue"),
 }
 """Every time-based family by name. A new family is one module with a ``Model``, and one line here."""
+
+
+def prose_name(family: str) -> str:
+    """Return a family's name in prose, such as "token bucket"."""
+    first_hit = {
+        "first_hit_window": "first-hit fixed window",
+        "first_hit_counter": "first-hit sliding counter",
+    }
+    return first_hit.get(family, family.replace("_", " "))
+
+
+def with_article(family: str) -> str:
+    """Return a family's name in prose after an article, such as "a token bucket"."""
+    name = prose_name(family)
+    return f"an {name}" if name.startswith("interval") else f"a {name}"

@@ -17,7 +17,7 @@ from bltybench.limits.findings.model import (
     FitRecord,
     decode,
 )
-from bltybench.limits.findings.narrative import NAMES, WITH_ARTICLE
+from bltybench.limits.models.families import FAMILIES, prose_name, with_article
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
@@ -97,7 +97,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         rows=_table(record, attempts, target),
         rejected=[
             (
-                NAMES.get(ruled_out.family, ruled_out.family)
+                prose_name(ruled_out.family)
                 + (" that counts refused requests" if ruled_out.count_refused else ""),
                 ruled_out.contradictions,
             )
@@ -111,8 +111,9 @@ def _model_name(record: FindingsRecord) -> ModelName | None:
     if record.observed is None:
         limit = record.in_flight and record.in_flight.limit
         return ModelName(f"a concurrency limit of {limit}", certain=True) if limit else None
-    name = WITH_ARTICLE.get(record.observed.family)
-    return ModelName(name, certain=record.status == "found") if name else None
+    if record.observed.family not in FAMILIES:
+        return None
+    return ModelName(with_article(record.observed.family), certain=record.status == "found")
 
 
 def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetInfo) -> list[TableRow]:
@@ -127,7 +128,7 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
             ("Period", minute, reset, UNKNOWN),
         ]
     else:
-        names = dict.fromkeys(NAMES.get(fit.family, fit.family) for fit in record.consistent)
+        names = dict.fromkeys(prose_name(fit.family) for fit in record.consistent)
         starts = dict.fromkeys(WINDOW_START[fit.phase] for fit in record.consistent if fit.phase)
         table = [
             ("Requests", documented, announced, _limit(observed)),
