@@ -19,6 +19,9 @@ from bltybench.scenario.workload import Scenario
 
 TRACES = REPO.parent / "shared" / "traces"
 
+BLOCK = 4
+"""Requests in a row of which only the fastest counts for the pace."""
+
 
 def play(
     folder: Path,
@@ -104,14 +107,14 @@ def as_scheduled(done: Finished, truth: dict[str, TruthRow]) -> list[dict[str, A
 def pace(attempts: list[dict[str, Any]], received_ns: dict[str, int]) -> float:
     """Return the rate at the sandbox divided by the scheduled rate.
 
-    Recorded schedule delays are subtracted, because a busy machine can send late if it records that. The
-    result is the median slope over pairs of arrivals at least half the run apart (Theil-Sen), so a few
-    delayed requests don't affect it.
+    Recorded schedule delays are subtracted, because a busy machine can send late if it records that. A busy
+    sandbox can also receive late, so only the fastest of every BLOCK requests in a row counts. The result is
+    the median slope over pairs of them at least half the run apart (Theil-Sen).
     """
     span_ns = attempts[-1]["due_ns"] - attempts[0]["due_ns"]
-    points: list[tuple[int, int]] = [
-        (row["due_ns"], received_ns[row["request_id"]] - (row["sent_ns"] - row["due_ns"])) for row in attempts
-    ]
+    delays_ns = [(received_ns[row["request_id"]] - row["sent_ns"], row["due_ns"]) for row in attempts]
+    fastest = [min(delays_ns[first : first + BLOCK]) for first in range(0, len(delays_ns), BLOCK)]
+    points: list[tuple[int, int]] = [(due_ns, due_ns + delay_ns) for delay_ns, due_ns in fastest]
     slopes: list[float] = [
         (due_2 - due_1) / (received_2 - received_1)
         for (due_1, received_1), (due_2, received_2) in combinations(points, 2)
