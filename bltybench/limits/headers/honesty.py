@@ -24,13 +24,13 @@ class Honesty:
     dialect: str | None
     """The most frequent header format."""
     remaining_steps: Proportion
-    """Of successive acceptances, one after the other: those at which Remaining fell by exactly one."""
+    """Acceptances right after another one: how often Remaining fell by exactly one."""
     retry_enough: Proportion
-    """Of the first requests after the end of a Retry-After: those that were accepted."""
+    """First requests after the end of a Retry-After: how often they were accepted."""
     retry_early: Proportion
-    """Of the requests answered more than a second before its end: those that were accepted."""
+    """Requests answered more than a second before its end: how often they were accepted."""
     without_retry_after: Proportion
-    """Of the refusals: those without a Retry-After."""
+    """Refusals: how often they had no Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
