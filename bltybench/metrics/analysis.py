@@ -8,16 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-from bltybench.metrics import (
-    concurrency,
-    latency,
-    outcomes,
-    quota,
-    rates,
-    steady,
-    timeline,
-    validity,
-)
+from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
@@ -116,10 +107,7 @@ def analyze(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
 
 
 def _compute(
-    everything: pd.DataFrame,
-    batches: Iterable[pa.RecordBatch],
-    generator_table: pa.Table,
-    manifest: Manifest,
+    everything: pd.DataFrame, batches: Iterable[pa.RecordBatch], generator_table: pa.Table, manifest: Manifest
 ) -> Analysis:
     scenario = read_scenario(manifest)
     excluded, warm_up = steady.warm_up(everything, scenario)

@@ -12,14 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from bltybench.metrics.bootstrap import (
-    DRAWS,
-    Interval,
-    fraction_draws,
-    interval,
-    mean_draws,
-    span_weights,
-)
+from bltybench.metrics.bootstrap import DRAWS, Interval, fraction_draws, interval, mean_draws, span_weights
 from bltybench.metrics.frame import Floats
 from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.metrics.outline import BINS, MIN_SPAN_S, MIN_SPANS, Outline

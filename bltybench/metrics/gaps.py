@@ -128,10 +128,7 @@ def kinds_of(attempts: pd.DataFrame, columns: Iterable[str]) -> tuple[Ints, pd.D
         if len(present) <= MAX_GROUPS or not used:
             break
         del used[max(used, key=lambda name: len(used[name][1]))]
-    kinds = pd.DataFrame(
-        {name: attempts[name].iloc[first].array for name in used},
-        index=range(len(present)),
-    )
+    kinds = pd.DataFrame({name: attempts[name].iloc[first].array for name in used}, index=range(len(present)))
     return group.astype(np.int64), kinds
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+Z = 1.96
+"""97.5% quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +18,10 @@ class Proportion:
 
     def interval(self) -> tuple[float, float] | None:
         """Return the bounds of the interval; None if ``of`` is 0."""
+        # Not scipy.stats.binomtest: importing scipy.stats takes a quarter of the time of a report.
         if not self.of:
             return None
-        from scipy.stats import binomtest  # noqa: PLC0415 - takes 1 s to import, and only results need it
-
-        low, high = binomtest(self.count, self.of).proportion_ci(method="wilson")
-        return float(low), float(high)
+        p, shrink = self.count / self.of, 1 + Z**2 / self.of
+        middle = (p + Z**2 / (2 * self.of)) / shrink
+        half = Z / shrink * math.sqrt(p * (1 - p) / self.of + Z**2 / (4 * self.of**2))
+        return max(0.0, middle - half), min(1.0, middle + half)
