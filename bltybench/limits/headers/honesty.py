@@ -24,13 +24,13 @@ class Honesty:
     dialect: str | None
     """The most frequent header format."""
     remaining_steps: Proportion
-    """Acceptances right after another one: how often Remaining fell by exactly one."""
+    """Successive acceptances between which Remaining fell by exactly one."""
     retry_enough: Proportion
-    """First requests after the end of a Retry-After: how often they were accepted."""
+    """First requests after a Retry-After expired that were accepted."""
     retry_early: Proportion
-    """Requests answered more than a second before its end: how often they were accepted."""
+    """Requests answered more than 1 s before it expired that were accepted."""
     without_retry_after: Proportion
-    """Refusals: how often they had no Retry-After."""
+    """Refusals without a Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,8 @@ class _Request:
     sent_ns: int
     answered_ns: int
     accepted: bool | None
-    """By the request limit."""
-    lost: bool
-
-    @property
-    def may_have_counted(self) -> bool:
-        return self.accepted is True or self.lost
+    """Whether the request limit accepted it; None if that is unknown."""
+    may_have_counted: bool
 
 
 def honesty(attempts: Sequence[Attempt], *, undisturbed: bool = False) -> Honesty:
@@ -70,17 +66,12 @@ def _requests(attempts: Sequence[Attempt]) -> list[_Request]:
     status = refusal_status(attempts)
     requests: list[_Request] = []
     for attempt in attempts:
-        if attempt.sent_ns is not None:
-            decision = classify(attempt, status)
-            requests.append(
-                _Request(
-                    attempt,
-                    attempt.sent_ns,
-                    answered_ns(attempt),
-                    decision.by_request_limit,
-                    decision.unanswered,
-                )
-            )
+        if attempt.sent_ns is None:
+            continue
+        decision = classify(attempt, status)
+        accepted = decision.by_request_limit
+        counted = accepted is True or decision.unanswered
+        requests.append(_Request(attempt, attempt.sent_ns, answered_ns(attempt), accepted, counted))
     return sorted(requests, key=lambda request: request.sent_ns)
 
 
@@ -130,7 +121,7 @@ def _after_wait(sent: Sequence[_Request], refused: Sequence[_Request], *, undist
 
 
 def _before_wait_ends(sent: Sequence[_Request]) -> Proportion:
-    """An acceptance counts as early by when its response came: it may have been decided that late."""
+    """Test each wait by the next request, if even its response came before the wait ended."""
     count = of = 0
     for request, following in pairwise(sent):
         wait_s = request.attempt.retry_after_s

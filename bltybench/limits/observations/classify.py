@@ -83,7 +83,7 @@ class Decision(StrEnum):
 
     @property
     def accepted(self) -> bool | None:
-        """Whether it was accepted or refused; None if it was neither, or if that is unknown."""
+        """True if it was accepted, False if a limit refused it, None if neither or unknown."""
         return True if self in ACCEPTANCES else False if self in REFUSALS else None
 
     @property

@@ -41,7 +41,7 @@ class ProbeResult:
 
     @property
     def accepted(self) -> bool | None:
-        """Whether it was accepted or refused; None if it was neither, or if that is unknown."""
+        """True if it was accepted, False if a limit refused it, None if neither or unknown."""
         return None if self.decision is None else self.decision.accepted
 
     @property
