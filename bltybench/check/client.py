@@ -33,23 +33,18 @@ class CheckResponse:
     secrets: tuple[str, ...] = ()
     """Secrets to mask whenever text is shown."""
 
-    def json(self) -> Any:
-        """Return the body as JSON, or None if it is not JSON."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
-
     def object(self) -> dict[str, Any]:
-        """Return the body as a JSON object, or an empty object."""
-        found = self.json()
-        return found if isinstance(found, dict) else {}
+        """Return the body as a JSON object, or an empty object if it is anything else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def show(self, value: Any) -> str:
         """Return server-sent text in a form that is safe to show."""
-        return sanitize(
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), self.secrets
-        )
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return sanitize(text, self.secrets)
 
     def summary(self) -> str:
         """Return a short summary of the response."""
@@ -59,8 +54,8 @@ class CheckResponse:
             return f"{self.status} {self.show(self.headers.get('content-type', 'without content-type'))}"
         error = self.object().get("error")
         if isinstance(error, dict):
-            told = [error[key] for key in ("type", "code", "message") if isinstance(error.get(key), str)]
-            return f"{self.status} {self.show(': '.join(told))}".strip()
+            parts = [error[key] for key in ("type", "code", "message") if isinstance(error.get(key), str)]
+            return f"{self.status} {self.show(': '.join(parts))}".strip()
         return f"{self.status} {self.show(self.body[:400].decode(errors='replace'))}".strip()
 
 
@@ -71,22 +66,16 @@ class Client:
     """
 
     def __init__(
-        self,
-        target: Target,
-        key: str | None,
-        *,
-        transport: httpx.BaseTransport | None = None,
+        self, target: Target, key: str | None, *, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.sent = 0
         self._key = key
         self._secrets = {key} if key else set()
-        self._total_s = target.timeouts.total_s
+        self._target = target
         self._counting = threading.Lock()
-        self._base_url = target.base_url
-        waits = target.timeouts
         self._http = httpx.Client(
             headers={"Accept-Encoding": "identity", "User-Agent": "bltybench-check"},
-            timeout=httpx.Timeout(waits.headers_s, connect=waits.connect_s),
+            timeout=httpx.Timeout(target.timeouts.headers_s, connect=target.timeouts.connect_s),
             verify=tls_context(target) if target.base_url.startswith("https:") else True,
             transport=transport,
             trust_env=False,
@@ -98,21 +87,18 @@ class Client:
 
     def get(self, path: str) -> CheckResponse:
         """GET ``path`` (relative to the base URL) with the target's key."""
-        return self._ask("GET", path, None, self._key)
+        return self._send("GET", path, None, self._key)
 
-    def post(self, path: str, payload: dict[str, Any]) -> CheckResponse:
-        """POST ``payload`` as JSON with the target's key."""
-        return self._ask("POST", path, json.dumps(payload).encode(), self._key)
+    def post(self, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
+        """POST ``payload``, as JSON or unchanged, with the target's key."""
+        return self.post_as(self._key, path, payload)
 
-    def post_as(self, key: str | None, path: str, payload: dict[str, Any]) -> CheckResponse:
-        """POST ``payload`` as JSON with another key, or without one."""
-        return self._ask("POST", path, json.dumps(payload).encode(), key)
+    def post_as(self, key: str | None, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
+        """POST ``payload`` with another key, or without one."""
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return self._send("POST", path, body, key)
 
-    def post_raw(self, path: str, body: bytes) -> CheckResponse:
-        """POST ``body`` unchanged, declared as JSON."""
-        return self._ask("POST", path, body, self._key)
-
-    def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> CheckResponse:
+    def _send(self, method: str, path: str, body: bytes | None, key: str | None) -> CheckResponse:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         if key:
             self._secrets.add(key)
@@ -121,18 +107,20 @@ class Client:
         with self._counting:
             self.sent += 1
         sent_s = time.time()
-        deadline = time.monotonic() + self._total_s
+        total_s = self._target.timeouts.total_s
+        deadline = time.monotonic() + total_s
+        url = self._target.base_url + path
         status, received, kept, failure = None, httpx.Headers(), bytearray(), None
         try:
-            with self._http.stream(method, self._base_url + path, headers=headers, content=body) as answer:
-                status, received = answer.status_code, answer.headers
-                for part in answer.iter_bytes():
+            with self._http.stream(method, url, headers=headers, content=body) as response:
+                status, received = response.status_code, response.headers
+                for part in response.iter_bytes():
                     kept += part
                     if len(kept) > MAX_BODY_BYTES:
                         failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: reading stopped"
                         break
                     if time.monotonic() > deadline:
-                        failure = f"not finished within {self._total_s:g} s: reading stopped"
+                        failure = f"not finished within {total_s:g} s: reading stopped"
                         break
         except httpx.TimeoutException as error:
             failure = f"timed out ({type(error).__name__})"

@@ -11,6 +11,7 @@ from bltybench.check.judge import Group, Verdict, broken, holds, skipped, unclea
 
 group = Group("completion")
 
+TEXT_KEYS = ("content", "reasoning_content", "reasoning")
 FINISHES = ("stop", "length", "tool_calls", "content_filter", "function_call")
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 DAY_S = 86_400
@@ -21,103 +22,95 @@ def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def first_choice(answer: CheckResponse) -> dict[str, Any]:
+def first_choice(response: CheckResponse) -> dict[str, Any]:
     """Return choices[0], or an empty object."""
-    choices = answer.object().get("choices")
+    choices = response.object().get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return choices[0]
     return {}
 
 
-def usage_verdict(answer: CheckResponse, usage: Any) -> Verdict:
+def usage_verdict(response: CheckResponse, usage: Any) -> Verdict:
     """Check a ``usage`` object: three counts, the third being the sum of the others."""
     if not isinstance(usage, dict):
         return broken("usage is missing")
     prompt, completion, total = (usage.get(key) for key in COUNTS)
     if not (is_count(prompt) and is_count(completion) and is_count(total)):
-        return broken(answer.show({key: usage.get(key) for key in COUNTS}))
+        return broken(response.show({key: usage.get(key) for key in COUNTS}))
     if prompt == 0:
         return broken("prompt_tokens is 0")
     return verdict(prompt + completion == total, f"{prompt} + {completion} = {total}")
 
 
 @group.expect("a completion is made", "POST /chat/completions answers 200 with a JSON object")
-def answers(evidence: Evidence) -> Verdict:
-    """Check that a completion succeeds."""
-    answer = evidence.plain
-    if answer is None:
+def _made(evidence: Evidence) -> Verdict:
+    plain = evidence.plain
+    if plain is None:
         return skipped("not asked for")
-    return verdict(answer.status == 200 and not answer.failure and bool(answer.object()), answer.summary())
+    return verdict(plain.status == 200 and not plain.failure and bool(plain.object()), plain.summary())
 
 
 @group.about("plain", "id", 'a string that starts with "chatcmpl-"')
-def identity(answer: CheckResponse) -> Verdict:
-    """Check the form of the ID."""
-    found = answer.object().get("id")
-    return verdict(isinstance(found, str) and found.startswith("chatcmpl-"), answer.show(found))
+def _id(response: CheckResponse) -> Verdict:
+    value = response.object().get("id")
+    return verdict(isinstance(value, str) and value.startswith("chatcmpl-"), response.show(value))
 
 
 @group.about("plain", "object", '"chat.completion"')
-def kind(answer: CheckResponse) -> Verdict:
-    """Check the object type."""
-    found = answer.object().get("object")
-    return verdict(found == "chat.completion", answer.show(found))
+def _object(response: CheckResponse) -> Verdict:
+    value = response.object().get("object")
+    return verdict(value == "chat.completion", response.show(value))
 
 
 @group.about("plain", "created", "a Unix time close to now")
-def created(answer: CheckResponse) -> Verdict:
-    """Check that the time is in seconds and within a day of this machine's clock."""
-    found = answer.object().get("created")
-    if not is_count(found):
-        return broken(answer.show(found))
-    away_s = found - answer.ended_s
-    if abs(away_s) < DAY_S:
-        return holds(f"{found}")
-    return broken(f"{answer.show(found)}: this machine's clock says {time.gmtime(answer.ended_s).tm_year}")
+def _created(response: CheckResponse) -> Verdict:
+    created_s = response.object().get("created")
+    if not is_count(created_s):
+        return broken(response.show(created_s))
+    if abs(created_s - response.ended_s) < DAY_S:
+        return holds(f"{created_s}")
+    year = time.gmtime(response.ended_s).tm_year
+    return broken(f"{response.show(created_s)}: this machine's clock says {year}")
 
 
 @group.expect("model", "the response names the requested model")
-def model(evidence: Evidence) -> Verdict:
-    """Check the model name. A longer name (a dated version) counts as the same."""
-    answer = evidence.plain
-    if answer is None or answer.status != 200 or answer.failure:
+def _model(evidence: Evidence) -> Verdict:
+    plain = evidence.plain
+    if plain is None or plain.status != 200 or plain.failure:
         return skipped("no completion")
-    found = answer.object().get("model")
-    if not isinstance(found, str):
-        return broken(answer.show(found))
-    if found == evidence.model or found.startswith(evidence.model):
-        return holds(answer.show(found))
-    return unclear(answer.show(f"requested {evidence.model}, received {found}"))
+    model = plain.object().get("model")
+    if not isinstance(model, str):
+        return broken(plain.show(model))
+    if model.startswith(evidence.model):  # a longer name is a dated version of the same model
+        return holds(plain.show(model))
+    return unclear(plain.show(f"requested {evidence.model}, received {model}"))
 
 
 @group.about("plain", "choices", "one choice: index 0, message with role assistant and text, finish_reason")
-def choices(answer: CheckResponse) -> Verdict:
-    """Check that the text is where clients look for it."""
-    found = answer.object().get("choices")
-    if not isinstance(found, list) or len(found) != 1:
-        return broken(f"{len(found)} choices" if isinstance(found, list) else answer.show(found))
-    choice = first_choice(answer)
+def _choices(response: CheckResponse) -> Verdict:
+    choices = response.object().get("choices")
+    if not isinstance(choices, list) or len(choices) != 1:
+        return broken(f"{len(choices)} choices" if isinstance(choices, list) else response.show(choices))
+    choice = first_choice(response)
     message = choice.get("message")
     if choice.get("index") != 0 or not isinstance(message, dict):
-        return broken(answer.show(found[0]))
+        return broken(response.show(choices[0]))
     if message.get("role") != "assistant":
-        return broken(f"role {answer.show(message.get('role'))}")
-    texts = [message.get(key) for key in ("content", "reasoning_content", "reasoning")]
+        return broken(f"role {response.show(message.get('role'))}")
+    texts = (message.get(key) for key in TEXT_KEYS)
     text = next((text for text in texts if isinstance(text, str) and text), None)
-    return verdict(text is not None, answer.show(text if text is not None else message))
+    return verdict(text is not None, response.show(text or message))
 
 
 @group.about("plain", "finish_reason", "one of " + ", ".join(FINISHES))
-def finish(answer: CheckResponse) -> Verdict:
-    """Check that the response says why it ended."""
-    found = first_choice(answer).get("finish_reason")
-    return verdict(found in FINISHES, answer.show(found))
+def _finish_reason(response: CheckResponse) -> Verdict:
+    reason = first_choice(response).get("finish_reason")
+    return verdict(reason in FINISHES, response.show(reason))
 
 
 @group.about("plain", "usage", "prompt_tokens + completion_tokens = total_tokens")
-def usage(answer: CheckResponse) -> Verdict:
-    """Check the token counts and their sum."""
-    return usage_verdict(answer, answer.object().get("usage"))
+def _usage(response: CheckResponse) -> Verdict:
+    return usage_verdict(response, response.object().get("usage"))
 
 
 @group.about(
@@ -125,14 +118,13 @@ def usage(answer: CheckResponse) -> Verdict:
     "max_tokens",
     f'at most {CUT_MAX_TOKENS} tokens if {CUT_MAX_TOKENS} are allowed, finish_reason "length"',
 )
-def max_tokens(answer: CheckResponse) -> Verdict:
-    """Check that a long completion is cut at max_tokens."""
-    found = answer.object().get("usage")
-    made = found.get("completion_tokens") if isinstance(found, dict) else None
-    if not is_count(made):
+def _max_tokens(response: CheckResponse) -> Verdict:
+    usage = response.object().get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if not is_count(tokens):
         return unclear("usage has no completion_tokens")
-    reason = first_choice(answer).get("finish_reason")
-    shown = f"{answer.show(made)} tokens, finish_reason {answer.show(reason)}"
-    if made > CUT_MAX_TOKENS:
+    reason = first_choice(response).get("finish_reason")
+    shown = f"{response.show(tokens)} tokens, finish_reason {response.show(reason)}"
+    if tokens > CUT_MAX_TOKENS:
         return broken(shown)
-    return verdict(reason == "length", shown) if made == CUT_MAX_TOKENS else unclear(shown)
+    return verdict(reason == "length", shown) if tokens == CUT_MAX_TOKENS else unclear(shown)

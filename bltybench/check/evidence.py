@@ -51,7 +51,6 @@ class Evidence:
     drained: int = 0
     """Requests sent to provoke the 429."""
     drained_s: float = 0.0
-    """Duration of the drain."""
     waited_s: float | None = None
     limit_requests: int | None = None
     """The documented request limit."""
@@ -62,23 +61,8 @@ class Evidence:
 
     def completions(self) -> list[CheckResponse]:
         """Return the successful completions in order. Nothing was sent between them."""
-        asked = (self.plain, self.stream, self.cut)
-        return [answer for answer in asked if answer is not None and answer.status == 200]
-
-    def errors(self) -> dict[str, CheckResponse]:
-        """Return the error responses, by what was wrong with the request."""
-        asked = {
-            "bad JSON": self.bad_json,
-            "no messages": self.no_messages,
-            "wrong type": self.wrong_type,
-            "no key": self.no_key,
-            "wrong key": self.wrong_key,
-            "no permission": self.forbidden,
-            "unknown model": self.no_model,
-            "unknown endpoint": self.no_route,
-            "over the limit": self.refused,
-        }
-        return {name: answer for name, answer in asked.items() if answer and (answer.status or 0) >= 400}
+        responses = (self.plain, self.stream, self.cut)
+        return [response for response in responses if response is not None and response.status == 200]
 
 
 def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
@@ -94,26 +78,26 @@ def gather(
     ``keyed``: whether the target needs a key. ``restricted``: a key without permission, and the model it may
     not use. Stop immediately if the key itself is refused.
     """
-    found = Evidence(model=model, models=models)
+    evidence = Evidence(model=model, models=models)
     # Keep these three together: they show how Remaining counts down.
-    found.plain = client.post(CHAT, chat(model, SHORT, SHORT_MAX_TOKENS))
-    if found.plain.status == 401:
-        return found
+    evidence.plain = client.post(CHAT, chat(model, SHORT, SHORT_MAX_TOKENS))
+    if evidence.plain.status == 401:
+        return evidence
     streamed = chat(model, SHORT, SHORT_MAX_TOKENS, stream=True, stream_options={"include_usage": True})
-    found.stream = client.post(CHAT, streamed)
-    found.cut = client.post(CHAT, chat(model, LONG, CUT_MAX_TOKENS))
+    evidence.stream = client.post(CHAT, streamed)
+    evidence.cut = client.post(CHAT, chat(model, LONG, CUT_MAX_TOKENS))
 
-    found.bad_json = client.post_raw(CHAT, b'{"model": "' + model.encode() + b'", "messages": [')
-    found.no_messages = client.post(CHAT, {"model": model, "max_tokens": 1})
-    found.wrong_type = client.post(CHAT, {"model": model, "messages": "ready?", "max_tokens": 1})
-    found.no_model = client.post(CHAT, chat(NO_MODEL, SHORT, 1))
-    found.no_route = client.get(NOWHERE)
+    evidence.bad_json = client.post(CHAT, b'{"model": "' + model.encode() + b'", "messages": [')
+    evidence.no_messages = client.post(CHAT, {"model": model, "max_tokens": 1})
+    evidence.wrong_type = client.post(CHAT, {"model": model, "messages": "ready?", "max_tokens": 1})
+    evidence.no_model = client.post(CHAT, chat(NO_MODEL, SHORT, 1))
+    evidence.no_route = client.get(NOWHERE)
     if keyed:
-        found.no_key = client.post_as(None, CHAT, chat(model, SHORT, 1))
-        found.wrong_key = client.post_as(WRONG_KEY, CHAT, chat(model, SHORT, 1))
+        evidence.no_key = client.post_as(None, CHAT, chat(model, SHORT, 1))
+        evidence.wrong_key = client.post_as(WRONG_KEY, CHAT, chat(model, SHORT, 1))
     else:
-        found.skipped["no_key"] = found.skipped["wrong_key"] = "the target has no api_key_env"
+        evidence.skipped["no_key"] = evidence.skipped["wrong_key"] = "the target has no api_key_env"
     if restricted is not None:
         key, barred_model = restricted
-        found.forbidden = client.post_as(key, CHAT, chat(barred_model, SHORT, 1))
-    return found
+        evidence.forbidden = client.post_as(key, CHAT, chat(barred_model, SHORT, 1))
+    return evidence

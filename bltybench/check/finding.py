@@ -61,15 +61,15 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
         requests_sent: int,
     ) -> Checkup:
         """Count ``findings``. The target passes if nothing is broken."""
-        seen = Counter(finding.status for finding in findings)
+        statuses = Counter(finding.status for finding in findings)
         return cls(
             target=target,
             base_url=base_url,
             model=model,
             started=started,
             requests_sent=requests_sent,
-            passed=not seen[Status.BROKEN],
-            counts={status.value: seen[status] for status in Status},
+            passed=not statuses[Status.BROKEN],
+            counts={status.value: statuses[status] for status in Status},
             findings=list(findings),
         )
 

@@ -11,9 +11,9 @@ from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdic
 group = Group("models")
 
 
-def listed(answer: CheckResponse) -> list[str]:
+def listed(response: CheckResponse) -> list[str]:
     """Return the model IDs in a response, or an empty list if it has another shape."""
-    data = answer.object().get("data")
+    data = response.object().get("data")
     if not isinstance(data, list):
         return []
     return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
@@ -24,26 +24,24 @@ def listed(answer: CheckResponse) -> list[str]:
     "GET /models answers 200",
     remedy="base_url must include everything up to /v1",
 )
-def answers(evidence: Evidence) -> Verdict:
-    """Check that the endpoint exists."""
+def _answered(evidence: Evidence) -> Verdict:
     return verdict(evidence.models.status == 200 and not evidence.models.failure, evidence.models.summary())
 
 
 @group.about(
     "models", "list has its shape", '"object": "list" and data[] with id, "object": "model", owned_by'
 )
-def shape(answer: CheckResponse) -> Verdict:
-    """Check the fields that clients iterate over."""
-    body = answer.object()
+def _shape(response: CheckResponse) -> Verdict:
+    body = response.object()
     data = body.get("data")
     if body.get("object") != "list" or not isinstance(data, list):
-        return broken(f"object {answer.show(body.get('object'))}, data {type(data).__name__}")
+        return broken(f"object {response.show(body.get('object'))}, data {type(data).__name__}")
     if not data:
         return broken("data is empty")
     for item in data:
-        whole = isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("id", "owned_by"))
-        if not whole or item.get("object") != "model":
-            return broken(f"an entry is {answer.show(item)}")
+        named = isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("id", "owned_by"))
+        if not named or item.get("object") != "model":
+            return broken(f"an entry is {response.show(item)}")
     return holds(f"{len(data)} models")
 
 
@@ -52,8 +50,7 @@ def shape(answer: CheckResponse) -> Verdict:
     "the model asked for is in the list",
     remedy="choose a listed one with --model",
 )
-def known(evidence: Evidence) -> Verdict:
-    """Check that the key has access to the requested model."""
+def _known(evidence: Evidence) -> Verdict:
     ids = listed(evidence.models)
     if not ids:
         return skipped("no model is listed")

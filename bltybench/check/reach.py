@@ -11,14 +11,6 @@ from bltybench.errors import UserError
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
-GROUP = "reach"
-
-
-def address(target: Target) -> tuple[str, int]:
-    """Return host and port of ``target``."""
-    parts = urlsplit(target.base_url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-
 
 def tls_context(target: Target) -> ssl.SSLContext:
     """Return the TLS context for ``target``: its ca_file, or the system's certificates.
@@ -44,80 +36,57 @@ def reach(target: Target) -> list[CheckFinding]:
 
     Raise UserError at the first step that fails, because nothing further can be tested.
     """
-    host, port = address(target)
-    found = [_resolve(target, host, port)]
+    parts = urlsplit(target.base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection((host, port), timeout=target.timeouts.connect_s) as plain:
-            found.append(_holds("TCP connects", "a connection is accepted", _peer(plain)))
-            if target.base_url.startswith("https:"):
-                with tls_context(target).wrap_socket(plain, server_hostname=host) as secure:
-                    found.append(_tls(target, secure))
-    except TimeoutError as error:
-        raise _unreachable(
-            target,
-            f"no response within {target.timeouts.connect_s:g} s",
-            "check the port, and whether a firewall drops the connection",
-        ) from error
-    except ConnectionRefusedError as error:
-        raise _unreachable(
-            target,
-            "connection refused: nothing listens there",
-            "check that the server is running and the port is right",
-        ) from error
-    except ssl.SSLCertVerificationError as error:
-        raise _unreachable(
-            target,
-            f"TLS: untrusted certificate: {sanitize(error.verify_message)}",
-            "set ca_file to the authority's certificates, or check the host in base_url",
-        ) from error
-    except ssl.SSLError as error:
-        raise _unreachable(
-            target,
-            f"TLS: {sanitize(error.reason or str(error))}",
-            "check whether the server speaks HTTPS on this port",
-        ) from error
-    except OSError as error:
-        raise _unreachable(
-            target, sanitize(error.strerror or str(error)), "check this machine's network"
-        ) from error
-    return found
-
-
-def _resolve(target: Target, host: str, port: int) -> CheckFinding:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise _unreachable(
-            target,
-            f"DNS: the name {host} does not resolve ({sanitize(reason)})",
-            "check the spelling of base_url",
-        ) from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    return _holds("name resolves", f"{host} has an address", ", ".join(addresses[:3]))
+        what = f"DNS: the name {host} does not resolve ({sanitize(reason)})"
+        raise UserError(what, where=target.base_url, remedy="check the spelling of base_url") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+    findings = [_finding("name resolves", f"{host} has an address", ", ".join(addresses[:3]))]
+    try:
+        with socket.create_connection((host, port), timeout=target.timeouts.connect_s) as plain:
+            peer_host, peer_port = plain.getpeername()[:2]
+            peer = f"{peer_host} port {peer_port}"
+            findings.append(_finding("TCP connects", "a connection is accepted", peer))
+            if target.base_url.startswith("https:"):
+                with tls_context(target).wrap_socket(plain, server_hostname=host) as secure:
+                    findings.append(_tls_finding(secure, verified=target.verify_tls))
+    except OSError as error:
+        what, remedy = _diagnosis(error, target.timeouts.connect_s)
+        raise UserError(what, where=target.base_url, remedy=remedy) from error
+    return findings
 
 
-def _peer(connection: socket.socket) -> str:
-    host, port = connection.getpeername()[:2]
-    return f"{host} port {port}"
+def _diagnosis(error: OSError, connect_s: float) -> tuple[str, str]:
+    """Return why the connection failed, and the fix."""
+    match error:
+        case TimeoutError():
+            remedy = "check the port, and whether a firewall drops the connection"
+            return f"no response within {connect_s:g} s", remedy
+        case ConnectionRefusedError():
+            remedy = "check that the server is running and the port is right"
+            return "connection refused: nothing listens there", remedy
+        case ssl.SSLCertVerificationError():
+            remedy = "set ca_file to the authority's certificates, or check the host in base_url"
+            return f"TLS: untrusted certificate: {sanitize(error.verify_message)}", remedy
+        case ssl.SSLError():
+            remedy = "check whether the server speaks HTTPS on this port"
+            return f"TLS: {sanitize(error.reason or str(error))}", remedy
+        case _:
+            return sanitize(error.strerror or str(error)), "check this machine's network"
 
 
-def _tls(target: Target, secure: ssl.SSLSocket) -> CheckFinding:
+def _tls_finding(secure: ssl.SSLSocket, *, verified: bool) -> CheckFinding:
+    name, expected = "TLS is good", "a trusted certificate that names the host"
     version = secure.version() or "TLS"
-    if not target.verify_tls:
-        return CheckFinding(
-            group=GROUP,
-            name="TLS is good",
-            status=Status.UNCLEAR,
-            expected="a trusted certificate that names the host",
-            observed=f"{version}, certificate not checked (verify_tls = false)",
-        )
-    return _holds("TLS is good", "a trusted certificate that names the host", version)
+    if verified:
+        return _finding(name, expected, version)
+    observed = f"{version}, certificate not checked (verify_tls = false)"
+    return _finding(name, expected, observed, Status.UNCLEAR)
 
 
-def _holds(name: str, expected: str, observed: str) -> CheckFinding:
-    return CheckFinding(group=GROUP, name=name, status=Status.HOLDS, expected=expected, observed=observed)
-
-
-def _unreachable(target: Target, what: str, remedy: str) -> UserError:
-    return UserError(what, where=target.base_url, remedy=remedy)
+def _finding(name: str, expected: str, observed: str, status: Status = Status.HOLDS) -> CheckFinding:
+    return CheckFinding(group="reach", name=name, status=status, expected=expected, observed=observed)

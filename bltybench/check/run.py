@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 
 from bltybench.check import completion, drain, errors, models, ratelimits, stream
@@ -45,26 +45,33 @@ def check(
     with _running(target, tell):
         started = datetime.now(UTC)
         findings = reach(target)
-        client = Client(target, key.get_secret_value() if key else None)
-        try:
+        with closing(Client(target, key.get_secret_value() if key else None)) as client:
             listing = client.get(MODELS)
-            _refuse_silence(target, listing)
+            if listing.status is None:
+                raise UserError(
+                    f"no response to GET {MODELS}: {listing.failure}",
+                    where=target.base_url,
+                    remedy="check whether the server speaks HTTP on this port",
+                )
             _refuse_key(name, target, listing)
             chosen = model or _choose(usual_model, models.listed(listing))
             restricted = _restricted(target, chosen)
             evidence = gather(client, chosen, listing, keyed=key is not None, restricted=restricted)
             if restricted is None:
-                evidence.skipped["forbidden"] = _why_not_forbidden(target)
+                variable = target.api_key_env and target.api_key_env + RESTRICTED_SUFFIX
+                evidence.skipped["forbidden"] = (
+                    f"needs a key without permission for the model, in {variable}"
+                    if variable
+                    else "the target has no api_key_env"
+                )
             if evidence.plain is not None:
                 _refuse_key(name, target, evidence.plain)
             evidence.limit_requests, evidence.window_s = limit, window_s
             if unspent is not None:
                 evidence.skipped["refused"] = unspent
             elif limit is not None and evidence.plain is not None and evidence.plain.status == 200:
-                at_once = max(1, (target.limits.concurrency or 2 * drain.ASKING_AT_ONCE) // 2)
+                at_once = max(1, (target.limits.concurrency or 2 * drain.MAX_IN_FLIGHT) // 2)
                 drain.drain(client, evidence, limit=limit, at_once=at_once, tell=tell)
-        finally:
-            client.close()
     findings += judge(evidence)
     return Checkup.of(
         findings,
@@ -81,12 +88,6 @@ def judge(evidence: Evidence) -> list[CheckFinding]:
     return [expectation(evidence) for group in GROUPS for expectation in group.expectations]
 
 
-def _why_not_forbidden(target: Target) -> str:
-    if target.api_key_env is None:
-        return "the target has no api_key_env"
-    return f"needs a key without permission for the model, in {target.api_key_env}{RESTRICTED_SUFFIX}"
-
-
 def _choose(usual: str | None, listed: list[str]) -> str:
     if usual is not None and (usual in listed or not listed):
         return usual
@@ -95,26 +96,17 @@ def _choose(usual: str | None, listed: list[str]) -> str:
     raise UserError("the API lists no model to test", remedy="name one with --model")
 
 
-def _refuse_silence(target: Target, answer: CheckResponse) -> None:
-    if answer.status is None:
-        raise UserError(
-            f"no response to GET {MODELS}: {answer.failure}",
-            where=target.base_url,
-            remedy="check whether the server speaks HTTP on this port",
-        )
-
-
-def _refuse_key(name: str, target: Target, answer: CheckResponse) -> None:
-    if answer.status != 401:
+def _refuse_key(name: str, target: Target, response: CheckResponse) -> None:
+    if response.status != 401:
         return
     if target.api_key_env is None:
         raise UserError(
-            f"the API needs a key, but target '{name}' names none ({answer.summary()})",
+            f"the API needs a key, but target '{name}' names none ({response.summary()})",
             where=target.base_url,
             remedy=f"set api_key_env of [targets.{name}] to the name of the environment variable",
         )
     raise UserError(
-        f"the API refuses the key in {target.api_key_env} ({answer.summary()})",
+        f"the API refuses the key in {target.api_key_env} ({response.summary()})",
         where=target.base_url,
         remedy=f"export {target.api_key_env}=… with a valid key",
     )
@@ -143,15 +135,13 @@ def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str |
 
 def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str], None]) -> None:
     """Print the maximum spend. Raise UserError if it exceeds the target's budget."""
-    requests = FIXED_REQUESTS + (drain.most_requests(spent) if spent else 0)
-    tokens = FIXED_TOKENS + (drain.most_tokens(spent) if spent else 0)
-    for most, unit, allowed in (
-        (requests, "requests", target.budget.requests),
-        (tokens, "tokens", target.budget.tokens),
-    ):
-        if allowed is not None and most > allowed:
+    requests = FIXED_REQUESTS + (drain.max_requests(spent) if spent else 0)
+    tokens = FIXED_TOKENS + (drain.max_tokens(spent) if spent else 0)
+    for needed, unit in ((requests, "requests"), (tokens, "tokens")):
+        cap = getattr(target.budget, unit)
+        if cap is not None and needed > cap:
             raise UserError(
-                f"the check can need {most} {unit}, but the budget of target '{name}' is {allowed}",
+                f"the check can need {needed} {unit}, but the budget of target '{name}' is {cap}",
                 remedy="raise it" + (", or omit --spend-429" if spent else ""),
             )
     tell(f"Checking {name} at {target.base_url}: at most {requests} requests and {tokens} tokens.")
@@ -161,9 +151,8 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
     """Return a key without permission and the model it may not use, or None."""
     if target.sandbox is not None:
         for key in target.sandbox.keys:
-            barred = [
-                name for name in target.sandbox.models if name not in (key.models or target.sandbox.models)
-            ]
+            allowed = key.models or target.sandbox.models
+            barred = [name for name in target.sandbox.models if name not in allowed]
             if barred:
                 return key.key, barred[0]
     value = os.environ.get(target.api_key_env + RESTRICTED_SUFFIX, "").strip() if target.api_key_env else ""
@@ -175,10 +164,7 @@ def _running(target: Target, tell: Callable[[str], None]) -> Iterator[None]:
     """Start the sandbox for the check if nothing listens there, and stop it afterwards."""
     from bltybench.sandbox.process import start_if_absent  # noqa: PLC0415 - most targets need no sandbox
 
-    sandbox = start_if_absent(target)
-    if sandbox is None:
-        yield
-        return
-    tell("Started the sandbox for the check.")
-    with sandbox:
+    with start_if_absent(target) or nullcontext() as sandbox:
+        if sandbox is not None:
+            tell("Started the sandbox for the check.")
         yield
