@@ -18,66 +18,44 @@ REPORTS = Path("reports")
 """Default folder for runs, below the current directory."""
 
 
+class _File:
+    """A path in a run folder, as an attribute of RunFolder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: RunFolder, _: type[RunFolder]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The files of one run. Any of them may be missing, because a run can be killed at any time."""
 
     path: Path
 
-    @property
-    def manifest_json(self) -> Path:
-        """Description of the run."""
-        return self.path / "manifest.json"
-
-    @property
-    def attempts_spool(self) -> Path:
-        """Append-only JSON lines during the run, one file per process."""
-        return self.path / "attempts"
-
-    @property
-    def generator_spool(self) -> Path:
-        """The self-audit during the run, one file per process."""
-        return self.path / "generator"
-
-    @property
-    def attempts_parquet(self) -> Path:
-        """All attempts, after the run is sealed."""
-        return self.path / "attempts.parquet"
-
-    @property
-    def generator_parquet(self) -> Path:
-        """The self-audit, after the run is sealed."""
-        return self.path / "generator.parquet"
-
-    @property
-    def search_json(self) -> Path:
-        """Result of a capacity search. Only in runs that searched."""
-        return self.path / "search.json"
-
-    @property
-    def summary_json(self) -> Path:
-        """The summary, for programs."""
-        return self.path / "summary.json"
-
-    @property
-    def report_html(self) -> Path:
-        """The report page."""
-        return self.path / "report.html"
-
-    @property
-    def junit_xml(self) -> Path:
-        """The checks, for CI servers."""
-        return self.path / "junit.xml"
-
-    @property
-    def summary_md(self) -> Path:
-        """The summary, for a pull request."""
-        return self.path / "summary.md"
-
-    @property
-    def metrics_prom(self) -> Path:
-        """The summary, as Prometheus text."""
-        return self.path / "metrics.prom"
+    manifest_json = _File("manifest.json")
+    """Description of the run."""
+    attempts_spool = _File("attempts")
+    """Append-only JSON lines during the run, one file per process."""
+    generator_spool = _File("generator")
+    """The self-audit during the run, one file per process."""
+    attempts_parquet = _File("attempts.parquet")
+    """All attempts, after the run is sealed."""
+    generator_parquet = _File("generator.parquet")
+    """The self-audit, after the run is sealed."""
+    search_json = _File("search.json")
+    """Result of a capacity search. Only in runs that searched."""
+    summary_json = _File("summary.json")
+    """The summary, for programs."""
+    report_html = _File("report.html")
+    """The report page."""
+    junit_xml = _File("junit.xml")
+    """The checks, for CI servers."""
+    summary_md = _File("summary.md")
+    """The summary, for a pull request."""
+    metrics_prom = _File("metrics.prom")
+    """The summary, as Prometheus text."""
 
     def manifest(self) -> Manifest:
         """Read the manifest. Raise UserError if it is missing, damaged, or in a newer format."""
@@ -108,14 +86,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
-def new_run_id(scenario: str, now: datetime | None = None) -> str:
-    """Return an ID that sorts by time and names the scenario: ``20261122-141530-quickstart``."""
-    return f"{(now or datetime.now(UTC)):%Y%m%d-%H%M%S}-{scenario}"
-
-
 def create_run(reports: Path, scenario: str) -> RunFolder:
-    """Create an empty run folder with a unique ID. Raise UserError if that fails."""
-    run_id = new_run_id(scenario)
+    """Create an empty run folder with a unique ID. Raise UserError if that fails.
+
+    The ID sorts by time and names the scenario: ``20261122-141530-quickstart``.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{scenario}"
+    reason = "it is not a folder"
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = RunFolder(reports / f"{run_id}{suffix}")
         try:
@@ -125,16 +102,13 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
         except FileExistsError:
             if not reports.is_dir():
                 break
-            continue
         except OSError as error:
-            raise _unwritable(reports, error.strerror or str(error)) from None
-        return folder
-    raise _unwritable(reports, "it is not a folder")
-
-
-def _unwritable(reports: Path, why: str) -> UserError:
-    return UserError(
-        f"cannot store a run here: {why}",
+            reason = error.strerror or str(error)
+            break
+        else:
+            return folder
+    raise UserError(
+        f"cannot store a run here: {reason}",
         where=str(reports.absolute()),
         remedy="make the folder writable, or choose another with --reports DIR",
     )
@@ -144,8 +118,8 @@ def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
     """Return the run folders in ``reports``, newest ID first. Renamed folders come last."""
     if not reports.is_dir():
         return []
-    found = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
-    return sorted(found, key=lambda run: (run.path.name[:1].isdigit(), run.path.name), reverse=True)
+    runs = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
+    return sorted(runs, key=lambda run: (run.path.name[:1].isdigit(), run.path.name), reverse=True)
 
 
 def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
@@ -158,19 +132,17 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
         if not runs:
             raise UserError("no runs here yet", where=str(reports.absolute()), remedy="start one: make bench")
         return runs[0]
-    path = Path(ref)
-    if (path / "manifest.json").is_file():
-        return RunFolder(path)
-    fitting = [run for run in runs if run.path.name.startswith(ref)]
-    if len(fitting) == 1 or any(run.path.name == ref for run in fitting):
-        return next((run for run in fitting if run.path.name == ref), fitting[0])
-    if fitting:
-        names = ", ".join(run.path.name for run in fitting[:5])
+    if (Path(ref) / "manifest.json").is_file():
+        return RunFolder(Path(ref))
+    matches = [run for run in runs if run.path.name.startswith(ref)]
+    exact = [run for run in matches if run.path.name == ref]
+    if exact or len(matches) == 1:
+        return (exact or matches)[0]
+    if matches:
+        names = ", ".join(run.path.name for run in matches[:5])
         raise UserError(f"'{ref}' matches several runs: {names}", remedy="type more of the ID")
     raise UserError(
-        f"no such run: '{ref}'",
-        where=str(reports.absolute()),
-        remedy="list the runs with `bltybench runs`",
+        f"no such run: '{ref}'", where=str(reports.absolute()), remedy="list the runs with `bltybench runs`"
     )
 
 

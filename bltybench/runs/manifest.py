@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,8 @@ def boot_id() -> str | None:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that measure and report."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in REPORTED_PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

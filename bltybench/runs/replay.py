@@ -11,15 +11,7 @@ from bltybench.errors import UserError
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.store import read_attempts
 
-COLUMNS = (
-    "call_id",
-    "attempt",
-    "due_ns",
-    "name",
-    "wanted_prompt_tokens",
-    "prompt_tokens",
-    "max_tokens",
-)
+COLUMNS = ["call_id", "attempt", "due_ns", "name", "wanted_prompt_tokens", "prompt_tokens", "max_tokens"]
 
 
 def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
@@ -30,20 +22,20 @@ def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
     names its call if it is one of ``calls``, the call names of the run's mix. Raise UserError if the run has
     no calls or can't be read.
     """
-    table = read_attempts(folder).select(list(COLUMNS))
-    first: dict[str, dict[str, int | float | str]] = {}
+    table = read_attempts(folder).select(COLUMNS)
+    calls_by_id: dict[str, dict[str, int | float | str]] = {}
     for row in table.to_pylist():
-        found = first.setdefault(row["call_id"], {})
+        call = calls_by_id.setdefault(row["call_id"], {})
         if row["attempt"] == 0:
-            found["at_s"] = max(0, row["due_ns"]) / 1e9
+            call["at_s"] = max(0, row["due_ns"]) / 1e9
         prompt = row["wanted_prompt_tokens"] or row["prompt_tokens"]
         if prompt:
-            found.setdefault("prompt_tokens", prompt)
+            call.setdefault("prompt_tokens", prompt)
         if row["max_tokens"]:
-            found["max_tokens"] = row["max_tokens"]
+            call["max_tokens"] = row["max_tokens"]
         if row["name"] in calls:
-            found["call"] = row["name"]
-    rows = sorted((row for row in first.values() if "at_s" in row), key=lambda row: row["at_s"])
+            call["call"] = row["name"]
+    rows = sorted((row for row in calls_by_id.values() if "at_s" in row), key=lambda row: row["at_s"])
     if not rows:
         raise UserError(
             "has no calls to replay", where=str(folder.path), remedy="choose another run: bltybench runs"

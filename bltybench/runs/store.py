@@ -5,105 +5,48 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from bltybench.errors import UserError
-from bltybench.runs.attempt import Attempt, Outcome, Stamp, TokensSource
+from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, TokensSource
 from bltybench.runs.folder import RunFolder, remove_spools
 
-_TEXT = pa.string()
-_NS = pa.int64()
-_COUNT = pa.int64()
-
-ATTEMPT_SCHEMA = pa.schema(
-    [
-        pa.field("worker", _TEXT, nullable=False),
-        pa.field("user", _COUNT, nullable=False),
-        pa.field("scenario", _TEXT, nullable=False),
-        ("stage", _TEXT),
-        ("name", _TEXT),
-        ("turn", _COUNT),
-        pa.field("call_id", _TEXT, nullable=False),
-        pa.field("attempt", _COUNT, nullable=False),
-        ("request_id", _TEXT),
-        ("response_id", _TEXT),
-        pa.field("due_ns", _NS, nullable=False),
-        ("sent_ns", _NS),
-        ("headers_ns", _NS),
-        ("first_token_ns", _NS),
-        ("first_output_ns", _NS),
-        ("last_token_ns", _NS),
-        pa.field("end_ns", _NS, nullable=False),
-        ("connect_ns", _NS),
-        ("tls_ns", _NS),
-        ("gaps_us", pa.list_(pa.int64())),
-        pa.field("outcome", _TEXT, nullable=False),
-        ("status", _COUNT),
-        ("error_type", _TEXT),
-        ("error_code", _TEXT),
-        ("error_message", _TEXT),
-        ("finish_reason", _TEXT),
-        pa.field("endpoint", _TEXT, nullable=False),
-        ("model", _TEXT),
-        pa.field("stream", pa.bool_(), nullable=False),
-        ("wanted_prompt_tokens", _COUNT),
-        ("prompt_tokens", _COUNT),
-        ("completion_tokens", _COUNT),
-        ("cached_tokens", _COUNT),
-        ("reasoning_tokens", _COUNT),
-        ("tokens_source", _TEXT),
-        ("max_tokens", _COUNT),
-        pa.field("bytes_sent", _COUNT, nullable=False),
-        pa.field("bytes_received", _COUNT, nullable=False),
-        ("limit_requests", _COUNT),
-        ("remaining_requests", _COUNT),
-        ("reset_requests_s", pa.float64()),
-        ("limit_tokens", _COUNT),
-        ("remaining_tokens", _COUNT),
-        ("reset_tokens_s", pa.float64()),
-        ("retry_after_s", pa.float64()),
-        ("header_dialect", _TEXT),
-        ("waited_s", pa.float64()),
-        ("stamp", _TEXT),
-        ("observer_lag_us", _COUNT),
-        ("coalesced_events", _COUNT),
-        pa.field("in_flight", _COUNT, nullable=False),
-    ]
+_ARROW_TYPES = (
+    (str, pa.string()),
+    (bool, pa.bool_()),
+    (int, pa.int64()),
+    (float, pa.float64()),
+    (list, pa.list_(pa.int64())),
 )
-"""Columns of attempts.parquet: the fields of Attempt, in order."""
+"""Column types by the type of a field. bool comes before its base class int."""
 
-GENERATOR_SCHEMA = pa.schema(
-    [
-        pa.field("worker", _TEXT, nullable=False),
-        pa.field("at_ns", _NS, nullable=False),
-        pa.field("stall_us", _COUNT, nullable=False),
-        pa.field("cpu_share", pa.float64(), nullable=False),
-        ("cpu_wait_share", pa.float64()),
-        ("steal_share", pa.float64()),
-        pa.field("rss_bytes", _COUNT, nullable=False),
-        pa.field("users", _COUNT, nullable=False),
-        pa.field("in_flight", _COUNT, nullable=False),
-        pa.field("sent", _COUNT, nullable=False),
-        ("schedule_delay_p50_us", _COUNT),
-        ("schedule_delay_p99_us", _COUNT),
-        ("schedule_delay_max_us", _COUNT),
-        ("observer_lag_p50_us", _COUNT),
-        ("observer_lag_p99_us", _COUNT),
-        ("observer_lag_max_us", _COUNT),
-        pa.field("events", _COUNT, nullable=False),
-        pa.field("coalesced_events", _COUNT, nullable=False),
-        pa.field("bytes_received", _COUNT, nullable=False),
-        ("no_free_user", _COUNT),
-        ("never_sent", _COUNT),
-        pa.field("backlog", _COUNT, nullable=False),
-    ]
-)
-"""Columns of generator.parquet: the fields of GeneratorSecond, in order."""
+
+def _schema(record: type[msgspec.Struct]) -> pa.Schema:
+    """Return a column for each field of ``record``, in order. Only optional fields can be null."""
+    columns = []
+    for name, hint in get_type_hints(record).items():
+        nullable = NoneType in get_args(hint)
+        field_type = get_args(hint)[0] if nullable else hint
+        base = get_origin(field_type) or field_type
+        column_type = next(column for python, column in _ARROW_TYPES if issubclass(base, python))
+        columns.append(pa.field(name, column_type, nullable=nullable))
+    return pa.schema(columns)
+
+
+ATTEMPT_SCHEMA = _schema(Attempt)
+"""Columns of attempts.parquet."""
+
+GENERATOR_SCHEMA = _schema(GeneratorSecond)
+"""Columns of generator.parquet."""
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Block size for converting JSON to Arrow, in bytes, so that a long run never has to fit in memory."""
@@ -115,32 +58,27 @@ GAP_ROWS = 16 * 1024
 
 def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
     """Return all attempts of a run, sealed or not, without the columns in ``without``."""
-    wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
-    return _read(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
+    return _table(attempt_columns(folder, without), ATTEMPT_SCHEMA)
 
 
 def attempt_columns(
     folder: RunFolder, without: Collection[str] = ()
 ) -> Iterator[tuple[str, pa.ChunkedArray]]:
     """Yield the columns of ``read_attempts`` one at a time, to limit memory."""
-    wanted = [name for name in ATTEMPT_SCHEMA.names if name not in without]
-    return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, wanted)
+    names = [name for name in ATTEMPT_SCHEMA.names if name not in without]
+    return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, names)
 
 
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
     """Yield ``outcome`` and ``gaps_us`` of all attempts in batches. The gaps of many streams do not fit in
     memory."""
     columns = ["outcome", "gaps_us"]
-    path = folder.attempts_parquet
-    if not path.is_file():
+    if not folder.attempts_parquet.is_file():
         yield from (batch.select(columns) for batch in _spooled(folder.attempts_spool, ATTEMPT_SCHEMA))
         return
-    try:
-        with pq.ParquetFile(path) as file:
-            if set(columns) <= set(file.schema_arrow.names):
-                yield from _ahead(file.iter_batches(GAP_ROWS, columns=columns))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from None
+    with _parquet_file(folder.attempts_parquet) as file:
+        if set(columns) <= set(file.schema_arrow.names):
+            yield from _ahead(file.iter_batches(GAP_ROWS, columns=columns))
 
 
 def load_attempts(folder: RunFolder) -> list[Attempt]:
@@ -162,11 +100,7 @@ def to_attempts(table: pa.Table) -> list[Attempt]:
     return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-_ENUMS: dict[str, type[Outcome] | type[Stamp] | type[TokensSource]] = {
-    "outcome": Outcome,
-    "stamp": Stamp,
-    "tokens_source": TokensSource,
-}
+_ENUMS: dict[str, type[StrEnum]] = {"outcome": Outcome, "stamp": Stamp, "tokens_source": TokensSource}
 
 
 def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
@@ -191,16 +125,16 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
     Decoding Parquet releases the GIL, so a second core does it.
     """
     with ThreadPoolExecutor(1) as other:
-        coming = other.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = other.submit(next, items, None)
+        upcoming = other.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = other.submit(next, items, None)
             yield item
 
 
 def read_generator(folder: RunFolder) -> pa.Table:
     """Return the self-audit of a run, sealed or not."""
-    names = GENERATOR_SCHEMA.names
-    return _read(folder.generator_parquet, folder.generator_spool, GENERATOR_SCHEMA, names)
+    schema = GENERATOR_SCHEMA
+    return _table(_columns(folder.generator_parquet, folder.generator_spool, schema, schema.names), schema)
 
 
 def seal(folder: RunFolder) -> None:
@@ -211,34 +145,38 @@ def seal(folder: RunFolder) -> None:
     remove_spools(folder)
 
 
-def _read(parquet: Path, spool: Path, stored: pa.Schema, wanted: list[str]) -> pa.Table:
-    schema = pa.schema([stored.field(name) for name in wanted])
-    return pa.table([column for _, column in _columns(parquet, spool, stored, wanted)], schema=schema)
+def _table(columns: Iterator[tuple[str, pa.ChunkedArray]], stored: pa.Schema) -> pa.Table:
+    named = dict(columns)
+    return pa.table(named, schema=pa.schema([stored.field(name) for name in named]))
 
 
 def _columns(
-    parquet: Path, spool: Path, stored: pa.Schema, wanted: list[str]
+    parquet: Path, spool: Path, stored: pa.Schema, names: list[str]
 ) -> Iterator[tuple[str, pa.ChunkedArray]]:
     if not parquet.is_file():
-        batches = (batch.select(wanted) for batch in _spooled(spool, stored))
-        table = pa.Table.from_batches(batches, pa.schema([stored.field(name) for name in wanted]))
-        yield from zip(wanted, table.columns, strict=True)
+        batches = (batch.select(names) for batch in _spooled(spool, stored))
+        table = pa.Table.from_batches(batches, pa.schema([stored.field(name) for name in names]))
+        yield from zip(names, table.columns, strict=True)
         return
+    with _parquet_file(parquet) as file:
+        present = set(file.schema_arrow.names)
+        missing = [name for name in names if name not in present and not stored.field(name).nullable]
+        if missing:
+            raise UserError(f"column '{missing[0]}' is missing", where=str(parquet))
+        yield from _ahead((name, _column(file, stored.field(name), present)) for name in names)
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(parquet) as file:
-            present = set(file.schema_arrow.names)
-            missing = [name for name in wanted if name not in present and not stored.field(name).nullable]
-            if missing:
-                raise UserError(f"column '{missing[0]}' is missing", where=str(parquet))
-            yield from _ahead(
-                (name, _column(file, stored.field(name), there=name in present)) for name in wanted
-            )
+        with pq.ParquetFile(path) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(parquet)) from None
+        raise UserError(f"cannot be read: {error}", where=str(path)) from None
 
 
-def _column(file: pq.ParquetFile, field: pa.Field, *, there: bool) -> pa.ChunkedArray:
-    if not there:
+def _column(file: pq.ParquetFile, field: pa.Field, present: set[str]) -> pa.ChunkedArray:
+    if field.name not in present:
         return pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
     return file.read(columns=[field.name]).column(0).cast(field.type)
 

@@ -34,7 +34,7 @@ class Run:
         def fail(*_: object) -> None:
             raise error
 
-        self._monkeypatch.setattr("bltybench.cli.run_line.run_lines", fail)
+        self._monkeypatch.setattr("bltybench.cli.runs.run_lines", fail)
         return self("runs")
 
 

@@ -80,6 +80,43 @@ def test_column_is_nullable_exactly_if_the_field_is_optional(schema: pa.Schema, 
     assert {field.name for field in schema if field.nullable} == nullable
 
 
+def test_types_of_columns_do_not_change() -> None:
+    names: dict[str, set[str]] = {}
+    for field in (*ATTEMPT_SCHEMA, *GENERATOR_SCHEMA):
+        names.setdefault(str(field.type), set()).add(field.name)
+    assert names.pop("list<item: int64>") == {"gaps_us"}
+    assert names.pop("bool") == {"stream"}
+    assert names.pop("double") == {
+        "cpu_share",
+        "cpu_wait_share",
+        "reset_requests_s",
+        "reset_tokens_s",
+        "retry_after_s",
+        "steal_share",
+        "waited_s",
+    }
+    assert names.pop("string") == {
+        "call_id",
+        "endpoint",
+        "error_code",
+        "error_message",
+        "error_type",
+        "finish_reason",
+        "header_dialect",
+        "model",
+        "name",
+        "outcome",
+        "request_id",
+        "response_id",
+        "scenario",
+        "stage",
+        "stamp",
+        "tokens_source",
+        "worker",
+    }
+    assert names.keys() == {"int64"}
+
+
 def test_attempts_survive_spool_and_parquet_unchanged(tmp_path: Path) -> None:
     run = create_run(tmp_path, "quickstart")
     rows = [
