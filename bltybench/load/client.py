@@ -98,19 +98,8 @@ class ChatClient:
         UserError if the budget can't be kept: it caps tokens or money but ``max_tokens`` is missing, or it
         caps money but the model has no price.
         """
-        call, reserved = self._compose(
-            messages,
-            stream=stream,
-            max_tokens=max_tokens,
-            model=model,
-            name=name,
-            keep_text=keep_text,
-            prompt_tokens=prompt_tokens,
-            stage=stage,
-            turn=turn,
-            temperature=temperature,
-            **parameters,
-        )
+        body = self._body(messages, stream, max_tokens, temperature, model) | parameters
+        call, reserved = self._compose(body, name, prompt_tokens, stage, turn, keep_text=keep_text)
         self._clock.wait_until(0)  # the run begins at the same moment for all users
         return self._call(call, reserved, due_ns)
 
@@ -127,16 +116,9 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        call, reserved = self._compose(
-            prepared.messages,
-            stream=stream,
-            max_tokens=prepared.max_tokens,
-            name=prepared.call.name,
-            keep_text=False,
-            prompt_tokens=prepared.prompt_tokens,
-            stage=stage,
-            temperature=prepared.call.temperature,
-        )
+        temperature = prepared.call.temperature
+        body = self._body(prepared.messages, stream, prepared.max_tokens, temperature)
+        call, reserved = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
         if context.outcomes_matter or deferred.full:
@@ -182,39 +164,45 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def _compose(
+    def _body(
         self,
         messages: Sequence[dict[str, Any]],
-        *,
         stream: bool,
         max_tokens: int | None,
-        model: str | None = None,
-        name: str | None,
-        keep_text: bool,
-        prompt_tokens: int | None,
-        stage: str | None,
-        turn: int | None = None,
         temperature: float | None,
-        **parameters: Any,
-    ) -> tuple[CallContext, Spend]:
-        """Return a call and the maximum cost of one attempt."""
-        context, budget = self._context, self._budget
-        body: dict[str, Any] = {"model": model or context.scenario.model, "messages": list(messages)}
+        model: str | None = None,
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": model or self._context.scenario.model, "messages": list(messages)}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         if temperature is not None:
             body["temperature"] = temperature
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
+
+    def _compose(
+        self,
+        body: dict[str, Any],
+        name: str | None,
+        prompt_tokens: int | None,
+        stage: str | None,
+        turn: int | None = None,
+        *,
+        keep_text: bool = False,
+    ) -> tuple[CallContext, Spend]:
+        """Return a call and the maximum cost of one attempt."""
+        context, budget = self._context, self._budget
+        model, max_tokens, stream = body["model"], body.get("max_tokens"), body.get("stream", False)
         if prompt_tokens is None and budget.counts_tokens:
-            prompt_tokens = tokens.count_messages(messages)
-        reserved = budget.cost(body["model"], prompt_tokens, max_tokens)
+            prompt_tokens = tokens.count_messages(body["messages"])
+        reserved = budget.cost(model, prompt_tokens, max_tokens)
         call = CallContext(
             call_id=context.next_call_id(),
             name=name or ("stream" if stream else "chat"),
-            body=msgspec.json.encode(body | parameters),
+            body=msgspec.json.encode(body),
             stream=stream,
-            model=body["model"],
+            model=model,
             max_tokens=max_tokens,
             prompt_tokens=prompt_tokens,
             keep_text=keep_text,
