@@ -13,7 +13,7 @@ from bltybench.report import Summary, build
 from bltybench.runs.folder import RunFolder
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_sockets() -> Iterator[None]:
     """Fail a unit test that connects, binds, or listens. Event loops may still use socket pairs."""
 
