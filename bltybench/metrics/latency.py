@@ -108,38 +108,38 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Span
     Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, and those of
     ``describe`` (ms). ITL is exact to steps of at most 0.8%.
     """
-    sources = (
+    parts = [
+        table(groups).rename(columns={"name": "value"}).assign(metric=metric, by=by)
+        for metric, by, groups in _grouped(attempts, calls, gaps, spans)
+        if len(groups) > 1
+    ]
+    columns = ["metric", "by", "value", *COLUMNS]
+    if not parts:
+        return pd.DataFrame({name: [] for name in columns})
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _grouped(
+    attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans
+) -> Iterator[tuple[str, str, dict[str, Measure]]]:
+    """Yield each metric, each kind, and its measures by value."""
+    for metric, frame, column, at in (
         ("latency", calls, "latency_ms", "first_due_ns"),
         ("attempt_latency", attempts, "latency_ms", "at_ns"),
         ("ttft", attempts, "ttft_ms", "at_ns"),
         ("tpot", attempts, "tpot_ms", "at_ns"),
-    )
-    parts: list[pd.DataFrame] = []
-
-    def add(metric: str, by: str, groups: dict[str, Measure]) -> None:
-        if len(groups) < 2:
-            return
-        part = table(groups).rename(columns={"name": "value"})
-        part.insert(0, "by", by)
-        part.insert(0, "metric", metric)
-        parts.append(part)
-
-    for metric, frame, column, at in sources:
-        values = floats(frame, column)
-        known = ~np.isnan(values)
-        span = spans.place(ints(frame, at))
+    ):
+        values, span = floats(frame, column), spans.place(ints(frame, at))
         for by in KINDS:
-            groups = {
-                _label(by, key): _measure_of(values[rows], span[rows], spans.count)
-                for key, rows in _groups(frame[by], known)
-            }
-            add(metric, by, groups)
+            groups = _groups(frame[by], ~np.isnan(values))
+            yield (
+                metric,
+                by,
+                {_label(by, key): _measure_of(values[rows], span[rows], spans.count) for key, rows in groups},
+            )
         if metric == "ttft":
             for by in gaps.kinds.columns:
-                add("itl", str(by), _gap_groups(gaps, str(by)))
-    if not parts:
-        return pd.DataFrame({name: [] for name in ["metric", "by", "value", *COLUMNS]})
-    return pd.concat(parts, ignore_index=True)
+                yield "itl", str(by), _gap_groups(gaps, str(by))
 
 
 def _groups(kind: pd.Series[Any], known: Bools) -> Iterator[tuple[Any, Ints]]:

@@ -35,15 +35,9 @@ def draw(capacity: Capacity) -> Drawing:
         axes[-1].set_xlim(0, edge)
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
         if capacity.beyond is not None:
+            band = (capacity.knee or 0.0, capacity.beyond)
             for ax in axes:
-                ax.axvspan(
-                    capacity.knee or 0.0,
-                    capacity.beyond,
-                    facecolor=style.GRID,
-                    alpha=0.6,
-                    linewidth=0,
-                    zorder=0,
-                )
+                ax.axvspan(*band, facecolor=style.GRID, alpha=0.6, linewidth=0, zorder=0)
         return figure
 
     shown = hover(

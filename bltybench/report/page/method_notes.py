@@ -42,7 +42,7 @@ def method_notes(analysis: Analysis) -> list[str]:
             f"are upper bounds, which affects some of the {gaps:,} gaps."
         )
     elif gaps:
-        notes.append(f"No two events of a stream shared a read, so all {gaps:,} gaps are exact.")
+        notes.append(f"No two events of a stream shared a read: all {gaps:,} gaps have separate timestamps.")
     planned = analysis.manifest.planned_calls
     if planned is not None:
         notes.append(f"The schedule had {text.count(planned, 'call')} due before the load stopped.")

@@ -161,42 +161,28 @@ def _warm_up(summary: Summary) -> str:
 def _tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
     """Return the six main numbers."""
     limits, rates, goodput = summary.limits, summary.rates, analysis.goodput
-    tokens_in, tokens_out = (rates[f"{kind}_tokens"].best_per_min for kind in ("prompt", "completion"))
-    good = f"{goodput.good:,} of {goodput.calls:,} " + (
-        "met the objectives" if analysis.objectives else "succeeded, no objectives set"
-    )
-    if goodput.per_min is not None:
-        good += f" · {goodput.per_min:,.1f} per minute"
+    per_min = {name: rate.best_per_min for name, rate in rates.items()}
+    tokens = f" · {per_min['prompt_tokens']:,.0f} in, {per_min['completion_tokens']:,.0f} out"
+    mean = f" · mean {summary.in_flight_mean:.1f}"
+    refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
+    best = "in the best 60 s"
     return [
-        _limited(
-            "Accepted requests",
-            rates["accepted"].best_per_min,
-            "in the best 60 s",
-            limits["requests_per_min"],
-        ),
-        _limited(
-            "Accepted tokens",
-            rates["total_tokens"].best_per_min,
-            "in the best 60 s",
-            limits["tokens_per_min"],
-            f" · {tokens_in:,.0f} in, {tokens_out:,.0f} out",
-        ),
-        _limited(
-            "In flight",
-            summary.in_flight_max,
-            "at the peak",
-            limits["concurrency"],
-            f" · mean {summary.in_flight_mean:.1f}",
-        ),
+        _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"]),
+        _limited("Accepted tokens", per_min["total_tokens"], best, limits["tokens_per_min"], tokens),
+        _limited("In flight", summary.in_flight_max, "at the peak", limits["concurrency"], mean),
         _ttft_tile(summary.timings_ms["ttft"]),
-        Tile(
-            "Refused",
-            text.percent(summary.refused_share),
-            "of attempts",
-            f"{rates['refused'].count:,} of {summary.attempts:,}",
-        ),
-        Tile("Goodput", text.percent(goodput.share), "of calls", good if goodput.calls else "no calls"),
+        Tile("Refused", text.percent(summary.refused_share), "of attempts", refused),
+        Tile("Goodput", text.percent(goodput.share), "of calls", _good_calls(analysis)),
     ]
+
+
+def _good_calls(analysis: Analysis) -> str:
+    goodput = analysis.goodput
+    if not goodput.calls:
+        return "no calls"
+    criterion = "met the objectives" if analysis.objectives else "succeeded, no objectives set"
+    rate = "" if goodput.per_min is None else f" · {goodput.per_min:,.1f} per minute"
+    return f"{goodput.good:,} of {goodput.calls:,} {criterion}{rate}"
 
 
 def _limited(label: str, value: float, unit: str, limit: int | None, more: str = "") -> Tile:
