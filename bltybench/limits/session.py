@@ -139,7 +139,7 @@ class ProbeSession:
             tokens_per_min=task.tokens_per_min,
             concurrency=task.concurrency,
             expected_period_s=task.period_s,
-            latency_s=median_high(took_ns) / NS if took_ns else SESSION.default_latency_s,
+            latency_s=median_high(took_ns) / NS if took_ns else 0.5,
             second_key=task.second_key,
             other_model=task.other_model,
             with_401=task.with_401,

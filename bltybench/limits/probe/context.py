@@ -82,7 +82,7 @@ class ProbeContext:
         It is at least ``idle_s`` from now, the time that another limit needs.
         """
         if not self.fits:
-            return now_s + max(idle_s, CONTEXT.unknown_idle_periods * self.period_s)
+            return now_s + max(idle_s, 2 * self.period_s)
         at_s = now_s + idle_s
         for fit in self.fits:
             counter = fit.traits.kind == "counter"

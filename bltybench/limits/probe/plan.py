@@ -17,7 +17,7 @@ from bltybench.limits.models.families import INTERVAL_REFILL, TOKEN_BUCKET
 from bltybench.limits.probe.next_query import most_informative_time, replayed
 from bltybench.limits.probe.planner import Planner, PlanOptions, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
-from bltybench.limits.probe.thresholds import PLAN, QUERY
+from bltybench.limits.probe.thresholds import PLAN
 
 
 def plan(options: PlanOptions, now_s: float) -> ProbePlan[Verdict]:
@@ -48,7 +48,7 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
     if not verdict.fits:
         if (yield from _drain(planner)) != "refused":
             return planner.verdict()
-        for _ in range(PLAN.recoveries):
+        for _ in range(2):
             if not (yield from _recover(planner)):
                 return planner.verdict()
         verdict = planner.verdict()
@@ -96,7 +96,7 @@ def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted
     """Send until a refusal, with more requests in flight if responses are too slow. Fill a queue if found."""
     for in_flight in PLAN.in_flight:
         planner.max_in_flight = in_flight
-        cap = min(planner.left // PLAN.drain_divisor, PLAN.drain_requests * in_flight)
+        cap = min(planner.left // 3, PLAN.drain_requests * in_flight)
         if in_flight == PLAN.in_flight[-1]:
             cap = planner.left
         before_check = PLAN.queue_check * in_flight
@@ -115,11 +115,11 @@ def _recover(planner: Planner) -> ProbePlan[bool]:
     Return False if nothing is accepted within the maximum wait or the budget.
     """
     refused_s = planner.now_s
-    wait_s = max(2 * planner.latency_s(), PLAN.min_wait_s)
+    wait_s = max(2 * planner.latency_s(), 0.002)
     while planner.left > 0 and wait_s <= planner.options.max_wait_s:
         got = yield from planner.send(refused_s + wait_s, 1, "waiting for the refusals to end")
         if any(observation.accepted for observation in got):
-            count = planner.left // PLAN.drain_divisor
+            count = planner.left // 3
             yield from planner.send(0.0, count, "sending until the next refusal", confirm_s=0.0)
             return True
         wait_s = max(wait_s * PLAN.wait_growth, planner.now_s - refused_s)
@@ -134,7 +134,8 @@ def _round(
     offsets: Sequence[float] = PLAN.round_offsets,
 ) -> ProbePlan[None]:
     """Send bursts between which the algorithms free different numbers of requests."""
-    ready_s = planner.now_s + (PLAN.empty_periods * period_s if planner.observations else 0.0)
+    # Two idle periods empty every window and counter.
+    ready_s = planner.now_s + (2 * period_s if planner.observations else 0.0)
     edge_s = PLAN.edge_fractions[number % len(PLAN.edge_fractions)] * period_s
     start_s = ready_s + (-(ready_s + edge_s)) % period_s
     first = max(1, int(PLAN.first_burst_fraction * limit)) if limit else PLAN.first_burst
@@ -187,14 +188,14 @@ def _confirm_interval_refill(planner: Planner, verdict: Verdict) -> ProbePlan[No
     guess = verdict.best
     if guess is None or verdict.reason != TOO_FEW_REFILL_PERIODS:
         return
-    soon_s, later_s = (planner.now_s + delay * guess.period_s for delay in PLAN.refill_observations)
+    soon_s, later_s = (planner.now_s + delay * guess.period_s for delay in (0.5, 0.8))
     span_s = SELECTION.min_refill_periods * guess.period_range_s[1] * (1 + PLAN.precision)
     for at_s in (soon_s, max(planner.observations[0].sent_s + span_s, later_s)):
         yield from planner.send(at_s, guess.limit + PLAN.overshoot, "observing more refill periods")
 
 
 def _poll_until_accepted(planner: Planner, at_s: float, step_s: float) -> ProbePlan[None]:
-    for _ in range(round(PLAN.poll_periods / PLAN.poll_step)):
+    for _ in range(round(2 / PLAN.poll_step)):
         got = yield from planner.send(at_s, 1, "waiting for the next refill")
         if not got or got[0].accepted:
             return
@@ -217,7 +218,7 @@ def _sharpen(planner: Planner, candidates: Sequence[Fit]) -> ProbePlan[bool]:
         for period_s in fit.period_range_s
     ]
     earliest_s, latest_s = min(times_s), max(times_s)
-    slack_s = PLAN.poll_margin * (latest_s - earliest_s) + planner.latency_s()
+    slack_s = 0.1 * (latest_s - earliest_s) + planner.latency_s()
     for step in range(PLAN.polls + 1):
         at_s = earliest_s - slack_s + (latest_s - earliest_s + 2 * slack_s) * step / PLAN.polls
         got = yield from planner.send(at_s, 1, "narrowing the range of the period")
@@ -229,8 +230,8 @@ def _sharpen(planner: Planner, candidates: Sequence[Fit]) -> ProbePlan[bool]:
 def _settle(planner: Planner, verdict: Verdict, until_s: float) -> ProbePlan[None]:
     """Send when the remaining candidates differ most, as long as time and budget permit."""
     for _ in range(PLAN.settlings):
-        request_s = QUERY.response_times * planner.latency_s() / planner.max_in_flight
-        in_time = int((until_s - planner.now_s) / (QUERY.reserve * request_s))
+        request_s = 1.5 * planner.latency_s() / planner.max_in_flight
+        in_time = int((until_s - planner.now_s) / (2 * request_s))
         max_requests = min(planner.left - 1, in_time)
         if not verdict.consistent or _is_precise(verdict) or max_requests < 1:
             return

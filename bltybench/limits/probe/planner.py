@@ -46,8 +46,9 @@ class PlanOptions:
     """Documented or announced period, in seconds."""
     limit: int | None = None
     """Documented or announced requests per period."""
-    max_wait_s: float = PLAN.max_wait_s
-    rounds: int = PLAN.rounds
+    max_wait_s: float = 300.0
+    """Maximum wait for refusals to end. Longer limits need ``period_s``."""
+    rounds: int = 3
     earlier: tuple[Observation, ...] = ()
     """Observations of an interrupted probe of the same limit."""
 

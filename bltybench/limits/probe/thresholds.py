@@ -25,42 +25,26 @@ class PlanThresholds:
     one round by chance is ruled out by the next."""
     confirm_fraction: float = 0.02
     """Delay before the request that confirms a refusal, in periods: too short for much to refill."""
-    empty_periods: float = 2.0
-    """Idle time before a round, in periods, that empties every window and counter."""
     in_flight: tuple[int, ...] = (1, 4, 16)
     """Requests in flight to try, in this order, if responses are too slow to reach the limit."""
     queue_check: int = 12
     """Requests per request in flight after which the drain checks whether the server queues them."""
     drain_requests: int = 64
     """Maximum requests per request in flight before the drain sends more concurrently."""
-    drain_divisor: int = 3
-    """One drain may spend the remaining budget divided by this, so that enough is left for the rounds."""
-    recoveries: int = 2
-    """Times the plan measures how long refusals last before it estimates a period."""
-    min_wait_s: float = 0.002
-    """Minimum wait before the first retry after a refusal, in seconds."""
     wait_growth: float = 1.35
     """Factor between one wait and the next while the period is unknown."""
-    max_wait_s: float = 300.0
-    """Maximum wait for refusals to end, in seconds. Longer limits need --probe-period."""
-    rounds: int = 3
-    """Maximum rounds. Each takes about four periods."""
     precision: float = 0.01
     """Half width of the period's range, relative to the period, at which it is known well enough."""
     sharpenings: int = 8
     """Maximum measurements that narrow the range of the period. Each narrows it about threefold."""
     polls: int = 6
     """Intervals between the first and the last request of one such measurement."""
-    poll_margin: float = 0.1
-    """Margin before the first and after the last of them, relative to the time between them."""
     settlings: int = 4
     """Maximum bursts at the time that best distinguishes the remaining candidates."""
     settle_periods: float = 3.0
     """Maximum duration of these bursts in the full plan, in periods."""
     poll_step: float = 0.06
     """Delay between requests that wait for a window to reset, in periods."""
-    poll_periods: float = 2.0
-    """Maximum duration of this wait, in periods."""
     exhaust_after: tuple[float, ...] = (0.5, 0.0)
     """Delays after a reset at which the window is exhausted, in periods. A ban of one period looks like a
     window, but its end depends on when the first refusal was."""
@@ -73,8 +57,6 @@ class PlanThresholds:
     them contradicts it."""
     overshoot: int = 2
     """Requests beyond the limit in a burst that is meant to exhaust it."""
-    refill_observations: tuple[float, float] = (0.5, 0.8)
-    """Delays of the last two bursts that confirm an interval refill, in periods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +69,6 @@ class QueryThresholds:
     """Weight of a difference between families. One between parameters of the same family weighs 1."""
     max_difference: int = 3
     """Difference, in requests, above which a larger one does not make the result clearer."""
-    response_times: float = 1.5
-    """Time reserved per request of a burst, in median response times."""
-    reserve: float = 2.0
-    """Burst durations that must fit into the remaining time: one to wait and one to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +92,6 @@ class ContextThresholds:
     idle_periods: float = 1.03
     """Idle interval after which a limit has refilled, in periods: 3% for errors of the period. A counter
     needs one more period, because it also counts the previous window."""
-    unknown_idle_periods: float = 2.0
-    """The same if only a documented limit is known, so that its algorithm may be a counter."""
     drain_fraction: float = 0.3
     """Maximum time to exhaust the request limit, in periods, so that little refills meanwhile."""
     usual_period_s: float = 60.0
@@ -134,8 +110,6 @@ class SessionThresholds:
     """Maximum fraction of the budget for the request limit if the probe has other questions too."""
     request_limit_budget: int = 600
     """Maximum requests for the request limit in that case. The full plan rarely needs more."""
-    default_latency_s: float = 0.5
-    """Latency assumed before any request has succeeded, in seconds."""
 
 
 PLAN = PlanThresholds()

@@ -25,39 +25,30 @@ WRONG_KEYS = "401"
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Add the probe's options to Locust's."""
     group = parser.add_argument_group("bltybench rate-limit probe")
-    group.add_argument(
-        "--quick",
-        action="store_true",
-        help="Measure only the limit, the period, and the class of algorithm, with at most "
-        f"{PLAN.quick_budget} requests in two periods.",
+
+    def add(name: str, help_text: str, default: str | int = "") -> None:
+        group.add_argument(name, type=type(default), default=default, help=help_text)
+
+    quick = (
+        f"Measure limit, period, and class of algorithm only: {PLAN.quick_budget} requests in two periods."
     )
-    group.add_argument(
+    group.add_argument("--quick", action="store_true", help=quick)
+    names = ", ".join(MEASUREMENTS)
+    add(
         "--probe-ask",
-        default=",".join(MEASUREMENTS),
-        help=f"Comma-separated list of what to measure: {', '.join(MEASUREMENTS)}. {WRONG_KEYS} extends "
-        f"charges to requests with a wrong key. Default: all but {WRONG_KEYS}",
+        f"Comma-separated list of what to measure: {names}. {WRONG_KEYS} extends charges to requests with a "
+        f"wrong key. Default: all but {WRONG_KEYS}",
+        ",".join(MEASUREMENTS),
     )
-    group.add_argument("--probe-budget", type=int, default=1000, help="Maximum requests. Default: 1000")
-    group.add_argument(
-        "--probe-tokens",
-        type=int,
-        default=1_000_000,
-        help="Maximum tokens, prompts and completions together. Default: 1000000",
-    )
-    group.add_argument(
-        "--probe-period", type=float, default=None, help="Expected period of the limit, in seconds."
-    )
-    group.add_argument(
-        "--probe-model",
-        default="",
-        help="Second model, to test whether models share a limit. Default: the first other one listed",
-    )
-    group.add_argument(
+    add("--probe-budget", "Maximum requests. Default: 1000", 1000)
+    add("--probe-tokens", "Maximum prompt and completion tokens. Default: 1000000", 1_000_000)
+    group.add_argument("--probe-period", type=float, help="Expected period of the limit, in seconds.")
+    add("--probe-model", "Second model, to test whether models share a limit. Default: from the models list")
+    add(
         "--probe-second-key-env",
-        default="",
-        help="Environment variable with a second API key, to test whether keys share a limit.",
+        "Environment variable with a second key, to test whether keys share a limit.",
     )
-    group.add_argument("--probe-resume", default="", help="Interrupted probe run to resume.")
+    add("--probe-resume", "Interrupted probe run to resume.")
 
 
 def check_options(environment: Environment) -> set[str]:
