@@ -1,4 +1,4 @@
-"""An API in a function, for the findings of the check: good, and bad in one way at a time."""
+"""A fake API for tests of the check: it follows the reference, or departs from it in one way at a time."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Body = dict[str, Any]
 def error(
     status: int, kind: str, message: str, *, param: str | None = None, code: str | None = None
 ) -> httpx.Response:
-    """An error in the shape of the reference."""
-    told = {"message": message, "type": kind, "param": param, "code": code}
-    return httpx.Response(status, json={"error": told})
+    """Return an error in the shape of the reference."""
+    fields = {"message": message, "type": kind, "param": param, "code": code}
+    return httpx.Response(status, json={"error": fields})
 
 
 def sse(events: list[Any], *, done: bool = True, end: str = "\n") -> bytes:
-    """A stream of server-sent events."""
+    """Return a stream of server-sent events."""
     texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
     return "".join(f"data: {text}{end}{end}" for text in [*texts, *(["[DONE]"] if done else [])]).encode()
 
 
 def chunk(delta: Body | None, finish: str | None = None, **more: Any) -> Body:
-    """One chunk of a streamed completion; without a delta, the one with the usage."""
+    """Return a chunk of a streamed completion; without a delta, the one with the usage."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
     base = {
         "id": "chatcmpl-1",
@@ -46,44 +46,44 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
 
 
 class FakeApi:
-    """A good API as an httpx handler. A test makes it bad by replacing a method, or by ``edit``."""
+    """A correct API as an httpx handler. Tests replace its attributes to make it incorrect."""
 
     def __init__(self) -> None:
-        self.left = LIMIT
+        self.remaining = LIMIT
         self.limit = LIMIT
         self.window_s = 60
         self.key = KEY
         self.keys_barred: set[str] = set()
         self.requests: list[httpx.Request] = []
         self.edit: Callable[[str, Body], Body] = lambda _kind, body: body
-        """Given the kind of answer (models, plain) and its body, returns the body to send."""
+        """Return the body to send, given the kind of response (models, plain) and its correct body."""
         self.headers: Callable[[dict[str, str]], dict[str, str]] = lambda headers: headers
         self.stream_body: Callable[[], bytes] = self.good_stream
         self.refuse: Callable[[], httpx.Response] = self.good_refusal
         self.errors: dict[str, httpx.Response] = {}
-        """By the kind of mistake, what is sent instead of the right error."""
+        """Responses to send instead of the correct ones, by kind of request or error."""
 
     def transport(self) -> httpx.MockTransport:
-        """Return it as a transport."""
+        """Return a transport that calls this API."""
         return httpx.MockTransport(self)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request."""
+        """Return the response to a request."""
         self.requests.append(request)
-        kind, answer = self._answer(request)
-        return self.errors.get(kind, answer)
+        kind, response = self._respond(request)
+        return self.errors.get(kind, response)
 
-    def _answer(self, request: httpx.Request) -> tuple[str, httpx.Response]:
+    def _respond(self, request: httpx.Request) -> tuple[str, httpx.Response]:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        wrong = self._door(request.url.path, token)
+        wrong = self._check_key_and_path(request.url.path, token)
         if wrong is None and request.url.path == "/v1/models":
             return "models", httpx.Response(200, json=self.edit("models", self.good_models()))
-        wrong = wrong or self._mistake(request.content, token)
+        wrong = wrong or self._check_body(request.content, token)
         if wrong is not None:
             return wrong
-        if self.left == 0:
+        if self.remaining == 0:
             return "refused", self.refuse()
-        self.left -= 1
+        self.remaining -= 1
         body = json.loads(request.content)
         if body.get("stream"):
             headers = self.quota() | {"content-type": "text/event-stream; charset=utf-8"}
@@ -91,7 +91,7 @@ class FakeApi:
         plain = self.edit("plain", self.good_plain(body["max_tokens"]))
         return "plain", httpx.Response(200, headers=self.quota(), json=plain)
 
-    def _door(self, path: str, token: str) -> tuple[str, httpx.Response] | None:
+    def _check_key_and_path(self, path: str, token: str) -> tuple[str, httpx.Response] | None:
         kind, code = "authentication_error", "invalid_api_key"
         if not token:
             return "no key", error(401, kind, "No key.", code=code)
@@ -101,7 +101,7 @@ class FakeApi:
             return "no route", error(404, "not_found_error", "No such endpoint.")
         return None
 
-    def _mistake(self, content: bytes, token: str) -> tuple[str, httpx.Response] | None:
+    def _check_body(self, content: bytes, token: str) -> tuple[str, httpx.Response] | None:
         kind = "invalid_request_error"
         wrong: tuple[str, httpx.Response] | None = None
         try:
@@ -119,23 +119,23 @@ class FakeApi:
         return wrong
 
     def quota(self) -> dict[str, str]:
-        """The rate-limit headers of an accepted request."""
+        """Return the rate-limit headers of an accepted request."""
         return self.headers(
             {
                 "X-RateLimit-Limit": str(self.limit),
-                "X-RateLimit-Remaining": str(self.left),
+                "X-RateLimit-Remaining": str(self.remaining),
                 "X-RateLimit-Reset": str(int(time.time()) + self.window_s // 2),
             }
         )
 
     def good_models(self) -> Body:
-        """A list of two models."""
+        """Return a list of two models."""
         ids = (MODEL, "gpt-4o-mini")
-        data = [{"id": each, "object": "model", "created": 1, "owned_by": "blty"} for each in ids]
+        data = [{"id": name, "object": "model", "created": 1, "owned_by": "blty"} for name in ids]
         return {"object": "list", "data": data}
 
     def good_plain(self, max_tokens: int) -> Body:
-        """A completion: two tokens, or five of many where no more are allowed."""
+        """Return a completion of two tokens, or one that ``max_tokens`` cuts off at five."""
         cut = max_tokens == 5
         message = {"role": "assistant", "content": "one two three four five" if cut else "ready."}
         usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14} if cut else USAGE
@@ -149,7 +149,7 @@ class FakeApi:
         }
 
     def good_stream(self) -> bytes:
-        """The same as a stream."""
+        """Return the completion of two tokens as a stream."""
         return sse(
             [
                 chunk({"role": "assistant", "content": ""}),
@@ -161,8 +161,8 @@ class FakeApi:
         )
 
     def good_refusal(self) -> httpx.Response:
-        """A 429 that asks for no wait, after which there is room again."""
-        self.left = self.limit
+        """Return a 429 with a Retry-After of 0, and refill the limit."""
+        self.remaining = self.limit
         refused = error(429, "rate_limit_error", "Too many requests.", code="rate_limit_exceeded")
         refused.headers.update({**self.headers({"X-RateLimit-Remaining": "0"}), "Retry-After": "0"})
         return refused

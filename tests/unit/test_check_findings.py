@@ -56,7 +56,7 @@ def test_number_of_fixed_requests_matches_the_announcement() -> None:
 def test_no_429_is_provoked_by_default() -> None:
     api = FakeApi()
     found = findings(api, spend=False)
-    assert api.left == LIMIT - 3
+    assert api.remaining == LIMIT - 3
     assert found["errors: over the limit"].status is Status.SKIPPED
     assert found["rate limits: a 429 is met"].status is Status.SKIPPED
     assert broken(found) == []
@@ -202,7 +202,7 @@ def test_too_short_retry_after_is_broken() -> None:
 
     def refuse() -> httpx.Response:
         answer = api.good_refusal()
-        api.left = 0
+        api.remaining = 0
         return answer
 
     api.refuse = refuse
@@ -231,7 +231,7 @@ def _replace(api: FakeApi, method: str, by: Callable[..., Any]) -> None:
 
 def test_limit_that_never_refuses_is_broken_after_bounded_requests() -> None:
     api = FakeApi()
-    api.left = 10_000
+    api.remaining = 10_000
     _replace(api, "quota", dict)
     evidence, client = gathered(api)
     assert evidence.drained == 2 * LIMIT
