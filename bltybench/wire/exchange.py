@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass, field
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire.fault import Failure
@@ -16,6 +17,7 @@ MAX_PLAIN_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 
 
+@dataclass(kw_only=True, eq=False, slots=True, weakref_slot=True)
 class Exchange:
     """One request and its response. The caller creates it, a Connection fills it, a Reader interprets it.
 
@@ -25,56 +27,30 @@ class Exchange:
     ``awaited`` whether the sender needs the result before it can continue.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "arrivals",
-        "awaited",
-        "bytes_received",
-        "bytes_sent",
-        "connect_ns",
-        "end_ns",
-        "failure",
-        "fold",
-        "folded_bytes",
-        "headers",
-        "headers_ns",
-        "keep_text",
-        "observer_lag_ns",
-        "pieces",
-        "queued",
-        "result",
-        "secrets",
-        "sent_ns",
-        "stamp",
-        "status",
-        "stream",
-        "tls_ns",
-    )
-
-    def __init__(self, *, stream: bool = False, keep_text: bool = True, awaited: bool = True) -> None:
-        self.stream = stream
-        self.keep_text = keep_text
-        self.awaited = awaited
-        self.connect_ns: int | None = None
-        self.tls_ns: int | None = None
-        self.sent_ns: int | None = None
-        self.headers_ns: int | None = None
-        self.end_ns: int | None = None
-        self.status: int | None = None
-        self.headers: list[tuple[str, str]] = []  # names in lower case
-        self.failure: Failure | None = None
-        self.stamp: Stamp | None = None
-        self.observer_lag_ns = -1
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.secrets: tuple[str, ...] = ()
-        # Body bytes as received: pieces[i] arrived at arrivals[i]. A fold empties them.
-        self.pieces: list[bytes] = []
-        self.arrivals = array("q")
-        self.folded_bytes = 0
-        self.fold: StreamFold | None = None
-        self.queued = False
-        self.result: ExchangeResult | None = None
+    stream: bool = False
+    keep_text: bool = True
+    awaited: bool = True
+    connect_ns: int | None = None
+    tls_ns: int | None = None
+    sent_ns: int | None = None
+    headers_ns: int | None = None
+    end_ns: int | None = None
+    status: int | None = None
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    """Names in lower case, with their values."""
+    failure: Failure | None = None
+    stamp: Stamp | None = None
+    observer_lag_ns: int = -1
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    secrets: tuple[str, ...] = ()
+    pieces: list[bytes] = field(default_factory=list)
+    """Body bytes as received: ``pieces[i]`` arrived at ``arrivals[i]``. A fold empties both."""
+    arrivals: array[int] = field(default_factory=lambda: array("q"))
+    folded_bytes: int = 0
+    fold: StreamFold | None = None
+    queued: bool = False
+    result: ExchangeResult | None = None
 
     @property
     def done(self) -> bool:

@@ -24,19 +24,9 @@ MIN_EPOCH_MS = 100_000_000_000.0
 _NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z")
 """Numbers as JSON and programming languages write them, such as 0.13576169299994945 and 1e-05."""
 _LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\d:T-])")
-_GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|µs|μs|ns|h|m|s|d)")
+_GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|ns|h|m|s|d)")
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z")
-_GO_SECONDS = {
-    "d": 86400.0,
-    "h": 3600.0,
-    "m": 60.0,
-    "s": 1.0,
-    "ms": 1e-3,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ns": 1e-9,
-}
+_GO_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;,="\s]+))\s*(?P<params>(?:;[^,]*)?)')
 _PARAM = re.compile(r'([a-z]+)\s*=\s*"?([^;,"\s]+)"?', re.IGNORECASE)
 _RETRY_KEYS = (
@@ -90,7 +80,7 @@ def _rate_limit_key(name: str) -> str:
 
 def seconds_until(text: str, now_wall_s: float) -> float | None:
     """Return the seconds from now to a reset or retry value: 0 if it has passed, None if unreadable."""
-    text = text.strip().strip('"')
+    text = text.strip().strip('"').replace("µs", "us").replace("μs", "us")
     if _NUMBER.match(text):
         value = float(text)
         if value < 0:

@@ -17,11 +17,10 @@ class Far:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def send(self, data: bytes) -> int:
-        self._incoming.write(bytes(data))
+    def sendall(self, data: bytes) -> None:
+        self._incoming.write(data)
         with contextlib.suppress(ssl.SSLWantReadError):
             self._session.do_handshake()
-        return len(data)
 
     def recv(self, size: int) -> bytes:
         return self._outgoing.read(size)
@@ -51,7 +50,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 @pytest.fixture
 def ends(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> tuple[Tls, Far]:
     near, far = Tls(contexts[0], "localhost"), Far(contexts[1])
-    near.handshake(cast(Any, far), None)
+    near.handshake(cast(Any, far))
     return near, far
 
 

@@ -85,12 +85,9 @@ class Connection:
         self._exchange = exchange
         self._waiter = waiter = Waiter()
         try:
-            io = self._io
-            if io is not None and io.is_stale():
+            if self._io is not None and self._io.is_stale():
                 self._drop()
-                io = None
-            if io is None:
-                io = self._open(exchange)
+            io = self._io or self._open(exchange)
             if io is not None:
                 self._begin(io, request, exchange)
             if not exchange.done:
@@ -285,17 +282,19 @@ class Connection:
         io.write(request)
 
     def _open(self, exchange: Exchange) -> SocketIO | None:
-        opened = dial(self._origin, exchange, self._loop, self._attach)
+        opened = dial(self._origin, exchange)
         if isinstance(opened, Failure):
             self._fail(*opened)
             return None
-        opened.resume()
-        return opened
-
-    def _attach(self, connected: Any) -> SocketIO:
-        batched_reads = self._reader.batched_reads
-        self._io = SocketIO(connected, self._loop, self._on_readable, self._on_unsendable, batched_reads)
-        return self._io
+        self._io = io = SocketIO(
+            *opened,
+            loop=self._loop,
+            on_readable=self._on_readable,
+            on_unsendable=self._on_unsendable,
+            batched_reads=self._reader.batched_reads,
+        )
+        io.resume()
+        return io
 
     def _drop(self) -> None:
         if self._io is not None:

@@ -10,8 +10,6 @@ from bltybench.wire.http.origin import Origin
 class RequestWriter:
     """Composes the requests of a connection. They differ in their bodies only, so the head is cached."""
 
-    __slots__ = ("_head", "_head_key", "_origin")
-
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
         self._head = b""

@@ -24,17 +24,6 @@ class ResponseParser:
     ``final`` is whether the headers of the final response are complete, ``complete`` whether the message is.
     """
 
-    __slots__ = (
-        "_exchange",
-        "_parser",
-        "complete",
-        "feed",
-        "final",
-        "keep_alive",
-        "on_body",
-        "too_many_headers",
-    )
-
     def __init__(self, exchange: Exchange) -> None:
         self.final = False
         self.complete = False

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+import gevent.socket
+
 from bltybench.wire import stamps
 from bltybench.wire.http.tls import Tls
 from bltybench.wire.scheduling.batched_reads import BatchedReads
@@ -26,7 +28,9 @@ class SocketIO:
 
     def __init__(
         self,
-        connected: Any,
+        connected: gevent.socket.socket,
+        tls: Tls | None,
+        *,
         loop: Any,
         on_readable: Callable[[], None],
         on_unsendable: Callable[[str], None],
@@ -39,7 +43,7 @@ class SocketIO:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stamps.enable(self.socket)
         self.recvmsg = self.socket.recvmsg
-        self.tls: Tls | None = None
+        self.tls = tls
         self.paused = True
         self.batched = False
         self._batched_reads = batched_reads

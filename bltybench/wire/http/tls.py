@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import _socket
 import ssl
 import warnings
-from typing import Any
 
-import gevent
+import gevent.socket
 
 from bltybench.errors import UserError
 
@@ -46,32 +44,24 @@ class Tls:
         self.ended = False
         """Whether the server announced that it sends nothing more."""
 
-    def handshake(self, sock: _socket.socket, loop: Any) -> None:
-        """Do the handshake over a non-blocking socket. Blocks this greenlet. Raises ssl.SSLError, OSError."""
-        while True:
+    def handshake(self, sock: gevent.socket.socket) -> None:
+        """Do the handshake. Blocks this greenlet only. Raises ssl.SSLError, OSError."""
+        done = False
+        while not done:
             try:
                 self._session.do_handshake()
+                done = True
             except ssl.SSLWantReadError:
-                self._flush(sock, loop)
-                data = _receive(sock, loop)
-                if data:
+                pass
+            finally:
+                sock.sendall(
+                    self._outgoing.read()
+                )  # after an error, this is the alert that tells the server why
+            if not done:
+                if data := sock.recv(READ_BYTES):
                     self._incoming.write(data)
                 else:
                     self._incoming.write_eof()
-            except ssl.SSLError:
-                self._flush(sock, loop)  # the alert tells the server why
-                raise
-            else:
-                self._flush(sock, loop)
-                return
-
-    def _flush(self, sock: _socket.socket, loop: Any) -> None:
-        data = memoryview(self._outgoing.read())
-        while data:
-            try:
-                data = data[sock.send(data) :]
-            except BlockingIOError:
-                _wait(loop, sock.fileno(), 2)
 
     def encrypt(self, data: bytes) -> bytes:
         """Return the bytes to send for ``data``."""
@@ -99,19 +89,3 @@ class Tls:
     def pending(self) -> bytes:
         """Return the bytes that TLS itself has to send (replies to key updates)."""
         return self._outgoing.read() if self._outgoing.pending else b""
-
-
-def _receive(sock: _socket.socket, loop: Any) -> bytes:
-    while True:
-        try:
-            return sock.recv(READ_BYTES)
-        except BlockingIOError:
-            _wait(loop, sock.fileno(), 1)
-
-
-def _wait(loop: Any, fileno: int, events: int) -> None:
-    watcher = loop.io(fileno, events)
-    try:
-        gevent.get_hub().wait(watcher)
-    finally:
-        watcher.close()

@@ -16,8 +16,6 @@ class LazyTimer:
     event loop's timer therefore stays as it is, and is restarted for the remaining time if it fires early.
     """
 
-    __slots__ = ("_at_s", "_callback", "_fires_s", "_loop", "_timer")
-
     def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback

@@ -21,8 +21,6 @@ class Event(NamedTuple):
 class Framer:
     """Splits a stream into events, independent of where its reads end."""
 
-    __slots__ = ("_after_cr", "_buffer", "_started")
-
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._after_cr = False

@@ -24,30 +24,6 @@ _MAX_RUN_TRIES = 4
 class StreamFold:
     """Takes reads with their arrival times, and keeps what the result needs of them."""
 
-    __slots__ = (
-        "_framer",
-        "_keep_text",
-        "_learned_at",
-        "_raw",
-        "_reasoning",
-        "_settled",
-        "_template",
-        "_text",
-        "_tool_calls",
-        "_tries",
-        "bad_event",
-        "coalesced",
-        "done",
-        "error",
-        "finish_reason",
-        "first_output_ns",
-        "model",
-        "other_events",
-        "response_id",
-        "times",
-        "usage",
-    )
-
     def __init__(self, *, keep_text: bool) -> None:
         self._keep_text = keep_text
         self._framer = Framer()
