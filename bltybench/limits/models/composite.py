@@ -37,11 +37,3 @@ class AllOf:
             return peeked
         model.charge(t_s, cost)
         return peeked if peeked.accepted else model.peek(t_s, cost)
-
-    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
-        """Return the decision of the model that binds, with the same cost for each model."""
-        decisions = self.decide_each(t_s, [cost] * len(self.models))
-        refusals = [decision for decision in decisions if not decision.accepted]
-        if refusals:
-            return max(refusals, key=lambda decision: decision.retry_after_s or 0.0)
-        return min(decisions, key=lambda decision: decision.remaining)

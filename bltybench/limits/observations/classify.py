@@ -132,28 +132,19 @@ LIMITS = (
 """What a refusal says about the limit. The first that matches counts, in the names before the message."""
 
 
-class Response(Protocol):
-    """The fields of an attempt, or of a response that is not recorded yet, that decide."""
+class _Response(Protocol):
+    """The fields of an attempt, or of a result that is not recorded yet, that decide."""
 
     @property
-    def outcome(self) -> Outcome:
-        """What the wire made of it."""
-
+    def outcome(self) -> Outcome: ...
     @property
-    def status(self) -> int | None:
-        """HTTP status; None without a response."""
-
+    def status(self) -> int | None: ...
     @property
-    def error_type(self) -> str | None:
-        """Type of the error."""
-
+    def error_type(self) -> str | None: ...
     @property
-    def error_code(self) -> str | None:
-        """Code of the error."""
-
+    def error_code(self) -> str | None: ...
     @property
-    def error_message(self) -> str | None:
-        """Message of the error."""
+    def error_message(self) -> str | None: ...
 
 
 def classify(attempt: Attempt, refusal_status: int | None = None) -> Decision:
@@ -163,7 +154,7 @@ def classify(attempt: Attempt, refusal_status: int | None = None) -> Decision:
     return classify_response(attempt, refusal_status)
 
 
-def classify_response(response: Response, refusal_status: int | None = None) -> Decision:
+def classify_response(response: _Response, refusal_status: int | None = None) -> Decision:
     """Return the decision about a request that was sent."""
     outcome, status = response.outcome, response.status
     if outcome is Outcome.OK:
@@ -179,7 +170,7 @@ def classify_response(response: Response, refusal_status: int | None = None) -> 
     return _classify_error(response, status, refusal_status)
 
 
-def _classify_error(response: Response, status: int, refusal_status: int | None) -> Decision:
+def _classify_error(response: _Response, status: int, refusal_status: int | None) -> Decision:
     names, message = names_of(response.error_type, response.error_code), response.error_message
     if status == 402 or (status < 500 and says_unpaid(names)):
         return Decision.BILLING
