@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
+from bltybench.report.text import signed, with_unit
 from bltybench.runs.folder import find_run
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     Exits with 1 if a candidate is worse beyond the tolerance, and with 2 if the runs can't be compared.
     """
     from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas takes 1 s to import
-    from bltybench.report.comparison.model import compare_sides  # noqa: PLC0415
+    from bltybench.report.comparison.model import compare_sides  # noqa: PLC0415 - as above
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
     reference = _side(base, reports)
@@ -81,8 +82,8 @@ def _remedy(obstacle: str) -> str:
 
 def _side(argument: str, reports: Path) -> Side:
     from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
-    from bltybench.metrics.outline import outline  # noqa: PLC0415
-    from bltybench.report.comparison.model import Side  # noqa: PLC0415
+    from bltybench.metrics.outline import outline  # noqa: PLC0415 - as above
+    from bltybench.report.comparison.model import Side  # noqa: PLC0415 - as above
 
     folders = [find_run(ref, reports) for ref in argument.split(",") if ref]
     if not folders:
@@ -102,10 +103,8 @@ def _percent(given: str, option: str) -> float:
 
 def _show(result: Comparison, html: Path | None) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    from bltybench.report.text import signed, with_unit  # noqa: PLC0415 - imports bltybench.report, as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     console = Console(highlight=False)
     for candidate in result.candidates:

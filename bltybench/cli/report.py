@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
+from bltybench.report.text import count, with_unit
 from bltybench.runs.folder import find_run, write_atomically
 from bltybench.runs.formats import read_formats
 
 if TYPE_CHECKING:
-    from bltybench.report import Summary
+    from bltybench.report.summary import Summary
     from bltybench.runs.folder import RunFolder
 
 
@@ -48,7 +49,7 @@ def report(
     """
     # Hardly any object created here is released before the end, so frequent collections only cost time.
     gc.set_threshold(100_000, 20, 100)
-    from bltybench.report import build  # noqa: PLC0415 - pandas takes 1 s to import
+    from bltybench.report.build import build  # noqa: PLC0415 - pandas takes 1 s to import
 
     chosen = read_formats(formats, "--format")
     folders = [find_run(run, reports) for run in runs] if runs else [find_run(None, reports)]
@@ -75,7 +76,7 @@ def _add_step_summary(summary: Summary) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from bltybench.report.export.markdown import markdown  # noqa: PLC0415 - bltybench.report, as above
+    from bltybench.report.export.markdown import markdown  # noqa: PLC0415 - as above
 
     try:
         with Path(path).open("a", encoding="utf-8") as file:
@@ -98,9 +99,7 @@ def _write_index(built: list[tuple[RunFolder, Summary]], reports: Path) -> None:
 
 def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, notebooks: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
-    from rich.text import Text  # noqa: PLC0415
-
-    from bltybench.report.text import count, with_unit  # noqa: PLC0415 - imports bltybench.report, as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     console = Console(highlight=False, soft_wrap=True)
     if summary.valid:

@@ -30,8 +30,8 @@ def runs(
 
 def _show(lines: list[RunLine]) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     table = Table(box=None, pad_edge=False)
     for column in ("run", "scenario", "target", "started (UTC)"):

@@ -72,8 +72,8 @@ def _draw(  # noqa: PLR0917 - all parts of a page
 ) -> None:
     """Draw the figures, and write their data and the page if ``formats`` has them."""
     from bltybench.report.figures.drawing import write_data  # noqa: PLC0415 - as above: matplotlib
-    from bltybench.report.figures.run_figures import draw_all  # noqa: PLC0415
-    from bltybench.report.page.page import page  # noqa: PLC0415
+    from bltybench.report.figures.run_figures import draw_all  # noqa: PLC0415 - as above
+    from bltybench.report.page.page import page  # noqa: PLC0415 - as above
 
     drawings = draw_all(analysis)
     section = limits()

@@ -15,7 +15,7 @@ from support_runs import S, attempt, generator_seconds, manifest, realistic, wri
 from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
-from bltybench.report import build
+from bltybench.report.build import build
 from bltybench.report.comparison.model import Side, compare_sides
 from bltybench.report.comparison.page import write_page
 from bltybench.report.page.index import index

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from support_runs import generator_seconds, realistic, write_run
 
-from bltybench.report import Summary, build
+from bltybench.report.build import build
+from bltybench.report.summary import Summary
 from bltybench.runs.folder import RunFolder
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from bltybench.cli.report import report
 from bltybench.errors import UserError
-from bltybench.report import build
+from bltybench.report.build import build
 from bltybench.runs.attempt import Outcome
 
 HOSTILE = '<img src=x onerror=alert(1)> | [click](http://x.yz) @all www.x.yz `code` **b** \x1b[31m\n"q"\\'

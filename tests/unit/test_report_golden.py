@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bltybench.report import Summary
+from bltybench.report.summary import Summary
 from bltybench.runs.folder import RunFolder
 
 GOLDEN = Path(__file__).parent.parent / "data" / "report_structure.txt"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from support_runs import S, attempt, manifest, realistic, write_run
 
-from bltybench.report import build
+from bltybench.report.build import build
 from bltybench.report.figures.limits import bins
 from bltybench.report.page import limits_section as section_module
 from bltybench.report.page.limits_section import LimitsSection, limits_section

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
-from bltybench.report import Summary, build
+from bltybench.report.build import build
 from bltybench.report.export.markdown import plain
+from bltybench.report.summary import Summary
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
