@@ -30,6 +30,7 @@ from benchmarks.bench import CORES, REPO, ServerProcess, now, stolen
 from benchmarks.client import OURS
 from benchmarks.peer_tools import TOKENS, TOOLS, ToolRun
 from benchmarks.work import CLOSED_LOOP, SCENARIO
+from bltybench.metrics.frame import attempts_frame
 from bltybench.runs.folder import list_runs
 from bltybench.runs.store import read_attempts
 
@@ -53,9 +54,8 @@ def _ours(run: ToolRun) -> list[str]:
 
 def _our_ttft(folder: Path) -> float | None:
     (run,) = list_runs(folder / "reports")
-    rows = read_attempts(run).select(["sent_ns", "first_token_ns"]).to_pylist()
-    times = [(row["first_token_ns"] - row["sent_ns"]) / 1e6 for row in rows if row["first_token_ns"]]
-    return statistics.median(times) if times else None
+    ttft_ms = attempts_frame(read_attempts(run, without=["gaps_us"]))["ttft_ms"].dropna()
+    return float(ttft_ms.median()) if len(ttft_ms) else None
 
 
 class Memory(threading.Thread):

@@ -14,7 +14,6 @@ from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.connection import Connection
 from bltybench.wire.http.origin import Origin
-from bltybench.wire.ratelimit_headers import Quota, parse_quota
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader
 
@@ -25,7 +24,5 @@ __all__ = [
     "Failure",
     "Fault",
     "Origin",
-    "Quota",
     "Reader",
-    "parse_quota",
 ]
