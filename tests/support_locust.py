@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from support_sandbox import read_truth
 
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
-from bltybench.sandbox.truth import TruthRow, read_truth
+from bltybench.sandbox.truth import TruthRow
 
 REPO = Path(__file__).resolve().parents[1]
 LOCUSTFILES = REPO / "locustfiles"

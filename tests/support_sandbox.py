@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bltybench.sandbox.process import SandboxProcess
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SANDBOX_KEY, Delay, SandboxLimits, SandboxSettings
 
 NO_LIMITS = SandboxLimits(requests=None, tokens=None, concurrency=None)
@@ -40,3 +43,10 @@ def chat_body(text: str = "Tell me about the sea.", **fields: Any) -> dict[str, 
 def bearer(key: str = SANDBOX_KEY) -> dict[str, str]:
     """The header with ``key``."""
     return {"Authorization": f"Bearer {key}"}
+
+
+def read_truth(path: Path) -> list[TruthRow]:
+    """Return the complete rows of a log, without a line cut off by a kill."""
+    data = path.read_bytes()
+    complete = data[: data.rfind(b"\n") + 1]
+    return [msgspec.json.decode(line, type=TruthRow) for line in complete.splitlines()]

@@ -18,9 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bltybench.sandbox.chat import ChatEndpoint, send_error
+from bltybench.sandbox.chat import ChatEndpoint, send_json
 from bltybench.sandbox.counting import PromptCounter
-from bltybench.sandbox.errors import ApiError, ClientGone, no_method, no_model, no_route, server_error
+from bltybench.sandbox.errors import ApiError, ClientGone, no_model, server_error
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.quota import Quotas, UnixClock
 from bltybench.sandbox.truth import TruthLog, TruthRow
@@ -77,27 +77,28 @@ class Exchanges:
         except ClientGone:
             raise
         except ApiError as error:
-            await self._refuse(row, error, send)
+            response = error
         except Exception:
             logger.exception("the sandbox failed on %s", row.path)
             if row.status is not None:
                 raise
-            await self._refuse(row, server_error(), send)
-
-    async def _refuse(self, row: TruthRow, error: ApiError, send: Send) -> None:
-        if row.decided_ns is None:
-            row.decided_ns = time.monotonic_ns()
-        if row.decision is None:
-            row.decision = "error"
-        await send_error(send, error)
+            response = server_error([])
+        else:
+            return
+        row.decided_ns = row.decided_ns or time.monotonic_ns()
+        row.decision = row.decision or "error"
+        await send_json(send, response.status, response.body(), response.headers)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     """Replace Starlette's plain-text errors."""
     if isinstance(error, HTTPException) and error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
-        raise no_method(request.method, request.url.path, allow)
-    raise no_route(request.method, request.url.path)
+        message = f"Not allowed to {request.method} on {request.url.path[:200]}; allowed: {allow}."
+        headers = [(b"allow", allow.encode())]
+        raise ApiError(405, "invalid_request_error", message, code="method_not_supported", headers=headers)
+    message = f"Unknown request URL: {request.method} {request.url.path[:200]}"
+    raise ApiError(404, "not_found_error", message, code="unknown_url")
 
 
 def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:

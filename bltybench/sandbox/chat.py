@@ -6,7 +6,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.delays import LognormalDelay, request_rng
-from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error, too_large
+from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.pacer import Pacer
 from bltybench.sandbox.quota import Grant, Quotas, Refusal, UnixClock
@@ -47,7 +48,7 @@ class ChatEndpoint:
         self._ttft = LognormalDelay(settings.ttft)
         self._itl = LognormalDelay(settings.itl)
         self._ordinal = 0
-        self._line = ServiceQueue(settings.queue) if settings.queue is not None else None
+        self._queue = ServiceQueue(settings.queue) if settings.queue is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI chat request."""
@@ -107,8 +108,10 @@ class ChatEndpoint:
                 if not grant.has_slot:
                     await pacer.while_there(grant.turn())
                     begun_ns = time.monotonic_ns()
-                next_ns = self._pace(rng, self._served_ns(begun_ns + round(grant.delay_s * 1e9)))
-                answer = _Answer(request, choices, row, next_ns, grant.headers)
+                served_ns = begun_ns + round(grant.delay_s * 1e9)
+                if self._queue is not None:
+                    served_ns = self._queue.served_ns(served_ns)
+                answer = _Answer(request, choices, row, self._times_ns(rng, served_ns), grant.headers)
                 try:
                     await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
                 except ClientGone:
@@ -120,20 +123,12 @@ class ChatEndpoint:
             if left_s > 0:
                 asyncio.get_running_loop().call_later(left_s, grant.free)
 
-    def _served_ns(self, due_ns: int) -> int:
-        """Return the completion time of a request that can start at ``due_ns``."""
-        return due_ns if self._line is None else self._line.served_ns(due_ns)
-
-    def _pace(self, rng: random.Random, start_ns: int) -> Callable[[], int]:
-        """Return a function that returns the next token's time: start + TTFT, then one ITL later each."""
-        at_s: float | None = None
-
-        def next_ns() -> int:
-            nonlocal at_s
-            at_s = self._ttft.draw_s(rng) if at_s is None else at_s + self._itl.draw_s(rng)
-            return start_ns + round(at_s * 1e9)
-
-        return next_ns
+    def _times_ns(self, rng: random.Random, start_ns: int) -> Iterator[int]:
+        """Yield the times of tokens: the first one TTFT after the start, each further one ITL later."""
+        at_s = self._ttft.draw_s(rng)
+        while True:
+            yield start_ns + round(at_s * 1e9)
+            at_s += self._itl.draw_s(rng)
 
 
 class _Answer:
@@ -142,30 +137,24 @@ class _Answer:
         request: ChatRequest,
         choices: list[PlannedChoice],
         row: TruthRow,
-        next_ns: Callable[[], int],
+        times_ns: Iterator[int],
         headers: Headers,
     ) -> None:
         self._request = request
         self._choices = choices
+        self._row = row
+        self._headers = headers
         # A completion that stops before its first token takes as long as that token.
         self._steps = max(1, *(choice.tokens for choice in choices))
-        self._row = row
-        self._draw_ns = next_ns
-        self._left = self._steps
-        self._at_ns = 0
-        self._headers = headers
+        self._times_ns = islice(times_ns, self._steps)
+        self._end_ns = 0
         self._id = f"chatcmpl-{os.urandom(12).hex()}"
         self._created = int(time.time())
 
     def end_ns(self) -> int:
         """Draw the times of all tokens and return the last one's."""
-        while self._left:
-            self._at_ns = self._next_ns()
-        return self._at_ns
-
-    def _next_ns(self) -> int:
-        self._left -= 1
-        return self._draw_ns()
+        self._end_ns = max(self._times_ns, default=self._end_ns)
+        return self._end_ns
 
     async def plain(self, pacer: Pacer, send: Send) -> None:
         """Wait as long as a stream would take until its last token, then send everything."""
@@ -186,21 +175,16 @@ class _Answer:
         """Send the headers and the role immediately, then each token at its time, one write per event."""
         row = self._row
         writer = ChunkWriter(self._id, self._created, self._request)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-cache"),
-                    *self._headers,
-                ],
-            }
-        )
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            *self._headers,
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         for index in range(len(self._choices)):
             await _write(send, writer.role(index))
         for step in range(self._steps):
-            await pacer.until(self._next_ns())
+            await pacer.until(next(self._times_ns))
             for index, choice in enumerate(self._choices):
                 if step >= choice.tokens:
                     continue
@@ -245,7 +229,10 @@ async def read_body(receive: Receive) -> bytes:
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise too_large(MAX_BODY_BYTES)
+            text = f"The request body is larger than {MAX_BODY_BYTES} bytes."
+            # The rest of the body is not read, so the connection has to close.
+            headers = [(b"connection", b"close")]
+            raise ApiError(413, "invalid_request_error", text, code="request_too_large", headers=headers)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
@@ -257,8 +244,3 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> N
     head = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await _write(send, body, more=False)
-
-
-async def send_error(send: Send, error: ApiError) -> None:
-    """Send an error in the API's format."""
-    await send_json(send, error.status, error.body(), error.headers)

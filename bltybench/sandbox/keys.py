@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 
-from bltybench.sandbox.errors import no_key, no_model, no_permission, wrong_key
+from bltybench.sandbox.errors import ApiError, no_model
 from bltybench.scenario.target import SandboxKey
 
 
@@ -22,18 +22,22 @@ class KeyRing:
         scheme, _, token = value.decode("latin-1").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            raise no_key()
+            message = "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'."
+            raise ApiError(401, "authentication_error", message, code="invalid_api_key")
         for key in self._keys:
             if hmac.compare_digest(key.key.encode(), token.encode()):
                 return key
-        raise wrong_key(token)
+        masked = "sk-***" if token.startswith("sk-") else "***"
+        message = f"Incorrect API key provided: {masked}. The sandbox's public key is in its settings."
+        raise ApiError(401, "authentication_error", message, code="invalid_api_key")
 
     def authorize(self, key: SandboxKey, model: str) -> None:
         """Raise ApiError if the model does not exist (404) or the key may not use it (403)."""
         if model not in self._models:
             raise no_model(model)
         if key.models is not None and model not in key.models:
-            raise no_permission(model)
+            message = f"This API key has no access to the model '{model}'."
+            raise ApiError(403, "permission_error", message, "model", "model_access_denied")
 
     def models_for(self, key: SandboxKey) -> list[str]:
         """Return the models that the key may use."""

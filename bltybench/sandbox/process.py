@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 import msgspec
@@ -80,33 +80,23 @@ class SandboxProcess:
         name = f"[{host}]" if ":" in host else host
         sandbox = cls(process, f"http://{name}:{port}/v1", log_path)
         try:
-            sandbox._give(order)
-            sandbox._wait_until_it_answers()
+            sandbox._wait_until_it_answers(order)
         except BaseException:
             sandbox.stop()
             raise
         return sandbox
 
-    def _give(self, order: ServeRequest) -> None:
+    def _wait_until_it_answers(self, order: ServeRequest) -> None:
         pipe = self._process.stdin
         if pipe is None:
             raise AssertionError("stdin is a pipe")
+        parts = urlsplit(self.base_url)
         try:
             pipe.write(msgspec.json.encode(order) + b"\n")
             pipe.flush()
-        except OSError as error:
-            raise self._failed() from error
-
-    def _wait_until_it_answers(self) -> None:
-        parts = urlsplit(self.base_url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=START_S)
-        try:
-            connection.request("GET", "/")
-            connection.getresponse().read()
+            _front_page(parts.hostname or "", parts.port, START_S)
         except (OSError, http.client.HTTPException) as error:
             raise self._failed() from error
-        finally:
-            connection.close()
 
     def _failed(self) -> UserError:
         try:
@@ -133,13 +123,15 @@ class SandboxProcess:
     def __enter__(self) -> SandboxProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _front_page(host: str, port: int | None, timeout_s: float) -> bytes:
+    """Return the start of the page at ``/``."""
+    with closing(http.client.HTTPConnection(host, port, timeout=timeout_s)) as connection:
+        connection.request("GET", "/")
+        return connection.getresponse().read(len(GREETING))
 
 
 def start_if_absent(target: Target) -> SandboxProcess | None:
@@ -151,16 +143,12 @@ def start_if_absent(target: Target) -> SandboxProcess | None:
         return None
     parts = urlsplit(target.base_url)
     host, port = parts.hostname or "", parts.port or 80
-    connection = http.client.HTTPConnection(host, port, timeout=STOP_S)
     try:
-        connection.request("GET", "/")
-        greeting = connection.getresponse().read(len(GREETING))
+        greeting = _front_page(host, port, STOP_S)
     except ConnectionRefusedError:
         return SandboxProcess.start(target.sandbox, host=host, port=port)
     except (OSError, http.client.HTTPException):
         greeting = b""
-    finally:
-        connection.close()
     if greeting != GREETING:
         raise UserError(
             "something other than the sandbox listens here",

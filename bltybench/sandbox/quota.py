@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from functools import partial
 
 from bltybench.limits.models import Admission, AllOf, Model
 from bltybench.limits.models.families import FAMILIES
-from bltybench.sandbox.errors import ApiError, Headers, rate_limited
+from bltybench.sandbox.errors import ApiError, Headers
 from bltybench.sandbox.header_styles import styled
 from bltybench.sandbox.slots import Slots
-from bltybench.scenario.target import RateLimit, SandboxLimits
+from bltybench.scenario.target import SandboxLimits
 
 CONCURRENCY_RETRY_S = 1
 """Retry-After of a concurrency refusal, in seconds. No clock knows when a slot will be released."""
@@ -46,21 +45,17 @@ class Grant:
         self._quota = quota
         self._at_s = at_s
         self._reserved_tokens = reserved_tokens
-        self._slot = quota.slots.take()
+        self.has_slot = quota.slots.take()
+        """Whether it can be served now."""
         self.headers = headers
         self.delay_s = delay_s
         """Time it waits in a queue before it is served, in seconds."""
 
-    @property
-    def has_slot(self) -> bool:
-        """Whether it can be served now."""
-        return self._slot
-
     async def turn(self) -> None:
         """Wait for a slot if one is needed and excess requests are queued."""
-        if not self._slot:
+        if not self.has_slot:
             await self._quota.slots.turn()
-            self._slot = True
+            self.has_slot = True
 
     def settle(self, now_s: float, used_tokens: int, *, keep_slot: bool = False) -> None:
         """Release the slot and settle the token charge. Once only."""
@@ -70,8 +65,8 @@ class Grant:
 
     def free(self) -> None:
         """Release the slot, if it holds one."""
-        if self._slot:
-            self._slot = False
+        if self.has_slot:
+            self.has_slot = False
             self._quota.slots.free()
 
 
@@ -101,9 +96,7 @@ class KeyQuota:
             for name, setting in self._settings.items()
             if setting is not None
         }
-        self._charged = limits.tokens_charged
-        self._refused = partial(rate_limited, status=limits.refusal_status)
-        self._style = limits.headers
+        self._limits = limits
         self._all = AllOf(list(self._models.values())) if self._models else None
         self.slots = Slots(limits.concurrency, queues=limits.concurrency_excess == "queued")
 
@@ -122,7 +115,7 @@ class KeyQuota:
         decisions: dict[str, Admission] = {}
         if self._all is not None:
             # If tokens are charged as used, only whether any remain is known on admission.
-            needed = 1.0 if self._charged == "used" else float(tokens)
+            needed = 1.0 if self._limits.tokens_charged == "used" else float(tokens)
             costs = [1.0 if name == "requests" else needed for name in self._models]
             decisions = dict(zip(self._models, self._all.decide_each(now_s, costs), strict=True))
         refused = [name for name, decision in decisions.items() if not decision.accepted]
@@ -137,9 +130,9 @@ class KeyQuota:
         model = self._models.get("tokens")
         if model is None:
             return
-        if self._charged == "used":
+        if self._limits.tokens_charged == "used":
             model.charge(now_s, max(0, used_tokens - 1))
-        elif self._charged == "refunded" and used_tokens < reserved_tokens:
+        elif self._limits.tokens_charged == "refunded" and used_tokens < reserved_tokens:
             model.refund(now_s, charged_s, reserved_tokens - used_tokens)
 
     def _concurrency_refusal(self, now_s: float) -> Refusal:
@@ -148,37 +141,34 @@ class KeyQuota:
         message = (
             f"Rate limit reached: {self.slots.limit} concurrent requests. Wait until one of them has ended."
         )
-        return Refusal("concurrency", self._refused(message, "concurrency_limit_exceeded", headers))
+        return self._refusal("concurrency", message, "concurrency_limit_exceeded", headers)
 
     def _rate_refusal(self, name: str, decisions: dict[str, Admission], now_s: float) -> Refusal:
         setting, wait_s = self._settings[name], decisions[name].retry_after_s
-        code = "rate_limit_exceeded" if name == "requests" else "token_limit_exceeded"
-        what = _described(name, setting)
+        what = f"{setting.limit} {name} per {setting.period_s:g} s" if setting else name
         if wait_s is None or math.isinf(wait_s):
             # It will never fit, so there is no Retry-After.
+            retry_after_s = None
             message = f"Request too large: it alone may use more than the limit of {what}."
-            return Refusal(
-                name, self._refused(message, code, self._headers(decisions.get("requests"), now_s))
-            )
-        retry_after_s = max(1, math.ceil(wait_s))
-        headers = self._headers(decisions.get("requests"), now_s, retry_after_s)
-        message = f"Rate limit reached: {what}. Please try again in {retry_after_s} s."
-        return Refusal(name, self._refused(message, code, headers))
+        else:
+            retry_after_s = max(1, math.ceil(wait_s))
+            message = f"Rate limit reached: {what}. Please try again in {retry_after_s} s."
+        code = "rate_limit_exceeded" if name == "requests" else "token_limit_exceeded"
+        return self._refusal(
+            name, message, code, self._headers(decisions.get("requests"), now_s, retry_after_s)
+        )
+
+    def _refusal(self, limit: str, message: str, code: str, headers: Headers) -> Refusal:
+        status = self._limits.refusal_status
+        return Refusal(limit, ApiError(status, "rate_limit_error", message, code=code, headers=headers))
 
     def _headers(self, decision: Admission | None, now_s: float, retry_after_s: int | None = None) -> Headers:
-        return styled(self._style, _headers(decision, now_s), decision, retry_after_s)
-
-
-def _described(name: str, setting: RateLimit | None) -> str:
-    return f"{setting.limit} {name} per {setting.period_s:g} s" if setting else name
-
-
-def _headers(decision: Admission | None, now_s: float) -> Headers:
-    """Return the documented headers, which cover only the request limit."""
-    if decision is None:
-        return []
-    return [
-        (b"x-ratelimit-limit", str(decision.limit).encode()),
-        (b"x-ratelimit-remaining", str(math.floor(decision.remaining)).encode()),
-        (b"x-ratelimit-reset", str(math.ceil(now_s + decision.reset_s)).encode()),
-    ]
+        """Return the headers in the configured style. The accurate ones cover only the request limit."""
+        accurate: Headers = []
+        if decision is not None:
+            accurate = [
+                (b"x-ratelimit-limit", str(decision.limit).encode()),
+                (b"x-ratelimit-remaining", str(math.floor(decision.remaining)).encode()),
+                (b"x-ratelimit-reset", str(math.ceil(now_s + decision.reset_s)).encode()),
+            ]
+        return styled(self._limits.headers, accurate, decision, retry_after_s)

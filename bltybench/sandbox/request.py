@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -83,14 +84,14 @@ def parse_request(raw: bytes) -> ChatRequest:
             raise invalid(f"Unknown parameter: '{name[:100]}'.", name[:100], "unknown_parameter")
     for name in ("model", "messages"):
         if body.get(name) is None:
-            raise invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+            _missing(name)
     model = _typed(body, "model", str)
     messages = _messages(body["messages"])
     for name, (low, high) in DECIMALS.items():
-        _decimal(body, name, low, high)
+        _number(body, name, float, low, high)
     for name, kind in WITHOUT_EFFECT.items():
         _typed(body, name, kind)
-    _integer(body, "seed", None, None)
+    _number(body, "seed", int)
     if _typed(body, "logprobs", bool) or body.get("top_logprobs") is not None:
         raise invalid("This model does not give 'logprobs'.", "logprobs", "unsupported_parameter")
     stream = bool(_typed(body, "stream", bool))
@@ -100,23 +101,19 @@ def parse_request(raw: bytes) -> ChatRequest:
         stream=stream,
         include_usage=_include_usage(body, stream),
         max_tokens=_max_tokens(body),
-        n=_integer(body, "n", 1, MAX_CHOICES) or 1,
+        n=_number(body, "n", int, 1, MAX_CHOICES) or 1,
         stop=_stop(body),
     )
 
 
-def _name_of(value: object) -> str:
-    if value is None:
-        return "null"
-    return JSON_NAMES.get(type(value), "an object")
+def _missing(param: str) -> NoReturn:
+    raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
 
 
 def _wrong_type(param: str, expected: str, value: object) -> NoReturn:
-    raise invalid(
-        f"Invalid type for '{param}': expected {expected}, but got {_name_of(value)} instead.",
-        param,
-        "invalid_type",
-    )
+    received = "null" if value is None else JSON_NAMES.get(type(value), "an object")
+    message = f"Invalid type for '{param}': expected {expected}, but got {received} instead."
+    raise invalid(message, param, "invalid_type")
 
 
 def _typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
@@ -128,50 +125,38 @@ def _typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) ->
     return value
 
 
-def _bounded(param: str, kind: str, value: float, low: float | None, high: float | None) -> None:
-    if low is not None and value < low:
-        raise invalid(
-            f"Invalid '{param}': {kind} below minimum value. Expected a value >= {low}, but got {value}.",
-            param,
-            f"{kind}_below_min_value",
-        )
-    if high is not None and value > high:
-        raise invalid(
-            f"Invalid '{param}': {kind} above maximum value. Expected a value <= {high}, but got {value}.",
-            param,
-            f"{kind}_above_max_value",
-        )
-
-
-def _decimal(body: Mapping[str, Any], name: str, low: float, high: float) -> None:
-    value = body.get(name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _wrong_type(name, "a decimal", value)
-    _bounded(name, "decimal", value, low, high)
-
-
-def _integer(body: Mapping[str, Any], name: str, low: int | None, high: int | None) -> int | None:
+def _number(
+    body: Mapping[str, Any],
+    name: str,
+    kind: type[int | float],
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """Return an int or a float within the bounds, or None if it is missing or null."""
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        _wrong_type(name, "an integer", value)
-    _bounded(name, "integer", value, low, high)
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        _wrong_type(name, JSON_NAMES[kind], value)
+    noun = "integer" if kind is int else "decimal"
+    if value < low:
+        message = f"Invalid '{name}': {noun} below minimum value. Expected a value >= {low}, but got {value}."
+        raise invalid(message, name, f"{noun}_below_min_value")
+    if value > high:
+        message = (
+            f"Invalid '{name}': {noun} above maximum value. Expected a value <= {high}, but got {value}."
+        )
+        raise invalid(message, name, f"{noun}_above_max_value")
     return value
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    old = _integer(body, "max_tokens", 1, CONTEXT_TOKENS)
-    new = _integer(body, "max_completion_tokens", 1, CONTEXT_TOKENS)
+    old: int | None = _number(body, "max_tokens", int, 1, CONTEXT_TOKENS)
+    new: int | None = _number(body, "max_completion_tokens", int, 1, CONTEXT_TOKENS)
     if old is not None and new is not None:
-        raise invalid(
-            "Set 'max_tokens' or 'max_completion_tokens', not both.",
-            "max_tokens",
-            "invalid_parameter_combination",
-        )
-    return new if old is None else old
+        message = "Set 'max_tokens' or 'max_completion_tokens', not both."
+        raise invalid(message, "max_tokens", "invalid_parameter_combination")
+    return old or new
 
 
 def _include_usage(body: Mapping[str, Any], stream: bool) -> bool:
@@ -179,11 +164,8 @@ def _include_usage(body: Mapping[str, Any], stream: bool) -> bool:
     if options is None:
         return False
     if not stream:
-        raise invalid(
-            "'stream_options' is only allowed if 'stream' is true.",
-            "stream_options",
-            "invalid_parameter_combination",
-        )
+        message = "'stream_options' is only allowed if 'stream' is true."
+        raise invalid(message, "stream_options", "invalid_parameter_combination")
     for name, value in options.items():
         param = f"stream_options.{name[:100]}"
         if name not in {"include_usage", "include_obfuscation"}:
@@ -199,11 +181,10 @@ def _stop(body: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     stops = [stop] if isinstance(stop, str) else stop
     if len(stops) > MAX_STOPS:
-        raise invalid(
-            f"Invalid 'stop': array too long. Expected at most {MAX_STOPS} strings, but got {len(stops)}.",
-            "stop",
-            "array_above_max_length",
+        message = (
+            f"Invalid 'stop': array too long. Expected at most {MAX_STOPS} strings, but got {len(stops)}."
         )
+        raise invalid(message, "stop", "array_above_max_length")
     for index, text in enumerate(stops):
         if not isinstance(text, str):
             _wrong_type(f"stop[{index}]", "a string", text)
@@ -223,34 +204,27 @@ def _messages(value: object) -> list[dict[str, Any]]:
             _wrong_type(param, "an object", message)
         role = message.get("role")
         if role is None:
-            raise invalid(
-                f"Missing required parameter: '{param}.role'.", f"{param}.role", "missing_required_parameter"
-            )
+            _missing(f"{param}.role")
         if role not in ROLES:
-            raise invalid(
-                f"Invalid value for '{param}.role': expected one of {', '.join(ROLES)}.",
-                f"{param}.role",
-                "invalid_value",
-            )
-        _content(message, f"{param}.content")
+            text = f"Invalid value for '{param}.role': expected one of {', '.join(ROLES)}."
+            raise invalid(text, f"{param}.role", "invalid_value")
+        _check_content(message, f"{param}.content")
     return value
 
 
-def _content(message: Mapping[str, Any], param: str) -> None:
-    content = message.get("content")
+def _check_content(turn: Mapping[str, Any], param: str) -> None:
+    content = turn.get("content")
     if content is None:
         # An assistant's turn can consist of tool calls only.
-        if message["role"] != "assistant":
-            raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        if turn["role"] != "assistant":
+            _missing(param)
     elif isinstance(content, list):
         for index, part in enumerate(content):
+            place = f"{param}[{index}]"
             if not isinstance(part, dict):
-                _wrong_type(f"{param}[{index}]", "an object", part)
+                _wrong_type(place, "an object", part)
             if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise invalid(
-                    f"Invalid '{param}[{index}]': this model takes parts of type 'text' only.",
-                    f"{param}[{index}]",
-                    "invalid_value",
-                )
+                message = f"Invalid '{place}': this model takes parts of type 'text' only."
+                raise invalid(message, place, "invalid_value")
     elif not isinstance(content, str):
         _wrong_type(param, "a string or an array", content)

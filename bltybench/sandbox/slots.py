@@ -20,7 +20,8 @@ class Slots:
     @property
     def refuses(self) -> bool:
         """Whether a request would be refused now."""
-        return not self._queues and self._full()
+        full = self._semaphore is not None and self._semaphore.in_use >= self._semaphore.limit
+        return full and not self._queues
 
     def take(self) -> bool:
         """Take a slot if one is available and nobody is queued."""
@@ -51,6 +52,3 @@ class Slots:
             self._line.popleft().set_result(None)
         else:
             self._semaphore.release()
-
-    def _full(self) -> bool:
-        return self._semaphore is not None and self._semaphore.in_use >= self._semaphore.limit

@@ -74,10 +74,3 @@ class TruthLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-
-def read_truth(path: Path) -> list[TruthRow]:
-    """Return the complete rows of a log, without a line cut off by a kill."""
-    data = path.read_bytes()
-    complete = data[: data.rfind(b"\n") + 1]
-    return [msgspec.json.decode(line, type=TruthRow) for line in complete.splitlines()]

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from support_sandbox import NO_LIMITS, bearer, chat_body, running_sandbox
+from support_sandbox import NO_LIMITS, bearer, chat_body, read_truth, running_sandbox
 
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.sandbox.truth import TruthRow, read_truth
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import SANDBOX_RESTRICTED_KEY, Algorithm, Delay, RateLimit, SandboxLimits
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from support_sandbox import bearer, chat_body, quick_settings, running_sandbox
+from support_sandbox import bearer, chat_body, quick_settings, read_truth, running_sandbox
 
 from bltybench.errors import UserError
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.sandbox.truth import read_truth
 
 VERB = [sys.executable, "-m", "bltybench", "sandbox"]
 
@@ -81,7 +80,7 @@ def test_port_in_use_is_reported() -> None:
 
 
 def test_unwritable_log_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="ended with exit code 2"):
+    with pytest.raises(UserError, match="exited with code 2"):
         SandboxProcess.start(quick_settings(), log_path=tmp_path)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
-from support_sandbox import NO_LIMITS, running_sandbox
+from support_sandbox import NO_LIMITS, read_truth, running_sandbox
 
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.sandbox.truth import TruthRow, read_truth
+from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_RESTRICTED_KEY, RateLimit
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_sandbox import read_truth
 
 from bltybench.errors import UserError
 from bltybench.sandbox.errors import ApiError
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
-from bltybench.sandbox.truth import TruthLog, TruthRow, read_truth
+from bltybench.sandbox.truth import TruthLog, TruthRow
 from bltybench.scenario.target import (
     SANDBOX_KEY,
     SANDBOX_RESTRICTED_KEY,
