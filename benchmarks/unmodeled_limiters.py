@@ -55,7 +55,7 @@ class Layers:
         return refused or admissions[0]
 
 
-class Nodes:
+class SeparateNodes:
     """Several nodes with separate limits. Each request reaches a random one."""
 
     def __init__(self, inner: Sequence[Model], rng: random.Random) -> None:
@@ -66,7 +66,7 @@ class Nodes:
         return self._rng.choice(self._inner).decide(t_s, cost)
 
 
-class Shared:
+class SharedQuota:
     """A quota shared with other clients, whose requests arrive at random."""
 
     def __init__(self, inner: Model, per_s: float, rng: random.Random) -> None:
@@ -136,12 +136,12 @@ UNMODELED: dict[str, MakeLimiter] = {
     "bucket and window": lambda limit, period_s, _: Layers(
         TokenBucket(limit, period_s, max(1, limit // 3)), FixedWindow(limit * 4 // 5 + 1, period_s)
     ),
-    "quota shared with other clients": lambda limit, period_s, rng: Shared(
+    "quota shared with other clients": lambda limit, period_s, rng: SharedQuota(
         rng.choice([FixedWindow, SlidingLog, TokenBucket])(limit, period_s),
         rng.uniform(0.2, 0.6) * limit / period_s,
         rng,
     ),
-    "several nodes": lambda limit, period_s, rng: Nodes(
+    "several nodes": lambda limit, period_s, rng: SeparateNodes(
         [FirstHitWindow(limit, period_s) for _ in range(rng.randint(2, 3))], rng
     ),
     "limit that changes": lambda limit, period_s, rng: Changing(

@@ -165,7 +165,7 @@ class LimitProbe(ChatUser):
             logger.info("%s: %s, from the list of models", OTHER_MODEL, other)
         return other
 
-    # Both
+    # Shared by both
 
     def _mark_done(self, name: str) -> None:
         done = self._session.done
