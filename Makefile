@@ -23,6 +23,8 @@ style: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python lint/prose.py
+	$(BIN)/python lint/module_size.py
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

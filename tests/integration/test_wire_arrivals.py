@@ -33,7 +33,7 @@ def test_kernel_timestamps_are_of_the_arrival_and_not_of_a_late_read(server: Ser
             while exchange.sent_ns is None:
                 gevent.sleep(0)
         assert connection._io is not None
-        # The event loop stands still until the response has arrived, and for 5 ms more. The test waits for
+        # The event loop stalls until the response has arrived, and for 5 ms more. The test waits for
         # the bytes instead of the clock, so it does not depend on when the server gets to run.
         readable, _, _ = select.select([connection._io.socket], [], [], 20)
         assert readable

@@ -45,12 +45,12 @@ def probes(folder: Path, asked: Mapping[str, tuple[str, ...]]) -> dict[str, Foun
     """Probe several APIs concurrently: name -> address and options."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {name: pool.submit(probe, folder / name, *rest) for name, rest in asked.items()}
-        return {name: each.result() for name, each in running.items()}
+        return {name: probing.result() for name, probing in running.items()}
 
 
 def named(found: Found, *families: str) -> dict[str, Any]:
     """Return the fit of the first family of ``families`` that is consistent."""
-    fits = {each["family"]: each for each in found["consistent"]}
+    fits = {fit["family"]: fit for fit in found["consistent"]}
     family = next((name for name in families if name in fits), None)
     assert family is not None, found["says"]
     fit: dict[str, Any] = fits[family]
@@ -76,9 +76,7 @@ def test_slowapi_strategies_are_identified(python: str, tmp_path: Path) -> None:
         fit = named(found[strategy], family)
         assert fit["limit"] == LIMIT, strategy
         assert fit["period_s"] == pytest.approx(PERIOD_S, rel=0.02), strategy
-        assert set(STRATEGIES.values()) & {each["family"] for each in found[strategy]["consistent"]} == {
-            family
-        }
+        assert set(STRATEGIES.values()) & {fit["family"] for fit in found[strategy]["consistent"]} == {family}
         assert found[strategy]["announced"] == {"limit": LIMIT, "dialect": "x-ratelimit"}
 
 
@@ -108,8 +106,8 @@ def test_refusals_with_503_or_403_and_slow_responses_are_identified(python: str,
         assert least <= LIMIT <= most, name
     for name in ("status-503", "status-403"):
         assert found[name]["announced"]["limit"] is None
-        told = found[name]["headers"]["without_retry_after"]
-        assert told["count"] == told["of"] == found[name]["refused"]
+        findings = found[name]["headers"]["without_retry_after"]
+        assert findings["count"] == findings["of"] == found[name]["refused"]
 
 
 def test_nginx_and_a_limit_split_over_two_nodes_are_identified(tmp_path: Path) -> None:
@@ -162,15 +160,15 @@ location /429/ { limit_conn three 3; limit_conn_status 429; proxy_pass http://sa
         with nginx(tmp_path, settings, locations) as url, ThreadPoolExecutor() as pool:
             asked = {status: (tmp_path / status, f"{url}/{status}/v1") for status in ("503", "429")}
             running = {status: pool.submit(crowded, *rest) for status, rest in asked.items()}
-            runs = {status: each.result() for status, each in running.items()}
-    for status, (attempts, told) in runs.items():
-        refused = [each for each in attempts if each["status"] == int(status)]
+            runs = {status: run.result() for status, run in running.items()}
+    for status, (attempts, findings) in runs.items():
+        refused = [attempt for attempt in attempts if attempt["status"] == int(status)]
         outcome = {"503": "server_error", "429": "rate_limited"}[status]
-        assert {each["outcome"] for each in refused} == {outcome}
-        assert told["refusal_status"] == int(status)
-        assert told["refused"] == len(refused) > 5
-        assert told["status"] == "unknown"
-        assert told["in_flight"]["limit_range"] == [3, 3]
+        assert {attempt["outcome"] for attempt in refused} == {outcome}
+        assert findings["refusal_status"] == int(status)
+        assert findings["refused"] == len(refused) > 5
+        assert findings["status"] == "unknown"
+        assert findings["in_flight"]["limit_range"] == [3, 3]
 
 
 def crowded(folder: Path, base_url: str) -> tuple[list[dict[str, Any]], Found]:
@@ -181,7 +179,7 @@ def crowded(folder: Path, base_url: str) -> tuple[list[dict[str, Any]], Found]:
     )
     done = run_locust(LOCUSTFILES / "chat.py", cwd=folder, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
-    told = bltybench("limits", "--json", cwd=folder)
-    assert told.returncode == 0, told.stderr
-    found: Found = json.loads(told.stdout)
+    findings = bltybench("limits", "--json", cwd=folder)
+    assert findings.returncode == 0, findings.stderr
+    found: Found = json.loads(findings.stdout)
     return done.attempts, found

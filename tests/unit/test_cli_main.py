@@ -59,9 +59,9 @@ def test_wrong_usage_exits_with_2_and_an_error(run: Run, arguments: tuple[str, .
 
 
 def test_user_error_is_shown_without_traceback(run: Run) -> None:
-    code, out, err = run.with_runs_raising(UserError("is broken", where="a.toml", remedy="mend it"))
+    code, out, err = run.with_runs_raising(UserError("is broken", where="a.toml", remedy="fix it"))
     assert (code, out) == (2, "")
-    assert err == "bltybench: a.toml: is broken\n  → mend it\n"
+    assert err == "bltybench: a.toml: is broken\n  → fix it\n"
 
 
 def test_user_error_is_printed_without_control_characters(run: Run) -> None:
