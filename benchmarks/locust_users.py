@@ -17,7 +17,7 @@ from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
 from benchmarks.work import Meter, Work, read_work
-from bltybench.load.locust_plugin.plugin import current_context
+from bltybench.load.locust_plugin.plugin import PLUGIN
 
 WORK: Work = read_work()
 METER = Meter(WORK)
@@ -110,7 +110,7 @@ class Plain(HttpUser):
 
 
 def _measure() -> None:
-    context = current_context()
+    context = PLUGIN.context
     if context is not None:
         context.clock.wait_until(0)
     gevent.sleep(WORK.wait_s())

@@ -11,13 +11,7 @@ from typing import Any
 import msgspec
 from gevent import GreenletExit
 from locust import log
-from locust.exception import (
-    InterruptTaskSet,
-    RescheduleTask,
-    RescheduleTaskImmediately,
-    StopTest,
-    StopUser,
-)
+from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
 from pydantic import SecretStr
 
 from bltybench import __version__
@@ -54,10 +48,7 @@ class ChatClient:
         """The user's number, unique in the run."""
         self._connection = Connection(context.origin, context.reader)
         self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
-        headers = [
-            ("Content-Type", "application/json"),
-            ("User-Agent", f"bltybench/{__version__}"),
-        ]
+        headers = [("Content-Type", "application/json"), ("User-Agent", f"bltybench/{__version__}")]
         key = key or context.key
         if key is not None:
             headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
@@ -98,10 +89,21 @@ class ChatClient:
         UserError if the budget can't be kept: it caps tokens or money but ``max_tokens`` is missing, or it
         caps money but the model has no price.
         """
-        body = self._body(messages, stream, max_tokens, temperature, model) | parameters
-        call, reserved = self._compose(body, name, prompt_tokens, stage, turn, keep_text=keep_text)
+        call = self._compose(
+            messages,
+            stream=stream,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            model=model,
+            name=name,
+            prompt_tokens=prompt_tokens,
+            stage=stage,
+            turn=turn,
+            keep_text=keep_text,
+            parameters=parameters,
+        )
         self._clock.wait_until(0)  # the run begins at the same moment for all users
-        return self._call(call, reserved, due_ns)
+        return self._call(call, due_ns)
 
     def replay(
         self, prepared: Prepared, *, stream: bool, due_ns: int | None = None, stage: str | None = None
@@ -112,23 +114,29 @@ class ChatClient:
         listener of Locust's request event then raises an exception for the user, such as StopUser, the next
         call raises it.
         """
-        context = self._context
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        temperature = prepared.call.temperature
-        body = self._body(prepared.messages, stream, prepared.max_tokens, temperature)
-        call, reserved = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
+        call = self._compose(
+            prepared.messages,
+            stream=stream,
+            max_tokens=prepared.max_tokens,
+            temperature=prepared.call.temperature,
+            name=prepared.call.name,
+            prompt_tokens=prepared.prompt_tokens,
+            stage=stage,
+            keep_text=False,
+        )
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
-        if context.outcomes_matter or deferred.full:
-            self._call(call, reserved, due_ns)
+        if self._context.outcomes_matter or deferred.full:
+            self._call(call, due_ns)
             return
-        self._reserve(reserved, scheduled=due_ns is not None)
+        self._reserve(call, scheduled=due_ns is not None)
         sent = self._attempt(call, 0, clock.now_ns() if due_ns is None else due_ns, awaited=False)
         deferred.add(sent.exchange, partial(self._record_deferred, sent))
 
-    def list_models(self, *, name: str = "models", stage: str | None = None) -> Reply:
+    def list_models(self, name: str, stage: str) -> None:
         """Request the list of models. The response is then in ``body``."""
         call = CallContext(
             call_id=self._context.next_call_id(),
@@ -136,15 +144,12 @@ class ChatClient:
             body=b"",
             stream=False,
             model=self._context.scenario.model,
-            max_tokens=None,
-            prompt_tokens=None,
-            keep_text=False,
-            stage=stage or self._context.source.stage_now(),
+            stage=stage,
             method="GET",
             endpoint=MODELS,
         )
         self._clock.wait_until(0)
-        return self._call(call, NOTHING, None)
+        self._call(call, None)
 
     def forget(self) -> None:
         """Forget the last exchange and record."""
@@ -164,40 +169,35 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def _body(
+    def _compose(
         self,
         messages: Sequence[dict[str, Any]],
+        *,
         stream: bool,
         max_tokens: int | None,
         temperature: float | None,
+        name: str | None,
+        prompt_tokens: int | None,
+        stage: str | None,
+        keep_text: bool,
         model: str | None = None,
-    ) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": model or self._context.scenario.model, "messages": list(messages)}
+        turn: int | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> CallContext:
+        context, budget = self._context, self._budget
+        model = model or context.scenario.model
+        body: dict[str, Any] = {"model": model, "messages": messages}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         if temperature is not None:
             body["temperature"] = temperature
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return body
-
-    def _compose(
-        self,
-        body: dict[str, Any],
-        name: str | None,
-        prompt_tokens: int | None,
-        stage: str | None,
-        turn: int | None = None,
-        *,
-        keep_text: bool = False,
-    ) -> tuple[CallContext, Spend]:
-        """Return a call and the maximum cost of one attempt."""
-        context, budget = self._context, self._budget
-        model, max_tokens, stream = body["model"], body.get("max_tokens"), body.get("stream", False)
+        if parameters:
+            body |= parameters
         if prompt_tokens is None and budget.counts_tokens:
-            prompt_tokens = tokens.count_messages(body["messages"])
-        reserved = budget.cost(model, prompt_tokens, max_tokens)
-        call = CallContext(
+            prompt_tokens = tokens.count_messages(messages)
+        return CallContext(
             call_id=context.next_call_id(),
             name=name or ("stream" if stream else "chat"),
             body=msgspec.json.encode(body),
@@ -208,40 +208,32 @@ class ChatClient:
             keep_text=keep_text,
             stage=stage or context.source.stage_now(),
             turn=turn,
+            reserved=budget.cost(model, prompt_tokens, max_tokens),
         )
-        return call, reserved
 
-    def _call(self, call: CallContext, reserved: Spend, scheduled_ns: int | None) -> Reply:
+    def _call(self, call: CallContext, scheduled_ns: int | None) -> Reply:
         context, clock = self._context, self._clock
-        scheduled = scheduled_ns is not None
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, 0
         while True:
-            self._reserve(reserved, scheduled=scheduled)
+            self._reserve(call, scheduled=scheduled_ns is not None)
             sent = self._attempt(call, number, due_ns)
             result = context.reader.read_now(sent.exchange)
-            self._budget.give_back(reserved - self._spent(call, reserved, sent, result))
-            wait_s = wait_before_retry_s(
-                context.scenario.retry,
-                number,
-                classify_response(result),
-                result.quota.retry_after_s,
-                self._rng,
-            )
+            self._budget.give_back(call.reserved - self._spent(sent, result))
+            decision, retry_after_s = classify_response(result), result.quota.retry_after_s
+            wait_s = wait_before_retry_s(context.scenario.retry, number, decision, retry_after_s, self._rng)
             if clock.over.is_set():
                 wait_s = None
             attempt = self.last = record(context, sent, result, wait_s)
-            if wait_s is None:
-                return reply_of(attempt, result, number + 1, first_due_ns)
-            due_ns, number = clock.now_ns() + round(wait_s * 1e9), number + 1
-            if not clock.wait_until(due_ns):
+            number += 1
+            if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):
                 return reply_of(attempt, result, number, first_due_ns)
 
-    def _reserve(self, reserved: Spend, *, scheduled: bool) -> None:
+    def _reserve(self, call: CallContext, *, scheduled: bool) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
         # An arrival that was due in time is sent, however late. Without a schedule, none was due.
         ended = self._clock.stopping if scheduled else self._clock.over
-        if ended.is_set() or not self._budget.take(reserved):
+        if ended.is_set() or not self._budget.take(call.reserved):
             raise StopUser
 
     def _attempt(self, call: CallContext, number: int, due_ns: int, *, awaited: bool = True) -> SentAttempt:
@@ -267,13 +259,13 @@ class ChatClient:
         finally:
             sink.open_attempts -= 1
 
-    def _spent(self, call: CallContext, reserved: Spend, sent: SentAttempt, result: ExchangeResult) -> Spend:
+    def _spent(self, sent: SentAttempt, result: ExchangeResult) -> Spend:
         """Return the cost of an attempt: the reported usage, else what was reserved.
 
         An attempt that was never sent, refused, or answered with an error status costs nothing.
         """
         if result.prompt_tokens is not None or result.completion_tokens is not None:
-            return self._budget.cost(call.model, result.prompt_tokens, result.completion_tokens or 0)
+            return self._budget.cost(sent.call.model, result.prompt_tokens, result.completion_tokens or 0)
         never_sent = sent.exchange.sent_ns is None
         refused = result.status is not None and not 200 <= result.status < 300
-        return NOTHING if never_sent or refused else reserved
+        return NOTHING if never_sent or refused else sent.call.reserved

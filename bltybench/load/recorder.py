@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bltybench.limits.observations.classify import classify
+from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
@@ -23,14 +24,16 @@ class CallContext(msgspec.Struct, frozen=True):
     body: bytes
     stream: bool
     model: str
-    max_tokens: int | None
-    prompt_tokens: int | None
+    max_tokens: int | None = None
+    prompt_tokens: int | None = None
     """Our count, used if the server reports no usage."""
-    keep_text: bool
+    keep_text: bool = False
     stage: str | None = None
     turn: int | None = None
     method: str = "POST"
     endpoint: str = ENDPOINT
+    reserved: Spend = NOTHING
+    """Maximum cost of one attempt."""
 
 
 class AttemptError(Exception):

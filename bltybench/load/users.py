@@ -10,7 +10,7 @@ from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.load.client import ChatClient
-from bltybench.load.locust_plugin.plugin import current_context
+from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.run.context import RunContext
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.prompts.compose import Prepared
@@ -29,7 +29,7 @@ class ChatUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._run_context = current_context()
+        self._run_context = PLUGIN.context
         self._client = ChatClient(self._run_context) if self._run_context else None
 
     @property
@@ -85,7 +85,7 @@ class ScenarioUser(ChatUser):
         self._arrival = context.source.next_arrival()
         if self._arrival is None:
             self._idle_until_end()
-        return max(0.0, self._arrival.at_s - context.clock.now_ns() / 1e9)
+        return max(0.0, self._arrival.at_s - context.clock.now_s())
 
     @task
     def play(self) -> None:

@@ -48,16 +48,10 @@ class SearchLink:
         self, scenario: Scenario, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
     ) -> Searcher | None:
         """Create the search of a run and return it; None if its scenario has none."""
-        self.searcher = None
-        if isinstance(scenario.arrivals, CapacitySearch):
+        search, self.searcher = scenario.arrivals, None
+        if isinstance(search, CapacitySearch):
             self.searcher = Searcher(
-                search=scenario.arrivals,
-                scenario=scenario,
-                workers=workers,
-                folder=folder,
-                now_s=now_s,
-                start_trial=self._start_trial,
-                cut_trial=self._cut_trial,
+                search, scenario, workers, folder, now_s, self._start_trial, self._cut_trial
             )
         return self.searcher
 

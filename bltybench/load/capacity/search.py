@@ -31,7 +31,7 @@ MAX_LATE_FRACTION = 0.01
 """Maximum fraction of a trial's arrivals that find no idle user. Above it, the trial fails."""
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Searcher:
     """Decides what is sent during a capacity search.
 

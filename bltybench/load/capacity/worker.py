@@ -16,6 +16,7 @@ from bltybench.limits.observations.classify import classify
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.arrivals.arrivals import Arrival, step_times
 from bltybench.scenario.capacity import CapacitySearch, TrialAttempt
+from bltybench.scenario.workload import Scenario
 
 Shortfall = Literal["requests", "budget"]
 
@@ -66,13 +67,12 @@ def trial_times(search: CapacitySearch, load: float, seed: int, number: int) -> 
     return list(step_times(load, search.stage_s, search.spacing, rng))
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class TrialWorker:
     """Hands out the requests of worker ``index`` of ``workers`` to its users, and reports the results."""
 
     search: CapacitySearch
-    seed: int
-    warm_up_s: float
+    scenario: Scenario
     index: int
     workers: int
     now_s: Callable[[], float]
@@ -135,7 +135,7 @@ class TrialWorker:
         order = self._order
         if order is None or attempt.stage != order.stage or attempt.outcome is Outcome.CANCELLED:
             return
-        if first_due_ns / 1e9 >= order.begin_s + self.warm_up_s:
+        if first_due_ns / 1e9 >= order.begin_s + self.scenario.warm_up_s:
             self._report.attempts.append(_trial_attempt(attempt, first_due_ns))
 
     # Called by the search
@@ -185,7 +185,7 @@ class TrialWorker:
             report(last)
 
     def _own_arrivals(self, order: TrialOrder) -> list[Arrival]:
-        times_s = trial_times(self.search, order.load, self.seed, order.number)
+        times_s = trial_times(self.search, order.load, self.scenario.seed, order.number)
         return [
             Arrival(order.first_index + place, order.begin_s + times_s[place], None, None, stage=order.stage)
             for place in range(self.index, len(times_s), self.workers)

@@ -41,9 +41,7 @@ def read_ticks(report: dict[str, Any]) -> list[Tick]:
 
 
 def listen(
-    master: MasterRunner,
-    on_budget_exhausted: Callable[[str], None],
-    on_activity: Callable[[str], None],
+    master: MasterRunner, on_budget_exhausted: Callable[[str], None], on_activity: Callable[[str], None]
 ) -> None:
     """Call back with the id of a worker whose budget is exhausted, and with what a worker is doing."""
     master.register_message(BUDGET_MESSAGE, lambda msg, **_: on_budget_exhausted(msg.node_id))

@@ -25,25 +25,22 @@ RUN_TIME_MARGIN_S = 1
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Add bltybench's options to Locust's. Each can also be set in the environment, as BLTYBENCH_NAME."""
 
-    def add(name: str, help_text: str, *, default: str = "", in_web_ui: bool = False) -> None:
-        variable = "BLTYBENCH_" + name.removeprefix("--").replace("-", "_").upper()
+    def add(name: str, help_text: str, default: str = "") -> None:
         parser.add_argument(
-            name, env_var=variable, default=default, include_in_web_ui=in_web_ui, help=help_text
+            name,
+            env_var="BLTYBENCH_" + name.removeprefix("--").replace("-", "_").upper(),
+            default=default,
+            include_in_web_ui=name in {"--scenario", "--target"},
+            help=help_text,
         )
 
+    formats = ", ".join(FORMATS)
     add(
-        "--scenario",
-        "Scenario in scenarios.toml to run. Default: the locustfile's, else the file's default.",
-        in_web_ui=True,
+        "--scenario", "Scenario in scenarios.toml to run. Default: the locustfile's, else the file's default."
     )
-    add(
-        "--target",
-        "Target in scenarios.toml to send to. Default: the scenario's, else the sandbox.",
-        in_web_ui=True,
-    )
+    add("--target", "Target in scenarios.toml to send to. Default: the scenario's, else the sandbox.")
     add("--scenario-file", "Scenario file to read. Default: ./scenarios.toml")
     add("--reports", "Directory for run output. Default: reports", default=str(REPORTS))
-    formats = ", ".join(FORMATS)
     add(REPORT_FORMAT, f"Comma-separated report formats to write: {formats}. Default: all but prom")
 
 

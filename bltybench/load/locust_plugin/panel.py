@@ -11,8 +11,8 @@ from collections.abc import Callable
 from flask import Response, request
 from locust.web import WebUI
 
-from bltybench.load.run.live import Snapshot
 from bltybench.load.run.run import Run
+from bltybench.percentiles import percentile
 
 KEY = "bltybench"
 STATS_ENDPOINT = "locust.request_stats"
@@ -45,13 +45,14 @@ def rows(run: Run | None) -> list[dict[str, str]]:
         return [_row("No run yet", NONE)]
     counts = run.live.snapshot(run.now_s())
     limits = run.resolved.target.limits
+    ttfts = [f"{ms:,.0f} ms" for q in (0.5, 0.95) if (ms := percentile(counts.ttft_ms, q)) is not None]
     table = [
         _row("Accepted requests per minute", _count(counts.accepted), limits.requests_per_min),
         _row("Refused requests per minute", _count(counts.refused)),
         _row("Failed requests per minute", _count(counts.failed)),
         _row("Tokens per minute", _count(counts.tokens), limits.tokens_per_min),
         _row("In flight", _count(counts.in_flight), limits.concurrency),
-        _row("TTFT p50, p95", _ttft(counts)),
+        _row("TTFT p50, p95", ", ".join(ttfts) or NONE),
         _row("Last Retry-After", NONE if counts.retry_after_s is None else f"{counts.retry_after_s:g} s"),
         _row("Remaining requests (last reported)", _count(counts.remaining_requests)),
         _row("Remaining tokens (last reported)", _count(counts.remaining_tokens)),
@@ -70,9 +71,3 @@ def _row(measure: str, now: str, limit: int | None = None) -> dict[str, str]:
 
 def _count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
-
-
-def _ttft(counts: Snapshot) -> str:
-    if counts.ttft_p50_ms is None or counts.ttft_p95_ms is None:
-        return NONE
-    return f"{counts.ttft_p50_ms:,.0f} ms, {counts.ttft_p95_ms:,.0f} ms"

@@ -22,13 +22,7 @@ from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, add_arguments, parsed_options
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.progress import show_progress
-from bltybench.load.locust_plugin.shutdown import (
-    dismiss_workers,
-    end_run,
-    interrupt,
-    stop_on_quit,
-    stop_run,
-)
+from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
 from bltybench.load.run.context import RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.run import Run, worker_name
@@ -199,10 +193,9 @@ class Plugin:
             run.postpone(launcher.lead_s)
             context.clock.restart(run.clock)
             self._join(context)
-        scenario = run.resolved.scenario
-        self._greenlets.append(gevent.spawn(show_progress, run, scenario.duration_s))
+        self._greenlets.append(gevent.spawn(show_progress, run))
         searcher = self._link.begin(
-            scenario, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
+            run.resolved.scenario, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
         )
         if searcher is not None:
             self._greenlets.append(gevent.spawn(self._search, searcher))
@@ -247,10 +240,7 @@ class Plugin:
         self.context = context
         self._garbage.enter_context(rare_collections())
         context.sink.audit.watch()
-        self._greenlets = [
-            gevent.spawn(self._end_seconds, context),
-            gevent.spawn(context.clock.run_out),
-        ]
+        self._greenlets = [gevent.spawn(self._end_seconds, context), gevent.spawn(context.clock.run_out)]
 
     def _end_seconds(self, context: RunContext) -> None:
         while True:
@@ -276,8 +266,3 @@ class Plugin:
 
 
 PLUGIN = Plugin()
-
-
-def current_context() -> RunContext | None:
-    """Return this process's part in the current run, if there is one."""
-    return PLUGIN.context

@@ -15,14 +15,7 @@ from pydantic import SecretStr
 
 from bltybench.limits.observations.classify import Decision, classify, refusal_status
 from bltybench.limits.observations.probe_result import ProbeResult, result_of
-from bltybench.limits.probe.protocol import (
-    STAGE_PREFIX,
-    CancelStep,
-    Experiment,
-    ProbeRequest,
-    SendStep,
-    Step,
-)
+from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
 from bltybench.load.probe.sent_request import SentRequest
 from bltybench.load.run.context import RunContext
@@ -165,7 +158,7 @@ class StepExecutor:
         client.forget()
         try:
             if request.kind == "models":
-                client.list_models(name=request.role, stage=self._stage)
+                client.list_models(request.role, self._stage)
             else:
                 self._chat(sent)
         except GreenletExit:

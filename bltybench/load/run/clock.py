@@ -29,6 +29,10 @@ class RunClock:
         """Return the current time on the run's axis."""
         return time.monotonic_ns() - self.start_ns
 
+    def now_s(self) -> float:
+        """Return the current time on the run's axis, in seconds."""
+        return self.now_ns() / 1e9
+
     def wait_until(self, at_ns: int) -> bool:
         """Sleep until ``at_ns`` on the run's axis. Return False if the scenario's time is over before."""
         left_s = (at_ns - self.now_ns()) / 1e9

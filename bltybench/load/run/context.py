@@ -77,13 +77,7 @@ def open_context(
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
         trial_worker = TrialWorker(
-            search=scenario.arrivals,
-            seed=scenario.seed,
-            warm_up_s=scenario.warm_up_s,
-            index=index,
-            workers=workers,
-            now_s=lambda: clock.now_ns() / 1e9,
-            budget_exhausted=lambda: budget.exhausted,
+            scenario.arrivals, scenario, index, workers, clock.now_s, lambda: budget.exhausted
         )
     return RunContext(
         environment=environment,

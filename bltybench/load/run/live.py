@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -19,19 +19,19 @@ MAX_TTFTS = 2_000
 
 
 class Tick(msgspec.Struct, kw_only=True):
-    """Counts of one process for about a second."""
+    """Counts of one process for about a second, or of all processes for a minute."""
 
     at_s: float = 0.0
-    """End of the tick, on the run's axis."""
+    """End of that time, on the run's axis."""
     accepted: int = 0
     refused: int = 0
     failed: int = 0
     tokens: int = 0
     in_flight: int = 0
     ttft_ms: list[float] = []
-    """The first MAX_TTFTS values."""
+    """The first MAX_TTFTS values of each second."""
     retry_after_s: float | None = None
-    """Last value reported in this tick, as for the two below."""
+    """Last value reported in that time, as for the two below."""
     remaining_requests: int | None = None
     remaining_tokens: int | None = None
 
@@ -54,21 +54,6 @@ class Tick(msgspec.Struct, kw_only=True):
             self.remaining_tokens = attempt.remaining_tokens
 
 
-class Snapshot(NamedTuple):
-    """Sums over the last minute, and the last values reported in it. None: no such value."""
-
-    accepted: int
-    refused: int
-    failed: int
-    tokens: int
-    in_flight: int
-    ttft_p50_ms: float | None
-    ttft_p95_ms: float | None
-    retry_after_s: float | None
-    remaining_requests: int | None
-    remaining_tokens: int | None
-
-
 class Live:
     """The ticks of the last minute of all processes."""
 
@@ -82,21 +67,20 @@ class Live:
             self._ticks.append(tick)
             self._in_flight[worker] = tick.in_flight
 
-    def snapshot(self, now_s: float) -> Snapshot:
-        """Return the counts of the minute up to ``now_s`` on the run's axis."""
+    def snapshot(self, now_s: float) -> Tick:
+        """Return the counts of the minute up to ``now_s`` on the run's axis. Its TTFTs are sorted."""
         # Ticks of several processes arrive almost in order, so an outdated one can stay for a second.
         while self._ticks and self._ticks[0].at_s <= now_s - WINDOW_S:
             self._ticks.popleft()
         ticks = self._ticks
-        ttft_ms = sorted(ms for tick in ticks for ms in tick.ttft_ms)
-        return Snapshot(
+        return Tick(
+            at_s=now_s,
             accepted=sum(tick.accepted for tick in ticks),
             refused=sum(tick.refused for tick in ticks),
             failed=sum(tick.failed for tick in ticks),
             tokens=sum(tick.tokens for tick in ticks),
             in_flight=sum(self._in_flight.values()),
-            ttft_p50_ms=percentile(ttft_ms, 0.5),
-            ttft_p95_ms=percentile(ttft_ms, 0.95),
+            ttft_ms=sorted(ttft_ms for tick in ticks for ttft_ms in tick.ttft_ms),
             retry_after_s=_last(tick.retry_after_s for tick in ticks),
             remaining_requests=_last(tick.remaining_requests for tick in ticks),
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
@@ -108,27 +92,20 @@ class Live:
         A run that consists of steps ends with its last one, so its ``activity`` replaces the duration.
         """
         counts = self.snapshot(now_s)
+        elapsed = f"{max(0.0, now_s):3.0f}"
         parts = [
-            f"{max(0.0, now_s):3.0f} s  {activity}"
-            if activity
-            else f"{max(0.0, now_s):3.0f}/{total_s:.0f} s",
+            f"{elapsed} s  {activity}" if activity else f"{elapsed}/{total_s:.0f} s",
             f"{counts.accepted} ok/min  {counts.refused} 429/min",
             *([f"{counts.failed} failed/min"] if counts.failed else []),
-            f"{_short(counts.tokens)} tok/min",
+            f"{counts.tokens / 1000:.1f}K tok/min" if counts.tokens >= 10_000 else f"{counts.tokens} tok/min",
             f"{counts.in_flight} in flight",
         ]
-        if counts.ttft_p50_ms is not None and counts.ttft_p95_ms is not None:
-            parts.append(f"TTFT p50 {counts.ttft_p50_ms:.0f} p95 {counts.ttft_p95_ms:.0f} ms")
+        if counts.ttft_ms:
+            p50_ms, p95_ms = percentile(counts.ttft_ms, 0.5), percentile(counts.ttft_ms, 0.95)
+            parts.append(f"TTFT p50 {p50_ms:.0f} p95 {p95_ms:.0f} ms")
         return "  ".join(parts)
 
 
 def _last(values: Iterable[T | None]) -> T | None:
     """Return the last value that is not None."""
-    last: T | None = None
-    for value in values:
-        last = last if value is None else value
-    return last
-
-
-def _short(count: int) -> str:
-    return f"{count / 1000:.1f}K" if count >= 10_000 else str(count)
+    return next((value for value in reversed([*values]) if value is not None), None)

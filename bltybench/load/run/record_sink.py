@@ -43,7 +43,7 @@ class RecordSink:
     def take_tick(self) -> Tick:
         """Return the counts since the last tick, and start a new one."""
         tick, self.tick = self.tick, Tick()
-        tick.at_s, tick.in_flight = self._clock.now_ns() / 1e9, self.in_flight
+        tick.at_s, tick.in_flight = self._clock.now_s(), self.in_flight
         return tick
 
     def settle(self) -> None:

@@ -38,9 +38,11 @@ class RequestSource:
         trial_worker: TrialWorker | None,
     ) -> None:
         arrivals = scenario.arrivals
-        self.think_s: float | None = arrivals.think_s if isinstance(arrivals, Closed | Ladder) else None
+        self.think_s: float | None = None
         """Pause after a response in a closed loop; None in an open loop."""
-        if isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
+        if isinstance(arrivals, Closed | Ladder):
+            self.think_s = arrivals.think_s
+        elif isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
             self.think_s = 0.0
         self.composer = Composer(scenario, spec.base, nonce=spec.folder.path.name)
         self._clock = clock
@@ -67,13 +69,13 @@ class RequestSource:
         if self._trial_worker is not None:
             return self._trial_worker.next_arrival()
         arrival = next(self._arrivals, None)
-        if arrival is not None and arrival.at_s * 1e9 < self._clock.now_ns():
+        if arrival is not None and arrival.at_s < self._clock.now_s():
             self._audit.late_claim()
         return arrival
 
     def count_unclaimed(self) -> int:
         """Return how many arrivals were due by now, or by the end of the load, and never found a user."""
-        until_s = min(self._clock.now_ns() / 1e9, self._duration_s)
+        until_s = min(self._clock.now_s(), self._duration_s)
         return sum(arrival.at_s < until_s for arrival in self._arrivals)
 
     # Closed loop
@@ -110,4 +112,4 @@ class RequestSource:
         return composed.popleft()
 
     def _step_now(self) -> int | None:
-        return stage_at(self._steps, self._clock.now_ns() / 1e9) if self._steps else None
+        return stage_at(self._steps, self._clock.now_s()) if self._steps else None
