@@ -64,7 +64,7 @@ def attempt_at(at_s: float, outcome: str = "ok", **fields: Any) -> Attempt:
 
 def table(*attempts: Attempt) -> pa.Table:
     """Return attempts as a table of the store."""
-    rows = [msgspec.to_builtins(one) for one in attempts]
+    rows = [msgspec.to_builtins(record) for record in attempts]
     return pa.Table.from_pylist(
         [{name: row.get(name) for name in ATTEMPT_SCHEMA.names} for row in rows], schema=ATTEMPT_SCHEMA
     )
@@ -82,7 +82,7 @@ def audit_frame(seconds: Sequence[GeneratorSecond]) -> pd.DataFrame:
 
 def audit_table(seconds: Sequence[GeneratorSecond]) -> pa.Table:
     """Return seconds of the self-audit as a table of the store."""
-    rows = [msgspec.to_builtins(one) for one in seconds]
+    rows = [msgspec.to_builtins(record) for record in seconds]
     return pa.Table.from_pylist(
         [{name: row.get(name) for name in GENERATOR_SCHEMA.names} for row in rows], schema=GENERATOR_SCHEMA
     )
@@ -210,7 +210,7 @@ def realistic(
         used[window] = used.get(window, 0) + 1
         made.append(_answered(common, sent, stream, rng))
         ends.append(made[-1].end_ns / S)
-    return sorted(made, key=lambda one: one.end_ns)
+    return sorted(made, key=lambda record: record.end_ns)
 
 
 def _refused(
@@ -286,7 +286,7 @@ def write_run(
     folder.generator_spool.mkdir()
     folder.write_manifest(about or manifest(run_id=path.name))
     encoder = msgspec.json.Encoder()
-    lines = [encoder.encode(one) + b"\n" for one in attempts]
+    lines = [encoder.encode(record) + b"\n" for record in attempts]
     (folder.attempts_spool / "w0.jsonl").write_bytes(b"".join(lines))
     audit = generator_seconds(90) if seconds is None else seconds
     (folder.generator_spool / "w0.jsonl").write_bytes(b"".join(encoder.encode(s) + b"\n" for s in audit))

@@ -158,7 +158,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_text_has_enough_contrast(scheme: str, fresh: Tab, usual: str) -> None:
     fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     fresh.open(usual)
-    fresh.run("document.querySelectorAll('details').forEach((each) => each.open = true)")
+    fresh.run("document.querySelectorAll('details').forEach((element) => element.open = true)")
     assert fresh.run(CONTRAST) == []
 
 
@@ -169,10 +169,12 @@ def test_page_fits_the_width_of_the_screen(width: int, fresh: Tab, usual: str) -
     )
     fresh.open(usual)
     assert fresh.run("document.documentElement.scrollWidth") <= width
-    wide = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth)"
-    names = fresh.run(f"{wide}.map((each) => each.tabIndex === 0 && each.getAttribute('aria-label'))")
+    wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+    names = fresh.run(
+        f"{wide}.map((element) => element.tabIndex === 0 && element.getAttribute('aria-label'))"
+    )
     assert all(names), "a table that only a pointer can scroll"
-    assert fresh.run(f"{wide}.filter((each) => each.querySelector('.stack')).length") == 0
+    assert fresh.run(f"{wide}.filter((element) => element.querySelector('.stack')).length") == 0
 
 
 def test_arrow_keys_show_the_values_of_a_figure(fresh: Tab, usual: str) -> None:
@@ -223,13 +225,13 @@ def test_distributions_limits_and_changes_show_their_values(
 def test_screen_reader_finds_names_for_everything(fresh: Tab, usual: str) -> None:
     fresh.open(usual)
     assert fresh.run("document.documentElement.lang") == "en"
-    levels = fresh.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
+    levels = fresh.run("[...document.querySelectorAll('h1, h2, h3')].map((element) => +element.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    unnamed = "[...document.querySelectorAll('svg')].filter((each) => !each.ariaLabel).length"
+    unnamed = "[...document.querySelectorAll('svg')].filter((element) => !element.ariaLabel).length"
     assert fresh.run(unnamed) == 0
-    loose = "[...document.querySelectorAll('th')].filter((each) => !each.scope).length"
+    loose = "[...document.querySelectorAll('th')].filter((element) => !element.scope).length"
     assert fresh.run(loose) == 0
 
 

@@ -85,9 +85,9 @@ def call(number: int, stage: str, due_s: float, *, accepted_s: float | None) -> 
 
 
 def test_accepted_rate_counts_only_acceptances_during_the_stage() -> None:
-    made = [one for i in range(10) for one in call(i, "low", i, accepted_s=i)]
-    made += [one for i in range(10) for one in call(10 + i, "high", 10 + i / 2, accepted_s=10 + i / 2)]
-    made += [one for i in range(10) for one in call(20 + i, "high", 15 + i / 2, accepted_s=21)]
+    made = [item for i in range(10) for item in call(i, "low", i, accepted_s=i)]
+    made += [item for i in range(10) for item in call(10 + i, "high", 10 + i / 2, accepted_s=10 + i / 2)]
+    made += [item for i in range(10) for item in call(20 + i, "high", 15 + i / 2, accepted_s=21)]
     attempts = frame(*made)
     calls = calls_frame(attempts)
     stairs = scenario(duration_s=20.0, arrivals={"kind": "stairs", "rates_per_min": [60, 120]})
@@ -99,8 +99,8 @@ def test_accepted_rate_counts_only_acceptances_during_the_stage() -> None:
 
 
 def test_trial_cut_short_has_the_rate_of_its_calls() -> None:
-    whole = [one for i in range(10) for one in call(i, "trial 1: 60/min", i, accepted_s=i)]
-    cut = [one for i in range(4) for one in call(10 + i, "trial 2: 120/min", 20 + i / 2, accepted_s=None)]
+    whole = [item for i in range(10) for item in call(i, "trial 1: 60/min", i, accepted_s=i)]
+    cut = [item for i in range(4) for item in call(10 + i, "trial 2: 120/min", 20 + i / 2, accepted_s=None)]
     attempts = frame(*whole, *cut)
     calls = calls_frame(attempts)
     search = {

@@ -21,15 +21,15 @@ LOAD_S = 180
 def slowed(attempts: list[Attempt], factor: float) -> list[Attempt]:
     """Multiply all server times by ``factor``."""
     made: list[Attempt] = []
-    for one in attempts:
+    for original in attempts:
         times: dict[str, Any] = {}
         for name in ("headers_ns", "first_token_ns", "first_output_ns", "last_token_ns", "end_ns"):
-            at, sent = getattr(one, name), one.sent_ns
+            at, sent = getattr(original, name), original.sent_ns
             if at is not None and sent is not None:
                 times[name] = sent + int((at - sent) * factor)
-        if one.gaps_us is not None:
-            times["gaps_us"] = [int(gap * factor) for gap in one.gaps_us]
-        made.append(msgspec.structs.replace(one, **times))
+        if original.gaps_us is not None:
+            times["gaps_us"] = [int(gap * factor) for gap in original.gaps_us]
+        made.append(msgspec.structs.replace(original, **times))
     return made
 
 
@@ -57,20 +57,24 @@ def width(difference: Difference) -> float:
     return difference.high - difference.low
 
 
+def by_metric(differences: list[Difference]) -> dict[str, Difference]:
+    return {difference.metric: difference for difference in differences}
+
+
 def verdicts(found: list[Difference]) -> dict[str, Verdict]:
-    return {one.metric: one.verdict for one in found}
+    return {difference.metric: difference.verdict for difference in found}
 
 
 def test_slower_server_is_worse_and_faster_server_better() -> None:
     base, slow = run("base"), run("slow", 2, factor=1.5)
-    found = {one.metric: one for one in compare([base], [slow], Tolerance())}
+    found = by_metric(compare([base], [slow], Tolerance()))
     for name in ("ttft.p50", "tpot.p50", "itl.p50", "latency.p50", "attempt_latency.p95"):
         assert found[name].verdict == "worse", name
         low, high = found[name].low, found[name].high
         assert low is not None
         assert high is not None
         assert low < 0.5 < high, name
-    back = {one.metric: one.verdict for one in compare([slow], [base], Tolerance())}
+    back = {difference.metric: difference.verdict for difference in compare([slow], [base], Tolerance())}
     assert back["ttft.p50"] == back["latency.p50"] == "better"
 
 
@@ -87,7 +91,7 @@ def test_another_sample_of_the_same_server_is_never_worse() -> None:
 
 def test_equal_records_are_the_same_with_a_wide_tolerance() -> None:
     found = compare([run("a")], [run("b")], Tolerance(relative=0.9, share=0.5))
-    measured = {one.metric: one.verdict for one in found if one.low is not None}
+    measured = {difference.metric: difference.verdict for difference in found if difference.low is not None}
     assert len(measured) > 12
     assert set(measured.values()) == {"same"}
 
@@ -95,13 +99,10 @@ def test_equal_records_are_the_same_with_a_wide_tolerance() -> None:
 def test_higher_error_rate_is_worse() -> None:
     plain = [attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2) for i in range(LOAD_S)]
     failed = [
-        msgspec.structs.replace(one, outcome=Outcome.SERVER_ERROR, status=500) if i % 4 == 0 else one
-        for i, one in enumerate(plain)
+        msgspec.structs.replace(row, outcome=Outcome.SERVER_ERROR, status=500) if i % 4 == 0 else row
+        for i, row in enumerate(plain)
     ]
-    found = {
-        one.metric: one
-        for one in compare([run("a", attempts=plain)], [run("b", attempts=failed)], Tolerance())
-    }
+    found = by_metric(compare([run("a", attempts=plain)], [run("b", attempts=failed)], Tolerance()))
     assert found["errors.share"].verdict == "worse"
     assert found["errors.share"].change == pytest.approx(0.25)
     assert found["calls.ok_share"].verdict == "worse"
@@ -112,21 +113,19 @@ def test_higher_error_rate_is_worse() -> None:
 def test_differences_between_repeats_widen_the_interval() -> None:
     steady = [run("a1", 1), run("a2", 2), run("a3", 3)]
     uneven = [run("b1", 1, factor=0.7), run("b2", 2, factor=1.0), run("b3", 3, factor=1.3)]
-    same = {one.metric: one for one in compare(steady, [run("c", 4)], Tolerance())}["tpot.p50"]
-    spread = {one.metric: one for one in compare(steady, uneven, Tolerance())}["tpot.p50"]
+    same = by_metric(compare(steady, [run("c", 4)], Tolerance()))["tpot.p50"]
+    spread = by_metric(compare(steady, uneven, Tolerance()))["tpot.p50"]
     assert width(spread) > 3 * width(same)
     assert spread.verdict == "cannot tell"
 
 
 def test_undecided_metric_gives_the_reason() -> None:
     few = [attempt(call_id=f"c{i}", sent_ns=i * 10 * S) for i in range(10)]
-    found = {
-        one.metric: one for one in compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance())
-    }
+    found = by_metric(compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance()))
     assert found["latency.p50"].why == "n too small: 10 of the 20 needed"
     assert found["tokens.per_min"].why == "the base is 0, so there is no relative change"
     short = run("s", attempts=few, ended_ns=30 * S)
-    why = {one.metric: one.why for one in compare([short], [short], Tolerance())}
+    why = {difference.metric: difference.why for difference in compare([short], [short], Tolerance())}
     assert why["accepted.per_min"] == "the run is too short: its load must last 60 s after the warm-up"
 
 
@@ -139,11 +138,11 @@ def test_rates_exclude_attempts_and_time_of_the_warm_up() -> None:
     without = run("a", attempts=steady, ended_ns=120 * S)
     base = run("b", attempts=[*rush, *steady], ended_ns=120 * S, resolved=resolved | {"warm_up_s": 20.0})
     assert base.span_s == 10.0
-    rates = {one.metric: one for one in compare([base], [base], Tolerance())}
+    rates = by_metric(compare([base], [base], Tolerance()))
     assert rates["accepted.per_min"].base == 60.0
     assert rates["ok.per_min"].base == 60.0
     # Without a warm-up, the 20 s without traffic count.
-    assert {one.metric: one.base for one in compare([without], [without], Tolerance())}[
+    assert {difference.metric: difference.base for difference in compare([without], [without], Tolerance())}[
         "accepted.per_min"
     ] == 50.0
 

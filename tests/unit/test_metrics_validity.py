@@ -190,5 +190,5 @@ def test_check_without_a_value_fails_with_a_note() -> None:
     assert (few.passed, few.actual) == (False, None)
     assert few.note == "n too small: 1 of the 1,000 that p99 needs"
     nothing = evaluate(analysis(checks={"refused.share": "<= 5%", "ttft.max": "< 1 s"}))
-    assert [one.passed for one in nothing] == [False, False]
-    assert all(one.note for one in nothing)
+    assert [result.passed for result in nothing] == [False, False]
+    assert all(result.note for result in nothing)

@@ -179,7 +179,7 @@ def test_hostile_text_is_escaped(tmp_path: Path) -> None:
 
 def test_interrupted_run_shows_its_duration(tmp_path: Path) -> None:
     about = manifest(ended_ns=31 * S, ended="interrupted")
-    attempts = [one for one in realistic() if one.end_ns < 31 * S]
+    attempts = [row for row in realistic() if row.end_ns < 31 * S]
     _, summary, page = report(tmp_path, attempts, about)
     assert "31 s of 90 s (interrupted)" in page.text
     assert summary.valid
@@ -229,7 +229,7 @@ def test_run_without_newer_columns_has_a_page(tmp_path: Path) -> None:
     summary = build(folder)
     page = Page(folder.report_html.read_text(encoding="utf-8"))
     assert summary.timings_ms["itl"]["n"] == summary.timings_ms["first_output"]["n"] == 0
-    assert summary.timings_ms["ttft"]["n"] == sum(one.outcome == "ok" and one.stream for one in realistic())
+    assert summary.timings_ms["ttft"]["n"] == sum(row.outcome == "ok" and row.stream for row in realistic())
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
 
 
@@ -275,7 +275,7 @@ def test_stairs_show_the_knee(tmp_path: Path) -> None:
     assert points["accepted_per_min"].tolist() == [60, 120, 120]
     sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
     wanted = ["run", "capacity", "limits", "retries", "latency", "workload", "errors", "audit", "method"]
-    assert [one for one in sections if one in wanted] == wanted
+    assert [row for row in sections if row in wanted] == wanted
     assert any(tag == "figure" and attrs.get("id") == "loads" for tag, attrs in page.tags)
 
 
