@@ -171,7 +171,7 @@ def _phase(
     if float(np.ptp(deviations)) > np.pi:
         return None, None
     edge_s = observations.origin_s + float(edges[0]) + mean / (2 * np.pi) * period_s
-    # Unix time holds so many periods that alignment to the clock shows only if the period is known exactly.
+    # Unix time holds millions of periods, so the alignment to the clock shows only if the period is exact.
     low_s, high_s = (float(angle) / (2 * np.pi) * period_s for angle in (deviations.min(), deviations.max()))
     slack_s = min(ESTIMATE.clock_error_s, ESTIMATE.clock_error_fraction * period_s)
     slack_s += ESTIMATE.edge_error_fraction * period_s

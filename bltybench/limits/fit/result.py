@@ -12,7 +12,7 @@ from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterF
 Phase = Literal["clock", "first_hit", "other"]
 Status = Literal["found", "ambiguous", "unknown", "never_refused", "always_refused", "nothing_sent"]
 
-ANY_LIMIT_FITS = "nearly any limit explains it, so too little was seen"
+ANY_LIMIT_FITS = "nearly any limit fits, so more observations are needed"
 """``Verdict.reason`` if the decisions hardly contradict any limit."""
 
 

@@ -1,4 +1,4 @@
-"""Limits on what is in flight, told from limits of the rate by an ordinary run's attempts."""
+"""Concurrency limits, distinguished from rate limits by the attempts of an ordinary run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def row(sent_s: float, takes_s: float, status: int, **fields: Any) -> Attempt:
 
 
 def crowd(count: int = 160) -> Iterator[tuple[float, float]]:
-    """When requests are sent, irregularly, and how long each answer takes."""
+    """Yield irregular send times, and how long each response takes."""
     at_s = 0.0
     for i in range(count):
         at_s += 0.013 + 0.029 * ((i * 7) % 5) / 5
@@ -38,7 +38,7 @@ def crowd(count: int = 160) -> Iterator[tuple[float, float]]:
 
 
 def by_slots(slots: int, status: int = 429, **fields: Any) -> list[Attempt]:
-    """The attempts of a crowd where ``slots`` may be in flight."""
+    """Return the attempts of a crowd against a server with ``slots`` slots."""
     rows: list[Attempt] = []
     ends: list[float] = []
     for at_s, takes_s in crowd():
@@ -53,7 +53,7 @@ def by_slots(slots: int, status: int = 429, **fields: Any) -> list[Attempt]:
 
 @pytest.mark.parametrize("slots", [1, 3, 5])
 @pytest.mark.parametrize("status", [429, 503])
-def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> None:
+def test_a_concurrency_limit_is_found_and_no_rate_limit(slots: int, status: int) -> None:
     rows = by_slots(slots, status)
     limit = fit_concurrency(rows)
     assert limit is not None
@@ -67,13 +67,13 @@ def test_the_limit_is_found_and_no_rate_is_named(slots: int, status: int) -> Non
     assert any(f"at most {limit.limit} requests in flight" in line for line in found.advice)
 
 
-def test_refusals_that_say_so_count() -> None:
+def test_refusals_that_mention_concurrency_count() -> None:
     limit = fit_concurrency(by_slots(3, error_code="concurrency_limit_exceeded"))
     assert limit is not None
     assert limit.explains
 
 
-def test_a_limit_of_the_rate_is_not_taken_for_one() -> None:
+def test_a_rate_limit_is_not_mistaken_for_a_concurrency_limit() -> None:
     model = SlidingLog(12, 1.0)
     rows = [row(at_s, takes_s, 200 if model.decide(at_s).accepted else 429) for at_s, takes_s in crowd()]
     limit = fit_concurrency(rows)
@@ -82,8 +82,8 @@ def test_a_limit_of_the_rate_is_not_taken_for_one() -> None:
     assert find(rows, 0.0, None).in_flight is None
 
 
-def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
-    # Two bursts a minute apart: 20 in a minute, or 20 at a time.
+def test_refusals_that_both_limits_explain_are_reported_as_both() -> None:
+    # Two bursts a minute apart: 20 per minute, or 20 in flight.
     bursts = [
         row(minute * 60 + i / 200, 2.0, 200 if i < 20 else 429) for minute in range(2) for i in range(30)
     ]
@@ -92,11 +92,11 @@ def test_what_a_rate_explains_as_well_is_told_as_both() -> None:
     assert both.in_flight is not None
     assert both.in_flight.limit_range[0] <= 20 <= both.in_flight.limit_range[1]
     assert any("Another limit fits as well" in line for line in both.says)
-    # One refused while nothing was open: it is the rate.
+    # A refusal with nothing in flight shows a rate limit.
     alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None)
     assert alone.in_flight is None
 
 
-def test_without_refusals_or_acceptances_there_is_nothing_to_tell() -> None:
+def test_no_limit_is_found_without_both_refusals_and_acceptances() -> None:
     assert fit_concurrency([row(0.0, 1.0, 200)]) is None
     assert fit_concurrency([row(0.0, 1.0, 429)]) is None

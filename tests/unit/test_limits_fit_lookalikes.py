@@ -1,0 +1,192 @@
+"""Limiters that resemble others, in virtual time: identified correctly, or not at all."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from random import Random
+
+import pytest
+
+from benchmarks.limit_cases import play
+from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
+from benchmarks.unmodeled_limiters import Ban, Forgetful
+from bltybench.limits.fit.result import Verdict
+from bltybench.limits.fit.search import FamilySearch
+from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.models import (
+    FirstHitCounter,
+    FirstHitWindow,
+    FixedWindow,
+    IntervalRefill,
+    Limiter,
+    SlidingLog,
+    TokenBucket,
+)
+from bltybench.limits.models.base import Admission
+from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.probe.plan import plan
+from bltybench.limits.probe.planner import PlanOptions
+
+START_S = 1_795_358_417.3
+PERIOD_S = 10.0
+LIMIT = 12
+FAST = NetworkNoise(latency_s=0.005)
+
+
+def probe(
+    limiter: Limiter, options: PlanOptions | None = None, noise: NetworkNoise | None = None, seed: int = 1
+) -> Verdict:
+    world = VirtualLimiter(limiter, noise or NetworkNoise(), seed)
+    return world.play(plan(options or PlanOptions(), START_S + seed))
+
+
+def quick(period_s: float = PERIOD_S, limit: int | None = LIMIT) -> PlanOptions:
+    return PlanOptions(quick=True, period_s=period_s, limit=limit)
+
+
+class Nodes(FixedWindow):
+    """Two nodes behind a load balancer, each with its own window."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMIT, PERIOD_S)
+        self._nodes = cycle([FixedWindow(LIMIT, PERIOD_S), FixedWindow(LIMIT, PERIOD_S, 4.0)])
+
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
+        return next(self._nodes).decide(t_s, cost)
+
+
+def test_no_family_is_reported_for_a_limiter_on_several_nodes() -> None:
+    for seed in range(3):
+        verdict = probe(Nodes(), PlanOptions(budget=300, rounds=2), seed=seed)
+        assert verdict.status == "unknown", verdict.consistent
+
+
+def test_a_ban_is_not_mistaken_for_a_window() -> None:
+    """If the limit is exhausted directly after the ban, the ban ends as regularly as a window resets."""
+    for seed in range(4):
+        verdict = probe(Ban(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S), seed=seed)
+        assert verdict.status == "unknown", verdict.consistent
+
+
+def test_a_ban_is_not_mistaken_for_a_longer_log() -> None:
+    """A client that retries too early is banned again, so the log seems to have a longer period."""
+    for seed in range(3):
+        limiter = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
+        verdict = probe(limiter, PlanOptions(budget=800), NetworkNoise(0.05, 0.25), seed)
+        assert verdict.status == "unknown", verdict.consistent
+
+
+def test_a_bucket_that_discards_partial_tokens_is_not_mistaken_for_an_interval_refill() -> None:
+    """An interval refill of one token per tick fits it for a while, but acts like a token bucket."""
+    reasons = []
+    for seed, (limit, period_s) in enumerate(((10, 5.0), (15, 20.0), (30, 10.0))):
+        verdict = probe(Forgetful(limit, period_s), seed=seed)
+        assert verdict.status != "found", verdict.consistent
+        reasons.append(verdict.reason)
+    assert any("discard" in reason for reason in reasons), reasons
+    assert not any("ban" in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize(("limit", "period_s", "ticks"), [(20, 10.0, 10), (10, 5.0, 5), (60, 60.0, 4)])
+def test_the_full_plan_observes_enough_periods_of_an_interval_refill(
+    limit: int, period_s: float, ticks: int
+) -> None:
+    for seed in range(3):
+        verdict = probe(IntervalRefill(limit, period_s, ticks), seed=seed)
+        assert (verdict.status, verdict.families) == ("found", ("interval_refill",)), verdict.reason
+
+
+def test_the_quick_plan_distinguishes_a_log_from_a_window_without_a_documented_limit() -> None:
+    for seed in range(3):
+        verdict = probe(SlidingLog(20, PERIOD_S), quick(limit=None), FAST, seed)
+        assert verdict.families == ("sliding_log",)
+        assert verdict.consistent[0].limit == 20
+
+
+def test_a_bucket_that_outpaces_slow_sequential_requests_is_probed_concurrently() -> None:
+    """Sequential requests of 0.4 s each never reach 4 per second."""
+    for seed in range(3):
+        options, noise = PlanOptions(budget=400), NetworkNoise(latency_s=0.4, jitter=0.05)
+        verdict = probe(TokenBucket(LIMIT, 3.0), options, noise, seed)
+        assert verdict.refused
+        assert "token_bucket" in verdict.families
+
+
+def test_the_quick_plan_distinguishes_a_first_hit_window_from_a_counter() -> None:
+    for seed in range(3):
+        # Two periods can't rule out that a window of a fixed phase started at the first request by chance.
+        verdict = probe(FirstHitWindow(LIMIT, PERIOD_S), quick(), FAST, seed)
+        assert set(verdict.families) == {"first_hit_window", "fixed_window"}
+        assert "first_hit_counter" in probe(FirstHitCounter(LIMIT, PERIOD_S), quick(), FAST, seed).families
+
+
+def test_a_first_hit_counter_is_found_though_another_period_is_documented() -> None:
+    """At a period that is 1% off, nothing fits any more."""
+    options = quick(96.204, 49)
+    verdict = probe(FirstHitCounter(49, 48.102), options, NetworkNoise(0.05, 0.1), seed=1)
+    found = [fit for fit in verdict.consistent if fit.family == "first_hit_counter"]
+    assert found
+    assert found[0].limit_range[0] <= 49 <= found[0].limit_range[1]
+    assert found[0].period_s == pytest.approx(48.102, rel=0.01)
+
+
+def test_two_periods_are_too_few_for_an_interval_refill() -> None:
+    (case,) = play(5_100_001, "quick")
+    assert case.kind == "interval refill, four ticks"
+    assert (case.named, case.judged) == ("unknown", "abstained")
+    assert "interval refill" in case.said
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (4_000_147, "simpler families have so many contradictions that it was mistaken for chance"),
+        (4_000_343, "wrong ticks fit by chance on the grid, with lost responses assigned to fit them"),
+    ],
+)
+def test_interval_refills_that_were_once_missed_are_found(number: int, why: str) -> None:
+    (case,) = play(number, "full")
+    assert (case.named, case.judged) == ("interval_refill", "right"), (why, case.said)
+
+
+def test_a_wrong_documented_period_is_not_believed() -> None:
+    verdict = probe(FixedWindow(LIMIT, PERIOD_S), quick(2 * PERIOD_S), FAST)
+    fixed = [fit for fit in verdict.consistent if fit.family == "fixed_window"]
+    assert fixed
+    assert fixed[0].period_range_s[0] <= 1.02 * PERIOD_S
+
+
+def test_polling_each_second_does_not_imply_one_per_second() -> None:
+    """A window of a second would explain each decision by timing uncertainty alone."""
+    model = FixedWindow(10, 60.0)
+    times = [50.0 + number for number in range(200)]
+    observed = [Observation(t, t + 0.01, model.decide(t).accepted) for t in times]
+    verdict = fit_limiter(observed, hints_s=(60.0,))
+    assert verdict.families == ("fixed_window",)
+    assert verdict.best is not None
+    assert verdict.best.limit == 10
+
+
+def test_no_family_fits_random_refusals() -> None:
+    rng = Random(4)
+    observed = [
+        Observation(at / 50, at / 50 + 0.01, rng.random() > 0.3)
+        for at in sorted(rng.uniform(0, 3000) for _ in range(1200))
+    ]
+    verdict = fit_limiter(observed)
+    assert verdict.status == "unknown"
+    # A part of the run is enough to see it, and the reason counts the decisions of that part.
+    assert "no family fits" in verdict.reason
+    assert f"of {verdict.attempts} decisions" in verdict.reason
+    assert verdict.attempts < len(observed)
+    # No interval refill has such a rate, but one candidate is scored all the same.
+    assert FamilySearch("interval_refill", Observations(observed), rates_per_s=(1e6, 2e6)).cost > 0
+
+
+def test_a_run_that_recovers_only_after_a_lost_response_is_fitted_completely() -> None:
+    """No part of the long run contains an acceptance directly after a refusal."""
+    outcomes = [*[True] * 700, *[False] * 700, None, *[True] * 700]
+    verdict = fit_limiter(
+        [Observation(float(at), at + 0.01, accepted) for at, accepted in enumerate(outcomes)]
+    )
+    assert verdict.attempts == len(outcomes)
