@@ -33,7 +33,7 @@ def limits_toml(best: Fit | None, run_id: str, answers: Sequence[Answer] = ()) -
         lines += ["", "[requests]", f"limit = {best.limit}", f"period_s = {round(best.period_s, 4)}"]
         lines.append(f'algorithm = "{best.family}"')
         options = best.options()
-        if values.get("refused_counts") is True and best.family.endswith("_window"):
+        if values.get("refused_counts") is True and best.traits.kind == "window":
             options["count_refused"] = True
         lines += [f"{name} = {str(value).lower()}" for name, value in options.items()]
     return "\n".join([*lines, *tokens]) + "\n"

@@ -17,7 +17,7 @@ from bltybench.limits.findings.model import (
     FitRecord,
     decode,
 )
-from bltybench.limits.models.families import FAMILIES, prose_name, with_article
+from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name, with_article
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
@@ -162,7 +162,7 @@ def _counts_refused(record: FindingsRecord, observed: FitRecord) -> str:
 
 
 def _limit(observed: FitRecord) -> str:
-    bucket = observed.family == "token_bucket"
+    bucket = observed.family == TOKEN_BUCKET
     limit = f"bursts of {observed.limit}" if bucket else f"{observed.limit} per {observed.period_s:.4g} s"
     low, high = observed.limit_range
     return limit if low == high else f"{limit} ({_range(low, high)})"
@@ -170,7 +170,7 @@ def _limit(observed: FitRecord) -> str:
 
 def _period(observed: FitRecord) -> str:
     low_s, high_s = observed.period_range_s
-    filled = " to fill" if observed.family == "token_bucket" else ""
+    filled = " to fill" if observed.family == TOKEN_BUCKET else ""
     return f"{observed.period_s:.4g} s{filled} ({low_s:.4g} to {high_s:.4g})"
 
 
