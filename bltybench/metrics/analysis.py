@@ -20,7 +20,7 @@ from bltybench.metrics.frame import (
     to_frame,
 )
 from bltybench.metrics.gaps import Gaps, kinds_of, tally_gaps
-from bltybench.metrics.goodput import Goodput, bounds_of, good_calls, goodput
+from bltybench.metrics.goodput import Goodput, good_calls, goodput
 from bltybench.metrics.lengths import lengths
 from bltybench.metrics.retries import Retries, retries
 from bltybench.metrics.sample import Sample
@@ -69,7 +69,6 @@ class Analysis:
     warm_up: WarmUp
     """Excluded from attempts, calls, and all tables made of them. The timeline, the minutes, the number in
     flight, and the audit cover the whole run."""
-    objectives: dict[str, float]
     goodput: Goodput
     stages: pd.DataFrame
     drift: pd.DataFrame
@@ -149,7 +148,6 @@ def _compute(
         quota=quota.headers(attempts),
         findings=validity.audit(everything, generator, manifest, scenario),
         warm_up=warm_up,
-        objectives=bounds_of(scenario.objectives),
         goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),
         stages=by_stage(attempts, calls, good, scenario, everything),
         drift=steady.drift(attempts, scenario),

@@ -6,17 +6,9 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import NS_PER_S, floats, ints
+from bltybench.runs.attempt import Outcome
 
-OUTCOMES = (
-    "ok",
-    "rate_limited",
-    "client_error",
-    "server_error",
-    "transport_error",
-    "timeout",
-    "broken_stream",
-    "cancelled",
-)
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
 
 ERRORS = tuple(name for name in OUTCOMES if name not in {"ok", "rate_limited", "cancelled"})
 """Outcomes that count as errors. Refusals have their own table, and the client itself cancels attempts."""

@@ -29,17 +29,15 @@ SHORT_SPANS, SHORT_SPAN_S = 6, 2
 class Spans:
     """Spans of equal length over the concatenated steady parts of a run."""
 
-    begins_ns: Floats
-    """Start of each steady part, on the run's axis."""
-    ends_ns: Floats
-    """End of each steady part."""
+    parts_ns: Floats
+    """Start and end of each steady part on the run's axis, one row per part."""
     count: int
     """Number of spans."""
 
     @property
     def steady_s(self) -> float:
         """Total length of the steady parts, in seconds."""
-        return float(np.sum(self.ends_ns - self.begins_ns)) / NS_PER_S
+        return float(np.diff(self.parts_ns).sum()) / NS_PER_S
 
     @property
     def span_s(self) -> float:
@@ -48,11 +46,9 @@ class Spans:
 
     def place(self, at_ns: Ints) -> Ints:
         """Return the span of each time. A time outside the steady parts belongs to the nearest span."""
-        lengths = self.ends_ns - self.begins_ns
-        before = np.concatenate(([0.0], np.cumsum(lengths)))
-        axis = np.column_stack((self.begins_ns, self.ends_ns)).reshape(-1)
-        clock = np.column_stack((before[:-1], before[1:])).reshape(-1)
-        fraction = np.interp(at_ns, axis, clock) / max(before[-1], 1.0)
+        before = np.concatenate(([0.0], np.cumsum(np.diff(self.parts_ns))))
+        clock = np.column_stack((before[:-1], before[1:]))
+        fraction = np.interp(at_ns, self.parts_ns.ravel(), clock.ravel()) / max(before[-1], 1.0)
         return np.asarray(np.clip(fraction * self.count, 0, self.count - 1), dtype=np.int64)
 
 
@@ -67,10 +63,10 @@ def steady_spans(calls: pd.DataFrame, scenario: Scenario, load_ns: int) -> Spans
         for begin, end, due in _stages(calls, scenario, float(load_ns))
     ]
     parts = np.array([part for part in windows if part[1] > part[0]] or [(0.0, max(float(load_ns), 1.0))])
-    seconds = float(np.sum(parts[:, 1] - parts[:, 0])) / NS_PER_S / len(parts)
+    seconds = float(np.diff(parts).mean()) / NS_PER_S
     max_spans = max(MAX_SPANS // len(parts), SHORT_SPANS)
     spans = min(max_spans, max(int(seconds // SPAN_S), min(SHORT_SPANS, int(seconds // SHORT_SPAN_S))))
-    return Spans(parts[:, 0], parts[:, 1], max(spans, 1) * len(parts))
+    return Spans(parts, max(spans, 1) * len(parts))
 
 
 def _warm_up_ns(scenario: Scenario, due: Ints, begin: float) -> float:

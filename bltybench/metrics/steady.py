@@ -51,20 +51,12 @@ def warm_up(attempts: pd.DataFrame, scenario: Scenario) -> tuple[Bools, WarmUp]:
     stage_of = np.zeros(len(first_due), dtype=np.int64)
     stage_of[codes] = stages
     if first_calls:
-        excluded = _index_in_stage(first_due, stage_of) < first_calls
+        position = pd.Series(first_due).groupby(stage_of).rank(method="first").to_numpy()
+        excluded = position <= first_calls
     else:
         excluded = first_due - _begin_ns(first_due, stage_of, scenario) < seconds * NS_PER_S
     mask = np.asarray(excluded[codes], dtype=np.bool_)
     return mask, WarmUp(seconds, first_calls, int(excluded.sum()), int(mask.sum()))
-
-
-def _index_in_stage(first_due: Ints, stage_of: Ints) -> Ints:
-    """Return each call's position, from 0, in its stage."""
-    order = np.lexsort((first_due, stage_of))
-    starts = np.flatnonzero(np.r_[True, np.diff(stage_of[order]) != 0])
-    positions = np.empty(len(order), dtype=np.int64)
-    positions[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    return positions
 
 
 def _begin_ns(first_due: Ints, stage_of: Ints, scenario: Scenario) -> Floats:
@@ -73,10 +65,8 @@ def _begin_ns(first_due: Ints, stage_of: Ints, scenario: Scenario) -> Floats:
     if planned:
         begins = np.array([stage.begin_s for stage in planned]) * NS_PER_S
         return begins[np.maximum(np.searchsorted(begins, first_due, side="right") - 1, 0)]
-    begin = np.zeros(len(first_due))
-    for stage in np.unique(stage_of[stage_of >= 0]):
-        begin[stage_of == stage] = first_due[stage_of == stage].min()
-    return begin
+    first_calls = pd.Series(first_due).groupby(stage_of).transform("min").to_numpy()
+    return np.where(stage_of >= 0, first_calls, 0).astype(np.float64)
 
 
 def steady_s(scenario: Scenario, load_ns: int) -> float:

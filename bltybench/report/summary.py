@@ -12,6 +12,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.checks import CheckResult, evaluate
 from bltybench.metrics.frame import NS_PER_S, bools
+from bltybench.metrics.goodput import bounds_of
 from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.metrics.validity import Finding, late_arrivals
 from bltybench.runs.search import SearchResult
@@ -127,7 +128,7 @@ def summarize(analysis: Analysis) -> Summary:
         | {"by_attempts": records(analysis.retries.by_attempts)},
         quota=records(analysis.quota),
         warm_up=analysis.warm_up._asdict(),
-        goodput=analysis.goodput._asdict() | {"objectives": analysis.objectives},
+        goodput=analysis.goodput._asdict() | {"objectives": bounds_of(analysis.scenario.objectives)},
         stages=records(analysis.stages),
         capacity=None if knee is None else knee._asdict() | {"points": records(knee.points)},
         drift=records(analysis.drift),

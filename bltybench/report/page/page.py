@@ -9,7 +9,7 @@ from typing import Any
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S
-from bltybench.metrics.goodput import OBJECTIVES
+from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.report import templating, text
 from bltybench.report.export.raw import RawFile
@@ -180,7 +180,9 @@ def _good_calls(analysis: Analysis) -> str:
     goodput = analysis.goodput
     if not goodput.calls:
         return "no calls"
-    criterion = "met the objectives" if analysis.objectives else "succeeded, no objectives set"
+    criterion = (
+        "met the objectives" if bounds_of(analysis.scenario.objectives) else "succeeded, no objectives set"
+    )
     rate = "" if goodput.per_min is None else f" · {goodput.per_min:,.1f} per minute"
     return f"{goodput.good:,} of {goodput.calls:,} {criterion}{rate}"
 
