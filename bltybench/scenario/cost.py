@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from bltybench.scenario.prompts.compose import overhead
 from bltybench.scenario.prompts.conversations import read_conversations
@@ -33,7 +34,7 @@ def mean_tokens(scenario: Scenario, base_dir: Path) -> Tokens:
     invalid.
     """
     total = sum(call.weight for call in scenario.mix)
-    costs = [(call.weight / total, call_tokens(call, base_dir)) for call in scenario.mix]
+    costs = [(call.weight / total, _call_tokens(call, base_dir)) for call in scenario.mix]
     return Tokens(sum(w * cost.prompt for w, cost in costs), sum(w * cost.answer for w, cost in costs))
 
 
@@ -45,13 +46,17 @@ def requests_per_arrival(scenario: Scenario) -> float:
 
 def least_tokens(scenario: Scenario, base_dir: Path) -> int:
     """Return the smallest number of tokens, prompt plus max_tokens, that a request of the mix can reserve."""
-    return min(_least(call, base_dir) for call in scenario.mix)
+    return min(
+        at_quantile(call.max_tokens, 0.0)
+        + min(_recorded(call, base_dir) or [max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)])
+        for call in scenario.mix
+    )
 
 
-def call_tokens(call: Call, base_dir: Path) -> Tokens:
+def _call_tokens(call: Call, base_dir: Path) -> Tokens:
     """Return the expected tokens of one call, summed over its turns. Each turn resends the history."""
     answer = mean(call.max_tokens)
-    first = _prompt(call, base_dir)
+    first = fmean(_recorded(call, base_dir) or [max(mean(call.prompt_tokens), overhead(call) + 1)])
     if call.turns is None:
         return Tokens(first, answer)
     # Turn n sends the first prompt plus (n − 1) completions and follow-ups, so n turns sum to n·first + n(n −
@@ -66,16 +71,8 @@ def _turns(call: Call) -> float:
     return 1.0 if call.turns is None else (call.turns.min + call.turns.max) / 2
 
 
-def _prompt(call: Call, base_dir: Path) -> float:
-    if call.conversations is not None:
-        known = read_conversations(base_dir / call.conversations)
-        return sum(conversation.prompt_tokens for conversation in known) / len(known)
-    return max(mean(call.prompt_tokens), overhead(call) + 1)
-
-
-def _least(call: Call, base_dir: Path) -> int:
-    answer = at_quantile(call.max_tokens, 0.0)
-    if call.conversations is not None:
-        known = read_conversations(base_dir / call.conversations)
-        return answer + min(conversation.prompt_tokens for conversation in known)
-    return answer + max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)
+def _recorded(call: Call, base_dir: Path) -> list[int]:
+    """Return the prompt tokens of recorded conversations; an empty list if prompts are generated."""
+    if call.conversations is None:
+        return []
+    return [recorded.prompt_tokens for recorded in read_conversations(base_dir / call.conversations)]

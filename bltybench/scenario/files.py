@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bltybench.errors import UserError
 
@@ -36,3 +38,11 @@ def unreadable(path: Path, error: OSError, *, what: str) -> UserError:
     if isinstance(error, PermissionError):
         return UserError("no permission to read it", where=str(path), remedy=f"chmod u+r {path}")
     return UserError(f"cannot be read: {error.strerror or error}", where=str(path))
+
+
+def read_json(text: str, *, where: str, remedy: str) -> Any:
+    """Return one line of a JSONL file as a value. Raise UserError if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not valid JSON: {error}", where=where, remedy=remedy) from None

@@ -157,5 +157,5 @@ def test_limits_toml_is_loaded_and_validated(tmp_path: Path) -> None:
     path.write_text("[requests]\nlimit = 0\n")
     with pytest.raises(UserError, match="limit"):
         load_limits(path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="limits file not found"):
         load_limits(tmp_path / "none.toml")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from random import Random
-from typing import assert_never
 
 from bltybench.scenario.arrivals import trace
 from bltybench.scenario.capacity import CapacitySearch
@@ -22,9 +21,9 @@ class Arrival:
     index: int
     at_s: float
     """Seconds since the start of the run."""
-    prompt_tokens: int | None
+    prompt_tokens: int | None = None
     """Set by a trace. None if the call draws its own lengths."""
-    max_tokens: int | None
+    max_tokens: int | None = None
     stage: str | None = None
     """Step of the stairs that the arrival belongs to."""
     blocks: tuple[int, ...] = ()
@@ -34,11 +33,7 @@ class Arrival:
 
 
 def schedule(
-    arrivals: Arrivals,
-    duration_s: float,
-    seed: int,
-    base_dir: Path,
-    calls: Collection[str] | None = None,
+    arrivals: Arrivals, duration_s: float, seed: int, base_dir: Path, calls: Collection[str] | None = None
 ) -> Iterator[Arrival]:
     """Yield every arrival before ``duration_s``, in order of time.
 
@@ -47,37 +42,32 @@ def schedule(
     missing or invalid in the part to be used. With ``calls`` (the names of the mix) a row that names another
     call is invalid too. Raise ValueError for a closed loop, which has no schedule.
     """
-    if isinstance(arrivals, Trace):
-        return _trace(arrivals, duration_s, seed, base_dir, calls)
-    if isinstance(arrivals, Stairs):
-        return _stairs(arrivals, duration_s, Random(f"{seed}:arrivals"))
-    times_s = _times(arrivals, duration_s, Random(f"{seed}:arrivals"))
-    return (Arrival(index, at_s, None, None) for index, at_s in enumerate(times_s))
-
-
-def _times(
-    arrivals: Closed | Ladder | Constant | Poisson | Gamma | Ramp | Bursts | Replay | CapacitySearch,
-    duration_s: float,
-    rng: Random,
-) -> Iterator[float]:
+    rng = Random(f"{seed}:arrivals")
     match arrivals:
+        case Trace():
+            return _trace(arrivals, duration_s, seed, base_dir, calls)
+        case Stairs():
+            return _stairs(arrivals, duration_s, rng)
         case Constant():
-            return _even(arrivals.rate_per_min, duration_s)
+            times_s = _even(arrivals.rate_per_min, duration_s)
         case Poisson():
-            return _poisson(arrivals.rate_per_min, duration_s, rng)
+            times_s = _poisson(arrivals.rate_per_min, duration_s, rng)
         case Gamma():
-            return _gamma(arrivals, duration_s, rng)
+            # Mean m and coefficient of variation c of the gaps give shape 1/c² and scale m·c².
+            shape = arrivals.burstiness**-2
+            scale = 60 / arrivals.rate_per_min / shape
+            times_s = _renewal(lambda: rng.gammavariate(shape, scale), duration_s)
         case Ramp():
-            return _ramp(arrivals, duration_s, rng)
+            times_s = _ramp(arrivals, duration_s, rng)
         case Bursts():
-            return _bursts(arrivals, duration_s, rng)
+            times_s = _bursts(arrivals, duration_s, rng)
         case Closed() | Ladder():
             raise ValueError("a closed loop has no schedule: its users decide when to send")
         case CapacitySearch():
             raise ValueError("a search has no schedule: each trial determines the next")
         case Replay():
             raise ValueError("a former run must be converted to a trace before it is replayed")
-    assert_never(arrivals)
+    return (Arrival(index, at_s) for index, at_s in enumerate(times_s))
 
 
 def _even(rate_per_min: float, duration_s: float) -> Iterator[float]:
@@ -88,21 +78,14 @@ def _even(rate_per_min: float, duration_s: float) -> Iterator[float]:
 
 
 def _poisson(rate_per_min: float, duration_s: float, rng: Random) -> Iterator[float]:
-    rate_per_s = rate_per_min / 60
-    at_s = rng.expovariate(rate_per_s)
-    while at_s < duration_s:
-        yield at_s
-        at_s += rng.expovariate(rate_per_s)
+    return _renewal(lambda: rng.expovariate(rate_per_min / 60), duration_s)
 
 
-def _gamma(arrivals: Gamma, duration_s: float, rng: Random) -> Iterator[float]:
-    """Yield times with gamma gaps: mean m and coefficient of variation c give shape 1/c² and scale m·c²."""
-    shape = arrivals.burstiness**-2
-    scale = 60 / arrivals.rate_per_min / shape
-    at_s = rng.gammavariate(shape, scale)
+def _renewal(draw_gap_s: Callable[[], float], duration_s: float) -> Iterator[float]:
+    at_s = draw_gap_s()
     while at_s < duration_s:
         yield at_s
-        at_s += rng.gammavariate(shape, scale)
+        at_s += draw_gap_s()
 
 
 def _ramp(arrivals: Ramp, duration_s: float, rng: Random) -> Iterator[float]:
@@ -133,7 +116,7 @@ def _stairs(arrivals: Stairs, duration_s: float, rng: Random) -> Iterator[Arriva
     step_s = stages[0].end_s
     for rate, stage in zip(arrivals.rates_per_min, stages, strict=True):
         for at_s in step_times(arrivals.calls_per_min(rate), step_s, arrivals.spacing, rng):
-            yield Arrival(index, stage.begin_s + at_s, None, None, stage=stage.name)
+            yield Arrival(index, stage.begin_s + at_s, stage=stage.name)
             index += 1
 
 

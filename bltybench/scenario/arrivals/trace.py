@@ -13,12 +13,12 @@ from pathlib import Path
 from random import Random
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, TraceRow
+from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, Line, TraceRow
 from bltybench.scenario.files import open_text
 
 LFS = "version https://git-lfs"
 
-HEADERS = " or ".join(dict.fromkeys(found.header for found in FORMATS))
+HEADERS = " or ".join(dict.fromkeys(known.header for known in FORMATS))
 
 
 def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
@@ -38,11 +38,7 @@ def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | N
 def _check(
     path: Path, _: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
 ) -> None:
-    empty = True
-    for row in rows(path, start_s, until_s, calls):
-        empty = False
-        del row
-    if empty:
+    if sum(1 for _row in rows(path, start_s, until_s, calls)) == 0:
         raise UserError(
             f"has no rows between {start_s:g} s and {until_s:g} s",
             where=str(path),
@@ -56,38 +52,34 @@ def rows(
     """Yield the rows from ``start_s`` to before ``until_s``, in the trace's own seconds."""
     lines = open_text(path, what="trace file")
     number, first = next(lines, (1, ""))
-    found = _format(path, first)
-    source = chain([(number, first)], lines) if found.keeps_first_line else lines
-    parse = found.reader(first.strip())
+    form = _format(path, first)
+    source = chain([(number, first)], lines) if form.keeps_first_line else lines
+    parse = form.reader(first.strip())
     begin_s: float | None = None
     last_s = 0.0
     for number, line in source:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = parse(line, where)
+        row = parse(Line(line, where, form.example))
         if begin_s is None:
-            begin_s = row.at_s if found.from_first_row else 0.0
+            begin_s = row.at_s if form.from_first_row else 0.0
             last_s = row.at_s
         if row.at_s < last_s:
-            raise UserError(
-                "is earlier than the row before it", where=where, remedy=f"sort the rows by {found.time}"
-            )
+            remedy = f"sort the rows by {form.time}"
+            raise UserError("is earlier than the row before it", where=where, remedy=remedy)
         if calls is not None and row.call is not None and row.call not in calls:
-            raise UserError(
-                f"call {row.call[:40]!r} is not in the scenario's mix",
-                where=where,
-                remedy=f"known: {', '.join(calls)}",
-            )
+            what = f"call {row.call[:40]!r} is not in the scenario's mix"
+            raise UserError(what, where=where, remedy=f"known: {', '.join(calls)}")
         last_s = row.at_s
         at_s = round(row.at_s - begin_s, 9)
         if at_s >= until_s:
             return
         if at_s >= start_s:
-            yield TraceRow(at_s, row.prompt_tokens, row.max_tokens, row.blocks, row.call)
+            yield replace(row, at_s=at_s)
     if begin_s is None:
-        said = "has no rows" if found.keeps_first_line else "has a header and no rows"
-        raise UserError(said, where=str(path), remedy=found.example)
+        what = "has no rows" if form.keeps_first_line else "has a header and no rows"
+        raise UserError(what, where=str(path), remedy=form.example)
 
 
 def scaled(source: Iterator[TraceRow], scale: float, rng: Random) -> Iterator[TraceRow]:
@@ -111,10 +103,10 @@ def scaled(source: Iterator[TraceRow], scale: float, rng: Random) -> Iterator[Tr
 
 
 def _format(path: Path, first: str) -> Format:
-    for found in FORMATS:
-        if found.fits(first.strip()):
-            return found
+    for form in FORMATS:
+        if form.fits(first.strip()):
+            return form
     if first.startswith(LFS):
         raise UserError("is a Git LFS pointer, not the trace", where=str(path), remedy="git lfs pull")
-    said = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
-    raise UserError(f"{said}, not with the header of a supported trace", where=str(path), remedy=HEADERS)
+    start = f"starts with {first.strip()[:60]!r}" if first.strip() else "is empty"
+    raise UserError(f"{start}, not with the header of a supported trace", where=str(path), remedy=HEADERS)

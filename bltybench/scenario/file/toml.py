@@ -25,22 +25,22 @@ _SYNTAX_REMEDIES = (
 """Fixes, by a part of the parser's message."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, *, what: str = "scenarios file") -> dict[str, Any]:
     """Return the content. Raise UserError with the location if the file can't be read or isn't TOML."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except OSError as error:
-        raise unreadable(path, error, what="scenarios file") from None
+        raise unreadable(path, error, what=what) from None
     except UnicodeDecodeError:
         raise UserError("not UTF-8 text", where=str(path), remedy="save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, text, str(error)) from None
 
 
-def _syntax(path: Path, text: str, said: str) -> UserError:
+def _syntax(path: Path, text: str, message: str) -> UserError:
     """Return the error with its location. The line itself is not shown, because it may hold a secret."""
-    what, _, place = said.rpartition(" (at ")
+    what, _, place = message.rpartition(" (at ")
     numbers = re.fullmatch(r"line (\d+), column (\d+)\)", place)
     lines = text.splitlines() or [""]
     line, column = (int(n) for n in numbers.groups()) if numbers else (len(lines), len(lines[-1]) + 1)

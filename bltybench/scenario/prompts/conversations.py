@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bltybench.errors import UserError
-from bltybench.scenario.files import open_text
+from bltybench.scenario.files import open_text, read_json
 from bltybench.scenario.prompts.tokens import count_messages
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -26,25 +24,19 @@ class Conversation:
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
     """Read and validate the whole file. Raise UserError with file and line for an error."""
-    found = tuple(_conversations(path))
-    if not found:
-        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
-    return found
-
-
-def _conversations(path: Path) -> Iterator[Conversation]:
+    conversations = []
     for number, line in open_text(path, what="conversations file"):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"not valid JSON: {error}", where=where, remedy=SHAPE) from None
+        row = read_json(line, where=where, remedy=SHAPE)
         problem = _problem(row)
         if problem:
             raise UserError(problem, where=where, remedy=SHAPE)
-        yield Conversation(row["messages"], count_messages(row["messages"]))
+        conversations.append(Conversation(row["messages"], count_messages(row["messages"])))
+    if not conversations:
+        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
+    return tuple(conversations)
 
 
 def _problem(row: object) -> str | None:
