@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bltybench.scenario.algorithms import Algorithm
+
 if TYPE_CHECKING:
     from bltybench.scenario.target import RateLimit, SandboxSettings
-
-# Repeats scenario.target.Algorithm so that --help need not load pydantic. A test compares the two.
-Family = Literal[
-    "fixed_window",
-    "first_hit_window",
-    "sliding_log",
-    "sliding_counter",
-    "first_hit_counter",
-    "token_bucket",
-    "interval_refill",
-    "leaky_queue",
-]
 
 
 def sandbox(
@@ -55,7 +45,7 @@ def sandbox(
     ] = None,
     period_s: Annotated[float | None, typer.Option(min=0.001, help="Period, in seconds.")] = None,
     algorithm: Annotated[
-        Family | None, typer.Option(help="Algorithm for the request and token limits.")
+        Algorithm | None, typer.Option(help="Algorithm for the request and token limits.")
     ] = None,
 ) -> None:
     """Run a BLTYAPI sandbox on this machine until Ctrl-C.
@@ -63,10 +53,9 @@ def sandbox(
     Limits apply per key. Options that are not set come from scenarios.toml.
     """
     from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
-    from bltybench.sandbox.listen import listen  # noqa: PLC0415
+    from bltybench.sandbox.process import listen  # noqa: PLC0415
     from bltybench.sandbox.serve import serve  # noqa: PLC0415
-    from bltybench.scenario.file.limits_file import load_limits  # noqa: PLC0415
-    from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415
+    from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
 
     book = load_book(scenario_file)
     settings = book.target(target).sandbox
@@ -90,19 +79,19 @@ def sandbox(
 
 
 def _changed(
-    limit: RateLimit | None, count: int | None, period_s: float | None, algorithm: Family | None
+    limit: RateLimit | None, count: int | None, period_s: float | None, algorithm: Algorithm | None
 ) -> RateLimit | None:
     from bltybench.scenario.target import RateLimit  # noqa: PLC0415 - see above
 
     if count == 0 or (limit is None and count is None):
         return None
-    update = {"limit": count, "period_s": period_s, "algorithm": algorithm}
     fields = {} if limit is None else limit.model_dump()
     if limit is not None and algorithm not in {None, limit.algorithm}:
         # Settings in the file for another algorithm don't apply to this one.
         fields = {"limit": limit.limit, "period_s": limit.period_s}
+    options = {"limit": count, "period_s": period_s, "algorithm": algorithm}
     return RateLimit.model_validate(
-        fields | {name: value for name, value in update.items() if value is not None}
+        fields | {key: value for key, value in options.items() if value is not None}
     )
 
 
@@ -112,24 +101,23 @@ def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
     base_url = f"http://{name}:{port}/v1"
     key, model = settings.keys[0].key, settings.models[0]
     limits = settings.limits
-    rates = {"requests": limits.requests, "tokens": limits.tokens}
     lines = [
         f"  {rate.limit:,} {unit} per {rate.period_s:g} s ({rate.algorithm})"
-        for unit, rate in rates.items()
+        for unit, rate in (("requests", limits.requests), ("tokens", limits.tokens))
         if rate
     ]
     if limits.concurrency is not None:
         lines.append(f"  {limits.concurrency:,} concurrent requests")
-    keys = ", ".join(
+    keys = [
         f"{key.key} ({'all models' if key.models is None else ', '.join(key.models)})"
         for key in settings.keys
-    )
+    ]
     message = {"role": "user", "content": "Hello"}
     body = json.dumps({"model": model, "messages": [message], "max_tokens": 20, "stream": True})
     return "\n".join(
         [
             f"Base URL  {base_url}",
-            f"Keys      {keys}",
+            f"Keys      {', '.join(keys)}",
             f"Models    {', '.join(settings.models)}",
             "Limits    per key:" if lines else "Limits    none",
             *lines,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -12,7 +14,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bltybench.errors import UserError
-from bltybench.sandbox.listen import listen
 from bltybench.scenario.target import SandboxSettings, Target
 
 GREETING = b"bltybench sandbox"
@@ -22,6 +23,23 @@ START_S = 30.0
 """Maximum time to the first response, in seconds, including imports on a busy machine."""
 STOP_S = 5.0
 """Maximum time to stop before the process is killed, in seconds."""
+BACKLOG = 1024
+"""Connections that can wait to be accepted."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Port 0 chooses a free one. Raise UserError if the address is unavailable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} is in use",
+                where=f"{host}:{port}",
+                remedy="choose another with --port, or 0 for a free one",
+            ) from error
+        raise UserError(f"can't listen: {error.strerror or error}", where=f"{host}:{port}") from error
 
 
 class ServeRequest(msgspec.Struct):

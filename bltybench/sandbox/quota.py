@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from bltybench.limits.models import Admission, AllOf, Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.sandbox.errors import ApiError, Headers
-from bltybench.sandbox.header_styles import styled
 from bltybench.sandbox.slots import Slots
 from bltybench.scenario.target import SandboxLimits
 
@@ -163,12 +162,22 @@ class KeyQuota:
         return Refusal(limit, ApiError(status, "rate_limit_error", message, code=code, headers=headers))
 
     def _headers(self, decision: Admission | None, now_s: float, retry_after_s: int | None = None) -> Headers:
-        """Return the headers in the configured style. The accurate ones cover only the request limit."""
-        accurate: Headers = []
+        """Return the headers in the configured style. They cover only the request limit."""
+        style = self._limits.headers
+        if style == "none":
+            return []
+        headers: Headers = []
         if decision is not None:
-            accurate = [
+            remaining = decision.limit if style == "full_remaining" else math.floor(decision.remaining)
+            headers = [
                 (b"x-ratelimit-limit", str(decision.limit).encode()),
-                (b"x-ratelimit-remaining", str(math.floor(decision.remaining)).encode()),
+                (b"x-ratelimit-remaining", str(remaining).encode()),
                 (b"x-ratelimit-reset", str(math.ceil(now_s + decision.reset_s)).encode()),
             ]
-        return styled(self._limits.headers, accurate, decision, retry_after_s)
+        if style == "nonsense":
+            headers = [(name, b"soon") for name, _ in headers]
+        if retry_after_s is not None and style != "no_retry_after":
+            factor = {"short_retry_after": 0.5, "long_retry_after": 2.0}.get(style, 1.0)
+            wait = "in a while" if style == "nonsense" else str(int(retry_after_s * factor))
+            headers.append((b"retry-after", wait.encode()))
+        return headers

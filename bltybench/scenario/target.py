@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from bltybench.errors import UserError
+from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.base import Table
 
 SANDBOX_KEY = "sk-sandbox"
@@ -67,17 +68,6 @@ class Timeouts(Table):
     between_events_s: PositiveFloat = 30.0
     total_s: PositiveFloat = 300.0
 
-
-Algorithm = Literal[
-    "fixed_window",
-    "first_hit_window",
-    "sliding_log",
-    "sliding_counter",
-    "first_hit_counter",
-    "token_bucket",
-    "interval_refill",
-    "leaky_queue",
-]
 
 OPTIONS: dict[str, tuple[Algorithm, ...]] = {
     "phase_s": ("fixed_window", "sliding_counter", "interval_refill"),

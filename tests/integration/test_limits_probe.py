@@ -14,7 +14,7 @@ from support_locust import LOCUSTFILES, run_locust
 from support_probe import write_scenario
 from support_sandbox import running_sandbox
 
-from bltybench.scenario.file.limits_file import load_limits
+from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 PERIOD_S = 2.0

@@ -19,7 +19,7 @@ from support_sandbox import running_sandbox
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
 from bltybench.sandbox.process import SandboxProcess
-from bltybench.scenario.file.limits_file import load_limits
+from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.target import Delay, RateLimit, SandboxKey, SandboxLimits
 
 KEYS = (SandboxKey(name="one", key="sk-sandbox"), SandboxKey(name="two", key="sk-second"))

@@ -16,7 +16,7 @@ from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.models import FixedWindow
 from bltybench.limits.observations.answer import Answer
 from bltybench.runs.attempt import Attempt
-from bltybench.scenario.file.limits_file import load_limits
+from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 

