@@ -13,8 +13,9 @@ from support_sandbox import NO_LIMITS, bearer, chat_body, read_truth, running_sa
 
 from bltybench.sandbox.process import SandboxProcess
 from bltybench.sandbox.truth import TruthRow
+from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.prompts import tokens
-from bltybench.scenario.target import SANDBOX_RESTRICTED_KEY, Algorithm, Delay, RateLimit, SandboxLimits
+from bltybench.scenario.target import SANDBOX_RESTRICTED_KEY, Delay, RateLimit, SandboxLimits
 
 QUOTA_HEADERS = {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 

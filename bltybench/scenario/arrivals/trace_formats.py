@@ -186,7 +186,8 @@ def _mooncake(line: Line) -> TraceRow:
     blocks = math.ceil(prompt / BLOCK_TOKENS)
     if len(ids) != blocks:
         raise UserError(
-            f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of {BLOCK_TOKENS}",
+            f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of "
+            f"{BLOCK_TOKENS}",
             where=line.where,
             remedy="fix or remove the row",
         )
