@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,9 @@ from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
 MAX_BODY_BYTES = 2_000_000
+"""Maximum body to keep, decompressed."""
+MAX_PIECE_BYTES = 64 * 1024
+"""Maximum size of one decompressed piece."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +119,7 @@ class Client:
         try:
             with self._http.stream(method, url, headers=headers, content=body) as response:
                 status, received = response.status_code, response.headers
-                for part in response.iter_bytes():
+                for part in _decoded(response):
                     kept += part
                     if len(kept) > MAX_BODY_BYTES:
                         failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: reading stopped"
@@ -124,7 +129,9 @@ class Client:
                         break
         except httpx.TimeoutException as error:
             failure = f"timed out ({type(error).__name__})"
-        except (httpx.TransportError, httpx.DecodingError) as error:
+        except _UnreadableBodyError as error:
+            failure = str(error)
+        except httpx.TransportError as error:
             failure = sanitize(f"{type(error).__name__}: {error}", self._secrets)
         return CheckResponse(
             status=status,
@@ -135,3 +142,29 @@ class Client:
             ended_s=time.time(),
             secrets=tuple(self._secrets),
         )
+
+
+class _UnreadableBodyError(Exception):
+    """A compressed body that can't be read."""
+
+
+def _decoded(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the body in bounded pieces, because one compressed piece can expand to a thousand times its size.
+
+    The check asks for an uncompressed body, but some servers compress anyway.
+    """
+    encoding = sanitize(response.headers.get("content-encoding", "").strip().lower())
+    if encoding in {"", "identity"}:
+        yield from response.iter_bytes()
+        return
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        raise _UnreadableBodyError(f"compressed with {encoding}, but the request accepts only identity")
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip and zlib
+    try:
+        for part in response.iter_raw():
+            compressed = part
+            while compressed and not decoder.eof:
+                yield decoder.decompress(compressed, MAX_PIECE_BYTES)
+                compressed = decoder.unconsumed_tail
+    except zlib.error as error:
+        raise _UnreadableBodyError(f"not valid {encoding}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evide
 from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
 from bltybench.errors import UserError
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import Target, read_key
 from bltybench.text import sanitize
 
 GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
@@ -155,8 +154,8 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
             barred = [name for name in target.sandbox.models if name not in allowed]
             if barred:
                 return key.key, barred[0]
-    value = os.environ.get(target.api_key_env + RESTRICTED_SUFFIX, "").strip() if target.api_key_env else ""
-    return (value, model) if value else None
+    secret = read_key(target.api_key_env + RESTRICTED_SUFFIX) if target.api_key_env else None
+    return (secret.get_secret_value(), model) if secret else None
 
 
 @contextmanager

@@ -290,12 +290,12 @@ class Target(Table):
     def api_key(self, name: str) -> SecretStr | None:
         """Return the key from the environment. ``name`` is the target's, for the message.
 
-        Raise UserError if a required key is not set. The sandbox falls back to its public key, and a target
-        without ``api_key_env`` uses no key.
+        Raise UserError if a required key is not set, or if a key can't be sent. The sandbox falls back to its
+        public key, and a target without ``api_key_env`` uses no key.
         """
-        value = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
-        if value:
-            return SecretStr(value)
+        key = read_key(self.api_key_env) if self.api_key_env else None
+        if key is not None:
+            return key
         if self.sandbox is not None:
             return SecretStr(SANDBOX_KEY)
         if self.api_key_env is None:
@@ -304,3 +304,20 @@ class Target(Table):
             f"target '{name}' needs an API key, but {self.api_key_env} is not set",
             remedy=f"export {self.api_key_env}=… (read from the environment only, never stored)",
         )
+
+
+def read_key(variable: str) -> SecretStr | None:
+    """Return the key in an environment variable, without spaces around it; None if it is not set.
+
+    Raise UserError for a key that an HTTP header can't carry. The message never shows the key.
+    """
+    key = os.environ.get(variable, "").strip()
+    for position, character in enumerate(key, start=1):
+        if not "!" <= character <= "~":
+            kind = "a space or control character" if character <= " " or character == "\x7f" else "not ASCII"
+            raise UserError(
+                f"the key can't be sent: character {position} of {len(key)} is {kind}",
+                where=variable,
+                remedy=f"export {variable}=… with printable ASCII characters only",
+            )
+    return SecretStr(key) if key else None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import ssl
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltybench.check.client import MAX_BODY_BYTES, CheckResponse, Client
+from bltybench.check.client import MAX_BODY_BYTES, MAX_PIECE_BYTES, CheckResponse, Client
 from bltybench.check.ratelimits import server_time, whole
 from bltybench.check.reach import tls_context
 from bltybench.check.stream import events
@@ -88,6 +91,57 @@ def test_endless_body_is_not_read_completely() -> None:
     found = client.get("/models")
     assert len(found.body) <= MAX_BODY_BYTES + 100_000
     assert "reading stopped" in (found.failure or "")
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body that arrives in the given pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+
+
+def compressed_answer(encoding: str, *pieces: bytes) -> CheckResponse:
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, stream=Pieces(*pieces)))
+    return Client(Target(base_url="http://127.0.0.1:9/v1"), None, transport=transport).get("/models")
+
+
+@pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("GZIP", 31), ("x-gzip", 31), ("deflate", 15)])
+def test_compressed_bomb_is_read_up_to_the_limit(encoding: str, wbits: int) -> None:
+    # A 1 MB gzip body of a hostile server expanded to 900 MB in memory.
+    packer = zlib.compressobj(wbits=wbits)
+    bomb = b"".join(packer.compress(b" " * 1_000_000) for _ in range(300)) + packer.flush()
+    tracemalloc.start()
+    found = compressed_answer(encoding, bomb)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert MAX_BODY_BYTES < len(found.body) <= MAX_BODY_BYTES + MAX_PIECE_BYTES
+    assert "reading stopped" in (found.failure or "")
+    assert peak_bytes < 20_000_000
+
+
+def test_compressed_body_in_small_pieces_is_decompressed() -> None:
+    # Some gateways compress even if the client asks for identity.
+    packed = gzip.compress(b'{"data": []}')
+    found = compressed_answer("gzip", *(packed[at : at + 3] for at in range(0, len(packed), 3)))
+    assert (found.body, found.failure) == (b'{"data": []}', None)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("br", "compressed with br, but the request accepts only identity"),
+        ("gzip, gzip", "compressed with gzip, gzip"),
+        ("gzip", "not valid gzip"),
+    ],
+)
+def test_unreadable_encoding_is_a_failure(encoding: str, message: str) -> None:
+    found = compressed_answer(encoding, b"nonsense that is not compressed")
+    assert message in (found.failure or "")
+    assert found.status == 200
 
 
 def test_certificates_are_verified_by_default(tmp_path: Path) -> None:

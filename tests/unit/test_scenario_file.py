@@ -210,3 +210,34 @@ def test_loading_scenarios_does_not_load_the_tokenizer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("sk-ключ", "character 4 of 7 is not ASCII"),
+        ("sk-1\nsk-2", "character 5 of 9 is a space or control character"),
+        ("sk-1\r\nX-Admin: 1", "character 5 of 16 is a space or control character"),
+        ("sk 1", "character 3 of 4 is a space or control character"),
+        ("sk-\x7f1", "character 4 of 5 is a space or control character"),
+        ("\u201csk-1\u201d", "character 1 of 6 is not ASCII"),
+    ],
+)
+def test_key_that_no_header_can_carry_is_refused_without_showing_it(
+    value: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Copied keys contain line breaks, typographic quotes, and letters of other alphabets.
+    monkeypatch.setenv("UNIT_KEY", value)
+    target = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY")
+    with pytest.raises(UserError) as caught:
+        target.api_key("t")
+    assert kind in str(caught.value)
+    assert str(caught.value).startswith("UNIT_KEY: the key can't be sent")
+    assert value not in str(caught.value)
+
+
+def test_spaces_around_a_key_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIT_KEY", " sk-1\n")
+    key = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY").api_key("t")
+    assert key is not None
+    assert key.get_secret_value() == "sk-1"

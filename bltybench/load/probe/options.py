@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 
@@ -16,7 +15,7 @@ from bltybench.limits.experiments.registry import MEASUREMENTS, REQUESTS
 from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import Target, read_key
 
 WRONG_KEYS = "401"
 """Item of ``--probe-ask`` that permits requests with a wrong key."""
@@ -85,18 +84,21 @@ def read_task(options: Namespace, target: Target) -> ProbeTask:
 
 
 def read_second_key(options: Namespace) -> SecretStr | None:
-    """Return the second API key, if the options name one. Raises UserError if it is not set."""
+    """Return the second API key, if the options name one.
+
+    Raises UserError if it is not set or can't be sent.
+    """
     name = options.probe_second_key_env
     if not name:
         return None
-    value = os.environ.get(name, "").strip()
-    if not value:
+    key = read_key(name)
+    if key is None:
         raise UserError(
             f"the environment variable {name} is not set",
             where="--probe-second-key-env",
             remedy=f"export {name}=… (read from the environment only, and never stored)",
         )
-    return SecretStr(value)
+    return key
 
 
 def _asked(options: Namespace) -> list[str]:
