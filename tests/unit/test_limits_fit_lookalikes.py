@@ -140,7 +140,7 @@ def test_two_periods_are_too_few_for_an_interval_refill() -> None:
 @pytest.mark.parametrize(
     ("number", "why"),
     [
-        (4_000_147, "simpler families have so many contradictions that it was mistaken for chance"),
+        (4_000_147, "simpler families fit no better than chance, so it was not tried"),
         (4_000_343, "wrong ticks fit by chance on the grid, with lost responses assigned to fit them"),
     ],
 )

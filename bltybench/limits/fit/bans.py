@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from bltybench.limits.fit.thresholds import BAN
-from bltybench.limits.observations.observation import ACCEPTED, REFUSED, UNKNOWN, Observations
+from bltybench.limits.observations.observation import Observations
 
 
 def detect_ban(observations: Observations) -> tuple[float, float] | None:
     """Return the range of lengths, in seconds, of a ban that explains every recovery; None if none does."""
-    shortest_s, longest_s, recoveries = 0.0, math.inf, 0
-    first: int | None = None
-    last = 0
-    for i in np.flatnonzero(observations.codes != UNKNOWN).tolist():
-        if observations.codes[i] == REFUSED:
-            first = i if first is None else first
-            last = i
-        elif observations.codes[i] == ACCEPTED and first is not None:
-            shortest_s = max(shortest_s, float(observations.lo[last] - observations.hi[first]))
-            longest_s = min(longest_s, float(observations.hi[i] - observations.lo[first]))
-            first, recoveries = None, recoveries + 1
-    tight = BAN.min_tightness * longest_s <= shortest_s <= longest_s
-    return (shortest_s, longest_s) if recoveries >= BAN.min_recoveries and tight else None
+    ended = [lockout for lockout in observations.lockouts if lockout.recovery is not None]
+    min_s = max([0.0, *(lockout.min_s for lockout in ended)])
+    max_s = min([math.inf, *(lockout.max_s for lockout in ended)])
+    tight = BAN.min_tightness * max_s <= min_s <= max_s
+    return (min_s, max_s) if len(ended) >= BAN.min_recoveries and tight else None

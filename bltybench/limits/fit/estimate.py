@@ -64,8 +64,8 @@ def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | Non
     """Return the leaky queue with this timing; None if it does not explain the refusals.
 
     A queue accepts like a token bucket whose burst is one more than the queue holds. A client that sends as
-    soon as it gets a response keeps the queue nearly full, so many decisions are ambiguous and are not
-    counted.
+    soon as it gets a response keeps the queue nearly full. Most decisions are then ambiguous, so these
+    don't count.
     """
     bounds = ChargeBounds(observations, count_refused=False)
     intervals = np.linspace(*timing.interval_range_s, ESTIMATE.queue_intervals)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bltybench.limits.fit.thresholds import GRID
 from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET
-from bltybench.limits.observations.observation import ACCEPTED, REFUSED, Floats, Ints, Observations
+from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,10 @@ def coarse_grid(
         # From refilling the whole burst at once to refilling nothing after it.
         shortest_s = span_s / (50 * int(np.sum(observations.accepted)))
         shortest_s = max(shortest_s, observations.uncertainty_s() / observations.max_in_flight)
-        longest_s = max(2 * longest_lockout_s(observations), 2 * shortest_s)
+        longest_s = max(2 * _longest_lockout_s(observations), 2 * shortest_s)
         return plain_grid(_geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4))
     longest_s = 1.05 * span_s
-    shortest_s = span_s / 200 if count_refused else 0.6 * observations.longest_refusal_s()
-    shortest_s = max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
-    shortest_s = min(shortest_s, longest_s / 2)
+    shortest_s = min(_shortest_period_s(observations, count_refused=count_refused), longest_s / 2)
     wanted = [period for period in (*GRID.natural_periods_s, *hints_s) if shortest_s <= period <= longest_s]
     if traits.has_recurring_windows:
         even = _dense(shortest_s, longest_s, span_s)
@@ -93,9 +91,8 @@ def refill_grid(
     was accepted in one run.
     """
     span_s = observations.span_s
-    longest_s = min(1.1 * longest_lockout_s(observations), 1.05 * span_s)
-    shortest_s = 0.6 * observations.longest_refusal_s()
-    shortest_s = max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
+    longest_s = min(1.1 * _longest_lockout_s(observations), 1.05 * span_s)
+    shortest_s = _shortest_period_s(observations)
     even = _dense(min(shortest_s, longest_s / 1.2), longest_s, span_s)
     natural = [period for period in GRID.natural_periods_s if shortest_s <= period <= longest_s]
     tick = np.concatenate([even, natural])
@@ -150,16 +147,19 @@ def _dense(shortest_s: float, longest_s: float, span_s: float) -> Floats:
     return np.array(periods, dtype=np.float64)
 
 
-def longest_lockout_s(observations: Observations) -> float:
-    """Return the longest time from a first refusal until the next acceptance."""
-    longest_s, since_s = 0.0, None
-    for lo, hi, code in zip(observations.lo, observations.hi, observations.codes, strict=True):
-        if code == REFUSED:
-            since_s = float(lo) if since_s is None else since_s
-        elif code == ACCEPTED:
-            longest_s = longest_s if since_s is None else max(longest_s, float(hi) - since_s)
-            since_s = None
-    return longest_s
+def _longest_lockout_s(observations: Observations) -> float:
+    return max(lockout.max_s for lockout in observations.lockouts if lockout.recovery is not None)
+
+
+def _shortest_period_s(observations: Observations, *, count_refused: bool = False) -> float:
+    """Return the shortest period that can explain the refusals and that a sequential client can detect.
+
+    If refused requests count, they prolong a lockout, so it says little about the period.
+    """
+    span_s = observations.span_s
+    lockout_s = max(lockout.min_s for lockout in observations.lockouts)
+    shortest_s = span_s / 200 if count_refused else 0.6 * lockout_s
+    return max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
 
 
 def precise_recoveries(observations: Observations) -> list[tuple[float, float]]:

@@ -34,6 +34,18 @@ class Observation:
     """Whether it stands for a fixed number of tokens, and the limiter counts tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lockout:
+    """A run of refusals, from the first one to the next acceptance."""
+
+    min_s: float
+    """Seconds from the first to the last refusal, as far as the times are certain."""
+    max_s: float = math.inf
+    """Seconds until the next acceptance, at most; infinite if there is none."""
+    recovery: tuple[float, float] | None = None
+    """When it ended: after the last refusal was sent, and before the acceptance was decided."""
+
+
 class Observations:
     """Observations as arrays, in the order of sending. Times are Unix seconds minus ``origin_s``."""
 
@@ -74,25 +86,29 @@ class Observations:
         return mask
 
     @cached_property
-    def recoveries(self) -> list[tuple[float, float]]:
-        """Acceptances that follow a refusal, as (when the refused was sent, the accepted decided)."""
-        known = np.flatnonzero(self.codes != UNKNOWN)
-        return [
-            (float(self.lo[refused]), float(self.hi[accepted]))
-            for refused, accepted in pairwise(known)
-            if self.codes[refused] == REFUSED and self.codes[accepted] == ACCEPTED
-        ]
+    def lockouts(self) -> list[Lockout]:
+        """Runs of refusals. Lost responses neither continue nor end one."""
+        lockouts: list[Lockout] = []
+        first = last = -1
+        for i in np.flatnonzero(self.codes != UNKNOWN).tolist():
+            if self.codes[i] == REFUSED:
+                first, last = (i if first < 0 else first), i
+            elif first >= 0:
+                lockouts.append(self._lockout(first, last, i))
+                first = -1
+        return [*lockouts, self._lockout(first, last, None)] if first >= 0 else lockouts
 
-    def longest_refusal_s(self) -> float:
-        """Return the longest surely observed time of refusals only, in seconds."""
-        longest_s, since_s = 0.0, None
-        for lo, hi, code in zip(self.lo, self.hi, self.codes, strict=True):
-            if code == REFUSED:
-                since_s = float(hi) if since_s is None else since_s
-                longest_s = max(longest_s, float(lo) - since_s)
-            elif code == ACCEPTED:
-                since_s = None
-        return longest_s
+    def _lockout(self, first: int, last: int, accepted: int | None) -> Lockout:
+        observed_s = float(self.lo[last] - self.hi[first])
+        if accepted is None:
+            return Lockout(observed_s)
+        recovery = (float(self.lo[last]), float(self.hi[accepted]))
+        return Lockout(observed_s, float(self.hi[accepted] - self.lo[first]), recovery)
+
+    @property
+    def recoveries(self) -> list[tuple[float, float]]:
+        """When each lockout ended: between these times."""
+        return [lockout.recovery for lockout in self.lockouts if lockout.recovery is not None]
 
     def uncertainty_s(self) -> float:
         """Return the median uncertainty about the time of a decision, in seconds."""
