@@ -59,11 +59,6 @@ class Evidence:
     skipped: dict[str, str] = field(default_factory=dict)
     """Reasons why a request was not sent, by field name."""
 
-    def completions(self) -> list[CheckResponse]:
-        """Return the successful completions in order. Nothing was sent between them."""
-        responses = (self.plain, self.stream, self.cut)
-        return [response for response in responses if response is not None and response.status == 200]
-
 
 def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
     """Return the body of a chat completion request."""

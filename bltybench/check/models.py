@@ -20,9 +20,7 @@ def listed(response: CheckResponse) -> list[str]:
 
 
 @group.expect(
-    "models are listed",
-    "GET /models answers 200",
-    remedy="base_url must include everything up to /v1",
+    "models are listed", "GET /models answers 200", remedy="base_url must include everything up to /v1"
 )
 def _answered(evidence: Evidence) -> Verdict:
     return verdict(evidence.models.status == 200 and not evidence.models.failure, evidence.models.summary())
@@ -46,9 +44,7 @@ def _shape(response: CheckResponse) -> Verdict:
 
 
 @group.expect(
-    "the model is there",
-    "the model asked for is in the list",
-    remedy="choose a listed one with --model",
+    "the model is there", "the model asked for is in the list", remedy="choose a listed one with --model"
 )
 def _known(evidence: Evidence) -> Verdict:
     ids = listed(evidence.models)

@@ -82,7 +82,8 @@ def _remaining(response: CheckResponse) -> Verdict:
     remedy="another client with the same key makes it fall faster",
 )
 def _countdown(evidence: Evidence) -> Verdict:
-    responses = evidence.completions()
+    completions = (evidence.plain, evidence.stream, evidence.cut)
+    responses = [response for response in completions if response is not None and response.status == 200]
     steps: list[tuple[int, float]] = []
     for first, second in pairwise(responses):
         before, after = whole(first, REMAINING), whole(second, REMAINING)

@@ -111,10 +111,10 @@ def _count(folder: RunFolder, line: RunLine) -> None:
         return
     refused = pc.equal(columns["outcome"], Outcome.RATE_LIMITED.value)
     status = columns["status"].fill_null(0)
-    let_in = pc.and_(pc.greater_equal(status, 200), pc.less(status, 300))
+    successful = pc.and_(pc.greater_equal(status, 200), pc.less(status, 300))
     line.attempts = len(refused)
     line.refused = pc.sum(refused).as_py() or 0
-    line.accepted = pc.sum(pc.and_(let_in, pc.invert(refused))).as_py() or 0
+    line.accepted = pc.sum(pc.and_(successful, pc.invert(refused))).as_py() or 0
 
 
 def _judge(folder: RunFolder, line: RunLine) -> None:

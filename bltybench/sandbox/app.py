@@ -132,9 +132,14 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     async def about(_: Request) -> Response:
         return PlainTextResponse(ABOUT)
 
+    async def flush_often() -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            log.flush()
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        flushing = asyncio.get_running_loop().create_task(_flush_often(log))
+        flushing = asyncio.get_running_loop().create_task(flush_often())
         try:
             yield
         finally:
@@ -160,9 +165,3 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
 
 def _json(body: object) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-async def _flush_often(log: TruthLog) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        log.flush()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from bltybench.errors import UserError
+from bltybench.runs.spool import Spool
 
 
 class TruthRow(msgspec.Struct, kw_only=True):
@@ -38,16 +38,14 @@ class TruthRow(msgspec.Struct, kw_only=True):
 
 
 class TruthLog:
-    """Appends rows to a file. Rows stay in memory until ``flush``, so that writing never delays an event."""
+    """Appends rows to a file, or drops them if there is no path."""
 
     def __init__(self, path: Path | None) -> None:
-        self._encoder = msgspec.json.Encoder()
-        self._lines: list[bytes] = []
-        self._fd: int | None = None
+        self._spool: Spool | None = None
         if path is not None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                self._spool = Spool(path)
             except OSError as error:
                 raise UserError(
                     f"can't write the sandbox's log: {error.strerror}",
@@ -57,20 +55,16 @@ class TruthLog:
 
     def add(self, row: TruthRow) -> None:
         """Add a row for the next flush."""
-        if self._fd is not None:
-            self._lines.append(self._encoder.encode(row) + b"\n")
+        if self._spool is not None:
+            self._spool.append(row)
 
     def flush(self) -> None:
         """Write the added rows."""
-        if self._fd is not None and self._lines:
-            data = memoryview(b"".join(self._lines))
-            self._lines.clear()
-            while data:
-                data = data[os.write(self._fd, data) :]
+        if self._spool is not None:
+            self._spool.flush()
 
     def close(self) -> None:
         """Flush and close. Later rows are dropped."""
-        self.flush()
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None

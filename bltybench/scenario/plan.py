@@ -47,31 +47,32 @@ class Plan:
         """Return what the run will send, as shown before it starts."""
         request = self.per_request
         if self.requests is None:
-            said = (
+            text = (
                 "Closed loop: sends as fast as it receives responses. Each request has about "
                 f"{request.prompt:,.0f} prompt tokens and at most {request.answer:,.0f} completion tokens"
             )
-            return said + (
+            cost = (
                 "" if self.price is None else f", at most {self.price.of(request.prompt, request.answer):.3g}"
             )
-        how = "at most" if self.at_most else "about"
-        said = (
-            f"Sends {how} {self.requests:,} requests with {self.prompt_tokens:,} prompt tokens "
-            f"and at most {self.answer_tokens:,} completion tokens"
+            return text + cost
+        text = (
+            f"Sends {'at most' if self.at_most else 'about'} {self.requests:,} requests with "
+            f"{self.prompt_tokens:,} prompt tokens and at most {self.answer_tokens:,} completion tokens"
         )
-        return said + ("" if self.money is None else f", for at most {self.money:,.4g}")
+        return text + ("" if self.money is None else f", for at most {self.money:,.4g}")
 
     def exceeds(self, target: Target) -> list[str]:
         """Return the caps of the target's budget that the plan would exceed, as text."""
         budget = target.budget
         tokens = None if self.requests is None else self.requests * self.per_request.total
+        caps = (
+            (self.requests, budget.requests, "requests"),
+            (tokens, budget.tokens, "tokens"),
+            (self.money, budget.money, "of money"),
+        )
         return [
             f"{cap:,} {unit}"
-            for planned, cap, unit in (
-                (self.requests, budget.requests, "requests"),
-                (tokens, budget.tokens, "tokens"),
-                (self.money, budget.money, "of money"),
-            )
+            for planned, cap, unit in caps
             if planned is not None and cap is not None and planned > cap
         ]
 
@@ -82,7 +83,7 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
     Raise UserError for an invalid trace, a schedule without requests, a money cap without a price, or a
     budget that can't cover one request.
     """
-    least, plan = _count(scenario, target, base_dir)
+    smallest, plan = _count(scenario, target, base_dir)
     budget = target.budget
     if budget.money is not None and plan.price is None:
         raise UserError(
@@ -92,34 +93,34 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
             "      input_per_million = …\n"
             "      output_per_million = …",
         )
-    if budget.tokens is not None and budget.tokens < least:
-        raise UserError(
-            f"{budget.tokens:,} tokens can't cover one request: the smallest needs {least:,}",
-            where=f"targets.{target_name}.budget.tokens",
-            remedy="raise it, or request shorter prompts and completions",
+    too_low = None
+    if budget.tokens is not None and budget.tokens < smallest:
+        too_low = (
+            "tokens",
+            f"{budget.tokens:,} tokens can't cover one request: the smallest needs {smallest:,}",
         )
-    if budget.money is not None and plan.price is not None:
+    elif budget.money is not None and plan.price is not None:
         cost = plan.price.of(plan.per_request.prompt, plan.per_request.answer)
         if budget.money < cost:
-            raise UserError(
-                f"{budget.money:g} can't cover one request, which costs about {cost:.3g}",
-                where=f"targets.{target_name}.budget.money",
-                remedy="raise it, or request shorter prompts and completions",
-            )
+            too_low = "money", f"{budget.money:g} can't cover one request, which costs about {cost:.3g}"
+    if too_low:
+        cap, what = too_low
+        remedy = "raise it, or request shorter prompts and completions"
+        raise UserError(what, where=f"targets.{target_name}.budget.{cap}", remedy=remedy)
     return plan
 
 
 def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Plan]:
     """Return the smallest number of tokens of a request, and the plan."""
     price = target.prices.get(scenario.model)
-    least = least_tokens(scenario, base_dir)
+    smallest = least_tokens(scenario, base_dir)
     mean = mean_tokens(scenario, base_dir)
     per_arrival = requests_per_arrival(scenario)
     per_request = Tokens(mean.prompt / per_arrival, mean.answer / per_arrival)
     if isinstance(scenario.arrivals, CapacitySearch):
-        return least, Plan(per_request, scenario.arrivals.requests, price, at_most=True)
+        return smallest, Plan(per_request, scenario.arrivals.requests, price, at_most=True)
     if not scenario.is_open_loop:
-        return least, Plan(per_request, None, price)
+        return smallest, Plan(per_request, None, price)
     names = [call.name for call in scenario.mix]
     arrivals = 0
     prompt = answer = 0.0
@@ -139,4 +140,4 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
         )
     if recorded is not None:
         return recorded, Plan(Tokens(prompt / arrivals, answer / arrivals), arrivals, price)
-    return least, Plan(per_request, round(arrivals * per_arrival), price)
+    return smallest, Plan(per_request, round(arrivals * per_arrival), price)

@@ -121,13 +121,7 @@ class RateLimit(Table):
 
 
 HeaderStyle = Literal[
-    "honest",
-    "none",
-    "no_retry_after",
-    "short_retry_after",
-    "long_retry_after",
-    "full_remaining",
-    "nonsense",
+    "honest", "none", "no_retry_after", "short_retry_after", "long_retry_after", "full_remaining", "nonsense"
 ]
 
 

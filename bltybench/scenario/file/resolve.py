@@ -50,16 +50,13 @@ def resolve(
     Raise UserError for an unknown name, an out-of-range value, or a missing file.
     """
     name = scenario or book.default_scenario
-    chosen = book.scenario(name)
-    given = {"users": users, "duration_s": duration_s, "target": target}
-    chosen = _override(chosen, {key: value for key, value in given.items() if value is not None})
-    target_name = chosen.target
-    found = book.target(target_name)
+    overrides = {"users": users, "duration_s": duration_s, "target": target}
+    chosen = _override(book.scenario(name), {k: value for k, value in overrides.items() if value is not None})
+    target_name, api = chosen.target, book.target(chosen.target)
     if base_url:
-        target_name, found = _at(book, target_name, found, base_url)
+        target_name, api = _at(book, target_name, api, base_url)
     _files_exist(name, chosen, book)
-    chosen = _in_requests(chosen, book.base_dir)
-    return Resolved(name, chosen, target_name, found, book.base_dir)
+    return Resolved(name, _in_requests(chosen, book.base_dir), target_name, api, book.base_dir)
 
 
 def require_budget(target_name: str, target: Target) -> None:
@@ -76,13 +73,12 @@ def require_budget(target_name: str, target: Target) -> None:
     )
 
 
-def _override(scenario: Scenario, given: dict[str, object]) -> Scenario:
-    document = scenario.model_dump() | given
+def _override(scenario: Scenario, overrides: dict[str, object]) -> Scenario:
+    document = scenario.model_dump() | overrides
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
-        lines = list(explain(error, document, Scenario))
-        key, _, rest = lines[0].partition(" ")
+        key, _, rest = next(explain(error, document, Scenario)).partition(" ")
         raise UserError(f"{_FLAGS.get(key, key)} {rest.removeprefix('= ')}") from None
 
 
@@ -91,10 +87,9 @@ def _in_requests(scenario: Scenario, base_dir: Path) -> Scenario:
     arrivals = scenario.arrivals
     if not isinstance(arrivals, Ramp | Stairs) or arrivals.unit != "tokens" or arrivals.tokens_per_request:
         return scenario
-    mean = mean_tokens(scenario, base_dir).total
-    return scenario.model_copy(
-        update={"arrivals": arrivals.model_copy(update={"tokens_per_request": round(mean, 3)})}
-    )
+    tokens = round(mean_tokens(scenario, base_dir).total, 3)
+    resolved = arrivals.model_copy(update={"tokens_per_request": tokens})
+    return scenario.model_copy(update={"arrivals": resolved})
 
 
 def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Target]:
@@ -115,29 +110,19 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
         raise UserError(
             f"--host {moved.base_url} is not the address of target '{name}', to which its key and "
             "limits belong",
-            remedy=f"use --target {others[0]}" if others else _add_a_target(book, moved),
+            remedy=f"use --target {others[0]}"
+            if others
+            else f"add a target to {book.path} and select it with --target:\n"
+            f"      [targets.mine]\n"
+            f'      base_url = "{moved.base_url}"\n'
+            f'      api_key_env = "MY_API_KEY"\n'
+            f"      [targets.mine.budget]\n"
+            f"      requests = 200",
         )
     if target.sandbox is not None:
         return name, target.model_copy(update={"base_url": moved.base_url})
-    return parts.netloc, moved.model_copy(
-        update={
-            "timeouts": target.timeouts,
-            "budget": target.budget,
-            "prices": target.prices,
-            "verify_tls": target.verify_tls,
-        }
-    )
-
-
-def _add_a_target(book: Book, target: Target) -> str:
-    return (
-        f"add a target to {book.path} and select it with --target:\n"
-        f"      [targets.mine]\n"
-        f'      base_url = "{target.base_url}"\n'
-        f'      api_key_env = "MY_API_KEY"\n'
-        f"      [targets.mine.budget]\n"
-        f"      requests = 200"
-    )
+    kept = ("timeouts", "budget", "prices", "verify_tls")
+    return parts.netloc, moved.model_copy(update={field: getattr(target, field) for field in kept})
 
 
 def _origin(target: Target) -> tuple[str, str | None, int]:

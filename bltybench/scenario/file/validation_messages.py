@@ -117,14 +117,11 @@ def _join(parts: Sequence[str]) -> str:
 def _value(detail: ErrorDetails, value: object) -> str:
     """Return `` = value`` if showing it helps. Possible secrets are not shown."""
     key = detail["loc"][-1] if detail["loc"] else ""
-    secret = key == "api_key_env" or (isinstance(value, str) and ("@" in value or "?" in value))
-    if (
-        secret
-        or detail["type"] in {"extra_forbidden", "missing"}
-        or isinstance(value, Mapping | list | tuple)
-    ):
+    if key == "api_key_env" or (isinstance(value, str) and ("@" in value or "?" in value)):
         return ""
-    return "" if value is None else f" = {show(value)}"
+    if value is None or detail["type"] in {"extra_forbidden", "missing"}:
+        return ""
+    return "" if isinstance(value, Mapping | list | tuple) else f" = {show(value)}"
 
 
 def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -147,13 +144,11 @@ def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
             text = str(context.get("error"))
         case "string_pattern_mismatch" if detail["loc"][-1] == "api_key_env":
             text = "must be the name of an environment variable, never the key itself"
-        case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":
-            text = (
-                "the name must consist of lowercase letters, digits, - and _, and start with a "
-                "letter or digit"
-            )
         case "string_pattern_mismatch":
-            text = "must consist of lowercase letters, digits, - and _, and start with a letter or digit"
+            subject = "the name must" if detail["loc"][-1] == "[key]" else "must"
+            text = (
+                f"{subject} consist of lowercase letters, digits, - and _, and start with a letter or digit"
+            )
         case _:
             text = _WORDS[kind].format(**context) if kind in _WORDS else detail["msg"]
     return text
@@ -162,17 +157,14 @@ def _remark(detail: ErrorDetails, model: type[BaseModel]) -> str:
 def _unknown_key(name: str, model: type[BaseModel], loc: Sequence[int | str]) -> str:
     if name in {"api_key", "key", "token", "secret"}:
         return "a key must not be in a file: name its environment variable in api_key_env"
-    return "unknown key; " + nearest(name, sorted(_known_keys(model, loc)))
+    known = {field for member in _members(_annotation(model, loc)) for field in member.model_fields}
+    return "unknown key; " + nearest(name, sorted(known))
 
 
 def _tags(model: type[BaseModel], loc: Sequence[int | str]) -> str:
-    members = [member for member in _members(_annotation(model, loc)) if "kind" in member.model_fields]
-    return ", ".join(f"'{get_args(member.model_fields['kind'].annotation)[0]}'" for member in members)
-
-
-def _known_keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
-    members = _members(_annotation(model, loc))
-    return {name for member in members for name in member.model_fields}
+    return ", ".join(
+        f"'{_kinds(member)[0]}'" for member in _members(_annotation(model, loc)) if _kinds(member)
+    )
 
 
 def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
@@ -181,7 +173,7 @@ def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
     for segment in loc:
         members = _members(here)
         if members:
-            tagged = [m for m in members if "kind" in m.model_fields and segment in _literal(m)]
+            tagged = [m for m in members if segment in _kinds(m)]
             fields = [m.model_fields[segment].annotation for m in members if segment in m.model_fields]
             here = tagged[0] if tagged else fields[0] if fields else None
         elif get_origin(here) in {dict, tuple}:
@@ -190,8 +182,9 @@ def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
     return here
 
 
-def _literal(member: type[BaseModel]) -> tuple[object, ...]:
-    return get_args(member.model_fields["kind"].annotation)
+def _kinds(member: type[BaseModel]) -> tuple[str, ...]:
+    field = member.model_fields.get("kind")
+    return () if field is None else get_args(field.annotation)
 
 
 def _members(annotation: Any) -> list[type[BaseModel]]:
