@@ -81,10 +81,9 @@ class TestBudget:
 class TestLive:
     def test_line_sums_the_last_minute_of_all_workers(self) -> None:
         live = Live()
-        live.add(
-            "w0", [Tick(at_s=1, accepted=50), Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4)]
-        )
-        live.add("w1", [Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=[100.0, 300.0])])
+        live.add("w0", Tick(at_s=1, accepted=50))
+        live.add("w0", Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4))
+        live.add("w1", Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=[100.0, 300.0]))
         assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  5")
         line = live.line(62, 90)
         assert line.split("  ") == [
@@ -98,7 +97,7 @@ class TestLive:
 
     def test_line_shows_failures_if_there_are_any(self) -> None:
         live = Live()
-        live.add("local", [Tick(at_s=1, failed=2)])
+        live.add("local", Tick(at_s=1, failed=2))
         assert "2 failed/min" in live.line(1, 10)
 
     def test_line_before_the_first_tick(self) -> None:
@@ -109,8 +108,8 @@ class TestLive:
         tick.add(attempt(remaining_requests=3, remaining_tokens=900), False, None)
         refusal = attempt(outcome=Outcome.RATE_LIMITED, status=429, retry_after_s=12.5, remaining_requests=0)
         tick.add(refusal, True, None)
-        live.add("w0", [msgspec.convert(msgspec.to_builtins(tick), Tick)])
-        live.add("w0", [Tick(at_s=2.0, in_flight=1)])
+        live.add("w0", msgspec.convert(msgspec.to_builtins(tick), Tick))
+        live.add("w0", Tick(at_s=2.0, in_flight=1))
         counts = live.snapshot(2.0)
         assert (counts.retry_after_s, counts.remaining_requests, counts.remaining_tokens) == (12.5, 0, 900)
         assert counts.in_flight == 1
@@ -121,7 +120,7 @@ class TestLive:
         live = Live()
         for worker, ttft_ms in (("w0", 100.0), ("w1", 300.0)):
             tick = Tick(at_s=1.0, accepted=5, refused=2, tokens=70, in_flight=4, ttft_ms=[ttft_ms])
-            live.add(worker, [tick])
+            live.add(worker, tick)
         counts = live.snapshot(1.0)
         assert (counts.accepted, counts.refused, counts.tokens, counts.in_flight) == (10, 4, 140, 8)
         assert counts.ttft_ms == [100.0, 300.0]
@@ -166,8 +165,8 @@ def test_run_spec_survives_the_way_to_a_worker() -> None:
     )
     received = msgspec.convert(msgspec.to_builtins(spec), RunSpec)
     assert received == spec
-    assert received.read_scenario() == scenario
-    assert received.read_target() == target
+    assert Scenario.model_validate(received.scenario) == scenario
+    assert Target.model_validate(received.target) == target
 
 
 class TestStatsRows:

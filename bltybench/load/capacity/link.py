@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import msgspec
-from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.rpc import Message
+from locust.runners import LocalRunner, Runner
 
 from bltybench.load.capacity.search import Searcher
 from bltybench.load.capacity.worker import TrialOrder, TrialReport, TrialWorker
@@ -20,29 +22,23 @@ REPORT_MESSAGE = "bltybench_trial_report"
 
 
 class SearchLink:
-    """Carries orders to the trial workers, and their reports back.
+    """Carries orders to the trial workers, and their reports back, in Locust's messages.
 
-    In a single process, both ends are here. ``worker`` returns this process's trial worker, if it has one.
+    A single process sends them to itself. ``worker`` returns this process's trial worker, if it has one.
     """
 
     def __init__(self, worker: Callable[[], TrialWorker | None]) -> None:
         self._worker = worker
-        self._runner: Runner | None = None
+        self._runner: Runner
         self.searcher: Searcher | None = None
         """The search that this process decides about."""
 
-    def register(self, runner: Runner | None) -> None:
+    def register(self, runner: Runner) -> None:
         """Listen to the other processes."""
         self._runner = runner
-        if isinstance(runner, MasterRunner):
-            runner.register_message(
-                REPORT_MESSAGE, lambda msg, **_: self._report(msgspec.convert(msg.data, TrialReport))
-            )
-        elif isinstance(runner, WorkerRunner):
-            runner.register_message(
-                ORDER_MESSAGE, lambda msg, **_: self._run_here(msgspec.convert(msg.data, TrialOrder))
-            )
-            runner.register_message(CUT_MESSAGE, lambda msg, **_: self._cut_here(msg.data["number"]))
+        runner.register_message(ORDER_MESSAGE, self._on_order)
+        runner.register_message(CUT_MESSAGE, self._on_cut)
+        runner.register_message(REPORT_MESSAGE, self._on_report)
 
     def begin(
         self, scenario: Scenario, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
@@ -50,33 +46,30 @@ class SearchLink:
         """Create the search of a run and return it; None if its scenario has none."""
         search, self.searcher = scenario.arrivals, None
         if isinstance(search, CapacitySearch):
-            self.searcher = Searcher(
-                search, scenario, workers, folder, now_s, self._start_trial, self._cut_trial
-            )
+            self.searcher = Searcher(search, scenario, workers, folder, now_s, self._order, self._cut)
         return self.searcher
 
-    def _start_trial(self, order: TrialOrder) -> None:
-        if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(ORDER_MESSAGE, msgspec.to_builtins(order))
-        else:
-            self._run_here(order)
+    def _send(self, message: str, data: msgspec.Struct) -> None:
+        local = isinstance(self._runner, LocalRunner)
+        self._runner.send_message(message, data if local else msgspec.to_builtins(data))
 
-    def _cut_trial(self, number: int) -> None:
-        if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(CUT_MESSAGE, {"number": number})
-        else:
-            self._cut_here(number)
+    def _order(self, order: TrialOrder) -> None:
+        self._send(ORDER_MESSAGE, order)
 
-    def _run_here(self, order: TrialOrder) -> None:
-        if (worker := self._worker()) is not None:
-            gevent.spawn(worker.run_trial, order, self._report)
-
-    def _cut_here(self, number: int) -> None:
-        if (worker := self._worker()) is not None:
-            worker.cut(number)
+    def _cut(self, number: int) -> None:
+        self._runner.send_message(CUT_MESSAGE, {"number": number})
 
     def _report(self, report: TrialReport) -> None:
-        if isinstance(self._runner, WorkerRunner):
-            self._runner.send_message(REPORT_MESSAGE, msgspec.to_builtins(report))
-        elif self.searcher is not None:
-            self.searcher.take(report)
+        self._send(REPORT_MESSAGE, report)
+
+    def _on_order(self, msg: Message, **_: Any) -> None:
+        if (worker := self._worker()) is not None:
+            gevent.spawn(worker.run_trial, msgspec.convert(msg.data, TrialOrder), self._report)
+
+    def _on_cut(self, msg: Message, **_: Any) -> None:
+        if (worker := self._worker()) is not None:
+            worker.cut(msg.data["number"])
+
+    def _on_report(self, msg: Message, **_: Any) -> None:
+        if self.searcher is not None:
+            self.searcher.take(msgspec.convert(msg.data, TrialReport))

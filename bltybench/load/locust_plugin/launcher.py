@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from locust.env import Environment
@@ -10,7 +11,7 @@ from locust.runners import MasterRunner
 
 from bltybench.load.locust_plugin.console import announce
 from bltybench.load.locust_plugin.options import (
-    fill_defaults,
+    RUN_TIME_MARGIN_S,
     parsed_options,
     report_formats,
     resolve_options,
@@ -45,15 +46,6 @@ class Launcher:
         lead_s = LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
         return lead_s + 2 * self._planning_s
 
-    @property
-    def ends_itself(self) -> bool:
-        """Whether the plugin ends the run, rather than Locust's limit on its time.
-
-        That limit includes the time before the load begins. Moreover, a headless master then gives its
-        workers half a second and ignores them afterwards, so Locust's tables would miss the last responses.
-        """
-        return bool(self._options.headless)
-
     def check(self) -> None:
         """Check everything that can be checked before a run, and fill in the scenario's values.
 
@@ -62,9 +54,18 @@ class Launcher:
         environment, options = self._environment, self._options
         resolved, _ = self._resolve(options.num_users)
         report_formats(options)
+        scenario = resolved.scenario
+        if options.num_users is None:
+            options.num_users = scenario.users
+        if options.spawn_rate is None:
+            options.spawn_rate = scenario.spawn_rate or float(options.num_users)
         if options.headless:
             self._ensure_sandbox(resolved)
-        fill_defaults(options, resolved, lead_s=self.lead_s, ends_itself=self.ends_itself)
+            # The progress line replaces Locust's periodic table. The table is still printed at the end.
+            options.only_summary = True
+            options.run_time = None
+        else:
+            options.run_time = math.ceil(scenario.duration_s + self.lead_s) + RUN_TIME_MARGIN_S
         self._default_run_time = options.run_time
         if environment.host is None:
             environment.host = self._default_host = resolved.target.base_url

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -86,20 +85,3 @@ def _own_scenario(user_classes: list[type[User]]) -> str | None:
             remedy="choose one with --scenario",
         )
     return next(iter(names), None)
-
-
-def fill_defaults(options: Namespace, resolved: Resolved, *, lead_s: float, ends_itself: bool) -> None:
-    """Set options that were not given to the scenario's values.
-
-    A run begins ``lead_s`` after Locust starts it, so Locust's limit on its time is set later. There is none
-    if the run ``ends_itself``.
-    """
-    scenario = resolved.scenario
-    if options.num_users is None:
-        options.num_users = scenario.users
-    if options.spawn_rate is None:
-        options.spawn_rate = scenario.spawn_rate or float(options.num_users)
-    options.run_time = None if ends_itself else math.ceil(scenario.duration_s + lead_s) + RUN_TIME_MARGIN_S
-    if options.headless:
-        # The progress line replaces Locust's periodic table. The table is still printed at the end.
-        options.only_summary = True

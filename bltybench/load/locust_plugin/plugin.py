@@ -9,14 +9,15 @@ from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import gevent
+import msgspec
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.rpc import Message
+from locust.runners import Runner, WorkerRunner
 
 from bltybench.errors import UserError
 from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
-from bltybench.load.locust_plugin import messages
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, add_arguments, parsed_options
@@ -25,11 +26,20 @@ from bltybench.load.locust_plugin.progress import show_progress
 from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
 from bltybench.load.run.context import RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
+from bltybench.load.run.live import Tick
 from bltybench.load.run.run import Run, worker_name
+from bltybench.load.run.run_spec import RunSpec
 from bltybench.scenario.prompts import tokens
 
 logger = logging.getLogger("bltybench")
 
+SPEC_OPTION = "bltybench_run_spec"
+"""Locust's spawn message carries the parsed options to the workers. The specification is one of them."""
+TICK_KEY = "bltybench"
+"""Key of the live counts in a worker's report."""
+BUDGET_MESSAGE = "bltybench_budget_exhausted"
+ACTIVITY_MESSAGE = "bltybench_activity"
+"""Messages of the workers to the master."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
 
@@ -42,7 +52,7 @@ class Plugin:
         self.run: Run | None = None
         self.key_names: set[str] = set()
         """Environment variables that hold keys, other than the target's."""
-        self._environment: Environment
+        self._runner: Runner
         self._launcher: Launcher | None = None
         self._link = SearchLink(lambda: self.context.trial_worker if self.context else None)
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -68,31 +78,26 @@ class Plugin:
 
     def report_activity(self, activity: str) -> None:
         """Show what the run is doing in the progress line and the web tab."""
-        runner = self._environment.runner
-        if self.run is not None:
-            self.run.activity = activity
-        elif isinstance(runner, WorkerRunner):
-            messages.send_activity(runner, activity)
+        self._runner.send_message(ACTIVITY_MESSAGE, {"activity": activity})
 
     def finish(self) -> None:
         """End the run before its time because its work is done."""
         self._finished = True
-        stop_run(self._environment, "done")
+        stop_run(self._runner, "done")
 
     # Locust's events, in the order in which they occur
 
-    def on_init(self, environment: Environment, **_: Any) -> None:
+    def on_init(self, environment: Environment, runner: Runner, **_: Any) -> None:
         """Check everything that can be checked before a run."""
-        self._environment = environment
-        runner = environment.runner
+        self._runner = runner
         # Through the event loop: raised by Python itself, it would hit whichever user is running.
         gevent.signal_handler(signal.SIGINT, interrupt)
         tokens.load()
         self._link.register(runner)
         if isinstance(runner, WorkerRunner):
             return
-        if isinstance(runner, MasterRunner):
-            messages.listen(runner, self._on_worker_exhausted, self.report_activity)
+        runner.register_message(BUDGET_MESSAGE, self._on_budget_exhausted)
+        runner.register_message(ACTIVITY_MESSAGE, self._on_activity)
         self._launcher = Launcher(environment)
         try:
             self._launcher.check()
@@ -103,13 +108,13 @@ class Plugin:
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Create the run if this process owns it, and join it if this process generates load."""
-        runner, options = environment.runner, parsed_options(environment)
+        runner, options = self._runner, parsed_options(environment)
         self.context = None
         self._finished = False
         self._exhausted_workers.clear()
         try:
             if isinstance(runner, WorkerRunner):
-                spec = messages.read_spec(options)
+                spec = msgspec.convert(getattr(options, SPEC_OPTION), RunSpec)
                 index = spec.index_of(runner.client_id)
                 self._join(open_context(spec, environment, worker_name(index), index, len(spec.workers)))
             elif self._launcher is not None:
@@ -138,7 +143,7 @@ class Plugin:
             self._garbage.close()
             self.context.sink.close()
             self.context = None
-        if isinstance(environment.runner, WorkerRunner):
+        if isinstance(self._runner, WorkerRunner):
             # All its users have ended. Otherwise Locust would let the worker wait for this time again before
             # it listens to its master.
             environment.stop_timeout = 0.0
@@ -150,20 +155,18 @@ class Plugin:
         """Add live counts to the worker's report, before Locust adds its rows."""
         if self.context is not None:
             self.context.sink.settle()
-            messages.put_tick(data, self.context.sink.take_tick())
+            data[TICK_KEY] = msgspec.to_builtins(self.context.sink.take_tick())
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """Add a worker's live counts."""
-        if self.run is not None:
-            self.run.live.add(client_id, messages.read_ticks(data))
+        if self.run is not None and TICK_KEY in data:
+            self.run.live.add(client_id, msgspec.convert(data[TICK_KEY], Tick))
 
     def on_quitting(self, environment: Environment, **_: Any) -> None:
         """Wait for the report, because Locust exits when this returns."""
         self._quitting = True
-        runner = environment.runner
         try:
-            if runner is not None:
-                stop_on_quit(environment, runner)
+            stop_on_quit(self._runner)
             if self._finishing is not None:
                 self._finishing.join()
         except KeyboardInterrupt:
@@ -182,12 +185,12 @@ class Plugin:
     # In the process that owns the run
 
     def _start_run(self, launcher: Launcher) -> None:
-        environment = self._environment
+        environment = self._runner.environment
         self.run = run = launcher.create_run()
         self._finishing = None
         run.key_names |= self.key_names
         if run.workers:
-            messages.put_spec(parsed_options(environment), run.spec())
+            setattr(parsed_options(environment), SPEC_OPTION, msgspec.to_builtins(run.spec()))
         else:
             context = open_context(run.spec(), environment, "local")
             run.postpone(launcher.lead_s)
@@ -199,27 +202,30 @@ class Plugin:
         )
         if searcher is not None:
             self._greenlets.append(gevent.spawn(self._search, searcher))
-        if launcher.ends_itself:
+        if parsed_options(environment).headless:
+            # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
+            # master then gives its workers half a second, so its tables would miss the last responses.
             gevent.spawn(self._end_when_over, run)
 
     def _search(self, searcher: Searcher) -> None:
         searcher.run()
-        stop_run(self._environment, "the search is over")
+        stop_run(self._runner, "the search is over")
 
     def _end_when_over(self, run: Run) -> None:
         gevent.sleep(max(0.0, run.resolved.scenario.duration_s + RUN_TIME_MARGIN_S - run.now_s()))
         if self.run is run:
-            end_run(self._environment)
+            end_run(self._runner)
 
-    def _on_worker_exhausted(self, client_id: str) -> None:
-        self._exhausted_workers.add(client_id)
-        if self.run is not None and self._exhausted_workers >= set(self.run.workers):
-            self._stop_for_budget()
+    def _on_activity(self, msg: Message, **_: Any) -> None:
+        if self.run is not None:
+            self.run.activity = msg.data["activity"]
 
-    def _stop_for_budget(self) -> None:
+    def _on_budget_exhausted(self, msg: Message, **_: Any) -> None:
+        self._exhausted_workers.add(msg.node_id)
+        all_exhausted = self.run is not None and self._exhausted_workers >= set(self.run.workers)
         # A search ends by itself if it can't send a trial's load.
-        if self._link.searcher is None:
-            stop_run(self._environment, "the budget is exhausted")
+        if all_exhausted and self._link.searcher is None:
+            stop_run(self._runner, "the budget is exhausted")
 
     def _end_reason(self, run: Run) -> str:
         exhausted = self.context is not None and self.context.budget.exhausted
@@ -231,7 +237,7 @@ class Plugin:
 
     def _finish_run(self, run: Run, reason: str) -> None:
         run.finish(reason)
-        if not self._quitting and not parsed_options(self._environment).headless:
+        if not self._quitting and not parsed_options(self._runner.environment).headless:
             logger.info("%s", run.closing_text.strip())
 
     # In a process that generates load
@@ -249,19 +255,15 @@ class Plugin:
                 self._end_second(context)
 
     def _end_second(self, context: RunContext, never_sent: int = 0) -> None:
-        runner = self._environment.runner
-        context.sink.end_second(users=runner.user_count if runner else 0, never_sent=never_sent)
+        context.sink.end_second(users=self._runner.user_count, never_sent=never_sent)
         if self.run is not None:
-            self.run.live.add(context.worker, [context.sink.take_tick()])
+            self.run.live.add(context.worker, context.sink.take_tick())
         if context.budget.exhausted:
-            if isinstance(runner, WorkerRunner):
-                messages.send_budget_exhausted(runner)
-            else:
-                self._stop_for_budget()
+            self._runner.send_message(BUDGET_MESSAGE)
 
     def _exit(self, error: UserError) -> NoReturn:
         code = print_error(error)
-        dismiss_workers(self._environment.runner, parsed_options(self._environment).processes)
+        dismiss_workers(self._runner)
         sys.exit(code)
 
 

@@ -6,7 +6,6 @@ import logging
 import time
 
 import gevent
-from locust.env import Environment
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
 from bltybench.load.locust_plugin.options import parsed_options
@@ -25,11 +24,12 @@ def interrupt() -> None:
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
 
 
-def dismiss_workers(runner: Runner | None, processes: int | None) -> None:
+def dismiss_workers(runner: Runner) -> None:
     """End the worker processes that Locust forked, if there will be no run.
 
     Otherwise they would wait indefinitely for a master that no longer exists.
     """
+    processes = parsed_options(runner.environment).processes
     if not isinstance(runner, MasterRunner) or not processes:
         return
     give_up_s = time.monotonic() + MAX_CONNECT_S
@@ -38,25 +38,21 @@ def dismiss_workers(runner: Runner | None, processes: int | None) -> None:
     runner.quit()
 
 
-def stop_run(environment: Environment, reason: str) -> None:
+def stop_run(runner: Runner, reason: str) -> None:
     """End a run that is in progress, and log the reason."""
-    runner = environment.runner
-    if runner is None or runner.state not in {STATE_SPAWNING, STATE_RUNNING}:
-        return
-    logger.warning("Stopping: %s", reason)
-    gevent.spawn(end_run, environment)
+    if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
+        logger.warning("Stopping: %s", reason)
+        gevent.spawn(end_run, runner)
 
 
-def end_run(environment: Environment) -> None:
+def end_run(runner: Runner) -> None:
     """Stop the users and wait for their last reports. In headless mode, quit Locust then."""
-    runner = environment.runner
-    if runner is not None:
-        runner.stop()
-        if parsed_options(environment).headless:
-            runner.quit()
+    runner.stop()
+    if parsed_options(runner.environment).headless:
+        runner.quit()
 
 
-def stop_on_quit(environment: Environment, runner: Runner) -> None:
+def stop_on_quit(runner: Runner) -> None:
     """Stop a run that Ctrl-C or SIGTERM interrupted, so that its records can be reported."""
     if isinstance(runner, WorkerRunner):
         # The master may stop the run at the same moment, and Locust can't stop users that are stopping.
@@ -64,7 +60,7 @@ def stop_on_quit(environment: Environment, runner: Runner) -> None:
             gevent.sleep(0.05)
         runner.greenlet.kill(block=True)
     if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
-        environment.stop_timeout = INTERRUPT_DRAIN_S
+        runner.environment.stop_timeout = INTERRUPT_DRAIN_S
         runner.stop()
         if not isinstance(runner, WorkerRunner):
             runner.quit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeVar
 
 import gevent
@@ -23,6 +23,9 @@ from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.prompts import prose, tokens
 
 T = TypeVar("T")
+Yielded = TypeVar("Yielded")
+Sent = TypeVar("Sent")
+Returned = TypeVar("Returned")
 Progress = Callable[[str, float], None]
 """Reports the purpose of the next step, and the seconds until it starts."""
 
@@ -91,7 +94,7 @@ class StepExecutor:
             step = run_in_thread(lambda: next(experiment, None))
             while step is not None:
                 self._execute(step, progress)
-                step = _next_step(experiment, self._results())
+                step = send_in_thread(experiment, self._results())
             return self._results()
         except StopUser as end:
             raise ProbeStopped(BUDGET_SPENT) from end
@@ -260,14 +263,15 @@ def run_in_thread(work: Callable[[], T]) -> T:
     return done
 
 
-def _next_step(experiment: Experiment, results: Sequence[ProbeResult]) -> Step | None:
-    """Return the next step, or None after the last. Some take a while to compute."""
+def send_in_thread(generator: Generator[Yielded, Sent, Returned], value: Sent) -> Yielded | Returned:
+    """Send a value to a generator. Return what it yields, or returns. Some take a while to compute it."""
 
-    def advance() -> Step | None:
+    def advance() -> Yielded | Returned:
         try:
-            return experiment.send(results)
-        except StopIteration:
-            return None
+            return generator.send(value)
+        except StopIteration as end:
+            returned: Returned = end.value
+            return returned
 
     return run_in_thread(advance)
 

@@ -22,12 +22,19 @@ from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
-from bltybench.limits.probe.planner import Burst, ProbePlan
+from bltybench.limits.probe.planner import Burst
 from bltybench.limits.probe.thresholds import PLAN, SESSION
 from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
-from bltybench.load.probe.executor import BUDGET_SPENT, TIME_OVER, ProbeStopped, StepExecutor, run_in_thread
+from bltybench.load.probe.executor import (
+    BUDGET_SPENT,
+    TIME_OVER,
+    ProbeStopped,
+    StepExecutor,
+    run_in_thread,
+    send_in_thread,
+)
 from bltybench.load.probe.options import add_arguments, check_options, read_second_key, read_task
 from bltybench.load.users import ChatUser
 from bltybench.runs.folder import find_run, write_atomically
@@ -100,7 +107,7 @@ class LimitProbe(ChatUser):
         steps = plan(session.plan_options(), self._now_s())
         result: Burst | Verdict = next(steps)
         while isinstance(result, Burst):
-            result = _next_burst(steps, self._send(result))
+            result = send_in_thread(steps, self._send(result))
         return result
 
     def _send(self, burst: Burst) -> Sequence[Observation]:
@@ -229,16 +236,3 @@ def _read_done(path: Path) -> list[str]:
     except (OSError, ValueError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _next_burst(steps: ProbePlan[Verdict], observations: Sequence[Observation]) -> Burst | Verdict:
-    """Return the plan's next burst, or its verdict. Fitting takes a while, so it runs in a thread."""
-
-    def advance() -> Burst | Verdict:
-        try:
-            return steps.send(observations)
-        except StopIteration as end:
-            verdict: Verdict = end.value
-            return verdict
-
-    return run_in_thread(advance)

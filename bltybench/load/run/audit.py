@@ -15,7 +15,6 @@ from bltybench.wire.scheduling.batched_reads import BATCH_PERIOD_S
 
 PROBE_INTERVAL_S = 2 * BATCH_PERIOD_S
 """Interval of the checks that the event loop serves timers on time. It shares wakeups with batched reads."""
-PROC_STAT = Path("/proc/stat")
 PROC_SCHEDSTAT = Path("/proc/self/schedstat")
 """The main thread, which runs the event loop: ns on a core, ns waiting for one, number of time slices."""
 
@@ -29,7 +28,7 @@ class Audit:
         self._cpu_s = self._cpu_now_s()
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
-        self._steal = _steal_ticks()
+        self._steal = _steal_s()
         self._timer: AlignedTimer | None = None
         self._clear()
 
@@ -77,7 +76,7 @@ class Audit:
         self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
     ) -> GeneratorSecond:
         """Return the facts gathered since the last call, and start again."""
-        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _steal_ticks()
+        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _steal_s()
         waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
         delays, lags = sorted(self._delays_us), sorted(self._lags_us)
         row = GeneratorSecond(
@@ -104,8 +103,7 @@ class Audit:
             never_sent=never_sent,
             backlog=backlog,
         )
-        self._cpu_s, self._wall_s, self._steal = cpu_s, now_s, steal
-        self._waited_s = waited_s
+        self._cpu_s, self._wall_s, self._steal, self._waited_s = cpu_s, now_s, steal, waited_s
         self._clear()
         return row
 
@@ -122,16 +120,14 @@ def _waited_s() -> float | None:
         return None
 
 
-def _steal_ticks() -> tuple[int, int] | None:
-    """Return (stolen, all) CPU ticks of the machine since boot; None if the system does not report them."""
-    try:
-        fields = [int(field) for field in PROC_STAT.read_text().split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (fields[7], sum(fields)) if len(fields) == 8 else None
+def _steal_s() -> tuple[float, float] | None:
+    """Return (stolen, all) CPU time of the machine since boot; None if the system does not report it."""
+    times = psutil.cpu_times()
+    # After these eight come the times of guests, which the first two include.
+    return (times.steal, sum(times[:8])) if hasattr(times, "steal") else None
 
 
-def _steal_fraction(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+def _steal_fraction(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
     if before is None or after is None or after[1] <= before[1]:
         return None
     return (after[0] - before[0]) / (after[1] - before[1])

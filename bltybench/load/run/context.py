@@ -68,7 +68,7 @@ def open_context(
 
     Raises UserError if the target's key or a file of the scenario is missing or damaged.
     """
-    scenario, target = spec.read_scenario(), spec.read_target()
+    scenario, target = Scenario.model_validate(spec.scenario), Target.model_validate(spec.target)
     key = target.api_key(spec.target_name)
     clock = RunClock(spec.clock, scenario.duration_s)
     reader = Reader()

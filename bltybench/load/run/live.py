@@ -61,11 +61,10 @@ class Live:
         self._ticks: deque[Tick] = deque()
         self._in_flight: dict[str, int] = {}
 
-    def add(self, worker: str, ticks: Iterable[Tick]) -> None:
-        """Add ticks of ``worker``."""
-        for tick in ticks:
-            self._ticks.append(tick)
-            self._in_flight[worker] = tick.in_flight
+    def add(self, worker: str, tick: Tick) -> None:
+        """Add a tick of ``worker``."""
+        self._ticks.append(tick)
+        self._in_flight[worker] = tick.in_flight
 
     def snapshot(self, now_s: float) -> Tick:
         """Return the counts of the minute up to ``now_s`` on the run's axis. Its TTFTs are sorted."""

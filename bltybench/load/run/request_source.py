@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 
 from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.run.audit import Audit
@@ -44,7 +45,8 @@ class RequestSource:
             self.think_s = arrivals.think_s
         elif isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
             self.think_s = 0.0
-        self.composer = Composer(scenario, spec.base, nonce=spec.folder.path.name)
+        base_dir = Path(spec.base_dir)
+        self.composer = Composer(scenario, base_dir, nonce=spec.folder.path.name)
         self._clock = clock
         self._audit = audit
         self._trial_worker = trial_worker
@@ -55,7 +57,7 @@ class RequestSource:
         self._workers = workers
         self._arrivals: Iterator[Arrival] = iter(())
         if scenario.is_open_loop:
-            every = schedule(arrivals, scenario.duration_s, scenario.seed, spec.base)
+            every = schedule(arrivals, scenario.duration_s, scenario.seed, base_dir)
             self._arrivals = (arrival for arrival in every if arrival.index % workers == index)
 
     # Open loop

@@ -10,8 +10,6 @@ import msgspec
 from bltybench.errors import UserError
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock
-from bltybench.scenario.target import Target
-from bltybench.scenario.workload import Scenario
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,19 +32,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     def folder(self) -> RunFolder:
         """The run's directory."""
         return RunFolder(Path(self.run_path))
-
-    @property
-    def base(self) -> Path:
-        """Directory to which the scenario's file names are relative."""
-        return Path(self.base_dir)
-
-    def read_scenario(self) -> Scenario:
-        """Return the resolved scenario."""
-        return Scenario.model_validate(self.scenario)
-
-    def read_target(self) -> Target:
-        """Return the resolved target."""
-        return Target.model_validate(self.target)
 
     def index_of(self, client_id: str) -> int:
         """Return the index of a Locust worker. Raises UserError if it can't take part in the run."""
