@@ -173,9 +173,5 @@ def _show(
 
 def describe(attempt: Attempt) -> str:
     """Return the kind of a failure: its outcome, status, and error code or type."""
-    parts = (
-        str(attempt.outcome),
-        str(attempt.status) if attempt.status else "",
-        attempt.error_code or attempt.error_type or "",
-    )
-    return " ".join(part for part in parts if part)
+    parts = (attempt.outcome, attempt.status, attempt.error_code or attempt.error_type)
+    return " ".join(str(part) for part in parts if part)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import msgspec
@@ -70,10 +70,11 @@ class StepExecutor:
         """Create an executor. ``earlier`` are the run's other attempts, which show its refusal status."""
         self._context = context
         self._earlier = earlier
-        self._keys = {"own": None, "second": second_key, "wrong": WRONG_KEY}
+        self._second_key = second_key
         if second_key is not None:
             context.origin.secrets += (second_key.get_secret_value(),)
-        self._idle: dict[str, list[ChatClient]] = {name: [] for name in self._keys}
+        self._idle: defaultdict[SecretStr | None, list[ChatClient]] = defaultdict(list)
+        """Clients without a request in flight, by key."""
         self._requests: list[SentRequest] = []
         """Requests of the current experiment."""
         self._rng = random.Random(context.scenario.seed)
@@ -148,9 +149,9 @@ class StepExecutor:
                 gevent.sleep(POLL_S)
 
     def _launch(self, request: ProbeRequest) -> SentRequest:
-        key = _key_name(request)
+        key = self._key(request)
         idle = self._idle[key]
-        sent = SentRequest(request, idle.pop() if idle else ChatClient(self._context, self._keys[key]))
+        sent = SentRequest(request, idle.pop() if idle else ChatClient(self._context, key))
         self._requests.append(sent)
         self.sent += 1
         sent.greenlet = gevent.spawn(self._run, sent)
@@ -176,7 +177,13 @@ class StepExecutor:
                 self.tokens += request.max_total_tokens
             else:
                 self.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
-        self._idle[_key_name(request)].append(client)
+        self._idle[self._key(request)].append(client)
+
+    def _key(self, request: ProbeRequest) -> SecretStr | None:
+        """Return the key to use instead of the target's own."""
+        if request.second_key:
+            return self._second_key
+        return WRONG_KEY if request.kind == "wrong_key" else None
 
     def _chat(self, sent: SentRequest) -> None:
         request = sent.request
@@ -216,7 +223,7 @@ class StepExecutor:
         return self._context.clock.start_wall_ns / 1e9
 
     def _now_s(self) -> float:
-        return (self._context.clock.start_wall_ns + self._context.clock.now_ns()) / 1e9
+        return self._start_s + self._context.clock.now_s()
 
     def _results(self) -> list[ProbeResult]:
         status = self._refusal_status()
@@ -227,13 +234,11 @@ class StepExecutor:
 
     def _partial_result(self, sent: SentRequest) -> ProbeResult:
         """Return the result of a request that has not ended."""
+        start_ns, exchange = self._context.clock.start_ns, sent.client.exchange
 
         def at(monotonic_ns: int | None) -> float | None:
-            if monotonic_ns is None:
-                return None
-            return self._start_s + (monotonic_ns - self._context.clock.start_ns) / 1e9
+            return None if monotonic_ns is None else self._start_s + (monotonic_ns - start_ns) / 1e9
 
-        exchange = sent.client.exchange
         status = None if exchange is None else exchange.status
         accepted = status is not None and 200 <= status < 300
         return ProbeResult(
@@ -274,10 +279,6 @@ def send_in_thread(generator: Generator[Yielded, Sent, Returned], value: Sent) -
             return returned
 
     return run_in_thread(advance)
-
-
-def _key_name(request: ProbeRequest) -> Literal["own", "second", "wrong"]:
-    return "second" if request.second_key else "wrong" if request.kind == "wrong_key" else "own"
 
 
 def _cancel(requests: Sequence[SentRequest]) -> None:

@@ -189,7 +189,7 @@ class LimitProbe(ChatUser):
         logger.info("Resuming run %s: %d attempts, measured: %s", folder.path.name, len(attempts), done)
 
     def _now_s(self) -> float:
-        return self._session.start_s + self.run_context.clock.now_ns() / 1e9
+        return self._session.start_s + self.run_context.clock.now_s()
 
     def _progress(self, purpose: str, wait_s: float) -> None:
         """Report the next step and when it starts. Log it unless it is like the previous one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -10,11 +11,9 @@ from bltybench.errors import UserError
 from bltybench.scenario.target import Budget, Price
 
 
-def share(cap: int | None, index: int, workers: int) -> int | None:
+def share(cap: int | None, index: int, workers: int) -> float:
     """Return the share of ``cap`` of worker ``index`` of ``workers``. The shares add up to the cap."""
-    if cap is None:
-        return None
-    return cap // workers + (1 if index < cap % workers else 0)
+    return math.inf if cap is None else cap // workers + (index < cap % workers)
 
 
 class Spend(msgspec.Struct, frozen=True, gc=False):
@@ -42,14 +41,12 @@ class BudgetAccount:
     ) -> None:
         self._requests = share(budget.requests, index, workers)
         self._tokens = share(budget.tokens, index, workers)
-        self._money = None if budget.money is None else budget.money / workers
+        self._money = math.inf if budget.money is None else budget.money / workers
         self._prices = prices or {}
-        self.exhausted = False
-
-    @property
-    def counts_tokens(self) -> bool:
+        self._counts_money = budget.money is not None
+        self.counts_tokens = self._counts_money or budget.tokens is not None
         """Whether a cap depends on the length of prompts and completions."""
-        return self._tokens is not None or self._money is not None
+        self.exhausted = False
 
     def cost(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> Spend:
         """Return what an attempt costs; its money is 0 unless money is capped.
@@ -62,7 +59,7 @@ class BudgetAccount:
                 remedy="pass max_tokens in every call, or cap requests only",
             )
         prompt, completion = prompt_tokens or 0, completion_tokens or 0
-        if self._money is None:
+        if not self._counts_money:
             return Spend(prompt + completion)
         price = self._prices.get(model)
         if price is None:
@@ -74,23 +71,15 @@ class BudgetAccount:
 
     def take(self, spend: Spend) -> bool:
         """Reserve one request and ``spend``. Return False, permanently, once the budget can't cover them."""
-        short = (
-            (self._requests is not None and self._requests < 1)
-            or (self._tokens is not None and self._tokens < spend.tokens)
-            or (self._money is not None and self._money < spend.money)
-        )
-        if short:
+        if self._requests < 1 or self._tokens < spend.tokens or self._money < spend.money:
             self.exhausted = True
         if self.exhausted:
             return False
-        if self._requests is not None:
-            self._requests -= 1
+        self._requests -= 1
         self.give_back(NOTHING - spend)
         return True
 
     def give_back(self, spend: Spend) -> None:
         """Refund what was reserved and not used."""
-        if self._tokens is not None:
-            self._tokens += spend.tokens
-        if self._money is not None:
-            self._money += spend.money
+        self._tokens += spend.tokens
+        self._money += spend.money

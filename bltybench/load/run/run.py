@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import gevent
 import msgspec
@@ -18,7 +19,6 @@ from bltybench.load.run.live import Live
 from bltybench.load.run.record_sink import done_marker
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder, create_run
-from bltybench.runs.formats import USUAL
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import Resolved
@@ -39,7 +39,7 @@ class Run:
         reports: str,
         workers: list[str],
         lead_s: float,
-        formats: Collection[str] = USUAL,
+        formats: Collection[str],
     ) -> None:
         self.resolved = resolved
         self.formats = formats
@@ -60,8 +60,7 @@ class Run:
     def postpone(self, lead_s: float) -> None:
         """Let the load begin ``lead_s`` from now, because preparing it took time."""
         self.clock = _clock_in(lead_s)
-        self._manifest = msgspec.structs.replace(self._manifest, clock=self.clock)
-        self.folder.write_manifest(self._manifest)
+        self._update_manifest(clock=self.clock)
 
     def spec(self) -> RunSpec:
         """Return the specification for the processes that generate the load."""
@@ -87,19 +86,18 @@ class Run:
         """
         ended_s = self.now_s()
         unfinished = self._wait_for_workers()
-        self._manifest = msgspec.structs.replace(
-            self._manifest,
-            ended_ns=round(ended_s * 1e9),
-            ended=reason,
-            planned_calls=self._calls_due_until(ended_s),
-        )
-        self.folder.write_manifest(self._manifest)
+        planned_calls = self._calls_due_until(ended_s)
+        self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
         hidden = {self.resolved.target.api_key_env, *self.key_names}
         self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
         if unfinished:
             names = ", ".join(unfinished)
             lost = f"These workers did not finish; their last records may be missing: {names}\n"
             self.closing_text = lost + self.closing_text
+
+    def _update_manifest(self, **changes: Any) -> None:
+        self._manifest = msgspec.structs.replace(self._manifest, **changes)
+        self.folder.write_manifest(self._manifest)
 
     def _describe(self) -> Manifest:
         resolved = self.resolved
@@ -134,7 +132,7 @@ class Run:
             return None
         until_s = min(at_s, scenario.duration_s)
         arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)
-        return sum(1 for arrival in arrivals if arrival.at_s < until_s)
+        return sum(arrival.at_s < until_s for arrival in arrivals)
 
     def _wait_for_workers(self) -> list[str]:
         """Wait until every worker has left its marker. Return those that did not in time."""
