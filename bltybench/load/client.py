@@ -89,19 +89,8 @@ class ChatClient:
         UserError if the budget can't be kept: it caps tokens or money but ``max_tokens`` is missing, or it
         caps money but the model has no price.
         """
-        call = self._compose(
-            messages,
-            stream=stream,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            model=model,
-            name=name,
-            prompt_tokens=prompt_tokens,
-            stage=stage,
-            turn=turn,
-            keep_text=keep_text,
-            parameters=parameters,
-        )
+        body = self._body(messages, stream, max_tokens, temperature, model) | parameters
+        call = self._compose(body, name, prompt_tokens, stage, turn, keep_text=keep_text)
         self._clock.wait_until(0)  # the run begins at the same moment for all users
         return self._call(call, due_ns)
 
@@ -117,16 +106,8 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        call = self._compose(
-            prepared.messages,
-            stream=stream,
-            max_tokens=prepared.max_tokens,
-            temperature=prepared.call.temperature,
-            name=prepared.call.name,
-            prompt_tokens=prepared.prompt_tokens,
-            stage=stage,
-            keep_text=False,
-        )
+        body = self._body(prepared.messages, stream, prepared.max_tokens, prepared.call.temperature)
+        call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
         if self._context.outcomes_matter or deferred.full:
@@ -169,34 +150,37 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def _compose(
+    def _body(
         self,
         messages: Sequence[dict[str, Any]],
-        *,
         stream: bool,
         max_tokens: int | None,
         temperature: float | None,
-        name: str | None,
-        prompt_tokens: int | None,
-        stage: str | None,
-        keep_text: bool,
         model: str | None = None,
-        turn: int | None = None,
-        parameters: dict[str, Any] | None = None,
-    ) -> CallContext:
-        context, budget = self._context, self._budget
-        model = model or context.scenario.model
-        body: dict[str, Any] = {"model": model, "messages": messages}
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": model or self._context.scenario.model, "messages": list(messages)}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         if temperature is not None:
             body["temperature"] = temperature
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        if parameters:
-            body |= parameters
+        return body
+
+    def _compose(
+        self,
+        body: dict[str, Any],
+        name: str | None,
+        prompt_tokens: int | None,
+        stage: str | None,
+        turn: int | None = None,
+        *,
+        keep_text: bool = False,
+    ) -> CallContext:
+        context, budget = self._context, self._budget
+        model, max_tokens, stream = body["model"], body.get("max_tokens"), body.get("stream", False)
         if prompt_tokens is None and budget.counts_tokens:
-            prompt_tokens = tokens.count_messages(messages)
+            prompt_tokens = tokens.count_messages(body["messages"])
         return CallContext(
             call_id=context.next_call_id(),
             name=name or ("stream" if stream else "chat"),

@@ -13,7 +13,7 @@ from bltybench.runs.error_words import names_of, says_overload, says_rate_limit,
 from bltybench.wire import error_body
 from bltybench.wire.error_body import ErrorDetails, name_or_none, redacted
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.fault import TIMEOUTS, Failure, Fault
+from bltybench.wire.fault import TIMEOUTS, Fault
 from bltybench.wire.ratelimit_headers import parse_quota
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk
@@ -25,12 +25,8 @@ MAX_SHOWN_EVENT_BYTES = 500
 MAX_HOST_CHARS = 100
 
 
-def fold(exchange: Exchange) -> Failure | None:
-    """Fold the bytes that a stream has kept so far. Return the limit that it exceeded, if any."""
-    return _folded(exchange).overrun()
-
-
-def _folded(exchange: Exchange) -> StreamFold:
+def fold(exchange: Exchange) -> StreamFold:
+    """Fold the bytes that a stream has kept so far, and return its state."""
     state = exchange.fold
     if state is None:
         state = exchange.fold = StreamFold(keep_text=exchange.keep_text)
@@ -75,7 +71,7 @@ def _read_headers(exchange: Exchange, result: ExchangeResult) -> None:
 
 def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | None:
     """Fill in ``result`` from an event stream. Return the error in it, if any."""
-    state = _folded(exchange)
+    state = fold(exchange)
     overrun = state.overrun()
     state.close()
     result.streamed = True

@@ -1,9 +1,12 @@
-"""What a run prints on the terminal before it starts: errors, and what it will send and spend."""
+"""What a run prints on the terminal: errors, what it will send and spend, and its progress."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+
+import gevent
 
 from bltybench.errors import UserError
 from bltybench.load.run.run import Run
@@ -13,6 +16,10 @@ logger = logging.getLogger("bltybench")
 
 COULD_NOT_RUN = 2
 """Exit code of a run that could not start."""
+INTERVAL_S = 1.0
+"""Seconds between two updates on a terminal."""
+PIPED_INTERVAL_S = 15.0
+"""Seconds between two lines if the output is not a terminal."""
 
 
 def print_error(error: UserError) -> int:
@@ -44,3 +51,22 @@ def announce(run: Run, plan: Plan | None) -> None:
         logger.log(level, "This run can spend up to %s", " and ".join(caps))
     if plan is not None and (exceeded := plan.exceeds(target)):
         logger.warning("The budget will end the run early: %s", " and ".join(exceeded))
+
+
+def show_progress(run: Run) -> None:
+    """Update the line on a terminal, or print a new one now and then elsewhere. Runs as a greenlet."""
+    on_terminal = sys.stderr.isatty()
+    try:
+        while True:
+            gevent.sleep(INTERVAL_S if on_terminal else PIPED_INTERVAL_S)
+            line = run.live.line(run.now_s(), run.resolved.scenario.duration_s, run.activity)
+            if on_terminal:
+                width = shutil.get_terminal_size().columns
+                sys.stderr.write(f"\r\x1b[2K{line[: width - 1]}")
+            else:
+                sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+    finally:
+        if on_terminal:
+            sys.stderr.write("\n")
+            sys.stderr.flush()

@@ -18,11 +18,10 @@ from locust.runners import Runner, WorkerRunner
 from bltybench.errors import UserError
 from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
-from bltybench.load.locust_plugin.console import print_error
+from bltybench.load.locust_plugin.console import print_error, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, add_arguments, parsed_options
 from bltybench.load.locust_plugin.panel import add_tab
-from bltybench.load.locust_plugin.progress import show_progress
 from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
 from bltybench.load.run.context import RunContext, open_context
 from bltybench.load.run.garbage import rare_collections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -10,7 +10,7 @@ import gevent
 from bltybench.limits.probe.protocol import ProbeRequest, Until
 from bltybench.load.client import ChatClient
 from bltybench.runs.attempt import Attempt
-from bltybench.wire.sse.stream import StreamFold
+from bltybench.wire.interpret import fold
 
 
 @dataclass
@@ -26,21 +26,14 @@ class SentRequest:
     """Whether the budget or the end of the run prevented it."""
     prompt_tokens: int = 0
     """Tokens of its prompt, by our count."""
-    fold: StreamFold = field(default_factory=lambda: StreamFold(keep_text=False))
-    folded: int = 0
 
     def begun_ns(self) -> int | None:
         """Return when the first token of a stream arrived; None if it has not."""
         exchange = self.client.exchange
         if exchange is None or exchange.sent_ns is None or not exchange.is_event_stream:
             return None
-        if exchange.fold is not None and exchange.fold.times:
-            return exchange.fold.times[0]
-        arrivals = exchange.arrivals
-        while not self.fold.times and self.folded < len(arrivals):
-            self.fold.take(exchange.pieces[self.folded], arrivals[self.folded])
-            self.folded += 1
-        return self.fold.times[0] if self.fold.times else None
+        times = fold(exchange).times
+        return times[0] if times else None
 
     def reached(self, until: Until) -> bool:
         """Return whether the request has come this far, or has ended."""

@@ -95,7 +95,7 @@ class Reader:
         if exchange.queued:
             return
         if len(self._jobs) >= MAX_QUEUED_FOLDS:
-            on_folded(exchange, fold(exchange))
+            on_folded(exchange, fold(exchange).overrun())
         else:
             exchange.queued = True
             self._enqueue(exchange, None, on_folded)
@@ -121,7 +121,7 @@ class Reader:
     def _run(self, exchange: Exchange, waiter: Any, on_folded: OnFolded | None) -> None:
         if on_folded is not None:
             exchange.queued = False
-            on_folded(exchange, fold(exchange))
+            on_folded(exchange, fold(exchange).overrun())
             return
         self.unread -= 1
         try:
