@@ -79,11 +79,9 @@ class Searcher:
     def run(self) -> None:
         """Search until the capacity is found or something runs out. Runs as a greenlet."""
         self.ready.wait()
-        ended = self._step()
-        while ended is None:
+        while (ended := self._step()) is None:
             self._write(None)
             gevent.sleep(self.search.pause_s)
-            ended = self._step()
         logger.info("%s", self._write(ended).sentence())
         self.ended = ended
 
@@ -173,11 +171,9 @@ class Searcher:
             self._reported.clear()
             if not self._reported.wait(max(0.0, give_up_s - self.now_s())):
                 return None
-            if (
-                calls
-                and not was_cut
-                and cannot_pass(self._attempts, self.search.checks, calls, self._max_attempts)
-            ):
+            if not calls or was_cut:
+                continue
+            if cannot_pass(self._attempts, self.search.checks, calls, self._max_attempts):
                 was_cut = True
                 self.cut_trial(order.number)
         return was_cut

@@ -109,7 +109,10 @@ class StepExecutor:
         gevent.joinall([sent.greenlet])
         if sent.stopped:
             raise ProbeStopped(BUDGET_SPENT)
-        return model_ids(sent.client.body)
+        try:
+            return [model.id for model in msgspec.json.decode(sent.client.body, type=_Models).data]
+        except ValueError:
+            return []
 
     def _execute(self, step: Step, progress: Progress) -> None:
         if isinstance(step, CancelStep):
@@ -251,15 +254,6 @@ class StepExecutor:
             prompt_tokens=sent.prompt_tokens,
             max_tokens=sent.request.max_tokens,
         )
-
-
-def model_ids(body: bytes) -> list[str]:
-    """Return the ids in a response of /v1/models; an empty list if it is something else."""
-    try:
-        data = msgspec.json.decode(body, type=_Models).data
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return []
-    return [model.id for model in data]
 
 
 def run_in_thread(work: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gevent
 import locust
+import msgspec
 from locust import task
 from locust.exception import StopUser
 
@@ -232,7 +233,6 @@ def spend_sentence(task: ProbeTask) -> str:
 def _read_done(path: Path) -> list[str]:
     """Return the questions that a run measured completely; an empty list without a valid file."""
     try:
-        names = json.loads(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
     except (OSError, ValueError):
         return []
-    return [str(name) for name in names] if isinstance(names, list) else []

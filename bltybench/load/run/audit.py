@@ -25,7 +25,7 @@ class Audit:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._process = psutil.Process()
-        self._cpu_s = self._cpu_now_s()
+        self._cpu_s = time.process_time()
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
         self._steal = _steal_s()
@@ -76,7 +76,7 @@ class Audit:
         self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
     ) -> GeneratorSecond:
         """Return the facts gathered since the last call, and start again."""
-        now_s, cpu_s, steal = time.monotonic(), self._cpu_now_s(), _steal_s()
+        now_s, cpu_s, steal = time.monotonic(), time.process_time(), _steal_s()
         waited_s, wall_s = _waited_s(), max(1e-9, now_s - self._wall_s)
         delays, lags = sorted(self._delays_us), sorted(self._lags_us)
         row = GeneratorSecond(
@@ -106,10 +106,6 @@ class Audit:
         self._cpu_s, self._wall_s, self._steal, self._waited_s = cpu_s, now_s, steal, waited_s
         self._clear()
         return row
-
-    def _cpu_now_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
 
 
 def _waited_s() -> float | None:
