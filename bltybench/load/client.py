@@ -106,7 +106,7 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        body = self._body(prepared.messages, stream, prepared.max_tokens, prepared.call.temperature)
+        body = self._body(prepared.messages, stream, prepared.max_tokens, prepared.temperature)
         call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)

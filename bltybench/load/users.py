@@ -128,7 +128,7 @@ class ScenarioUser(ChatUser):
                 prompt_tokens=prepared.prompt_tokens,
                 stage=stage,
                 turn=turn,
-                temperature=prepared.call.temperature,
+                temperature=prepared.temperature,
             )
             if not reply.ok or turn == prepared.turns:
                 return

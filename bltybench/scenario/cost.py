@@ -46,17 +46,30 @@ def requests_per_arrival(scenario: Scenario) -> float:
 
 def least_tokens(scenario: Scenario, base_dir: Path) -> int:
     """Return the smallest number of tokens, prompt plus max_tokens, that a request of the mix can reserve."""
+    return min(_least(call, base_dir) for call in scenario.mix)
+
+
+def _least(call: Call, base_dir: Path) -> int:
+    answer = at_quantile(call.max_tokens, 0.0)
+    if call.conversations is None:
+        return answer + max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)
+    recorded = read_conversations(base_dir / call.conversations)
     return min(
-        at_quantile(call.max_tokens, 0.0)
-        + min(_recorded(call, base_dir) or [max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)])
-        for call in scenario.mix
+        conversation.count_tokens() + (conversation.max_tokens or answer)
+        for conversation in (*recorded.sample, *recorded.shortest)
     )
 
 
 def _call_tokens(call: Call, base_dir: Path) -> Tokens:
     """Return the expected tokens of one call, summed over its turns. Each turn resends the history."""
     answer = mean(call.max_tokens)
-    first = fmean(_recorded(call, base_dir) or [max(mean(call.prompt_tokens), overhead(call) + 1)])
+    if call.conversations is not None:
+        recorded = read_conversations(base_dir / call.conversations)
+        return Tokens(
+            fmean(conversation.count_tokens() for conversation in recorded.sample),
+            fmean(conversation.max_tokens or answer for conversation in recorded.every),
+        )
+    first = max(mean(call.prompt_tokens), overhead(call) + 1)
     if call.turns is None:
         return Tokens(first, answer)
     # Turn n sends the first prompt plus (n − 1) completions and follow-ups, so n turns sum to n·first + n(n −
@@ -69,10 +82,3 @@ def _call_tokens(call: Call, base_dir: Path) -> Tokens:
 
 def _turns(call: Call) -> float:
     return 1.0 if call.turns is None else (call.turns.min + call.turns.max) / 2
-
-
-def _recorded(call: Call, base_dir: Path) -> list[int]:
-    """Return the prompt tokens of recorded conversations; an empty list if prompts are generated."""
-    if call.conversations is None:
-        return []
-    return [recorded.prompt_tokens for recorded in read_conversations(base_dir / call.conversations)]

@@ -89,7 +89,8 @@ class Call(Table):
     prompt_tokens: Lengths = Fixed(tokens=64)
     max_tokens: Lengths = Fixed(tokens=64)
     conversations: str | None = None
-    """A JSONL file of ``{"messages": […]}``, used instead of generated prompts."""
+    """A JSONL file of ``{"messages": […]}``, used instead of generated prompts. A line's ``max_tokens`` and
+    ``temperature`` replace those of the call."""
     system: str | None = None
     """System message before the prompt. Its tokens count as part of prompt_tokens."""
     anti_cache: Literal["off", "run", "request"] = "off"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import Arrival
-from bltybench.scenario.prompts import prose, tokens
+from bltybench.scenario.cost import least_tokens, mean_tokens
+from bltybench.scenario.prompts import conversations, prose, tokens
 from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.workload import Call, Closed, Fixed, Scenario, Uniform
 
@@ -183,6 +184,90 @@ def test_conversation_error_is_named_with_its_line(tmp_path: Path, line: Any, me
     with pytest.raises(UserError) as caught:
         composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
     assert str(caught.value) == f"{path}:2: {message}{SHAPE}"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"tools": []}, "unknown key 'tools'"),
+        ({"max_token": 7}, "unknown key 'max_token'"),
+        ({"max_tokens": 0}, "max_tokens must be a positive integer, not 0"),
+        ({"max_tokens": True}, "max_tokens must be a positive integer, not true"),
+        ({"max_tokens": "7"}, 'max_tokens must be a positive integer, not "7"'),
+        ({"temperature": 2.5}, "temperature must be a number from 0 to 2, not 2.5"),
+        ({"temperature": float("nan")}, "temperature must be a number from 0 to 2, not NaN"),
+    ],
+)
+def test_parameter_that_a_conversation_cannot_set_is_refused(
+    tmp_path: Path, extra: dict[str, Any], message: str
+) -> None:
+    # Rows of OpenAI's batch and fine-tuning files have such keys. They were dropped silently.
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps({"messages": [GOOD]} | extra) + "\n")
+    with pytest.raises(UserError) as caught:
+        composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
+    assert str(caught.value).startswith(f"{path}:1: {message}\n  → ")
+    if "unknown" in message:
+        assert "a line can have messages, max_tokens, temperature" in str(caught.value)
+
+
+def test_parameters_of_a_conversation_replace_those_of_the_mix(tmp_path: Path) -> None:
+    row = {"messages": [GOOD], "max_tokens": 7, "temperature": 0}
+    (tmp_path / "own.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "none.jsonl").write_text(json.dumps({"messages": [GOOD], "max_tokens": None}) + "\n")
+    for file, expected in (("own.jsonl", (7, 0)), ("none.jsonl", (9, 0.5))):
+        call = Call(name="a", conversations=file, max_tokens=Fixed(tokens=9), temperature=0.5)
+        made = Composer(scenario(call), tmp_path)
+        prepared = made.prepare(0)
+        assert (prepared.max_tokens, prepared.temperature) == expected
+        assert mean_tokens(scenario(call), tmp_path).answer == expected[0]
+        assert least_tokens(scenario(call), tmp_path) == prepared.prompt_tokens + expected[0]
+        # A trace states the length of each request.
+        assert made.prepare(0, Arrival(0, 0.0, 5, 3)).max_tokens == 3
+
+
+def test_long_file_is_read_once_and_counted_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 31 MB of conversations took 95 s of CPU before the first request, because all were counted three times.
+    counted = 0
+    real_count = tokens.count_messages
+
+    def count_messages(messages: list[dict[str, Any]]) -> int:
+        nonlocal counted
+        counted += 1
+        return real_count(messages)
+
+    monkeypatch.setattr(conversations, "count_messages", count_messages)
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"Say {n} words"}]}) for n in range(5_000)]
+    lines[4_321] = json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    used = scenario(Call(name="a", conversations="c.jsonl", max_tokens=Fixed(tokens=9)))
+    whole = sum(real_count(json.loads(line)["messages"]) for line in lines) / len(lines)
+    assert mean_tokens(used, tmp_path).prompt == pytest.approx(whole, abs=0.1)
+    assert least_tokens(used, tmp_path) == real_count([{"role": "user", "content": "Hi"}]) + 9
+    before = counted
+    assert before <= conversations.MAX_COUNTED + conversations.SHORTEST
+    prepared = Composer(used, tmp_path).prepare(0)
+    assert prepared.prompt_tokens == real_count(prepared.messages)
+    assert counted <= before + 1
+
+
+def test_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    for content in ("Hello", "Hello again"):
+        path.write_text(json.dumps({"messages": [{"role": "user", "content": content}]}))
+        made = composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
+        assert made.prepare(0).messages[0]["content"] == content
+
+
+def test_reading_a_long_file_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(conversations, "PROGRESS_S", -1.0)
+    path = tmp_path / "c.jsonl"
+    path.write_text((json.dumps({"messages": [GOOD]}) + "\n") * 3)
+    with caplog.at_level("INFO", "bltybench"):
+        composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
+    assert f"Reading {path}: 3 conversations so far" in caplog.text
 
 
 def test_invalid_or_missing_conversations_are_reported(tmp_path: Path) -> None:

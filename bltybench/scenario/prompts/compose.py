@@ -15,7 +15,7 @@ import msgspec
 
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.arrivals.trace_formats import BLOCK_TOKENS
-from bltybench.scenario.prompts.conversations import Conversation, read_conversations
+from bltybench.scenario.prompts.conversations import Conversations, read_conversations
 from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.prompts.prose import block_of, pool, text_of
 from bltybench.scenario.prompts.tokens import PROMPT_OVERHEAD, ROLE_OVERHEAD, count
@@ -34,6 +34,7 @@ class Prepared(msgspec.Struct, frozen=True):
     """Number of the request in the run. The turns of a conversation share it."""
     turns: int = 1
     """Number of turns of the conversation it starts. 1 for a single call."""
+    temperature: float | None = None
 
 
 class Composer:
@@ -57,7 +58,7 @@ class Composer:
         self._overheads = [overhead(call) for call in scenario.mix]
         self._block = lru_cache(maxsize=4_096)(self._make_block)
         files = {call.conversations for call in scenario.mix if call.conversations is not None}
-        self._conversations: dict[str, tuple[Conversation, ...]] = {
+        self._conversations: dict[str, Conversations] = {
             file: read_conversations(base_dir / file) for file in sorted(files)
         }
 
@@ -81,11 +82,15 @@ class Composer:
             max_tokens = arrival.max_tokens or max_tokens
         mark = self._mark(call, index)
         if call.conversations is not None:
-            known = self._conversations[call.conversations]
-            conversation = known[int(rng.random() * len(known))]
+            every = self._conversations[call.conversations].every
+            conversation = every[int(rng.random() * len(every))]
+            temperature = call.temperature if conversation.temperature is None else conversation.temperature
+            if arrival is None or arrival.max_tokens is None:
+                max_tokens = conversation.max_tokens or max_tokens
             messages = [dict(message) for message in conversation.messages]
             marked = _put_before(messages[0], mark)
-            return Prepared(call, messages, conversation.prompt_tokens + marked, max_tokens, index)
+            prompt_tokens = conversation.count_tokens() + marked
+            return Prepared(call, messages, prompt_tokens, max_tokens, index, temperature=temperature)
         messages = [] if call.system is None else [{"role": "system", "content": call.system}]
         rest = self._overheads[chosen] + (_put_before(messages[0], mark) if messages else count(mark))
         user_tokens = max(1, prompt_tokens - rest)
@@ -99,7 +104,7 @@ class Composer:
         turns = 1
         if call.turns is not None:
             turns = call.turns.min + int(rng.random() * (call.turns.max - call.turns.min + 1))
-        return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns)
+        return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns, call.temperature)
 
     def next_turn(self, last: Prepared, turn: int, answer: str) -> Prepared:
         """Return turn ``turn`` (from 1) of a conversation: the history and a follow-up."""
@@ -115,7 +120,9 @@ class Composer:
             {"role": "user", "content": text_of(tokens, max_tokens, rng)},
         ]
         said = ROLE_OVERHEAD["assistant"] + count(answer) + ROLE_OVERHEAD["user"] + tokens
-        return Prepared(last.call, messages, last.prompt_tokens + said, max_tokens, last.index, last.turns)
+        return msgspec.structs.replace(
+            last, messages=messages, prompt_tokens=last.prompt_tokens + said, max_tokens=max_tokens
+        )
 
     def _mark(self, call: Call, index: int) -> str:
         """Return random words that defeat prompt caches, or an empty string if not requested."""

@@ -2,47 +2,126 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import logging
+import time
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, TypeGuard
 
 from bltybench.errors import UserError
-from bltybench.scenario.files import open_text, read_json
+from bltybench.scenario.files import open_text
 from bltybench.scenario.prompts.tokens import count_messages
 
+logger = logging.getLogger("bltybench")
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
+KEYS = ("messages", "max_tokens", "temperature")
 SHAPE = 'a line looks like {"messages": [{"role": "user", "content": "…"}]}'
+PROGRESS_S = 3.0
+"""Seconds between two messages while a long file is read."""
+MAX_COUNTED, MAX_COUNTING_S = 500, 3.0
+"""Maximum conversations whose tokens are counted in advance, and the maximum time for it, in seconds. The
+tokenizer takes about 10 µs per token. The other conversations are counted when they are first sent."""
+SHORTEST = 20
+"""Number of conversations, the shortest lines, among which the one with the fewest tokens is sought."""
 
 
-@dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages to send, and their token count."""
+    """Messages to send, and the parameters of their request. None leaves a parameter to the mix."""
 
-    messages: list[dict[str, Any]]
-    prompt_tokens: int
+    __slots__ = ("_prompt_tokens", "max_tokens", "messages", "temperature")
+
+    def __init__(
+        self, messages: list[dict[str, Any]], max_tokens: int | None, temperature: float | None
+    ) -> None:
+        self.messages = messages
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+        self._prompt_tokens: int | None = None
+
+    def count_tokens(self) -> int:
+        """Return the token count of the messages, which only the first call computes."""
+        if self._prompt_tokens is None:
+            self._prompt_tokens = count_messages(self.messages)
+        return self._prompt_tokens
 
 
-def read_conversations(path: Path) -> tuple[Conversation, ...]:
-    """Read and validate the whole file. Raise UserError with file and line for an error."""
-    conversations = []
+class Conversations:
+    """The conversations of a file, and a random sample of them whose tokens are already counted."""
+
+    def __init__(self, every: list[Conversation], line_lengths: list[int]) -> None:
+        self.every = every
+        self.sample: list[Conversation] = []
+        order = list(range(len(every)))
+        Random(len(every)).shuffle(order)
+        until_s = time.monotonic() + MAX_COUNTING_S
+        for index in order[:MAX_COUNTED]:
+            if self.sample and time.monotonic() > until_s:
+                break
+            every[index].count_tokens()
+            self.sample.append(every[index])
+        by_length = sorted(range(len(every)), key=line_lengths.__getitem__)
+        self.shortest = [every[index] for index in by_length[:SHORTEST]]
+        """The conversations with the shortest lines."""
+
+
+def read_conversations(path: Path) -> Conversations:
+    """Read and validate the whole file, unless this process has already read it.
+
+    Raise UserError with file and line for an error.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return _read(path, 0, 0)
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _changed_ns: int, _size: int) -> Conversations:
+    every: list[Conversation] = []
+    lengths: list[int] = []
+    report_s = time.monotonic() + PROGRESS_S
+    for conversation, length in _conversations(path):
+        every.append(conversation)
+        lengths.append(length)
+        if time.monotonic() > report_s:
+            logger.info("Reading %s: %s conversations so far", path, f"{len(every):,}")
+            report_s = time.monotonic() + PROGRESS_S
+    if not every:
+        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
+    return Conversations(every, lengths)
+
+
+def _conversations(path: Path) -> Iterator[tuple[Conversation, int]]:
+    """Yield each conversation and the length of its line."""
     for number, line in open_text(path, what="conversations file"):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = read_json(line, where=where, remedy=SHAPE)
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"not valid JSON: {error}", where=where, remedy=SHAPE) from None
         problem = _problem(row)
         if problem:
             raise UserError(problem, where=where, remedy=SHAPE)
-        conversations.append(Conversation(row["messages"], count_messages(row["messages"])))
-    if not conversations:
-        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
-    return tuple(conversations)
+        if unknown := row.keys() - set(KEYS):
+            raise UserError(
+                f"unknown key {min(unknown)[:60]!r}",
+                where=where,
+                remedy=f"a line can have {', '.join(KEYS)}; other parameters can't be sent from a file",
+            )
+        yield Conversation(row["messages"], row.get("max_tokens"), row.get("temperature")), len(line)
 
 
 def _problem(row: object) -> str | None:
     """Return what is wrong with a line, or None."""
     messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list) or not messages:
+    if not isinstance(row, dict) or not isinstance(messages, list) or not messages:
         return "no list of messages"
     for index, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
@@ -55,4 +134,16 @@ def _problem(row: object) -> str | None:
             return f"message {index} has no content"
     if messages[-1]["role"] != "user":
         return f"the last message is from the {messages[-1]['role']}: it must be from the user"
+    return _parameter_problem(row.get("max_tokens"), row.get("temperature"))
+
+
+def _parameter_problem(max_tokens: object, temperature: object) -> str | None:
+    if max_tokens is not None and not (_is_number(max_tokens, int) and max_tokens >= 1):
+        return f"max_tokens must be a positive integer, not {json.dumps(max_tokens)[:40]}"
+    if temperature is not None and not (_is_number(temperature, int, float) and 0 <= temperature <= 2):
+        return f"temperature must be a number from 0 to 2, not {json.dumps(temperature)[:40]}"
     return None
+
+
+def _is_number(value: object, *kinds: type) -> TypeGuard[int | float]:
+    return isinstance(value, kinds) and not isinstance(value, bool)
