@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -34,7 +33,7 @@ class CheckFinding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str | None = None
 
 
-class Checkup(msgspec.Struct, frozen=True, kw_only=True):
+class Checkup(msgspec.Struct, kw_only=True):
     """All findings about one target."""
 
     format_version: int = FORMAT_VERSION
@@ -44,34 +43,16 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """UTC, ISO 8601."""
     requests_sent: int
-    passed: bool
-    counts: dict[str, int]
+    passed: bool = False
+    """Whether nothing is broken."""
+    counts: dict[str, int] = {}
     """Number of findings per status."""
     findings: list[CheckFinding]
 
-    @classmethod
-    def of(
-        cls,
-        findings: Sequence[CheckFinding],
-        *,
-        target: str,
-        base_url: str,
-        model: str,
-        started: str,
-        requests_sent: int,
-    ) -> Checkup:
-        """Count ``findings``. The target passes if nothing is broken."""
-        statuses = Counter(finding.status for finding in findings)
-        return cls(
-            target=target,
-            base_url=base_url,
-            model=model,
-            started=started,
-            requests_sent=requests_sent,
-            passed=not statuses[Status.BROKEN],
-            counts={status.value: statuses[status] for status in Status},
-            findings=list(findings),
-        )
+    def __post_init__(self) -> None:
+        statuses = Counter(finding.status for finding in self.findings)
+        self.passed = not statuses[Status.BROKEN]
+        self.counts = {status.value: statuses[status] for status in Status}
 
     def to_json(self) -> str:
         """Return the documented JSON format, indented."""

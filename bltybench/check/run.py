@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 
 from bltybench.check import completion, drain, errors, models, ratelimits, stream
@@ -12,6 +12,7 @@ from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evide
 from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
 from bltybench.errors import UserError
+from bltybench.sandbox.process import start_if_absent
 from bltybench.scenario.target import Target, read_key
 from bltybench.text import sanitize
 
@@ -41,7 +42,9 @@ def check(
     limit, window_s = _limit(target)
     unspent = _why_unspent(target, limit, spend_429)
     _announce(name, target, limit if unspent is None else None, tell)
-    with _running(target, tell):
+    with start_if_absent(target) or nullcontext() as sandbox:
+        if sandbox is not None:
+            tell("Started the sandbox for the check.")
         started = datetime.now(UTC)
         findings = reach(target)
         with closing(Client(target, key.get_secret_value() if key else None)) as client:
@@ -71,14 +74,13 @@ def check(
             elif limit is not None and evidence.plain is not None and evidence.plain.status == 200:
                 at_once = max(1, (target.limits.concurrency or 2 * drain.MAX_IN_FLIGHT) // 2)
                 drain.drain(client, evidence, limit=limit, at_once=at_once, tell=tell)
-    findings += judge(evidence)
-    return Checkup.of(
-        findings,
+    return Checkup(
         target=name,
         base_url=target.base_url,
         model=sanitize(evidence.model),
         started=started.isoformat(timespec="seconds"),
         requests_sent=client.sent,
+        findings=[*findings, *judge(evidence)],
     )
 
 
@@ -156,14 +158,3 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
                 return key.key, barred[0]
     secret = read_key(target.api_key_env + RESTRICTED_SUFFIX) if target.api_key_env else None
     return (secret.get_secret_value(), model) if secret else None
-
-
-@contextmanager
-def _running(target: Target, tell: Callable[[str], None]) -> Iterator[None]:
-    """Start the sandbox for the check if nothing listens there, and stop it afterwards."""
-    from bltybench.sandbox.process import start_if_absent  # noqa: PLC0415 - most targets need no sandbox
-
-    with start_if_absent(target) or nullcontext() as sandbox:
-        if sandbox is not None:
-            tell("Started the sandbox for the check.")
-        yield

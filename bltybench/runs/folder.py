@@ -35,27 +35,23 @@ class RunFolder:
     path: Path
 
     manifest_json = _File("manifest.json")
-    """Description of the run."""
     attempts_spool = _File("attempts")
     """Append-only JSON lines during the run, one file per process."""
     generator_spool = _File("generator")
-    """The self-audit during the run, one file per process."""
+    """The same for the self-audit."""
     attempts_parquet = _File("attempts.parquet")
     """All attempts, after the run is sealed."""
     generator_parquet = _File("generator.parquet")
-    """The self-audit, after the run is sealed."""
     search_json = _File("search.json")
     """Result of a capacity search. Only in runs that searched."""
     summary_json = _File("summary.json")
     """The summary, for programs."""
     report_html = _File("report.html")
-    """The report page."""
     junit_xml = _File("junit.xml")
     """The checks, for CI servers."""
     summary_md = _File("summary.md")
     """The summary, for a pull request."""
     metrics_prom = _File("metrics.prom")
-    """The summary, as Prometheus text."""
 
     def manifest(self) -> Manifest:
         """Read the manifest. Raise UserError if it is missing, damaged, or in a newer format."""

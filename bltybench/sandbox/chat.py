@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -111,7 +112,10 @@ class ChatEndpoint:
                 served_ns = begun_ns + round(grant.delay_s * 1e9)
                 if self._queue is not None:
                     served_ns = self._queue.served_ns(served_ns)
-                answer = _Answer(request, choices, row, self._times_ns(rng, served_ns), grant.headers)
+                # A completion that stops before its first token takes as long as that token.
+                steps = max(1, *(choice.tokens for choice in choices))
+                times_ns = islice(self._times_ns(rng, served_ns), steps)
+                answer = _Answer(request, choices, row, times_ns, grant.headers)
                 try:
                     await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
                 except ClientGone:
@@ -131,61 +135,53 @@ class ChatEndpoint:
             at_s += self._itl.draw_s(rng)
 
 
+@dataclass(slots=True)
 class _Answer:
-    def __init__(
-        self,
-        request: ChatRequest,
-        choices: list[PlannedChoice],
-        row: TruthRow,
-        times_ns: Iterator[int],
-        headers: Headers,
-    ) -> None:
-        self._request = request
-        self._choices = choices
-        self._row = row
-        self._headers = headers
-        # A completion that stops before its first token takes as long as that token.
-        self._steps = max(1, *(choice.tokens for choice in choices))
-        self._times_ns = islice(times_ns, self._steps)
-        self._end_ns = 0
-        self._id = f"chatcmpl-{os.urandom(12).hex()}"
-        self._created = int(time.time())
+    request: ChatRequest
+    choices: list[PlannedChoice]
+    row: TruthRow
+    times_ns: Iterator[int]
+    """Times of the tokens not yet sent."""
+    headers: Headers
+    id: str = field(default_factory=lambda: f"chatcmpl-{os.urandom(12).hex()}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    _end_ns: int = 0
 
     def end_ns(self) -> int:
         """Draw the times of all tokens and return the last one's."""
-        self._end_ns = max(self._times_ns, default=self._end_ns)
+        self._end_ns = max(self.times_ns, default=self._end_ns)
         return self._end_ns
 
     async def plain(self, pacer: Pacer, send: Send) -> None:
         """Wait as long as a stream would take until its last token, then send everything."""
         await pacer.until(self.end_ns())
-        self._row.completion_tokens = sum(choice.tokens for choice in self._choices)
+        self.row.completion_tokens = sum(choice.tokens for choice in self.choices)
         body: dict[str, Any] = {
-            "id": self._id,
+            "id": self.id,
             "object": "chat.completion",
-            "created": self._created,
-            "model": self._request.model,
-            "choices": [_plain_choice(index, choice) for index, choice in enumerate(self._choices)],
+            "created": self.created,
+            "model": self.request.model,
+            "choices": [_plain_choice(index, choice) for index, choice in enumerate(self.choices)],
             "usage": self._usage(),
             "system_fingerprint": "fp_sandbox",
         }
-        await send_json(send, 200, msgspec.json.encode(body), self._headers)
+        await send_json(send, 200, msgspec.json.encode(body), self.headers)
 
     async def stream(self, pacer: Pacer, send: Send) -> None:
         """Send the headers and the role immediately, then each token at its time, one write per event."""
-        row = self._row
-        writer = ChunkWriter(self._id, self._created, self._request)
+        row = self.row
+        writer = ChunkWriter(self.id, self.created, self.request)
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
-            *self._headers,
+            *self.headers,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for index in range(len(self._choices)):
+        for index in range(len(self.choices)):
             await _write(send, writer.role(index))
-        for step in range(self._steps):
-            await pacer.until(next(self._times_ns))
-            for index, choice in enumerate(self._choices):
+        for step, at_ns in enumerate(self.times_ns):
+            await pacer.until(at_ns)
+            for index, choice in enumerate(self.choices):
                 if step >= choice.tokens:
                     continue
                 if index:
@@ -196,15 +192,15 @@ class _Answer:
                 await _write(send, event)
         # Gives the last token its own write, and so its own arrival time.
         await pacer.give_way()
-        for index, choice in enumerate(self._choices):
+        for index, choice in enumerate(self.choices):
             await _write(send, writer.finish(index, choice.finish_reason))
-        if self._request.include_usage:
+        if self.request.include_usage:
             await _write(send, writer.usage(self._usage()))
         await _write(send, b"data: [DONE]\n\n", more=False)
 
     def _usage(self) -> dict[str, Any]:
-        reasoning = sum(len(choice.reasoning) for choice in self._choices)
-        return usage_of(self._row.prompt_tokens or 0, self._row.completion_tokens or 0, reasoning)
+        reasoning = sum(len(choice.reasoning) for choice in self.choices)
+        return usage_of(self.row.prompt_tokens or 0, self.row.completion_tokens or 0, reasoning)
 
 
 def _plain_choice(index: int, choice: PlannedChoice) -> dict[str, Any]:

@@ -59,11 +59,10 @@ class SandboxProcess:
     needs no report back.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], base_url: str, log_path: Path | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], base_url: str) -> None:
         self._process = process
         self.base_url = base_url
         self.pid = process.pid
-        self.log_path = log_path
 
     @classmethod
     def start(
@@ -96,7 +95,7 @@ class SandboxProcess:
             listener.close()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         name = f"[{host}]" if ":" in host else host
-        sandbox = cls(process, f"http://{name}:{port}/v1", log_path)
+        sandbox = cls(process, f"http://{name}:{port}/v1")
         try:
             sandbox._wait_until_it_answers(order)
         except BaseException:

@@ -35,30 +35,28 @@ class Refusal:
     error: ApiError
 
 
+@dataclass(slots=True)
 class Grant:
     """An admitted request. It holds a slot and a token reservation until it is settled."""
 
-    def __init__(
-        self, quota: KeyQuota, at_s: float, reserved_tokens: int, headers: Headers, delay_s: float = 0.0
-    ) -> None:
-        self._quota = quota
-        self._at_s = at_s
-        self._reserved_tokens = reserved_tokens
-        self.has_slot = quota.slots.take()
-        """Whether it can be served now."""
-        self.headers = headers
-        self.delay_s = delay_s
-        """Time it waits in a queue before it is served, in seconds."""
+    quota: KeyQuota
+    at_s: float
+    reserved_tokens: int
+    headers: Headers
+    delay_s: float
+    """Time it waits in a queue before it is served, in seconds."""
+    has_slot: bool
+    """Whether it can be served now."""
 
     async def turn(self) -> None:
         """Wait for a slot if one is needed and excess requests are queued."""
         if not self.has_slot:
-            await self._quota.slots.turn()
+            await self.quota.slots.turn()
             self.has_slot = True
 
     def settle(self, now_s: float, used_tokens: int, *, keep_slot: bool = False) -> None:
         """Release the slot and settle the token charge. Once only."""
-        self._quota.settle(now_s, self._at_s, self._reserved_tokens, used_tokens)
+        self.quota.settle(now_s, self.at_s, self.reserved_tokens, used_tokens)
         if not keep_slot:
             self.free()
 
@@ -66,7 +64,7 @@ class Grant:
         """Release the slot, if it holds one."""
         if self.has_slot:
             self.has_slot = False
-            self._quota.slots.free()
+            self.quota.slots.free()
 
 
 class Quotas:
@@ -122,7 +120,8 @@ class KeyQuota:
             binding = max(refused, key=lambda name: decisions[name].retry_after_s or 0.0)
             return self._rate_refusal(binding, decisions, now_s)
         delay_s = max((decision.delay_s for decision in decisions.values()), default=0.0)
-        return Grant(self, now_s, tokens, self._headers(decisions.get("requests"), now_s), delay_s)
+        headers = self._headers(decisions.get("requests"), now_s)
+        return Grant(self, now_s, tokens, headers, delay_s, has_slot=self.slots.take())
 
     def settle(self, now_s: float, charged_s: float, reserved_tokens: int, used_tokens: int) -> None:
         """Charge or refund tokens of a request admitted at ``charged_s``."""

@@ -36,11 +36,6 @@ class PlannedChoice:
         return len(self.reasoning) + len(self.content)
 
 
-def thinks(model: str) -> bool:
-    """Whether the model sends ``reasoning_content`` first."""
-    return model.endswith("reasoner")
-
-
 def plan(request: ChatRequest, rng: random.Random) -> list[PlannedChoice]:
     """Return the ``n`` completions of a request, all drawn from ``rng``.
 
@@ -56,7 +51,7 @@ def _choice(request: ChatRequest, rng: random.Random) -> PlannedChoice:
     else:
         length, finish_reason = request.max_tokens, "length"
     words = rng.choices(WORDS, k=length)
-    thought = length // 2 if thinks(request.model) else 0
+    thought = length // 2 if request.model.endswith("reasoner") else 0
     whole = _spaced(words[thought:])
     content = cut(whole, request.stop)
     if content != whole:

@@ -332,8 +332,13 @@ def test_findings_contain_no_keys_or_control_characters() -> None:
     api.stream_body = lambda: sse([chunk({"role": evil, "content": evil}) | {"id": evil, "object": evil}])
     api.headers = lambda good: dict.fromkeys(good, KEY)
     evidence, _ = gathered(api, spend=False)
-    made = Checkup.of(
-        judge(evidence), target="unit", base_url=TARGET.base_url, model=MODEL, started="", requests_sent=1
+    made = Checkup(
+        findings=judge(evidence),
+        target="unit",
+        base_url=TARGET.base_url,
+        model=MODEL,
+        started="",
+        requests_sent=1,
     )
     written = json.loads(made.to_json())
     text = json.dumps(written, ensure_ascii=False)
@@ -353,7 +358,7 @@ def test_check_passes_only_without_broken_findings() -> None:
 
     def made(*statuses: Status) -> Checkup:
         found = [finding(status) for status in statuses]
-        return Checkup.of(found, target="t", base_url="u", model="m", started="s", requests_sent=1)
+        return Checkup(findings=found, target="t", base_url="u", model="m", started="s", requests_sent=1)
 
     assert made(Status.HOLDS, Status.UNCLEAR, Status.SKIPPED).passed
     assert not made(Status.HOLDS, Status.BROKEN).passed
