@@ -50,25 +50,24 @@ def check(
     from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415
 
     book = load_book(scenario_file)
-    found = run_check(
+    models = (scenario.model for scenario in book.scenarios.values() if scenario.target == target)
+    checkup = run_check(
         target,
         book.target(target),
         model=model,
-        usual_model=next(
-            (scenario.model for scenario in book.scenarios.values() if scenario.target == target), None
-        ),
+        usual_model=next(models, None),
         spend_429=spend_429,
         tell=lambda line: print(line, file=sys.stderr),
     )
     if as_json:
-        print(found.to_json())
+        print(checkup.to_json())
     else:
-        _show(found)
-    if not found.passed:
+        _show(checkup)
+    if not checkup.passed:
         raise typer.Exit(1)
 
 
-def _show(found: Checkup) -> None:
+def _show(checkup: Checkup) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -77,23 +76,21 @@ def _show(found: Checkup) -> None:
     for column in ("", "what", "found"):
         table.add_column(column, overflow="fold")
     group = None
-    for finding in found.findings:
+    for finding in checkup.findings:
         if finding.group != group:
             group = finding.group
             table.add_row("", Text(group, style="bold"), "")
         mark, style = MARKS[finding.status]
         # Text, not str: server text is never interpreted as markup.
         table.add_row(Text(mark, style=style), Text(finding.name), Text(_line(finding)))
-    counts = found.counts
+    counts = checkup.counts
     console = Console(highlight=False)
     console.print(table)
-    console.print(
-        Text(
-            f"\n{counts['holds']} hold, {counts['broken']} broken, {counts['unclear']} unclear, "
-            f"{counts['skipped']} skipped ({found.target}, {found.model}, {found.requests_sent} requests)",
-            style="bold",
-        )
+    total = (
+        f"\n{counts['holds']} hold, {counts['broken']} broken, {counts['unclear']} unclear, "
+        f"{counts['skipped']} skipped ({checkup.target}, {checkup.model}, {checkup.requests_sent} requests)"
     )
+    console.print(Text(total, style="bold"))
 
 
 def _line(finding: CheckFinding) -> str:

@@ -22,7 +22,7 @@ from bltybench.sandbox.chat import ChatEndpoint, send_json
 from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.errors import ApiError, ClientGone, no_model, server_error
 from bltybench.sandbox.keys import KeyRing
-from bltybench.sandbox.quota import Quotas, UnixClock
+from bltybench.sandbox.quota import Quotas, unix_s
 from bltybench.sandbox.truth import TruthLog, TruthRow
 from bltybench.scenario.target import SandboxSettings
 
@@ -105,7 +105,7 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     """Return the application. It writes to ``log``, which the caller closes."""
     ring = KeyRing(settings.keys, settings.models)
     counter = PromptCounter()
-    quotas, clock = Quotas(settings.limits), UnixClock()
+    quotas = Quotas(settings.limits)
     started = int(time.time())
 
     def model(name: str) -> dict[str, str | int]:
@@ -115,7 +115,7 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
         key = ring.authenticate(request.scope["headers"])
         request.scope["state"]["row"].key = key.name
         if "models" in settings.limits.charged_endpoints:
-            refusal = quotas.of(key.name, settings.models[0]).charge(clock.now_s())
+            refusal = quotas.of(key.name, settings.models[0]).charge(unix_s())
             if refusal is not None:
                 raise refusal.error
         return ring.models_for(key)
@@ -149,9 +149,7 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     app = Starlette(
         routes=[
             Route("/", about, methods=["GET"]),
-            Route(
-                "/v1/chat/completions", ChatEndpoint(settings, ring, counter, quotas, clock), methods=["POST"]
-            ),
+            Route("/v1/chat/completions", ChatEndpoint(settings, ring, counter, quotas), methods=["POST"]),
             Route("/v1/models", list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", get_model, methods=["GET"]),
         ],

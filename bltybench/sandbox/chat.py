@@ -15,11 +15,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from bltybench.sandbox.counting import PromptCounter
-from bltybench.sandbox.delays import LognormalDelay, request_rng
+from bltybench.sandbox.delays import draw_s, request_rng
 from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.pacer import Pacer
-from bltybench.sandbox.quota import Grant, Quotas, Refusal, UnixClock
+from bltybench.sandbox.quota import Grant, Quotas, Refusal, unix_s
 from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, PlannedChoice, plan
 from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
 from bltybench.sandbox.service_queue import ServiceQueue
@@ -34,20 +34,12 @@ class ChatEndpoint:
     """The endpoint as a plain ASGI application. Starlette's response classes would cost more per event."""
 
     def __init__(
-        self,
-        settings: SandboxSettings,
-        ring: KeyRing,
-        counter: PromptCounter,
-        quotas: Quotas,
-        clock: UnixClock,
+        self, settings: SandboxSettings, ring: KeyRing, counter: PromptCounter, quotas: Quotas
     ) -> None:
         self._settings = settings
         self._ring = ring
         self._counter = counter
-        self._clock = clock
         self._quotas = quotas
-        self._ttft = LognormalDelay(settings.ttft)
-        self._itl = LognormalDelay(settings.itl)
         self._ordinal = 0
         self._queue = ServiceQueue(settings.queue) if settings.queue is not None else None
 
@@ -68,7 +60,7 @@ class ChatEndpoint:
                 "messages",
                 "context_length_exceeded",
             )
-        verdict = self._quotas.of(key.name, request.model).admit(self._clock.now_s(), reserved)
+        verdict = self._quotas.of(key.name, request.model).admit(unix_s(), reserved)
         row.decided_ns = time.monotonic_ns()
         if isinstance(verdict, Refusal):
             row.decision = f"refused:{verdict.limit}"
@@ -83,7 +75,7 @@ class ChatEndpoint:
             self._ring.authorize(key, request.model)
         except ApiError as error:
             if error.status in self._settings.limits.charged_errors:
-                refusal = self._quotas.of(key.name, self._settings.models[0]).charge(self._clock.now_s())
+                refusal = self._quotas.of(key.name, self._settings.models[0]).charge(unix_s())
                 if refusal is not None:
                     row.decision = f"refused:{refusal.limit}"
                     raise refusal.error from error
@@ -123,16 +115,16 @@ class ChatEndpoint:
                         left_s = (answer.end_ns() - time.monotonic_ns()) / 1e9
                     raise
         finally:
-            grant.settle(self._clock.now_s(), used + (row.completion_tokens or 0), keep_slot=left_s > 0)
+            grant.settle(unix_s(), used + (row.completion_tokens or 0), keep_slot=left_s > 0)
             if left_s > 0:
                 asyncio.get_running_loop().call_later(left_s, grant.free)
 
     def _times_ns(self, rng: random.Random, start_ns: int) -> Iterator[int]:
         """Yield the times of tokens: the first one TTFT after the start, each further one ITL later."""
-        at_s = self._ttft.draw_s(rng)
+        at_s = draw_s(self._settings.ttft, rng)
         while True:
             yield start_ns + round(at_s * 1e9)
-            at_s += self._itl.draw_s(rng)
+            at_s += draw_s(self._settings.itl, rng)
 
 
 @dataclass(slots=True)

@@ -11,19 +11,16 @@ Z_95 = 1.6448536269514722
 """95th percentile of the standard normal distribution."""
 
 
-class LognormalDelay:
-    """A lognormal delay with median m and 95th percentile p: exp(N(ln m, (ln(p/m)/z95)²))."""
+def draw_s(delay: Delay, rng: random.Random) -> float:
+    """Return a delay in seconds. Always the median if both percentiles are equal.
 
-    def __init__(self, delay: Delay) -> None:
-        self._median_s = delay.median_ms / 1000
-        ratio = delay.p95_ms / delay.median_ms if delay.median_ms else 1.0
-        self._sigma = math.log(ratio) / Z_95
-
-    def draw_s(self, rng: random.Random) -> float:
-        """Return a delay in seconds. Always the median if both percentiles are equal."""
-        if self._sigma == 0:
-            return self._median_s
-        return self._median_s * math.exp(rng.gauss(0.0, self._sigma))
+    With median m and 95th percentile p, it is m·exp(N(0, (ln(p/m)/z95)²)).
+    """
+    median_s = delay.median_ms / 1000
+    if delay.p95_ms == delay.median_ms:
+        return median_s
+    sigma = math.log(delay.p95_ms / delay.median_ms) / Z_95
+    return median_s * math.exp(rng.gauss(0.0, sigma))
 
 
 def request_rng(seed: int, ordinal: int) -> random.Random:

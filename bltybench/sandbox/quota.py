@@ -16,15 +16,12 @@ CONCURRENCY_RETRY_S = 1
 """Retry-After of a concurrency refusal, in seconds. No clock knows when a slot will be released."""
 
 
-class UnixClock:
-    """Unix time that never goes backwards: the monotonic clock, anchored once to the wall clock."""
+_MONOTONIC_EPOCH_S = time.time() - time.monotonic()
 
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
 
-    def now_s(self) -> float:
-        """Return seconds since the Unix epoch."""
-        return time.monotonic() + self._offset_s
+def unix_s() -> float:
+    """Return Unix time in seconds. It never goes backwards, because it follows the monotonic clock."""
+    return time.monotonic() + _MONOTONIC_EPOCH_S
 
 
 @dataclass(frozen=True, slots=True)

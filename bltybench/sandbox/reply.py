@@ -67,10 +67,10 @@ def _spaced(words: list[str]) -> list[str]:
 def cut(tokens: list[str], stops: tuple[str, ...]) -> list[str]:
     """Return the tokens before the first stop string. The last one can be a partial token."""
     text = "".join(tokens)
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    if not found:
+    ends = [end for end in map(text.find, stops) if end >= 0]
+    if not ends:
         return tokens
-    left = min(found)
+    left = min(ends)
     kept: list[str] = []
     for token in tokens:
         if left <= 0:

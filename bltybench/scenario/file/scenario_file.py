@@ -66,13 +66,13 @@ def load_book(path: Path | None = None) -> Book:
     if path is None:
         path = DEFAULT_FILE if DEFAULT_FILE.exists() else starter_file("scenarios.toml")
     document = read_toml(path)
-    found = list(_cross_check(document))
+    errors = list(_cross_check(document))
     try:
         book = Book.model_validate(_tuples(document), strict=True)
     except ValidationError as error:
-        raise mistakes(str(path), [*explain(error, document, Book), *found]) from None
-    if found:
-        raise mistakes(str(path), found)
+        raise mistakes(str(path), [*explain(error, document, Book), *errors]) from None
+    if errors:
+        raise mistakes(str(path), errors)
     book._path = path
     book._base_dir = base_dir.resolve()
     return book

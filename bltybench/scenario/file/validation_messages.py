@@ -40,14 +40,14 @@ _WORDS = {
 """Expected form by pydantic error type. Other types use pydantic's message."""
 
 
-def mistakes(path: str, found: Sequence[str]) -> UserError:
+def mistakes(path: str, errors: Sequence[str]) -> UserError:
     """Return one UserError that lists all errors of a file, up to MAX_SHOWN of them."""
-    if len(found) == 1:
-        return UserError(found[0], where=path)
-    shown = [f"  {line}" for line in found[:MAX_SHOWN]]
-    if len(found) > MAX_SHOWN:
-        shown.append(f"  … and {len(found) - MAX_SHOWN} more")
-    return UserError("\n".join([f"{len(found)} mistakes", *shown]), where=path)
+    if len(errors) == 1:
+        return UserError(errors[0], where=path)
+    shown = [f"  {line}" for line in errors[:MAX_SHOWN]]
+    if len(errors) > MAX_SHOWN:
+        shown.append(f"  … and {len(errors) - MAX_SHOWN} more")
+    return UserError("\n".join([f"{len(errors)} mistakes", *shown]), where=path)
 
 
 def explain(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:

@@ -119,9 +119,9 @@ class Composer:
             {"role": "assistant", "content": answer},
             {"role": "user", "content": text_of(tokens, max_tokens, rng)},
         ]
-        said = ROLE_OVERHEAD["assistant"] + count(answer) + ROLE_OVERHEAD["user"] + tokens
+        added = ROLE_OVERHEAD["assistant"] + count(answer) + ROLE_OVERHEAD["user"] + tokens
         return msgspec.structs.replace(
-            last, messages=messages, prompt_tokens=last.prompt_tokens + said, max_tokens=max_tokens
+            last, messages=messages, prompt_tokens=last.prompt_tokens + added, max_tokens=max_tokens
         )
 
     def _mark(self, call: Call, index: int) -> str:

@@ -56,18 +56,13 @@ def pool() -> Pool:
     texts = [" " + line for line in lines if line and not line.startswith("#")]
     sentences = tuple((text, count(text)) for text in texts)
     longest = max(tokens for _, tokens in sentences)
-    endings: dict[int, list[str]] = {tokens: [] for tokens in range(2, longest + 2)}
-    for text, tokens in sentences:
-        endings[tokens].append(text)
-    for wanted, found in endings.items():
-        if not found:
-            found.extend(a + b for (a, m), (b, n) in product(sentences, sentences) if m + n == wanted)
-    return Pool(
-        sentences=sentences,
-        longest=longest,
-        endings={wanted: tuple(found) for wanted, found in endings.items()},
-        asks=tuple((" " + ask, count(" " + ask.format(words=1)) - 1) for ask in ASKS),
-    )
+    endings = {}
+    for total in range(2, longest + 2):
+        single = tuple(text for text, tokens in sentences if tokens == total)
+        pairs = (a + b for (a, m), (b, n) in product(sentences, sentences) if m + n == total)
+        endings[total] = single or tuple(pairs)
+    asks = tuple((" " + ask, count(" " + ask.format(words=1)) - 1) for ask in ASKS)
+    return Pool(sentences, longest, endings, asks)
 
 
 def text_of(tokens: int, answer_tokens: int, rng: Random) -> str:
