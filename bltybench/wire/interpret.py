@@ -16,7 +16,7 @@ from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import TIMEOUTS, Fault
 from bltybench.wire.ratelimit_headers import parse_quota
 from bltybench.wire.result import ExchangeResult
-from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk
+from bltybench.wire.sse.chunk import decode_any, decode_chunk
 from bltybench.wire.sse.stream import StreamFold
 
 REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
@@ -89,13 +89,8 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
             # Differences of truncated offsets: rounding errors of the gaps don't add up.
             offsets_us = [(at - first_ns) // 1000 for at in times]
             result.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
+    _read_state(state, exchange, result)
     secrets = exchange.secrets
-    result.finish_reason = _cached_name(state.finish_reason, secrets)
-    result.response_id = name_or_none(state.response_id, secrets)
-    result.model = _cached_name(state.model, secrets)
-    _read_usage(state.usage, result)
-    if exchange.keep_text:
-        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
     if state.error is not None:
         return error_body.from_value(state.error, secrets)
     if overrun is not None:
@@ -111,8 +106,18 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     return None
 
 
-@lru_cache(maxsize=256)
-def _cached_name(name: str | None, secrets: tuple[str, ...]) -> str | None:
+def _read_state(state: StreamFold, exchange: Exchange, result: ExchangeResult) -> None:
+    secrets = exchange.secrets
+    result.finish_reason = _cached_name(state.finish_reason, secrets)
+    result.response_id = name_or_none(state.response_id, secrets)
+    result.model = _cached_name(state.model, secrets)
+    _read_usage(state.usage, result)
+    if exchange.keep_text:
+        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
+
+
+@lru_cache(maxsize=256, typed=True)
+def _cached_name(name: str | int | None, secrets: tuple[str, ...]) -> str | None:
     """Return ``name_or_none`` of a name that has few distinct values."""
     return name_or_none(name, secrets)
 
@@ -132,7 +137,11 @@ def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> Erro
         return _not_a_completion(exchange, body)
     if chunk.error is not None:
         return error_body.from_value(chunk.error, secrets)
-    _read_completion(chunk, exchange, result)
+    # A plain completion is treated as a stream of one chunk.
+    state = StreamFold(keep_text=exchange.keep_text)
+    state.add(chunk)
+    state.settle()
+    _read_state(state, exchange, result)
     return None
 
 
@@ -150,19 +159,6 @@ def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
     if exchange.stream:
         return ErrorDetails(Fault.NOT_EVENT_STREAM, None, "not an event stream: JSON without a completion")
     return None
-
-
-def _read_completion(chunk: Chunk, exchange: Exchange, result: ExchangeResult) -> None:
-    secrets = exchange.secrets
-    result.response_id = name_or_none(chunk.id, secrets)
-    result.model = name_or_none(chunk.model, secrets)
-    _read_usage(chunk.usage, result)
-    # A plain completion is treated as a stream of one chunk.
-    state = StreamFold(keep_text=exchange.keep_text)
-    state.add(chunk)
-    state.settle()
-    result.finish_reason = name_or_none(state.finish_reason, secrets)
-    result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
 
 
 def _read_usage(usage: Any, result: ExchangeResult) -> None:

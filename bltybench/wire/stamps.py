@@ -45,9 +45,7 @@ class StampClock:
     """Converts the kernel's wall-clock timestamps to monotonic ones. One serves the whole process."""
 
     def __init__(
-        self,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        wall_ns: Callable[[], int] = time.time_ns,
+        self, monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns
     ) -> None:
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns

@@ -19,22 +19,15 @@ from gevent.hub import Waiter
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
-from bltybench.wire.exchange import (
-    MAX_HEADER_BYTES,
-    MAX_HEADERS,
-    MAX_PLAIN_BYTES,
-    MAX_STREAM_BYTES,
-    Exchange,
-)
+from bltybench.wire.exchange import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PLAIN_BYTES, MAX_STREAM_BYTES, Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.dial import dial
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.request import RequestWriter
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 from bltybench.wire.http.socket_io import READ_BYTES, SocketIO
-from bltybench.wire.http.timeouts import check_timeouts
 from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, MIN_SLOW_READS, MIN_SLOW_READS_AGAIN
-from bltybench.wire.scheduling.lazy_timer import LazyTimer
+from bltybench.wire.scheduling.lazy_timer import MIN_DELAY_S, LazyTimer
 from bltybench.wire.scheduling.reader import Reader
 
 FOLD_BYTES = 32 * 1024
@@ -57,12 +50,11 @@ class Connection:
     def __init__(self, origin: Origin, reader: Reader) -> None:
         self._origin = origin
         self._reader = reader
-        self._loop = gevent.get_hub().loop
         self._io: SocketIO | None = None
         self._exchange: Exchange | None = None
         self._response: ResponseParser | None = None
         self._waiter: Any = None
-        self._timer = LazyTimer(self._loop, self._on_timer)
+        self._timer = LazyTimer(gevent.get_hub().loop, self._on_timer)
         self._requests = RequestWriter(origin)
         self._previous_ns = 0  # arrival of the previous read, or the time of sending
         self._check_at_bytes = 0  # received bytes at which _on_check_due is next needed
@@ -151,9 +143,8 @@ class Connection:
             if not response.complete:
                 self._on_bad_bytes(error, response)
                 return
-            response.keep_alive = (
-                False  # bytes after the end: the response is complete, the connection suspect
-            )
+            # Bytes after the end: the response is complete, but the connection is suspect.
+            response.keep_alive = False
         arrivals = exchange.arrivals
         fresh = len(exchange.pieces) - len(arrivals)
         if fresh == 1:
@@ -286,13 +277,7 @@ class Connection:
         if isinstance(opened, Failure):
             self._fail(*opened)
             return None
-        self._io = io = SocketIO(
-            *opened,
-            loop=self._loop,
-            on_readable=self._on_readable,
-            on_unsendable=self._on_unsendable,
-            batched_reads=self._reader.batched_reads,
-        )
+        self._io = io = SocketIO(*opened, self._reader.batched_reads, self._on_readable, self._on_unsendable)
         io.resume()
         return io
 
@@ -304,7 +289,8 @@ class Connection:
     def _on_timer(self) -> None:
         """Fail the exchange if a timeout has passed, else wait for the nearest one.
 
-        One timer serves all timeouts, so that a read need not set one.
+        One timer serves all timeouts, so that a read need not set one. While reading is paused, missing bytes
+        are not the server's doing, so only the total timeout applies.
         """
         paused = self._io is not None and self._io.paused
         if not paused:
@@ -313,8 +299,18 @@ class Connection:
         if exchange is None or exchange.sent_ns is None:
             return
         timeouts, now_ns = self._origin.timeouts, time.monotonic_ns()
-        due = check_timeouts(exchange, exchange.sent_ns, timeouts, self._previous_ns, now_ns, paused=paused)
-        if isinstance(due, Failure):
-            self._fail(*due)
+        total_left_s = timeouts.total_s - (now_ns - exchange.sent_ns) / 1e9
+        if total_left_s <= 0:
+            self._fail(Fault.TOTAL_TIMEOUT, f"not finished within {timeouts.total_s:g} s")
+            return
+        if exchange.headers_ns is None:
+            kind, missing = Fault.HEADERS_TIMEOUT, "no headers"
+            limit_s, since_ns = timeouts.headers_s, exchange.sent_ns
         else:
-            self._timer.set(due)
+            kind, missing = Fault.IDLE_TIMEOUT, "nothing received"
+            limit_s, since_ns = timeouts.between_events_s, self._previous_ns
+        left_s = limit_s - (now_ns - since_ns) / 1e9
+        if left_s <= 0 and not paused:
+            self._fail(kind, f"{missing} for {limit_s:g} s")
+        else:
+            self._timer.set(min(total_left_s, max(left_s, MIN_DELAY_S)))

@@ -30,11 +30,9 @@ class SocketIO:
         self,
         connected: gevent.socket.socket,
         tls: Tls | None,
-        *,
-        loop: Any,
+        batched_reads: BatchedReads,
         on_readable: Callable[[], None],
         on_unsendable: Callable[[str], None],
-        batched_reads: BatchedReads,
     ) -> None:
         self.socket = _socket.socket(
             connected.family, connected.type, connected.proto, fileno=connected.detach()
@@ -47,10 +45,10 @@ class SocketIO:
         self.paused = True
         self.batched = False
         self._batched_reads = batched_reads
-        self._loop = loop
+        self._loop = gevent.get_hub().loop
         self._on_readable = on_readable
         self._on_unsendable = on_unsendable
-        self._reading = loop.io(self.socket.fileno(), READABLE)
+        self._reading = self._loop.io(self.socket.fileno(), READABLE)
         self._writing: Any = None
         self._outgoing = memoryview(b"")
 

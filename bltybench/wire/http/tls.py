@@ -54,9 +54,8 @@ class Tls:
             except ssl.SSLWantReadError:
                 pass
             finally:
-                sock.sendall(
-                    self._outgoing.read()
-                )  # after an error, this is the alert that tells the server why
+                # After an error, this is the alert with the reason for it.
+                sock.sendall(self._outgoing.read())
             if not done:
                 if data := sock.recv(READ_BYTES):
                     self._incoming.write(data)

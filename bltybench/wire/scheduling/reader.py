@@ -62,11 +62,8 @@ class Reader:
 
         Parsing first saves a second wakeup, which is most of what a stream costs its user.
         """
-        if (
-            exchange.awaited
-            and exchange.stream
-            and (exchange.kept_bytes > MAX_INLINE_BYTES or exchange.queued)
-        ):
+        long = exchange.kept_bytes > MAX_INLINE_BYTES or exchange.queued
+        if long and exchange.awaited and exchange.stream:
             self.unread += 1
             self._enqueue(exchange, waiter, None)
         else:

@@ -36,22 +36,6 @@ class Framer:
         """Whether the next byte begins an event."""
         return self._started and not self._buffer and not self._after_cr
 
-    def single_line_event(self, data: bytes) -> bytes | None:
-        """Return the event without its blank line if ``data`` is exactly one event of a single line.
-
-        Otherwise return None, consume nothing, and leave ``data`` to ``feed``.
-        """
-        end = len(data) - 2
-        if not data.endswith(b"\n\n") or data.find(b"\n") != end or end == 0:
-            return None
-        if self._buffer or self._after_cr or b"\r" in data:
-            return None
-        if not self._started:
-            if data[0] == BOM[0]:
-                return None
-            self._started = True
-        return data[:end]
-
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. All line ends become LF."""
         if not self._started:

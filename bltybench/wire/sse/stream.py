@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from bltybench.wire.fault import Failure, Fault
-from bltybench.wire.sse.chunk import Chunk, Delta, decode_any, decode_chunk, decode_or_none, join_surrogates
-from bltybench.wire.sse.delta import merge_tool_call, reasoning_in, text_in
+from bltybench.wire.sse.chunk import (
+    Chunk,
+    Delta,
+    decode_any,
+    decode_chunk,
+    decode_or_none,
+    join_surrogates,
+    merge_tool_call,
+    reasoning_in,
+    text_in,
+)
 from bltybench.wire.sse.event_template import NO_TEMPLATE, learn_template
 from bltybench.wire.sse.framing import Framer, parse_block
 
@@ -45,8 +54,8 @@ class StreamFold:
         self.bad_event: bytes | None = None
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
-        self.response_id: str | None = None
-        self.model: str | None = None
+        self.response_id: str | int | None = None
+        self.model: str | int | None = None
 
     def take_pieces(self, pieces: Sequence[bytes], arrivals: array[int]) -> None:
         """Fold reads as the HTTP parser split them: ``pieces[i]`` arrived at ``arrivals[i]``.
@@ -55,11 +64,9 @@ class StreamFold:
         consecutive pieces of that kind that match the template are folded in one batch.
         """
         at, tries = 0, _MAX_RUN_TRIES
-        single_line_event = self._framer.single_line_event
         while at < len(pieces):
-            piece, before = pieces[at], self._template.before
-            known = bool(before) and piece.startswith(before)
-            if tries and known and self._framer.between_events:
+            before = self._template.before
+            if tries and before and pieces[at].startswith(before) and self._framer.between_events:
                 tries -= 1
                 until = self._take_run(pieces, at)
                 if until > at:
@@ -69,11 +76,7 @@ class StreamFold:
             arrival_ns = arrivals[at]
             at += 1
             last = at == len(pieces) or arrivals[at] != arrival_ns
-            if known or (block := single_line_event(piece)) is None:
-                self.take(piece, arrival_ns, last=last)
-            elif self._parse(block, arrival_ns):
-                self.times.append(arrival_ns)
-                self.coalesced += not last
+            self.take(pieces[at - 1], arrival_ns, last=last)
 
     def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
         """Take the run of pieces from ``at`` on that match the template. Return the index after it."""
@@ -200,9 +203,9 @@ class StreamFold:
     def add(self, chunk: Chunk) -> tuple[bool, bool]:
         """Add a decoded chunk. Return whether it holds content, and whether it holds more than reasoning."""
         self._flush()  # keeps the order, and uses the template that these texts matched
-        if self.response_id is None and isinstance(chunk.id, str):
+        if self.response_id is None and isinstance(chunk.id, str | int):
             self.response_id = chunk.id
-        if self.model is None and isinstance(chunk.model, str):
+        if self.model is None and isinstance(chunk.model, str | int):
             self.model = chunk.model
         if isinstance(chunk.usage, dict):
             self.usage = chunk.usage
