@@ -104,16 +104,17 @@ class ScenarioUser(ChatUser):
         else:
             # The first task of an open-loop user runs before it has claimed an arrival.
             return
+        stream = prepared.call.stream if self.stream is None else self.stream
         if prepared.call.turns is not None:
-            self._converse(prepared, prepared.call.turns.think_s, due_ns)
+            self._converse(prepared, stream, prepared.call.turns.think_s, due_ns)
             return
         try:
-            self.client.replay(prepared, stream=self._streams(prepared), due_ns=due_ns, stage=stage)
+            self.client.replay(prepared, stream=stream, due_ns=due_ns, stage=stage)
         finally:
             if context.trial_worker is not None:
                 context.trial_worker.call_ended()
 
-    def _converse(self, prepared: Prepared, think_s: float, due_ns: int | None) -> None:
+    def _converse(self, prepared: Prepared, stream: bool, think_s: float, due_ns: int | None) -> None:
         """Send one turn after another until one fails after its retries, or the run is over."""
         context = self.run_context
         # In a closed loop, each turn counts in the step in which it is sent.
@@ -121,7 +122,7 @@ class ScenarioUser(ChatUser):
         for turn in range(1, prepared.turns + 1):
             reply = self.client.chat(
                 prepared.messages,
-                stream=self._streams(prepared),
+                stream=stream,
                 max_tokens=prepared.max_tokens,
                 name=prepared.call.name,
                 due_ns=due_ns,
@@ -136,9 +137,6 @@ class ScenarioUser(ChatUser):
             if not context.clock.wait_until(due_ns):
                 return
             prepared = context.source.composer.next_turn(prepared, turn + 1, reply.text or "")
-
-    def _streams(self, prepared: Prepared) -> bool:
-        return prepared.call.stream if self.stream is None else self.stream
 
     def _idle_until_end(self) -> NoReturn:
         self.run_context.clock.stopping.wait()

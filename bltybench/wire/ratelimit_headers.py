@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 
@@ -170,25 +169,17 @@ def _seconds(text: str) -> float | None:
     return float(text) if _NUMBER.match(text) and float(text) >= 0 else None
 
 
-class _Meaning(NamedTuple):
-    """Meaning of a plain header name: the field of Quota, and how specific the name is."""
-
-    field: str
-    tokens: bool
-    rank: int
-    family: str
-
-
 @lru_cache(maxsize=512)
-def _meaning(key: str) -> _Meaning | None:
+def _meaning(key: str) -> tuple[str, int, str] | None:
+    """Return a plain name's field of Quota, how specific it is, and its family. None: not such a name."""
     words = set(key.split("-"))
     kind = next((word for word in ("limit", "remaining", "reset") if word in words), None)
     if kind is None or words & {"parallel", "concurrent", "retry"}:
         return None
-    tokens = bool(words & {"tokens", "token", "ratelimitbysize"})
-    field = f"{kind}_{'tokens' if tokens else 'requests'}{'_s' if kind == 'reset' else ''}"
+    unit = "tokens" if words & {"tokens", "token", "ratelimitbysize"} else "requests"
+    field = f"{kind}_{unit}{'_s' if kind == 'reset' else ''}"
     rank = len(words - _PLAIN_WORDS - {"ratelimitbysize", "anthropic", "minute"})
-    return _Meaning(field, tokens, rank, _family(key, words))
+    return field, rank, _family(key, words)
 
 
 def _family(key: str, words: set[str]) -> str:
@@ -211,17 +202,18 @@ def _read_plain(quota: Quota, fields: Sequence[tuple[str, str]], now_wall_s: flo
     ranks: dict[str, int] = {}
     for key, value in fields:
         meaning = _meaning(key)
-        if meaning is None or meaning.rank >= ranks.get(meaning.field, 99):
+        if meaning is None:
             continue
-        if quota.dialect in {"ietf-7", "ietf-8"} and not meaning.tokens:
+        field, rank, family = meaning
+        structured = quota.dialect in {"ietf-7", "ietf-8"} and "requests" in field
+        if structured or rank >= ranks.get(field, 99):
             continue
-        reset = meaning.field.startswith("reset")
-        number = seconds_until(value, now_wall_s) if reset else _integer(value)
+        number = seconds_until(value, now_wall_s) if field.startswith("reset") else _integer(value)
         if number is not None:
-            ranks[meaning.field] = meaning.rank
-            setattr(quota, meaning.field, number)
-            if quota.dialect is None or meaning.family in {"anthropic", "mistral", "openai"}:
-                quota.dialect = meaning.family
+            ranks[field] = rank
+            setattr(quota, field, number)
+            if quota.dialect is None or family in {"anthropic", "mistral", "openai"}:
+                quota.dialect = family
 
 
 def _read_retry(quota: Quota, fields: Sequence[tuple[str, str]], now_wall_s: float) -> None:

@@ -22,19 +22,15 @@ class Framer:
     """Splits a stream into events, independent of where its reads end."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self.unfinished = bytearray()
+        """Bytes of an event that has not ended."""
         self._after_cr = False
         self._started = False
 
     @property
-    def pending_bytes(self) -> int:
-        """Number of bytes of an unfinished event."""
-        return len(self._buffer)
-
-    @property
     def between_events(self) -> bool:
         """Whether the next byte begins an event."""
-        return self._started and not self._buffer and not self._after_cr
+        return self._started and not self.unfinished and not self._after_cr
 
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. All line ends become LF."""
@@ -42,7 +38,7 @@ class Framer:
             data = self._skip_mark(data)
         if self._after_cr or b"\r" in data:
             data = self._normalize(data)
-        buffer = self._buffer
+        buffer = self.unfinished
         if not buffer and data.endswith(b"\n\n"):
             return data  # most reads: whole events
         # Search new bytes only, so that a line without an end costs no more than its length.
@@ -55,15 +51,11 @@ class Framer:
         del buffer[: end + 2]
         return whole
 
-    def rest(self) -> bytes:
-        """Return the bytes of the event that the end of the stream cut off."""
-        return bytes(self._buffer)
-
     def _skip_mark(self, data: bytes) -> bytes:
-        data = bytes(self._buffer) + data
-        self._buffer.clear()
+        data = bytes(self.unfinished) + data
+        self.unfinished.clear()
         if len(data) < len(BOM) and BOM.startswith(data):
-            self._buffer += data
+            self.unfinished += data
             return b""
         self._started = True
         return data.removeprefix(BOM)

@@ -145,7 +145,7 @@ class StreamFold:
             self.times.extend([arrival_ns] * fresh)
         if fresh:
             # If bytes of another event were in the same read, the timestamp is theirs: an upper bound.
-            alone = last and last_is_content and not framer.pending_bytes
+            alone = last and last_is_content and not framer.unfinished
             self.coalesced += fresh - 1 if alone else fresh
 
     def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
@@ -171,7 +171,7 @@ class StreamFold:
 
     def overrun(self) -> Failure | None:
         """Return the limit that the stream exceeds, if any."""
-        if self._framer.pending_bytes > MAX_EVENT_BYTES:
+        if len(self._framer.unfinished) > MAX_EVENT_BYTES:
             return Failure(Fault.EVENT_TOO_LARGE, f"an event of more than {MAX_EVENT_BYTES} bytes")
         if len(self.times) + self.other_events > MAX_EVENTS:
             return Failure(Fault.TOO_MANY_EVENTS, f"more than {MAX_EVENTS} events")
@@ -180,7 +180,7 @@ class StreamFold:
     def close(self) -> None:
         """Handle the end of the stream. Some servers omit the blank line after the last event."""
         self.settle()
-        rest = self._framer.rest()
+        rest = bytes(self._framer.unfinished)
         event = parse_block(rest.strip(b"\n")) if rest else None
         if event is not None and event.data.strip() == b"[DONE]":
             self.done = True
