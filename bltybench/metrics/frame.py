@@ -125,7 +125,7 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
     return frame
 
 
-class _Response(NamedTuple):
+class _DistinctResponse(NamedTuple):
     outcome: Outcome
     status: int | None
     error_type: str | None
@@ -145,7 +145,7 @@ def _fates(frame: pd.DataFrame, ok: Bools) -> npt.NDArray[np.int8]:
     _, first, group = np.unique(groups.to_numpy(), return_index=True, return_inverse=True)
     distinct = keys.iloc[first].astype("object")
     responses = [
-        _Response(Outcome(row[0]), row[1], row[2], row[3], OVERLOAD if row[4] else None)
+        _DistinctResponse(Outcome(row[0]), row[1], row[2], row[3], OVERLOAD if row[4] else None)
         for row in distinct.where(distinct.notna(), None).itertuples(index=False)
     ]
     by_decision = {True: ACCEPTED, False: REFUSED, None: OTHER}

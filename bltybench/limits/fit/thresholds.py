@@ -204,7 +204,7 @@ class BanThresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class ConcurrencyThresholds:
+class ConcurrencyFitThresholds:
     """When a run's refusals show a concurrency limit."""
 
     max_attempts: int = 2000
@@ -222,4 +222,4 @@ SELECTION = SelectionThresholds()
 ESTIMATE = EstimateThresholds()
 QUEUEING = QueueingThresholds()
 BAN = BanThresholds()
-CONCURRENCY = ConcurrencyThresholds()
+CONCURRENCY = ConcurrencyFitThresholds()
