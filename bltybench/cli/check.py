@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from bltybench.check.finding import CheckFinding, Checkup
+from bltybench.check.finding import CheckFinding, Checkup
 
 MARKS = {
     "holds": ("✓", "green"),

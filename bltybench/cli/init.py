@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from bltybench.errors import UserError
+from bltybench.scenario.file.starter import StarterName, starter_file
 
-if TYPE_CHECKING:
-    from bltybench.scenario.file.starter import StarterName
-
-STARTER: tuple[StarterName, ...] = ("scenarios.toml", "locustfiles", "analysis")
+STARTER: tuple[StarterName, ...] = get_args(StarterName)
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*")
 
 
@@ -27,8 +25,6 @@ def init(
 
     Existing files are never overwritten: if one is in the way, nothing is written.
     """
-    from bltybench.scenario.file.starter import starter_file  # noqa: PLC0415
-
     sources = {name: starter_file(name) for name in STARTER}
     in_the_way = [name for name in STARTER if os.path.lexists(folder / name)]
     if in_the_way:

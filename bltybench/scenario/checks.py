@@ -51,19 +51,13 @@ _OPS: dict[str, Callable[[float, float], bool]] = {
 }
 _EXPRESSION = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\d+(?:\.\d+)?|\.\d+)\s*(%|ms|s)?\s*", re.ASCII)
 
-_SCALE: dict[Unit, dict[str, float]] = {
-    "ms": {"ms": 1.0, "s": 1000.0},
-    "share": {"%": 0.01, "": 1.0},
-    "count": {"": 1.0},
-    "per_min": {"": 1.0},
+_UNITS: dict[Unit, tuple[str, dict[str, float]]] = {
+    "ms": ('"< 800 ms"', {"ms": 1.0, "s": 1000.0}),
+    "share": ('"<= 5%"', {"%": 0.01, "": 1.0}),
+    "count": ('">= 55"', {"": 1.0}),
+    "per_min": ('">= 55"', {"": 1.0}),
 }
-_EXAMPLE: dict[Unit, str] = {
-    "ms": '"< 800 ms"',
-    "share": '"<= 5%"',
-    "count": '">= 55"',
-    "per_min": '">= 55"',
-    "bool": "true",
-}
+"""Example of a check in each unit, and the factors of the suffixes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +94,15 @@ def parse_check(name: str, value: object) -> ParsedCheck:
         if not isinstance(value, bool):
             raise UserError("must be true or false", where=name)
         return ParsedCheck(name, "==", float(value), unit)
+    example, factors = _UNITS[unit]
     match = _EXPRESSION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise UserError(f"must be a comparison, such as {_EXAMPLE[unit]}", where=name)
+        raise UserError(f"must be a comparison, such as {example}", where=name)
     op, number, suffix = match.groups()
-    scale = _SCALE[unit].get(suffix or "")
-    if scale is None:
-        raise UserError(f"has the wrong unit: must be like {_EXAMPLE[unit]}", where=name)
-    threshold = float(number) * scale
+    factor = factors.get(suffix or "")
+    if factor is None:
+        raise UserError(f"has the wrong unit: must be like {example}", where=name)
+    threshold = float(number) * factor
     if unit == "share" and threshold > 1:
-        raise UserError("a share cannot exceed 100%: must be like " + _EXAMPLE[unit], where=name)
+        raise UserError(f"a share cannot exceed 100%: must be like {example}", where=name)
     return ParsedCheck(name, op, threshold, unit)

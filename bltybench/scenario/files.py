@@ -46,3 +46,12 @@ def read_json(text: str, *, where: str, remedy: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"not valid JSON: {error}", where=where, remedy=remedy) from None
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """Return the size and modification time of a file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0  # reading the file reports the reason
+    return stat.st_size, stat.st_mtime_ns

@@ -14,7 +14,7 @@ from random import Random
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, Line, TraceRow
-from bltybench.scenario.files import open_text
+from bltybench.scenario.files import open_text, version_of
 
 LFS = "version https://git-lfs"
 
@@ -26,17 +26,12 @@ def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | N
 
     Raise UserError with file and line for an error, a row whose call is not in ``calls``, or an empty part.
     """
-    try:
-        stat = path.stat()
-        state = (stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        state = (0, 0)  # reading the file reports the reason
-    _check(path, state, start_s, until_s, None if calls is None else tuple(calls))
+    _check(path, version_of(path), start_s, until_s, None if calls is None else tuple(calls))
 
 
 @lru_cache(maxsize=4)
 def _check(
-    path: Path, _: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
+    path: Path, _version: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
 ) -> None:
     if sum(1 for _row in rows(path, start_s, until_s, calls)) == 0:
         raise UserError(

@@ -6,13 +6,14 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, TypeGuard
 
 from bltybench.errors import UserError
-from bltybench.scenario.files import open_text
+from bltybench.scenario.files import open_text, read_json, version_of
 from bltybench.scenario.prompts.tokens import count_messages
 
 logger = logging.getLogger("bltybench")
@@ -29,18 +30,14 @@ SHORTEST = 20
 """Number of conversations, the shortest lines, among which the one with the fewest tokens is sought."""
 
 
+@dataclass(slots=True)
 class Conversation:
     """Messages to send, and the parameters of their request. None leaves a parameter to the mix."""
 
-    __slots__ = ("_prompt_tokens", "max_tokens", "messages", "temperature")
-
-    def __init__(
-        self, messages: list[dict[str, Any]], max_tokens: int | None, temperature: float | None
-    ) -> None:
-        self.messages = messages
-        self.max_tokens = max_tokens
-        self.temperature = temperature
-        self._prompt_tokens: int | None = None
+    messages: list[dict[str, Any]]
+    max_tokens: int | None
+    temperature: float | None
+    _prompt_tokens: int | None = None
 
     def count_tokens(self) -> int:
         """Return the token count of the messages, which only the first call computes."""
@@ -73,15 +70,11 @@ def read_conversations(path: Path) -> Conversations:
 
     Raise UserError with file and line for an error.
     """
-    try:
-        stat = path.stat()
-    except OSError:
-        return _read(path, 0, 0)
-    return _read(path, stat.st_mtime_ns, stat.st_size)
+    return _read(path, version_of(path))
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, _changed_ns: int, _size: int) -> Conversations:
+def _read(path: Path, _version: tuple[int, int]) -> Conversations:
     every: list[Conversation] = []
     lengths: list[int] = []
     report_s = time.monotonic() + PROGRESS_S
@@ -102,10 +95,7 @@ def _conversations(path: Path) -> Iterator[tuple[Conversation, int]]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"not valid JSON: {error}", where=where, remedy=SHAPE) from None
+        row = read_json(line, where=where, remedy=SHAPE)
         problem = _problem(row)
         if problem:
             raise UserError(problem, where=where, remedy=SHAPE)
