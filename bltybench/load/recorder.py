@@ -58,7 +58,7 @@ class SentAttempt(msgspec.Struct, frozen=True):
 def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waited_s: float | None) -> Attempt:
     """Store one attempt, and count it in the audit, the live counts, and Locust's table."""
     attempt = _attempt(context, sent, result, waited_s)
-    sink = context.sink
+    name, sink = sent.call.name, context.sink
     sink.attempts.append(attempt)
     sink.audit.ended(attempt, result.events)
     if context.trial_worker is not None:
@@ -68,7 +68,21 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
     ttft_ns = attempt.ttft_ns if ok else None
     ttft_ms = None if ttft_ns is None else ttft_ns / 1e6
     sink.tick.add(attempt, refused, ttft_ms)
-    _show(context, sent.call, attempt, refused, ttft_ms)
+    latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
+    if refused:
+        # An expected outcome and no failure, so it has its own row.
+        add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
+    elif attempt.outcome is not Outcome.CANCELLED:
+        context.environment.events.request.fire(
+            request_type=sent.call.method,
+            name=name,
+            response_time=latency_ms,
+            response_length=attempt.bytes_received,
+            exception=None if ok else AttemptError(describe(attempt)),
+            context={},
+        )
+    if ttft_ms is not None:
+        sink.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
     return attempt
 
 
@@ -148,27 +162,6 @@ def _tokens(call: CallContext, result: ExchangeResult) -> tuple[int | None, int 
     if call.stream:
         return call.prompt_tokens, len(result.gaps_us or ()) + 1, TokensSource.EVENTS
     return call.prompt_tokens, tokens.count(result.text or ""), TokensSource.TOKENIZER
-
-
-def _show(
-    context: RunContext, call: CallContext, attempt: Attempt, refused: bool, ttft_ms: float | None
-) -> None:
-    """Add the attempt to Locust's table. A refusal is an expected outcome, so it has its own row."""
-    name = call.name
-    latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
-    if refused:
-        add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
-    elif attempt.outcome is not Outcome.CANCELLED:
-        context.environment.events.request.fire(
-            request_type=call.method,
-            name=name,
-            response_time=latency_ms,
-            response_length=attempt.bytes_received,
-            exception=None if attempt.outcome is Outcome.OK else AttemptError(describe(attempt)),
-            context={},
-        )
-    if ttft_ms is not None:
-        context.sink.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
 
 
 def describe(attempt: Attempt) -> str:

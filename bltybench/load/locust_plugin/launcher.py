@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 
 from locust.env import Environment
 from locust.runners import MasterRunner
+from locust.user.users import User
 
+from bltybench.errors import UserError
 from bltybench.load.locust_plugin.console import announce
-from bltybench.load.locust_plugin.options import (
-    RUN_TIME_MARGIN_S,
-    parsed_options,
-    report_formats,
-    resolve_options,
-)
+from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options, report_formats
+from bltybench.load.run.former_run import with_former_run
 from bltybench.load.run.run import DRAIN_S, LEAD_ALONE_S, LEAD_WORKERS_S, Run
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
-from bltybench.scenario.file.resolve import Resolved
+from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
+from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.plan import Plan, make_plan
 
 logger = logging.getLogger("bltybench")
@@ -99,7 +99,17 @@ class Launcher:
             self._sandbox.stop()
 
     def _resolve(self, users: int | None) -> tuple[Resolved, Plan]:
-        resolved = resolve_options(self._options, self._environment.user_classes, users, self._duration_s)
+        options = self._options
+        resolved = resolve(
+            load_book(Path(options.scenario_file) if options.scenario_file else None),
+            scenario=options.scenario or _own_scenario(self._environment.user_classes),
+            target=options.target or None,
+            users=users,
+            duration_s=self._duration_s,
+            base_url=options.host or None,
+        )
+        require_budget(resolved.target_name, resolved.target)
+        resolved = with_former_run(resolved, Path(options.reports))
         resolved.target.api_key(resolved.target_name)
         started_s = time.monotonic()
         plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
@@ -112,3 +122,14 @@ class Launcher:
             self._sandbox = start_if_absent(resolved.target)
             if self._sandbox is not None:
                 logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)
+
+
+def _own_scenario(user_classes: list[type[User]]) -> str | None:
+    """Return the scenario that the locustfile's classes name."""
+    names = {name for cls in user_classes if (name := getattr(cls, "scenario", None))}
+    if len(names) > 1:
+        raise UserError(
+            f"the user classes name different scenarios: {', '.join(sorted(names))}",
+            remedy="choose one with --scenario",
+        )
+    return next(iter(names), None)

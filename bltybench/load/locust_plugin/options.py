@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.user.users import User
 
-from bltybench.errors import UserError
-from bltybench.load.run.former_run import with_former_run
 from bltybench.runs.folder import REPORTS
 from bltybench.runs.formats import FORMATS, read_formats
-from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
-from bltybench.scenario.file.scenario_file import load_book
 
 REPORT_FORMAT = "--report-format"
 RUN_TIME_MARGIN_S = 1
@@ -51,37 +45,6 @@ def parsed_options(environment: Environment) -> Namespace:
     return options
 
 
-def resolve_options(
-    options: Namespace, user_classes: list[type[User]], users: int | None, duration_s: float | None
-) -> Resolved:
-    """Return the scenario and target that the command line, the locustfile, and scenarios.toml choose.
-
-    Raises UserError for any error in them.
-    """
-    file = Path(options.scenario_file) if options.scenario_file else None
-    resolved = resolve(
-        load_book(file),
-        scenario=options.scenario or _own_scenario(user_classes),
-        target=options.target or None,
-        users=users,
-        duration_s=duration_s,
-        base_url=options.host or None,
-    )
-    require_budget(resolved.target_name, resolved.target)
-    return with_former_run(resolved, Path(options.reports))
-
-
 def report_formats(options: Namespace) -> frozenset[str]:
     """Return the report formats to write. Raises UserError for unknown formats."""
     return read_formats(options.report_format or None, REPORT_FORMAT)
-
-
-def _own_scenario(user_classes: list[type[User]]) -> str | None:
-    """Return the scenario that the locustfile's classes name."""
-    names = {name for cls in user_classes if (name := getattr(cls, "scenario", None))}
-    if len(names) > 1:
-        raise UserError(
-            f"the user classes name different scenarios: {', '.join(sorted(names))}",
-            remedy="choose one with --scenario",
-        )
-    return next(iter(names), None)
