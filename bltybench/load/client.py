@@ -244,10 +244,7 @@ class ChatClient:
             sink.open_attempts -= 1
 
     def _spent(self, sent: SentAttempt, result: ExchangeResult) -> Spend:
-        """Return the cost of an attempt: the reported usage, else what was reserved.
-
-        An attempt that was never sent, refused, or answered with an error status costs nothing.
-        """
+        """Return an attempt's cost: its usage, else 0 if unsent or with an error status, else the reserve."""
         if result.prompt_tokens is not None or result.completion_tokens is not None:
             return self._budget.cost(sent.call.model, result.prompt_tokens, result.completion_tokens or 0)
         never_sent = sent.exchange.sent_ns is None

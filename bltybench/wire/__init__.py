@@ -17,12 +17,4 @@ from bltybench.wire.http.origin import Origin
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.reader import Reader
 
-__all__ = [
-    "Connection",
-    "Exchange",
-    "ExchangeResult",
-    "Failure",
-    "Fault",
-    "Origin",
-    "Reader",
-]
+__all__ = ["Connection", "Exchange", "ExchangeResult", "Failure", "Fault", "Origin", "Reader"]

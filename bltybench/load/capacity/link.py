@@ -22,10 +22,7 @@ REPORT_MESSAGE = "bltybench_trial_report"
 
 
 class SearchLink:
-    """Carries orders to the trial workers, and their reports back, in Locust's messages.
-
-    A single process sends them to itself. ``worker`` returns this process's trial worker, if it has one.
-    """
+    """Carries orders to the trial workers, and their reports back. A single process sends them to itself."""
 
     def __init__(self, worker: Callable[[], TrialWorker | None]) -> None:
         self._worker = worker

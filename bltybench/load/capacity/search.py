@@ -33,10 +33,7 @@ MAX_LATE_FRACTION = 0.01
 
 @dataclass(eq=False)
 class Searcher:
-    """Decides what is sent during a capacity search.
-
-    ``start_trial`` sends an order to all ``workers``, and ``cut_trial`` ends the trial in them.
-    """
+    """Decides what is sent during a capacity search."""
 
     search: CapacitySearch
     scenario: Scenario

@@ -29,10 +29,7 @@ def print_error(error: UserError) -> int:
 
 
 def announce(run: Run, plan: Plan | None) -> None:
-    """Log the target, what will be sent, and the maximum spend.
-
-    Pass no ``plan`` if only the locustfile determines what is sent.
-    """
+    """Log the target, the maximum spend, and the plan, if not only the locustfile determines what is sent."""
     resolved, target = run.resolved, run.resolved.target
     logger.info(
         "Run %s: scenario %s on %s for %g s",

@@ -47,10 +47,7 @@ class Launcher:
         return lead_s + 2 * self._planning_s
 
     def check(self) -> None:
-        """Check everything that can be checked before a run, and fill in the scenario's values.
-
-        Raises UserError for any error in the options or the scenario.
-        """
+        """Check the options and the scenario, and fill in the scenario's values. Raises UserError."""
         environment, options = self._environment, self._options
         resolved, _ = self._resolve(options.num_users)
         report_formats(options)
@@ -73,10 +70,7 @@ class Launcher:
             environment.stop_timeout = DRAIN_S
 
     def create_run(self) -> Run:
-        """Create a run from the current options, and log what it will send.
-
-        Raises UserError for any error in the options or the scenario.
-        """
+        """Create a run from the current options, and log what it will send. Raises UserError."""
         environment, options, runner = self._environment, self._options, self._environment.runner
         options.host = None if environment.host == self._default_host else environment.host
         if options.run_time != self._default_run_time:

@@ -25,10 +25,7 @@ def interrupt() -> None:
 
 
 def dismiss_workers(runner: Runner) -> None:
-    """End the worker processes that Locust forked, if there will be no run.
-
-    Otherwise they would wait indefinitely for a master that no longer exists.
-    """
+    """End the workers that Locust forked, which would otherwise wait indefinitely for their master."""
     processes = parsed_options(runner.environment).processes
     if not isinstance(runner, MasterRunner) or not processes:
         return

@@ -51,10 +51,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
 
 
 def check_options(environment: Environment) -> set[str]:
-    """Exit with a message if an option is invalid.
-
-    Returns the names of the environment variables that hold additional keys.
-    """
+    """Return the environment variables that hold additional keys. Exit if an option is invalid."""
     options = environment.parsed_options
     if options is None or isinstance(environment.runner, WorkerRunner):
         return set()
@@ -67,16 +64,16 @@ def check_options(environment: Environment) -> set[str]:
 
 def read_task(options: Namespace, target: Target) -> ProbeTask:
     """Return what to measure on a target, within its budget."""
-    asked, budget = _asked(options), target.budget
+    items, budget = _items(options), target.budget
     return ProbeTask(
-        questions=(REQUESTS,) if options.quick else tuple(name for name in MEASUREMENTS if name in asked),
+        questions=(REQUESTS,) if options.quick else tuple(name for name in MEASUREMENTS if name in items),
         quick=options.quick,
         budget=min(options.probe_budget, budget.requests or options.probe_budget),
         tokens=min(options.probe_tokens, budget.tokens or options.probe_tokens),
         period_s=options.probe_period,
         other_model=options.probe_model or None,
         second_key=bool(options.probe_second_key_env),
-        with_401=WRONG_KEYS in asked,
+        with_401=WRONG_KEYS in items,
         requests_per_min=target.limits.requests_per_min,
         tokens_per_min=target.limits.tokens_per_min,
         concurrency=target.limits.concurrency,
@@ -84,10 +81,7 @@ def read_task(options: Namespace, target: Target) -> ProbeTask:
 
 
 def read_second_key(options: Namespace) -> SecretStr | None:
-    """Return the second API key, if the options name one.
-
-    Raises UserError if it is not set or can't be sent.
-    """
+    """Return the second API key, if there is one. Raises UserError if it is not set or can't be sent."""
     name = options.probe_second_key_env
     if not name:
         return None
@@ -101,14 +95,14 @@ def read_second_key(options: Namespace) -> SecretStr | None:
     return key
 
 
-def _asked(options: Namespace) -> list[str]:
+def _items(options: Namespace) -> list[str]:
     return [name.strip() for name in options.probe_ask.split(",") if name.strip()]
 
 
 def _validate(options: Namespace) -> None:
-    names = _asked(options)
-    unknown = [name for name in names if name not in {*MEASUREMENTS, WRONG_KEYS}]
-    if unknown or not set(names) & set(MEASUREMENTS):
+    items = _items(options)
+    unknown = [item for item in items if item not in {*MEASUREMENTS, WRONG_KEYS}]
+    if unknown or not set(items) & set(MEASUREMENTS):
         raise UserError(
             f"unknown item '{unknown[0]}'" if unknown else "nothing to measure",
             where="--probe-ask",

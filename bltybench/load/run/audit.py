@@ -56,10 +56,7 @@ class Audit:
             self._lags_us.append(attempt.observer_lag_us)
 
     def watch(self) -> None:
-        """Measure how late timers fire, until ``close``.
-
-        A watcher of the event loop costs less than a greenlet that sleeps 50 times per second.
-        """
+        """Measure how late timers fire, until ``close``. A greenlet that sleeps would cost more."""
         self._timer = AlignedTimer(gevent.get_hub().loop, PROBE_INTERVAL_S, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -64,10 +64,7 @@ class RunContext:
 def open_context(
     spec: RunSpec, environment: Environment, worker: str, index: int = 0, workers: int = 1
 ) -> RunContext:
-    """Return the context of worker ``index`` of ``workers``, and open its spools.
-
-    Raises UserError if the target's key or a file of the scenario is missing or damaged.
-    """
+    """Return the context of a worker. Raises UserError if the target's key or a scenario file is unusable."""
     scenario, target = Scenario.model_validate(spec.scenario), Target.model_validate(spec.target)
     key = target.api_key(spec.target_name)
     clock = RunClock(spec.clock, scenario.duration_s)

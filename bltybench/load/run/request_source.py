@@ -22,10 +22,7 @@ MAX_AHEAD, MAX_AHEAD_NS = 16, 500_000
 
 
 class RequestSource:
-    """Hands out the requests of worker ``index`` of ``workers``.
-
-    In a capacity search, ``trial_worker`` decides what is sent.
-    """
+    """Hands out the requests of one worker. In a capacity search, ``trial_worker`` decides what is sent."""
 
     def __init__(
         self,

@@ -17,10 +17,7 @@ from bltybench.wire.http.tls import Tls
 
 
 def dial(origin: Origin, exchange: Exchange) -> tuple[gevent.socket.socket, Tls | None] | Failure:
-    """Return a connected socket and its TLS session, or why there is none. Blocks this greenlet only.
-
-    The durations of the steps go into ``exchange``.
-    """
+    """Return a connected socket and its TLS session, or why there is none. Record times in ``exchange``."""
     limit = gevent.Timeout(origin.timeouts.connect_s)
     with limit, ExitStack() as unless_connected:
         began_ns = time.monotonic_ns()

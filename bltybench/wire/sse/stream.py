@@ -149,10 +149,7 @@ class StreamFold:
             self.coalesced += fresh - 1 if alone else fresh
 
     def _run(self, whole: bytes, at: int) -> tuple[list[bytes], int]:
-        """Return the texts of the events from ``at`` on that match the template, and where they end.
-
-        Returns no texts if some of the events must be examined individually.
-        """
+        """Return the texts of matching events from ``at`` on, and their end. No texts: one may not match."""
         blocks = whole[at:].split(b"\n\n")
         while not blocks[-1].startswith(self._template.before):
             blocks.pop()
