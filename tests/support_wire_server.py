@@ -67,6 +67,7 @@ def slowly(sock: socket.socket, data: bytes) -> None:
         time.sleep(0.0005)
 
 
+SPLIT = (DONE[:9], DONE[9:])
 SLOW_EVENTS = 15
 END = chunk(DONE) + b"0\r\n\r\n"
 
@@ -171,6 +172,13 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
     "reset": then_reset(),
     "broken-off": then_close(CHUNKED + chunk(event("a"))),
     "reset-midway": then_reset(CHUNKED + chunk(event("a"))),
+    "open-after-done": endlessly(CHUNKED + chunk(event("a")) + chunk(DONE + event("late")), b"", 1.0),
+    "open-after-split-done": endlessly(CHUNKED + chunk(event("a")) + b"".join(map(chunk, SPLIT)), b"", 1.0),
+    "talks-after-done": endlessly(CHUNKED + chunk(event("a")) + chunk(DONE), chunk(event("late")), 0.02),
+    "ends-after-done": send(CHUNKED + chunk(event("a")) + chunk(DONE), b"0\r\n\r\n", pause_s=0.03),
+    "stalls-within-headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.05),
+    "stalls-within-json": endlessly(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"", 1.0),
+    "stalls-after-headers": endlessly(CHUNKED, b"", 1.0),
     "no-done": send(CHUNKED + chunk(event("a")) + b"0\r\n\r\n"),
     "error-event": send(
         CHUNKED + chunk(event("a") + b'data: {"error":{"message":"boom","code":"e"}}\n\n') + b"0\r\n\r\n"

@@ -125,6 +125,7 @@ def _attempt(
         error_code=result.error_code,
         error_message=result.error_message,
         finish_reason=result.finish_reason,
+        notes=result.notes,
         endpoint=call.endpoint,
         model=result.model or call.model,
         stream=call.stream,

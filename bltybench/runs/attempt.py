@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the columns below. docs/format.md lists the changes; readers refuse newer versions."""
 
 
@@ -89,6 +89,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     error_message: str | None = None
     """Redacted, at most ``bltybench.text.MAX_MESSAGE_CHARS`` characters."""
     finish_reason: str | None = None
+    notes: str | None = None
+    """Deviations of the server that damaged nothing, separated by commas: the names of docs/dialects.md."""
 
     # work
     endpoint: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from dataclasses import dataclass, field
 
 from bltybench.runs.attempt import Stamp
-from bltybench.wire.fault import Failure
+from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.sse.stream import StreamFold
 
@@ -15,6 +16,16 @@ MAX_HEADER_BYTES = 64 * 1024
 """Limit for everything up to the end of the final headers, 1xx responses included."""
 MAX_PLAIN_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 128 * 1024 * 1024
+MAX_SPLIT_DONE_BYTES = 24
+"""Pieces below this size can be the rest of a split ``[DONE]``."""
+
+
+_SNIFFED_PIECES = 16
+"""Pieces in which the beginning of a body, or a split ``[DONE]``, is searched."""
+_SNIFFED_BYTES = 256
+_EVENT_STREAM = re.compile(rb"(\xef\xbb\xbf)?\s*((data|event|id|retry)[ \t]*:|:)")
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]")
+_DONE = re.compile(rb"(?:^|[\r\n])data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
 
 
 @dataclass(kw_only=True, eq=False, slots=True, weakref_slot=True)
@@ -50,6 +61,8 @@ class Exchange:
     folded_bytes: int = 0
     fold: StreamFold | None = None
     queued: bool = False
+    notes: list[str] = field(default_factory=list)
+    """Deviations that the connection found, by the names of docs/dialects.md."""
     result: ExchangeResult | None = None
 
     @property
@@ -64,8 +77,30 @@ class Exchange:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the response is the requested stream of server-sent events."""
-        return self.stream and self.status == 200 and "text/event-stream" in self.header("content-type")
+        """Whether the response is the requested stream of server-sent events.
+
+        The body decides if it begins as one or as JSON, because servers and proxies get Content-Type wrong.
+        """
+        if self.fold is not None:
+            return True
+        if not self.stream or self.status is None or not 200 <= self.status < 300:
+            return False
+        start = b"".join(piece[:_SNIFFED_BYTES] for piece in self.pieces[:_SNIFFED_PIECES])
+        if _EVENT_STREAM.match(start):
+            return True
+        return "text/event-stream" in self.header("content-type") and not _JSON.match(start)
+
+    def overrun(self) -> Failure | None:
+        """Return the size limit that the response exceeds, if any."""
+        kind, limit = ("stream", MAX_STREAM_BYTES) if self.is_event_stream else ("response", MAX_PLAIN_BYTES)
+        if self.bytes_received <= limit:
+            return None
+        return Failure(Fault.BODY_TOO_LARGE, f"more than {limit} bytes of {kind}")
+
+    def ends_with_done(self, fresh: int) -> bool:
+        """Return whether ``[DONE]`` is in the last ``fresh`` pieces, or ends in them."""
+        recent = b"".join(self.pieces[-fresh - _SNIFFED_PIECES :])
+        return bool(_DONE.search(recent)) and self.is_event_stream
 
     @property
     def progress(self) -> str:

@@ -32,6 +32,8 @@ class Fault(StrEnum):
     NOT_EVENT_STREAM = "not_event_stream"
     BAD_EVENT = "bad_event"
     MISSING_DONE = "missing_done"
+    EMPTY_STREAM = "empty_stream"
+    FINISH_REASON = "failed_finish_reason"
     CANCELLED = "cancelled"
 
 

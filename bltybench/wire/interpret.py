@@ -23,6 +23,20 @@ REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
 MAX_SHOWN_EVENT_BYTES = 500
 """Part of an event that is not JSON that goes into the error message."""
 MAX_HOST_CHARS = 100
+MAX_HEADER_CHARS = 80
+"""Part of a header value that goes into the error message."""
+FAILED_FINISH_REASONS = {
+    "abort",
+    "aborted",
+    "canceled",
+    "cancelled",
+    "error",
+    "failed",
+    "insufficient_system_resource",
+    "network_error",
+}
+"""Finish reasons of answers that the server gave up (DeepSeek, vLLM, SGLang, OpenRouter, Zhipu), in lower
+case."""
 
 
 def fold(exchange: Exchange) -> StreamFold:
@@ -45,12 +59,16 @@ def interpret(exchange: Exchange) -> ExchangeResult:
         error = ErrorDetails()
     elif exchange.header("content-encoding") not in {"", "identity"}:
         exchange.take_pieces()
-        error = ErrorDetails(Fault.CONTENT_ENCODING, None, "a compressed response, though none was requested")
+        coding = redacted(exchange.header("content-encoding"), exchange.secrets, MAX_HEADER_CHARS)
+        message = f"a compressed response, though none was requested: Content-Encoding is {coding}"
+        error = ErrorDetails(Fault.CONTENT_ENCODING, None, message)
     elif exchange.is_event_stream:
         error = _read_stream(exchange, result)
     else:
         error = _read_plain(exchange, result, b"".join(exchange.take_pieces()[0]))
     result.outcome = _outcome(exchange, result, error)
+    if exchange.notes:
+        result.notes = ",".join(exchange.notes)
     failure = exchange.failure
     if failure is not None and (error is None or error == ErrorDetails()):
         error = ErrorDetails(failure.kind, None, redacted(failure.message, exchange.secrets))
@@ -73,7 +91,7 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     """Fill in ``result`` from an event stream. Return the error in it, if any."""
     state = fold(exchange)
     overrun = state.overrun()
-    state.close()
+    state.close(exchange.end_ns if exchange.failure is None else None)
     result.streamed = True
     result.coalesced_events = state.coalesced
     times = state.times.tolist()
@@ -98,11 +116,20 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     if state.bad_event is not None:
         shown = redacted(state.bad_event[:MAX_SHOWN_EVENT_BYTES].decode("utf-8", "replace"), secrets)
         return ErrorDetails(Fault.BAD_EVENT, None, redacted(f"an event that is not JSON: {shown}"))
-    failure = exchange.failure
-    if failure is not None and not (state.done and failure.kind in {Fault.CLOSED_EARLY, Fault.RESET}):
+    if exchange.failure is not None and not state.done:
         return ErrorDetails()
+    _add_notes(exchange, state)
+    return _incomplete(state, result.finish_reason)
+
+
+def _incomplete(state: StreamFold, finish_reason: str | None) -> ErrorDetails | None:
+    """Return why an undamaged stream is not a complete answer, if it is not."""
+    if finish_reason is not None:
+        return _failed_finish(finish_reason)
     if not state.done:
-        return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without [DONE]")
+        return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without a finish_reason or [DONE]")
+    if not state.times:
+        return ErrorDetails(Fault.EMPTY_STREAM, None, "[DONE] without content or a finish_reason before it")
     return None
 
 
@@ -114,6 +141,26 @@ def _read_state(state: StreamFold, exchange: Exchange, result: ExchangeResult) -
     _read_usage(state.usage, result)
     if exchange.keep_text:
         result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
+
+
+def _failed_finish(finish_reason: str | None) -> ErrorDetails | None:
+    """Return the error if the finish reason says that the server gave up the answer."""
+    if finish_reason is None or finish_reason.lower() not in FAILED_FINISH_REASONS:
+        return None
+    return ErrorDetails(Fault.FINISH_REASON, None, f"the server ended the answer with {finish_reason!r}")
+
+
+def _add_notes(exchange: Exchange, state: StreamFold) -> None:
+    """Note how a stream deviates from OpenAI's."""
+    notes = exchange.notes
+    if not state.done:
+        notes.append("missing_done")
+    if state.finish_reason is None:
+        notes.append("no_finish_reason")
+    if state.events_after_done:
+        notes.append("events_after_done")
+    if "text/event-stream" not in (content_type := exchange.header("content-type")):
+        notes.append("wrong_content_type" if content_type else "no_content_type")
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -142,7 +189,7 @@ def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> Erro
     state.add(chunk)
     state.settle()
     _read_state(state, exchange, result)
-    return None
+    return _failed_finish(result.finish_reason)
 
 
 def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
@@ -153,7 +200,9 @@ def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
         message = error_body.from_body(body, exchange.secrets).message
         kind = Fault.NOT_EVENT_STREAM if exchange.stream else Fault.NOT_JSON
         expected = "an event stream" if exchange.stream else "JSON"
-        return ErrorDetails(kind, None, redacted(f"not {expected}: {message or 'an empty body'}"))
+        content_type = redacted(exchange.header("content-type"), exchange.secrets, MAX_HEADER_CHARS)
+        named = f"Content-Type is {content_type}" if content_type else "no Content-Type"
+        return ErrorDetails(kind, None, redacted(f"not {expected} ({named}): {message or 'an empty body'}"))
     if isinstance(value, dict) and value.get("error"):
         return error_body.from_value(value["error"], exchange.secrets, value)
     if exchange.stream:
@@ -197,9 +246,10 @@ def _outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails | N
     (server error). A 403 or 503 is a refusal only if the body mentions a rate limit or the headers report
     that nothing remains; ``Retry-After`` on a 503 can also mean maintenance. A damaged 2xx response is a
     broken stream if a stream was requested, a transport error if bytes are missing, and otherwise a server
-    error. A connection closed after ``[DONE]`` damages nothing.
+    error. A failure after ``[DONE]`` damages nothing.
     """
-    failure, status = exchange.failure, exchange.status
+    done = exchange.fold is not None and exchange.fold.done
+    failure, status = None if done else exchange.failure, exchange.status
     if failure is not None:
         if failure.kind is Fault.CANCELLED:
             return Outcome.CANCELLED

@@ -20,6 +20,8 @@ class ExchangeResult(msgspec.Struct, kw_only=True, gc=False):
     error_code: str | None = None
     error_message: str | None = None
     finish_reason: str | None = None
+    notes: str | None = None
+    """Deviations that damaged nothing, separated by commas: the names of docs/dialects.md."""
     request_id: str | None = None
     response_id: str | None = None
     model: str | None = None

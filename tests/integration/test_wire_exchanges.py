@@ -37,6 +37,38 @@ def test_a_closed_connection_ends_a_body_without_a_length(server: Server, reader
     assert (result.outcome, result.text) == (Outcome.OK, "a")
 
 
+@pytest.mark.parametrize("path", ["open-after-done", "open-after-split-done", "talks-after-done"])
+def test_a_stream_ends_at_done_even_if_the_server_keeps_the_connection_open(
+    server: Server, reader: Reader, path: str
+) -> None:
+    # Some gateways keep the body of a finished stream open, or send keep-alives after [DONE].
+    connection = server.connection(reader, PATIENT)
+    for _ in range(2):
+        exchange = Exchange(stream=True)
+        connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+        result = reader.read(exchange)
+        assert (result.outcome, result.text, result.events) == (Outcome.OK, "a", 1)
+        assert "open_after_done" in (result.notes or "").split(",")
+        assert exchange.connect_ns is not None  # a body that has not ended blocks its connection
+        assert exchange.end_ns is not None
+        assert result.last_token_ns is not None
+        assert exchange.end_ns - result.last_token_ns < 100_000_000
+    connection.close()
+
+
+def test_a_connection_is_reused_if_the_body_ends_soon_after_done(server: Server, reader: Reader) -> None:
+    connection = server.connection(reader, PATIENT)
+    opened = []
+    for _ in range(2):
+        exchange = Exchange(stream=True)
+        connection.send("POST", "/ends-after-done", HEADERS, b"{}", exchange)
+        assert reader.read(exchange).notes == "no_finish_reason"
+        opened.append(exchange.connect_ns is not None)
+        gevent.sleep(0.05)
+    connection.close()
+    assert opened == [True, False]
+
+
 @pytest.mark.parametrize("path", ["plain", "big"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_plain_completions_are_accepted_even_if_a_stream_was_requested(

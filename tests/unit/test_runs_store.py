@@ -105,6 +105,7 @@ def test_types_of_columns_do_not_change() -> None:
         "header_dialect",
         "model",
         "name",
+        "notes",
         "outcome",
         "request_id",
         "response_id",

@@ -14,7 +14,7 @@ from bltybench.scenario.file.resolve import require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.file.starter import starter_file
 from bltybench.scenario.prompts.compose import Composer
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import Target, Timeouts
 from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,11 +195,14 @@ def test_remote_target_needs_a_budget(book: Book) -> None:
 def test_commented_target_example_is_valid() -> None:
     lines = (ROOT / "scenarios.toml").read_text().splitlines()
     first = lines.index("#   [targets.mine]")
-    example = "\n".join(line.removeprefix("#") for line in lines[first : first + 5])
+    last = lines.index("", first)
+    example = "\n".join(line.removeprefix("#") for line in lines[first:last])
     document = tomllib.loads((ROOT / "scenarios.toml").read_text() + example)
     target = Book.model_validate(document).target("mine")
     assert (target.base_url, target.api_key_env) == ("https://api.example.com/v1", "MY_API_KEY")
     assert target.budget.requests == 200
+    assert target.timeouts.model_fields_set == set(Timeouts.model_fields)
+    assert target.timeouts == Timeouts()
     assert not missing_budget("mine", target)
 
 

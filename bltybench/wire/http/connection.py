@@ -19,15 +19,16 @@ from gevent.hub import Waiter
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
-from bltybench.wire.exchange import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PLAIN_BYTES, MAX_STREAM_BYTES, Exchange
+from bltybench.wire.exchange import MAX_HEADER_BYTES, MAX_SPLIT_DONE_BYTES, Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.dial import dial
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.request import RequestWriter
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 from bltybench.wire.http.socket_io import READ_BYTES, SocketIO
+from bltybench.wire.http.timeouts import DONE_GRACE_S, check_timeouts
 from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, MIN_SLOW_READS, MIN_SLOW_READS_AGAIN
-from bltybench.wire.scheduling.lazy_timer import MIN_DELAY_S, LazyTimer
+from bltybench.wire.scheduling.lazy_timer import LazyTimer
 from bltybench.wire.scheduling.reader import Reader
 
 FOLD_BYTES = 32 * 1024
@@ -56,7 +57,9 @@ class Connection:
         self._waiter: Any = None
         self._timer = LazyTimer(gevent.get_hub().loop, self._on_timer)
         self._requests = RequestWriter(origin)
+        self._began_ns = 0  # start of the exchange, before connecting
         self._previous_ns = 0  # arrival of the previous read, or the time of sending
+        self._done_ns = 0  # arrival of [DONE]
         self._check_at_bytes = 0  # received bytes at which _on_check_due is next needed
         self._slow_reads = 0
         self._ended_slow = self._always_slow = False
@@ -75,6 +78,7 @@ class Connection:
         request = self._requests.compose(method, path, headers, body)
         exchange.secrets = self._origin.secrets
         self._exchange = exchange
+        self._began_ns, self._done_ns = time.monotonic_ns(), 0
         self._waiter = waiter = Waiter()
         try:
             if self._io is not None and self._io.is_stale():
@@ -127,11 +131,10 @@ class Connection:
             try:
                 data = io.decrypt(data)
             except ssl.SSLError as error:
-                self._on_bad_bytes(error, response)
+                self._fail(Fault.TLS, f"TLS failed: {error.reason or error.strerror}")
                 return
             if not data:
-                # Records of TLS itself, such as session tickets. They can predate the request, so their
-                # timestamps say nothing about the response.
+                # Records of TLS itself, such as session tickets. They can predate the request.
                 return
         if lag_ns > exchange.observer_lag_ns:
             exchange.observer_lag_ns = lag_ns
@@ -141,7 +144,7 @@ class Connection:
             feed(data)
         except BAD_BYTES as error:
             if not response.complete:
-                self._on_bad_bytes(error, response)
+                self._fail(*response.failure(error))
                 return
             # Bytes after the end: the response is complete, but the connection is suspect.
             response.keep_alive = False
@@ -162,6 +165,10 @@ class Connection:
                 self._adapt_reads(io, slow=slow and lag_ns >= 0)
         if received >= self._check_at_bytes:
             self._on_check_due(exchange, response, io, arrival_ns)
+        may_be_done = fresh and (b"DONE]" in data or len(exchange.pieces[-1]) < MAX_SPLIT_DONE_BYTES)
+        if may_be_done and not self._done_ns and exchange.ends_with_done(fresh):
+            self._done_ns = arrival_ns
+            self._set_timer(DONE_GRACE_S)
 
     def _adapt_reads(self, io: SocketIO, *, slow: bool) -> None:
         """Batch the reads of a slow stream: single pieces, far apart, with kernel timestamps.
@@ -186,17 +193,15 @@ class Connection:
             if response.final:
                 exchange.headers_ns = arrival_ns
                 self._check_at_bytes = FOLD_BYTES
+                self._set_timer(self._origin.timeouts.between_events_s)
             elif received > MAX_HEADER_BYTES:
                 self._fail(Fault.HEADERS_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes of headers")
                 return
         if exchange.kept_bytes < FOLD_BYTES:
             return
-        if not exchange.is_event_stream:
-            if received > MAX_PLAIN_BYTES:
-                self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_PLAIN_BYTES} bytes of response")
-        elif received > MAX_STREAM_BYTES:
-            self._fail(Fault.BODY_TOO_LARGE, f"more than {MAX_STREAM_BYTES} bytes of stream")
-        else:
+        if overrun := exchange.overrun():
+            self._fail(*overrun)
+        elif exchange.is_event_stream:
             if exchange.kept_bytes >= PAUSE_BYTES:
                 io.pause()
             self._reader.fold(exchange, self._on_folded)
@@ -222,11 +227,11 @@ class Connection:
             self._reader.ended(exchange, self._waiter)
 
     def _fail(self, kind: Fault, message: str) -> None:
-        if self._exchange is not None:
+        if self._exchange is not None and not self._done_ns:
             self._exchange.failure = Failure(kind, message)
         if self._response is not None:
             self._response.keep_alive = False
-        self._finish(time.monotonic_ns())
+        self._finish(self._done_ns or time.monotonic_ns())  # a failure after [DONE] damages nothing
 
     def _on_end(self, exchange: Exchange, response: ResponseParser) -> None:
         """Handle a connection closed by the server, which is how some responses end."""
@@ -244,14 +249,6 @@ class Connection:
             self._fail(Fault.SEND, f"could not send: {reason}")
         self._drop()
 
-    def _on_bad_bytes(self, error: Exception, response: ResponseParser) -> None:
-        if response.too_many_headers:
-            self._fail(Fault.TOO_MANY_HEADERS, f"more than {MAX_HEADERS} headers")
-        elif isinstance(error, ssl.SSLError):
-            self._fail(Fault.TLS, f"TLS failed: {error.reason or error.strerror}")
-        else:
-            self._fail(Fault.BAD_HTTP, f"not HTTP/1.1: {error.args[0] if error.args else error}")
-
     def _on_folded(self, exchange: Exchange, failure: Failure | None) -> None:
         if self._exchange is exchange:  # it can have ended before the fold
             self._check_at_bytes = exchange.bytes_received + FOLD_BYTES
@@ -266,11 +263,15 @@ class Connection:
         self._check_at_bytes = 0
         if io.tls is not None:
             request = io.tls.encrypt(request)
-        timeouts = self._origin.timeouts
-        self._timer.set(min(timeouts.headers_s, timeouts.total_s))
         exchange.bytes_sent = len(request)
         exchange.sent_ns = self._previous_ns = time.monotonic_ns()
+        self._set_timer(self._origin.timeouts.headers_s)
         io.write(request)
+
+    def _set_timer(self, after_s: float) -> None:
+        """Fire in ``after_s`` seconds, or when the total timeout is due if that is sooner."""
+        total_left_s = self._origin.timeouts.total_s - (time.monotonic_ns() - self._began_ns) / 1e9
+        self._timer.set(min(after_s, total_left_s))
 
     def _open(self, exchange: Exchange) -> SocketIO | None:
         opened = dial(self._origin, exchange)
@@ -289,8 +290,7 @@ class Connection:
     def _on_timer(self) -> None:
         """Fail the exchange if a timeout has passed, else wait for the nearest one.
 
-        One timer serves all timeouts, so that a read need not set one. While reading is paused, missing bytes
-        are not the server's doing, so only the total timeout applies.
+        One timer serves all timeouts, so that a read need not set one.
         """
         paused = self._io is not None and self._io.paused
         if not paused:
@@ -298,19 +298,13 @@ class Connection:
         exchange = self._exchange
         if exchange is None or exchange.sent_ns is None:
             return
-        timeouts, now_ns = self._origin.timeouts, time.monotonic_ns()
-        total_left_s = timeouts.total_s - (now_ns - exchange.sent_ns) / 1e9
-        if total_left_s <= 0:
-            self._fail(Fault.TOTAL_TIMEOUT, f"not finished within {timeouts.total_s:g} s")
+        if self._done_ns:
+            exchange.notes.append("open_after_done")
+            self._finish(self._done_ns)
             return
-        if exchange.headers_ns is None:
-            kind, missing = Fault.HEADERS_TIMEOUT, "no headers"
-            limit_s, since_ns = timeouts.headers_s, exchange.sent_ns
+        timeouts, now_ns = self._origin.timeouts, time.monotonic_ns()
+        due = check_timeouts(exchange, self._began_ns, timeouts, self._previous_ns, now_ns, paused=paused)
+        if isinstance(due, Failure):
+            self._fail(*due)
         else:
-            kind, missing = Fault.IDLE_TIMEOUT, "nothing received"
-            limit_s, since_ns = timeouts.between_events_s, self._previous_ns
-        left_s = limit_s - (now_ns - since_ns) / 1e9
-        if left_s <= 0 and not paused:
-            self._fail(kind, f"{missing} for {limit_s:g} s")
-        else:
-            self._timer.set(min(total_left_s, max(left_s, MIN_DELAY_S)))
+            self._timer.set(due)

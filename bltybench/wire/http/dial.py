@@ -1,4 +1,4 @@
-"""Opening a connection: resolve, try each address, and do the TLS handshake, all within ``connect_s``."""
+"""Opening a connection: resolve, try each address, and do the TLS handshake, all within the timeouts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import gevent.socket
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.origin import Origin
+from bltybench.wire.http.timeouts import connect_timeout
 from bltybench.wire.http.tls import Tls
 
 
 def dial(origin: Origin, exchange: Exchange) -> tuple[gevent.socket.socket, Tls | None] | Failure:
     """Return a connected socket and its TLS session, or why there is none. Record times in ``exchange``."""
-    limit = gevent.Timeout(origin.timeouts.connect_s)
+    timeouts = origin.timeouts
+    limit = gevent.Timeout(min(timeouts.connect_s, timeouts.total_s))
     with limit, ExitStack() as unless_connected:
         began_ns = time.monotonic_ns()
         try:
@@ -34,7 +36,7 @@ def dial(origin: Origin, exchange: Exchange) -> tuple[gevent.socket.socket, Tls 
         except gevent.Timeout as timeout:
             if timeout is not limit:
                 raise
-            return Failure(Fault.CONNECT_TIMEOUT, f"no connection within {origin.timeouts.connect_s:g} s")
+            return connect_timeout(timeouts)
         except socket.gaierror as error:
             return Failure(Fault.NAME, f"cannot resolve {origin.host}: {error.strerror}")
         except ssl.SSLCertVerificationError as error:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
+from bltybench.wire.fault import Failure, Fault
 
 BAD_BYTES = (HttpParserError, HttpParserUpgrade)
 """Exceptions of ``feed``: bytes that are not HTTP, bytes after the end, or a protocol upgrade."""
@@ -46,6 +47,12 @@ class ResponseParser:
         sized = not coding and any(name == "content-length" for name, _ in self._exchange.headers)
         if self.final and not chunked and not sized:
             self.complete = True
+
+    def failure(self, error: Exception) -> Failure:
+        """Return why ``feed`` raised ``error``."""
+        if self.too_many_headers:
+            return Failure(Fault.TOO_MANY_HEADERS, f"more than {MAX_HEADERS} headers")
+        return Failure(Fault.BAD_HTTP, f"not HTTP/1.1: {error.args[0] if error.args else error}")
 
     def on_message_begin(self) -> None:
         """Reject bytes after the end. The parser turns any exception into its own."""

@@ -50,6 +50,7 @@ class StreamFold:
         self.coalesced = 0
         self.other_events = 0
         self.done = False
+        self.events_after_done = 0
         self.error: Any = None
         self.bad_event: bytes | None = None
         self.finish_reason: str | None = None
@@ -174,13 +175,18 @@ class StreamFold:
             return Failure(Fault.TOO_MANY_EVENTS, f"more than {MAX_EVENTS} events")
         return None
 
-    def close(self) -> None:
-        """Handle the end of the stream. Some servers omit the blank line after the last event."""
-        self.settle()
-        rest = bytes(self._framer.unfinished)
-        event = parse_block(rest.strip(b"\n")) if rest else None
+    def close(self, end_ns: int | None = None) -> None:
+        """Handle the end of the stream at ``end_ns``, or None if it broke off.
+
+        Some servers omit the blank line after the last event.
+        """
+        rest = bytes(self._framer.unfinished).strip(b"\n")
+        event = parse_block(rest) if rest else None
         if event is not None and event.data.strip() == b"[DONE]":
             self.done = True
+        elif event is not None and end_ns is not None and self._parse(rest, end_ns):
+            self.times.append(end_ns)
+        self.settle()
 
     @property
     def text(self) -> str:
@@ -211,13 +217,17 @@ class StreamFold:
     def _parse(self, block: bytes, arrival_ns: int) -> bool:
         """Parse one event. Return whether it holds content."""
         event = parse_block(block)
+        if self.done:
+            self.events_after_done += event is not None
+            return False
         if event is None:
             if block.strip(b"\n"):
                 self.other_events += 1
             return False
         name, data = event
         if data.strip() == b"[DONE]":
-            self.done = True
+            self._flush()
+            self.done, self._template = True, NO_TEMPLATE  # later events are parsed one by one, and ignored
             self.other_events += 1
             return False
         try:
@@ -265,8 +275,8 @@ class StreamFold:
                 content = output = True
                 if first and self._keep_text:
                     self._text.append(choice.text)
-            if first and isinstance(choice.finish_reason, str) and choice.finish_reason:
-                self.finish_reason = choice.finish_reason
+            if first and choice.finish_reason:
+                self.finish_reason = _reason(choice.finish_reason) or self.finish_reason
         return content, output
 
     def _add_delta(self, delta: Delta, *, keep: bool) -> bool:
@@ -294,3 +304,9 @@ class StreamFold:
         except ValueError:
             text = joined[1:-1].decode("utf-8", "replace")
         (self._reasoning if self._template.reasoning else self._text).append(text)
+
+
+def _reason(value: Any) -> str | None:
+    """Return a finish reason: a string, or the ``type`` of SGLang's own form."""
+    reason = value.get("type") if isinstance(value, dict) else value
+    return reason if isinstance(reason, str) else None
