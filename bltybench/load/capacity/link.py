@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -43,25 +44,21 @@ class SearchLink:
         """Create the search of a run and return it; None if its scenario has none."""
         search, self.searcher = scenario.arrivals, None
         if isinstance(search, CapacitySearch):
-            self.searcher = Searcher(search, scenario, workers, folder, now_s, self._order, self._cut)
+            order = partial(self._send, ORDER_MESSAGE)
+            self.searcher = Searcher(search, scenario, workers, folder, now_s, order, self._cut)
         return self.searcher
 
     def _send(self, message: str, data: msgspec.Struct) -> None:
         local = isinstance(self._runner, LocalRunner)
         self._runner.send_message(message, data if local else msgspec.to_builtins(data))
 
-    def _order(self, order: TrialOrder) -> None:
-        self._send(ORDER_MESSAGE, order)
-
     def _cut(self, number: int) -> None:
         self._runner.send_message(CUT_MESSAGE, {"number": number})
 
-    def _report(self, report: TrialReport) -> None:
-        self._send(REPORT_MESSAGE, report)
-
     def _on_order(self, msg: Message, **_: Any) -> None:
         if (worker := self._worker()) is not None:
-            gevent.spawn(worker.run_trial, msgspec.convert(msg.data, TrialOrder), self._report)
+            order, report = msgspec.convert(msg.data, TrialOrder), partial(self._send, REPORT_MESSAGE)
+            gevent.spawn(worker.run_trial, order, report)
 
     def _on_cut(self, msg: Message, **_: Any) -> None:
         if (worker := self._worker()) is not None:

@@ -34,12 +34,7 @@ class Run:
     """A run from its start to its report."""
 
     def __init__(
-        self,
-        resolved: Resolved,
-        reports: str,
-        workers: list[str],
-        lead_s: float,
-        formats: Collection[str],
+        self, resolved: Resolved, reports: str, workers: list[str], lead_s: float, formats: Collection[str]
     ) -> None:
         self.resolved = resolved
         self.formats = formats
