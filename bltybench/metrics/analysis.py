@@ -61,6 +61,8 @@ class Analysis:
     in_flight: InFlight
     outcomes: pd.DataFrame
     errors: pd.DataFrame
+    finish_reasons: pd.DataFrame
+    notes: pd.DataFrame
     refusals: pd.DataFrame
     retry_after: pd.DataFrame
     retries: Retries
@@ -142,6 +144,8 @@ def _compute(
         in_flight=concurrency.in_flight(steps, end_ns),
         outcomes=outcomes.by_outcome(attempts),
         errors=outcomes.errors(attempts),
+        finish_reasons=outcomes.finish_reasons(attempts),
+        notes=outcomes.notes(attempts),
         refusals=refused,
         retry_after=quota.retry_after(refused),
         retries=retries(calls),

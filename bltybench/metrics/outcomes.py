@@ -59,3 +59,28 @@ def errors(attempts: pd.DataFrame) -> pd.DataFrame:
         frame[name] = floats(frame, name) / NS_PER_S
     most_frequent = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
     return most_frequent.head(MAX_ERROR_KINDS)
+
+
+def finish_reasons(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per finish reason and outcome of the attempts that the server reported one for.
+
+    Columns: ``finish_reason``, ``outcome``, ``count``, ``share``. Most frequent first.
+    """
+    keys = ["finish_reason", "outcome"]
+    known = attempts[attempts["finish_reason"].notna()][keys].astype("str")
+    return _counted(known, keys)
+
+
+def notes(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per deviation that damaged nothing: ``note``, ``count``, ``share`` of all attempts."""
+    named = attempts["notes"].dropna().astype("str").str.split(",").explode()
+    return _counted(pd.DataFrame({"note": named}), ["note"], len(attempts))
+
+
+def _counted(rows: pd.DataFrame, keys: list[str], total: int | None = None) -> pd.DataFrame:
+    if rows.empty:
+        return pd.DataFrame({name: [] for name in [*keys, "count", "share"]})
+    counted = rows.groupby(keys, sort=True).size().rename("count").reset_index()
+    counted["share"] = counted["count"] / (total or len(rows))
+    most_frequent = counted.sort_values("count", ascending=False, kind="stable", ignore_index=True)
+    return most_frequent.head(MAX_ERROR_KINDS)

@@ -59,6 +59,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     minutes: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    finish_reasons: list[dict[str, Any]]
+    notes: list[dict[str, Any]]
     retry_after: list[dict[str, Any]]
     retries: dict[str, Any]
     """The policy, and its effect."""
@@ -122,6 +124,8 @@ def summarize(analysis: Analysis) -> Summary:
         minutes=[{**row, "minute": row["minute"].isoformat()} for row in records(analysis.minutes)],
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),
+        finish_reasons=records(analysis.finish_reasons),
+        notes=records(analysis.notes),
         retry_after=records(analysis.retry_after),
         retries={"policy": analysis.scenario.retry.model_dump(mode="json")}
         | analysis.retries._asdict()

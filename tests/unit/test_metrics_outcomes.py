@@ -133,3 +133,25 @@ def test_empty_run_gives_empty_tables() -> None:
     assert quota.refusals(run).empty
     assert quota.retry_after(quota.refusals(run)).empty
     assert quota.headers(run).empty
+
+
+def test_finish_reasons_and_notes_are_counted_by_frequency() -> None:
+    run = frame(
+        attempt(call_id="a", finish_reason="stop", notes="missing_done"),
+        attempt(call_id="b", finish_reason="stop", notes="missing_done,no_content_type"),
+        attempt(call_id="c", finish_reason="error", outcome=Outcome.BROKEN_STREAM),
+        refused(call_id="d"),
+    )
+    reasons = outcomes.finish_reasons(run)
+    assert reasons.columns.tolist() == ["finish_reason", "outcome", "count", "share"]
+    assert reasons.to_numpy().tolist() == [["stop", "ok", 2, 2 / 3], ["error", "broken_stream", 1, 1 / 3]]
+    assert outcomes.notes(run).to_numpy().tolist() == [
+        ["missing_done", 2, 0.5],
+        ["no_content_type", 1, 0.25],
+    ]
+
+
+def test_runs_without_finish_reasons_or_notes_have_empty_tables() -> None:
+    run = frame(refused())
+    assert outcomes.finish_reasons(run).empty
+    assert outcomes.notes(run).empty
