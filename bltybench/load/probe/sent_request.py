@@ -30,8 +30,8 @@ class SentRequest:
     def begun_ns(self) -> int | None:
         """Return when the first token of a stream arrived; None if it has not."""
         exchange = self.client.exchange
-        if exchange is None or exchange.sent_ns is None or not exchange.is_event_stream:
-            return None
+        if exchange is None or not (exchange.pieces or exchange.fold) or not exchange.is_event_stream:
+            return None  # before its first bytes, the body can still turn out to be JSON
         times = fold(exchange).times
         return times[0] if times else None
 
