@@ -191,6 +191,8 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
     "not-http": send(b"SSH-2.0-OpenSSH_9.0\r\n"),
     "upgrade": send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
     "429": send(plain(ERROR, "429 Too Many Requests", b"Retry-After: 7\r\nx-request-id: r-1\r\n")),
+    "429-bad-header": send(plain(ERROR, "429 Too Many Requests", b"X-Trace: \x01\x02\r\nRetry-After: 7\r\n")),
+    "no-content-type": send(CHUNKED.replace(EVENTS, b"") + STREAM),
     "429-money": send(plain(b'{"error":{"code":"insufficient_quota"}}', "429 Too Many Requests")),
     "503": send(plain(b"<h1>busy</h1>", "503 Service Unavailable", b"Retry-After: 7\r\n")),
     "503-limit": send(plain(b'{"message":"Too many requests"}', "503 Service Unavailable")),

@@ -184,6 +184,8 @@ def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> Erro
         return _not_a_completion(exchange, body)
     if chunk.error is not None:
         return error_body.from_value(chunk.error, secrets)
+    if exchange.stream and "text/event-stream" in exchange.header("content-type"):
+        exchange.notes.append("wrong_content_type")
     # A plain completion is treated as a stream of one chunk.
     state = StreamFold(keep_text=exchange.keep_text)
     state.add(chunk)

@@ -13,7 +13,7 @@ from bltybench.runs.attempt import Outcome
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
 
 
-@pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim"])
+@pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim", "no-content-type"])
 def test_streams_give_text_and_ordered_times(server: Server, reader: Reader, path: str) -> None:
     exchange, result = exchange_with(server, path, reader, timeouts=PATIENT)
     assert (result.outcome, result.status, result.text) == (Outcome.OK, 200, "ab")
@@ -104,6 +104,7 @@ def test_plain_completions_are_accepted_even_if_a_stream_was_requested(
         ("not-http", True, (Outcome.TRANSPORT_ERROR, Fault.BAD_HTTP)),
         ("upgrade", True, (Outcome.TRANSPORT_ERROR, Fault.BAD_HTTP)),
         ("429", True, (Outcome.RATE_LIMITED, "requests")),
+        ("429-bad-header", True, (Outcome.RATE_LIMITED, "requests")),
         ("429-money", True, (Outcome.CLIENT_ERROR, None)),
         ("503", True, (Outcome.SERVER_ERROR, None)),
         ("503-limit", True, (Outcome.RATE_LIMITED, None)),

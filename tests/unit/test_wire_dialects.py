@@ -9,7 +9,8 @@ import pytest
 from support_wire import ended_exchange
 
 from bltybench.runs.attempt import Outcome
-from bltybench.wire import ExchangeResult, Failure, Fault
+from bltybench.wire import Exchange, ExchangeResult, Failure, Fault
+from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 from bltybench.wire.interpret import interpret
 
 DONE = b"data: [DONE]\n\n"
@@ -101,3 +102,118 @@ def test_a_plain_answer_that_the_server_gave_up_is_an_error() -> None:
     result = interpret(ended_exchange(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)))
     assert (result.outcome, result.error_type) == (Outcome.SERVER_ERROR, Fault.FINISH_REASON)
     assert "insufficient_system_resource" in (result.error_message or "")
+
+
+ANSWER = b'{"choices":[{"message":{"content":"ab"},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize("status", [200, 201])
+@pytest.mark.parametrize(
+    ("headers", "notes"),
+    [
+        pytest.param(EVENT_STREAM, None, id="content_type"),
+        pytest.param(b"Content-Type: Text/Event-Stream; charset=utf-8\r\n", None, id="with_charset"),
+        pytest.param(b"", "no_content_type", id="no_content_type"),  # hand-written servers
+        pytest.param(b"Content-Type: text/plain\r\n", "wrong_content_type", id="text"),  # Flask's default
+        pytest.param(b"Content-Type: application/json\r\n", "wrong_content_type", id="json"),  # proxies
+        pytest.param(b"Content-Type: application/octet-stream\r\n", "wrong_content_type", id="octets"),
+    ],
+)
+@pytest.mark.parametrize(
+    "start", [b"", b"\xef\xbb\xbf", b": ping\n\n", b"\n\n", b"event: message\n", b"id: 1\n"]
+)
+def test_an_event_stream_is_read_whatever_content_type_and_status_say(
+    status: int, headers: bytes, notes: str | None, start: bytes
+) -> None:
+    body = start + TEXT + STOP + DONE
+    head = b"HTTP/1.1 %d OK\r\n%sContent-Length: %d\r\n\r\n" % (status, headers, len(body))
+    result = interpret(ended_exchange(head + body, stream=True))
+    assert (result.outcome, result.streamed, result.text) == (Outcome.OK, True, "ab")
+    assert (result.status, result.notes) == (status, notes)
+
+
+def test_a_plain_answer_announced_as_an_event_stream_is_read() -> None:
+    result = stream(ANSWER)
+    assert (result.outcome, result.streamed, result.text) == (Outcome.OK, False, "ab")
+    assert result.notes == "wrong_content_type"
+
+
+@pytest.mark.parametrize(
+    ("requested", "headers", "body", "words"),
+    [
+        (
+            True,
+            b"Content-Type: text/html\r\n",
+            b"<p>hello",
+            "not an event stream (Content-Type is text/html)",
+        ),
+        (True, b"", b"hello", "not an event stream (no Content-Type)"),
+        (False, EVENT_STREAM, TEXT + DONE, "not JSON (Content-Type is text/event-stream)"),
+        (True, EVENT_STREAM + b"Content-Encoding: gzip\r\n", b"\x1f\x8b", "Content-Encoding is gzip"),
+    ],
+)
+def test_a_failure_caused_by_a_header_names_the_header(
+    requested: bool, headers: bytes, body: bytes, words: str
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (headers, len(body))
+    result = interpret(ended_exchange(head + body, stream=requested))
+    assert result.outcome is not Outcome.OK
+    assert words in (result.error_message or "")
+
+
+BAD_HEADERS = [
+    pytest.param(b"X-Trace: a\x01b\r\n", id="control"),  # binary trace ids of proxies
+    pytest.param(b"X-Trace: \x00\x7f\r\n", id="nul"),
+    pytest.param(b"X-Message: \x1b[31mslow down\r\n", id="escape"),
+    pytest.param(b"X-Message: two\nlines\r\n", id="line_feed"),  # messages copied into headers
+    pytest.param(b"X-Message: two\rlines\r\n", id="carriage_return"),
+    pytest.param(b"X-Message: folded\r\n\tline\r\n", id="folded"),  # RFC 2616 servers
+    pytest.param(b"X Message: a\r\n", id="name"),
+    pytest.param("é: a\r\n".encode(), id="name_not_ascii"),
+    pytest.param(b"no colon\r\n", id="no_colon"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_HEADERS)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_one_bad_header_does_not_hide_the_status_and_the_others(bad: bytes, size: int) -> None:
+    body = b'{"error":{"message":"slow down","type":"requests"}}'
+    data = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 X\r\nRetry-After: 7\r\n%s" % bad
+    data += b"x-request-id: r-1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    exchange = Exchange()
+    parser = ResponseParser(exchange)
+    for at in range(0, len(data), size):
+        parser.feed(data[at : at + size])
+    assert (parser.final, parser.complete, parser.keep_alive) == (True, True, False)
+    exchange.arrivals.extend([1] * len(exchange.pieces))
+    exchange.end_ns = 2
+    result = interpret(exchange)
+    assert (result.outcome, result.status, result.error_type) == (Outcome.RATE_LIMITED, 429, "requests")
+    assert (result.quota.retry_after_s, result.request_id, result.notes) == (7, "r-1", "bad_header")
+
+
+@pytest.mark.parametrize("bad", BAD_HEADERS)
+def test_streams_with_a_bad_header_are_read(bad: bytes) -> None:
+    result = stream(TEXT + STOP + DONE, EVENT_STREAM + bad)
+    assert (result.outcome, result.text, result.notes) == (Outcome.OK, "ab", "bad_header")
+
+
+def test_a_chunked_body_with_a_content_length_is_read() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n"
+    result = interpret(ended_exchange(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(ANSWER), ANSWER)))
+    assert (result.outcome, result.text, result.notes) == (Outcome.OK, "ab", "bad_header")
+
+
+def test_the_status_is_kept_if_the_length_of_the_body_is_unknowable() -> None:
+    result = interpret(ended_exchange(b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nContent-Length: many\r\n\r\n{}"))
+    assert (result.outcome, result.status, result.quota.retry_after_s) == (Outcome.RATE_LIMITED, 429, 7)
+
+
+@pytest.mark.parametrize(
+    "data", [b"SSH-2.0-OpenSSH_9.0\r\n", b"HTTP/1.1 4290 X\r\nA: \x01\r\n\r\n", b"\x00" * 99]
+)
+def test_bytes_that_are_not_http_have_no_status(data: bytes) -> None:
+    exchange = Exchange()
+    with pytest.raises(BAD_BYTES):
+        ResponseParser(exchange).feed(data)
+    assert exchange.status is None

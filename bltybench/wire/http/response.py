@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bltybench.wire.exchange import MAX_HEADERS, Exchange
 from bltybench.wire.fault import Failure, Fault
+from bltybench.wire.http.header_repair import repair_head
 
 BAD_BYTES = (HttpParserError, HttpParserUpgrade)
 """Exceptions of ``feed``: bytes that are not HTTP, bytes after the end, or a protocol upgrade."""
@@ -34,7 +36,46 @@ class ResponseParser:
         # Called for every chunk of a body, so this is list.append itself and not a method.
         self.on_body = exchange.pieces.append
         self._parser = HttpResponseParser(self)
+        self._head = bytearray()
+        self._rejected: Exception | None = None
+        self.feed: Callable[[bytes], None] = self._feed_head
+
+    def _feed_head(self, data: bytes) -> None:
+        """Parse until the headers are complete. Repair headers that the parser rejects."""
+        if self._rejected is None:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserError as error:
+                if self.final or self.too_many_headers:
+                    raise
+                self._rejected = error
+        if self.final:
+            self.feed = self._parser.feed_data
+            return
+        self._head += data
+        if self._rejected is not None:
+            self._parse_repaired(self._rejected)
+
+    def _parse_repaired(self, rejected: Exception) -> None:
+        try:
+            head = repair_head(bytes(self._head))
+        except ValueError:
+            raise rejected from None
+        if head is None:
+            return
+        exchange = self._exchange
+        exchange.headers.clear()
+        exchange.notes.append("bad_header")
+        self._parser = HttpResponseParser(self)
         self.feed = self._parser.feed_data
+        try:
+            self.feed(head.data)
+        finally:
+            if not self.final and not self.too_many_headers:  # the headers contradict each other
+                exchange.status = head.status
+                exchange.headers[:] = [
+                    (_lower(name), value.decode("latin-1")) for name, value in head.headers
+                ]
 
     def close(self) -> None:
         """Break the reference cycle with the parser. The garbage collector runs rarely during a run."""
@@ -82,4 +123,4 @@ class ResponseParser:
         """Record that the response is complete."""
         if self.final:
             self.complete = True
-            self.keep_alive = self._parser.should_keep_alive()
+            self.keep_alive = self._parser.should_keep_alive() and self._rejected is None
