@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
-from bltybench.report.text import count, with_unit
+from bltybench.report.text import bounded, count, with_unit
 from bltybench.runs.folder import find_run, write_atomically
 from bltybench.runs.formats import read_formats
 
@@ -45,7 +45,8 @@ def report(
 ) -> None:
     """Write the report of a run: report.html, summary.json, summary.md, junit.xml, and the figures' data.
 
-    Exits with 1 if a check of the scenario failed, and with 2 if the report can't be written.
+    Exits with 1 if a check of the scenario failed, or if it has no checks and nothing succeeded. Exits with 2
+    if the report can't be written.
     """
     # Hardly any object created here is released before the end, so frequent collections only cost time.
     gc.set_threshold(100_000, 20, 100)
@@ -108,6 +109,8 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
         console.print(Text("INVALID", style="bold red"), "these numbers don't describe the server")
         for reason in summary.invalid_reasons:
             console.print(Text(f"  {reason}"))
+    if summary.failure:
+        console.print(Text("NOTHING SUCCEEDED", style="bold red"), Text(bounded(summary.failure, 400)))
     if summary.checks:
         verdict, style = ("PASS", "bold green") if summary.passed else ("FAIL", "bold red")
         console.print(Text(verdict, style=style), count(len(summary.checks), "check"))

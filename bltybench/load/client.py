@@ -15,6 +15,7 @@ from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImm
 from pydantic import SecretStr
 
 from bltybench import __version__
+from bltybench.errors import UserError
 from bltybench.limits.observations.classify import classify_response
 from bltybench.load.recorder import CallContext, SentAttempt, record
 from bltybench.load.reply import Reply, reply_of
@@ -31,6 +32,8 @@ from bltybench.wire.result import ExchangeResult
 logger = logging.getLogger("bltybench")
 
 MODELS = "/models"
+UNCONNECTED_PAUSE_NS = 500_000_000
+"""Minimum time between a failed connection of a user and its next call, in nanoseconds."""
 USER_CONTROL = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
 """Exceptions that a Locust event listener can raise to control the calling user."""
 
@@ -85,13 +88,14 @@ class ChatClient:
         the run's axis (default: now). ``prompt_tokens`` counts if the server reports no usage. ``stage`` and
         ``turn`` (of a conversation, from 1) are recorded. ``parameters`` are added to the request body.
 
-        Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. Raises
-        UserError if the budget can't be kept: it caps tokens or money but ``max_tokens`` is missing, or it
-        caps money but the model has no price.
+        Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. The run
+        ends with an error if the budget can't be kept: it caps tokens or money but the call has neither
+        ``max_tokens`` nor ``max_completion_tokens``, or it caps money but the model has no price.
         """
         body = self._body(messages, stream, max_tokens, temperature, model) | parameters
         call = self._compose(body, name, prompt_tokens, stage, turn, keep_text=keep_text)
         self._clock.wait_until(0)  # the run begins at the same moment for all users
+        self._pause_if_unconnected(due_ns)
         return self._call(call, due_ns)
 
     def replay(
@@ -110,6 +114,7 @@ class ChatClient:
         call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
+        self._pause_if_unconnected(due_ns)
         if self._context.outcomes_matter or deferred.full:
             self._call(call, due_ns)
             return
@@ -178,9 +183,14 @@ class ChatClient:
         keep_text: bool = False,
     ) -> CallContext:
         context, budget = self._context, self._budget
-        model, max_tokens, stream = body["model"], body.get("max_tokens"), body.get("stream", False)
+        model, stream = body["model"], body.get("stream", False)
+        max_tokens = body.get("max_tokens") or body.get("max_completion_tokens")
         if prompt_tokens is None and budget.counts_tokens:
             prompt_tokens = tokens.count_messages(body["messages"])
+        try:
+            reserved = budget.cost(model, prompt_tokens, max_tokens)
+        except UserError as error:
+            context.abort(error)
         return CallContext(
             call_id=context.next_call_id(),
             name=name or ("stream" if stream else "chat"),
@@ -192,7 +202,7 @@ class ChatClient:
             keep_text=keep_text,
             stage=stage or context.source.stage_now(),
             turn=turn,
-            reserved=budget.cost(model, prompt_tokens, max_tokens),
+            reserved=reserved,
         )
 
     def _call(self, call: CallContext, scheduled_ns: int | None) -> Reply:
@@ -212,6 +222,17 @@ class ChatClient:
             number += 1
             if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):
                 return reply_of(attempt, result, number, first_due_ns)
+
+    def _pause_if_unconnected(self, scheduled_ns: int | None) -> None:
+        """Pause before a call of a closed loop if the previous one could not connect.
+
+        Users without think time would otherwise try thousands of times per second. The call is due after the
+        pause.
+        """
+        last = self.exchange
+        if scheduled_ns is not None or last is None or last.sent_ns is not None or last.end_ns is None:
+            return
+        self._clock.wait_until(last.end_ns - self._clock.start_ns + UNCONNECTED_PAUSE_NS)
 
     def _reserve(self, call: CallContext, *, scheduled: bool) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
+from bltybench.metrics.failure import failure
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
     Bools,
@@ -68,6 +69,8 @@ class Analysis:
     retries: Retries
     quota: pd.DataFrame
     findings: list[Finding]
+    failure: str | None
+    """Why nothing succeeded in the whole run; None if something did."""
     warm_up: WarmUp
     """Excluded from attempts, calls, and all tables made of them. The timeline, the minutes, the number in
     flight, and the audit cover the whole run."""
@@ -151,6 +154,7 @@ def _compute(
         retries=retries(calls),
         quota=quota.headers(attempts),
         findings=validity.audit(everything, generator, manifest, scenario),
+        failure=failure(everything, manifest.target),
         warm_up=warm_up,
         goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),
         stages=by_stage(attempts, calls, good, scenario, everything),

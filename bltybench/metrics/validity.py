@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from bltybench.metrics.failure import failure, never_connected
 from bltybench.metrics.frame import floats
 from bltybench.metrics.sample import Sample
+from bltybench.runs.attempt import Outcome
 from bltybench.runs.manifest import Manifest
 from bltybench.scenario.workload import Scenario
 
@@ -45,6 +47,7 @@ THRESHOLDS = Thresholds()
 MORE_USERS = (
     "raise users (the maximum number of calls in flight), lower the rate, or add workers: --processes -1"
 )
+CHECK_CONNECTIONS = "connections failed: see the errors, and check the server and the network"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,8 +91,13 @@ def audit(
             reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
             remedy="run for more than one second, with bltybench's user classes",
         ),
-        *_sending(attempts, manifest),
     ]
+    if never_connected(attempts):
+        # Nothing was sent, so there is no sending to judge. More workers would not help.
+        reason = f"no connection could be made: {failure(attempts, manifest.target)}"
+        what, _, remedy = reason.rpartition(": ")
+        return [*findings, _finding("connections", False, "none", "at least 1", reason=what, remedy=remedy)]
+    findings += _sending(attempts, manifest)
     if not generator.empty:
         findings += [*_loop(attempts, generator), _cpu(generator)]
     harmless = all(finding.holds for finding in findings)
@@ -148,7 +156,9 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
         )
     due = manifest.planned_calls
     if due:
-        sent = int(((attempts["attempt"] == 0) & attempts["sent_ns"].notna()).sum())
+        first, unsent = attempts["attempt"] == 0, attempts["sent_ns"].isna()
+        sent = int((first & ~unsent).sum())
+        unconnected = int((first & unsent & (attempts["outcome"] != Outcome.CANCELLED)).sum())
         # One call can be due just when the load stops.
         min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
         yield _finding(
@@ -157,7 +167,7 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
             f"{sent:,} calls of {due:,} due",
             f"≥ {min_sent:,.0f} calls",
             reason=f"only {sent:,} of the {due:,} calls due were sent",
-            remedy=MORE_USERS,
+            remedy=CHECK_CONNECTIONS if sent + unconnected >= min_sent else MORE_USERS,
         )
 
 

@@ -45,6 +45,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     audit: list[Finding]
     passed: bool
     checks: list[CheckResult]
+    failure: str | None
+    """Why nothing succeeded; None if something did. A run without checks then does not pass."""
     limits: dict[str, int | None]
     attempts: int
     calls: int
@@ -99,8 +101,9 @@ def summarize(analysis: Analysis) -> Summary:
         valid=not broken,
         invalid_reasons=[f"{finding.reason}: {finding.remedy}" for finding in broken],
         audit=analysis.findings,
-        passed=all(check.passed for check in checks),
+        passed=all(check.passed for check in checks) if checks else analysis.failure is None,
         checks=checks,
+        failure=analysis.failure,
         limits={
             "requests_per_min": manifest.target.requests_per_min,
             "tokens_per_min": manifest.target.tokens_per_min,

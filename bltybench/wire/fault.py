@@ -11,6 +11,7 @@ class Fault(StrEnum):
 
     NAME = "name_resolution"
     CONNECT = "connect"
+    CONNECTION_REFUSED = "connection_refused"
     TLS = "tls"
     TLS_VERIFICATION = "tls_verification"
     CONNECT_TIMEOUT = "connect_timeout"

@@ -37,6 +37,11 @@ class TestBeforeTheRun:
     def test_missing_key(self, tmp_path: Path) -> None:
         assert "BLTYBENCH_TEST_KEY is not set" in refused(tmp_path)
 
+    def test_key_that_cannot_be_sent(self, tmp_path: Path) -> None:
+        # Each call raised an error. unit/test_scenario_file has other keys.
+        output = refused(tmp_path, BLTYBENCH_TEST_KEY="sk-ключ")
+        assert "BLTYBENCH_TEST_KEY: the key can't be sent: character 4 of 7 is not ASCII" in output
+
     def test_unknown_scenario(self, tmp_path: Path) -> None:
         output = refused(tmp_path, "--scenario", "quikstart", BLTYBENCH_TEST_KEY=KEY)
         assert "quikstart" in output

@@ -213,7 +213,7 @@ def test_closed_port_and_unknown_host_give_typed_errors(reader: Reader) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     for host, faults in (
-        (f"127.0.0.1:{port}", {Fault.CONNECT}),
+        (f"127.0.0.1:{port}", {Fault.CONNECTION_REFUSED}),
         ("nobody.invalid", {Fault.NAME, Fault.CONNECT_TIMEOUT}),
     ):
         connection = Connection(Origin(f"http://{host}/v1", TIMEOUTS), reader)

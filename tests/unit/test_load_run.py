@@ -67,7 +67,7 @@ class TestBudget:
             assert taken == [True, True, True, False]
 
     def test_cap_that_cannot_be_kept_is_a_user_error(self) -> None:
-        with pytest.raises(UserError, match="the call has no max_tokens"):
+        with pytest.raises(UserError, match="a call has no max_tokens or max_completion_tokens"):
             BudgetAccount(Budget(tokens=10)).cost("m", 5, None)
         with pytest.raises(UserError, match="model 'm' has no price"):
             BudgetAccount(Budget(money=10)).cost("m", 5, 5)

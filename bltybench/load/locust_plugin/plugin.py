@@ -18,12 +18,12 @@ from locust.runners import Runner, WorkerRunner
 from bltybench.errors import UserError
 from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
-from bltybench.load.locust_plugin.console import print_error, show_progress
+from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, add_arguments, parsed_options
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
-from bltybench.load.run.context import RunContext, open_context
+from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
 from bltybench.load.run.run import Run, worker_name
@@ -59,6 +59,9 @@ class Plugin:
         self._finishing: gevent.Greenlet[..., None] | None = None
         self._finished = self._quitting = False
         self._exhausted_workers: set[str] = set()
+        self._error_code: int | None = None
+        """Exit code after errors, if ``--exit-code-on-error`` was given."""
+        self._aborted = False
 
     def register(self, events: Events) -> None:
         """Listen to Locust's events."""
@@ -89,6 +92,10 @@ class Plugin:
     def on_init(self, environment: Environment, runner: Runner, **_: Any) -> None:
         """Check everything that can be checked before a run."""
         self._runner = runner
+        options = parsed_options(environment)
+        self._error_code = options.exit_code_on_error
+        if options.exit_code_on_error is None:
+            options.exit_code_on_error = 1
         # Through the event loop: raised by Python itself, it would hit whichever user is running.
         gevent.signal_handler(signal.SIGINT, interrupt)
         tokens.load()
@@ -97,6 +104,7 @@ class Plugin:
             return
         runner.register_message(BUDGET_MESSAGE, self._on_budget_exhausted)
         runner.register_message(ACTIVITY_MESSAGE, self._on_activity)
+        runner.register_message(ABORT_MESSAGE, self._on_abort)
         self._launcher = Launcher(environment)
         try:
             self._launcher.check()
@@ -110,6 +118,7 @@ class Plugin:
         runner, options = self._runner, parsed_options(environment)
         self.context = None
         self._finished = False
+        self._aborted = False
         self._exhausted_workers.clear()
         try:
             if isinstance(runner, WorkerRunner):
@@ -174,14 +183,32 @@ class Plugin:
         if self._launcher is not None:
             self._launcher.stop_sandbox()
         if self.run is not None and self.run.exit_code is not None:
-            environment.process_exit_code = self.run.exit_code
+            environment.process_exit_code = self._exit_code(self.run, self.run.exit_code)
 
     def on_quit(self, **_: Any) -> None:
         """Print the report's summary below Locust's own tables."""
-        if self.run is not None and self.run.closing_text:
-            print(self.run.closing_text, end="", flush=True)
+        environment = self._runner.environment
+        empty = self._aborted and not environment.stats.total.num_requests
+        if self.run is not None and self.run.closing_text and not empty:
+            # With --json, stdout contains Locust's JSON only.
+            stream = sys.stderr if parsed_options(environment).json else sys.stdout
+            print(self.run.closing_text, end="", file=stream, flush=True)
 
     # In the process that owns the run
+
+    def _exit_code(self, run: Run, code: int) -> int:
+        """Return the exit code of a run whose report exited with ``code``.
+
+        ``--exit-code-on-error`` applies to errors, which refusals are not, unless a check of the scenario
+        has failed.
+        """
+        if self._aborted:
+            return COULD_NOT_RUN
+        errors = self._runner.errors or self._runner.exceptions
+        check_failed = code == 1 and run.resolved.scenario.checks
+        if self._error_code is None or not errors or check_failed or code not in {0, 1}:
+            return code
+        return self._error_code
 
     def _start_run(self, launcher: Launcher) -> None:
         environment = self._runner.environment
@@ -214,6 +241,12 @@ class Plugin:
         gevent.sleep(max(0.0, run.resolved.scenario.duration_s + RUN_TIME_MARGIN_S - run.now_s()))
         if self.run is run:
             end_run(self._runner)
+
+    def _on_abort(self, msg: Message, **_: Any) -> None:
+        if not self._aborted:
+            self._aborted = True
+            print_error(UserError(msg.data["error"]))
+            stop_run(self._runner, "a call can't be sent")
 
     def _on_activity(self, msg: Message, **_: Any) -> None:
         if self.run is not None:

@@ -55,8 +55,8 @@ class BudgetAccount:
         """
         if completion_tokens is None and self.counts_tokens:
             raise UserError(
-                "the call has no max_tokens, but the budget caps tokens or money",
-                remedy="pass max_tokens in every call, or cap requests only",
+                "a call has no max_tokens or max_completion_tokens, but the budget caps tokens or money",
+                remedy="pass one of them in every call, or cap requests only",
             )
         prompt, completion = prompt_tokens or 0, completion_tokens or 0
         if not self._counts_money:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import NoReturn
 
 from locust.env import Environment
+from locust.exception import StopUser
 from pydantic import SecretStr
 
+from bltybench.errors import UserError
 from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.run.budget import BudgetAccount
 from bltybench.load.run.clock import RunClock
@@ -21,6 +24,9 @@ from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.scheduling.reader import Reader
+
+ABORT_MESSAGE = "bltybench_abort"
+"""Locust message to the process that owns the run: a call can't be sent, so the run ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,12 @@ class RunContext:
     def next_call_id(self) -> str:
         """Return an id for a new call, unique in the run."""
         return f"{self.worker}-{next(self.call_numbers)}"
+
+    def abort(self, error: UserError) -> NoReturn:
+        """Ask the process that owns the run to print an error and end the run, and stop the calling user."""
+        if self.environment.runner is not None:
+            self.environment.runner.send_message(ABORT_MESSAGE, {"error": str(error)})
+        raise StopUser
 
     def stop(self) -> None:
         """End the load of this process."""

@@ -39,6 +39,7 @@ def markdown(summary: Summary) -> str:
         f"{text.count(summary.attempts, 'attempt')} in {text.count(summary.calls, 'call')}. "
         f"Run `{summary.run_id}`.",
         "" if summary.search is None else plain(summary.search.sentence(), 400),
+        "" if summary.failure is None else f"- **NOTHING SUCCEEDED**: {plain(summary.failure, 400)}",
         "\n".join(f"- **INVALID**: {plain(reason)}" for reason in summary.invalid_reasons),
         _table(["check", "must be", "was", ""], checks),
         _table(["", "", "documented limit"], _numbers(summary)),

@@ -1,4 +1,4 @@
-"""The result of a capacity search or a probe, shown at the top of its page."""
+"""The result of a capacity search, a probe, or a run in which nothing succeeded, at the top of the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Headline:
 
 
 def headline(summary: Summary, limits: LimitsSection | None) -> Headline | None:
-    """Return the result of a capacity search or a probe of limits; None for other runs."""
+    """Return the result of a search, a probe, or a run without success; None for other runs."""
     search = summary.search
     if search is not None:
         unit = "calls per minute" if search.load == "rate" else "users"
@@ -33,4 +33,6 @@ def headline(summary: Summary, limits: LimitsSection | None) -> Headline | None:
         if limits.record.status == "found":
             return Headline("LIMIT FOUND", limits.says[0], "good")
         return Headline("LIMIT NOT IDENTIFIED", limits.says[0], "plain")
+    if summary.failure is not None:
+        return Headline("NOTHING SUCCEEDED", f"{summary.failure}.", "bad")
     return None

@@ -17,7 +17,9 @@ from bltybench.wire.http.timeouts import connect_timeout
 from bltybench.wire.http.tls import Tls
 
 
-def dial(origin: Origin, exchange: Exchange) -> tuple[gevent.socket.socket, Tls | None] | Failure:
+def dial(  # noqa: PLR0911 - one for each failure
+    origin: Origin, exchange: Exchange
+) -> tuple[gevent.socket.socket, Tls | None] | Failure:
     """Return a connected socket and its TLS session, or why there is none. Record times in ``exchange``."""
     timeouts = origin.timeouts
     limit = gevent.Timeout(min(timeouts.connect_s, timeouts.total_s))
@@ -43,6 +45,11 @@ def dial(origin: Origin, exchange: Exchange) -> tuple[gevent.socket.socket, Tls 
             return Failure(Fault.TLS_VERIFICATION, f"certificate not accepted: {error.verify_message}")
         except ssl.SSLError as error:
             return Failure(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
+        except ConnectionRefusedError:
+            return Failure(
+                Fault.CONNECTION_REFUSED,
+                f"connection refused: nothing listens at {origin.host} port {origin.port}",
+            )
         except (OSError, UnicodeError) as error:
             step = "connect" if exchange.connect_ns is None else "TLS handshake"
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,79 @@
+"""Why nothing succeeded, if nothing did, and what to check first."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from bltybench.runs.attempt import Outcome
+from bltybench.runs.manifest import TargetInfo
+
+MAX_KINDS = 3
+"""Maximum kinds of failure to list, most frequent first."""
+MAX_CHARS = 120
+"""Maximum characters of a message."""
+LABELS = {"connection_refused": "connection refused"}
+"""Labels of error types whose messages differ between attempts."""
+
+
+def failure(attempts: pd.DataFrame, target: TargetInfo) -> str | None:
+    """Return the reasons with their counts, and what to check; None if any attempt succeeded."""
+    if attempts.empty:
+        return "nothing was sent"
+    if (attempts["outcome"] == Outcome.OK).any():
+        return None
+    keys = ["outcome", "status", "error_type", "error_code"]
+    columns = {name: attempts[name].astype("object") for name in (*keys, "error_message")}
+    kinds = (
+        pd.DataFrame(columns).groupby(keys, dropna=False, sort=True)["error_message"].agg(["size", "first"])
+    )
+    ordered = kinds.sort_values("size", ascending=False, kind="stable")
+    parts = [
+        f"{_label(key, message)} ({_times(size)})"
+        for key, size, message in zip(
+            ordered.index[:MAX_KINDS], ordered["size"], ordered["first"], strict=False
+        )
+    ]
+    if len(ordered) > MAX_KINDS:
+        parts.append("and others")
+    advice = _advice(attempts, target)
+    return ", ".join(parts) + (f": {advice}" if advice else "")
+
+
+def never_connected(attempts: pd.DataFrame) -> bool:
+    """Return whether every attempt failed before a request could be sent."""
+    failed = attempts["outcome"] != Outcome.CANCELLED
+    return bool(failed.any()) and not attempts["sent_ns"].notna().any()
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def _label(key: tuple[Any, ...], message: object) -> str:
+    outcome, status, kind, code = (None if value is None or pd.isna(value) else value for value in key)
+    if kind in LABELS:
+        return LABELS[kind]
+    if status is not None:
+        return " ".join(str(part) for part in (int(status), code or kind) if part)
+    text = message if isinstance(message, str) and message else str(kind or outcome).replace("_", " ")
+    return text[:MAX_CHARS]
+
+
+def _advice(attempts: pd.DataFrame, target: TargetInfo) -> str:
+    """Return what to check if all attempts failed for the same reason."""
+    base_url = target.base_url
+    if never_connected(attempts):
+        return f"check that the server is running, and the host and port of {base_url}"
+    statuses = set(attempts.loc[attempts["outcome"] != Outcome.CANCELLED, "status"].dropna())
+    if attempts["status"].isna().any() or len(statuses) != 1:
+        return ""
+    if statuses == {404}:
+        if "v1" in urlsplit(base_url).path.split("/"):
+            return f"check the model's name and base_url: requests go to {base_url}/chat/completions"
+        return f"base_url has no /v1; try {base_url}/v1"
+    if statuses == {401}:
+        return f"check the key in {target.api_key_env}" if target.api_key_env else "set api_key_env"
+    return ""
