@@ -72,6 +72,10 @@ def report(
         raise typer.Exit(1)
 
 
+MAX_SHOWN_MESSAGES = 3
+"""Messages of refusals, and of errors, that the terminal shows."""
+
+
 def _add_step_summary(summary: Summary) -> None:
     """Append the Markdown summary to that of the CI job, if this is GitHub Actions."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -119,6 +123,12 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
         note = f" ({check.note})" if check.note else ""
         was = with_unit(check.actual, check.unit)
         console.print(mark, Text(f"{check.metric} {check.target}, was {was}{note}"))
+    for title, rows in (("refused", summary.refusal_messages), ("errors", summary.errors)):
+        for row in rows[:MAX_SHOWN_MESSAGES]:
+            kind = " ".join(str(row[key]) for key in ("status", "error_type", "error_code") if row[key])
+            console.print(
+                Text(bounded(f"  {title}: {row['count']:,} × {kind}: {row['sample'] or row['outcome']}"))
+            )
     if notebooks:
         console.print(Text(f"Notebooks {_short(folder.path / 'notebooks')}"))
     if "html" in formats:

@@ -22,7 +22,7 @@ from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
-from bltybench.runs.attempt import Attempt
+from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
@@ -243,7 +243,12 @@ class ChatClient:
 
     def _attempt(self, call: CallContext, number: int, due_ns: int, *, awaited: bool = True) -> SentAttempt:
         sink, reader = self._sink, self._context.reader
-        exchange = Exchange(stream=call.stream, keep_text=call.keep_text, awaited=awaited)
+        exchange = Exchange(
+            stream=call.stream,
+            keep_text=call.keep_text,
+            awaited=awaited,
+            completion=call.endpoint != MODELS,
+        )
         self.exchange = exchange
         sink.open_attempts += 1
         sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
@@ -270,4 +275,5 @@ class ChatClient:
             return self._budget.cost(sent.call.model, result.prompt_tokens, result.completion_tokens or 0)
         never_sent = sent.exchange.sent_ns is None
         refused = result.status is not None and not 200 <= result.status < 300
+        refused = refused or result.outcome is Outcome.RATE_LIMITED
         return NOTHING if never_sent or refused else sent.call.reserved

@@ -82,7 +82,8 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
             context={},
         )
     if ttft_ms is not None:
-        sink.token_rows.add(name, ttft_ms, attempt.gaps_us or [])
+        measured = attempt.first_token_ns != attempt.last_token_ns
+        sink.token_rows.add(name, ttft_ms, (attempt.gaps_us or []) if measured else [])
     return attempt
 
 
@@ -162,7 +163,10 @@ def _tokens(call: CallContext, result: ExchangeResult) -> tuple[int | None, int 
         return None, None, None
     if call.stream:
         return call.prompt_tokens, len(result.gaps_us or ()) + 1, TokensSource.EVENTS
-    return call.prompt_tokens, tokens.count(result.text or ""), TokensSource.TOKENIZER
+    calls = (called.get("function", {}) for called in result.tool_calls)
+    arguments = (f"{function.get('name', '')}{function.get('arguments', '')}" for function in calls)
+    text = "".join((result.reasoning, result.text, *arguments))
+    return call.prompt_tokens, tokens.count(text), TokensSource.TOKENIZER
 
 
 def describe(attempt: Attempt) -> str:

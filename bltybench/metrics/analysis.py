@@ -16,6 +16,7 @@ from bltybench.metrics.frame import (
     Bools,
     attempts_frame,
     calls_frame,
+    in_one_read,
     ints,
     run_end_ns,
     to_frame,
@@ -65,6 +66,7 @@ class Analysis:
     finish_reasons: pd.DataFrame
     notes: pd.DataFrame
     refusals: pd.DataFrame
+    refusal_messages: pd.DataFrame
     retry_after: pd.DataFrame
     retries: Retries
     quota: pd.DataFrame
@@ -150,6 +152,7 @@ def _compute(
         finish_reasons=outcomes.finish_reasons(attempts),
         notes=outcomes.notes(attempts),
         refusals=refused,
+        refusal_messages=outcomes.refusal_messages(attempts),
         retry_after=quota.retry_after(refused),
         retries=retries(calls),
         quota=quota.headers(attempts),
@@ -165,7 +168,7 @@ def _compute(
 
 
 def _gaps(batches: Iterable[pa.RecordBatch], everything: pd.DataFrame, excluded: Bools, spans: Spans) -> Gaps:
-    """Count the gaps outside the warm-up. ``everything`` has the rows of the batches."""
+    """Count the gaps that were measured outside the warm-up. ``everything`` has the rows of the batches."""
     group, kinds = kinds_of(everything, (name for name in latency.KINDS if name != "stream"))
-    group[excluded] = -1
+    group[excluded | in_one_read(everything)] = -1
     return tally_gaps(batches, group, spans.place(ints(everything, "at_ns")), spans.count, kinds)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bltybench.limits.observations.classify import classify_response
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.error_words import OVERLOAD
+from bltybench.runs.error_words import essence
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -101,7 +101,8 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
     Derived: ``call`` (a number per ``call_id``), ``fate`` (accepted, refused, or other: the decision of
     ``limits.observations.classify``), ``at_ns`` (sent_ns, or due_ns if never sent), ``ok``,
     ``schedule_delay_ms`` (sent − due), and, null unless ``ok``: ``latency_ms`` (end − sent), ``ttft_ms``
-    (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) / (completion tokens − 1)).
+    (first token − sent), ``first_output_ms``, ``tpot_ms`` ((last − first token) / (completion tokens − 1),
+    null if all tokens arrived in one read).
     """
     frame = to_frame(columns, exclude="gaps_us")
     frame["call"] = pd.factorize(frame["call_id"])[0]
@@ -118,9 +119,9 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
     ):
         frame[name] = _nullable(np.where(ok, floats(frame, until) - sent, np.nan) / NS_PER_MS)
     tokens = floats(frame, "completion_tokens")
-    several = ok & (tokens > 1)
-    steps = np.where(several, tokens - 1, 1.0)
     decoding = floats(frame, "last_token_ns") - floats(frame, "first_token_ns")
+    several = ok & (tokens > 1) & (decoding > 0)
+    steps = np.where(several, tokens - 1, 1.0)
     frame["tpot_ms"] = _nullable(np.where(several, decoding / steps, np.nan) / NS_PER_MS)
     return frame
 
@@ -138,20 +139,26 @@ def _fates(frame: pd.DataFrame, ok: Bools) -> npt.NDArray[np.int8]:
     fates = np.zeros(len(frame), dtype=np.int8)
     names = ["outcome", "status", "error_type", "error_code"]
     failed = frame.loc[~ok, names]
-    # Of a message, only overload matters for the fate. Most other text differs in every message.
-    overload = frame.loc[~ok, "error_message"].str.contains(OVERLOAD, case=False, na=False)
-    keys = failed.assign(overload=overload)
-    groups = keys.groupby([*names, "overload"], dropna=False, observed=True, sort=False).ngroup()
+    # Of a message, only its essence matters for the fate. Most other text differs in every message.
+    codes, messages = pd.factorize(frame.loc[~ok, "error_message"])
+    texts = np.array([*map(essence, messages), None], dtype=object)
+    keys = failed.assign(essence=texts[codes])
+    groups = keys.groupby([*names, "essence"], dropna=False, observed=True, sort=False).ngroup()
     _, first, group = np.unique(groups.to_numpy(), return_index=True, return_inverse=True)
     distinct = keys.iloc[first].astype("object")
     responses = [
-        _DistinctResponse(Outcome(row[0]), row[1], row[2], row[3], OVERLOAD if row[4] else None)
-        for row in distinct.where(distinct.notna(), None).itertuples(index=False)
+        _DistinctResponse(Outcome(row[0]), *row[1:])
+        for row in distinct.where(distinct.notna(), None).itertuples(index=False, name=None)
     ]
     by_decision = {True: ACCEPTED, False: REFUSED, None: OTHER}
     by_group = [FATES.index(by_decision[classify_response(response).accepted]) for response in responses]
     fates[~ok] = np.array(by_group, dtype=np.int8)[group]
     return fates
+
+
+def in_one_read(attempts: pd.DataFrame) -> Bools:
+    """Return which attempts are streams whose tokens all arrived at once, so that no gap was measured."""
+    return np.asarray(floats(attempts, "first_token_ns") == floats(attempts, "last_token_ns"), dtype=np.bool_)
 
 
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import NS_PER_S, floats, ints
+from bltybench.metrics.frame import NS_PER_S, REFUSED, floats, ints
 from bltybench.runs.attempt import Outcome
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -39,8 +39,18 @@ def errors(attempts: pd.DataFrame) -> pd.DataFrame:
     Further columns: ``count``, ``first_s``, ``last_s`` (seconds from the run's start), ``sample`` (the first
     message, as redacted and shortened by the recorder).
     """
-    keys = ["outcome", "status", "error_type", "error_code"]
-    failed = attempts[attempts["outcome"].isin(ERRORS)]
+    return _kinds(attempts[attempts["outcome"].isin(ERRORS) & (attempts["fate"] != REFUSED)])
+
+
+def refusal_messages(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Return the same for refusals, with a row per message; messages that differ in numbers only are one."""
+    refused = attempts[attempts["fate"] == REFUSED]
+    words = refused["error_message"].astype("object").str.replace(r"\d+(?:\.\d+)?", "#", regex=True)
+    return _kinds(refused.assign(words=words), "words").drop(columns="words", errors="ignore")
+
+
+def _kinds(failed: pd.DataFrame, *more: str) -> pd.DataFrame:
+    keys = ["outcome", "status", "error_type", "error_code", *more]
     if failed.empty:
         return pd.DataFrame({name: [] for name in [*keys, "count", "first_s", "last_s", "sample"]})
     ordered = failed[[*keys, "at_ns", "error_message"]].sort_values("at_ns", kind="stable")

@@ -61,6 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     minutes: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    refusal_messages: list[dict[str, Any]]
     finish_reasons: list[dict[str, Any]]
     notes: list[dict[str, Any]]
     retry_after: list[dict[str, Any]]
@@ -127,6 +128,7 @@ def summarize(analysis: Analysis) -> Summary:
         minutes=[{**row, "minute": row["minute"].isoformat()} for row in records(analysis.minutes)],
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),
+        refusal_messages=records(analysis.refusal_messages),
         finish_reasons=records(analysis.finish_reasons),
         notes=records(analysis.notes),
         retry_after=records(analysis.retry_after),

@@ -20,6 +20,8 @@ class Outcome(StrEnum):
     TRANSPORT_ERROR = "transport_error"
     TIMEOUT = "timeout"
     BROKEN_STREAM = "broken_stream"
+    NO_ANSWER = "no_answer"
+    """A 2xx response without content, reasoning, a tool call, a refusal, or audio."""
     CANCELLED = "cancelled"
 
 

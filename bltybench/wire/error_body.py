@@ -10,6 +10,7 @@ import msgspec
 
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 from bltybench.wire.sse.chunk import decode_any
+from bltybench.wire.sse.error_shapes import CODE_KEYS, MESSAGE_KEYS, TYPE_KEYS
 
 MAX_NAME_CHARS = 80
 """Limit for types, codes, and identifiers."""
@@ -17,7 +18,6 @@ MAX_PROSE_BYTES = 128 * MAX_MESSAGE_CHARS
 """Part of an HTML or text body that is searched for a message."""
 _MARKUP = re.compile(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
-_MESSAGE_KEYS = ("message", "detail", "error_description", "msg", "title")
 
 
 class ErrorDetails(NamedTuple):
@@ -48,24 +48,37 @@ def from_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorDetails:
         value = decode_any(body)
     except ValueError:
         return ErrorDetails(message=_prose(body, secrets))
-    return from_value(value.get("error", value) if isinstance(value, dict) else value, secrets, value)
+    return from_value(value, secrets)
 
 
-def from_value(error: Any, secrets: Iterable[str] = (), parent: Any = None) -> ErrorDetails:
-    """Return the details in a decoded error; ``parent`` is the object that contains it."""
+def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
+    """Return the details in a decoded error, or in the object or list that contains it."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = value[0]
+    parent = value if isinstance(value, dict) else {}
+    error = parent.get("error", parent.get("errors", value))
+    if isinstance(error, list) and error and isinstance(error[0], dict):
+        error = error[0]
     if isinstance(error, str):
-        code = parent.get("code") if isinstance(parent, dict) else None
-        return ErrorDetails(code=name_or_none(code, secrets), message=redacted(error, secrets) or None)
+        return ErrorDetails(
+            type=_first_name(parent, TYPE_KEYS, secrets),
+            code=_first_name(parent, CODE_KEYS, secrets),
+            message=redacted(error, secrets) or None,
+        )
     if not isinstance(error, dict):
         return ErrorDetails(message=redacted(str(error), secrets) if error is not None else None)
-    message = next((error[key] for key in _MESSAGE_KEYS if error.get(key)), None)
+    message = next((error[key] for key in MESSAGE_KEYS if error.get(key)), None)
     if message is not None and not isinstance(message, str):
         message = msgspec.json.encode(message).decode("utf-8", "replace")
     return ErrorDetails(
-        type=name_or_none(error.get("type"), secrets),
-        code=name_or_none(error.get("code"), secrets),
+        type=_first_name(error, TYPE_KEYS, secrets),
+        code=_first_name(error, CODE_KEYS, secrets),
         message=redacted(message, secrets) or None if message is not None else None,
     )
+
+
+def _first_name(error: dict[str, Any], keys: Iterable[str], secrets: Iterable[str]) -> str | None:
+    return next((name for key in keys if (name := name_or_none(error.get(key), secrets))), None)
 
 
 def _prose(body: bytes, secrets: Iterable[str]) -> str | None:

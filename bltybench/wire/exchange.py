@@ -35,12 +35,14 @@ class Exchange:
     It can be interpreted at any time, even after the greenlet that sent it was killed. Times are
     ``time.monotonic_ns`` (``connect_ns`` and ``tls_ns`` are durations); None is what did not happen.
     ``stream`` is whether server-sent events were requested, ``keep_text`` whether the result holds the text,
-    ``awaited`` whether the sender needs the result before it can continue.
+    ``awaited`` whether the sender needs the result before it can continue, ``completion`` whether a
+    completion was requested.
     """
 
     stream: bool = False
     keep_text: bool = True
     awaited: bool = True
+    completion: bool = True
     connect_ns: int | None = None
     tls_ns: int | None = None
     sent_ns: int | None = None

@@ -32,8 +32,8 @@ class Fault(StrEnum):
     NOT_JSON = "not_json"
     NOT_EVENT_STREAM = "not_event_stream"
     BAD_EVENT = "bad_event"
+    NO_ANSWER = "no_answer"
     MISSING_DONE = "missing_done"
-    EMPTY_STREAM = "empty_stream"
     FINISH_REASON = "failed_finish_reason"
     CANCELLED = "cancelled"
 

@@ -8,15 +8,19 @@ from operator import sub
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.error_words import names_of, says_overload, says_rate_limit, says_unpaid
+from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit
 from bltybench.wire import error_body
 from bltybench.wire.error_body import ErrorDetails, name_or_none, redacted
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import TIMEOUTS, Fault
 from bltybench.wire.ratelimit_headers import parse_quota
 from bltybench.wire.result import ExchangeResult
-from bltybench.wire.sse.chunk import decode_any, decode_chunk
+from bltybench.wire.retry_hints import take_hints
+from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk, decode_or_none
+from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.stream import StreamFold
 
 REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
@@ -77,10 +81,14 @@ def interpret(exchange: Exchange) -> ExchangeResult:
     return result
 
 
-def _read_headers(exchange: Exchange, result: ExchangeResult) -> None:
+def _received_wall_s(exchange: Exchange) -> float:
+    """Return when the response was received, in Unix time. It can be interpreted later."""
     received_ns = exchange.headers_ns or exchange.end_ns or time.monotonic_ns()
-    received_wall_s = time.time() - (time.monotonic_ns() - received_ns) / 1e9
-    result.quota = parse_quota(exchange.headers, received_wall_s)
+    return time.time() - (time.monotonic_ns() - received_ns) / 1e9
+
+
+def _read_headers(exchange: Exchange, result: ExchangeResult) -> None:
+    result.quota = parse_quota(exchange.headers, _received_wall_s(exchange))
     for name, value in exchange.headers:
         if name in REQUEST_ID_HEADERS:
             result.request_id = name_or_none(value, exchange.secrets)
@@ -110,7 +118,7 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     _read_state(state, exchange, result)
     secrets = exchange.secrets
     if state.error is not None:
-        return error_body.from_value(state.error, secrets)
+        return _reported(state.error, exchange, result)
     if overrun is not None:
         return ErrorDetails(overrun.kind, None, overrun.message)
     if state.bad_event is not None:
@@ -119,18 +127,19 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     if exchange.failure is not None and not state.done:
         return ErrorDetails()
     _add_notes(exchange, state)
-    return _incomplete(state, result.finish_reason)
+    return _incomplete(state, result.finish_reason, exchange)
 
 
-def _incomplete(state: StreamFold, finish_reason: str | None) -> ErrorDetails | None:
+def _incomplete(state: StreamFold, finish_reason: str | None, exchange: Exchange) -> ErrorDetails | None:
     """Return why an undamaged stream is not a complete answer, if it is not."""
-    if finish_reason is not None:
-        return _failed_finish(finish_reason)
-    if not state.done:
+    no_answer = None
+    if state.no_answer is not None or not state.times:
+        no_answer = _no_answer(state.no_answer, exchange)
+        if no_answer.type is not Fault.NO_ANSWER:
+            return no_answer
+    if finish_reason is None and not state.done:
         return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without a finish_reason or [DONE]")
-    if not state.times:
-        return ErrorDetails(Fault.EMPTY_STREAM, None, "[DONE] without content or a finish_reason before it")
-    return None
+    return _failed_finish(finish_reason) or (None if state.times else no_answer)
 
 
 def _read_state(state: StreamFold, exchange: Exchange, result: ExchangeResult) -> None:
@@ -175,41 +184,71 @@ def _read_plain(exchange: Exchange, result: ExchangeResult, body: bytes) -> Erro
     if 300 <= status < 400:
         return ErrorDetails(Fault.REDIRECT, None, _redirect_message(exchange))
     if not 200 <= status < 300:
-        return error_body.from_body(body, secrets)
+        details = error_body.from_body(body, secrets)
+        take_hints(decode_or_none(body), details.message, result.quota, _received_wall_s(exchange))
+        return details
     if exchange.failure is not None:
         return ErrorDetails()
     try:
-        chunk = decode_chunk(body)
-    except ValueError:
-        return _not_a_completion(exchange, body)
-    if chunk.error is not None:
-        return error_body.from_value(chunk.error, secrets)
-    if exchange.stream and "text/event-stream" in exchange.header("content-type"):
-        exchange.notes.append("wrong_content_type")
-    # A plain completion is treated as a stream of one chunk.
-    state = StreamFold(keep_text=exchange.keep_text)
-    state.add(chunk)
-    state.settle()
-    _read_state(state, exchange, result)
-    return _failed_finish(result.finish_reason)
-
-
-def _not_a_completion(exchange: Exchange, body: bytes) -> ErrorDetails | None:
-    """Return the error of a 2xx body without a completion. Other JSON is fine if no stream was requested."""
-    try:
         value = decode_any(body)
     except ValueError:
-        message = error_body.from_body(body, exchange.secrets).message
-        kind = Fault.NOT_EVENT_STREAM if exchange.stream else Fault.NOT_JSON
-        expected = "an event stream" if exchange.stream else "JSON"
-        content_type = redacted(exchange.header("content-type"), exchange.secrets, MAX_HEADER_CHARS)
-        named = f"Content-Type is {content_type}" if content_type else "no Content-Type"
-        return ErrorDetails(kind, None, redacted(f"not {expected} ({named}): {message or 'an empty body'}"))
-    if isinstance(value, dict) and value.get("error"):
-        return error_body.from_value(value["error"], exchange.secrets, value)
+        return _not_json(exchange, body)
+    return _read_completion(exchange, result, body, value)
+
+
+def _read_completion(
+    exchange: Exchange, result: ExchangeResult, body: bytes, value: Any
+) -> ErrorDetails | None:
+    """Fill in ``result`` from a 2xx response in JSON. Return the error in it, if any."""
+    try:
+        chunk = decode_chunk(body)
+    except ValueError:
+        chunk = Chunk()
+    # A plain completion is treated as a stream of one chunk.
+    state = StreamFold(keep_text=True)
+    answered = state.add(chunk)[0]
+    state.settle()
+    _read_state(state, exchange, result)
+    if result.prompt_tokens is None and result.completion_tokens is None:
+        # Its tokens are counted from its text.
+        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
+    if (reported := error_in(value)) is not None:
+        return _reported(reported, exchange, result)
+    if exchange.stream and "text/event-stream" in exchange.header("content-type"):
+        exchange.notes.append("wrong_content_type")
+    if (failed := _failed_finish(result.finish_reason)) is not None:
+        return failed
+    return None if answered or not exchange.completion else _no_answer(value, exchange)
+
+
+def _not_json(exchange: Exchange, body: bytes) -> ErrorDetails:
+    """Return the error of a 2xx body that is neither JSON nor an event stream."""
+    message = error_body.from_body(body, exchange.secrets).message or "an empty body"
+    kind, expected = Fault.NOT_JSON, "JSON"
     if exchange.stream:
-        return ErrorDetails(Fault.NOT_EVENT_STREAM, None, "not an event stream: JSON without a completion")
-    return None
+        kind, expected = Fault.NOT_EVENT_STREAM, "an event stream"
+    content_type = redacted(exchange.header("content-type"), exchange.secrets, MAX_HEADER_CHARS)
+    named = f"Content-Type is {content_type}" if content_type else "no Content-Type"
+    return ErrorDetails(kind, None, redacted(f"not {expected} ({named}): {message}"))
+
+
+def _reported(value: Any, exchange: Exchange, result: ExchangeResult) -> ErrorDetails:
+    """Return an error that a 2xx response reports, after taking the waits that it announces."""
+    details = error_body.from_value(value, exchange.secrets)
+    take_hints(value, details.message, result.quota, _received_wall_s(exchange))
+    return details
+
+
+def _no_answer(value: Any, exchange: Exchange) -> ErrorDetails:
+    """Return the error of a 2xx response without an answer. The server's words can make it a refusal."""
+    if not value:
+        return ErrorDetails(Fault.NO_ANSWER, None, "a response without an answer")
+    details = error_body.from_value(value, exchange.secrets)
+    names = names_of(details.type, details.code)
+    if reason_of(200, names, details.message) is not None or says_rate_limit(names, details.message):
+        return details
+    words = details.message or msgspec.json.encode(value).decode("utf-8", "replace")
+    return ErrorDetails(Fault.NO_ANSWER, details.code, redacted(words, exchange.secrets))
 
 
 def _read_usage(usage: Any, result: ExchangeResult) -> None:
@@ -217,6 +256,11 @@ def _read_usage(usage: Any, result: ExchangeResult) -> None:
         return
     result.prompt_tokens = _count(usage, "prompt_tokens")
     result.completion_tokens = _count(usage, "completion_tokens")
+    if result.prompt_tokens is None and result.completion_tokens is None:
+        result.prompt_tokens = _count(usage, "input_tokens")
+        result.completion_tokens = _count(usage, "output_tokens")
+    if not result.prompt_tokens and not result.completion_tokens:
+        result.prompt_tokens = result.completion_tokens = None  # all zeros: not counted
     result.cached_tokens = _count(usage.get("prompt_tokens_details"), "cached_tokens")
     if result.cached_tokens is None:
         result.cached_tokens = _count(usage, "prompt_cache_hit_tokens")
@@ -243,39 +287,60 @@ def _redirect_message(exchange: Exchange) -> str:
 def _outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails | None) -> Outcome:
     """Return the outcome of the attempt.
 
-    A cancellation or timeout by this side comes first. Then the status decides, unless it is 2xx: a 429 is a
-    refusal, unless the body reports missing funds (client error: waiting does not help) or an overload
-    (server error). A 403 or 503 is a refusal only if the body mentions a rate limit or the headers report
-    that nothing remains; ``Retry-After`` on a 503 can also mean maintenance. A damaged 2xx response is a
-    broken stream if a stream was requested, a transport error if bytes are missing, and otherwise a server
-    error. A failure after ``[DONE]`` damages nothing.
+    A cancellation by this side comes first, then an error that the server reports in a 2xx response, then a
+    timeout. Then the status decides, unless it is 2xx: a 429 is a refusal, unless the body reports missing
+    funds (client error: waiting does not help) or an overload (server error). A 403 or 503 is a refusal only
+    if the body mentions a rate limit or the headers report that nothing remains; ``Retry-After`` on a 503 can
+    also mean maintenance. A damaged 2xx response is a broken stream if a stream was requested, a transport
+    error if bytes are missing, and otherwise a server error. A failure after ``[DONE]`` damages nothing.
     """
     done = exchange.fold is not None and exchange.fold.done
     failure, status = None if done else exchange.failure, exchange.status
-    if failure is not None:
-        if failure.kind is Fault.CANCELLED:
-            return Outcome.CANCELLED
-        if failure.kind in TIMEOUTS:
-            return Outcome.TIMEOUT
+    if failure is not None and failure.kind is Fault.CANCELLED:
+        return Outcome.CANCELLED
+    success = status is not None and 200 <= status < 300
+    if success and error is not None and error != ErrorDetails() and not isinstance(error.type, Fault):
+        return _reported_outcome(exchange, error)
+    if failure is not None and failure.kind in TIMEOUTS:
+        return Outcome.TIMEOUT
     if status is None:
         return Outcome.TRANSPORT_ERROR
-    if not 200 <= status < 300:
+    if not success:
         return _refusal_or_error(status, result, error or ErrorDetails())
-    if error is not None and exchange.stream:
+    return Outcome.OK if error is None else _damage(exchange, error)
+
+
+def _damage(exchange: Exchange, error: ErrorDetails) -> Outcome:
+    """Return the outcome of a 2xx response that has no answer, or a damaged one."""
+    if error.type is Fault.NO_ANSWER:
+        return Outcome.NO_ANSWER
+    if exchange.stream:
         return Outcome.BROKEN_STREAM
-    damaged = Outcome.SERVER_ERROR if failure is None else Outcome.TRANSPORT_ERROR
-    return Outcome.OK if error is None else damaged
+    return Outcome.SERVER_ERROR if exchange.failure is None else Outcome.TRANSPORT_ERROR
+
+
+def _reported_outcome(exchange: Exchange, error: ErrorDetails) -> Outcome:
+    """Return the outcome of a 2xx response that reports an error, by the same rules as ``classify``."""
+    names = names_of(error.type, error.code)
+    reason = reason_of(200, names, error.message)
+    if reason is Reason.UNPAID:
+        return Outcome.CLIENT_ERROR
+    if reason is None and says_rate_limit(names, error.message):
+        return Outcome.RATE_LIMITED
+    return Outcome.BROKEN_STREAM if exchange.stream else Outcome.SERVER_ERROR
 
 
 def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) -> Outcome:
-    """Return the outcome of an error response, by the same rules as ``limits.observations.classify``."""
+    """Return the outcome of an error response, by the same rules as ``classify``."""
     names = names_of(error.type, error.code)
-    if status < 500 and says_unpaid(names):
+    reason = reason_of(status, names, error.message)
+    if reason is None:
+        remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
+        says_refused = 0 in remaining or says_rate_limit(names, error.message)
+        if status == 429 or (status in {403, 503} and says_refused):
+            return Outcome.RATE_LIMITED
+    elif reason is Reason.UNPAID:
         return Outcome.CLIENT_ERROR
-    if (status >= 500 or status == 429) and says_overload(names, error.message):
+    elif status == 429:
         return Outcome.SERVER_ERROR
-    remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
-    says_refused = 0 in remaining or says_rate_limit(names, error.message)
-    if status == 429 or (status in {403, 503} and says_refused):
-        return Outcome.RATE_LIMITED
     return Outcome.SERVER_ERROR if status >= 500 else Outcome.CLIENT_ERROR

@@ -20,11 +20,11 @@ MIN_EPOCH_S = 500_000_000.0
 MIN_EPOCH_MS = 100_000_000_000.0
 """Smallest number that is a date in milliseconds and not in seconds."""
 
-_NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z")
+_NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z", re.ASCII)
 """Numbers as JSON and programming languages write them, such as 0.13576169299994945 and 1e-05."""
-_LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\d:T-])")
-_GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|ns|h|m|s|d)")
-_GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z")
+_LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\w:-])", re.ASCII)
+_GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|ns|h|m|s|d)", re.ASCII)
+_GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z", re.ASCII)
 _GO_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;,="\s]+))\s*(?P<params>(?:;[^,]*)?)')
 _PARAM = re.compile(r'([a-z]+)\s*=\s*"?([^;,"\s]+)"?', re.IGNORECASE)

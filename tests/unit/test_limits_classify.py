@@ -65,9 +65,14 @@ def response(
         (response(200, outcome="cancelled"), ACCEPTED),
         (response(200, outcome="timeout"), BROKEN),
         (response(200, outcome="transport_error"), BROKEN),
-        (response(200, None, "rate_limit_exceeded", "Rate limit reached", outcome="broken_stream"), BROKEN),
-        (response(200, "overloaded_error", outcome="broken_stream"), BROKEN),
-        (response(200, None, "rate_limit_exceeded", outcome="server_error"), BROKEN),
+        (response(200, "no_answer", None, "starting", outcome="no_answer"), BROKEN),
+        (response(200, "missing_done", outcome="broken_stream"), BROKEN),
+        # An error that the 2xx reports
+        (response(200, None, "rate_limit_exceeded", "Rate limit reached", outcome="broken_stream"), REFUSED),
+        (response(200, None, "429", outcome="broken_stream"), REFUSED),
+        (response(200, "overloaded_error", outcome="broken_stream"), OVERLOAD),
+        (response(200, None, "rate_limit_exceeded", outcome="server_error"), REFUSED),
+        (response(200, "insufficient_quota", outcome="client_error"), BILLING),
         (response(200, "requests", "rate_limit_exceeded", outcome="rate_limited"), BY_REQUESTS),
         # The head of an error without its body
         (response(429, outcome="timeout"), LOST),
@@ -169,7 +174,8 @@ def test_refusal_status_is_explicit_or_stands_in_for_a_429(
         ({REFUSED, BY_REQUESTS}, False, False, False),
         ({BY_TOKENS}, False, None, None),
         ({BY_CONCURRENCY}, False, None, False),
-        ({SERVER_ERROR}, None, True, True),
+        ({Decision.REFUSED_BY_DAILY_CAP}, False, None, None),
+        ({SERVER_ERROR, Decision.SLOW_DOWN}, None, None, None),
         ({OVERLOAD, BILLING, CLIENT_ERROR, LOST, CANCELLED, Decision.NOT_SENT}, None, None, None),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support_runs import S, attempt, table
 
-from bltybench.metrics.frame import attempts_frame, calls_frame, run_end_ns
+from bltybench.metrics.frame import attempts_frame, calls_frame, in_one_read, run_end_ns
 from bltybench.runs.attempt import Attempt, Outcome
 
 MS = 1_000_000
@@ -48,6 +48,8 @@ def test_broken_stream_is_accepted_but_has_no_latency() -> None:
         (Outcome.RATE_LIMITED, 429, "refused"),
         (Outcome.RATE_LIMITED, 503, "refused"),
         (Outcome.SERVER_ERROR, 503, "other"),
+        (Outcome.RATE_LIMITED, 200, "refused"),
+        (Outcome.NO_ANSWER, 200, "accepted"),
         (Outcome.CANCELLED, None, "other"),
         (Outcome.CANCELLED, 200, "accepted"),
     ],
@@ -59,6 +61,29 @@ def test_fate_follows_from_outcome_and_status(outcome: Outcome, status: int | No
 def test_single_token_has_no_tpot() -> None:
     frame = attempts_frame(table(stream(completion_tokens=1, last_token_ns=1200 * MS, gaps_us=[])))
     assert frame["tpot_ms"].isna().all()
+
+
+def test_tokens_that_arrive_in_one_read_have_no_tpot() -> None:
+    frame = attempts_frame(table(stream(last_token_ns=1200 * MS, gaps_us=[0, 0, 0]), stream(call_id="b")))
+    assert frame["tpot_ms"].isna().tolist() == [True, False]
+    assert in_one_read(frame).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "fate"),
+    [
+        ("This model is overloaded", None, "other"),
+        ("Insufficient balance, please recharge", None, "other"),
+        ("boom", None, "accepted"),
+        ("boom", "rate_limit_exceeded", "refused"),
+        (None, None, "accepted"),
+    ],
+)
+def test_fate_of_an_error_in_a_200_follows_from_its_words(
+    message: str | None, code: str | None, fate: str
+) -> None:
+    failed = stream(outcome=Outcome.BROKEN_STREAM, error_code=code, error_message=message)
+    assert attempts_frame(table(failed)).loc[0, "fate"] == fate
 
 
 def test_unsent_attempt_counts_when_it_was_due() -> None:

@@ -155,3 +155,22 @@ def test_runs_without_finish_reasons_or_notes_have_empty_tables() -> None:
     run = frame(refused())
     assert outcomes.finish_reasons(run).empty
     assert outcomes.notes(run).empty
+
+
+def test_refusals_have_a_row_per_message_whatever_its_numbers() -> None:
+    def says(at: int, message: str | None, **fields: Any) -> Attempt:
+        return refused(call_id=f"r{at}", sent_ns=at * S, error_message=message, **fields)
+
+    run = frame(
+        says(1, "Try again in 1.5s"),
+        says(2, "Try again in 20s"),
+        says(3, "Slow down", status=200),  # reported by a stream
+        says(4, None),
+        attempt(call_id="ok"),
+    )
+    found = outcomes.refusal_messages(run)
+    assert found["count"].tolist() == [2, 1, 1]
+    assert found["sample"].iloc[0] == "Try again in 1.5s"
+    assert set(found["sample"].dropna()) == {"Try again in 1.5s", "Slow down"}
+    assert set(found["status"]) == {200, 429}
+    assert outcomes.refusal_messages(frame(attempt())).empty

@@ -63,10 +63,10 @@ def test_streams_that_ended_are_complete_and_their_deviations_are_noted(
     [
         pytest.param(TEXT, Fault.MISSING_DONE, id="cut_short"),  # a proxy that gives up
         pytest.param(b"", Fault.MISSING_DONE, id="empty_body"),
-        pytest.param(DONE, Fault.EMPTY_STREAM, id="only_done"),  # gateways whose upstream failed
-        pytest.param(ROLE + DONE, Fault.EMPTY_STREAM, id="role_and_done"),
-        pytest.param(b": ping\n\n" * 3 + DONE, Fault.EMPTY_STREAM, id="comments_and_done"),  # OpenRouter
-        pytest.param(DONE + TEXT + STOP, Fault.EMPTY_STREAM, id="all_after_done"),
+        pytest.param(DONE, Fault.NO_ANSWER, id="only_done"),  # gateways whose upstream failed
+        pytest.param(ROLE + DONE, Fault.NO_ANSWER, id="role_and_done"),
+        pytest.param(b": ping\n\n" * 3 + DONE, Fault.NO_ANSWER, id="comments_and_done"),  # OpenRouter
+        pytest.param(DONE + TEXT + STOP, Fault.NO_ANSWER, id="all_after_done"),
         pytest.param(TEXT + event({}, "error") + DONE, Fault.FINISH_REASON, id="failed_error"),  # OpenRouter
         pytest.param(TEXT + event({}, "abort") + DONE, Fault.FINISH_REASON, id="failed_abort"),  # vLLM
         pytest.param(TEXT + event({}, "ABORT"), Fault.FINISH_REASON, id="failed_upper_case"),
@@ -84,7 +84,8 @@ def test_streams_that_ended_are_complete_and_their_deviations_are_noted(
 )
 def test_streams_without_a_complete_answer_fail(body: bytes, fault: Fault) -> None:
     result = stream(body)
-    assert (result.outcome, result.error_type) == (Outcome.BROKEN_STREAM, fault)
+    outcome = Outcome.NO_ANSWER if fault is Fault.NO_ANSWER else Outcome.BROKEN_STREAM
+    assert (result.outcome, result.error_type) == (outcome, fault)
     assert result.error_message
 
 

@@ -10,28 +10,33 @@ The first row that matches decides. "Names" are the type and the code of the err
 | cancelled, no status | any | no response | cancelled |
 | any other, no status | any | no response | lost |
 | cancelled, 2xx | any | after the head | accepted |
-| any other but rate_limited, 2xx | any, also "rate limit" | in the body or in the stream | broken |
+| timeout or transport error, 2xx | any | in the body or in the stream | broken |
 | cancelled or timeout, not 2xx | any | head without a whole body | cancelled or lost |
-| 402, or below 500 | names say that a bill is unpaid (a 402 need not) | error response | billing |
-| 429 or 5xx | names say "overload", or only the message does | error response | overload |
+| 402, or any other | says that a bill is unpaid (a 402 need not) | error response, or in a 2xx | billing |
+| 2xx, 429, or 5xx | names say "slow_down" | error response, or in a 2xx | slow down |
+| 2xx, 429, or 5xx | says "overload" or "busy" (a 529 need not) | error response, or in a 2xx | overload |
 | rate_limited | see the next table | error response, or in a 2xx | refused |
+| any other, 2xx | names say "rate limit" or 429 | in the body or in the stream | refused |
+| any other, 2xx | any | in the body or in the stream | broken |
 | 503 | "overload" or "capacity" | error response | overload |
 | 403 | "overload" or "capacity", or names say "permission" or "access" | error response | client error |
 | 403 or 503, if it is the run's refusal status | see the next table | error response | refused |
 | below 500 | any | error response | client error |
 | 5xx | any | error response | server error |
 
-The names, and then the message, tell which limit refused:
+The words for unpaid bills, overload, and rate limits are in ``runs.error_words``. If the names are about a
+limit, a message that mentions overload does not make it overload. The names, and then the message, tell which
+limit refused (a daily cap: both together):
 
 | Text | Limit |
 |---|---|
+| "per day", "daily", "rpd", or "tpd", and no limit per minute | daily cap |
 | "concurren", "parallel", "simultaneous", "in flight" | concurrency |
 | "token" | tokens |
 | "requests per", "request limit", "rpm", or "requests" as the type or the code | requests |
 | anything else | unknown |
 
-An error after a 2xx head does not undo the acceptance: limiters decide before they answer. If the names say
-that a limit refused, a message that mentions overload does not make it overload.
+Any other error after a 2xx head does not undo the acceptance: limiters decide before they answer.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.runs.error_words import names_of, says_overload, says_unpaid
+from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit
 
 STAND_INS = (503, 403)
 """Statuses that some limiters refuse with instead of a 429."""
@@ -64,9 +69,12 @@ class Decision(StrEnum):
     REFUSED_BY_REQUESTS = "refused by requests"
     REFUSED_BY_TOKENS = "refused by tokens"
     REFUSED_BY_CONCURRENCY = "refused by concurrency"
+    REFUSED_BY_DAILY_CAP = "refused by daily cap"
     REFUSED = "refused"
     """By a limit that the refusal does not name."""
     OVERLOAD = "overload"
+    SLOW_DOWN = "slow down"
+    """Traffic grew too fast, whatever the limits are."""
     BILLING = "billing"
     CLIENT_ERROR = "client error"
     SERVER_ERROR = "server error"
@@ -95,12 +103,10 @@ class Decision(StrEnum):
     def by_request_limit(self) -> bool | None:
         """Whether the request limit accepted it; None if that is unknown.
 
-        A refusal that names no limit counts as one by the request limit. A server error counts as accepted,
-        because a server that fails has usually passed its limiter.
+        A refusal that names no limit counts as one by the request limit. A server error shows nothing: a
+        server can fail before its limiter decides.
         """
-        if self in REQUEST_REFUSALS:
-            return False
-        return True if self in ACCEPTANCES or self is Decision.SERVER_ERROR else None
+        return False if self in REQUEST_REFUSALS else True if self in ACCEPTANCES else None
 
     @property
     def by_concurrency_limit(self) -> bool | None:
@@ -115,9 +121,14 @@ class Decision(StrEnum):
 
 ACCEPTANCES = frozenset({Decision.ACCEPTED, Decision.BROKEN})
 REQUEST_REFUSALS = frozenset({Decision.REFUSED_BY_REQUESTS, Decision.REFUSED})
-REFUSALS = REQUEST_REFUSALS | {Decision.REFUSED_BY_TOKENS, Decision.REFUSED_BY_CONCURRENCY}
+REFUSALS = REQUEST_REFUSALS | {
+    Decision.REFUSED_BY_TOKENS,
+    Decision.REFUSED_BY_CONCURRENCY,
+    Decision.REFUSED_BY_DAILY_CAP,
+}
 RETRYABLE = REFUSALS | {
     Decision.OVERLOAD,
+    Decision.SLOW_DOWN,
     Decision.SERVER_ERROR,
     Decision.BROKEN,
     Decision.LOST,
@@ -130,6 +141,13 @@ LIMITS = (
     (re.compile("requests.per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
 )
 """What a refusal says about the limit. The first that matches counts, in the names before the message."""
+DAILY = re.compile(r"(?:per|a|/).?day|daily|\b[rt]pd\b|24.?h")
+PER_MINUTE = re.compile(r"per.?min|\b[rt]pm\b")
+REASONS = {
+    Reason.UNPAID: Decision.BILLING,
+    Reason.OVERLOAD: Decision.OVERLOAD,
+    Reason.SLOW_DOWN: Decision.SLOW_DOWN,
+}
 
 
 class _Response(Protocol):
@@ -160,8 +178,10 @@ def classify_response(response: _Response, refusal_status: int | None = None) ->
     if outcome is Outcome.OK:
         return Decision.ACCEPTED
     success = status is not None and 200 <= status < 300
-    if success and outcome is not Outcome.RATE_LIMITED:
-        return Decision.ACCEPTED if outcome is Outcome.CANCELLED else Decision.BROKEN
+    if success and outcome is Outcome.CANCELLED:
+        return Decision.ACCEPTED
+    if success and outcome in {Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR}:
+        return Decision.BROKEN
     if outcome is Outcome.CANCELLED:
         return Decision.CANCELLED
     if status is None or outcome is Outcome.TIMEOUT:
@@ -172,12 +192,13 @@ def classify_response(response: _Response, refusal_status: int | None = None) ->
 
 def _classify_error(response: _Response, status: int, refusal_status: int | None) -> Decision:
     names, message = names_of(response.error_type, response.error_code), response.error_message
-    if status == 402 or (status < 500 and says_unpaid(names)):
-        return Decision.BILLING
-    if (status >= 500 or status == 429) and says_overload(names, message):
-        return Decision.OVERLOAD
+    if (reason := reason_of(status, names, message)) is not None:
+        return REASONS[reason]
     explicit = response.outcome is Outcome.RATE_LIMITED
-    if explicit or (status == refusal_status and _stands_in(status, names, message)):
+    success = 200 <= status < 300
+    if success and not explicit and not says_rate_limit(names, None):
+        return Decision.BROKEN
+    if explicit or success or (status == refusal_status and _stands_in(status, names, message)):
         return _refusal(names, message)
     if status < 500:
         return Decision.CLIENT_ERROR
@@ -215,7 +236,11 @@ def _says_any(words: Sequence[str], names: str, message: str | None) -> bool:
 
 
 def _refusal(names: str, message: str | None) -> Decision:
-    for text in (names, (message or "").lower()):
+    message = (message or "").lower()
+    both = f"{names} {message}"
+    if DAILY.search(both) and not PER_MINUTE.search(both):
+        return Decision.REFUSED_BY_DAILY_CAP
+    for text in (names, message):
         for pattern, decision in LIMITS:
             if pattern.search(text):
                 return decision

@@ -18,6 +18,7 @@ from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
 from bltybench.load.probe.sent_request import SentRequest
+from bltybench.load.recorder import describe
 from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.prompts import prose, tokens
@@ -46,6 +47,7 @@ POLL_S = 0.004
 END_CHECK_S = 0.25
 """Maximum interval between two checks if only the end of a response counts, in seconds."""
 BUDGET_SPENT = "the budget is spent, or the run was stopped"
+UNPAID = "the server reports an unpaid bill"
 TIME_OVER = "the run's time is over"
 
 
@@ -79,6 +81,8 @@ class StepExecutor:
         """Requests of the current experiment."""
         self._rng = random.Random(context.scenario.seed)
         self._stage = ""
+        self._unpaid: str | None = None
+        """The server's words, if it reports an unpaid bill."""
         self.sent = 0
         """Requests of all experiments."""
         self.tokens = 0
@@ -135,6 +139,8 @@ class StepExecutor:
             pending = [sent for sent in awaited if not sent.reached(step.until)]
             if any(sent.stopped for sent in awaited):
                 raise StopUser
+            if self._unpaid is not None:
+                raise ProbeStopped(f"{UNPAID}: {self._unpaid}")
             if step.until_refused and self._any_refused(awaited):
                 queue.clear()
             while queue and len(pending) < step.max_in_flight:
@@ -176,6 +182,8 @@ class StepExecutor:
         if attempt is not None:
             sent.attempt = attempt
             self.attempts.append(attempt)
+            if classify(attempt) is Decision.BILLING and self._key(request) is None:
+                self._unpaid = attempt.error_message or describe(attempt)
             if attempt.outcome in {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR}:
                 self.tokens += request.max_total_tokens
             else:

@@ -21,6 +21,7 @@ from bltybench.limits.findings.conclude import to_record
 from bltybench.limits.findings.model import encode
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.fit.result import Verdict
+from bltybench.limits.observations.classify import Decision, classify
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
@@ -31,6 +32,7 @@ from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.probe.executor import (
     BUDGET_SPENT,
     TIME_OVER,
+    UNPAID,
     ProbeStopped,
     StepExecutor,
     run_in_thread,
@@ -144,6 +146,8 @@ class LimitProbe(ChatUser):
         reply = self._clients[client].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
         if not self._session.add(reply.record):
             raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
+        if classify(reply.record) is Decision.BILLING:
+            raise ProbeStopped(f"{UNPAID}: {reply.error}")
 
     # The experiments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import bools, floats
+from bltybench.metrics.frame import bools, floats, in_one_read
 from bltybench.report import text
 
 
@@ -34,6 +34,12 @@ def method_notes(analysis: Analysis) -> list[str]:
         )
     elif ok.any():
         notes.append("The server reported the token counts of all successful attempts.")
+    at_once = int((in_one_read(attempts) & ok & (floats(attempts, "completion_tokens") > 1)).sum())
+    if at_once:
+        notes.append(
+            f"The server did not really stream: {text.count(at_once, 'response')} arrived with all tokens in "
+            "one event or read. Their ITL and TPOT are not measured."
+        )
     coalesced = int(np.nansum(floats(attempts, "coalesced_events")[ok & stream]))
     gaps = len(analysis.samples["itl"])
     if coalesced:

@@ -7,6 +7,7 @@ value there does not make the whole event unreadable.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ class Delta(msgspec.Struct, gc=False):
     tool_calls: Any = None
     function_call: Any = None
     refusal: Any = None
+    audio: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -31,6 +33,8 @@ class Choice(msgspec.Struct, gc=False):
     message: Delta | None = None
     text: Any = None
     finish_reason: Any = None
+    usage: Any = None
+    error: Any = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -40,18 +44,22 @@ class Chunk(msgspec.Struct, gc=False):
     model: Any = None
     choices: list[Choice] | None = None
     usage: Any = None
+    x_groq: Any = None
+    """Groq's own fields, which include the usage of a stream."""
     error: Any = None
 
 
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_any = msgspec.json.Decoder().decode
+_HALF_PAIR = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates other than those that stand for a byte that is not UTF-8."""
 
 
 def decode_chunk(data: bytes) -> Chunk:
     """Decode a chunk or a plain completion. Raises ValueError for anything else."""
     try:
         return _decode_chunk(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return msgspec.convert(_decode_lenient(data), Chunk)
 
 
@@ -59,7 +67,7 @@ def decode_any(data: bytes) -> Any:
     """Decode any JSON. Raises ValueError for anything else."""
     try:
         return _decode_any(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_lenient(data)
 
 
@@ -74,47 +82,18 @@ def decode_or_none(data: bytes) -> Any:
 def _decode_lenient(data: bytes) -> Any:
     """Decode what strict decoders reject: half a surrogate pair, raw control characters, bad UTF-8.
 
-    A server that splits its text at every token also splits emoji. ``join_surrogates`` rejoins them.
+    A server that splits its text at every token also splits characters. ``join_surrogates`` rejoins them.
     """
     try:
-        return json.loads(data.decode("utf-8", "replace"), strict=False)
+        return json.loads(data.decode("utf-8-sig", "surrogateescape"), strict=False)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def join_surrogates(text: str) -> str:
-    """Join adjacent halves of surrogate pairs, and replace halves without a partner."""
+    """Join halves of surrogate pairs and bytes of a character, and replace those without a partner."""
     if text.isascii():
         return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def text_in(content: Any) -> str:
-    """Return the text of a content field: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(text for text in texts if isinstance(text, str))
-    return ""
-
-
-def reasoning_in(delta: Delta) -> str:
-    """Return the reasoning of a delta. Servers use two names for it."""
-    return text_in(delta.reasoning_content) or text_in(delta.reasoning)
-
-
-def merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Merge one delta of a tool call: append to ``function.arguments``, set everything else once."""
-    index = part.get("index")
-    call = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
-    for key in ("id", "type"):
-        if isinstance(part.get(key), str):
-            call.setdefault(key, join_surrogates(part[key]))
-    function = part.get("function")
-    if isinstance(function, dict):
-        known = call["function"]
-        if isinstance(function.get("name"), str):
-            known.setdefault("name", join_surrogates(function["name"]))
-        if isinstance(function.get("arguments"), str):
-            known["arguments"] = known.get("arguments", "") + join_surrogates(function["arguments"])
+    paired = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    escaped = _HALF_PAIR.sub("\ufffd", paired)
+    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

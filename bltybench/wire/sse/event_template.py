@@ -61,7 +61,7 @@ NO_TEMPLATE = EventTemplate(b"", b"", b"", 0, 0, sys.maxsize, False)
 def learn_template(block: bytes, chunk: Chunk) -> EventTemplate:
     """Return the template of an event that holds one text and nothing else of use, or NO_TEMPLATE."""
     choices = chunk.choices or []
-    if len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
+    if len(choices) != 1 or any(part is not None for part in (chunk.usage, chunk.x_groq, chunk.error)):
         return NO_TEMPLATE
     choice = choices[0]
     delta = choice.delta
@@ -69,12 +69,14 @@ def learn_template(block: bytes, chunk: Chunk) -> EventTemplate:
         delta is None
         or choice.index not in (0, None)
         or choice.finish_reason
+        or choice.usage is not None
+        or choice.error is not None
         or choice.text
         or choice.message
     ):
         return NO_TEMPLATE
     values = (delta.content, delta.reasoning_content, delta.reasoning)
-    if sum(map(bool, values)) != 1 or delta.tool_calls or delta.function_call or delta.refusal:
+    if sum(map(bool, values)) != 1 or delta.tool_calls or delta.function_call or delta.refusal or delta.audio:
         return NO_TEMPLATE
     key, value = next((key, value) for key, value in zip(_CONTENT_KEYS, values, strict=True) if value)
     if not isinstance(value, str) or block.count(key) != 1 or b"\n" in block:

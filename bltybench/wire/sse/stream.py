@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bltybench.wire.fault import Failure, Fault
-from bltybench.wire.sse.chunk import (
-    Chunk,
-    Delta,
-    decode_any,
-    decode_chunk,
-    decode_or_none,
-    join_surrogates,
-    merge_tool_call,
-    reasoning_in,
-    text_in,
-)
+from bltybench.wire.sse.chunk import Chunk, Delta, decode_any, decode_chunk, decode_or_none, join_surrogates
+from bltybench.wire.sse.delta import has_audio, merge_tool_call, reasoning_in, text_in
+from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.event_template import NO_TEMPLATE, learn_template
 from bltybench.wire.sse.framing import Framer, parse_block
 
@@ -45,13 +37,15 @@ class StreamFold:
         self._settled = (0, 0)
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self.times = array("q")
-        """Arrival of each event with content, reasoning, or a tool call."""
+        """Arrival of each event with content, reasoning, a tool call, a refusal, or audio."""
         self.first_output_ns: int | None = None
         self.coalesced = 0
         self.other_events = 0
         self.done = False
         self.events_after_done = 0
         self.error: Any = None
+        self.no_answer: Any = None
+        """First JSON that is neither a chunk with choices nor an error: the server's words without answer."""
         self.bad_event: bytes | None = None
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
@@ -210,9 +204,16 @@ class StreamFold:
             self.response_id = chunk.id
         if self.model is None and isinstance(chunk.model, str | int):
             self.model = chunk.model
-        if isinstance(chunk.usage, dict):
-            self.usage = chunk.usage
+        if chunk.usage is not None or chunk.x_groq is not None:
+            self._add_usage(
+                chunk.usage or (chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None)
+            )
         return self._add_choices(chunk)
+
+    def _add_usage(self, usage: Any) -> None:
+        """Keep the newest usage. One that is all zeros does not replace another: some servers end with it."""
+        if isinstance(usage, dict) and (self.usage is None or usage.get("completion_tokens")):
+            self.usage = usage
 
     def _parse(self, block: bytes, arrival_ns: int) -> bool:
         """Parse one event. Return whether it holds content."""
@@ -235,11 +236,15 @@ class StreamFold:
         except ValueError:
             self._add_other(name, data)
             return False
-        if chunk.error is not None or name == b"error":
-            self.error = self.error or chunk.error or decode_or_none(data)
+        if chunk.error or name == b"error":
+            value = decode_or_none(data)
+            self.error = self.error or error_in(value) or value
         content, output = self.add(chunk)
         if not content:
-            self.other_events += 1
+            if chunk.choices or chunk.usage is not None or self.error is not None:
+                self.other_events += 1
+            else:
+                self._add_other(name, data)
             return False
         if output and self.first_output_ns is None:
             self.first_output_ns = arrival_ns
@@ -256,10 +261,13 @@ class StreamFold:
         self.other_events += 1
         value = decode_or_none(data)
         if name == b"error":
-            self.error = self.error or value or {"message": data.decode("utf-8", "replace")}
-        elif isinstance(value, dict) and value.get("error"):
-            self.error = self.error or value["error"]
-        elif self.bad_event is None and name in {b"", b"message"} and not isinstance(value, dict):
+            self.error = (
+                self.error or error_in(value) or value or {"message": data.decode("utf-8", "replace")}
+            )
+        elif isinstance(value, dict | list):
+            self.error = self.error or error_in(value)
+            self.no_answer = self.no_answer or value
+        elif self.bad_event is None and name in {b"", b"message"}:
             self.bad_event = data
 
     def _add_choices(self, chunk: Chunk) -> tuple[bool, bool]:
@@ -275,6 +283,9 @@ class StreamFold:
                 content = output = True
                 if first and self._keep_text:
                     self._text.append(choice.text)
+            if choice.error is not None or choice.usage is not None:
+                self.error = self.error or ({"error": choice.error} if choice.error else None)
+                self._add_usage(choice.usage)
             if first and choice.finish_reason:
                 self.finish_reason = _reason(choice.finish_reason) or self.finish_reason
         return content, output
@@ -290,7 +301,7 @@ class StreamFold:
                 for call in delta.tool_calls:
                     if isinstance(call, dict):
                         merge_tool_call(self._tool_calls, call)
-        return bool(text or delta.tool_calls or delta.function_call)
+        return bool(text or delta.tool_calls or delta.function_call or has_audio(delta))
 
     def _flush(self) -> None:
         """Decode the texts found without parsing, all as one JSON string."""

@@ -1,0 +1,70 @@
+"""Text, reasoning, and tool calls of a delta, in the forms that servers send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bltybench.wire.sse.chunk import Delta, join_surrogates
+
+REASONING_PARTS = frozenset(
+    {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning.text"}
+)
+"""Types of the parts of a content field that are reasoning, not output."""
+
+
+def text_in(content: Any) -> str:
+    """Return the output text of a content field: a string, or typed parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(_part_text(part) for part in _parts(content) if part.get("type") not in REASONING_PARTS)
+
+
+def reasoning_in(delta: Delta) -> str:
+    """Return the reasoning of a delta: two fields, or parts of the content."""
+    reasoning = _joined(delta.reasoning_content) or _joined(delta.reasoning)
+    if reasoning or isinstance(delta.content, str):
+        return reasoning
+    parts = (part for part in _parts(delta.content) if part.get("type") in REASONING_PARTS)
+    return "".join(_part_text(part) for part in parts)
+
+
+def has_audio(delta: Delta) -> bool:
+    """Return whether a delta holds audio, or its transcript."""
+    audio = delta.audio
+    return bool(audio.get("data") or audio.get("transcript")) if isinstance(audio, dict) else False
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, dict):
+        return [content]
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _part_text(part: dict[str, Any]) -> str:
+    """Return the text of a part, which can hold further parts (Mistral)."""
+    return next((text for key in _PART_KEYS if (text := _joined(part.get(key)))), "")
+
+
+def _joined(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "".join(_part_text(part) for part in _parts(value))
+
+
+_PART_KEYS = ("text", "thinking", "reasoning", "refusal", "data", "transcript")
+
+
+def merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    """Merge one delta of a tool call: append to ``function.arguments``, set everything else once."""
+    index = part.get("index")
+    call = calls.setdefault(index if isinstance(index, int) else len(calls), {"function": {}})
+    for key in ("id", "type"):
+        if isinstance(part.get(key), str):
+            call.setdefault(key, join_surrogates(part[key]))
+    function = part.get("function")
+    if isinstance(function, dict):
+        known = call["function"]
+        if isinstance(function.get("name"), str):
+            known.setdefault("name", join_surrogates(function["name"]))
+        if isinstance(function.get("arguments"), str):
+            known["arguments"] = known.get("arguments", "") + join_surrogates(function["arguments"])

@@ -1,0 +1,53 @@
+"""The shapes in which a 2xx response holds an error instead of an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MESSAGE_KEYS = (
+    "message",
+    "detail",
+    "error_description",
+    "msg",
+    "title",
+    "error_msg",
+    "error_message",
+    "status_msg",
+    "errmsg",
+)
+TYPE_KEYS = ("type", "error_type", "status")
+CODE_KEYS = ("code", "error_code", "status_code", "statusCode", "errcode", "status")
+_NO_ERROR = frozenset({"0", "200", "ok", "success", "none", "null", ""})
+"""Codes of a response that is no error, in lower case."""
+MAX_PARTS = 32
+"""Members of an object that are searched for an error."""
+
+
+def error_in(value: Any) -> Any:
+    """Return the error that a decoded 2xx response holds instead of an answer; None without one."""
+    if isinstance(value, list):
+        return next((error for part in value[:MAX_PARTS] if (error := error_in(part)) is not None), None)
+    if not isinstance(value, dict):
+        return None
+    choices = value.get("choices") or [None]
+    choice = choices[0] if isinstance(choices, list) else None
+    for part in (value, choice):
+        if isinstance(part, dict) and part.get("error"):
+            return part
+    if choice is not None:
+        return None
+    if value.get("errors") or _is_flat_error(value):
+        return value
+    # Some vendors put the status of a call in an object of its own, such as "base_resp" or "header".
+    parts = list(value.values())[:MAX_PARTS]
+    return next((part for part in parts if isinstance(part, dict) and _is_flat_error(part)), None)
+
+
+def _is_flat_error(value: dict[str, Any]) -> bool:
+    """Return whether an object itself describes an error: a code other than success, and a message."""
+    if "error" in {value.get("object"), value.get("type")}:
+        return True
+    if not any(value.get(key) for key in MESSAGE_KEYS):
+        return False
+    codes = [str(value[key]).lower() for key in CODE_KEYS if isinstance(value.get(key), str | int)]
+    return value.get("success") is False or (bool(codes) and _NO_ERROR.isdisjoint(codes))
