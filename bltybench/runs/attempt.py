@@ -71,7 +71,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Time just before the first request byte was written. None if it was never sent."""
     headers_ns: int | None = None
     first_token_ns: int | None = None
-    """Arrival of the first event with non-empty content, reasoning, or a tool call. Streams only."""
+    """Arrival of the first event with content, reasoning, a tool call, a refusal, or audio. Streams only."""
     first_output_ns: int | None = None
     """The same, ignoring reasoning."""
     last_token_ns: int | None = None
@@ -119,6 +119,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     remaining_tokens: int | None = None
     reset_tokens_s: float | None = None
     retry_after_s: float | None = None
+    """Wait that the headers announced, or else the body."""
     header_dialect: str | None = None
     waited_s: float | None = None
     """Time the retry policy waited before the next attempt. None if there was none."""

@@ -165,7 +165,7 @@ class Retry(Table):
     """Reaction of a call to a refusal or a transient failure."""
 
     policy: Literal["none", "retry_after", "backoff"] = "none"
-    """retry_after follows the server's header, or backs off without one. backoff ignores the header."""
+    """retry_after follows the wait in the header or body, or backs off without one. backoff ignores it."""
     max_attempts: PositiveInt = 3
     base_s: PositiveFloat = 0.5
     cap_s: PositiveFloat = 8.0

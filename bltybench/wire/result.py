@@ -32,7 +32,7 @@ class ExchangeResult(msgspec.Struct, kw_only=True, gc=False):
     streamed: bool = False
     """Whether server-sent events arrived. A server can ignore a request for a stream."""
     events: int = 0
-    """Number of events with content, reasoning, or a tool call."""
+    """Number of events with content, reasoning, a tool call, a refusal, or audio."""
     first_token_ns: int | None = None
     first_output_ns: int | None = None
     last_token_ns: int | None = None
