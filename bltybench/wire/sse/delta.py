@@ -28,6 +28,12 @@ def reasoning_in(delta: Delta) -> str:
     return "".join(_part_text(part) for part in parts)
 
 
+def finish_reason_in(value: Any) -> str | None:
+    """Return a finish reason: a string, or the ``type`` of SGLang's own form."""
+    reason = value.get("type") if isinstance(value, dict) else value
+    return reason if isinstance(reason, str) else None
+
+
 def has_audio(delta: Delta) -> bool:
     """Return whether a delta holds audio, or its transcript."""
     audio = delta.audio

@@ -8,7 +8,7 @@ from typing import Any
 
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.sse.chunk import Chunk, Delta, decode_any, decode_chunk, decode_or_none, join_surrogates
-from bltybench.wire.sse.delta import has_audio, merge_tool_call, reasoning_in, text_in
+from bltybench.wire.sse.delta import finish_reason_in, has_audio, merge_tool_call, reasoning_in, text_in
 from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.event_template import NO_TEMPLATE, learn_template
 from bltybench.wire.sse.framing import Framer, parse_block
@@ -204,10 +204,10 @@ class StreamFold:
             self.response_id = chunk.id
         if self.model is None and isinstance(chunk.model, str | int):
             self.model = chunk.model
-        if chunk.usage is not None or chunk.x_groq is not None:
-            self._add_usage(
-                chunk.usage or (chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None)
-            )
+        if chunk.usage is not None:
+            self._add_usage(chunk.usage)
+        elif isinstance(chunk.x_groq, dict):
+            self._add_usage(chunk.x_groq.get("usage"))
         return self._add_choices(chunk)
 
     def _add_usage(self, usage: Any) -> None:
@@ -287,7 +287,7 @@ class StreamFold:
                 self.error = self.error or ({"error": choice.error} if choice.error else None)
                 self._add_usage(choice.usage)
             if first and choice.finish_reason:
-                self.finish_reason = _reason(choice.finish_reason) or self.finish_reason
+                self.finish_reason = finish_reason_in(choice.finish_reason) or self.finish_reason
         return content, output
 
     def _add_delta(self, delta: Delta, *, keep: bool) -> bool:
@@ -315,9 +315,3 @@ class StreamFold:
         except ValueError:
             text = joined[1:-1].decode("utf-8", "replace")
         (self._reasoning if self._template.reasoning else self._text).append(text)
-
-
-def _reason(value: Any) -> str | None:
-    """Return a finish reason: a string, or the ``type`` of SGLang's own form."""
-    reason = value.get("type") if isinstance(value, dict) else value
-    return reason if isinstance(reason, str) else None
