@@ -38,7 +38,7 @@ TICK_KEY = "bltybench"
 """Key of the live counts in a worker's report."""
 BUDGET_MESSAGE = "bltybench_budget_exhausted"
 ACTIVITY_MESSAGE = "bltybench_activity"
-"""Messages of the workers to the master."""
+"""Messages to the process that owns the run. A single process sends them to itself."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
 
