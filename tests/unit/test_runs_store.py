@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bltybench.errors import UserError
@@ -261,3 +262,11 @@ def test_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
         RunFolder(tmp_path).manifest()
+
+
+def test_runs_of_an_older_format_are_read_with_null_in_newer_columns(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    rows = [msgspec.to_builtins(attempt())]
+    older = ATTEMPT_SCHEMA.remove(ATTEMPT_SCHEMA.get_field_index("notes"))
+    pq.write_table(pa.Table.from_pylist(rows, older), folder.attempts_parquet)
+    assert to_attempts(read_attempts(folder)) == [attempt()]
