@@ -93,6 +93,6 @@ def test_wheel_contains_the_starter_files(tmp_path: Path) -> None:
     for name in ("scenarios.toml", "locustfiles/mixed.py", "locustfiles/chat.py", "locustfiles/stream.py"):
         assert f"bltybench/starter/{name}" in names
     assert {"bltybench/py.typed", "bltybench/scenario/prompts/sentences.txt"} <= names
-    notebooks = {path.name for path in (ROOT / "analysis").glob("*.ipynb")}
-    assert notebooks == {Path(name).name for name in names if name.startswith("bltybench/starter/analysis/")}
+    analysis = {path.name for path in (ROOT / "analysis").iterdir() if path.suffix in {".ipynb", ".md"}}
+    assert analysis == {Path(name).name for name in names if name.startswith("bltybench/starter/analysis/")}
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
