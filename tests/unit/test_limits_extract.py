@@ -53,10 +53,15 @@ def test_a_503_or_403_is_a_refusal_if_the_run_has_no_429(status: int) -> None:
     assert accepted(*attempts) == [True, False]
 
 
-@pytest.mark.parametrize("status", [500, 503, 529])
-def test_a_server_error_in_a_run_with_429s_is_no_observation(status: int) -> None:
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_error_in_a_run_with_429s_may_have_been_accepted(status: int) -> None:
     failed = attempt_at(2, "server_error", status=status)
-    assert accepted(attempt_at(0), attempt_at(1, "rate_limited"), failed) == [True, False]
+    assert accepted(attempt_at(0), attempt_at(1, "rate_limited"), failed) == [True, False, None]
+
+
+def test_overload_in_a_run_with_429s_is_no_observation() -> None:
+    overloaded = attempt_at(2, "server_error", status=529)
+    assert accepted(attempt_at(0), attempt_at(1, "rate_limited"), overloaded) == [True, False]
 
 
 @pytest.mark.parametrize("code", ["token_limit_exceeded", "concurrency_limit_exceeded"])

@@ -96,15 +96,17 @@ class Decision(StrEnum):
 
     @property
     def unanswered(self) -> bool:
-        """Whether it was sent and may have been accepted or refused."""
-        return self in {Decision.LOST, Decision.CANCELLED}
+        """Whether it was sent and may have been accepted or refused.
+
+        A server can fail before or after its limiter decides, so a server error may have been accepted.
+        """
+        return self in {Decision.LOST, Decision.CANCELLED, Decision.SERVER_ERROR}
 
     @property
     def by_request_limit(self) -> bool | None:
         """Whether the request limit accepted it; None if that is unknown.
 
-        A refusal that names no limit counts as one by the request limit. A server error shows nothing: a
-        server can fail before its limiter decides.
+        A refusal that names no limit counts as one by the request limit.
         """
         return False if self in REQUEST_REFUSALS else True if self in ACCEPTANCES else None
 
