@@ -1,7 +1,5 @@
 """The clients on asyncio with uvloop: aiohttp, httpx, and the openai SDK, each as its manual shows."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

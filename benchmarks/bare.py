@@ -3,8 +3,6 @@
 It measures nothing of a response. Its streams per second are the server's capacity.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import select

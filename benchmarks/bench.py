@@ -1,7 +1,5 @@
 """Measurement of clients against the server, from the records of both."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

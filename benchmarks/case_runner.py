@@ -3,8 +3,6 @@
 Each case is appended when it is done, so an interrupted run loses nothing: the same command resumes it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """One client under test, in its own process on one core: ``python -m benchmarks.client NAME CORE``."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Simulated limiters behind simulated networks, and whether the probe identifies them."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable

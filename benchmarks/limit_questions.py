@@ -5,8 +5,6 @@ python -m benchmarks.limit_questions --results FILE --show                      
 python -m benchmarks.limit_questions --results FILE --write                      docs/limits-accuracy.md
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ python -m benchmarks.limits --cases 2000 --seconds 200 --results FILE    resumes
 python -m benchmarks.limits --results FILE --write                       writes docs/limits-accuracy.md
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

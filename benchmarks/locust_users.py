@@ -1,7 +1,5 @@
 """The clients that Locust runs: ours, FastHttpUser, and HttpUser. A locustfile with a class per client."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

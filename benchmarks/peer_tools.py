@@ -1,7 +1,5 @@
 """Published load-testing tools: the command that gives each the same work, and where it reports the TTFT."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -8,8 +8,6 @@ does not do the work, is reported with the reason. No model hub is contacted: th
 of one word per token, created here. CPU time is that of all their processes, reports included.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

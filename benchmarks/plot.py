@@ -1,7 +1,5 @@
 """The figure of ``benchmarks.wire``: cost, rate, and errors over the number of streams, per client."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Simulated APIs for the probe's other questions, and whether its answers are right."""
 
-from __future__ import annotations
-
 import random
 import time
 from dataclasses import dataclass

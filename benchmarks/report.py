@@ -7,8 +7,6 @@ in separate processes, the whole report from the Parquet files and each of its p
 time, CPU time in parentheses, and peak resident memory.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

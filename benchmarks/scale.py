@@ -8,8 +8,6 @@ long              1,000 concurrent streams of 4,000 tokens each: memory
 growth            200 users, unpaced: does memory grow with the number of finished attempts?
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

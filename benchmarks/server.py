@@ -10,8 +10,6 @@ writes ``burst`` content events at a time.
 and the time of each write (``time.monotonic_ns``), and the server's own CPU use.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import json

@@ -11,8 +11,6 @@ shows how late the server was. A pair does not show the cost of a client alone, 
 and its caches are shared. It does not show timing errors, because each client delays the other.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Limiters outside the modeled families, which the probe may name only if a family predicts them."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ machine affects them all. With ``--together``, ours runs with each other client 
 core, which gives ratios that hardly depend on the core's speed (see ``benchmarks.together``).
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

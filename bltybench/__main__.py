@@ -1,7 +1,5 @@
 """``python -m bltybench`` is ``bltybench``."""
 
-from __future__ import annotations
-
 import sys
 
 from bltybench.cli import main

@@ -1,7 +1,5 @@
 """The one exception shown to users: what is wrong, where, and what to do."""
 
-from __future__ import annotations
-
 
 class UserError(Exception):
     """An error that the user can fix. Printed without a traceback; the process exits with 2.

@@ -1,7 +1,5 @@
 """Nearest-rank percentiles: a percentile is always a value that was measured."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Sanitizing of text from servers and files before it is stored or shown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

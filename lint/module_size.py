@@ -3,8 +3,6 @@
 python lint/module_size.py
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from pathlib import Path

@@ -7,8 +7,6 @@ Each phrase has a plain replacement. A line that must contain one, a quotation f
 comment with ``prose: allow``.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """An API in virtual time: the sandbox's quotas, streams, slots, and the faults of a network."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import random

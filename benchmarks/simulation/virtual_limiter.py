@@ -1,7 +1,5 @@
 """A limiter behind a simulated network, in virtual time, that answers the bursts of a plan."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The whole probe in virtual time: what ``load.probe`` does, without sockets and without waiting."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi

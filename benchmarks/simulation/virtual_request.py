@@ -1,7 +1,5 @@
 """A request to a virtual API: its progress, its result for the probe, and its record in a run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from bltybench.limits.observations.classify import Decision, classify_response

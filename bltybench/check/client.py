@@ -1,7 +1,5 @@
 """HTTP client of the check: synchronous, one request at a time, with bounded time, size, and count."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

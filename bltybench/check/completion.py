@@ -1,7 +1,5 @@
 """Expectations for a plain (non-streamed) completion."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, TypeGuard
 

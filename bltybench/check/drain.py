@@ -1,7 +1,5 @@
 """The drain: exhaust a request limit, then wait as Retry-After says and send one more request."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

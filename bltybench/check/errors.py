@@ -1,7 +1,5 @@
 """Expectations for errors: status, type, and code as listed in the reference."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bltybench.check.client import CheckResponse

@@ -1,7 +1,5 @@
 """The requests of a check: a short, bounded list, sent first and evaluated afterwards."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Findings: what was expected of an API, and what was observed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from enum import StrEnum
 

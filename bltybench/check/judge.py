@@ -1,7 +1,5 @@
 """Building blocks of an expectation: a function from the evidence to a verdict."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from bltybench.check.client import CheckResponse

@@ -1,7 +1,5 @@
 """Expectations for GET /models."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 
 from bltybench.check.client import CheckResponse

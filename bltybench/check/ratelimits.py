@@ -1,7 +1,5 @@
 """Expectations for rate-limit headers, by the names and meanings in the reference."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC

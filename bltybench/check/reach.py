@@ -1,7 +1,5 @@
 """Reachability: name, connection, and TLS, each tested separately."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 from urllib.parse import urlsplit

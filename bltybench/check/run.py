@@ -1,7 +1,5 @@
 """A complete check: reach the API, send the requests, evaluate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Expectations for a streamed completion."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The command line, one module per command."""
 
-from __future__ import annotations
-
 import sys
 
 from bltybench.errors import UserError

@@ -1,7 +1,5 @@
 """The commands. Each imports heavy modules only when it runs."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """``bltybench check``: test whether an API behaves as the reference says."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``bltybench init``: create the files to start from."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``bltybench limits``: which limits a run shows."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """A one-line summary of a run, from the files in its folder."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``bltybench runs``: list the runs, newest first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

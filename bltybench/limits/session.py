@@ -1,7 +1,5 @@
 """State of one probe: what to measure, the attempts so far, and the findings. It neither waits nor sends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_high

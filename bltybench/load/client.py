@@ -1,7 +1,5 @@
 """A user's ``self.client``: chat calls that are timed, recorded, and retried as the scenario says."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Responses that no user waits for, parsed and recorded in batches."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable

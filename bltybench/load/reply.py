@@ -1,7 +1,5 @@
 """The result of a call, for the user who made it."""
 
-from __future__ import annotations
-
 import msgspec
 
 from bltybench.load.recorder import describe

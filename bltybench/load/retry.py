@@ -1,7 +1,5 @@
 """How long a call waits before its next attempt."""
 
-from __future__ import annotations
-
 import random
 
 from bltybench.limits.observations.classify import Decision

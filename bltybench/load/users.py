@@ -1,7 +1,5 @@
 """Locust users: ``ChatUser`` for your own locustfiles, ``ScenarioUser`` to replay a scenario."""
 
-from __future__ import annotations
-
 from typing import ClassVar, NoReturn
 
 from locust import User, task

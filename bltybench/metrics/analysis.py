@@ -1,7 +1,5 @@
 """All tables of one run, computed once and shared by the page, the summary, and the checks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

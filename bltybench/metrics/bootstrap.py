@@ -3,8 +3,6 @@
 Percentile intervals as in B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

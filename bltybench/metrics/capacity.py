@@ -1,7 +1,5 @@
 """Capacity: the stages in order of load, and the highest load that the service sustains (the knee)."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import numpy as np

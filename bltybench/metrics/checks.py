@@ -1,7 +1,5 @@
 """PASS or FAIL: the scenario's checks against the run's metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import msgspec

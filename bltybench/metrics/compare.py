@@ -3,8 +3,6 @@
 A side is one run, or several repeats of it. docs/compare.md explains how to read the result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Attempts in flight: an exact step function from their start and end times."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

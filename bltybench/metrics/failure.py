@@ -1,7 +1,5 @@
 """Why nothing succeeded, if nothing did, and what to check first."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

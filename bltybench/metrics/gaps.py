@@ -1,7 +1,5 @@
 """Inter-token gaps, counted while they are read: a run has about a hundred times more gaps than attempts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

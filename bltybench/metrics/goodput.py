@@ -1,7 +1,5 @@
 """Goodput: calls that succeeded within the scenario's objectives, as a fraction of all calls."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

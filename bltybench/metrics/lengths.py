@@ -1,7 +1,5 @@
 """Requested lengths of prompts and answers against the actual ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compare each decision of the API, and its headers, with what a limiter model predicts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Outcomes of attempts: counts by outcome and status, and each kind of error with a sample."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """The part of a run that comparisons need: small, whatever the run's size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Refusals and quotas: what the server announced about its limits, and what happened after a refusal."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """RPM and TPM: per calendar minute, rolling over 60 s, and the best rolling 60 s."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

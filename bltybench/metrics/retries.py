@@ -1,7 +1,5 @@
 """Retries: attempts per call, the waits of the policy, and whether retrying helped."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A sorted sample of measurements, compact if many values are equal."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

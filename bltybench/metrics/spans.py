@@ -5,8 +5,6 @@ row. Spans are the blocks of a bootstrap over time (E. Carlstein, Annals of Stat
 Künsch, Annals of Statistics 17 (1989), 1217).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

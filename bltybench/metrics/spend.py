@@ -1,7 +1,5 @@
 """Spend of a run, from the server's counts: requests, tokens, and money if the target has prices."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Stages: one row for each step of stairs, ladders, and searches."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The steady part of a run: the warm-up is excluded, and the rest is tested for drift."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The run on one time axis: one row per bin, and rolling values for lines."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -3,8 +3,6 @@
 All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One-sentence findings about a run, for figures and sections."""
 
-from __future__ import annotations
-
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
 from bltybench.report.text import clock, count, duration, milliseconds

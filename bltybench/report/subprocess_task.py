@@ -1,7 +1,5 @@
 """A task in a copy of this process, on another core."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor

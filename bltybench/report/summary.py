@@ -1,7 +1,5 @@
 """``summary.json``: the results of a run, for programs. docs/summary.md describes every key."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Pages from templates. Text from outside is escaped; style and script are inline."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from typing import Any

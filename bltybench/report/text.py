@@ -1,7 +1,5 @@
 """Formatting of numbers, times, and text from outside, for pages and terminals."""
 
-from __future__ import annotations
-
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 
 NONE = "–"

@@ -1,7 +1,5 @@
 """The attempt record: one flat, typed, immutable row per HTTP attempt, whatever its outcome."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 import msgspec

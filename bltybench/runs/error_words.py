@@ -4,8 +4,6 @@ The wire decides the outcome of an exchange with them, and ``limits.observations
 an attempt. ``names`` are the type and the code of the error, in lower case.
 """
 
-from __future__ import annotations
-
 import re
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """Formats in which a report can be written."""
 
-from __future__ import annotations
-
 from bltybench.errors import UserError
 
 FORMATS = {

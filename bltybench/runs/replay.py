@@ -1,7 +1,5 @@
 """Convert a former run into a trace: its calls, their due times, and their lengths."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The scenario of a stored run."""
 
-from __future__ import annotations
-
 from pydantic import ValidationError
 
 from bltybench.errors import UserError

@@ -1,7 +1,5 @@
 """The result of a capacity search: ``search.json`` in the run's directory."""
 
-from __future__ import annotations
-
 import msgspec
 
 from bltybench.errors import UserError

@@ -5,8 +5,6 @@ never blocks. Building a columnar batch inside the loop would stall it for milli
 flushed records are complete except possibly the last line, which readers drop.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Self

@@ -1,7 +1,5 @@
 """Conversion of spools to Parquet, and reading runs as Arrow tables."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor

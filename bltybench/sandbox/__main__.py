@@ -1,7 +1,5 @@
 """``python -m bltybench.sandbox``: the child of SandboxProcess, with its settings on stdin."""
 
-from __future__ import annotations
-
 import socket
 import sys
 import threading

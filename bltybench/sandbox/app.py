@@ -1,7 +1,5 @@
 """The sandbox application: routes, errors in the API's format, and a log row per exchange."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

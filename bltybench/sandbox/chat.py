@@ -1,7 +1,5 @@
 """POST /v1/chat/completions: validate, apply limits, then respond plain or streamed at the drawn pace."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

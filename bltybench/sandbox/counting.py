@@ -1,7 +1,5 @@
 """Prompt token counts, equal to scenario.prompts.tokens, without blocking concurrent streams."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Delays of one request: lognormal, seeded, and measured from fixed points, so errors don't add up."""
 
-from __future__ import annotations
-
 import math
 import random
 

@@ -1,7 +1,5 @@
 """Errors of the sandbox, in the OpenAI format with the types of the reference."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import msgspec

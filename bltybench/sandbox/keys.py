@@ -1,7 +1,5 @@
 """Bearer keys and the models each may use."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterable, Sequence
 

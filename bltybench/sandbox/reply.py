@@ -1,7 +1,5 @@
 """Completions: seeded words of one token each, cut as the request says."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Validation of chat requests as in the API: types, ranges, and the name of the invalid parameter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

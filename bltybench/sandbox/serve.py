@@ -1,7 +1,5 @@
 """Running the sandbox in this process, until a signal or until its parent ends it."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import sys

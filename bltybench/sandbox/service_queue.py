@@ -1,7 +1,5 @@
 """A queue in front of a few slots, computed instead of waited for."""
 
-from __future__ import annotations
-
 import heapq
 
 from bltybench.scenario.target import SandboxQueue

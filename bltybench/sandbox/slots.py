@@ -1,7 +1,5 @@
 """Slots of a concurrency limit. Excess requests are refused or queued."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 

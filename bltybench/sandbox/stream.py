@@ -1,7 +1,5 @@
 """The chunks of a stream as bytes. Everything but the token is encoded once per request."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

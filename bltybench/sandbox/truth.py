@@ -1,7 +1,5 @@
 """Ground-truth log: one JSON line per exchange, to compare measurements with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

@@ -1,7 +1,5 @@
 """Algorithms of rate limiters, in a module without pydantic so that --help stays fast."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 Algorithm = Literal[

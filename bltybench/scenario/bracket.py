@@ -1,7 +1,5 @@
 """The bracket of a capacity search: which load to try next, and what the trials have established."""
 
-from __future__ import annotations
-
 import math
 
 MIN_LOAD_FRACTION = 1 / 64

@@ -3,8 +3,6 @@
 ``bracket.py`` chooses the next load, and ``load/capacity`` runs the trials.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Self
 

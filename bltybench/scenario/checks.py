@@ -1,7 +1,5 @@
 """Scenario checks: parse ``"ttft.p95" = "< 800 ms"`` into a metric, an operator, and a threshold."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable

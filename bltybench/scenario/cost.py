@@ -1,7 +1,5 @@
 """Expected tokens and number of requests of a scenario, before any prompt is composed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Reading of text files that a scenario names, with clear error messages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

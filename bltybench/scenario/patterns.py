@@ -1,7 +1,5 @@
 """Further arrival patterns: gamma, ramp, stairs, bursts, and the closed loop's ladder."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self

@@ -1,7 +1,5 @@
 """The plan of a run: what it will send and spend, and whether it can start."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Targets: the API's address, its documented limits, and the sandbox's setup."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 from typing import Literal, Self

@@ -1,7 +1,5 @@
 """Scenarios: what to send, when to send it, how to retry, and what to check."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator

@@ -8,8 +8,6 @@ connection.send("POST", "/chat/completions", headers, body, exchange)
 result = reader.read(exchange)
 """
 
-from __future__ import annotations
-
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.connection import Connection

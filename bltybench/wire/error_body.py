@@ -1,7 +1,5 @@
 """Error details from response bodies of many shapes, redacted so that they are safe to store."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple

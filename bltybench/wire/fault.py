@@ -1,7 +1,5 @@
 """What can end an exchange, or spoil its response, on this side of the connection."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Interpretation of an ended exchange: its outcome, the errors, and everything the response reported."""
 
-from __future__ import annotations
-
 import time
 from functools import lru_cache
 from operator import sub

@@ -1,7 +1,5 @@
 """The outcome of an ended exchange, from its status, its failure, and the error in its response."""
 
-from __future__ import annotations
-
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit
 from bltybench.wire.error_body import ErrorDetails

@@ -4,8 +4,6 @@ Servers use the same name for different things, so the magnitude of a value deci
 is a date, one of 30 is a delay. Implausible values are ignored.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The result of an exchange: outcome, token counts and times, text, and quota headers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Waits and quotas that the body of an error announces, used if the headers don't."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

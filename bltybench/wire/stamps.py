@@ -6,8 +6,6 @@ difference is measured once, checked at each read, and measured again when it ha
 timestamps are ambiguous, and the time right after the read is used instead.
 """
 
-from __future__ import annotations
-
 import _socket
 import socket
 import struct

@@ -1,7 +1,5 @@
 """What counts against the request limit, and whose limit it is, from the charges experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 from math import inf

@@ -1,7 +1,5 @@
 """Replay of requests on the fitted limiter, to see which of them it counts and when it refills."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

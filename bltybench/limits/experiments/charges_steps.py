@@ -8,8 +8,6 @@
    the predicted time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 

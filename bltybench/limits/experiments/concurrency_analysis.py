@@ -1,7 +1,5 @@
 """Concurrency limit, from the results of the concurrency experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from statistics import median

@@ -4,8 +4,6 @@ The probe opens streams and holds them until one is refused or does not start. T
 next request is accepted immediately, or a queued one starts, the limit is on concurrency and not on the rate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

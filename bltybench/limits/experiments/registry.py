@@ -1,7 +1,5 @@
 """The experiments of the probe, and the answers that the attempts of a run give with them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 

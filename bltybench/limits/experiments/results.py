@@ -1,7 +1,5 @@
 """Selections of an experiment's results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from bltybench.limits.observations.probe_result import ProbeResult

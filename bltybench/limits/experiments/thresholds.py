@@ -1,7 +1,5 @@
 """Sizes, waits, and tolerances of the experiments."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """Token limit and how tokens are charged, from the results of the token experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bltybench.limits.experiments import tokens_roles as roles

@@ -1,7 +1,5 @@
 """How and when tokens are charged, from the results of the token experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

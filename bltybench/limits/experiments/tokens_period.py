@@ -1,7 +1,5 @@
 """Period and algorithm of the token limit, from the fit of equal units."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """Roles of the token experiment's requests, and what the results with these roles show."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

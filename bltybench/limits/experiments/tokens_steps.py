@@ -14,8 +14,6 @@
    one batch. If tokens are charged when responses end, more than the limit are accepted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 

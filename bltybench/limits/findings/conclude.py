@@ -1,7 +1,5 @@
 """Conclude from a run's attempts which limits the API enforces, and write that down."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Write the findings as ``limits.toml``, so that the sandbox enforces the limits that were measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from bltybench.limits.findings.model import Value

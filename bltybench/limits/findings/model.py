@@ -1,7 +1,5 @@
 """What a run shows about an API's limits, and the form in which ``limits.json`` stores it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import msgspec

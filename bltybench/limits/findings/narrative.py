@@ -1,7 +1,5 @@
 """Describe the findings in sentences, and what the author of a client should do."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from bltybench.limits.findings.model import Findings, Value

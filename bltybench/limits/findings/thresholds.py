@@ -1,7 +1,5 @@
 """Thresholds of what the findings report."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

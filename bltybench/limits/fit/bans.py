@@ -4,8 +4,6 @@ Firewalls and some limiters ban clients. No family does, but a window looks simi
 as it resets.
 """
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.fit.thresholds import BAN

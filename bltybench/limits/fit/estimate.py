@@ -1,7 +1,5 @@
 """Estimate one fit, with ranges, from the equivalent candidates of a family."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

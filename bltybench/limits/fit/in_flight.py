@@ -1,7 +1,5 @@
 """The limit on requests in flight that fits a run's decisions best."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

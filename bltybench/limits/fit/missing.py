@@ -3,8 +3,6 @@
 Arrays of charges hold one code per request: charged, not charged, or unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 

@@ -11,8 +11,6 @@ refusal. A server that is only slow, or that has few slots, differs: it does not
 after an idle interval quickly, or it does not space its responses evenly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Identify the limiter that fits the observed decisions, with its parameters and a confidence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

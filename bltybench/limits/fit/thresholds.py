@@ -1,7 +1,5 @@
 """The numbers that the fit relies on, with their units and reasons."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -4,8 +4,6 @@ A header counts as wrong only if it is wrong for every time at which each reques
 for every choice of parameters that fits the decisions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median

@@ -1,7 +1,5 @@
 """Compare the rate-limit headers with the decisions about an ordinary run's requests."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence

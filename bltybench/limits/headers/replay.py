@@ -4,8 +4,6 @@ The bounds cover every candidate and all of its parameters, every possible time 
 whether each ambiguous request counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Tolerances and minimum samples for the accuracy of rate-limit headers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

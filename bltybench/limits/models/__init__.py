@@ -1,7 +1,5 @@
 """Limiter models: pure objects over times in seconds that the caller passes. No sockets, files, or clocks."""
 
-from __future__ import annotations
-
 from bltybench.limits.models.base import Admission, Limiter, Model
 from bltybench.limits.models.composite import AllOf
 from bltybench.limits.models.concurrency import Concurrency

@@ -1,7 +1,5 @@
 """The result of a limiter model, and the base class of the time-based models."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Buckets: a level of tokens that requests lower and that refills up to a capacity."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 from bltybench.limits.models.base import Model

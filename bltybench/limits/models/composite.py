@@ -1,7 +1,5 @@
 """Several limiters at once: a request must fit all of them, and is charged to all or to none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bltybench.limits.models.base import Admission, Model

@@ -1,7 +1,5 @@
 """Concurrency: a limit on the requests in flight."""
 
-from __future__ import annotations
-
 from bltybench.limits.models.base import Admission
 
 

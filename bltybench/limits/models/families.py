@@ -1,7 +1,5 @@
 """The families of rate limiters: the model of each, and the properties that the fit and the probe rely on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

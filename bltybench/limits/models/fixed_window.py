@@ -1,7 +1,5 @@
 """Fixed window: a counter that is reset at the start of every window."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.windows import Windowed

@@ -1,7 +1,5 @@
 """Interval refill: a bucket that a timer refills, several tokens per tick."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.bucket import Bucket

@@ -1,7 +1,5 @@
 """Leaky queue: requests above the rate are queued, and refused if the queue is full."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.base import Model

@@ -1,7 +1,5 @@
 """Sliding counter: the weighted counters of two windows, which approximate a sliding log."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.windows import Windowed

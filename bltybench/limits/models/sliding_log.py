@@ -1,7 +1,5 @@
 """Sliding log: a list of the accepted requests of the last period. Exact, but takes the most memory."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from dataclasses import dataclass

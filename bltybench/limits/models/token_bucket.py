@@ -1,7 +1,5 @@
 """Token bucket: a steady refill up to a burst. It is equivalent to the generic cell rate algorithm (GCRA)."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.bucket import Bucket

@@ -1,7 +1,5 @@
 """Recurring windows of one length from a fixed phase, which several families share."""
 
-from __future__ import annotations
-
 import math
 
 from bltybench.limits.models.base import Model

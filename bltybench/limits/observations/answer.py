@@ -1,7 +1,5 @@
 """The answer to one question about the limits: its value, confidence, and evidence, or why it is unknown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf

@@ -39,8 +39,6 @@ limit refused (a daily cap: both together):
 Any other error after a 2xx head does not undo the acceptance: limiters decide before they answer.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From the attempts of a run to observations of its request limit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bltybench.limits.observations.classify import classify, refusal_status

@@ -1,7 +1,5 @@
 """Observations of a limiter from outside: when each request was decided on, and how."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The result of one request of an experiment, as far as it has come."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from bltybench.limits.observations.classify import Decision, classify

@@ -1,7 +1,5 @@
 """A proportion with its confidence interval."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Bounds for observations, and the confidence of answers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

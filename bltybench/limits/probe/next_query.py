@@ -1,7 +1,5 @@
 """Choose when to send next: when the remaining candidates predict different numbers of acceptances."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

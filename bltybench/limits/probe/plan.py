@@ -4,8 +4,6 @@ The plan is pure: it neither waits nor sends. The same observations give the sam
 probe resumes by replaying its record.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """State of a probe plan: the remaining budget, the observations so far, and their fit."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar

@@ -5,8 +5,6 @@ It neither waits nor sends nor concludes. A separate function analyzes the resul
 same answer as the live probe.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal

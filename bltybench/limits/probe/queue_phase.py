@@ -1,7 +1,5 @@
 """Plan for limiters that queue requests: confirm the queueing, then fill the queue."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bltybench.limits.fit.queueing import QueueTiming

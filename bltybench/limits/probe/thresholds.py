@@ -1,7 +1,5 @@
 """Thresholds and schedules of the probe. Periods are those of the limiter, as measured or expected so far."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

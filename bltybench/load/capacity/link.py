@@ -1,7 +1,5 @@
 """The connection between a capacity search and the processes that generate its load."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

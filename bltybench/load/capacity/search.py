@@ -3,8 +3,6 @@
 The process that owns the run decides about the trials. It generates their load itself, or its workers do.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One process's part in the trials of a capacity search."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a run prints on the terminal: errors, what it will send and spend, and its progress."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys

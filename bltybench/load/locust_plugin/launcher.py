@@ -1,7 +1,5 @@
 """Preparing a run in the process that owns it: options, plan, sandbox, and the run's directory."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

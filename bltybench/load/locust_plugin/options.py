@@ -1,7 +1,5 @@
 """The options that bltybench adds to Locust's command line, and those it reads from it."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from locust.argument_parser import LocustArgumentParser

@@ -4,8 +4,6 @@ Locust renders extended tabs itself. ``template_args`` names the tab and its tab
 the statistics that the page requests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from flask import Response, request

@@ -1,7 +1,5 @@
 """The plugin's reactions to Locust's events. Importing bltybench.load registers it."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Ending a run early without errors in Locust."""
 
-from __future__ import annotations
-
 import logging
 import time
 

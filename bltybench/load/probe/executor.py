@@ -1,7 +1,5 @@
 """Send the requests of the probe's experiments, hold streams open, and cancel them."""
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence

@@ -1,7 +1,5 @@
 """The probe's options on Locust's command line."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 

@@ -1,7 +1,5 @@
 """The rate-limit probe as a Locust user. Importing this adds the probe's options to Locust's command line."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """The self-audit: per second, how well this process keeps up. It decides whether a run is VALID."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The time axis of a run, as the users of one process see it."""
 
-from __future__ import annotations
-
 import time
 
 from gevent.event import Event

@@ -1,7 +1,5 @@
 """Replay of a former run: its arrivals and mix replace those of the scenario."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

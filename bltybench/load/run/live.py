@@ -1,7 +1,5 @@
 """Live counts of the last minute for the progress line and the web tab. Reports never use them."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable
 from typing import TypeVar

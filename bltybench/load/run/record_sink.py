@@ -1,7 +1,5 @@
 """Where the records of one process go, and what it counts until they are written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from locust.stats import RequestStats

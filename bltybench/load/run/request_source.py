@@ -1,7 +1,5 @@
 """What the users of one process send next, and when."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator

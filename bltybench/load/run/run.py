@@ -1,7 +1,5 @@
 """One run as its owner sees it, the master or the only process: directory, specification, and report."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """The specification of one run, the same for all processes that generate its load."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ They are written to Locust's entries directly. Its request event would also add 
 where they would lower the percentiles and count as requests.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from itertools import chain, repeat

@@ -1,7 +1,5 @@
 """A comparison of runs: the data that its JSON, page, and figures are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The figures of a comparison: the changes, and the sides' distributions in one plot."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """The checks as ``junit.xml``, for CI servers."""
 
-from __future__ import annotations
-
 import re
 from xml.etree import ElementTree as ET
 

@@ -1,7 +1,5 @@
 """The summary as Markdown, for a pull request or the summary of a CI job."""
 
-from __future__ import annotations
-
 import re
 
 from bltybench.report import text

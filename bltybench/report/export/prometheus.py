@@ -1,7 +1,5 @@
 """The summary as Prometheus text (exposition format 0.0.4), for a textfile collector or a push gateway."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from bltybench.metrics.latency import PERCENTILES

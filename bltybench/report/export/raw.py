@@ -1,7 +1,5 @@
 """Hashes of the raw files that a page is made from."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The capacity figure: the accepted rate by load, and the knee."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

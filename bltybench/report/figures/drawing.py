@@ -1,7 +1,5 @@
 """A figure for a page: SVG for wide and narrow screens, its sentence, its data, and its hover values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

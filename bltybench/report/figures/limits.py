@@ -1,7 +1,5 @@
 """The figures of the section on rate limits: decisions, Retry-After, and Remaining, compared with a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The values that the figures of the section on rate limits show under the pointer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

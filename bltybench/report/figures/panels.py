@@ -1,7 +1,5 @@
 """The panels of figures. Each paints one plot of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

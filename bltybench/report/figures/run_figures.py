@@ -1,7 +1,5 @@
 """The figures of a run's page, each with its sentence and data."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -1,7 +1,5 @@
 """Axes: the time of a run, and latencies on a logarithmic scale."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The look of all figures: one color per meaning, and SVG that takes its colors from the page."""
 
-from __future__ import annotations
-
 import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Display helpers for the notebooks in ``analysis/``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Execution of the notebooks in ``analysis/`` on a run, and their export as HTML."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import warnings

@@ -1,7 +1,5 @@
 """The result of a capacity search, a probe, or a run in which nothing succeeded, at the top of the page."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

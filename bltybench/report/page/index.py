@@ -1,7 +1,5 @@
 """An index page: one line per run, with a link to its report."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page's section on rate limits: documented, announced, and observed, with the evidence and advice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A one-line description of a scenario's load."""
 
-from __future__ import annotations
-
 from typing import assert_never
 
 from bltybench.report.text import count

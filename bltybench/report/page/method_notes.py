@@ -1,7 +1,5 @@
 """Notes for the method section: what this run counts, and what it excludes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis

@@ -1,7 +1,5 @@
 """The page of a run: one HTML file without network access. Text from servers is escaped and bounded."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Open-loop schedules: absolute due times, so that delays are visible and never accumulate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import sqrt

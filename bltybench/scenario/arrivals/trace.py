@@ -3,8 +3,6 @@
 The first line determines the format. ``trace_formats`` has one reader per format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Trace formats, one reader each: Azure and BurstGPT (CSV), Mooncake and bltybench's own (JSONL)."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Resolution: the scenario and target to run, with command-line overrides applied."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit

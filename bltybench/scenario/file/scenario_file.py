@@ -1,7 +1,5 @@
 """scenarios.toml and limits.toml: loading, validation, and lookup."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar

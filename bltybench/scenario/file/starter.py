@@ -1,7 +1,5 @@
 """Files for a new folder: scenarios.toml, the locustfiles, and the notebooks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

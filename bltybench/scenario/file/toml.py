@@ -1,7 +1,5 @@
 """TOML reading, with error messages that name the line and the fix."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Validation messages for scenarios.toml: the key as written, the value, and the expected form."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Composition of requests: the next call of the mix, its messages, and its completion length."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Recorded conversations used as prompts: a JSONL file with one ``{"messages": […]}`` per line."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Random token lengths."""
 
-from __future__ import annotations
-
 import math
 from random import Random
 from statistics import NormalDist

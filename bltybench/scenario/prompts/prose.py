@@ -5,8 +5,6 @@ exactly these places before merging bytes, so a text has the tokens of its sente
 once; composing is then addition.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files

@@ -5,8 +5,6 @@ event loop calls ``_on_readable``, which timestamps and keeps the bytes and does
 greenlet that sent the request wakes up once, when the exchange has ended.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import ssl

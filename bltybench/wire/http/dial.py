@@ -1,7 +1,5 @@
 """Opening a connection: resolve, try each address, and do the TLS handshake, all within the timeouts."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

@@ -1,7 +1,5 @@
 """Repair of response headers that the parser rejects, so that one bad header does not hide the others."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The address, TLS settings, and timeouts of a target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 

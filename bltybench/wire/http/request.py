@@ -1,7 +1,5 @@
 """The bytes of a request."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bltybench.wire.http.origin import Origin

@@ -1,7 +1,5 @@
 """llhttp callbacks for one response: final status and headers, pieces of the body, end of the message."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

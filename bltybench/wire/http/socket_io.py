@@ -1,7 +1,5 @@
 """An open connection: its socket, the event-loop watchers, TLS, and unsent bytes."""
 
-from __future__ import annotations
-
 import _socket
 import os
 import socket

@@ -1,7 +1,5 @@
 """Which timeout of an exchange has passed, and when the next one is due."""
 
-from __future__ import annotations
-
 from bltybench.scenario.target import Timeouts
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault

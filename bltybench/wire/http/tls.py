@@ -1,7 +1,5 @@
 """TLS over memory buffers, so that reads of the real socket keep their kernel timestamps."""
 
-from __future__ import annotations
-
 import ssl
 import warnings
 

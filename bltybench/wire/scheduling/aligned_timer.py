@@ -4,8 +4,6 @@ Each event-loop sleep costs about 0.1 ms of CPU time, because caches go cold and
 core. Recurring timers therefore fire together.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

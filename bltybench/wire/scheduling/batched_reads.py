@@ -8,8 +8,6 @@ stream to the next if the first was slow from its first event on, because leavin
 as a few reads. If too few streams are slow for batches to pay, they are read as their bytes arrive.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """A timer that is set often and fires rarely."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ The kernel keeps one timestamp per read, so anything that delays reads degrades 
 end together would delay reads by tens of milliseconds if each were parsed as it ends.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable

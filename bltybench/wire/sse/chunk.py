@@ -4,8 +4,6 @@ Fields that servers fill in their own ways are ``Any`` and checked where they ar
 value there does not make the whole event unreadable.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

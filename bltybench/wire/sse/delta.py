@@ -1,7 +1,5 @@
 """Text, reasoning, and tool calls of a delta, in the forms that servers send."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bltybench.wire.sse.chunk import Delta, join_surrogates

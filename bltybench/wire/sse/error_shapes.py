@@ -1,7 +1,5 @@
 """The shapes in which a 2xx response holds an error instead of an answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 MESSAGE_KEYS = (

@@ -1,7 +1,5 @@
 """The bytes around the text of an event, by which later events are counted without parsing them."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Sequence

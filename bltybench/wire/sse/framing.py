@@ -4,8 +4,6 @@ Framing follows the WHATWG rules (lines end in CRLF, LF, or CR; a blank line end
 can open the stream). It never decodes text, so a read can end within a character.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
