@@ -25,7 +25,7 @@ _SNIFFED_PIECES = 16
 _SNIFFED_BYTES = 256
 _EVENT_STREAM = re.compile(rb"(\xef\xbb\xbf)?\s*((data|event|id|retry)[ \t]*:|:)")
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]")
-_DONE = re.compile(rb"(?:^|[\r\n])data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
+_DONE_LINE = re.compile(rb"data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
 
 
 @dataclass(kw_only=True, eq=False, slots=True, weakref_slot=True)
@@ -87,6 +87,8 @@ class Exchange:
             return True
         if not self.stream or self.status is None or not 200 <= self.status < 300:
             return False
+        if self.pieces and self.pieces[0].startswith(b"data:"):
+            return True
         start = b"".join(piece[:_SNIFFED_BYTES] for piece in self.pieces[:_SNIFFED_PIECES])
         if _EVENT_STREAM.match(start):
             return True
@@ -102,7 +104,9 @@ class Exchange:
     def ends_with_done(self, fresh: int) -> bool:
         """Return whether ``[DONE]`` is in the last ``fresh`` pieces, or ends in them."""
         recent = b"".join(self.pieces[-fresh - _SNIFFED_PIECES :])
-        return bool(_DONE.search(recent)) and self.is_event_stream
+        at = recent.rfind(b"[DONE]")  # searching the end for a fixed text is much faster than for the line
+        line = max(recent.rfind(b"\n", 0, at), recent.rfind(b"\r", 0, at)) + 1
+        return at >= 0 and bool(_DONE_LINE.match(recent, line)) and self.is_event_stream
 
     @property
     def progress(self) -> str:

@@ -163,7 +163,7 @@ class Connection:
                 self._adapt_reads(io, slow=slow and lag_ns >= 0)
         if received >= self._check_at_bytes:
             self._on_check_due(exchange, response, io, arrival_ns)
-        may_be_done = fresh and (b"DONE]" in data or len(exchange.pieces[-1]) < MAX_SPLIT_DONE_BYTES)
+        may_be_done = fresh and (data.rfind(b"DONE]") >= 0 or len(exchange.pieces[-1]) < MAX_SPLIT_DONE_BYTES)
         if may_be_done and not self._done_ns and exchange.ends_with_done(fresh):
             self._done_ns = arrival_ns
             self._set_timer(DONE_GRACE_S)
