@@ -104,3 +104,24 @@ def test_max_completion_tokens_bounds_a_call(tmp_path: Path) -> None:
         done = run_locust(own, "--scenario", "chat", cwd=tmp_path, **KEY)
     assert done.code == 0, done.output
     assert {row["max_tokens"] for row in done.attempts} == {16}
+
+
+def test_an_unhandled_exception_exits_with_2_though_the_checks_pass(tmp_path: Path) -> None:
+    # Locust exits with 2 if an event listener, or the recording of an attempt, raises. The report's 0 hid it.
+    own = tmp_path / "own.py"
+    own.write_text(
+        OWN.format(limit="max_tokens=4")
+        + """
+from locust import events
+
+@events.request.add_listener
+def broken(**_):
+    raise ValueError("a broken listener")
+"""
+    )
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, UNPACED)
+        done = run_locust(own, cwd=tmp_path, **KEY)
+    assert "a broken listener" in done.output
+    assert {"ok"} == {row["outcome"] for row in done.attempts}
+    assert done.code == 2, done.output

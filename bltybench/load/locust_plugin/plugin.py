@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import gevent
 import msgspec
+from locust import log
 from locust.env import Environment
 from locust.event import Events
 from locust.rpc import Message
@@ -198,9 +199,10 @@ class Plugin:
         """Return the exit code of a run whose report exited with ``code``.
 
         ``--exit-code-on-error`` applies to errors, which refusals are not, unless a check of the scenario
-        has failed.
+        has failed. An unhandled exception, for example in an event listener or while recording an attempt,
+        gives 2, as in Locust.
         """
-        if self._aborted:
+        if self._aborted or (code == 0 and log.unhandled_greenlet_exception):
             return COULD_NOT_RUN
         errors = self._runner.errors or self._runner.exceptions
         check_failed = code == 1 and run.resolved.scenario.checks
