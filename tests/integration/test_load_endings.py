@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from support_locust import (
     LOCUSTFILES,
@@ -138,13 +139,14 @@ def test_runs_from_the_web_page_are_reported(tmp_path: Path) -> None:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
         process = start_locust(
             LOCUSTFILES / "mixed.py",
-            "--web-host=127.0.0.1",
             f"--web-port={port}",
             cwd=tmp_path,
             **(KEY | WITH_PAGE),
         )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as page:
             wait_for_page(page, process)
+            listening = psutil.Process(process.pid).net_connections("tcp")
+            assert {link.laddr.ip for link in listening if link.status == "LISTEN"} == {"127.0.0.1"}
             form = {"user_count": "3", "spawn_rate": "3", "host": sandbox.base_url}
             for _ in range(2):
                 runs = len(list_runs(tmp_path / "reports"))

@@ -40,7 +40,6 @@ def page(tmp_path: Path) -> Iterator[httpx.Client]:
         write_scenarios(tmp_path, sandbox.base_url, SCENARIO, target=TARGET)
         locust = start_locust(
             LOCUSTFILES / "mixed.py",
-            "--web-host=127.0.0.1",
             f"--web-port={port}",
             cwd=tmp_path,
             BLTYBENCH_TEST_KEY=SANDBOX_KEY,

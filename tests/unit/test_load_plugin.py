@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 
 import pytest
+from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
-from bltybench.load.locust_plugin.options import report_formats
+from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.locust_plugin.panel import rows
 from bltybench.load.users import ChatUser
 
@@ -27,3 +29,24 @@ def test_stopping_a_user_that_is_already_stopping_does_nothing() -> None:
 
 def test_tab_has_one_row_before_a_run() -> None:
     assert rows(None) == [{"measure": "No run yet", "now": "–", "limit": "–"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "web", "master", "said"),
+    [
+        ([], "127.0.0.1", "127.0.0.1", ["--web-host"]),
+        (["--processes=2"], "127.0.0.1", "127.0.0.1", ["--web-host"]),
+        (["--master", "--headless"], "127.0.0.1", "127.0.0.1", ["--master-bind-host"]),
+        (["--web-host=*", "--master-bind-host=::", "--master"], "*", "::", []),
+        (["--headless"], "127.0.0.1", "127.0.0.1", []),
+    ],
+)
+def test_page_and_master_listen_on_loopback_unless_told_otherwise(
+    arguments: list[str], web: str, master: str, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    parser = get_parser(default_config_files=[])  # bltybench.load adds its options
+    options = parser.parse_args(arguments)
+    assert (options.web_host, options.master_bind_host) == (web, master)
+    with caplog.at_level(logging.INFO):
+        say_who_can_connect(options)
+    assert [option in line for option, line in zip(said, caplog.messages, strict=True)] == [True] * len(said)

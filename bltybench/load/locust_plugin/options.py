@@ -1,5 +1,6 @@
 """The options that bltybench adds to Locust's command line, and those it reads from it."""
 
+import logging
 from argparse import Namespace
 
 from locust.argument_parser import LocustArgumentParser
@@ -8,7 +9,12 @@ from locust.env import Environment
 from bltybench.runs.folder import REPORTS
 from bltybench.runs.formats import FORMATS, read_formats
 
+logger = logging.getLogger("bltybench")
+
 REPORT_FORMAT = "--report-format"
+LOOPBACK = "127.0.0.1"
+"""Default address of Locust's web page, and of its master for workers. Locust's own are all interfaces, but
+these processes hold the API key, and neither asks for a password."""
 RUN_TIME_MARGIN_S = 1
 """Seconds by which Locust's own limit on the run's time, which is inexact, exceeds ours."""
 
@@ -34,6 +40,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     add("--reports", "Directory for run output. Default: reports", default=str(REPORTS))
     # Locust's default is 1. Without the option, only the scenario's checks decide (``Plugin.on_init``).
     parser.set_defaults(exit_code_on_error=None)
+    parser.set_defaults(web_host=LOOPBACK, master_bind_host=LOOPBACK)
     add(REPORT_FORMAT, f"Comma-separated report formats to write: {formats}. Default: all but prom")
 
 
@@ -43,6 +50,15 @@ def parsed_options(environment: Environment) -> Namespace:
     if options is None:
         raise RuntimeError("bltybench.load works with Locust's command line, not as a library")
     return options
+
+
+def say_who_can_connect(options: Namespace) -> None:
+    """Log how to reach the web page or the master from other machines, if they listen on this one only."""
+    if options.web_host == LOOPBACK and not options.headless:
+        logger.info("The web page accepts this machine only; --web-host='*' opens it to the network")
+    # The workers of --processes are on this machine.
+    if options.master_bind_host == LOOPBACK and options.master and not options.processes:
+        logger.info("The master accepts workers of this machine only; --master-bind-host='*' accepts others")
 
 
 def report_formats(options: Namespace) -> frozenset[str]:

@@ -19,7 +19,12 @@ from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
-from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, add_arguments, parsed_options
+from bltybench.load.locust_plugin.options import (
+    RUN_TIME_MARGIN_S,
+    add_arguments,
+    parsed_options,
+    say_who_can_connect,
+)
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
@@ -109,6 +114,7 @@ class Plugin:
             self._launcher.check()
         except UserError as error:
             self._exit(error)
+        say_who_can_connect(options)
         if environment.web_ui is not None:
             add_tab(environment.web_ui, lambda: self.run)
 
