@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
-from bltybench.wire.sse.chunk import decode_any
+from bltybench.wire.sse.chunk import decode_any, json_text
 from bltybench.wire.sse.error_shapes import CODE_KEYS, MESSAGE_KEYS, TYPE_KEYS
 
 MAX_NAME_CHARS = 80
@@ -64,10 +62,10 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
             message=redacted(error, secrets) or None,
         )
     if not isinstance(error, dict):
-        return ErrorDetails(message=redacted(str(error), secrets) if error is not None else None)
+        return ErrorDetails(message=redacted(json_text(error), secrets) if error is not None else None)
     message = next((error[key] for key in MESSAGE_KEYS if error.get(key)), None)
     if message is not None and not isinstance(message, str):
-        message = msgspec.json.encode(message).decode("utf-8", "replace")
+        message = json_text(message)
     return ErrorDetails(
         type=_first_name(error, TYPE_KEYS, secrets),
         code=_first_name(error, CODE_KEYS, secrets),

@@ -6,8 +6,6 @@ from operator import sub
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.error_words import names_of, reason_of, says_rate_limit
 from bltybench.wire import error_body
@@ -18,7 +16,7 @@ from bltybench.wire.outcome import outcome_of
 from bltybench.wire.ratelimit_headers import parse_quota
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.retry_hints import take_hints
-from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk, decode_or_none
+from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk, decode_or_none, json_text
 from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.stream import StreamFold
 
@@ -246,7 +244,7 @@ def _no_answer(value: Any, exchange: Exchange) -> ErrorDetails:
     names = names_of(details.type, details.code)
     if reason_of(200, names, details.message) is not None or says_rate_limit(names, details.message):
         return details
-    words = details.message or msgspec.json.encode(value).decode("utf-8", "replace")
+    words = details.message or json_text(value)
     return ErrorDetails(Fault.NO_ANSWER, details.code, redacted(words, exchange.secrets))
 
 

@@ -32,7 +32,7 @@ from bltybench.wire.error_body import ErrorDetails, from_body
         ),
         ({"error": None}, ErrorDetails(None, None, None)),
         ({"error": {"message": 5, "type": ["x"], "code": True}}, ErrorDetails(None, None, "5")),
-        ([1, 2], ErrorDetails(None, None, "[1, 2]")),
+        ([1, 2], ErrorDetails(None, None, "[1,2]")),
     ],
 )
 def test_json_bodies_of_known_shapes_give_their_details(body: object, details: ErrorDetails) -> None:

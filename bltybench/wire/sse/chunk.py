@@ -77,6 +77,14 @@ def decode_or_none(data: bytes) -> Any:
         return None
 
 
+def json_text(value: Any) -> str:
+    """Return decoded JSON as text for a message. It can hold halves of surrogate pairs, as the input can."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return "nested too deeply"
+
+
 def _decode_lenient(data: bytes) -> Any:
     """Decode what strict decoders reject: half a surrogate pair, raw control characters, bad UTF-8.
 

@@ -9,6 +9,9 @@ REASONING_PARTS = frozenset(
 )
 """Types of the parts of a content field that are reasoning, not output."""
 
+MAX_DEPTH = 8
+"""Parts within parts whose text is read."""
+
 
 def text_in(content: Any) -> str:
     """Return the output text of a content field: a string, or typed parts."""
@@ -44,15 +47,15 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
-def _part_text(part: dict[str, Any]) -> str:
-    """Return the text of a part, which can hold further parts (Mistral)."""
-    return next((text for key in _PART_KEYS if (text := _joined(part.get(key)))), "")
+def _part_text(part: dict[str, Any], depth: int = MAX_DEPTH) -> str:
+    """Return the text of a part, which can hold further parts (Mistral), up to ``depth`` levels."""
+    return next((text for key in _PART_KEYS if (text := _joined(part.get(key), depth))), "")
 
 
-def _joined(value: Any) -> str:
+def _joined(value: Any, depth: int = MAX_DEPTH) -> str:
     if isinstance(value, str):
         return value
-    return "".join(_part_text(part) for part in _parts(value))
+    return "".join(_part_text(part, depth - 1) for part in _parts(value)) if depth else ""
 
 
 _PART_KEYS = ("text", "thinking", "reasoning", "refusal", "data", "transcript")

@@ -19,12 +19,18 @@ _NO_ERROR = frozenset({"0", "200", "ok", "success", "none", "null", ""})
 """Codes of a response that is no error, in lower case."""
 MAX_PARTS = 32
 """Members of an object that are searched for an error."""
+MAX_LISTS = 4
+"""Lists within lists that are searched for an error."""
 
 
-def error_in(value: Any) -> Any:
-    """Return the error that a decoded 2xx response holds instead of an answer; None without one."""
+def error_in(value: Any, lists: int = MAX_LISTS) -> Any:
+    """Return the error that a decoded 2xx response holds instead of an answer; None without one.
+
+    ``lists`` is the number of lists within lists that are searched.
+    """
     if isinstance(value, list):
-        return next((error for part in value[:MAX_PARTS] if (error := error_in(part)) is not None), None)
+        parts = value[:MAX_PARTS] if lists else []
+        return next((error for part in parts if (error := error_in(part, lists - 1)) is not None), None)
     if not isinstance(value, dict):
         return None
     choices = value.get("choices") or [None]
