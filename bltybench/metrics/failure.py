@@ -14,6 +14,8 @@ MAX_CHARS = 120
 """Maximum characters of a message."""
 LABELS = {"connection_refused": "connection refused"}
 """Labels of error types whose messages differ between attempts."""
+LOCAL = "local_resources"
+"""Error type of a connection for which this machine had no descriptor, port, or memory left."""
 
 
 def failure(attempts: pd.DataFrame, target: TargetInfo) -> str | None:
@@ -46,6 +48,11 @@ def never_connected(attempts: pd.DataFrame) -> bool:
     return bool(failed.any()) and not attempts["sent_ns"].notna().any()
 
 
+def lacks_resources(attempts: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which attempts failed because of this machine, not because of the server or the network."""
+    return attempts["error_type"].isin([LOCAL])
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
@@ -63,7 +70,7 @@ def _label(key: tuple[Any, ...], message: object) -> str:
 def _advice(attempts: pd.DataFrame, target: TargetInfo) -> str:
     """Return what to check if all attempts failed for the same reason."""
     base_url = target.base_url
-    if never_connected(attempts):
+    if never_connected(attempts) and not lacks_resources(attempts).any():
         return f"check that the server is running, and the host and port of {base_url}"
     statuses = set(attempts.loc[attempts["outcome"] != Outcome.CANCELLED, "status"].dropna())
     if attempts["status"].isna().any() or len(statuses) != 1:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.failure import failure, never_connected
+from bltybench.metrics.failure import failure, lacks_resources, never_connected
 from bltybench.metrics.frame import floats
 from bltybench.metrics.sample import Sample
 from bltybench.runs.attempt import Outcome
@@ -36,6 +36,8 @@ class Thresholds:
     """Maximum fraction of CPU time that the hypervisor gave to others, if any other finding fails."""
     achieved_share: float = 0.95
     """Minimum fraction of the calls due in an open loop that were sent."""
+    silent_share: float = 0.5
+    """Fraction of the users' time without any response from which a lack of users is the server's doing."""
     late_share: float = 0.01
     """Maximum fraction of arrivals that waited for a user: 1%, like the p99 of the schedule delay."""
 
@@ -45,7 +47,8 @@ THRESHOLDS = Thresholds()
 MORE_USERS = (
     "raise users (the maximum number of calls in flight), lower the rate, or add workers: --processes -1"
 )
-CHECK_CONNECTIONS = "connections failed: see the errors, and check the server and the network"
+CHECK_SERVER = "most users waited for a server that did not respond: check it first, then raise users"
+FEWER_CONNECTIONS = "lower users, raise `ulimit -n`, or spread the load over more machines"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +93,7 @@ def audit(
             remedy="run for more than one second, with bltybench's user classes",
         ),
     ]
-    if never_connected(attempts):
+    if never_connected(attempts) and not lacks_resources(attempts).any():
         # Nothing was sent, so there is no sending to judge. More workers would not help.
         reason = f"no connection could be made: {failure(attempts, manifest.target)}"
         what, _, remedy = reason.rpartition(": ")
@@ -99,7 +102,7 @@ def audit(
     if not generator.empty:
         findings += [*_loop(attempts, generator), _cpu(generator)]
     harmless = all(finding.holds for finding in findings)
-    return [*findings, *_steal(generator, harmless=harmless), *free_users(generator, scenario)]
+    return [*findings, *_steal(generator, harmless=harmless), *free_users(attempts, generator, scenario)]
 
 
 def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:
@@ -107,7 +110,7 @@ def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:
     return {name: _total(generator, name) for name in ("no_free_user", "never_sent")}
 
 
-def free_users(generator: pd.DataFrame, scenario: Scenario) -> Iterator[Finding]:
+def free_users(attempts: pd.DataFrame, generator: pd.DataFrame, scenario: Scenario) -> Iterator[Finding]:
     """Yield a finding for an open loop; none for a closed one, whose users wait by design."""
     if not scenario.is_open_loop or generator.empty:
         return
@@ -119,7 +122,7 @@ def free_users(generator: pd.DataFrame, scenario: Scenario) -> Iterator[Finding]
         f"≤ {THRESHOLDS.late_share:.0%} of those sent found none, all were sent",
         reason=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
         f"and {never:,} were never sent",
-        remedy=MORE_USERS,
+        remedy=_more_users(attempts),
     )
 
 
@@ -150,23 +153,43 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
             p99,
             THRESHOLDS.schedule_delay_p99_ms,
             reason=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
-            remedy=MORE_USERS,
+            remedy=_more_users(attempts),
+        )
+    local = lacks_resources(attempts)
+    if local.any():
+        yield _finding(
+            "own connections",
+            False,
+            f"{local.sum():,} attempts could not connect",
+            "none lacks resources of this machine",
+            reason=f"this machine lacked descriptors, ports, or memory for {local.sum():,} attempts",
+            remedy=FEWER_CONNECTIONS,
         )
     due = manifest.planned_calls
     if due:
         first, unsent = attempts["attempt"] == 0, attempts["sent_ns"].isna()
         sent = int((first & ~unsent).sum())
-        unconnected = int((first & unsent & (attempts["outcome"] != Outcome.CANCELLED)).sum())
+        # The generator did its part if the network or the server refused the connection.
+        refused = int((first & unsent & ~local & (attempts["outcome"] != Outcome.CANCELLED)).sum())
         # One call can be due just when the load stops.
         min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
         yield _finding(
             "achieved rate",
-            sent >= min_sent,
-            f"{sent:,} calls of {due:,} due",
+            sent + refused >= min_sent,
+            f"{sent:,} calls of {due:,} due" + (f", and {refused:,} could not connect" if refused else ""),
             f"≥ {min_sent:,.0f} calls",
-            reason=f"only {sent:,} of the {due:,} calls due were sent",
-            remedy=CHECK_CONNECTIONS if sent + unconnected >= min_sent else MORE_USERS,
+            reason=f"only {sent + refused:,} of the {due:,} calls due were sent",
+            remedy=FEWER_CONNECTIONS if local.any() else _more_users(attempts),
         )
+
+
+def _more_users(attempts: pd.DataFrame) -> str:
+    """Return the remedy for a lack of users. More users don't help against a server that doesn't respond."""
+    sent_ns, due_ns = floats(attempts, "sent_ns"), floats(attempts, "due_ns")
+    times_ns = floats(attempts, "end_ns") - np.where(np.isnan(sent_ns), due_ns, sent_ns)
+    silent = attempts["status"].isna().to_numpy()
+    lost = times_ns[silent].sum() > THRESHOLDS.silent_share * times_ns.sum()
+    return CHECK_SERVER if lost else MORE_USERS
 
 
 def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:

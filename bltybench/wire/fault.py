@@ -10,6 +10,7 @@ class Fault(StrEnum):
     NAME = "name_resolution"
     CONNECT = "connect"
     CONNECTION_REFUSED = "connection_refused"
+    LOCAL = "local_resources"
     TLS = "tls"
     TLS_VERIFICATION = "tls_verification"
     CONNECT_TIMEOUT = "connect_timeout"

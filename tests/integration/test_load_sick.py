@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support_locust import LOCUSTFILES, Finished, finish, run_locust, start_locust, write_scenarios
 from support_sandbox import running_sandbox
 
@@ -132,3 +135,33 @@ def test_suspended_process_is_a_stall(tmp_path: Path) -> None:
     assert STALL in broken(done)
     stalls_us = read_generator(done.run).column("stall_us").to_pylist()
     assert max(stalls_us) >= 900_000
+
+
+@pytest.mark.parametrize(
+    ("scenario", "args"),
+    [
+        (GENTLE, ()),
+        (
+            'duration_s = 4\nusers = 20\narrivals = { kind = "constant", rate_per_min = 1200 }',
+            ("--processes=2",),
+        ),
+    ],
+)
+def test_server_that_dies_during_a_run_does_not_make_the_generator_invalid(
+    tmp_path: Path, scenario: str, args: tuple[str, ...]
+) -> None:
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, scenario)
+        locust = start_locust(
+            LOCUSTFILES / "mixed.py", "--headless", *args, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        )
+        while not any(path.stat().st_size for path in tmp_path.glob("reports/*/attempts/*.jsonl")):
+            assert locust.poll() is None
+            time.sleep(0.05)
+        os.kill(sandbox.pid, signal.SIGKILL)
+        done = finish(locust, tmp_path)
+    kinds = Counter(row["error_type"] for row in done.attempts)
+    assert kinds["connection_refused"] >= 5, kinds
+    assert kinds[None] >= 1, kinds
+    assert not broken(done) & {RATE, DELAY, "free users"}
+    assert "raise users" not in done.output

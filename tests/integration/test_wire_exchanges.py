@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -224,6 +226,23 @@ def test_closed_port_and_unknown_host_give_typed_errors(reader: Reader) -> None:
         assert result.error_type in faults
         assert exchange.sent_ns is None
         assert "refused" in (result.error_message or "") or host == "nobody.invalid"
+
+
+def test_lack_of_descriptors_is_a_failure_of_this_machine(server: Server, reader: Reader) -> None:
+    connection = server.connection(reader, TIMEOUTS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        exchange = Exchange()
+        connection.send("POST", "/plain", HEADERS, b"{}", exchange)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    result = reader.read(exchange)
+    assert (result.outcome, result.error_type) == (Outcome.TRANSPORT_ERROR, Fault.LOCAL)
+    assert result.error_message == "this machine can't open a connection: Too many open files"
+    connection.close()
 
 
 def test_line_breaks_in_headers_or_path_are_rejected(server: Server, reader: Reader) -> None:

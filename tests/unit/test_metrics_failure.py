@@ -10,7 +10,7 @@ import pytest
 from support_runs import attempt, audit_table, frame, generator_seconds, manifest, table
 
 from bltybench.metrics.analysis import analyze
-from bltybench.metrics.failure import LABELS, failure
+from bltybench.metrics.failure import LABELS, LOCAL, failure
 from bltybench.report.export.junit import junit
 from bltybench.report.export.markdown import markdown
 from bltybench.report.page.headline import headline
@@ -37,8 +37,8 @@ def refused_connections(count: int) -> list[Attempt]:
     return [failed(number, **fields, error_type="connection_refused") for number in range(count)]
 
 
-def test_label_of_a_refused_connection_matches_its_error_type() -> None:
-    assert set(LABELS) <= {fault.value for fault in Fault}
+def test_error_types_of_failed_connections_are_those_of_the_client() -> None:
+    assert {*LABELS, LOCAL} <= {fault.value for fault in Fault}
 
 
 def test_dead_port_is_connection_refused_with_its_count() -> None:

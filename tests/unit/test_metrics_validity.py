@@ -22,6 +22,7 @@ from support_runs import (
 from bltybench.metrics import validity
 from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
+from bltybench.metrics.failure import LOCAL
 from bltybench.runs.attempt import Attempt, Outcome, Stamp
 from bltybench.runs.manifest import Manifest
 from bltybench.scenario.checks import METRICS
@@ -29,15 +30,23 @@ from bltybench.scenario.checks import METRICS
 CLOSED = manifest().resolved | {"arrivals": {"kind": "closed"}}
 
 
+def findings(
+    attempts: pd.DataFrame,
+    generator: pd.DataFrame | None = None,
+    about: Manifest | None = None,
+    arrivals: dict[str, Any] = CLOSED["arrivals"],
+) -> dict[str, validity.Finding]:
+    """Return the findings that do not hold, by name."""
+    audit = audit_frame(generator_seconds(90)) if generator is None else generator
+    found = validity.audit(attempts, audit, about or manifest(resolved=CLOSED), scenario(arrivals=arrivals))
+    assert all(finding.remedy for finding in found if not finding.holds)
+    return {finding.name: finding for finding in found if not finding.holds}
+
+
 def broken(
     attempts: pd.DataFrame, generator: pd.DataFrame | None = None, about: Manifest | None = None
 ) -> list[str]:
-    audit = audit_frame(generator_seconds(90)) if generator is None else generator
-    findings = validity.audit(
-        attempts, audit, about or manifest(resolved=CLOSED), scenario(arrivals=CLOSED["arrivals"])
-    )
-    assert all(finding.remedy for finding in findings if not finding.holds)
-    return [finding.name for finding in findings if not finding.holds]
+    return list(findings(attempts, generator, about))
 
 
 def test_idle_generator_is_valid() -> None:
@@ -104,10 +113,48 @@ def test_open_loop_must_send_95_percent_of_the_calls_due(kind: str) -> None:
     sent = [attempt(call_id=f"c{i}") for i in range(95)]
     assert broken(frame(*sent), about=open_loop) == []
     assert broken(frame(*sent[1:]), about=open_loop) == ["achieved rate"]
-    # Retries and unsent attempts don't count.
+    # Retries and calls that were cancelled before they were sent don't count.
     again = attempt(call_id="c0", attempt=1)
-    unsent = attempt(call_id="u", sent_ns=None, outcome=Outcome.TRANSPORT_ERROR, status=None)
-    assert broken(frame(*sent[1:], again, unsent), about=open_loop) == ["achieved rate"]
+    cancelled = unconnected("u", outcome=Outcome.CANCELLED)
+    assert broken(frame(*sent[1:], again, cancelled), about=open_loop) == ["achieved rate"]
+
+
+def unconnected(call_id: str, error_type: str = "connection_refused", **fields: Any) -> Attempt:
+    about: dict[str, Any] = {"outcome": Outcome.TRANSPORT_ERROR, "error_type": error_type}
+    return attempt(call_id=call_id, sent_ns=None, headers_ns=None, status=None, **(about | fields))
+
+
+def test_refused_connections_are_not_held_against_the_generator() -> None:
+    about = manifest(resolved=CLOSED, planned_calls=100)
+    sent = [attempt(call_id=f"c{i}") for i in range(40)]
+    refused = [unconnected(f"u{i}") for i in range(55)]
+    assert broken(frame(*sent, *refused), about=about) == []
+    assert broken(frame(*sent, *refused[1:]), about=about) == ["achieved rate"]
+
+
+def test_connections_that_this_machine_cannot_open_are_its_own_fault() -> None:
+    about = manifest(resolved=CLOSED, planned_calls=100)
+    sent = [attempt(call_id=f"c{i}") for i in range(99)]
+    for attempts in ([*sent, unconnected("u", LOCAL)], [unconnected(f"u{i}", LOCAL) for i in range(100)]):
+        finding = findings(frame(*attempts), about=about)["own connections"]
+        assert finding.remedy == validity.FEWER_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("stuck", "remedy"),
+    [
+        ({"outcome": Outcome.TIMEOUT, "status": None, "headers_ns": None}, validity.CHECK_SERVER),
+        ({}, validity.MORE_USERS),
+    ],
+)
+def test_remedy_for_busy_users_depends_on_whether_the_server_responds(
+    stuck: dict[str, Any], remedy: str
+) -> None:
+    about = manifest(planned_calls=100)
+    attempts = [attempt(call_id=f"c{i}", end_ns=i * S + 30 * S, **stuck) for i in range(10)]
+    generator = audit_frame(generator_seconds(90, never_sent=1))
+    found = findings(frame(*attempts), generator, about, about.resolved["arrivals"])
+    assert {found[name].remedy for name in ("achieved rate", "free users")} == {remedy}
 
 
 def test_short_schedule_can_lack_one_call() -> None:

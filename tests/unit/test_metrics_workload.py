@@ -231,15 +231,15 @@ def test_spend_includes_failed_attempts() -> None:
 
 def test_busy_users_are_a_finding_of_open_loops_only() -> None:
     at_ease = audit_frame(generator_seconds(100, no_free_user=0, never_sent=0))
-    assert [finding.holds for finding in free_users(at_ease, scenario())] == [True]
+    assert [finding.holds for finding in free_users(frame(attempt()), at_ease, scenario())] == [True]
     # 1% can be late, but none can be unsent.
     seconds = generator_seconds(99) + generator_seconds(1, no_free_user=1)
-    assert next(free_users(audit_frame(seconds), scenario())).holds
+    assert next(free_users(frame(attempt()), audit_frame(seconds), scenario())).holds
     seconds = generator_seconds(98) + generator_seconds(2, no_free_user=1)
-    assert not next(free_users(audit_frame(seconds), scenario())).holds
+    assert not next(free_users(frame(attempt()), audit_frame(seconds), scenario())).holds
     (finding,) = free_users(
-        audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario()
+        frame(attempt()), audit_frame(generator_seconds(99) + generator_seconds(1, never_sent=1)), scenario()
     )
     assert not finding.holds
     assert "1 were never sent" in (finding.reason or "")
-    assert list(free_users(at_ease, scenario(arrivals={"kind": "closed"}))) == []
+    assert list(free_users(frame(attempt()), at_ease, scenario(arrivals={"kind": "closed"}))) == []

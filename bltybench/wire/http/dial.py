@@ -1,5 +1,6 @@
 """Opening a connection: resolve, try each address, and do the TLS handshake, all within the timeouts."""
 
+import errno
 import socket
 import ssl
 import time
@@ -13,6 +14,9 @@ from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.timeouts import connect_timeout
 from bltybench.wire.http.tls import Tls
+
+LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of this machine, not of the network: no free descriptors, ports, or memory."""
 
 
 def dial(  # noqa: PLR0911 - one for each failure
@@ -49,6 +53,8 @@ def dial(  # noqa: PLR0911 - one for each failure
                 f"connection refused: nothing listens at {origin.host} port {origin.port}",
             )
         except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
+                return Failure(Fault.LOCAL, f"this machine can't open a connection: {error.strerror}")
             step = "connect" if exchange.connect_ns is None else "TLS handshake"
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {reason}")
