@@ -1,5 +1,7 @@
 """The one exception shown to users: what is wrong, where, and what to do."""
 
+import os
+
 
 class UserError(Exception):
     """An error that the user can fix. Printed without a traceback; the process exits with 2.
@@ -18,3 +20,14 @@ class UserError(Exception):
         if self.remedy:
             parts.append(f"  → {self.remedy}")
         return "\n".join(parts)
+
+
+def reason(error: OSError) -> str:
+    """Return why the system refused, without the file's name."""
+    return error.strerror or str(error)
+
+
+def os_error(error: OSError, *, remedy: str | None = None) -> UserError:
+    """Return an error of the system as one for users: what went wrong, and with which file."""
+    where = None if error.filename is None else os.fsdecode(error.filename)
+    return UserError(reason(error), where=where, remedy=remedy)

@@ -25,11 +25,12 @@ def limits(
     from bltybench.limits.findings.narrative import summary  # noqa: PLC0415
     from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
-    from bltybench.runs.store import load_attempts  # noqa: PLC0415
+    from bltybench.runs.store import load_attempts, readable  # noqa: PLC0415
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
-    attempts = load_attempts(folder)
+    with readable(folder):
+        attempts = load_attempts(folder)
     target = manifest.target
     known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
     findings = find(attempts, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)

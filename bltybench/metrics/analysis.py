@@ -32,7 +32,7 @@ from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
 from bltybench.runs.scenario import read_scenario
-from bltybench.runs.store import attempt_columns, gap_batches, read_generator
+from bltybench.runs.store import attempt_columns, gap_batches, read_generator, readable
 from bltybench.scenario.workload import Scenario
 
 
@@ -100,9 +100,10 @@ class Analysis:
 
 
 def load(folder: RunFolder) -> Analysis:
-    """Read a run, sealed or not, and compute everything. Raises UserError if it cannot be read."""
-    attempts = attempts_frame(attempt_columns(folder, without=UNUSED_COLUMNS))
-    return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
+    """Read a run, sealed or not, and compute everything. Raises UserError if it is active or damaged."""
+    with readable(folder):
+        attempts = attempts_frame(attempt_columns(folder, without=UNUSED_COLUMNS))
+        return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
 
 
 def analyze(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:

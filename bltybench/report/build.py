@@ -19,8 +19,9 @@ from bltybench.report.subprocess_task import in_subprocess
 from bltybench.report.summary import Summary, summarize
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
+from bltybench.runs.ownership import sole_owner
+from bltybench.runs.sealing import seal
 from bltybench.runs.search import read_search
-from bltybench.runs.store import seal
 
 if TYPE_CHECKING:
     from bltybench.report.page.limits_section import LimitsSection
@@ -31,9 +32,15 @@ def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str
 
     Seal the run if needed (the format ``parquet``), and write the other ``formats`` (``runs.formats``). With
     ``notebooks``, also execute each notebook and write it as ``notebooks/*.html``. The same run gives the
-    same bytes, except for notebooks. Raises UserError if the run can't be read.
+    same bytes, except for notebooks. Wait for another report of the run. Raises UserError if the run is still
+    active or can't be read.
     """
-    seal(folder)
+    with sole_owner(folder.path):
+        seal(folder)
+        return _build(folder, notebooks=notebooks, formats=formats)
+
+
+def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str]) -> Summary:
     with ExitStack() as tasks:
         limits: Callable[[], LimitsSection | None] | None = None
         if {"html", "csv"} & set(formats):

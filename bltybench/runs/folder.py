@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from bltybench.errors import UserError
+from bltybench.errors import UserError, reason
 from bltybench.runs.attempt import FORMAT_VERSION
+from bltybench.runs.files import read_json
 from bltybench.runs.manifest import Manifest
+from bltybench.runs.ownership import is_active
+
+logger = logging.getLogger("bltybench")
 
 REPORTS = Path("reports")
 """Default folder for runs, below the current directory."""
+PARTIAL = ".partial"
+"""End of the names of temporary files."""
 
 
 class _File:
@@ -56,11 +63,9 @@ class RunFolder:
     def manifest(self) -> Manifest:
         """Read the manifest. Raise UserError if it is missing, damaged, or in a newer format."""
         try:
-            manifest = msgspec.json.decode(self.manifest_json.read_bytes(), type=Manifest)
+            manifest = read_json(self.manifest_json, Manifest)
         except FileNotFoundError:
             raise UserError("no manifest.json: this is not a run folder", where=str(self.path)) from None
-        except (msgspec.DecodeError, OSError) as error:
-            raise UserError(f"cannot be read: {error}", where=str(self.manifest_json)) from None
         if manifest.format_version > FORMAT_VERSION:
             raise UserError(
                 f"format version {manifest.format_version} is newer than this bltybench supports "
@@ -77,9 +82,34 @@ class RunFolder:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary file, then rename it to its final name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
+    partial = partial_name(path)
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+        replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def partial_name(path: Path) -> Path:
+    """Return a name for a temporary file next to ``path`` that no other process uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL}")
+
+
+def replace(partial: Path, path: Path) -> None:
+    """Rename a complete temporary file to ``path``. A power failure leaves the old file or the new."""
+    _sync(partial)
     partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def create_run(reports: Path, scenario: str) -> RunFolder:
@@ -88,7 +118,7 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
     The ID sorts by time and names the scenario: ``20261122-141530-quickstart``.
     """
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{scenario}"
-    reason = "it is not a folder"
+    why = "it is not a folder"
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = RunFolder(reports / f"{run_id}{suffix}")
         try:
@@ -99,12 +129,12 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
             if not reports.is_dir():
                 break
         except OSError as error:
-            reason = error.strerror or str(error)
+            why = reason(error)
             break
         else:
             return folder
     raise UserError(
-        f"cannot store a run here: {reason}",
+        f"cannot store a run here: {why}",
         where=str(reports.absolute()),
         remedy="make the folder writable, or choose another with --reports DIR",
     )
@@ -114,12 +144,13 @@ def list_runs(reports: Path = REPORTS) -> list[RunFolder]:
     """Return the run folders in ``reports``, newest ID first. Renamed folders come last."""
     if not reports.is_dir():
         return []
-    runs = [RunFolder(path) for path in reports.iterdir() if (path / "manifest.json").is_file()]
+    runs = [RunFolder(path) for path in reports.iterdir() if os.path.isfile(path / "manifest.json")]
     return sorted(runs, key=lambda run: (run.path.name[:1].isdigit(), run.path.name), reverse=True)
 
 
 def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
-    """Return the run that ``ref`` names: a path, an ID, or an ID prefix. None means the newest run.
+    """Return the run that ``ref`` names: a path, an ID, or an ID prefix. None means the newest run
+    that has ended.
 
     Raise UserError if there is no such run or the prefix is ambiguous.
     """
@@ -127,8 +158,8 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
     if ref is None:
         if not runs:
             raise UserError("no runs here yet", where=str(reports.absolute()), remedy="start one: make bench")
-        return runs[0]
-    if (Path(ref) / "manifest.json").is_file():
+        return _newest(runs)
+    if os.path.isfile(Path(ref) / "manifest.json"):
         return RunFolder(Path(ref))
     matches = [run for run in runs if run.path.name.startswith(ref)]
     exact = [run for run in matches if run.path.name == ref]
@@ -142,7 +173,13 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
     )
 
 
-def remove_spools(folder: RunFolder) -> None:
-    """Delete the spools of a sealed run. Its Parquet files hold the same rows."""
-    for spool in (folder.attempts_spool, folder.generator_spool):
-        shutil.rmtree(spool, ignore_errors=True)
+def _newest(runs: list[RunFolder]) -> RunFolder:
+    """Return the newest run that has ended."""
+    ended = next((run for run in runs if not is_active(run.path)), None)
+    if ended is None:
+        raise UserError(
+            "the run is still active", where=str(runs[0].path), remedy="try again when it has ended"
+        )
+    if ended is not runs[0]:
+        logger.warning("bltybench: %s is still active; using %s", runs[0].path.name, ended.path.name)
+    return ended

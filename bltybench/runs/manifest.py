@@ -16,6 +16,10 @@ from bltybench.runs.attempt import FORMAT_VERSION
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
+MAX_RUN_S = 31 * 24 * 3600.0
+"""Longest run, in seconds."""
+MAX_RUN_NS = int(MAX_RUN_S * 1e9)
+
 REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "httptools", "msgspec", "pandas", "pyarrow")
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from bltybench.errors import UserError
 from bltybench.runs.folder import RunFolder, write_atomically
+from bltybench.runs.ownership import sole_owner
 from bltybench.runs.store import read_attempts
 
 COLUMNS = ["call_id", "attempt", "due_ns", "name", "wanted_prompt_tokens", "prompt_tokens", "max_tokens"]
@@ -18,8 +19,13 @@ def write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
     Each row is one call, at the time its first attempt was due. Lengths are the requested ones. If a
     locustfile requested no prompt length, the server's count is used; unknown lengths are omitted. A row
     names its call if it is one of ``calls``, the call names of the run's mix. Raise UserError if the run has
-    no calls or can't be read.
+    no calls, is still active, or can't be read.
     """
+    with sole_owner(folder.path):
+        return _write_trace(folder, calls)
+
+
+def _write_trace(folder: RunFolder, calls: Collection[str]) -> Path:
     table = read_attempts(folder).select(COLUMNS)
     calls_by_id: dict[str, dict[str, int | float | str]] = {}
     for row in table.to_pylist():

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bltybench.errors import UserError
+from bltybench.runs.files import read_json
 from bltybench.runs.folder import RunFolder
 
 UNFINISHED = {
@@ -85,8 +85,6 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 def read_search(folder: RunFolder) -> SearchResult | None:
     """Return the result of a run's search; None if the run was not a search."""
     try:
-        return msgspec.json.decode(folder.search_json.read_bytes(), type=SearchResult)
+        return read_json(folder.search_json, SearchResult)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, OSError) as error:
-        raise UserError(f"the file can't be read: {error}", where=str(folder.search_json)) from None

@@ -4,19 +4,21 @@ import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from bltybench.errors import UserError
-from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, TokensSource
-from bltybench.runs.folder import RunFolder, remove_spools
+from bltybench.errors import UserError, reason
+from bltybench.runs.attempt import Attempt, GeneratorSecond
+from bltybench.runs.checked import ENUMS, check_column
+from bltybench.runs.files import open_regular
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.ownership import sole_owner
 
 _ARROW_TYPES = (
     (str, pa.string()),
@@ -71,12 +73,10 @@ def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
     """Yield ``outcome`` and ``gaps_us`` of all attempts in batches. The gaps of many streams do not fit in
     memory."""
     columns = ["outcome", "gaps_us"]
-    if not folder.attempts_parquet.is_file():
-        yield from (batch.select(columns) for batch in _spooled(folder.attempts_spool, ATTEMPT_SCHEMA))
-        return
-    with _parquet_file(folder.attempts_parquet) as file:
-        if set(columns) <= set(file.schema_arrow.names):
-            yield from _ahead(file.iter_batches(GAP_ROWS, columns=columns))
+    if os.path.lexists(folder.attempts_parquet):
+        yield from _ahead(parquet_batches(folder.attempts_parquet, GAP_ROWS, columns))
+    else:
+        yield from (batch.select(columns) for batch in spool_batches(folder.attempts_spool, ATTEMPT_SCHEMA))
 
 
 def load_attempts(folder: RunFolder) -> list[Attempt]:
@@ -98,14 +98,11 @@ def to_attempts(table: pa.Table) -> list[Attempt]:
     return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-_ENUMS: dict[str, type[StrEnum]] = {"outcome": Outcome, "stamp": Stamp, "tokens_source": TokensSource}
-
-
 def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
     """Return the values of a column. This is several times faster than ``to_pylist`` on long runs."""
-    if name in _ENUMS:
+    if name in ENUMS:
         encoded = column.combine_chunks().dictionary_encode()
-        members = [_ENUMS[name](value) for value in encoded.dictionary.to_pylist()]
+        members = [ENUMS[name](value) for value in encoded.dictionary.to_pylist()]
         return [None if index is None else members[index] for index in encoded.indices.to_pylist()]
     if column.null_count and pa.types.is_integer(column.type):
         return column.to_pandas(integer_object_nulls=True).tolist()  # type: ignore[no-any-return]
@@ -135,12 +132,22 @@ def read_generator(folder: RunFolder) -> pa.Table:
     return _table(_columns(folder.generator_parquet, folder.generator_spool, schema, schema.names), schema)
 
 
-def seal(folder: RunFolder) -> None:
-    """Convert the spools of a finished run to Parquet, then remove them. Do nothing if the run is already
-    sealed."""
-    _seal(folder.attempts_spool, folder.attempts_parquet, ATTEMPT_SCHEMA)
-    _seal(folder.generator_spool, folder.generator_parquet, GENERATOR_SCHEMA)
-    remove_spools(folder)
+@contextmanager
+def readable(folder: RunFolder) -> Iterator[None]:
+    """Keep the files of a run in place while they are read. Raise UserError if the run is active.
+
+    A sealed run needs no lock, because nothing replaces its Parquet files.
+    """
+    if is_sealed(folder):
+        yield
+        return
+    with sole_owner(folder.path):
+        yield
+
+
+def is_sealed(folder: RunFolder) -> bool:
+    """Return whether Parquet files hold the records of a run."""
+    return folder.attempts_parquet.is_file() and folder.generator_parquet.is_file()
 
 
 def _table(columns: Iterator[tuple[str, pa.ChunkedArray]], stored: pa.Schema) -> pa.Table:
@@ -151,8 +158,10 @@ def _table(columns: Iterator[tuple[str, pa.ChunkedArray]], stored: pa.Schema) ->
 def _columns(
     parquet: Path, spool: Path, stored: pa.Schema, names: list[str]
 ) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    if not parquet.is_file():
-        batches = (batch.select(names) for batch in _spooled(spool, stored))
+    if not os.path.lexists(parquet):
+        if not spool.is_dir():
+            raise UserError("the records of this run are missing", where=str(parquet))
+        batches = (batch.select(names) for batch in spool_batches(spool, stored))
         table = pa.Table.from_batches(batches, pa.schema([stored.field(name) for name in names]))
         yield from zip(names, table.columns, strict=True)
         return
@@ -164,63 +173,71 @@ def _columns(
         yield from _ahead((name, _column(file, stored.field(name), present)) for name in names)
 
 
+def parquet_batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file in batches. Raise UserError if it can't be read."""
+    with _parquet_file(path) as file:
+        if set(columns or ()) <= set(file.schema_arrow.names):
+            yield from file.iter_batches(rows, columns=columns)
+
+
 @contextmanager
 def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        # Opened here because a pipe in place of the file would never end.
+        with open_regular(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except OSError as error:
+        raise UserError(f"cannot be read: {reason(error)}", where=str(path)) from None
+    except (pa.ArrowException, ValueError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
 
 
 def _column(file: pq.ParquetFile, field: pa.Field, present: set[str]) -> pa.ChunkedArray:
     if field.name not in present:
         return pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
-    return file.read(columns=[field.name]).column(0).cast(field.type)
+    column = file.read(columns=[field.name]).column(0).cast(field.type)
+    check_column(field, column)
+    return column
 
 
-def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:
-    if parquet.is_file():
-        return
-    partial = parquet.with_name(f".{parquet.name}.partial")
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for batch in _spooled(spool, schema):
-            writer.write_batch(batch)
-    partial.replace(parquet)
-
-
-def _spooled(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def spool_batches(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the complete lines of all spool files of a run as Arrow. Raise UserError if one is damaged."""
     for path in sorted(spool.glob("*.jsonl")):
-        yield from _spool_batches(path, schema)
-
-
-def _spool_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield one spool file as Arrow, without an incomplete last line left by a kill."""
-    whole = _whole_lines_bytes(path)
-    if whole == 0:
-        return
-    with pa.memory_map(str(path)) as mapped:
         try:
-            for batch in pj.open_json(
-                pa.BufferReader(mapped.read_buffer(whole)),
-                read_options=pj.ReadOptions(block_size=BLOCK_BYTES),
-                parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-            ):
-                # The JSON reader loses which columns may be null.
-                yield pa.RecordBatch.from_arrays(batch.select(schema.names).columns, schema=schema)
-        except pa.ArrowInvalid as error:
+            with open_regular(path) as file:
+                whole = _whole_lines_bytes(file)
+            if whole:
+                yield from _spool_batches(path, whole, schema)
+        except OSError as error:
+            raise UserError(f"cannot be read: {reason(error)}", where=str(path)) from None
+        except (pa.ArrowException, ValueError) as error:
             raise UserError(f"is damaged: {error}", where=str(path)) from None
 
 
-def _whole_lines_bytes(path: Path) -> int:
-    """Return the size of the complete lines of ``path``, in bytes."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - TAIL_BYTES)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
+def _spool_batches(path: Path, whole: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the first ``whole`` bytes of a spool file."""
+    # Mapped, not read: a long run does not fit in memory.
+    with pa.memory_map(str(path)) as mapped:
+        for batch in pj.open_json(
+            pa.BufferReader(mapped.read_buffer(whole)),
+            read_options=pj.ReadOptions(block_size=BLOCK_BYTES),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+        ):
+            # The JSON reader loses which columns may be null.
+            columns = batch.select(schema.names).columns
+            for field, column in zip(schema, columns, strict=True):
+                check_column(field, pa.chunked_array([column]))
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _whole_lines_bytes(file: BinaryIO) -> int:
+    """Return the size of the complete lines of a file, in bytes. The last line after a kill is incomplete."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - TAIL_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
     return 0

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from support_cli import bltybench, free_port, listens, sandbox_target, write_book
-from support_runs import manifest, write_run
+from support_runs import manifest, realistic, write_run
+
+from bltybench.runs.folder import PARTIAL
+from bltybench.runs.store import read_attempts
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,3 +99,16 @@ def test_wheel_contains_the_starter_files(tmp_path: Path) -> None:
     analysis = {path.name for path in (ROOT / "analysis").iterdir() if path.suffix in {".ipynb", ".md"}}
     assert analysis == {Path(name).name for name in names if name.startswith("bltybench/starter/analysis/")}
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
+
+
+def test_two_reports_of_a_killed_run_at_the_same_time_both_succeed(tmp_path: Path) -> None:
+    attempts = realistic()
+    folder = write_run(tmp_path / "run", attempts)
+    command = [sys.executable, "-m", "bltybench", "report", str(folder.path), "--format", "json,csv"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"
+    ]
+    outputs = [process.communicate(timeout=90)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert read_attempts(folder).num_rows == len(attempts)
+    assert not [path for path in folder.path.iterdir() if path.name.endswith(PARTIAL)]

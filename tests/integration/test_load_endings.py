@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from support_cli import bltybench
 from support_locust import (
     LOCUSTFILES,
     WITH_PAGE,
@@ -61,7 +62,11 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path, processes: tuple[str, .
         process = start_locust(
             LOCUSTFILES / "mixed.py", "--headless", *processes, cwd=tmp_path, **(KEY | WITH_PAGE)
         )
-        wait_for_records(tmp_path / "reports", process)
+        folder = wait_for_records(tmp_path / "reports", process)
+        for run in ((), (folder.name,)):
+            refused = bltybench("report", *run, cwd=tmp_path)
+            assert refused.returncode == 2, refused.stdout
+            assert refused.stderr.startswith(f"bltybench: reports/{folder.name}: the run is still active")
         os.killpg(process.pid, signal.SIGINT)
         done = finish(process, tmp_path, timeout_s=60)
     assert done.code == 0, done.output
@@ -73,6 +78,7 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path, processes: tuple[str, .
     assert {row["outcome"] for row in attempts} <= {"ok", "cancelled"}
     truth = truth_of(log)
     assert {row["request_id"] for row in attempts if row["outcome"] == "ok"} <= truth.keys()
+    # The refused reports took no record away.
     assert len(truth) <= len(attempts)
 
 

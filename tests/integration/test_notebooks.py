@@ -16,7 +16,7 @@ from support_runs import attempt, realistic, write_run
 from bltybench.errors import UserError
 from bltybench.report.notebooks import export
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.store import seal
+from bltybench.runs.sealing import seal
 
 NOTEBOOKS = export.notebooks()
 

@@ -106,7 +106,8 @@ def test_only_requested_formats_are_written(tmp_path: Path) -> None:
     assert code == 0
     assert "Written to" in out
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"manifest.json", "attempts.parquet", "generator.parquet", "summary.json", "junit.xml"}
+    sealed = {".lock", "manifest.json", "attempts.parquet", "generator.parquet"}
+    assert written == sealed | {"summary.json", "junit.xml"}
 
 
 @pytest.mark.parametrize("given", ["pdf", "html,pdf", ","])

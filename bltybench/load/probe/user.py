@@ -39,7 +39,7 @@ from bltybench.load.probe.executor import (
 from bltybench.load.probe.options import add_arguments, check_options, read_second_key, read_task
 from bltybench.load.users import ChatUser
 from bltybench.runs.folder import find_run, write_atomically
-from bltybench.runs.store import load_attempts
+from bltybench.runs.store import load_attempts, readable
 
 logger = logging.getLogger("bltybench")
 
@@ -186,7 +186,8 @@ class LimitProbe(ChatUser):
     def _resume(self, name: str) -> None:
         folder = find_run(name)
         shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
-        attempts = load_attempts(folder)
+        with readable(folder):
+            attempts = load_attempts(folder)
         self._session.resume(attempts, shift_ns, _read_done(folder.path / DONE_FILE))
         done = ", ".join(sorted(self._session.done)) or "nothing yet"
         logger.info("Resuming run %s: %d attempts, measured: %s", folder.path.name, len(attempts), done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from typing import NoReturn
@@ -88,30 +89,37 @@ def open_context(
         trial_worker = TrialWorker(
             scenario.arrivals, scenario, index, workers, clock.now_s, lambda: budget.exhausted
         )
-    return RunContext(
-        environment=environment,
-        worker=worker,
-        scenario_name=spec.scenario_name,
-        scenario=scenario,
-        target=target,
-        key=key,
-        folder=spec.folder,
-        origin=Origin(
-            target.base_url,
-            target.timeouts,
-            verify_tls=target.verify_tls,
-            ca_file=target.ca_file,
-            secrets=[key.get_secret_value()] if key else [],
-        ),
-        reader=reader,
-        clock=clock,
-        source=RequestSource(
-            scenario, spec, clock, sink.audit, index=index, workers=workers, trial_worker=trial_worker
-        ),
-        sink=sink,
-        budget=budget,
-        trial_worker=trial_worker,
-        user_numbers=count(index, workers),
-        call_numbers=count(1),
-        outcomes_matter=scenario.retry.policy != "none" or budget.counts_tokens or trial_worker is not None,
-    )
+    with ExitStack() as failed:
+        # Otherwise this process would hold the folder's lock although it takes no part.
+        failed.callback(sink.close)
+        context = RunContext(
+            environment=environment,
+            worker=worker,
+            scenario_name=spec.scenario_name,
+            scenario=scenario,
+            target=target,
+            key=key,
+            folder=spec.folder,
+            origin=Origin(
+                target.base_url,
+                target.timeouts,
+                verify_tls=target.verify_tls,
+                ca_file=target.ca_file,
+                secrets=[key.get_secret_value()] if key else [],
+            ),
+            reader=reader,
+            clock=clock,
+            source=RequestSource(
+                scenario, spec, clock, sink.audit, index=index, workers=workers, trial_worker=trial_worker
+            ),
+            sink=sink,
+            budget=budget,
+            trial_worker=trial_worker,
+            user_numbers=count(index, workers),
+            call_numbers=count(1),
+            outcomes_matter=scenario.retry.policy != "none"
+            or budget.counts_tokens
+            or trial_worker is not None,
+        )
+        failed.pop_all()
+    return context

@@ -1,5 +1,6 @@
 """Where the records of one process go, and what it counts until they are written."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from locust.stats import RequestStats
@@ -10,6 +11,7 @@ from bltybench.load.run.clock import RunClock
 from bltybench.load.run.live import Tick
 from bltybench.load.run.stats_rows import TokenRows
 from bltybench.runs.folder import RunFolder
+from bltybench.runs.ownership import WriterLock
 from bltybench.runs.spool import Spool
 from bltybench.wire.scheduling.reader import Reader
 
@@ -23,8 +25,11 @@ class RecordSink:
         self._clock = clock
         self._reader = reader
         self._done = done_marker(folder, worker)
-        self.attempts = Spool(folder.attempts_spool / f"{worker}.jsonl")
-        self.generator = Spool(folder.generator_spool / f"{worker}.jsonl")
+        with ExitStack() as opened:
+            opened.callback(WriterLock(folder.path).release)
+            self.attempts = opened.enter_context(Spool(folder.attempts_spool / f"{worker}.jsonl"))
+            self.generator = opened.enter_context(Spool(folder.generator_spool / f"{worker}.jsonl"))
+            self._open_files = opened.pop_all()
         self.audit = Audit(worker)
         self.tick = Tick()
         """Counts since the last tick."""
@@ -65,12 +70,16 @@ class RecordSink:
         self.generator.flush()
 
     def close(self) -> None:
-        """Write the remaining records and mark the worker as finished."""
-        self.deferred.settle()
-        self.audit.close()
-        self.attempts.close()
-        self.generator.close()
-        self._done.touch()
+        """Write the remaining records, mark the worker as finished, and release the run folder.
+
+        Raise OSError if records can't be written. The folder is released even then.
+        """
+        with self._open_files:
+            self.deferred.settle()
+            self.audit.close()
+            self.attempts.flush()
+            self.generator.flush()
+            self._done.touch()
 
 
 def done_marker(folder: RunFolder, worker: str) -> Path:

@@ -18,6 +18,7 @@ from bltybench.load.run.record_sink import done_marker
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.runs.ownership import WriterLock
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import Resolved
 
@@ -46,6 +47,8 @@ class Run:
         self.key_names: set[str] = set()
         """Environment variables that hold keys, other than the target's."""
         self.folder = create_run(Path(reports), resolved.name)
+        # Nobody may report the run before its manifest is complete, whatever its workers do.
+        self._lock = WriterLock(self.folder.path)
         self.clock = _clock_in(lead_s)
         self._manifest = self._describe()
         self.folder.write_manifest(self._manifest)
@@ -81,6 +84,7 @@ class Run:
         unfinished = self._wait_for_workers()
         planned_calls = self._calls_due_until(ended_s)
         self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
+        self._lock.release()
         hidden = {self.resolved.target.api_key_env, *self.key_names}
         self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
         if unfinished:
