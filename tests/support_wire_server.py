@@ -157,6 +157,9 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
     "paced-pairs": paced(SLOW_EVENTS - 1, twice=SLOW_EVENTS // 2),
     "closes-idle": then_close(plain(json.dumps(ANSWER).encode())),
     "closes-later": send(plain(json.dumps(ANSWER).encode())),
+    "once": send(plain(json.dumps(ANSWER).encode())),
+    "once-reset": send(plain(json.dumps(ANSWER).encode())),
+    "once-late": send(plain(json.dumps(ANSWER).encode())),
     "surplus": send(plain(json.dumps(ANSWER).encode()) + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),
     "endless-headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100),
     "endless-header-line": endlessly(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 10_000),
@@ -202,12 +205,20 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
 }
 
 
+def give_up(sock: socket.socket, path: str) -> None:
+    """End a connection instead of answering its second request."""
+    if path == "once-late":
+        time.sleep(0.4)
+    if path == "once-reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             sock = context.wrap_socket(sock, server_side=True)
-        file = sock.makefile("rb")
+        file, served = sock.makefile("rb"), False
         while line := file.readline():
             path = line.split()[1].decode().rpartition("/")[2]
             length = 0
@@ -216,7 +227,11 @@ def serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
                     length = int(header.split(b":")[1])
             if path != "early":
                 file.read(length)
+            if served and path.startswith("once"):
+                give_up(sock, path)
+                break
             BEHAVIORS[path](sock)
+            served = True
             if path.endswith("closes-later"):
                 time.sleep(0.05)
                 break

@@ -80,6 +80,8 @@ class Client:
             headers={"Accept-Encoding": "identity", "User-Agent": "bltybench-check"},
             timeout=httpx.Timeout(target.timeouts.headers_s, connect=target.timeouts.connect_s),
             verify=tls_context(target) if target.base_url.startswith("https:") else True,
+            # A server can close a kept-alive connection just when the next request is sent.
+            limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
             trust_env=False,
         )

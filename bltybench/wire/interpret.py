@@ -124,19 +124,31 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     if exchange.failure is not None and not state.done:
         return ErrorDetails()
     _add_notes(exchange, state)
-    return _incomplete(state, result.finish_reason, exchange)
+    return _incomplete(state, result, exchange)
 
 
-def _incomplete(state: StreamFold, finish_reason: str | None, exchange: Exchange) -> ErrorDetails | None:
+def _incomplete(state: StreamFold, result: ExchangeResult, exchange: Exchange) -> ErrorDetails | None:
     """Return why an undamaged stream is not a complete answer, if it is not."""
-    no_answer = None
+    finish_reason, no_answer = result.finish_reason, None
     if state.no_answer is not None or not state.times:
         no_answer = _no_answer(state.no_answer, exchange)
         if no_answer.type is not Fault.NO_ANSWER:
             return no_answer
     if finish_reason is None and not state.done:
         return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without a finish_reason or [DONE]")
-    return _failed_finish(finish_reason) or (None if state.times else no_answer)
+    failed = _failed_finish(finish_reason)
+    return failed or (None if state.times or _has_hidden_tokens(result, exchange) else no_answer)
+
+
+def _has_hidden_tokens(result: ExchangeResult, exchange: Exchange) -> bool:
+    """Return whether the server ended and counted an answer that has no text, and note that.
+
+    It can be hidden reasoning, or part of a character: llama.cpp drops one that ``max_tokens`` splits.
+    """
+    hidden = result.finish_reason is not None and bool(result.completion_tokens)
+    if hidden:
+        exchange.notes.append("no_text")
+    return hidden
 
 
 def _read_state(state: StreamFold, exchange: Exchange, result: ExchangeResult) -> None:
@@ -215,7 +227,9 @@ def _read_completion(
         exchange.notes.append("wrong_content_type")
     if (failed := _failed_finish(result.finish_reason)) is not None:
         return failed
-    return None if answered or not exchange.completion else _no_answer(value, exchange)
+    if answered or not exchange.completion or _has_hidden_tokens(result, exchange):
+        return None
+    return _no_answer(value, exchange)
 
 
 def _not_json(exchange: Exchange, body: bytes) -> ErrorDetails:

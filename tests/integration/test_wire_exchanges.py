@@ -181,6 +181,42 @@ def test_a_connection_closed_while_the_loop_was_blocked_is_noticed_before_sendin
     connection.close()
 
 
+@pytest.mark.parametrize("path", ["once", "once-reset"])
+def test_a_request_that_crosses_the_close_of_its_connection_is_sent_again(
+    server: Server, reader: Reader, path: str
+) -> None:
+    # llama.cpp closes the connection after each stream, and the close can arrive after the next request.
+    connection = server.connection(reader)
+    for again in (False, True, True):
+        exchange = Exchange()
+        before_ns = time.monotonic_ns()
+        connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+        result = reader.read(exchange)
+        assert (result.outcome, result.text) == (Outcome.OK, "Hi")
+        assert result.notes == ("sent_again" if again else None)
+        assert exchange.connect_ns is not None
+        assert exchange.sent_ns is not None
+        assert exchange.headers_ns is not None
+        # The time before the second sending is not the server's.
+        assert before_ns + exchange.connect_ns < exchange.sent_ns < exchange.headers_ns
+    connection.close()
+
+
+@pytest.mark.parametrize(("path", "first"), [("once-late", "once-late"), ("close", "plain")])
+def test_a_request_that_the_server_can_have_processed_is_not_sent_again(
+    server: Server, reader: Reader, path: str, first: str
+) -> None:
+    connection = server.connection(reader)
+    connection.send("POST", f"/{first}", HEADERS, b"{}", Exchange())
+    exchange = Exchange()
+    connection.send("POST", f"/{path}", HEADERS, b"{}", exchange)
+    result = reader.read(exchange)
+    connection.close()
+    assert (result.outcome, result.error_type) == (Outcome.TRANSPORT_ERROR, Fault.CLOSED_EARLY)
+    # On the new connection, "close" ends the request again.
+    assert result.notes == ("sent_again" if path == "close" else None)
+
+
 def test_a_large_request_is_sent_and_can_be_refused_before_it_is_read(server: Server, reader: Reader) -> None:
     connection = server.connection(reader)
     body = b"x" * 8_000_000

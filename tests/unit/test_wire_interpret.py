@@ -182,6 +182,42 @@ def test_a_stream_without_content_is_not_an_answer(parts: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("finish", "counts", "outcome"),
+    [
+        ("length", {"prompt_tokens": 3, "completion_tokens": 2}, Outcome.OK),  # half a character (llama.cpp)
+        ("stop", {"prompt_tokens": 3, "completion_tokens": 1}, Outcome.OK),  # only the end token
+        (
+            "length",  # hidden reasoning (OpenAI)
+            {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 9}},
+            Outcome.OK,
+        ),
+        ("stop", {"prompt_tokens": 3, "completion_tokens": 0}, Outcome.NO_ANSWER),
+        ("stop", None, Outcome.NO_ANSWER),
+        (None, {"prompt_tokens": 3, "completion_tokens": 2}, Outcome.NO_ANSWER),
+    ],
+)
+def test_an_answer_without_text_is_ok_only_if_the_server_ended_and_counted_it(
+    finish: str | None, counts: dict[str, Any] | None, outcome: Outcome
+) -> None:
+    message = {"role": "assistant", "content": ""}
+    whole = {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": counts}
+    for result in (events(ROLE, chunk({}, finish), {"choices": [], "usage": counts}), plain(whole)):
+        assert result.outcome is outcome
+        noted = "no_text" in (result.notes or "").split(",")
+        assert noted == (outcome is Outcome.OK)
+        assert (result.events, result.first_token_ns) in {(0, None), (None, None)}
+        if outcome is Outcome.OK:
+            assert counts is not None
+            assert result.completion_tokens == counts["completion_tokens"]
+
+
+@pytest.mark.parametrize("finish", ["error", "abort"])
+def test_counted_tokens_do_not_turn_a_failed_answer_without_text_into_one(finish: str) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    assert events(ROLE, chunk({}, finish), usage).error_type is Fault.FINISH_REASON
+
+
+@pytest.mark.parametrize(
     "delta",
     [
         {"content": "a"},

@@ -24,7 +24,7 @@ from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.request import RequestWriter
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 from bltybench.wire.http.socket_io import READ_BYTES, SocketIO
-from bltybench.wire.http.timeouts import DONE_GRACE_S, check_timeouts
+from bltybench.wire.http.timeouts import DONE_GRACE_S, check_timeouts, closed_before
 from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, MIN_SLOW_READS, MIN_SLOW_READS_AGAIN
 from bltybench.wire.scheduling.lazy_timer import LazyTimer
 from bltybench.wire.scheduling.reader import Reader
@@ -41,9 +41,8 @@ stamps.keep_stamping()
 class Connection:
     """One keep-alive connection, used by one greenlet at a time.
 
-    If the server closed an idle connection, that is noticed before sending, and a new one is opened. If the
-    server closes it during a request, the exchange fails: the server may have processed the request, so it
-    is not sent again.
+    If the server closed it before a request, the request is sent on a new one (``closed_before``). If it
+    closes it later, the exchange fails, because the server may have processed the request.
     """
 
     def __init__(self, origin: Origin, reader: Reader) -> None:
@@ -81,11 +80,12 @@ class Connection:
         try:
             if self._io is not None and self._io.is_stale():
                 self._drop()
-            io = self._io or self._open(exchange)
-            if io is not None:
-                self._begin(io, request, exchange)
-            if not exchange.done:
-                waiter.get()
+            while not exchange.done:
+                waiter.clear()
+                if (io := self._io or self._open(exchange)) is not None:
+                    self._begin(io, request, exchange)
+                if not exchange.done:
+                    waiter.get()  # returns early if the request must be sent again
         except BaseException:
             # Killed (GreenletExit), or a Timeout of the caller: the response is no longer needed.
             if not exchange.done:
@@ -116,7 +116,7 @@ class Connection:
         except OSError as error:
             reset = error.errno == errno.ECONNRESET
             reason = "connection reset by the server" if reset else os.strerror(error.errno or 0)
-            self._fail(Fault.RESET, f"{reason} {exchange.progress}")
+            self._on_lost(Fault.RESET, f"{reason} {exchange.progress}")
             return
         arrival_ns, gap_ns, lag_ns = _CLOCK.arrival(ancillary, self._previous_ns)
         if not data:
@@ -237,14 +237,26 @@ class Connection:
         if response.complete:
             self._finish(self._previous_ns)
         else:
-            self._fail(Fault.CLOSED_EARLY, f"connection closed by the server {exchange.progress}")
+            self._on_lost(Fault.CLOSED_EARLY, f"connection closed by the server {exchange.progress}")
+
+    def _on_lost(self, kind: Fault, message: str) -> None:
+        """Handle a connection that broke. Send again if the server had closed it before the request."""
+        exchange, response = self._exchange, self._response
+        if exchange is None or response is None or response.started or not closed_before(exchange):
+            self._fail(kind, message)
+            return
+        self._drop()
+        response.close()
+        self._response = exchange.sent_ns = None
+        exchange.notes.append("sent_again")
+        gevent.get_hub().loop.run_callback(self._waiter.switch, None)
 
     def _on_unsendable(self, reason: str) -> None:
         """Handle failed sending. The server may have responded before it stopped reading."""
-        if self._exchange is not None:
+        if self._response is not None:
             self._on_readable()
-        if self._exchange is not None:
-            self._fail(Fault.SEND, f"could not send: {reason}")
+        if self._response is not None:
+            self._on_lost(Fault.SEND, f"could not send: {reason}")
         self._drop()
 
     def _on_folded(self, exchange: Exchange, failure: Failure | None) -> None:

@@ -75,6 +75,11 @@ class ResponseParser:
                     (_lower(name), value.decode("latin-1")) for name, value in head.headers
                 ]
 
+    @property
+    def started(self) -> bool:
+        """Whether any byte of a response has arrived."""
+        return self.final or bool(self._head)
+
     def close(self) -> None:
         """Break the reference cycle with the parser. The garbage collector runs rarely during a run."""
         del self._parser, self.feed

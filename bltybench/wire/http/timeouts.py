@@ -1,5 +1,7 @@
 """Which timeout of an exchange has passed, and when the next one is due."""
 
+import time
+
 from bltybench.scenario.target import Timeouts
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
@@ -8,6 +10,19 @@ from bltybench.wire.scheduling.lazy_timer import MIN_DELAY_S
 DONE_GRACE_S = 0.1
 """Wait for the end of the body after ``[DONE]``, so that the connection can be reused. Most servers send both
 together; some keep the body open."""
+
+CROSSING_S = 0.2
+"""Maximum time after sending in which a close can still have crossed the request on its way, which takes one
+round trip. A later one is the server's reaction to the request."""
+
+
+def closed_before(exchange: Exchange) -> bool:
+    """Return whether the server probably closed a kept-alive connection before it received the request.
+
+    llama.cpp closes one after each stream, and uvicorn after an unhandled exception, without announcing it.
+    """
+    reused = exchange.connect_ns is None
+    return reused and time.monotonic_ns() - (exchange.sent_ns or 0) < CROSSING_S * 1e9
 
 
 def total_timeout(total_s: float) -> Failure:
