@@ -16,8 +16,8 @@ MAX_HEADER_BYTES = 64 * 1024
 """Limit for everything up to the end of the final headers, 1xx responses included."""
 MAX_PLAIN_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 128 * 1024 * 1024
-MAX_SPLIT_DONE_BYTES = 24
-"""Pieces below this size can be the rest of a split ``[DONE]``."""
+MAX_SPLIT_DONE_BYTES = 64
+"""Reads below this size can hold the rest of a split ``[DONE]``."""
 
 
 _SNIFFED_PIECES = 16
