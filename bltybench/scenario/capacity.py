@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import msgspec
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from bltybench.errors import UserError
 from bltybench.percentiles import nearest_rank, percentile
-from bltybench.scenario.base import Table
+from bltybench.scenario.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table
 from bltybench.scenario.checks import ParsedCheck, parse_check
 from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Spacing
 

@@ -4,9 +4,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from bltybench.scenario.base import Table
+from bltybench.scenario.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table
 
 Spacing = Literal["even", "poisson"]
 """Spacing of arrivals at a given rate: even, or Poisson."""

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_tokens, requests_per_arrival
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
+
+MAX_ARRIVALS = 100_000_000
+"""Maximum requests of a drawn schedule. Going through as many takes a minute or more in every process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,12 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
         return smallest, Plan(per_request, scenario.arrivals.requests, price, at_most=True)
     if not scenario.is_open_loop:
         return smallest, Plan(per_request, None, price)
+    if expected_arrivals(scenario.arrivals, scenario.duration_s) > MAX_ARRIVALS:
+        raise UserError(
+            f"more than {MAX_ARRIVALS:,} requests would be sent in {scenario.duration_s:g} s",
+            where="the scenario's arrivals",
+            remedy="lower the rate or duration_s",
+        )
     names = [call.name for call in scenario.mix]
     arrivals = 0
     prompt = answer = 0.0

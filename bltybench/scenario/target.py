@@ -7,10 +7,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     SecretStr,
     field_validator,
     model_validator,
@@ -18,7 +14,7 @@ from pydantic import (
 
 from bltybench.errors import UserError
 from bltybench.scenario.algorithms import Algorithm
-from bltybench.scenario.base import Table
+from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
 
 SANDBOX_KEY = "sk-sandbox"
 """Public key of the sandbox. It is valid only for the sandbox on this machine."""

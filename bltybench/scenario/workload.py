@@ -2,16 +2,25 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from bltybench.scenario.base import Table
+from bltybench.scenario.base import (
+    MAX_DURATION_S,
+    MAX_USERS,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Table,
+    TokenCount,
+)
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
 
 
 class _Range(Table):
-    min: PositiveInt = 1
-    max: PositiveInt = 32_768
+    min: TokenCount = 1
+    max: TokenCount = 32_768
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -24,15 +33,15 @@ class Fixed(Table):
     """A constant number of tokens."""
 
     kind: Literal["fixed"] = "fixed"
-    tokens: PositiveInt
+    tokens: TokenCount
 
 
 class Uniform(_Range):
     """A uniformly distributed integer from ``min`` to ``max``, inclusive."""
 
     kind: Literal["uniform"]
-    min: PositiveInt
-    max: PositiveInt
+    min: TokenCount
+    max: TokenCount
 
 
 class Normal(_Range):
@@ -61,7 +70,7 @@ class Empirical(Table):
     """Draws from a list of observed values."""
 
     kind: Literal["empirical"]
-    values: tuple[PositiveInt, ...] = Field(min_length=1)
+    values: tuple[TokenCount, ...] = Field(min_length=1)
 
 
 Lengths = Annotated[Fixed | Uniform | Normal | Lognormal | Empirical, Field(discriminator="kind")]
@@ -193,8 +202,8 @@ class Scenario(Table):
     """The question that the scenario answers."""
     target: str = "sandbox"
     model: str
-    duration_s: PositiveFloat
-    users: PositiveInt
+    duration_s: PositiveFloat = Field(le=MAX_DURATION_S)
+    users: PositiveInt = Field(le=MAX_USERS)
     """Closed loop: number of users. Open loop: maximum number of calls in flight."""
     spawn_rate: PositiveFloat | None = None
     """Users started per second. Default: all immediately."""

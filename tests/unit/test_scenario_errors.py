@@ -8,7 +8,9 @@ from typing import get_args
 import pytest
 
 from bltybench.errors import UserError
+from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
+from bltybench.scenario.plan import make_plan
 from bltybench.scenario.workload import Arrivals
 
 GOOD = """\
@@ -288,3 +290,43 @@ def test_tables_of_the_wrong_shape_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "scenarios.toml"
     path.write_text("targets = 3\nscenarios = []\n")
     assert said(path) == "F: 2 mistakes\n  targets = 3: must be a table\n  scenarios: must be a table"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("users = 2", f"users = {'9' * 5000}", "F: line 8: a number has too many digits"),
+        ("users = 2", f"users = {'9' * 400}", "scenarios.q.users"),
+        ('title = "t"', f"title = {'[' * 2000}{']' * 2000}", "F: line 5: values are nested too deeply"),
+        (
+            "duration_s = 10",
+            "duration_s = 1e18",
+            "= 1e+18: must be 31,622,400 or less",
+        ),
+        ("duration_s = 10", "duration_s = 1e-320", "must be 1e-09 or more"),
+        ("users = 2", "users = 1_000_000_000", "scenarios.q.users = 1000000000: must be 1,000,000 or less"),
+        ("= 60", "= 1e-320", "must be 1e-09 or more"),
+        (
+            '{ name = "a" }',
+            '{ name = "a", max_tokens = { kind = "fixed", tokens = 1_000_000_000 } }',
+            "must be 10,000,000 or less",
+        ),
+        ('{ name = "a" }', '{ name = "\\u202ea" }', "scenarios.q.mix[a].name"),
+    ],
+)
+def test_unusable_numbers_and_names_give_one_message(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD.replace(old, new), encoding="utf-8")
+    text = said(path)
+    assert message in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_schedule_without_an_end_is_rejected_before_it_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    path.write_text(GOOD.replace("= 10", "= 31_000_000").replace("= 60", "= 6_000_000"))
+    resolved = resolve(load_book(path), "q")
+    with pytest.raises(UserError, match="more than 100,000,000 requests would be sent in"):
+        make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 from bltybench.scenario.arrivals import trace
 from bltybench.scenario.capacity import CapacitySearch
@@ -66,6 +67,22 @@ def schedule(
         case Replay():
             raise ValueError("a former run must be converted to a trace before it is replayed")
     return (Arrival(index, at_s) for index, at_s in enumerate(times_s))
+
+
+def expected_arrivals(arrivals: Arrivals, duration_s: float) -> float:
+    """Return how many arrivals a drawn schedule has on average; 0 for a trace or a closed loop."""
+    match arrivals:
+        case Constant() | Poisson() | Gamma():
+            per_min = arrivals.rate_per_min
+        case Ramp():
+            per_min = arrivals.calls_per_min((arrivals.from_per_min + arrivals.to_per_min) / 2)
+        case Stairs():
+            per_min = arrivals.calls_per_min(fmean(arrivals.rates_per_min))
+        case Bursts():
+            return arrivals.size * (1 + duration_s / arrivals.every_s)
+        case _:
+            return 0.0
+    return per_min * duration_s / 60
 
 
 def _even(rate_per_min: float, duration_s: float) -> Iterator[float]:

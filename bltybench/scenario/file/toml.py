@@ -1,6 +1,7 @@
 """TOML reading, with error messages that name the line and the fix."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _SYNTAX_REMEDIES = (
     ("Expected newline", "one key = value per line; text goes in quotes"),
 )
 """Fixes, by a part of the parser's message."""
+_DIGITS = re.compile(r"[\d_]+")
 
 
 def read_toml(path: Path, *, what: str = "scenarios file") -> dict[str, Any]:
@@ -34,6 +36,20 @@ def read_toml(path: Path, *, what: str = "scenarios file") -> dict[str, Any]:
         raise UserError("not UTF-8 text", where=str(path), remedy="save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, text, str(error)) from None
+    except (ValueError, RecursionError):
+        raise _unparsable(path, text) from None
+
+
+def _unparsable(path: Path, text: str) -> UserError:
+    """Return the error for TOML that Python can't hold: a number with too many digits, or deep nesting."""
+    lines = text.splitlines()
+    digits = [max(map(len, _DIGITS.findall(line)), default=0) for line in lines]
+    if max(digits) >= sys.get_int_max_str_digits():
+        line, what, remedy = digits.index(max(digits)), "a number has too many digits", "shorten it"
+    else:
+        depths = [line.count("[") + line.count("{") + line.count(".") for line in lines]
+        line, what, remedy = depths.index(max(depths)), "values are nested too deeply", "remove some levels"
+    return UserError(f"line {line + 1}: {what}", where=str(path), remedy=remedy)
 
 
 def _syntax(path: Path, text: str, message: str) -> UserError:

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bltybench.errors import UserError
+from bltybench.text import sanitize
 
 MAX_SHOWN = 10
 MAX_VALUE_CHARS = 60
+MAX_NAME_CHARS = 40
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -23,10 +25,10 @@ _WORDS = {
     "finite_number": "must be a finite number",
     "string_type": "must be text in quotes",
     "bool_type": "must be true or false",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be {ge:g} or more",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be {le:g} or less",
+    "greater_than": "must be greater than {gt:,.10g}",
+    "greater_than_equal": "must be {ge:,.10g} or more",
+    "less_than": "must be less than {lt:,.10g}",
+    "less_than_equal": "must be {le:,.10g} or less",
     "string_too_short": "must have {min_length} or more characters",
     "string_too_long": "must have {max_length} or fewer characters",
     "too_short": "must have {min_length} or more entries",
@@ -97,7 +99,9 @@ def _key(loc: Sequence[int | str], document: Mapping[str, Any]) -> tuple[str, ob
         if isinstance(here, Sequence) and not isinstance(here, str) and isinstance(segment, int):
             here = here[segment]
             name = here.get("name") if isinstance(here, Mapping) else None
-            parts[-1] += f"[{name[:40]}]" if isinstance(name, str) else f"[#{segment + 1}]"
+            parts[-1] += (
+                f"[{sanitize(name, limit=MAX_NAME_CHARS)}]" if isinstance(name, str) else f"[#{segment + 1}]"
+            )
         elif isinstance(here, Mapping) and segment in here:
             here = here[segment]
             parts.append(str(segment)[:MAX_VALUE_CHARS])
