@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import support_wire_server
 
-from bltybench.scenario.target import Timeouts
+from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.wire import Connection, Exchange, ExchangeResult, Failure, Fault, Origin, Reader
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from bltybench.check.reach import tls_context
+from bltybench.scenario.api.access import Access, maskable
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
@@ -63,21 +65,21 @@ class CheckResponse:
 
 
 class Client:
-    """Client for one target, using its key by default.
+    """Client for one target, with its key, headers, and query.
 
     Like load runs, it follows no redirects and uses no proxies.
     """
 
     def __init__(
-        self, target: Target, key: str | None, *, transport: httpx.BaseTransport | None = None
+        self, target: Target, access: Access, *, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.sent = 0
-        self._key = key
-        self._secrets = {key} if key else set()
-        self._target = target
+        self.target = target
+        self._access = access
+        self._secrets = set(access.secrets)
         self._counting = threading.Lock()
         self._http = httpx.Client(
-            headers={"Accept-Encoding": "identity", "User-Agent": "bltybench-check"},
+            headers={"Accept-Encoding": "identity"},
             timeout=httpx.Timeout(target.timeouts.headers_s, connect=target.timeouts.connect_s),
             verify=tls_context(target) if target.base_url.startswith("https:") else True,
             # A server can close a kept-alive connection just when the next request is sent.
@@ -92,29 +94,30 @@ class Client:
 
     def get(self, path: str) -> CheckResponse:
         """GET ``path`` (relative to the base URL) with the target's key."""
-        return self._send("GET", path, None, self._key)
+        return self._send("GET", path, None, self._access.key)
 
     def post(self, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
         """POST ``payload``, as JSON or unchanged, with the target's key."""
-        return self.post_as(self._key, path, payload)
+        return self.post_as(self._access.key, path, payload)
 
-    def post_as(self, key: str | None, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
+    def post_as(self, key: SecretStr | None, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
         """POST ``payload`` with another key, or without one."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         return self._send("POST", path, body, key)
 
-    def _send(self, method: str, path: str, body: bytes | None, key: str | None) -> CheckResponse:
-        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        if key:
-            self._secrets.add(key)
+    def _send(self, method: str, path: str, body: bytes | None, key: SecretStr | None) -> CheckResponse:
+        if key is not None:
+            self._secrets.update(maskable([key.get_secret_value()]))
+        defaults = [("User-Agent", "bltybench-check")]
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            defaults.append(("Content-Type", "application/json"))
+        headers = self._access.headers(defaults, key)
         with self._counting:
             self.sent += 1
         sent_s = time.time()
-        total_s = self._target.timeouts.total_s
+        total_s = self.target.timeouts.total_s
         deadline = time.monotonic() + total_s
-        url = self._target.base_url + path
+        url = self.target.base_url + path + self._access.query
         status, received, kept, failure = None, httpx.Headers(), bytearray(), None
         try:
             with self._http.stream(method, url, headers=headers, content=body) as response:

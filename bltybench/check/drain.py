@@ -6,8 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bltybench.check.client import CheckResponse, Client
-from bltybench.check.evidence import CHAT, PROMPT_TOKENS, SHORT, Evidence, chat
+from bltybench.check.evidence import PROMPT_TOKENS, SHORT, Evidence, chat
 from bltybench.check.ratelimits import RETRY_AFTER, whole
+from bltybench.scenario.api.request_options import choices
+from bltybench.scenario.prompts.tokens import count_definitions
+from bltybench.scenario.target import Target
 
 MAX_LIMIT = 200
 """Highest limit to exhaust. Beyond it, the check would be a load test."""
@@ -24,9 +27,9 @@ def max_requests(limit: int) -> int:
     return 2 * limit + MAX_IN_FLIGHT + 1
 
 
-def max_tokens(limit: int) -> int:
+def max_tokens(target: Target, limit: int) -> int:
     """Return the maximum tokens that a drain uses, if the API respects max_tokens."""
-    return max_requests(limit) * (PROMPT_TOKENS + 1)
+    return max_requests(limit) * (PROMPT_TOKENS + count_definitions(target.body) + choices(target.body))
 
 
 def drain(
@@ -36,13 +39,14 @@ def drain(
 
     ``at_once`` bounds the requests in flight, so that the drain does not reach a concurrency limit instead.
     """
-    request = chat(evidence.model, SHORT, 1)
+    request = chat(client.target, evidence.model, SHORT, 1)
+    path = client.target.path_of_chat(evidence.model)
     done = threading.Event()
 
     def send(_: int) -> CheckResponse | None:
         if done.is_set():
             return None
-        response = client.post(CHAT, request)
+        response = client.post(path, request)
         if response.status != 200:
             done.set()
         return response
@@ -67,4 +71,4 @@ def drain(
     tell(f"Waiting {wait_s} s, as {RETRY_AFTER} says.")
     time.sleep(max(0.0, wait_s - (time.time() - evidence.refused.ended_s)))
     evidence.waited_s = float(wait_s)
-    evidence.after_wait = client.post(CHAT, request)
+    evidence.after_wait = client.post(path, request)

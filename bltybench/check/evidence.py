@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from bltybench.check.client import CheckResponse, Client
+from pydantic import SecretStr
 
-CHAT = "/chat/completions"
+from bltybench.check.client import CheckResponse, Client
+from bltybench.scenario.api.request_options import choices, request_body
+from bltybench.scenario.prompts.tokens import count_definitions
+from bltybench.scenario.target import Target
+
 MODELS = "/models"
 NOWHERE = "/no-such-endpoint"
 NO_MODEL = "bltybench-no-such-model"
@@ -21,7 +25,6 @@ PROMPT_TOKENS = 40
 
 FIXED_REQUESTS = 12
 """Of these, three are completions."""
-FIXED_TOKENS = 3 * PROMPT_TOKENS + 2 * SHORT_MAX_TOKENS + CUT_MAX_TOKENS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,9 +61,25 @@ class Evidence:
     """Reasons why a request was not sent, by field name."""
 
 
-def chat(model: str, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, Any]:
-    """Return the body of a chat completion request."""
-    return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
+def chat(
+    target: Target, model: str, messages: list[dict[str, str]], max_tokens: int, *, stream: bool = False
+) -> dict[str, Any]:
+    """Return the body of a chat completion request, with the target's request options."""
+    temperature = None if "temperature" in target.body else 0
+    return request_body(
+        target,
+        model=model,
+        messages=messages,
+        stream=stream,
+        max_tokens=max_tokens,
+        temperature=temperature,
+    )
+
+
+def max_tokens(target: Target) -> int:
+    """Return the maximum tokens of the three completions, if the API respects max_tokens."""
+    prompt, count = PROMPT_TOKENS + count_definitions(target.body), choices(target.body)
+    return 3 * prompt + count * (2 * SHORT_MAX_TOKENS + CUT_MAX_TOKENS)
 
 
 def gather(
@@ -72,25 +91,33 @@ def gather(
     not use. Stop immediately if the key itself is refused.
     """
     evidence = Evidence(model=model, models=models)
+    target = client.target
+    path = target.path_of_chat(model)
     # Keep these three together: they show how Remaining counts down.
-    evidence.plain = client.post(CHAT, chat(model, SHORT, SHORT_MAX_TOKENS))
+    evidence.plain = client.post(path, chat(target, model, SHORT, SHORT_MAX_TOKENS))
     if evidence.plain.status == 401:
         return evidence
-    streamed = chat(model, SHORT, SHORT_MAX_TOKENS, stream=True, stream_options={"include_usage": True})
-    evidence.stream = client.post(CHAT, streamed)
-    evidence.cut = client.post(CHAT, chat(model, LONG, CUT_MAX_TOKENS))
+    streamed = chat(target, model, SHORT, SHORT_MAX_TOKENS, stream=True)
+    if "stream_options" not in streamed:
+        evidence.skipped["usage"] = "not requested, because the target sets stream_options = false"
+    evidence.stream = client.post(path, streamed)
+    evidence.cut = client.post(path, chat(target, model, LONG, CUT_MAX_TOKENS))
 
-    evidence.bad_json = client.post(CHAT, b'{"model": "' + model.encode() + b'", "messages": [')
-    evidence.no_messages = client.post(CHAT, {"model": model, "max_tokens": 1})
-    evidence.wrong_type = client.post(CHAT, {"model": model, "messages": "ready?", "max_tokens": 1})
-    evidence.no_model = client.post(CHAT, chat(NO_MODEL, SHORT, 1))
+    least = chat(target, model, SHORT, 1)
+    evidence.bad_json = client.post(path, b'{"model": "' + model.encode() + b'", "messages": [')
+    evidence.no_messages = client.post(
+        path, {key: value for key, value in least.items() if key != "messages"}
+    )
+    evidence.wrong_type = client.post(path, least | {"messages": "ready?"})
+    evidence.no_model = client.post(target.path_of_chat(NO_MODEL), least | {"model": NO_MODEL})
     evidence.no_route = client.get(NOWHERE)
     if keyed:
-        evidence.no_key = client.post_as(None, CHAT, chat(model, SHORT, 1))
-        evidence.wrong_key = client.post_as(WRONG_KEY, CHAT, chat(model, SHORT, 1))
+        evidence.no_key = client.post_as(None, path, least)
+        evidence.wrong_key = client.post_as(SecretStr(WRONG_KEY), path, least)
     else:
         evidence.skipped["no_key"] = evidence.skipped["wrong_key"] = "the target has no api_key_env"
     if restricted is not None:
         key, barred_model = restricted
-        evidence.forbidden = client.post_as(key, CHAT, chat(barred_model, SHORT, 1))
+        barred = least | {"model": barred_model}
+        evidence.forbidden = client.post_as(SecretStr(key), target.path_of_chat(barred_model), barred)
     return evidence

@@ -55,10 +55,13 @@ class Group:
 
         return register
 
-    def about(self, field: str, name: str, expected: str) -> Callable[[ResponseJudge], ResponseJudge]:
+    def about(
+        self, field: str, name: str, expected: str, *, unless: str = ""
+    ) -> Callable[[ResponseJudge], ResponseJudge]:
         """Register a function of one response, the ``field`` of the evidence.
 
-        It is skipped unless the response is complete and has status 200.
+        It is skipped unless the response is complete and has status 200, and if the evidence skipped
+        ``unless``.
         """
 
         def register(judge: ResponseJudge) -> ResponseJudge:
@@ -67,6 +70,8 @@ class Group:
                 response: CheckResponse | None = getattr(evidence, field)
                 if response is None:
                     return skipped("not asked for")
+                if unless in evidence.skipped:
+                    return skipped(evidence.skipped[unless])
                 if response.status != 200 or response.failure:
                     return skipped(f"no successful response to check: {response.summary()}")
                 return judge(response)

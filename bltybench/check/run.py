@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 from bltybench.check import completion, drain, errors, models, ratelimits, stream
 from bltybench.check.client import CheckResponse, Client
-from bltybench.check.evidence import FIXED_REQUESTS, FIXED_TOKENS, MODELS, Evidence, gather
+from bltybench.check.evidence import FIXED_REQUESTS, MODELS, Evidence, gather, max_tokens
 from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
 from bltybench.errors import UserError
 from bltybench.sandbox.process import start_if_absent
-from bltybench.scenario.target import Target, read_key
+from bltybench.scenario.api.access import read_key
+from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
 GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
@@ -36,7 +37,7 @@ def check(
 
     Raise UserError if nothing can be tested: no key, a refused key, or no response.
     """
-    key = target.api_key(name)
+    access = target.access(name)
     limit, window_s = _limit(target)
     unspent = _why_unspent(target, limit, spend_429)
     _announce(name, target, limit if unspent is None else None, tell)
@@ -45,7 +46,7 @@ def check(
             tell("Started the sandbox for the check.")
         started = datetime.now(UTC)
         findings = reach(target)
-        with closing(Client(target, key.get_secret_value() if key else None)) as client:
+        with closing(Client(target, access)) as client:
             listing = client.get(MODELS)
             if listing.status is None:
                 raise UserError(
@@ -56,7 +57,7 @@ def check(
             _refuse_key(name, target, listing)
             chosen = model or _choose(usual_model, models.listed(listing))
             restricted = _restricted(target, chosen)
-            evidence = gather(client, chosen, listing, keyed=key is not None, restricted=restricted)
+            evidence = gather(client, chosen, listing, keyed=access.key is not None, restricted=restricted)
             if restricted is None:
                 variable = target.api_key_env and target.api_key_env + RESTRICTED_SUFFIX
                 evidence.skipped["forbidden"] = (
@@ -135,7 +136,7 @@ def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str |
 def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str], None]) -> None:
     """Print the maximum spend. Raise UserError if it exceeds the target's budget."""
     requests = FIXED_REQUESTS + (drain.max_requests(spent) if spent else 0)
-    tokens = FIXED_TOKENS + (drain.max_tokens(spent) if spent else 0)
+    tokens = max_tokens(target) + (drain.max_tokens(target, spent) if spent else 0)
     for needed, unit in ((requests, "requests"), (tokens, "tokens")):
         cap = getattr(target.budget, unit)
         if cap is not None and needed > cap:

@@ -114,7 +114,12 @@ def _done(response: CheckResponse) -> Verdict:
     return holds("at the end") if received[-1] == DONE else broken("events follow it")
 
 
-@group.about("stream", "include_usage", "a last chunk with empty choices and a usage whose sum is right")
+@group.about(
+    "stream",
+    "include_usage",
+    "a last chunk with empty choices and a usage whose sum is right",
+    unless="usage",
+)
 def _usage(response: CheckResponse) -> Verdict:
     chunks = _chunks(response)
     if all(chunk.get("usage") is None for chunk in chunks):

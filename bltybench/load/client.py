@@ -21,6 +21,12 @@ from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.scenario.api.request_options import (
+    RequestOptions,
+    choices,
+    max_completion_tokens,
+    request_body,
+)
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.wire.exchange import Exchange
@@ -50,11 +56,10 @@ class ChatClient:
         self._connection = Connection(context.origin, context.reader)
         self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
         headers = [("Content-Type", "application/json"), ("User-Agent", f"bltybench/{__version__}")]
-        key = key or context.key
-        if key is not None:
-            headers.append(("Authorization", f"Bearer {key.get_secret_value()}"))
-        self._stream_headers = (*headers, ("Accept", "text/event-stream"))
-        self._plain_headers = (*headers, ("Accept", "application/json"))
+        access = context.access
+        key = key or access.key
+        self._stream_headers = access.headers([*headers, ("Accept", "text/event-stream")], key)
+        self._plain_headers = access.headers([*headers, ("Accept", "application/json")], key)
         self.exchange: Exchange | None = None
         """The current exchange, or the last one."""
         self.last: Attempt | None = None
@@ -78,20 +83,32 @@ class ChatClient:
         stage: str | None = None,
         turn: int | None = None,
         temperature: float | None = None,
+        options: RequestOptions | None = None,
         **parameters: Any,
     ) -> Reply:
         """Send a chat completion, with retries as the scenario says, and return its result.
 
         ``name`` is its row in the tables (default: chat or stream). ``due_ns`` is when the call is due on
         the run's axis (default: now). ``prompt_tokens`` counts if the server reports no usage. ``stage`` and
-        ``turn`` (of a conversation, from 1) are recorded. ``parameters`` are added to the request body.
+        ``turn`` (of a conversation, from 1) are recorded. ``options``, such as a call of the mix,
+        override the target's. ``parameters`` are added to the request body.
 
         Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. The run
         ends with an error if the budget can't be kept: it caps tokens or money but the call has neither
         ``max_tokens`` nor ``max_completion_tokens``, or it caps money but the model has no price.
         """
-        body = self._body(messages, stream, max_tokens, temperature, model) | parameters
-        call = self._compose(body, name, prompt_tokens, stage, turn, keep_text=keep_text)
+        context = self._context
+        body = request_body(
+            context.target,
+            options,
+            model=model or context.scenario.model,
+            messages=messages,
+            stream=stream,
+            max_tokens=max_tokens,
+            temperature=temperature,
+        )
+        body |= parameters
+        call = self._compose(body, name, prompt_tokens, stage, turn, options=options, keep_text=keep_text)
         self._clock.wait_until(0)  # the run begins at the same moment for all users
         self._pause_if_unconnected(due_ns)
         return self._call(call, due_ns)
@@ -108,8 +125,16 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        body = self._body(prepared.messages, stream, prepared.max_tokens, prepared.temperature)
-        call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage)
+        body = request_body(
+            self._context.target,
+            prepared.call,
+            model=self._context.scenario.model,
+            messages=prepared.messages,
+            stream=stream,
+            max_tokens=prepared.max_tokens,
+            temperature=prepared.temperature,
+        )
+        call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage, options=prepared.call)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
         self._pause_if_unconnected(due_ns)
@@ -153,23 +178,6 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def _body(
-        self,
-        messages: Sequence[dict[str, Any]],
-        stream: bool,
-        max_tokens: int | None,
-        temperature: float | None,
-        model: str | None = None,
-    ) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": model or self._context.scenario.model, "messages": list(messages)}
-        if max_tokens is not None:
-            body["max_tokens"] = max_tokens
-        if temperature is not None:
-            body["temperature"] = temperature
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return body
-
     def _compose(
         self,
         body: dict[str, Any],
@@ -178,15 +186,18 @@ class ChatClient:
         stage: str | None,
         turn: int | None = None,
         *,
+        options: RequestOptions | None,
         keep_text: bool = False,
     ) -> CallContext:
         context, budget = self._context, self._budget
         model, stream = body["model"], body.get("stream", False)
-        max_tokens = body.get("max_tokens") or body.get("max_completion_tokens")
+        max_tokens = max_completion_tokens(body, options, context.target)
         if prompt_tokens is None and budget.counts_tokens:
             prompt_tokens = tokens.count_messages(body["messages"])
+        if prompt_tokens is not None:
+            prompt_tokens += tokens.count_definitions(body)
         try:
-            reserved = budget.cost(model, prompt_tokens, max_tokens)
+            reserved = budget.cost(model, prompt_tokens, max_tokens and max_tokens * choices(body))
         except UserError as error:
             context.abort(error)
         return CallContext(
@@ -253,7 +264,8 @@ class ChatClient:
         sink.audit.sent((self._clock.now_ns() - due_ns) // 1000)
         try:
             headers = self._stream_headers if call.stream else self._plain_headers
-            self._connection.send(call.method, call.endpoint, headers, call.body, exchange)
+            path = MODELS if call.endpoint == MODELS else self._context.target.path_of_chat(call.model)
+            self._connection.send(call.method, path, headers, call.body, exchange)
             if call.endpoint == MODELS:
                 self.body = b"".join(exchange.pieces)
             if awaited:

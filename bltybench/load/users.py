@@ -128,6 +128,7 @@ class ScenarioUser(ChatUser):
                 stage=stage,
                 turn=turn,
                 temperature=prepared.temperature,
+                options=prepared.call,
             )
             if not reply.ok or turn == prepared.turns:
                 return

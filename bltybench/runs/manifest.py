@@ -60,6 +60,13 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Caps on requests, tokens, and money."""
     prices: dict[str, dict[str, float]] = {}
     """Per model: input_per_million, output_per_million."""
+    body: dict[str, Any] = {}
+    """Keys that the target adds to each request body."""
+    max_tokens_key: str | None = None
+    """Key of the request body that bounds a completion. Default: max_tokens."""
+    header_names: list[str] = []
+    query_names: list[str] = []
+    """Names of the headers and query parameters that the target adds. Their values can be secret."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from bltybench.scenario.api.request_options import RequestOptions, choices
 from bltybench.scenario.prompts.compose import overhead
 from bltybench.scenario.prompts.conversations import read_conversations
 from bltybench.scenario.prompts.lengths import at_quantile, mean
-from bltybench.scenario.prompts.tokens import ROLE_OVERHEAD
+from bltybench.scenario.prompts.tokens import ROLE_OVERHEAD, count_definitions
 from bltybench.scenario.workload import Call, Scenario
 
 
@@ -25,14 +26,14 @@ class Tokens:
         return self.prompt + self.answer
 
 
-def mean_tokens(scenario: Scenario, base_dir: Path) -> Tokens:
+def mean_tokens(scenario: Scenario, base_dir: Path, defaults: RequestOptions | None = None) -> Tokens:
     """Return the expected tokens of one arrival of the mix, including all turns of a conversation.
 
-    Completions are assumed to be as long as allowed. Raise UserError if a conversations file is missing or
-    invalid.
+    ``defaults`` are the target's request options. Completions are assumed to be as long as allowed. Raise
+    UserError if a conversations file is missing or invalid.
     """
     total = sum(call.weight for call in scenario.mix)
-    costs = [(call.weight / total, _call_tokens(call, base_dir)) for call in scenario.mix]
+    costs = [(call.weight / total, _call_tokens(call, base_dir, defaults)) for call in scenario.mix]
     return Tokens(sum(w * cost.prompt for w, cost in costs), sum(w * cost.answer for w, cost in costs))
 
 
@@ -42,40 +43,50 @@ def requests_per_arrival(scenario: Scenario) -> float:
     return sum(call.weight * _turns(call) for call in scenario.mix) / total
 
 
-def least_tokens(scenario: Scenario, base_dir: Path) -> int:
+def mean_choices(scenario: Scenario, defaults: RequestOptions) -> float:
+    """Return the expected number of completions that one request asks for."""
+    total = sum(call.weight for call in scenario.mix)
+    return sum(call.weight * choices(call.over(defaults).body) for call in scenario.mix) / total
+
+
+def least_tokens(scenario: Scenario, base_dir: Path, defaults: RequestOptions | None = None) -> int:
     """Return the smallest number of tokens, prompt plus max_tokens, that a request of the mix can reserve."""
-    return min(_least(call, base_dir) for call in scenario.mix)
+    return min(_least(call, base_dir, defaults) for call in scenario.mix)
 
 
-def _least(call: Call, base_dir: Path) -> int:
+def _least(call: Call, base_dir: Path, defaults: RequestOptions | None) -> int:
+    body = call.over(defaults).body
+    count, definitions = choices(body), count_definitions(body)
     answer = at_quantile(call.max_tokens, 0.0)
     if call.conversations is None:
-        return answer + max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)
+        return count * answer + definitions + max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)
     recorded = read_conversations(base_dir / call.conversations)
-    return min(
-        conversation.count_tokens() + (conversation.max_tokens or answer)
+    return definitions + min(
+        conversation.count_tokens() + count * (conversation.max_tokens or answer)
         for conversation in (*recorded.sample, *recorded.shortest)
     )
 
 
-def _call_tokens(call: Call, base_dir: Path) -> Tokens:
+def _call_tokens(call: Call, base_dir: Path, defaults: RequestOptions | None) -> Tokens:
     """Return the expected tokens of one call, summed over its turns. Each turn resends the history."""
+    body = call.over(defaults).body
+    count, definitions = choices(body), count_definitions(body)
     answer = mean(call.max_tokens)
     if call.conversations is not None:
         recorded = read_conversations(base_dir / call.conversations)
         return Tokens(
-            fmean(conversation.count_tokens() for conversation in recorded.sample),
-            fmean(conversation.max_tokens or answer for conversation in recorded.every),
+            definitions + fmean(conversation.count_tokens() for conversation in recorded.sample),
+            count * fmean(conversation.max_tokens or answer for conversation in recorded.every),
         )
-    first = max(mean(call.prompt_tokens), overhead(call) + 1)
+    first = definitions + max(mean(call.prompt_tokens), overhead(call) + 1)
     if call.turns is None:
-        return Tokens(first, answer)
+        return Tokens(first, count * answer)
     # Turn n sends the first prompt plus (n − 1) completions and follow-ups, so n turns sum to n·first + n(n −
     # 1)/2·more. This is averaged over n = min … max.
     more = ROLE_OVERHEAD["assistant"] + answer + ROLE_OVERHEAD["user"] + mean(call.turns.tokens)
     counts = range(call.turns.min, call.turns.max + 1)
     pairs = sum(n * (n - 1) / 2 for n in counts) / len(counts)
-    return Tokens(_turns(call) * first + pairs * more, _turns(call) * answer)
+    return Tokens(_turns(call) * first + pairs * more, _turns(call) * count * answer)
 
 
 def _turns(call: Call) -> float:

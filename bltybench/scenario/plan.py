@@ -6,7 +6,7 @@ from pathlib import Path
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
 from bltybench.scenario.capacity import CapacitySearch
-from bltybench.scenario.cost import Tokens, least_tokens, mean_tokens, requests_per_arrival
+from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
 
@@ -114,9 +114,9 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
 def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Plan]:
     """Return the smallest number of tokens of a request, and the plan."""
     price = target.prices.get(scenario.model)
-    smallest = least_tokens(scenario, base_dir)
-    mean = mean_tokens(scenario, base_dir)
-    per_arrival = requests_per_arrival(scenario)
+    smallest = least_tokens(scenario, base_dir, target)
+    mean = mean_tokens(scenario, base_dir, target)
+    per_arrival, per_answer = requests_per_arrival(scenario), mean_choices(scenario, target)
     per_request = Tokens(mean.prompt / per_arrival, mean.answer / per_arrival)
     if isinstance(scenario.arrivals, CapacitySearch):
         return smallest, Plan(per_request, scenario.arrivals.requests, price, at_most=True)
@@ -135,9 +135,9 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     for arrival in schedule(scenario.arrivals, scenario.duration_s, scenario.seed, base_dir, names):
         arrivals += 1
         prompt += arrival.prompt_tokens or per_request.prompt
-        answer += arrival.max_tokens or per_request.answer
+        answer += arrival.max_tokens * per_answer if arrival.max_tokens else per_request.answer
         if arrival.prompt_tokens is not None and arrival.max_tokens is not None:
-            size = arrival.prompt_tokens + arrival.max_tokens
+            size = arrival.prompt_tokens + round(arrival.max_tokens * per_answer)
             recorded = size if recorded is None else min(recorded, size)
     if arrivals == 0:
         raise UserError(

@@ -1,19 +1,15 @@
 """Targets: the API's address, its documented limits, and the sandbox's setup."""
 
-import ipaddress
-import os
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
-    SecretStr,
     field_validator,
     model_validator,
 )
 
-from bltybench.errors import UserError
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.endpoint import Endpoint
 from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
 
 SANDBOX_KEY = "sk-sandbox"
@@ -52,15 +48,6 @@ class Price(Table):
     def of(self, prompt_tokens: float, answer_tokens: float) -> float:
         """Return the cost of the given tokens."""
         return (prompt_tokens * self.input_per_million + answer_tokens * self.output_per_million) / 1e6
-
-
-class Timeouts(Table):
-    """Timeouts of one attempt, in seconds."""
-
-    connect_s: PositiveFloat = 10.0
-    headers_s: PositiveFloat = 60.0
-    between_events_s: PositiveFloat = 30.0
-    total_s: PositiveFloat = 300.0
 
 
 OPTIONS: dict[str, tuple[Algorithm, ...]] = {
@@ -221,42 +208,15 @@ class SandboxSettings(Table):
     """Fraction of chat requests answered with a 500."""
 
 
-class Target(Table):
-    """An OpenAI-compatible API."""
+class Target(Endpoint):
+    """An OpenAI-compatible API, with its limits and what a run may spend there."""
 
-    base_url: str
-    """Address up to and including ``/v1``."""
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Name of the environment variable that holds the key."""
     limits: Limits = Limits()
     budget: Budget = Budget()
     prices: dict[str, Price] = Field(default_factory=dict)
     """Per model. Required if the budget caps money."""
-    timeouts: Timeouts = Timeouts()
-    verify_tls: bool = True
-    ca_file: str | None = None
-    """PEM file of trusted certificates, instead of the system's."""
     sandbox: SandboxSettings | None = None
     """If set, the target is the sandbox, which the run starts if nothing listens at base_url."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, value: str) -> str:
-        wrong = "must look like https://api.example.com/v1"
-        try:
-            parts = urlsplit(value)
-            port_ok = parts.port != 0
-        except ValueError:  # an invalid port, or an incomplete IPv6 address
-            raise ValueError(wrong) from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
-            raise ValueError(wrong)
-        if not value.isprintable() or " " in value:
-            raise ValueError("must not contain spaces or control characters")
-        if parts.username or parts.password:
-            raise ValueError("must not contain a user name or password; set api_key_env instead")
-        if parts.query or parts.fragment:
-            raise ValueError("must not have a query or fragment")
-        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _sandbox_is_here(self) -> Self:
@@ -265,47 +225,6 @@ class Target(Table):
         return self
 
     @property
-    def is_local(self) -> bool:
-        """Whether the target is on this machine."""
-        host = urlsplit(self.base_url).hostname or ""
-        if host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-
-    def api_key(self, name: str) -> SecretStr | None:
-        """Return the key from the environment. ``name`` is the target's, for the message.
-
-        Raise UserError if a required key is not set, or if a key can't be sent. The sandbox falls back to its
-        public key, and a target without ``api_key_env`` uses no key.
-        """
-        key = read_key(self.api_key_env) if self.api_key_env else None
-        if key is not None:
-            return key
-        if self.sandbox is not None:
-            return SecretStr(SANDBOX_KEY)
-        if self.api_key_env is None:
-            return None
-        raise UserError(
-            f"target '{name}' needs an API key, but {self.api_key_env} is not set",
-            remedy=f"export {self.api_key_env}=… (read from the environment only, never stored)",
-        )
-
-
-def read_key(variable: str) -> SecretStr | None:
-    """Return the key in an environment variable, without spaces around it; None if it is not set.
-
-    Raise UserError for a key that an HTTP header can't carry. The message never shows the key.
-    """
-    key = os.environ.get(variable, "").strip()
-    for position, character in enumerate(key, start=1):
-        if not "!" <= character <= "~":
-            kind = "a space or control character" if character <= " " or character == "\x7f" else "not ASCII"
-            raise UserError(
-                f"the key can't be sent: character {position} of {len(key)} is {kind}",
-                where=variable,
-                remedy=f"export {variable}=… with printable ASCII characters only",
-            )
-    return SecretStr(key) if key else None
+    def default_key(self) -> str | None:
+        """The sandbox's public key, if the target is the sandbox."""
+        return None if self.sandbox is None else SANDBOX_KEY

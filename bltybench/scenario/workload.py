@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from bltybench.scenario.api.request_options import RequestOptions
 from bltybench.scenario.base import (
     MAX_DURATION_S,
     MAX_USERS,
@@ -87,8 +88,8 @@ class Turns(_Range):
     """Pause between a completion and the user's next turn, in seconds."""
 
 
-class Call(Table):
-    """One kind of request in a scenario's mix."""
+class Call(RequestOptions):
+    """One kind of request in a scenario's mix. Its request options override those of the target."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     weight: PositiveFloat = 1.0

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.scenario.target import Timeouts
+from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.wire import Connection, Exchange, Origin, Reader
 
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}\n\n'

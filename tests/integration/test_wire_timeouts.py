@@ -12,7 +12,7 @@ import trustme
 from support_wire import HEADERS, Server
 
 from bltybench.runs.attempt import Outcome
-from bltybench.scenario.target import Timeouts
+from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
 
 LIMIT_S = 0.4

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from support_fakeapi import KEY, LIMIT, MODEL, FakeApi, chunk, error, sse
 
 from bltybench.check.client import Client
@@ -14,15 +15,17 @@ from bltybench.check.drain import drain
 from bltybench.check.evidence import FIXED_REQUESTS, MODELS, WRONG_KEY, Evidence, gather
 from bltybench.check.finding import CheckFinding, Checkup, Status
 from bltybench.check.run import judge
+from bltybench.scenario.api.access import read_access
 from bltybench.scenario.target import Target
 
 TARGET = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY")
+ACCESS = read_access("t", SecretStr(KEY), TARGET.api_key_header, {}, {})
 BARRED = "sk-unit-a-barred-key"
 
 
 def gathered(api: FakeApi, *, model: str = MODEL, spend: bool = True) -> tuple[Evidence, Client]:
     api.keys_barred = {BARRED}
-    client = Client(TARGET, KEY, transport=api.transport())
+    client = Client(TARGET, ACCESS, transport=api.transport())
     found = gather(client, model, client.get(MODELS), keyed=True, restricted=(BARRED, model))
     found.limit_requests = LIMIT
     if spend:
@@ -307,7 +310,7 @@ def test_other_header_names_are_listed() -> None:
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 418, 503])
 def test_nonsense_responses_give_findings_not_exceptions(nonsense: bytes, status: int) -> None:
     client = Client(
-        TARGET, KEY, transport=httpx.MockTransport(lambda _: httpx.Response(status, content=nonsense))
+        TARGET, ACCESS, transport=httpx.MockTransport(lambda _: httpx.Response(status, content=nonsense))
     )
     evidence = gather(client, MODEL, client.get(MODELS), keyed=True, restricted=None)
     assert broken({finding.name: finding for finding in judge(evidence)})
@@ -317,7 +320,7 @@ def test_dropped_connections_give_findings() -> None:
     def hang_up(request: httpx.Request) -> httpx.Response:
         raise httpx.RemoteProtocolError("Server disconnected", request=request)
 
-    client = Client(TARGET, KEY, transport=httpx.MockTransport(hang_up))
+    client = Client(TARGET, ACCESS, transport=httpx.MockTransport(hang_up))
     evidence = gather(client, MODEL, client.get(MODELS), keyed=True, restricted=None)
     found = {finding.name: finding for finding in judge(evidence)}
     assert "disconnected" in found["a completion is made"].observed

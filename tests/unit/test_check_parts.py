@@ -86,7 +86,9 @@ def test_endless_body_is_not_read_completely() -> None:
 
     target = Target(base_url="http://127.0.0.1:9/v1")
     client = Client(
-        target, None, transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+        target,
+        target.access("t"),
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless())),
     )
     found = client.get("/models")
     assert len(found.body) <= MAX_BODY_BYTES + 100_000
@@ -106,7 +108,8 @@ class Pieces(httpx.SyncByteStream):
 def compressed_answer(encoding: str, *pieces: bytes) -> CheckResponse:
     headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
     transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, stream=Pieces(*pieces)))
-    return Client(Target(base_url="http://127.0.0.1:9/v1"), None, transport=transport).get("/models")
+    target = Target(base_url="http://127.0.0.1:9/v1")
+    return Client(target, target.access("t"), transport=transport).get("/models")
 
 
 @pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("GZIP", 31), ("x-gzip", 31), ("deflate", 15)])

@@ -184,8 +184,42 @@ def test_error_in_an_added_table_is_named(tmp_path: Path, added: str, line: str)
             "targets.x.base_url: must not contain a user name or password; set api_key_env instead",
         ),
         (
-            'base_url = "https://api.example.com/v1?key=sk-1234567"',
-            "targets.x.base_url: must not have a query or fragment",
+            'base_url = "https://api.example.com/v1?key=sk-1234567#top"',
+            "targets.x.base_url: must not have a fragment",
+        ),
+        (
+            'base_url = "https://api.example.com/v1?key=sk-1234567"\nquery = { key = "sk-1234567" }',
+            "targets.x: the query of base_url: key appears twice",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\nquery = { key = 1234567 }',
+            'targets.x.query: key must be text in quotes, or { env = "NAME" }',
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\nheaders = { x-key = { envy = "1234567" } }',
+            'targets.x.headers: x-key must be text in quotes, or { env = "NAME" }',
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\nheaders = { x-key = "sk-1234567\\n" }',
+            "targets.x.headers: the value of x-key must consist of printable ASCII characters",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\nheaders = { a = "sk-1", A = "sk-2" }',
+            "targets.x.headers: a appears twice",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\nheaders = { Host = "sk-1234567" }',
+            "targets.x.headers: 'Host' is set by bltybench itself",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\napi_key_env = "A"\n'
+            'api_key_header = "api-key"\nheaders = { Api-Key = "sk-1234567" }',
+            "targets.x: headers and api_key_env set the same header: keep one of them",
+        ),
+        (
+            'base_url = "https://api.example.com/v1"\napi_key_header = "api key"',
+            'targets.x.api_key_header = "api key": is not the name of a header; use for example "api-key" or '
+            '"Authorization: Bearer"',
         ),
         (
             'base_url = "https://api.example.com/v1"\napi_key_env = "sk-1234567"',

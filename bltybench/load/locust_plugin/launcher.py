@@ -102,7 +102,7 @@ class Launcher:
         )
         require_budget(resolved.target_name, resolved.target)
         resolved = with_former_run(resolved, Path(options.reports))
-        resolved.target.api_key(resolved.target_name)
+        resolved.target.access(resolved.target_name)
         started_s = time.monotonic()
         plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
         # The first plan takes the longest: it reads files, and each worker does that too.

@@ -13,7 +13,8 @@ from bltybench.limits.experiments.registry import MEASUREMENTS, REQUESTS
 from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
-from bltybench.scenario.target import Target, read_key
+from bltybench.scenario.api.access import read_key
+from bltybench.scenario.target import Target
 
 WRONG_KEYS = "401"
 """Item of ``--probe-ask`` that permits requests with a wrong key."""

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from locust.env import Environment
 from locust.exception import StopUser
-from pydantic import SecretStr
 
 from bltybench.errors import UserError
 from bltybench.load.capacity.worker import TrialWorker
@@ -20,6 +19,7 @@ from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.request_source import RequestSource
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder
+from bltybench.scenario.api.access import Access
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
@@ -40,7 +40,7 @@ class RunContext:
     scenario_name: str
     scenario: Scenario
     target: Target
-    key: SecretStr | None
+    access: Access
     folder: RunFolder
     origin: Origin
     reader: Reader
@@ -79,7 +79,7 @@ def open_context(
 ) -> RunContext:
     """Return the context of a worker. Raises UserError if the target's key or a scenario file is unusable."""
     scenario, target = Scenario.model_validate(spec.scenario), Target.model_validate(spec.target)
-    key = target.api_key(spec.target_name)
+    access = target.access(spec.target_name)
     clock = RunClock(spec.clock, scenario.duration_s)
     reader = Reader()
     sink = RecordSink(spec.folder, worker, clock, reader, environment.stats)
@@ -98,14 +98,15 @@ def open_context(
             scenario_name=spec.scenario_name,
             scenario=scenario,
             target=target,
-            key=key,
+            access=access,
             folder=spec.folder,
             origin=Origin(
                 target.base_url,
                 target.timeouts,
                 verify_tls=target.verify_tls,
                 ca_file=target.ca_file,
-                secrets=[key.get_secret_value()] if key else [],
+                secrets=access.secrets,
+                query=access.query,
             ),
             reader=reader,
             clock=clock,

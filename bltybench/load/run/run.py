@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Run:
         planned_calls = self._calls_due_until(ended_s)
         self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
         self._lock.release()
-        hidden = {self.resolved.target.api_key_env, *self.key_names}
+        hidden = self.resolved.target.secret_variables | self.key_names
         self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
         if unfinished:
             names = ", ".join(unfinished)
@@ -99,8 +99,7 @@ class Run:
     def _describe(self) -> Manifest:
         resolved = self.resolved
         target = resolved.target
-        key = target.api_key(resolved.target_name)
-        secret = key.get_secret_value() if key else ""
+        secrets = target.access(resolved.target_name).secrets
         return Manifest(
             run_id=self.folder.path.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,8 +114,12 @@ class Run:
                 concurrency=target.limits.concurrency,
                 budget=target.budget.model_dump(),
                 prices={model: price.model_dump() for model, price in target.prices.items()},
+                body=target.body,
+                max_tokens_key=target.max_tokens_key,
+                header_names=sorted(target.headers),
+                query_names=sorted(target.query),
             ),
-            command=["locust", *(arg.replace(secret, "***") if secret else arg for arg in sys.argv[1:])],
+            command=["locust", *(_without(secrets, arg) for arg in sys.argv[1:])],
             versions=package_versions(),
             host=Host.here(),
             clock=self.clock,
@@ -147,6 +150,12 @@ def worker_name(index: int) -> str:
     return f"w{index}"
 
 
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
 def _clock_in(lead_s: float) -> Clock:
     """Return a clock whose zero is ``lead_s`` from now."""
     now = Clock.now()
@@ -156,7 +165,7 @@ def _clock_in(lead_s: float) -> Clock:
     )
 
 
-def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str | None]) -> tuple[int, str]:
+def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str]) -> tuple[int, str]:
     """Write the report in a separate process, because pandas and gevent can't share one.
 
     Return its exit code and output. The ``hidden`` environment variables, which hold keys, are not passed on.

@@ -54,7 +54,7 @@ def resolve(
     if base_url:
         target_name, api = _at(book, target_name, api, base_url)
     _files_exist(name, chosen, book)
-    return Resolved(name, _in_requests(chosen, book.base_dir), target_name, api, book.base_dir)
+    return Resolved(name, _in_requests(chosen, book.base_dir, api), target_name, api, book.base_dir)
 
 
 def require_budget(target_name: str, target: Target) -> None:
@@ -80,12 +80,12 @@ def _override(scenario: Scenario, overrides: dict[str, object]) -> Scenario:
         raise UserError(f"{_FLAGS.get(key, key)} {rest.removeprefix('= ')}") from None
 
 
-def _in_requests(scenario: Scenario, base_dir: Path) -> Scenario:
+def _in_requests(scenario: Scenario, base_dir: Path, target: Target) -> Scenario:
     """Compute the tokens per request of a token rate once, so that every process uses the same value."""
     arrivals = scenario.arrivals
     if not isinstance(arrivals, Ramp | Stairs) or arrivals.unit != "tokens" or arrivals.tokens_per_request:
         return scenario
-    tokens = round(mean_tokens(scenario, base_dir).total, 3)
+    tokens = round(mean_tokens(scenario, base_dir, target).total, 3)
     resolved = arrivals.model_copy(update={"tokens_per_request": tokens})
     return scenario.model_copy(update={"arrivals": resolved})
 

@@ -119,7 +119,11 @@ def _join(parts: Sequence[str]) -> str:
 def _value(detail: ErrorDetails, value: object) -> str:
     """Return `` = value`` if showing it helps. Possible secrets are not shown."""
     key = detail["loc"][-1] if detail["loc"] else ""
-    if key == "api_key_env" or (isinstance(value, str) and ("@" in value or "?" in value)):
+    if (
+        key == "api_key_env"
+        or {"headers", "query"} & set(detail["loc"])
+        or (isinstance(value, str) and ("@" in value or "?" in value))
+    ):
         return ""
     if value is None or detail["type"] in {"extra_forbidden", "missing"}:
         return ""

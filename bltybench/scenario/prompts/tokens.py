@@ -7,8 +7,9 @@ estimates, and less accurate for code and non-Latin scripts. Measurements never 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,18 @@ def load() -> DeepSeekTokenizer:
 def count(text: str) -> int:
     """Return the token count of ``text`` alone."""
     return len(load().encode(text))
+
+
+def count_definitions(body: Mapping[str, Any]) -> int:
+    """Return about how many prompt tokens the tools and the schema in a request body add."""
+    parts = [body[key] for key in ("tools", "functions", "response_format") if body.get(key)]
+    return sum(_count_json(json.dumps(part, ensure_ascii=False, separators=(",", ":"))) for part in parts)
+
+
+@lru_cache(maxsize=64)
+def _count_json(text: str) -> int:
+    """Return the token count of definitions, which many requests share."""
+    return count(text)
 
 
 def count_messages(messages: Sequence[Mapping[str, Any]]) -> int:

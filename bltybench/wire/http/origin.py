@@ -4,25 +4,28 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from bltybench.errors import UserError
-from bltybench.scenario.target import Timeouts
+from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.wire.http.tls import tls_context
 
 
 class Origin:
     """Address, TLS settings, and timeouts of a target, shared by all connections to it.
 
-    ``base_url`` looks like ``https://host/v1``; request paths are appended to it. ``secrets``, for example
-    the API key, must never appear in a message. Raises UserError for an invalid ``base_url`` or an unreadable
-    ``ca_file``. Proxies in the environment are ignored: the run would measure them instead of the API.
+    ``base_url`` looks like ``https://host/v1``. Request paths are appended to it, and ``query`` to them.
+    ``secrets``, for example the API key, must never appear in a message. Raises UserError for an invalid
+    ``base_url`` or an unreadable ``ca_file``. Proxies in the environment are ignored: the run would measure
+    them instead of the API.
     """
 
     def __init__(
         self,
         base_url: str,
         timeouts: Timeouts,
+        *,
         verify_tls: bool = True,
         ca_file: str | None = None,
         secrets: Sequence[str] = (),
+        query: str = "",
     ) -> None:
         try:
             parts = urlsplit(base_url)
@@ -35,6 +38,7 @@ class Origin:
         self.host = host
         self.port = port or (443 if parts.scheme == "https" else 80)
         self.prefix = parts.path.rstrip("/")
+        self.query = query
         self.authority = parts.netloc.rpartition("@")[2]
         self.timeouts = timeouts
         self.secrets = tuple(secret for secret in secrets if secret)

@@ -23,7 +23,8 @@ class RequestWriter:
         return self._head + b"\r\n"
 
     def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-        lines = [f"{method} {self._origin.prefix}{path} HTTP/1.1", f"Host: {self._origin.authority}"]
+        origin = self._origin
+        lines = [f"{method} {origin.prefix}{path}{origin.query} HTTP/1.1", f"Host: {origin.authority}"]
         # Compressed events arrive in batches, which would hide when each token arrived.
         lines.append("Accept-Encoding: identity")
         lines.extend([f"{name}: {value}" for name, value in headers])

@@ -2,7 +2,7 @@
 
 import time
 
-from bltybench.scenario.target import Timeouts
+from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.scheduling.lazy_timer import MIN_DELAY_S

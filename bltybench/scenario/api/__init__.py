@@ -1,0 +1,1 @@
+"""Tables of a target that say how its API is reached, and what its requests hold."""

@@ -1,0 +1,170 @@
+"""The endpoint of an API: its address, credentials, headers, timeouts, and TLS settings."""
+
+import ipaddress
+from typing import Any, Self
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from bltybench.errors import UserError
+from bltybench.scenario.api.access import (
+    VARIABLE,
+    Access,
+    Value,
+    read_access,
+    read_key,
+    split_key_header,
+    valid_header,
+    valid_headers,
+    valid_values,
+    variables,
+)
+from bltybench.scenario.api.request_options import RequestOptions
+from bltybench.scenario.base import PositiveFloat, Table
+
+
+class Timeouts(Table):
+    """Timeouts of one attempt, in seconds."""
+
+    connect_s: PositiveFloat = 10.0
+    headers_s: PositiveFloat = 60.0
+    between_events_s: PositiveFloat = 30.0
+    total_s: PositiveFloat = 300.0
+
+
+class Endpoint(RequestOptions):
+    """How an API is reached. Its request options are the defaults of all calls."""
+
+    base_url: str
+    """Address up to and including ``/v1``, or of chat completions. A query in it is moved to ``query``."""
+    api_key_env: str | None = Field(default=None, pattern=VARIABLE)
+    """Name of the environment variable that holds the key."""
+    api_key_header: str = "Authorization: Bearer"
+    """Header that carries the key: its name and, after a colon, the text before the key."""
+    headers: dict[str, Value] = Field(default_factory=dict)
+    """Further headers of every request. A value is text, or ``{ env = "NAME", prefix = "Bearer " }``."""
+    query: dict[str, Value] = Field(default_factory=dict)
+    """Query parameters of every request, with the same kinds of values."""
+    chat_path: str = Field(default="/chat/completions", pattern=r"^/[!-~]*$")
+    """Path of chat completions after base_url. ``{model}`` stands for the model."""
+    timeouts: Timeouts = Timeouts()
+    verify_tls: bool = True
+    ca_file: str | None = None
+    """PEM file of trusted certificates, instead of the system's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _separate_query(cls, data: Any) -> Any:
+        url = data.get("base_url") if isinstance(data, dict) else None
+        if not isinstance(url, str) or "?" not in url or "#" in url:
+            return data
+        address, _, text = url.partition("?")
+        pairs = parse_qsl(text, keep_blank_values=True)
+        given = data.get("query", {})
+        names = [name for name, _ in pairs] + list(given if isinstance(given, dict) else [])
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the query of base_url: {name[:60]} appears twice")
+        query = dict(pairs) | given if isinstance(given, dict) else given
+        return data | {"base_url": address, "query": query}
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _headers(cls, value: object) -> dict[str, Value]:
+        return valid_headers(value)
+
+    @field_validator("query", mode="before")
+    @classmethod
+    def _query(cls, value: object) -> dict[str, Value]:
+        return valid_values(value)
+
+    @field_validator("api_key_header")
+    @classmethod
+    def _key_header(cls, value: str) -> str:
+        name, scheme = split_key_header(value)
+        try:
+            valid_header(name)
+        except ValueError as error:
+            raise ValueError(f'{error}; use for example "api-key" or "Authorization: Bearer"') from None
+        if not (scheme.isascii() and (scheme + "x").isprintable()):
+            raise ValueError("must consist of printable ASCII characters")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        wrong = "must look like https://api.example.com/v1"
+        try:
+            parts = urlsplit(value)
+            port_ok = parts.port != 0
+        except ValueError:  # an invalid port, or an incomplete IPv6 address
+            raise ValueError(wrong) from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+            raise ValueError(wrong)
+        if not value.isprintable() or " " in value:
+            raise ValueError("must not contain spaces or control characters")
+        if parts.username or parts.password:
+            raise ValueError("must not contain a user name or password; set api_key_env instead")
+        if parts.query or parts.fragment:
+            raise ValueError("must not have a fragment")
+        # Some consoles show the address of chat completions.
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        name = split_key_header(self.api_key_header)[0].lower()
+        if self.api_key_env and name in {header.lower() for header in self.headers}:
+            raise ValueError("headers and api_key_env set the same header: keep one of them")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the target is on this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def secret_variables(self) -> set[str]:
+        """The environment variables that hold secrets of this target."""
+        own = {self.api_key_env} if self.api_key_env else set()
+        return own | set(variables(self.headers, self.query))
+
+    def path_of_chat(self, model: str) -> str:
+        """Return the path of chat completions after base_url."""
+        path = self.chat_path
+        return path.replace("{model}", quote(model, safe="")) if "{" in path else path
+
+    def access(self, name: str) -> Access:
+        """Return the key, headers, and query, read from the environment.
+
+        ``name`` is the target's, for messages. Raise UserError for a variable that is unset or can't be sent.
+        """
+        return read_access(name, self.api_key(name), self.api_key_header, self.headers, self.query)
+
+    @property
+    def default_key(self) -> str | None:
+        """The key to use if the environment has none."""
+        return None
+
+    def api_key(self, name: str) -> SecretStr | None:
+        """Return the key from the environment. ``name`` is the target's, for the message.
+
+        Raise UserError if a required key is not set, or if a key can't be sent. The sandbox falls back to its
+        public key, and a target without ``api_key_env`` uses no key.
+        """
+        key = read_key(self.api_key_env) if self.api_key_env else None
+        if key is not None:
+            return key
+        if self.default_key is not None:
+            return SecretStr(self.default_key)
+        if self.api_key_env is None:
+            return None
+        raise UserError(
+            f"target '{name}' needs an API key, but {self.api_key_env} is not set",
+            remedy=f"export {self.api_key_env}=… (read from the environment only, never stored)",
+        )
