@@ -53,6 +53,7 @@ def assert_all_ok(done: Finished) -> None:
 def readme_target(name: str, real: str, fake: str) -> str:
     """Return a target of the README that is moved to a fake."""
     text = (REPO / "README.md").read_text()
+    block: str
     (block,) = re.findall(rf"```toml\n(\[targets\.{name}\]\n.*?)```", text, re.DOTALL)
     assert len(block.strip().splitlines()) <= 7
     assert real in block
