@@ -36,11 +36,11 @@ max_tokens = {{ kind = "fixed", tokens = 16 }}
 
 
 def run(
-    folder: Path, targets: str, *, name: str = "t", model: str = "m", call: str = "", **changes: str
+    folder: Path, targets: str, *args: str, name: str = "t", model: str = "m", call: str = "", **changes: str
 ) -> Finished:
     text = targets + SCENARIO.format(model=model, target=name, call=call)
     (folder / "scenarios.toml").write_text(text)
-    return run_locust(LOCUSTFILES / "mixed.py", cwd=folder, **changes)
+    return run_locust(LOCUSTFILES / "mixed.py", *args, cwd=folder, **changes)
 
 
 def assert_all_ok(done: Finished) -> None:
@@ -175,6 +175,18 @@ query = {{ sig = {{ env = "STRICT_SIGNATURE" }} }}
     target_info = done.run.manifest().target
     assert target_info.header_names == ["Cookie", "X-Auth"]
     assert target_info.query_names == ["sig"]
+
+
+def test_host_option_reaches_any_server_on_this_machine(tmp_path: Path) -> None:
+    def only_chat(request: Request) -> Answer | None:
+        return None if request.path == "/v1/chat/completions" else (404, {"error": {"message": request.path}})
+
+    with serving(only_chat) as api:
+        target = '[targets.t]\nbase_url = "http://127.0.0.1:8910/v1"\n[targets.t.sandbox]\n'
+        done = run(tmp_path, target, "--host", api.url)
+        assert_all_ok(done)
+    assert done.run.manifest().target.base_url == f"{api.url}/v1"
+    assert "Started the sandbox" not in done.output
 
 
 @pytest.mark.parametrize("line", ['headers = { X-Auth = { env = "STRICT_NOT_SET" } }'])

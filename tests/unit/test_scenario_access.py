@@ -140,3 +140,10 @@ def test_documented_targets_are_valid(source: str) -> None:
     for table in targets.values():
         known = Target.model_validate(table)
         assert known.is_local or known.budget.requests is not None
+
+
+def test_another_key_replaces_one_in_the_headers() -> None:
+    lines = head(target(headers={"authorization": "Bearer fixed"}), key=SecretStr("sk-other"))
+    assert [line for line in lines if line.lower().startswith("authorization")] == [
+        "Authorization: Bearer sk-other"
+    ]

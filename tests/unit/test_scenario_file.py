@@ -15,7 +15,7 @@ from bltybench.scenario.file.resolve import require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.file.starter import starter_file
 from bltybench.scenario.prompts.compose import Composer
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import SANDBOX_KEY, Limits, Target
 from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,17 +146,42 @@ def test_command_line_values_are_validated(book: Book, given: dict[str, object],
     assert str(caught.value) == message
 
 
-def test_host_option_moves_the_whole_sandbox(book: Book) -> None:
+def test_host_option_is_a_target_of_its_own_without_the_sandbox(book: Book) -> None:
     resolved = resolve(book, "chat", base_url="http://127.0.0.1:9911")
     assert resolved.target.base_url == "http://127.0.0.1:9911/v1"
+    assert resolved.target_name == "127.0.0.1:9911"
+    assert resolved.target.sandbox is None
+    assert resolved.target.limits == Limits()
+    # Another sandbox on this machine accepts the public key.
+    assert resolved.target.access("t").fixed_headers == (("Authorization", f"Bearer {SANDBOX_KEY}"),)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_host_option_may_be_the_sandboxes_own_address(book: Book, name: str) -> None:
+    resolved = resolve(book, "chat", base_url=f"http://{name}:8910/v1")
     assert resolved.target.sandbox == book.target("sandbox").sandbox
     assert resolved.target_name == "sandbox"
+
+
+def test_host_option_chooses_a_known_target_on_this_machine(book: Book) -> None:
+    local = Target(base_url="http://localhost:8000/v1", api_key_env="UNIT_KEY", query={"a": "1"})
+    extended = book.model_copy(update={"targets": book.targets | {"vllm": local}})
+    resolved = resolve(extended, "chat", base_url="http://127.0.0.1:8000/other")
+    assert resolved.target_name == "vllm"
+    assert resolved.target == local.model_copy(update={"base_url": "http://127.0.0.1:8000/other"})
+
+
+def test_host_option_may_have_a_query(book: Book) -> None:
+    resolved = resolve(book, "chat", base_url="http://127.0.0.1:9911/api?version=1")
+    assert resolved.target.base_url == "http://127.0.0.1:9911/api"
+    assert resolved.target.query == {"version": "1"}
 
 
 def test_host_option_sends_no_key_to_another_address(book: Book) -> None:
     resolved = resolve(book, "chat", "blty", base_url="http://localhost:9911/api")
     assert resolved.target.base_url == "http://localhost:9911/api"
     assert resolved.target.api_key_env is None
+    assert not resolved.target.headers
     assert resolved.target.limits.requests_per_min is None
     assert resolved.target.budget == book.target("blty").budget
     assert resolved.target_name == "localhost:9911"

@@ -52,14 +52,12 @@ class Access:
     def headers(
         self, defaults: Sequence[tuple[str, str]], key: SecretStr | None
     ) -> tuple[tuple[str, str], ...]:
-        """Return a request's headers: the defaults, unless the target sets them, its own, and the key."""
-        given = {name.lower() for name, _ in self.fixed_headers}
-        headers = [(name, value) for name, value in defaults if name.lower() not in given]
-        headers += self.fixed_headers
+        """Return a request's headers: the defaults, those of the target, and the key, the last of a name."""
+        headers = {name.lower(): (name, value) for name, value in (*defaults, *self.fixed_headers)}
         if key is not None:
             name, before = self.key_header
-            headers.append((name, before + key.get_secret_value()))
-        return tuple(headers)
+            headers[name.lower()] = name, before + key.get_secret_value()
+        return tuple(headers.values())
 
 
 def read_access(

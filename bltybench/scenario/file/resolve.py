@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
@@ -11,11 +12,16 @@ from bltybench.scenario.cost import mean_tokens
 from bltybench.scenario.file.scenario_file import Book
 from bltybench.scenario.file.validation_messages import explain
 from bltybench.scenario.patterns import Ramp, Stairs
-from bltybench.scenario.target import Target
+from bltybench.scenario.target import SANDBOX_KEY, Target
 from bltybench.scenario.workload import Scenario, Trace
 
 _FLAGS = {"users": "--users", "duration_s": "--run-time", "base_url": "--host"}
 """Names of command-line overrides, for messages."""
+KEPT_WITH_HOST = (
+    "body", "budget", "ca_file", "chat_path", "max_tokens_key", "prices", "stream_options", "timeouts",
+    "verify_tls",
+)  # fmt: skip
+"""What a target keeps if --host names another address on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ def resolve(
     """Choose a scenario and a target, falling back to the file's defaults, and apply overrides.
 
     ``base_url`` replaces the target's. A key is only sent to the address it was configured for, and
-    documented limits belong to one API. So another address on this machine uses neither (the sandbox, whose
-    key is public, moves as a whole), and an address elsewhere is refused.
+    documented limits belong to one API. So another address on this machine is a target of its own, with
+    neither of them and no sandbox, unless it is that of a known target. An address elsewhere is refused.
 
     Raise UserError for an unknown name, an out-of-range value, or a missing file.
     """
@@ -91,7 +97,7 @@ def _in_requests(scenario: Scenario, base_dir: Path, target: Target) -> Scenario
 
 
 def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Target]:
-    """Return the target moved to ``base_url``, and its new name."""
+    """Return the target at ``base_url`` and its name: a known one, or one of its own without credentials."""
     try:
         moved = Target.model_validate({"base_url": base_url})
     except ValidationError as error:
@@ -102,9 +108,9 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
         path = urlsplit(target.base_url).path
         moved = moved.model_copy(update={"base_url": urlunsplit(parts._replace(path=path))})
     if _origin(moved) == _origin(target):
-        return name, target.model_copy(update={"base_url": moved.base_url})
+        return name, _moved(target, moved)
+    others = [other for other, known in book.targets.items() if _origin(known) == _origin(moved)]
     if not moved.is_local:
-        others = [other for other, known in book.targets.items() if _origin(known) == _origin(moved)]
         raise UserError(
             f"--host {moved.base_url} is not the address of target '{name}', to which its key and "
             "limits belong",
@@ -117,15 +123,25 @@ def _at(book: Book, name: str, target: Target, base_url: str) -> tuple[str, Targ
             f"      [targets.mine.budget]\n"
             f"      requests = 200",
         )
+    if others:
+        return others[0], _moved(book.target(others[0]), moved)
+    changes: dict[str, Any] = {field: getattr(target, field) for field in KEPT_WITH_HOST}
     if target.sandbox is not None:
-        return name, target.model_copy(update={"base_url": moved.base_url})
-    kept = ("timeouts", "budget", "prices", "verify_tls")
-    return parts.netloc, moved.model_copy(update={field: getattr(target, field) for field in kept})
+        # Another sandbox accepts this public key. Servers without keys ignore it.
+        changes["headers"] = {"Authorization": f"Bearer {SANDBOX_KEY}"}
+    return parts.netloc, moved.model_copy(update=changes)
+
+
+def _moved(target: Target, address: Target) -> Target:
+    """Return a target with the path of an address, and its query if that has one."""
+    query = address.query or target.query
+    return target.model_copy(update={"base_url": address.base_url, "query": query})
 
 
 def _origin(target: Target) -> tuple[str, str | None, int]:
     parts = urlsplit(target.base_url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    return parts.scheme, host, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
