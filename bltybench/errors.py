@@ -2,6 +2,9 @@
 
 import os
 
+CANNOT_RUN = 2
+"""Exit code of a command or a run that ends with such an error."""
+
 
 class UserError(Exception):
     """An error that the user can fix. Printed without a traceback; the process exits with 2.

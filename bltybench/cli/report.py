@@ -95,10 +95,7 @@ def _write_index(built: list[tuple[RunFolder, Summary]], reports: Path) -> None:
     from bltybench.report.page.index import index  # noqa: PLC0415 - imports matplotlib, for several runs only
 
     path = reports / "index.html"
-    try:
-        write_atomically(path, index(built, reports).encode())
-    except OSError as error:
-        raise UserError(f"can't be written: {error.strerror}", where=str(path)) from None
+    write_atomically(path, index(built, reports).encode())
     print(f"Index {_short(path)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,15 +82,16 @@ class RunFolder:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file, then rename it to its final name."""
+    """Write ``data`` to a temporary file, then rename it to its final name. Raise UserError if that fails."""
     partial = partial_name(path)
     try:
         with partial.open("xb") as file:
             file.write(data)
         replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(f"can't be written: {reason(error)}", where=str(path)) from None
 
 
 def partial_name(path: Path) -> Path:

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bltybench.errors import UserError
+from bltybench.errors import UserError, reason
 from bltybench.runs.folder import PARTIAL, RunFolder, partial_name, replace
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches, spool_batches
 
@@ -62,8 +63,15 @@ def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:
                 remedy="check the disk; the records are still in the folder",
             )
         replace(partial, parquet)
+    except OSError as error:
+        raise UserError(
+            f"can't be written: {reason(error)}",
+            where=str(parquet),
+            remedy="solve this and try again; the records are still in the folder",
+        ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _rows(parquet: Path) -> int:

@@ -6,6 +6,7 @@ flushed records are complete except possibly the last line, which readers drop.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +31,9 @@ class Spool:
         self._buffer += b"\n"
         self.count += 1
         if len(self._buffer) >= FLUSH_BYTES:
-            self.flush()
+            # The record is kept, and the next flush reports the error.
+            with suppress(OSError):
+                self.flush()
 
     def flush(self) -> None:
         """Write all pending records. Raise OSError if the write fails; the records are then kept."""

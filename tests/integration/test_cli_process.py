@@ -112,3 +112,19 @@ def test_two_reports_of_a_killed_run_at_the_same_time_both_succeed(tmp_path: Pat
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert read_attempts(folder).num_rows == len(attempts)
     assert not [path for path in folder.path.iterdir() if path.name.endswith(PARTIAL)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize("command", [("runs",), ("report", "run", "--format", "json")])
+def test_output_that_cannot_be_written_gives_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
+    write_run(tmp_path / "reports" / "run", [])
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bltybench", *command],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "bltybench: No space left on device\n")

@@ -54,8 +54,12 @@ def wait_for_records(reports: Path, process: subprocess.Popen[str]) -> Path:
     raise AssertionError("no record was written within a minute")
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path, processes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("processes", "stop"), [((), signal.SIGINT), (("--processes", "2"), signal.SIGINT), ((), signal.SIGHUP)]
+)
+def test_interrupted_run_ends_with_a_report(
+    tmp_path: Path, processes: tuple[str, ...], stop: signal.Signals
+) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, ttft=Delay(median_ms=20, p95_ms=30)) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
@@ -67,7 +71,7 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path, processes: tuple[str, .
             refused = bltybench("report", *run, cwd=tmp_path)
             assert refused.returncode == 2, refused.stdout
             assert refused.stderr.startswith(f"bltybench: reports/{folder.name}: the run is still active")
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, stop)
         done = finish(process, tmp_path, timeout_s=60)
     assert done.code == 0, done.output
     assert "Traceback" not in done.output

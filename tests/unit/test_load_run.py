@@ -129,7 +129,7 @@ class TestLive:
     def test_sink_starts_a_new_tick_when_one_is_taken(self, tmp_path: Path) -> None:
         folder = create_run(tmp_path, "s")
         reader = Reader()
-        sink = RecordSink(folder, "w0", RunClock(Clock.now(), 5), reader, RequestStats())
+        sink = RecordSink(folder, "w0", RunClock(Clock.now(), 5), reader, RequestStats(), end_run=print)
         sink.tick.add(attempt(prompt_tokens=30, completion_tokens=4), False, 12.5)
         sink.tick.add(attempt(outcome=Outcome.SERVER_ERROR, status=500), False, None)
         sink.open_attempts = 2

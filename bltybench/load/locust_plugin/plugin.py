@@ -26,7 +26,14 @@ from bltybench.load.locust_plugin.options import (
     say_who_can_connect,
 )
 from bltybench.load.locust_plugin.panel import add_tab
-from bltybench.load.locust_plugin.shutdown import dismiss_workers, end_run, interrupt, stop_on_quit, stop_run
+from bltybench.load.locust_plugin.shutdown import (
+    dismiss_workers,
+    end_at_hangup,
+    end_run,
+    interrupt,
+    stop_on_quit,
+    stop_run,
+)
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
@@ -102,6 +109,7 @@ class Plugin:
             options.exit_code_on_error = 1
         # Through the event loop: raised by Python itself, it would hit whichever user is running.
         gevent.signal_handler(signal.SIGINT, interrupt)
+        end_at_hangup()
         tokens.load()
         self._link.register(runner)
         if isinstance(runner, WorkerRunner):
@@ -252,7 +260,7 @@ class Plugin:
         if not self._aborted:
             self._aborted = True
             print_error(UserError(msg.data["error"]))
-            stop_run(self._runner, "a call can't be sent")
+            stop_run(self._runner, "a call can't be sent or recorded")
 
     def _on_activity(self, msg: Message, **_: Any) -> None:
         if self.run is not None:

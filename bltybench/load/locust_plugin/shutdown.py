@@ -1,6 +1,8 @@
 """Ending a run early without errors in Locust."""
 
 import logging
+import os
+import signal
 import time
 
 import gevent
@@ -20,6 +22,12 @@ def interrupt() -> None:
     """Raise KeyboardInterrupt in the main greenlet, where Locust waits for it."""
     hub = gevent.get_hub()
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
+
+
+def end_at_hangup() -> None:
+    """Let a closed terminal end a run as SIGTERM does, unless ``nohup`` protects it."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        gevent.signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
 
 
 def dismiss_workers(runner: Runner) -> None:

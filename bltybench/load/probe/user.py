@@ -13,6 +13,7 @@ import msgspec
 from locust import task
 from locust.exception import StopUser
 
+from bltybench.errors import UserError
 from bltybench.limits.experiments.charges_steps import OTHER_MODEL
 from bltybench.limits.experiments.registry import EXPERIMENTS, REQUESTS
 from bltybench.limits.findings.conclude import to_record
@@ -78,6 +79,12 @@ class LimitProbe(ChatUser):
     @task
     def probe(self) -> None:
         """Run the plan and the experiments to their end, or as far as the budget allows."""
+        try:
+            self._measure()
+        except UserError as error:
+            self.run_context.abort(error)
+
+    def _measure(self) -> None:
         session, clock = self._session, self.run_context.clock
         if self._options.probe_resume:
             self._resume(self._options.probe_resume)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ from bltybench.wire.http.origin import Origin
 from bltybench.wire.scheduling.reader import Reader
 
 ABORT_MESSAGE = "bltybench_abort"
-"""Locust message to the process that owns the run: a call can't be sent, so the run ends."""
+"""Locust message to the process that owns the run: a call can't be sent or recorded, so the run ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,7 @@ class RunContext:
 
     def abort(self, error: UserError) -> NoReturn:
         """Ask the process that owns the run to print an error and end the run, and stop the calling user."""
-        if self.environment.runner is not None:
-            self.environment.runner.send_message(ABORT_MESSAGE, {"error": str(error)})
+        _end_run(self.environment, error)
         raise StopUser
 
     def stop(self) -> None:
@@ -82,7 +82,8 @@ def open_context(
     access = target.access(spec.target_name)
     clock = RunClock(spec.clock, scenario.duration_s)
     reader = Reader()
-    sink = RecordSink(spec.folder, worker, clock, reader, environment.stats)
+    end_run = partial(_end_run, environment)
+    sink = RecordSink(spec.folder, worker, clock, reader, environment.stats, end_run=end_run)
     budget = BudgetAccount(target.budget, target.prices, index, workers)
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
@@ -124,3 +125,9 @@ def open_context(
         )
         failed.pop_all()
     return context
+
+
+def _end_run(environment: Environment, error: UserError) -> None:
+    """Ask the process that owns the run to print an error and end the run."""
+    if environment.runner is not None:
+        environment.runner.send_message(ABORT_MESSAGE, {"error": str(error)})

@@ -1,10 +1,13 @@
 """Where the records of one process go, and what it counts until they are written."""
 
+import shlex
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from locust.stats import RequestStats
 
+from bltybench.errors import UserError, reason
 from bltybench.load.deferred import DeferredRecorder
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
@@ -20,15 +23,30 @@ class RecordSink:
     """The spools, the audit, the live counts, and the rows in Locust's table of ``worker``."""
 
     def __init__(
-        self, folder: RunFolder, worker: str, clock: RunClock, reader: Reader, stats: RequestStats
+        self,
+        folder: RunFolder,
+        worker: str,
+        clock: RunClock,
+        reader: Reader,
+        stats: RequestStats,
+        *,
+        end_run: Callable[[UserError], None],
     ) -> None:
+        """``end_run`` ends the run if records can't be written. Raise UserError if files can't be created."""
+        self._folder = folder
+        self._end_run = end_run
         self._clock = clock
         self._reader = reader
         self._done = done_marker(folder, worker)
         with ExitStack() as opened:
             opened.callback(WriterLock(folder.path).release)
-            self.attempts = opened.enter_context(Spool(folder.attempts_spool / f"{worker}.jsonl"))
-            self.generator = opened.enter_context(Spool(folder.generator_spool / f"{worker}.jsonl"))
+            try:
+                self.attempts = opened.enter_context(Spool(folder.attempts_spool / f"{worker}.jsonl"))
+                self.generator = opened.enter_context(Spool(folder.generator_spool / f"{worker}.jsonl"))
+            except OSError as error:
+                raise UserError(
+                    f"records can't be written: {reason(error)}", where=str(folder.path)
+                ) from None
             self._open_files = opened.pop_all()
         self.audit = Audit(worker)
         self.tick = Tick()
@@ -66,20 +84,35 @@ class RecordSink:
                 never_sent=never_sent,
             )
         )
-        self.attempts.flush()
-        self.generator.flush()
-
-    def close(self) -> None:
-        """Write the remaining records, mark the worker as finished, and release the run folder.
-
-        Raise OSError if records can't be written. The folder is released even then.
-        """
-        with self._open_files:
-            self.deferred.settle()
-            self.audit.close()
+        try:
             self.attempts.flush()
             self.generator.flush()
-            self._done.touch()
+        except OSError as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Write the remaining records, mark the worker as finished, and release the run folder."""
+        try:
+            with self._open_files:
+                self.deferred.settle()
+                self.audit.close()
+                self.attempts.flush()
+                self.generator.flush()
+                self._done.touch()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """End the run: load without records is wasted. Pending records stay in memory for the next try."""
+        path = self._folder.path
+        self._end_run(
+            UserError(
+                f"records can't be written: {reason(error)}",
+                where=str(path),
+                remedy=f"solve this, then run `bltybench report {shlex.quote(str(path))}`: "
+                "everything already written is kept",
+            )
+        )
 
 
 def done_marker(folder: RunFolder, worker: str) -> Path:

@@ -13,6 +13,7 @@ import gevent
 import msgspec
 from gevent import subprocess
 
+from bltybench.errors import CANNOT_RUN, UserError
 from bltybench.load.run.live import Live
 from bltybench.load.run.record_sink import done_marker
 from bltybench.load.run.run_spec import RunSpec
@@ -83,7 +84,12 @@ class Run:
         ended_s = self.now_s()
         unfinished = self._wait_for_workers()
         planned_calls = self._calls_due_until(ended_s)
-        self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
+        unwritten = ""
+        try:
+            self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
+        except UserError as error:
+            # The report then treats the run as one that was killed.
+            unwritten = f"bltybench: {error}\n"
         self._lock.release()
         hidden = self.resolved.target.secret_variables | self.key_names
         self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
@@ -91,6 +97,8 @@ class Run:
             names = ", ".join(unfinished)
             lost = f"These workers did not finish; their last records may be missing: {names}\n"
             self.closing_text = lost + self.closing_text
+        if unwritten:
+            self.exit_code, self.closing_text = CANNOT_RUN, unwritten + self.closing_text
 
     def _update_manifest(self, **changes: Any) -> None:
         self._manifest = msgspec.structs.replace(self._manifest, **changes)
