@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: bench test lint style types tests clean
+.PHONY: bench test lint style types tests engine clean
 
 bench: $(VENV)/.installed
 	$(BIN)/locust -f locustfiles/mixed.py --headless
@@ -49,5 +49,15 @@ $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
 	touch $(VENV)/.installed $@
 
+# A test runs an inference engine. It has its own environment and versions, so that ours stay as constraints.txt has them.
+ENGINE := tests/interop/engine
+engine: $(ENGINE)/.venv/.installed
+
+$(ENGINE)/.venv/.installed: $(ENGINE)/requirements.txt
+	$(PYTHON) -m venv $(ENGINE)/.venv
+	env -u PIP_CONSTRAINT $(ENGINE)/.venv/bin/python -m pip install --quiet --no-compile -r $(ENGINE)/requirements.txt
+	touch $@
+
 clean:
+	rm -rf $(ENGINE)/.venv
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,6 +16,8 @@ from support_cli import free_port
 
 INTEROP = Path(__file__).parent / "interop"
 EXPRESS = INTEROP / "express"
+ENGINE = INTEROP / "engine"
+ENGINE_KEY = "sk-engine"
 
 
 @contextmanager
@@ -37,6 +39,21 @@ def express(limit: int, period_s: float) -> Iterator[str]:
         pipe = process.stdout
         assert pipe is not None
         yield f"http://127.0.0.1:{int(pipe.readline())}"
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[str]:
+    """Start ``interop/engine/serve.py`` with a model in ``folder``, and yield its base address."""
+    python = ENGINE / ".venv" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("needs an inference engine (make engine)")
+    command = [str(python), str(ENGINE / "serve.py"), str(folder / "random.gguf"), ENGINE_KEY]
+    with _process(command) as process:
+        pipe = process.stdout
+        assert pipe is not None
+        address = pipe.readline().strip()
+        assert address, "the engine did not start"
+        yield address
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def stream(body: bytes, headers: bytes = EVENT_STREAM, failure: Failure | None =
     ("body", "notes"),
     [
         pytest.param(TEXT + STOP + DONE, None, id="openai"),
-        pytest.param(ROLE + TEXT + STOP + USAGE, "missing_done", id="missing_done"),  # a CPU inference server
+        pytest.param(ROLE + TEXT + STOP + USAGE, "missing_done", id="missing_done"),  # transformers serve
         pytest.param(TEXT + DONE, "no_finish_reason", id="no_finish_reason"),  # gateways
         pytest.param(TEXT + STOP.removesuffix(b"\n\n"), "missing_done", id="no_blank_line"),  # hand-written
         pytest.param(TEXT + STOP + DONE[:-2], None, id="done_without_blank_line"),  # hand-written servers
