@@ -28,8 +28,9 @@ PROGRESS_S = 15.0
 class Batch(NamedTuple):
     """The result of consecutive cases."""
 
+    cases: int
     counts: Counter[str]
-    """Cases by result, as the JSON file shows them."""
+    """What the JSON file shows, by name."""
     failures: list[str]
     """One line for each failed case, which begins with its number."""
     peak_mb: float = 0.0
@@ -122,7 +123,7 @@ def _play_all(play: Callable[[int, int], Batch], first: int, cases: int, size: i
             over, running = wait(running, return_when=FIRST_COMPLETED)
             for future in over:
                 batch = future.result()
-                done += batch.counts.total()
+                done += batch.cases
                 counts += batch.counts
                 peak_mb = max(peak_mb, batch.peak_mb)
                 failures += batch.failures

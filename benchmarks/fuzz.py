@@ -168,7 +168,7 @@ def play(first: int, cases: int) -> Batch:
         except Exception as error:  # noqa: BLE001 - any exception is a finding
             counts["failed"] += 1
             failures.append(f"{number}: {error!r} for {data.response[:MAX_SHOWN_BYTES]!r}")
-    return Batch(counts, failures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    return Batch(cases, counts, failures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
 if __name__ == "__main__":
