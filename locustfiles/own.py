@@ -1,4 +1,4 @@
-"""A template for your own locustfile: `locust -f locustfiles/own.py`."""
+"""A template for your own locustfile: `locust -f locustfiles/own.py --headless -u 5 -t 60s`."""
 
 from locust import between, task
 

@@ -2,28 +2,30 @@
 
 from typing import ClassVar, NoReturn
 
-from locust import User, task
+from gevent import Greenlet
+from gevent.pool import Group
+from locust import task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
+from bltybench.load.locust_plugin.user_classes import RecordedUser
 from bltybench.load.run.context import RunContext
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.prompts.compose import Prepared
 
 
-class ChatUser(User):
+class ChatUser(RecordedUser):
     """A user whose ``self.client.chat(messages, stream=True, …)`` is timed, recorded, and reported.
 
-    Write tasks as for any Locust user. The scenario sets target, model, duration, users, and retry policy.
+    Write tasks as for any Locust user. Locust's options and ``wait_time`` decide how many users there are
+    and how fast they call. A scenario, if one is named, sets target, model, users, duration, retry policy,
+    and checks.
     """
 
     abstract = True
-
-    scenario: ClassVar[str | None] = None
-    """Scenario in scenarios.toml, unless ``--scenario`` names another."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -50,10 +52,14 @@ class ChatUser(User):
             return False
         return bool(super().stop(force))
 
-    def on_stop(self) -> None:
-        """Close the connection."""
+    def start(self, group: Group) -> Greenlet:
+        """Start the user, and close its connection when it has ended."""
+        greenlet = super().start(group)
         if self._client is not None:
-            self._client.close()
+            # Not in on_stop: a subclass that overrides it need not call ours.
+            client = self._client
+            greenlet.link(lambda _: client.close())
+        return greenlet
 
 
 class ScenarioUser(ChatUser):
@@ -65,8 +71,7 @@ class ScenarioUser(ChatUser):
 
     abstract = True
 
-    replays: ClassVar[bool] = True
-    """Whether the user sends only what the scenario says, so that the spend can be estimated."""
+    replays = True
     stream: ClassVar[bool | None] = None
     """Whether to stream every call; None leaves that to the mix."""
 

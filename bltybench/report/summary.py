@@ -76,6 +76,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     spent: dict[str, Any]
     arrivals: dict[str, int]
     search: SearchResult | None = None
+    unrecorded: list[str] = []
+    """User classes of the locustfile whose requests were not recorded."""
 
     def to_json(self) -> bytes:
         """Return indented JSON. The same run gives the same bytes."""
@@ -142,6 +144,7 @@ def summarize(analysis: Analysis) -> Summary:
         lengths=records(analysis.lengths),
         spent=analysis.spent._asdict(),
         arrivals=late_arrivals(analysis.generator),
+        unrecorded=manifest.unrecorded,
     )
 
 

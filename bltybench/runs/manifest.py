@@ -111,6 +111,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Open loop: number of calls due before the load ended. None for a closed loop, or during the run."""
     ended: str | None = None
     """Why the load ended: completed, interrupted, or budget."""
+    unrecorded: list[str] = []
+    """User classes of the locustfile whose requests were not recorded."""
+    load_test_shape: str | None = None
+    """The locustfile's LoadTestShape, if it decided on the number of users."""
 
 
 def boot_id() -> str | None:

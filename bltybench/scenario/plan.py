@@ -81,9 +81,15 @@ class Plan:
 def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Path) -> Plan:
     """Iterate over the whole schedule once and sum it.
 
-    Raise UserError for an invalid trace, a schedule without requests, a money cap without a price, or a
-    budget that can't cover one request.
+    Raise UserError for a missing mix, an invalid trace, a schedule without requests, a money cap without a
+    price, or a budget that can't cover one request.
     """
+    if not scenario.mix:
+        raise UserError(
+            "the scenario has no mix, so there is nothing to replay",
+            where="the scenario's mix",
+            remedy="add calls to its mix, or run it with user classes that derive from ChatUser",
+        )
     smallest, plan = _count(scenario, target, base_dir)
     budget = target.budget
     if budget.money is not None and plan.price is None:

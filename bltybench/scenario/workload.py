@@ -194,6 +194,9 @@ class Objectives(Table):
 
 Check = str | bool | int | float
 
+NO_TIME_LIMIT_S = 365 * 86_400.0
+"""``duration_s`` of a run that lasts until it is stopped, in seconds: a year."""
+
 
 class Scenario(Table):
     """A load: what to send to which target, when, and how long."""
@@ -210,7 +213,7 @@ class Scenario(Table):
     """Users started per second. Default: all immediately."""
     seed: NonNegativeInt = 1
     mix: tuple[Call, ...] = ()
-    """Optional when replaying a former run, whose mix is then used."""
+    """Optional when replaying a former run, whose mix is then used, and for a locustfile's own calls."""
     arrivals: Arrivals
     retry: Retry = Retry()
     warm_up_s: NonNegativeFloat = 0.0
@@ -225,6 +228,11 @@ class Scenario(Table):
         """Whether due times are known before the run."""
         return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch)
 
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether the run ends by itself when its time is over."""
+        return self.duration_s < NO_TIME_LIMIT_S
+
     def stages(self) -> tuple[Stage, ...]:
         """Return the planned stages, in order; none unless the load is stairs or a ladder.
 
@@ -237,7 +245,7 @@ class Scenario(Table):
         names = [call.name for call in self.mix]
         if len(set(names)) < len(names):
             raise ValueError("two calls of the mix have the same name")
-        if not self.mix and not isinstance(self.arrivals, Replay):
+        if not self.mix and not isinstance(self.arrivals, Closed | Replay):
             raise ValueError("mix must have 1 or more entries")
         return self
 

@@ -76,14 +76,21 @@ def check_seconds(done: Finished) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locustfile", "scenario"),
-    [("chat.py", ""), ("stream.py", ""), ("mixed.py", OPEN), ("own.py", "")],
+    ("locustfile", "scenario", "args"),
+    [
+        ("chat.py", "", ()),
+        ("stream.py", "", ()),
+        ("mixed.py", OPEN, ()),
+        ("own.py", "", ("-u", "4", "-r", "4", "-t", "4s")),
+    ],
 )
-def test_every_row_matches_the_sandbox_log(tmp_path: Path, locustfile: str, scenario: str) -> None:
+def test_every_row_matches_the_sandbox_log(
+    tmp_path: Path, locustfile: str, scenario: str, args: tuple[str, ...]
+) -> None:
     log = tmp_path / "truth.jsonl"
     with running_sandbox(log, limits=LIMITS) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, scenario)
-        done = run_locust(LOCUSTFILES / locustfile, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        done = run_locust(LOCUSTFILES / locustfile, *args, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
     assert done.code == 0, done.output
     outcomes = check_against_truth(done, log)
     assert outcomes["ok"] > 0

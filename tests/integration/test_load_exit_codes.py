@@ -121,7 +121,7 @@ def broken(**_):
     )
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, UNPACED)
-        done = run_locust(own, cwd=tmp_path, **KEY)
+        done = run_locust(own, "-t", "2s", cwd=tmp_path, **KEY)
     assert "a broken listener" in done.output
     assert {"ok"} == {row["outcome"] for row in done.attempts}
     assert done.code == 2, done.output

@@ -30,12 +30,14 @@ def announce(run: Run, plan: Plan | None) -> None:
     """Log the target, the maximum spend, and the plan, if not only the locustfile determines what is sent."""
     resolved, target = run.resolved, run.resolved.target
     logger.info(
-        "Run %s: scenario %s on %s for %g s",
+        "Run %s: scenario %s on %s %s",
         run.folder.path.name,
         resolved.name,
         target.base_url,
-        resolved.scenario.duration_s,
+        "until it ends or is stopped" if run.duration_s is None else f"for {run.duration_s:g} s",
     )
+    if run.unrecorded:
+        logger.info("Not recorded, because they don't derive from ChatUser: %s", ", ".join(run.unrecorded))
     if plan is not None:
         logger.info("%s", plan.sentence())
     budget = target.budget
@@ -54,7 +56,7 @@ def show_progress(run: Run) -> None:
     try:
         while True:
             gevent.sleep(INTERVAL_S if on_terminal else PIPED_INTERVAL_S)
-            line = run.live.line(run.now_s(), run.resolved.scenario.duration_s, run.activity)
+            line = run.live.line(run.now_s(), run.duration_s, run.activity)
             if on_terminal:
                 width = shutil.get_terminal_size().columns
                 sys.stderr.write(f"\r\x1b[2K{line[: width - 1]}")

@@ -7,17 +7,18 @@ from pathlib import Path
 
 from locust.env import Environment
 from locust.runners import MasterRunner
-from locust.user.users import User
 
-from bltybench.errors import UserError
 from bltybench.load.locust_plugin.console import announce
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options, report_formats
+from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.former_run import with_former_run
 from bltybench.load.run.run import DRAIN_S, LEAD_ALONE_S, LEAD_WORKERS_S, Run
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
+from bltybench.scenario.file.own_load import closed_loop, own_scenario
 from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.plan import Plan, make_plan
+from bltybench.scenario.workload import NO_TIME_LIMIT_S
 
 logger = logging.getLogger("bltybench")
 
@@ -58,11 +59,13 @@ class Launcher:
             self._ensure_sandbox(resolved)
             # The progress line replaces Locust's periodic table. The table is still printed at the end.
             options.only_summary = True
-            options.run_time = None
-        else:
+            if environment.shape_class is None:  # a load shape may read it
+                options.run_time = None
+        elif scenario.has_time_limit:
             options.run_time = math.ceil(scenario.duration_s + self.lead_s) + RUN_TIME_MARGIN_S
         self._default_run_time = options.run_time
-        if environment.host is None:
+        # Locust gives this host to all classes, so it would replace that of an HttpUser.
+        if environment.host is None and not any(cls.host for cls in self._classes().unrecorded):
             environment.host = self._default_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
@@ -71,7 +74,7 @@ class Launcher:
         """Create a run from the current options, and log what it will send. Raises UserError."""
         environment, options, runner = self._environment, self._options, self._environment.runner
         options.host = None if environment.host == self._default_host else environment.host
-        if options.run_time != self._default_run_time:
+        if environment.shape_class is None and options.run_time != self._default_run_time:
             # Changed in the web page. Locust stops the run by it, so the load gets the rest of that time.
             self._duration_s = max(1.0, options.run_time - self.lead_s) if options.run_time else None
         resolved, plan = self._resolve(runner.target_user_count if runner else None)
@@ -80,9 +83,17 @@ class Launcher:
         if isinstance(runner, MasterRunner):
             # Locust distributes users in this order, so the first users get the first numbers.
             workers = sorted(client.id for client in runner.clients.all)
-        run = Run(resolved, options.reports, workers, self.lead_s, report_formats(options))
-        replays = any(getattr(cls, "replays", False) for cls in environment.user_classes)
-        announce(run, plan if replays else None)
+        shape = environment.shape_class
+        run = Run(
+            resolved,
+            options.reports,
+            workers,
+            self.lead_s,
+            report_formats(options),
+            unrecorded=[cls.__name__ for cls in self._classes().unrecorded],
+            load_test_shape=None if shape is None else type(shape).__name__,
+        )
+        announce(run, plan)
         return run
 
     def stop_sandbox(self) -> None:
@@ -90,19 +101,37 @@ class Launcher:
         if self._sandbox is not None:
             self._sandbox.stop()
 
-    def _resolve(self, users: int | None) -> tuple[Resolved, Plan]:
-        options = self._options
+    def _classes(self) -> UserClasses:
+        """Return the user classes, which can change in the web page."""
+        return UserClasses(self._environment.user_classes)
+
+    def _resolve(self, users: int | None) -> tuple[Resolved, Plan | None]:
+        """Return the scenario and its plan; None if the user classes decide what is sent."""
+        options, classes, shape = self._options, self._classes(), self._environment.shape_class
+        book = load_book(Path(options.scenario_file) if options.scenario_file else None)
+        target, named = options.target or None, options.scenario or classes.scenario
+        if classes.replays:
+            name = named or book.default_scenario
+            scenario = book.scenario(name)
+        else:
+            name, scenario = own_scenario(book, named, target, classes.docstrings)
+        duration_s = self._duration_s
+        if shape is not None:
+            # It decides how many users there are, and when the run ends.
+            scenario, duration_s = closed_loop(scenario), NO_TIME_LIMIT_S
         resolved = resolve(
-            load_book(Path(options.scenario_file) if options.scenario_file else None),
-            scenario=options.scenario or _own_scenario(self._environment.user_classes),
-            target=options.target or None,
+            book.model_copy(update={"scenarios": book.scenarios | {name: scenario}}),
+            scenario=name,
+            target=target,
             users=users,
-            duration_s=self._duration_s,
-            base_url=options.host or None,
+            duration_s=duration_s,
+            base_url=options.host or classes.host,
         )
         require_budget(resolved.target_name, resolved.target)
         resolved = with_former_run(resolved, Path(options.reports))
         resolved.target.access(resolved.target_name)
+        if not classes.replays:
+            return resolved, None
         started_s = time.monotonic()
         plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
         # The first plan takes the longest: it reads files, and each worker does that too.
@@ -114,14 +143,3 @@ class Launcher:
             self._sandbox = start_if_absent(resolved.target)
             if self._sandbox is not None:
                 logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)
-
-
-def _own_scenario(user_classes: list[type[User]]) -> str | None:
-    """Return the scenario that the locustfile's classes name."""
-    names = {name for cls in user_classes if (name := getattr(cls, "scenario", None))}
-    if len(names) > 1:
-        raise UserError(
-            f"the user classes name different scenarios: {', '.join(sorted(names))}",
-            remedy="choose one with --scenario",
-        )
-    return next(iter(names), None)

@@ -34,6 +34,7 @@ from bltybench.load.locust_plugin.shutdown import (
     stop_on_quit,
     stop_run,
 )
+from bltybench.load.locust_plugin.user_classes import UserClasses, hold_shape
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
@@ -50,6 +51,11 @@ TICK_KEY = "bltybench"
 BUDGET_MESSAGE = "bltybench_budget_exhausted"
 ACTIVITY_MESSAGE = "bltybench_activity"
 """Messages to the process that owns the run. A single process sends them to itself."""
+EVENTS = (
+    *("test_start", "test_stopping", "test_stop", "report_to_master", "worker_report"),
+    *("spawning_complete", "quitting", "quit"),
+)
+"""Events of Locust to which the plugin listens, besides those before ``init``."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
 
@@ -75,17 +81,9 @@ class Plugin:
         self._aborted = False
 
     def register(self, events: Events) -> None:
-        """Listen to Locust's events."""
+        """Listen to Locust's events before a run."""
         events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
         events.init.add_listener(self.on_init)
-        events.test_start.add_listener(self.on_test_start)
-        events.test_stopping.add_listener(self.on_test_stopping)
-        events.test_stop.add_listener(self.on_test_stop)
-        events.report_to_master.add_listener(self.on_report_to_master)
-        events.worker_report.add_listener(self.on_worker_report)
-        events.spawning_complete.add_listener(self.on_spawning_complete)
-        events.quitting.add_listener(self.on_quitting)
-        events.quit.add_listener(self.on_quit)
 
     # Called by user classes
 
@@ -101,9 +99,18 @@ class Plugin:
     # Locust's events, in the order in which they occur
 
     def on_init(self, environment: Environment, runner: Runner, **_: Any) -> None:
-        """Check everything that can be checked before a run."""
-        self._runner = runner
+        """Check everything that can be checked before a run, and listen to the events of runs.
+
+        A locustfile without a class whose calls are recorded is left to Locust.
+        """
         options = parsed_options(environment)
+        if not UserClasses(environment.user_classes).recorded:
+            if options.exit_code_on_error is None:
+                options.exit_code_on_error = 1
+            return
+        self._runner = runner
+        for name in EVENTS:
+            getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         self._error_code = options.exit_code_on_error
         if options.exit_code_on_error is None:
             options.exit_code_on_error = 1
@@ -237,22 +244,24 @@ class Plugin:
             context.clock.restart(run.clock)
             self._join(context)
         self._greenlets.append(gevent.spawn(show_progress, run))
+        if environment.shape_class is not None:
+            self._greenlets.append(gevent.spawn(hold_shape, environment.shape_class, run.now_s))
         searcher = self._link.begin(
             run.resolved.scenario, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
         )
         if searcher is not None:
             self._greenlets.append(gevent.spawn(self._search, searcher))
-        if parsed_options(environment).headless:
+        if parsed_options(environment).headless and run.duration_s is not None:
             # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
             # master then gives its workers half a second, so its tables would miss the last responses.
-            gevent.spawn(self._end_when_over, run)
+            gevent.spawn(self._end_when_over, run, run.duration_s)
 
     def _search(self, searcher: Searcher) -> None:
         searcher.run()
         stop_run(self._runner, "the search is over")
 
-    def _end_when_over(self, run: Run) -> None:
-        gevent.sleep(max(0.0, run.resolved.scenario.duration_s + RUN_TIME_MARGIN_S - run.now_s()))
+    def _end_when_over(self, run: Run, duration_s: float) -> None:
+        gevent.sleep(max(0.0, duration_s + RUN_TIME_MARGIN_S - run.now_s()))
         if self.run is run:
             end_run(self._runner)
 
@@ -278,7 +287,11 @@ class Plugin:
         search_ended = self._link.searcher.ended if self._link.searcher else None
         if self._exhausted_workers or exhausted or search_ended == "budget":
             return "budget"
-        over = run.now_s() >= run.resolved.scenario.duration_s - 1.0
+        if self._runner.environment.shape_class is not None:
+            # Locust stops the greenlet of the shape first, unless the shape itself ended the run.
+            over = self._runner.shape_greenlet is not None
+        else:
+            over = run.duration_s is None or run.now_s() >= run.duration_s - 1.0
         return "completed" if over or self._finished or search_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:

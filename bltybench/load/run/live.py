@@ -83,15 +83,17 @@ class Live:
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
         )
 
-    def line(self, now_s: float, total_s: float, activity: str = "") -> str:
-        """Return the progress line at ``now_s`` seconds into a run of ``total_s``.
+    def line(self, now_s: float, total_s: float | None, activity: str = "") -> str:
+        """Return the progress line at ``now_s`` seconds into a run of ``total_s``, or without a time limit.
 
         A run that consists of steps ends with its last one, so its ``activity`` replaces the duration.
         """
         counts = self.snapshot(now_s)
         elapsed = f"{max(0.0, now_s):3.0f}"
+        if total_s is not None and not activity:
+            elapsed += f"/{total_s:.0f}"
         parts = [
-            f"{elapsed} s  {activity}" if activity else f"{elapsed}/{total_s:.0f} s",
+            f"{elapsed} s  {activity}" if activity else f"{elapsed} s",
             f"{counts.accepted} ok/min  {counts.refused} 429/min",
             *([f"{counts.failed} failed/min"] if counts.failed else []),
             f"{counts.tokens / 1000:.1f}K tok/min" if counts.tokens >= 10_000 else f"{counts.tokens} tok/min",

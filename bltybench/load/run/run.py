@@ -34,7 +34,15 @@ class Run:
     """A run from its start to its report."""
 
     def __init__(
-        self, resolved: Resolved, reports: str, workers: list[str], lead_s: float, formats: Collection[str]
+        self,
+        resolved: Resolved,
+        reports: str,
+        workers: list[str],
+        lead_s: float,
+        formats: Collection[str],
+        *,
+        unrecorded: Sequence[str] = (),
+        load_test_shape: str | None = None,
     ) -> None:
         self.resolved = resolved
         self.formats = formats
@@ -51,13 +59,26 @@ class Run:
         # Nobody may report the run before its manifest is complete, whatever its workers do.
         self._lock = WriterLock(self.folder.path)
         self.clock = _clock_in(lead_s)
-        self._manifest = self._describe()
+        self._manifest = msgspec.structs.replace(
+            self._describe(), unrecorded=list(unrecorded), load_test_shape=load_test_shape
+        )
         self.folder.write_manifest(self._manifest)
 
     def postpone(self, lead_s: float) -> None:
         """Let the load begin ``lead_s`` from now, because preparing it took time."""
         self.clock = _clock_in(lead_s)
         self._update_manifest(clock=self.clock)
+
+    @property
+    def unrecorded(self) -> list[str]:
+        """User classes whose requests are not recorded, because they do not derive from ChatUser."""
+        return self._manifest.unrecorded
+
+    @property
+    def duration_s(self) -> float | None:
+        """When the load ends by itself, on the run's axis; None if it lasts until it is stopped."""
+        scenario = self.resolved.scenario
+        return scenario.duration_s if scenario.has_time_limit else None
 
     def spec(self) -> RunSpec:
         """Return the specification for the processes that generate the load."""

@@ -117,7 +117,10 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
     end = start + timedelta(seconds=load_s)
     lasted = text.duration(load_s)
     if manifest.ended != "completed":
-        lasted += f" of {text.duration(scenario.duration_s)} ({manifest.ended or 'killed'})"
+        planned = f" of {text.duration(scenario.duration_s)}" if scenario.has_time_limit else ""
+        lasted += f"{planned} ({manifest.ended or 'killed'})"
+    shape = manifest.load_test_shape
+    unrecorded = f"{', '.join(manifest.unrecorded)} (only classes that derive from ChatUser are)"
     documented = [
         f"{value:,} {unit}"
         for value, unit in (
@@ -137,7 +140,8 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Target", f"{target.name} · {target.base_url}"),
         ("Model", text.bounded(scenario.model)),
         ("Scenario", manifest.scenario),
-        ("Load", load_shape(scenario)),
+        ("Load", f"closed loop, users as {shape} decides" if shape else load_shape(scenario)),
+        *([("Not recorded", text.bounded(unrecorded))] if manifest.unrecorded else []),
         ("Retry", scenario.retry.policy.replace("_", "-")),
         ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
         ("Documented limits", " · ".join(documented) or "none"),
