@@ -146,7 +146,7 @@ class CuriousUser(ChatUser):
         write_scenarios(tmp_path, sandbox.base_url, OPEN_LOOP)
         process = start_locust(own, "--headless", cwd=tmp_path, **KEY)
         assert process.stdout is not None
-        lines = []
+        lines: list[str] = []
         while sum("asked: True" in line for line in lines) < 5:
             lines.append(process.stdout.readline())
             assert lines[-1], lines

@@ -104,16 +104,15 @@ class Plugin:
         A locustfile without a class whose calls are recorded is left to Locust.
         """
         options = parsed_options(environment)
+        error_code = options.exit_code_on_error
+        if error_code is None:
+            options.exit_code_on_error = 1
         if not UserClasses(environment.user_classes).recorded:
-            if options.exit_code_on_error is None:
-                options.exit_code_on_error = 1
             return
         self._runner = runner
         for name in EVENTS:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
-        self._error_code = options.exit_code_on_error
-        if options.exit_code_on_error is None:
-            options.exit_code_on_error = 1
+        self._error_code = error_code
         # Through the event loop: raised by Python itself, it would hit whichever user is running.
         gevent.signal_handler(signal.SIGINT, interrupt)
         end_at_hangup()
@@ -137,8 +136,7 @@ class Plugin:
         """Create the run if this process owns it, and join it if this process generates load."""
         runner, options = self._runner, parsed_options(environment)
         self.context = None
-        self._finished = False
-        self._aborted = False
+        self._finished = self._aborted = False
         self._exhausted_workers.clear()
         try:
             if isinstance(runner, WorkerRunner):
