@@ -1,7 +1,6 @@
 """The plugin's reactions to Locust's events. Importing bltybench.load registers it."""
 
 import logging
-import signal
 import sys
 from contextlib import ExitStack
 from typing import Any, NoReturn
@@ -28,9 +27,9 @@ from bltybench.load.locust_plugin.options import (
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.shutdown import (
     dismiss_workers,
-    end_at_hangup,
+    end_at_signals,
     end_run,
-    interrupt,
+    ended_as_planned,
     stop_on_quit,
     stop_run,
 )
@@ -113,9 +112,7 @@ class Plugin:
         for name in EVENTS:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         self._error_code = error_code
-        # Through the event loop: raised by Python itself, it would hit whichever user is running.
-        gevent.signal_handler(signal.SIGINT, interrupt)
-        end_at_hangup()
+        end_at_signals()
         tokens.load()
         self._link.register(runner)
         if isinstance(runner, WorkerRunner):
@@ -285,11 +282,7 @@ class Plugin:
         search_ended = self._link.searcher.ended if self._link.searcher else None
         if self._exhausted_workers or exhausted or search_ended == "budget":
             return "budget"
-        if self._runner.environment.shape_class is not None:
-            # Locust stops the greenlet of the shape first, unless the shape itself ended the run.
-            over = self._runner.shape_greenlet is not None
-        else:
-            over = run.duration_s is None or run.now_s() >= run.duration_s - 1.0
+        over = ended_as_planned(self._runner, run.now_s(), run.duration_s)
         return "completed" if over or self._finished or search_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:

@@ -18,16 +18,18 @@ MAX_CONNECT_S = 10.0
 """Maximum wait for forked workers to connect before they are dismissed, in seconds."""
 
 
-def interrupt() -> None:
+def end_at_signals() -> None:
+    """Let Ctrl-C end a run, and a closed terminal do so as SIGTERM does, unless ``nohup`` protects it."""
+    # Through the event loop: raised by Python itself, it would hit whichever user is running.
+    gevent.signal_handler(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        gevent.signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+
+
+def _interrupt() -> None:
     """Raise KeyboardInterrupt in the main greenlet, where Locust waits for it."""
     hub = gevent.get_hub()
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
-
-
-def end_at_hangup() -> None:
-    """Let a closed terminal end a run as SIGTERM does, unless ``nohup`` protects it."""
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        gevent.signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
 
 
 def dismiss_workers(runner: Runner) -> None:
@@ -53,6 +55,14 @@ def end_run(runner: Runner) -> None:
     runner.stop()
     if parsed_options(runner.environment).headless:
         runner.quit()
+
+
+def ended_as_planned(runner: Runner, now_s: float, duration_s: float | None) -> bool:
+    """Return whether a run that has just ended did so by itself, or was to last until it is stopped."""
+    if runner.environment.shape_class is not None:
+        # Locust stops the greenlet of the shape first, unless the shape itself ended the run.
+        return runner.shape_greenlet is not None
+    return duration_s is None or now_s >= duration_s - 1.0
 
 
 def stop_on_quit(runner: Runner) -> None:
