@@ -5,6 +5,7 @@ The path of a request names the behavior. It uses sockets and threads only, and 
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -129,6 +130,9 @@ def then_reset(*parts: bytes) -> Callable[[socket.socket], None]:
     return send(*parts, pause_s=0.05, end=reset)
 
 
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+GZIPPED = CHUNKED.replace(EVENTS, EVENTS + b"Content-Encoding: gzip\r\n")
 ERROR = json.dumps(
     {"error": {"message": "Rate limit, key sk-abcdefghijkl", "type": "requests", "code": "rl"}}
 ).encode()
@@ -178,6 +182,12 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
     "open-after-done": endlessly(CHUNKED + chunk(event("a")) + chunk(DONE + event("late")), b"", 1.0),
     "open-after-split-done": endlessly(CHUNKED + chunk(event("a")) + b"".join(map(chunk, SPLIT)), b"", 1.0),
     "talks-after-done": endlessly(CHUNKED + chunk(event("a")) + chunk(DONE), chunk(event("late")), 0.02),
+    "open-after-finish": endlessly(CHUNKED + chunk(event("a")) + chunk(FINISH), b"", 1.0),
+    "pings-after-finish": endlessly(
+        CHUNKED + chunk(event("a")) + chunk(FINISH) + chunk(USAGE), chunk(b": ping\n\n"), 0.1
+    ),
+    "gzip-open": endlessly(GZIPPED + chunk(gzip.compress(event("a") + DONE)), b"", 1.0),
+    "finish-then-usage": send(CHUNKED + chunk(event("a")) + chunk(FINISH), chunk(USAGE) + END, pause_s=1.0),
     "ends-after-done": send(CHUNKED + chunk(event("a")) + chunk(DONE), b"0\r\n\r\n", pause_s=0.03),
     "stalls-within-headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.05),
     "stalls-within-json": endlessly(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"", 1.0),

@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from bltybench import __version__
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import classify_response
-from bltybench.load.recorder import CallContext, SentAttempt, record
+from bltybench.load.recorder import CallContext, SentAttempt, count_tokens, record
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
 from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.api.request_options import (
     RequestOptions,
     choices,
@@ -267,7 +267,7 @@ class ChatClient:
             path = MODELS if call.endpoint == MODELS else self._context.target.path_of_chat(call.model)
             self._connection.send(call.method, path, headers, call.body, exchange)
             if call.endpoint == MODELS:
-                self.body = b"".join(exchange.pieces)
+                self.body = exchange.body
             if awaited:
                 reader.read(exchange)
         except GreenletExit:
@@ -280,9 +280,14 @@ class ChatClient:
             sink.open_attempts -= 1
 
     def _spent(self, sent: SentAttempt, result: ExchangeResult) -> Spend:
-        """Return an attempt's cost: its usage, else 0 if unsent or with an error status, else the reserve."""
-        if result.prompt_tokens is not None or result.completion_tokens is not None:
-            return self._budget.cost(sent.call.model, result.prompt_tokens, result.completion_tokens or 0)
+        """Return an attempt's cost: its tokens, else 0 if unsent or with an error status, else the reserve.
+
+        Tokens are estimated if the server doesn't report them, but not if the answer broke off: the server
+        can have generated more than arrived.
+        """
+        prompt_tokens, completion_tokens, source = count_tokens(sent.call, result)
+        if source is TokensSource.USAGE or (completion_tokens and result.outcome is Outcome.OK):
+            return self._budget.cost(sent.call.model, prompt_tokens, completion_tokens or 0)
         never_sent = sent.exchange.sent_ns is None
         refused = result.status is not None and not 200 <= result.status < 300
         refused = refused or result.outcome is Outcome.RATE_LIMITED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from bltybench.limits.observations.classify import classify
@@ -42,6 +44,14 @@ class AttemptError(Exception):
     def __repr__(self) -> str:
         """Return the message alone, because Locust's tables show the repr of an exception."""
         return str(self)
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of one attempt, and where the counts are from."""
+
+    prompt: int | None
+    completion: int | None
+    source: TokensSource | None
 
 
 class SentAttempt(msgspec.Struct, frozen=True):
@@ -91,7 +101,7 @@ def _attempt(
     context: RunContext, sent: SentAttempt, result: ExchangeResult, waited_s: float | None
 ) -> Attempt:
     call, exchange, quota = sent.call, sent.exchange, result.quota
-    prompt_tokens, completion_tokens, source = _tokens(call, result)
+    prompt_tokens, completion_tokens, source = count_tokens(call, result)
     if exchange.end_ns is None:
         raise RuntimeError("an attempt is recorded after its exchange has ended")
     # Converted to the run's axis inline, because a function call for each time would be slower.
@@ -155,18 +165,21 @@ def _attempt(
     )
 
 
-def _tokens(call: CallContext, result: ExchangeResult) -> tuple[int | None, int | None, TokensSource | None]:
-    """Return prompt and completion tokens and their source: the server's usage if it reported one."""
-    if result.prompt_tokens is not None or result.completion_tokens is not None:
-        return result.prompt_tokens, result.completion_tokens, TokensSource.USAGE
-    if result.outcome is not Outcome.OK or call.endpoint != ENDPOINT:
-        return None, None, None
-    if call.stream:
-        return call.prompt_tokens, len(result.gaps_us or ()) + 1, TokensSource.EVENTS
-    calls = (called.get("function", {}) for called in result.tool_calls)
-    arguments = (f"{function.get('name', '')}{function.get('arguments', '')}" for function in calls)
-    text = "".join((result.reasoning, result.text, *arguments))
-    return call.prompt_tokens, tokens.count(text), TokensSource.TOKENIZER
+def count_tokens(call: CallContext, result: ExchangeResult) -> TokenCounts:
+    """Return the server's token counts, or estimates if it generated something and did not count it.
+
+    A stream that broke off before its usage is estimated, too. The estimate is kept in ``result``.
+    """
+    prompt_tokens, completion_tokens = result.prompt_tokens, result.completion_tokens
+    if completion_tokens or not (result.uncounted_text or result.outcome is Outcome.OK):
+        known = prompt_tokens is not None or completion_tokens is not None
+        return TokenCounts(prompt_tokens, completion_tokens, TokensSource.USAGE if known else None)
+    if call.endpoint != ENDPOINT or result.outcome is Outcome.RATE_LIMITED:
+        return TokenCounts(None, None, None)
+    if result.estimated_tokens is None and result.uncounted_text:
+        result.estimated_tokens = tokens.estimate(result.uncounted_text)
+    prompt_tokens = call.prompt_tokens if prompt_tokens is None else prompt_tokens
+    return TokenCounts(prompt_tokens, result.estimated_tokens, TokensSource.TOKENIZER)
 
 
 def describe(attempt: Attempt) -> str:

@@ -156,6 +156,11 @@ def _fates(frame: pd.DataFrame, ok: Bools) -> npt.NDArray[np.int8]:
     return fates
 
 
+def estimated_tokens(attempts: pd.DataFrame) -> Bools:
+    """Return which attempts have estimated token counts, because the server did not report them."""
+    return np.asarray(attempts["tokens_source"].isin(["tokenizer", "events"]), dtype=np.bool_)
+
+
 def in_one_read(attempts: pd.DataFrame) -> Bools:
     """Return which attempts are streams whose tokens all arrived at once, so that no gap was measured."""
     return np.asarray(floats(attempts, "first_token_ns") == floats(attempts, "last_token_ns"), dtype=np.bool_)

@@ -31,7 +31,10 @@ class Stamp(StrEnum):
 
 
 class TokensSource(StrEnum):
-    """Source of token counts: the server's usage, the local tokenizer, or the number of content events."""
+    """Source of token counts: the server's usage, or an estimate.
+
+    Estimates are from the local tokenizer; those of streams in runs of format 1, from the number of events.
+    """
 
     USAGE = "usage"
     TOKENIZER = "tokenizer"

@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from bltybench.runs.attempt import Stamp
+from bltybench.wire.content_encoding import CODINGS, MAX_DECOMPRESSED_BYTES, BodyDecoder
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.sse.stream import StreamFold
@@ -14,7 +15,7 @@ from bltybench.wire.sse.stream import StreamFold
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024
 """Limit for everything up to the end of the final headers, 1xx responses included."""
-MAX_PLAIN_BYTES = 16 * 1024 * 1024
+MAX_PLAIN_BYTES = MAX_DECOMPRESSED_BYTES
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 MAX_SPLIT_DONE_BYTES = 64
 """Reads below this size can hold the rest of a split ``[DONE]``."""
@@ -66,6 +67,25 @@ class Exchange:
     notes: list[str] = field(default_factory=list)
     """Deviations that the connection found, by the names of docs/dialects.md."""
     result: ExchangeResult | None = None
+    decoder: BodyDecoder | None = None
+    """Of a compressed body."""
+    _encoding: str | None = None
+
+    @property
+    def encoding(self) -> str:
+        """Content coding of the body, in lower case; empty if it has none."""
+        if self._encoding is None:
+            coding = self.header("content-encoding").strip()
+            self._encoding = "" if coding == "identity" else coding
+            if self._encoding in CODINGS:
+                self.decoder = BodyDecoder()
+        return self._encoding
+
+    @property
+    def body(self) -> bytes:
+        """The body received since the last fold, decompressed."""
+        data = b"".join(self.pieces)
+        return BodyDecoder().decode(data) if self.encoding in CODINGS else data
 
     @property
     def done(self) -> bool:
@@ -79,20 +99,25 @@ class Exchange:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the response is the requested stream of server-sent events.
+        """Whether the response is a stream of server-sent events, requested or not.
 
         The body decides if it begins as one or as JSON, because servers and proxies get Content-Type wrong.
         """
         if self.fold is not None:
             return True
-        if not self.stream or self.status is None or not 200 <= self.status < 300:
+        if not self.completion or self.status is None or not 200 <= self.status < 300:
             return False
-        if self.pieces and self.pieces[0].startswith(b"data:"):
+        pieces = self.pieces
+        if pieces and pieces[0].startswith(b"data:"):
             return True
-        start = b"".join(piece[:_SNIFFED_BYTES] for piece in self.pieces[:_SNIFFED_PIECES])
+        if self.encoding:
+            start = BodyDecoder(_SNIFFED_BYTES).decode(b"".join(pieces[:_SNIFFED_PIECES]))
+        else:
+            start = b"".join(piece[:_SNIFFED_BYTES] for piece in pieces[:_SNIFFED_PIECES])
         if _EVENT_STREAM.match(start):
             return True
-        return "text/event-stream" in self.header("content-type") and not _JSON.match(start)
+        announced = self.stream and "text/event-stream" in self.header("content-type")
+        return announced and not _JSON.match(start)
 
     def overrun(self) -> Failure | None:
         """Return the size limit that the response exceeds, if any."""
@@ -131,9 +156,11 @@ class Exchange:
         return ""
 
     def take_pieces(self) -> tuple[list[bytes], array[int]]:
-        """Return the kept pieces of the body and their arrivals, and stop keeping them."""
+        """Return the kept pieces of the body, decompressed, and their arrivals. Stop keeping them."""
         # Pieces without an arrival are from a read that turned out not to be HTTP.
-        kept = self.pieces[: len(self.arrivals)], self.arrivals
+        pieces, arrivals = self.pieces[: len(self.arrivals)], self.arrivals
         self.pieces.clear()  # keep the list itself: the parser appends to it
         self.arrivals, self.folded_bytes = array("q"), self.bytes_received
-        return kept
+        if self.encoding and self.decoder is not None:
+            pieces = [self.decoder.decode(piece) for piece in pieces]
+        return pieces, arrivals

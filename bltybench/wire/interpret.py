@@ -9,14 +9,17 @@ from urllib.parse import urlsplit
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.error_words import names_of, reason_of, says_rate_limit
 from bltybench.wire import error_body
+from bltybench.wire.content_encoding import BodyDecoder
 from bltybench.wire.error_body import ErrorDetails, name_or_none, redacted
 from bltybench.wire.exchange import Exchange
-from bltybench.wire.fault import Fault
+from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.outcome import outcome_of
 from bltybench.wire.ratelimit_headers import parse_quota
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.retry_hints import take_hints
+from bltybench.wire.sse.answer import Answer
 from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk, decode_or_none, json_text
+from bltybench.wire.sse.delta import is_failure
 from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.stream import StreamFold
 
@@ -26,25 +29,13 @@ MAX_SHOWN_EVENT_BYTES = 500
 MAX_HOST_CHARS = 100
 MAX_HEADER_CHARS = 80
 """Part of a header value that goes into the error message."""
-FAILED_FINISH_REASONS = {
-    "abort",
-    "aborted",
-    "canceled",
-    "cancelled",
-    "error",
-    "failed",
-    "insufficient_system_resource",
-    "network_error",
-}
-"""Finish reasons of answers that the server gave up (DeepSeek, vLLM, SGLang, OpenRouter, Zhipu), in lower
-case."""
 
 
 def fold(exchange: Exchange) -> StreamFold:
     """Fold the bytes that a stream has kept so far, and return its state."""
     state = exchange.fold
     if state is None:
-        state = exchange.fold = StreamFold(keep_text=exchange.keep_text)
+        state = exchange.fold = StreamFold()
     state.take_pieces(*exchange.take_pieces())
     state.settle()
     return state
@@ -58,15 +49,18 @@ def interpret(exchange: Exchange) -> ExchangeResult:
     error: ErrorDetails | None
     if exchange.status is None:
         error = ErrorDetails()
-    elif exchange.header("content-encoding") not in {"", "identity"}:
+    elif exchange.encoding and exchange.decoder is None:
         exchange.take_pieces()
-        coding = redacted(exchange.header("content-encoding"), exchange.secrets, MAX_HEADER_CHARS)
+        coding = redacted(exchange.encoding, exchange.secrets, MAX_HEADER_CHARS)
         message = f"a compressed response, though none was requested: Content-Encoding is {coding}"
         error = ErrorDetails(Fault.CONTENT_ENCODING, None, message)
     elif exchange.is_event_stream:
         error = _read_stream(exchange, result)
     else:
         error = _read_plain(exchange, result, b"".join(exchange.take_pieces()[0]))
+    if exchange.decoder is not None:
+        exchange.notes.append("compressed")
+        error = _decoding_error(exchange.decoder, error, exchange)
     result.outcome = outcome_of(exchange, result, error)
     if exchange.notes:
         result.notes = ",".join(exchange.notes)
@@ -76,6 +70,20 @@ def interpret(exchange: Exchange) -> ExchangeResult:
     if error is not None and result.outcome is not Outcome.OK:
         result.error_type, result.error_code, result.error_message = error
     return result
+
+
+def _decoding_error(
+    decoder: BodyDecoder, error: ErrorDetails | None, exchange: Exchange
+) -> ErrorDetails | None:
+    """Return the error of a compressed response. If its body could not be read, that is the error."""
+    failure = decoder.failure
+    if failure is None and error is not None and isinstance(error.type, Fault) and not decoder.complete:
+        failure = Failure(Fault.CONTENT_ENCODING, "the compressed body is incomplete")
+    if failure is None:
+        return error
+    coding = redacted(exchange.encoding, exchange.secrets, MAX_HEADER_CHARS)
+    kind, message = failure
+    return ErrorDetails(kind, None, f"{message} (Content-Encoding is {coding})")
 
 
 def _received_wall_s(exchange: Exchange) -> float:
@@ -112,7 +120,7 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
             # Differences of truncated offsets: rounding errors of the gaps don't add up.
             offsets_us = [(at - first_ns) // 1000 for at in times]
             result.gaps_us = list(map(sub, offsets_us[1:], offsets_us))
-    _read_state(state, exchange, result)
+    _read_answer(state, exchange, result)
     secrets = exchange.secrets
     if state.error is not None:
         return _reported(state.error, exchange, result)
@@ -134,7 +142,7 @@ def _incomplete(state: StreamFold, result: ExchangeResult, exchange: Exchange) -
         no_answer = _no_answer(state.no_answer, exchange)
         if no_answer.type is not Fault.NO_ANSWER:
             return no_answer
-    if finish_reason is None and not state.done:
+    if not state.done and not state.finished:
         return ErrorDetails(Fault.MISSING_DONE, None, "the stream ended without a finish_reason or [DONE]")
     failed = _failed_finish(finish_reason)
     return failed or (None if state.times or _has_hidden_tokens(result, exchange) else no_answer)
@@ -151,19 +159,21 @@ def _has_hidden_tokens(result: ExchangeResult, exchange: Exchange) -> bool:
     return hidden
 
 
-def _read_state(state: StreamFold, exchange: Exchange, result: ExchangeResult) -> None:
+def _read_answer(answer: Answer, exchange: Exchange, result: ExchangeResult) -> None:
     secrets = exchange.secrets
-    result.finish_reason = _cached_name(state.finish_reason, secrets)
-    result.response_id = name_or_none(state.response_id, secrets)
-    result.model = _cached_name(state.model, secrets)
-    _read_usage(state.usage, result)
+    result.finish_reason = _cached_name(answer.finish_reason, secrets)
+    result.response_id = name_or_none(answer.response_id, secrets)
+    result.model = _cached_name(answer.model, secrets)
+    _read_usage(answer.usage, result)
+    if not result.completion_tokens:
+        result.uncounted_text = answer.generated_text
     if exchange.keep_text:
-        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
+        result.text, result.reasoning, result.tool_calls = answer.text, answer.reasoning, answer.tool_calls
 
 
 def _failed_finish(finish_reason: str | None) -> ErrorDetails | None:
     """Return the error if the finish reason says that the server gave up the answer."""
-    if finish_reason is None or finish_reason.lower() not in FAILED_FINISH_REASONS:
+    if not is_failure(finish_reason):
         return None
     return ErrorDetails(Fault.FINISH_REASON, None, f"the server ended the answer with {finish_reason!r}")
 
@@ -171,9 +181,11 @@ def _failed_finish(finish_reason: str | None) -> ErrorDetails | None:
 def _add_notes(exchange: Exchange, state: StreamFold) -> None:
     """Note how a stream deviates from OpenAI's."""
     notes = exchange.notes
+    if not exchange.stream:
+        notes.append("unrequested_stream")
     if not state.done:
         notes.append("missing_done")
-    if state.finish_reason is None:
+    if not state.finished:
         notes.append("no_finish_reason")
     if state.events_after_done:
         notes.append("events_after_done")
@@ -213,14 +225,9 @@ def _read_completion(
         chunk = decode_chunk(body)
     except ValueError:
         chunk = Chunk()
-    # A plain completion is treated as a stream of one chunk.
-    state = StreamFold(keep_text=True)
-    answered = state.add(chunk)[0]
-    state.settle()
-    _read_state(state, exchange, result)
-    if result.prompt_tokens is None and result.completion_tokens is None:
-        # Its tokens are counted from its text.
-        result.text, result.reasoning, result.tool_calls = state.text, state.reasoning, state.tool_calls
+    answer = Answer()
+    answered = answer.add(chunk)[0]
+    _read_answer(answer, exchange, result)
     if (reported := error_in(value)) is not None:
         return _reported(reported, exchange, result)
     if exchange.stream and "text/event-stream" in exchange.header("content-type"):

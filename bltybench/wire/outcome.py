@@ -24,26 +24,26 @@ def outcome_of(exchange: Exchange, result: ExchangeResult, error: ErrorDetails |
         return Outcome.CANCELLED
     success = status is not None and 200 <= status < 300
     if success and error is not None and error != ErrorDetails() and not isinstance(error.type, Fault):
-        return _reported_outcome(exchange, error)
+        return _reported_outcome(exchange, result, error)
     if failure is not None and failure.kind in TIMEOUTS:
         return Outcome.TIMEOUT
     if status is None:
         return Outcome.TRANSPORT_ERROR
     if not success:
         return _refusal_or_error(status, result, error or ErrorDetails())
-    return Outcome.OK if error is None else _damage(exchange, error)
+    return Outcome.OK if error is None else _damage(exchange, result, error)
 
 
-def _damage(exchange: Exchange, error: ErrorDetails) -> Outcome:
+def _damage(exchange: Exchange, result: ExchangeResult, error: ErrorDetails) -> Outcome:
     """Return the outcome of a 2xx response that has no answer, or a damaged one."""
     if error.type is Fault.NO_ANSWER:
         return Outcome.NO_ANSWER
-    if exchange.stream:
+    if exchange.stream or result.streamed:
         return Outcome.BROKEN_STREAM
     return Outcome.SERVER_ERROR if exchange.failure is None else Outcome.TRANSPORT_ERROR
 
 
-def _reported_outcome(exchange: Exchange, error: ErrorDetails) -> Outcome:
+def _reported_outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDetails) -> Outcome:
     """Return the outcome of a 2xx response that reports an error, by the same rules as ``classify``."""
     names = names_of(error.type, error.code)
     reason = reason_of(200, names, error.message)
@@ -51,7 +51,7 @@ def _reported_outcome(exchange: Exchange, error: ErrorDetails) -> Outcome:
         return Outcome.CLIENT_ERROR
     if reason is None and says_rate_limit(names, error.message):
         return Outcome.RATE_LIMITED
-    return Outcome.BROKEN_STREAM if exchange.stream else Outcome.SERVER_ERROR
+    return Outcome.BROKEN_STREAM if exchange.stream or result.streamed else Outcome.SERVER_ERROR
 
 
 def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) -> Outcome:

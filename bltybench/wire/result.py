@@ -37,6 +37,10 @@ class ExchangeResult(msgspec.Struct, kw_only=True, gc=False):
     gaps_us: list[int] | None = None
     coalesced_events: int | None = None
     """Number of content events that shared their read with bytes of a later event."""
+    uncounted_text: str = ""
+    """What the server generated, if it did not report its number of tokens."""
+    estimated_tokens: int | None = None
+    """Our count of that text, once it was needed."""
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = msgspec.field(default_factory=list)

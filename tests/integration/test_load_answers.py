@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from support_locust import LOCUSTFILES, Finished, run_locust, write_scenarios
 from support_probe import write_scenario
@@ -18,7 +19,9 @@ users = 1
 arrivals = { kind = "closed", think_s = 0.2 }
 """
 NO_MONEY = {"error": {"type": "exceeded_current_quota_error", "message": "suspended: insufficient balance"}}
-PLAIN = {"choices": [{"index": 0, "message": {"content": "the quick brown fox"}, "finish_reason": "stop"}]}
+PLAIN: dict[str, Any] = {
+    "choices": [{"index": 0, "message": {"content": "the quick brown fox"}, "finish_reason": "stop"}]
+}
 
 
 @contextmanager
@@ -72,6 +75,15 @@ def test_plain_answers_without_usage_are_estimated(tmp_path: Path) -> None:
     with serving((200, PLAIN)) as base_url:
         write_scenarios(tmp_path, base_url, SCENARIO)
         done = run(tmp_path, "chat.py")
+    counts = {(row["outcome"], row["completion_tokens"], row["tokens_source"]) for row in done.attempts}
+    assert counts == {("ok", 4, "tokenizer")}
+
+
+def test_streams_without_usage_are_estimated(tmp_path: Path) -> None:
+    chunk = {"choices": [{"index": 0, "delta": PLAIN["choices"][0]["message"], "finish_reason": "stop"}]}
+    with serving((200, PLAIN), b"data: %s\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()) as base_url:
+        write_scenarios(tmp_path, base_url, SCENARIO)
+        done = run(tmp_path, "stream.py")
     counts = {(row["outcome"], row["completion_tokens"], row["tokens_source"]) for row in done.attempts}
     assert counts == {("ok", 4, "tokenizer")}
 

@@ -13,6 +13,7 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server, exchange_with
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
+from bltybench.wire.scheduling.open_streams import FINISH_GRACE_S, PERIOD_S
 
 
 @pytest.mark.parametrize("path", ["stream", "split", "trailers", "interim", "no-content-type"])
@@ -56,6 +57,33 @@ def test_a_stream_ends_at_done_even_if_the_server_keeps_the_connection_open(
         assert result.last_token_ns is not None
         assert exchange.end_ns - result.last_token_ns < 100_000_000
     connection.close()
+
+
+@pytest.mark.parametrize("path", ["open-after-finish", "pings-after-finish", "gzip-open"])
+def test_a_stream_ends_soon_after_its_answer_is_complete_even_if_the_body_stays_open(
+    server: Server, reader: Reader, path: str
+) -> None:
+    began_s = time.monotonic()
+    exchange, result = exchange_with(server, path, reader, timeouts=PATIENT)
+    assert time.monotonic() - began_s < FINISH_GRACE_S + 2 * PERIOD_S
+    assert (result.outcome, result.text, result.events) == (Outcome.OK, "a", 1)
+    assert "open_after_finish" in (result.notes or "").split(",")
+    assert result.completion_tokens == (1 if path == "pings-after-finish" else None)
+    assert exchange.end_ns is not None
+    assert result.last_token_ns is not None
+    assert exchange.end_ns - result.last_token_ns < 100_000_000  # the wait is not part of the latency
+
+
+def test_usage_that_follows_the_finish_reason_late_is_read(server: Server, reader: Reader) -> None:
+    _, result = exchange_with(server, "finish-then-usage", reader, timeouts=PATIENT)
+    assert (result.outcome, result.completion_tokens, result.notes) == (Outcome.OK, 1, None)
+
+
+def test_a_complete_answer_is_no_timeout_if_the_timeout_is_shorter_than_the_wait(
+    server: Server, reader: Reader
+) -> None:
+    _, result = exchange_with(server, "open-after-finish", reader, timeouts=TIMEOUTS)
+    assert (result.outcome, result.text) == (Outcome.OK, "a")
 
 
 def test_a_connection_is_reused_if_the_body_ends_soon_after_done(server: Server, reader: Reader) -> None:

@@ -17,7 +17,7 @@ from support_runs import S, attempt, generator_seconds, manifest, realistic, wri
 from bltybench.report.build import build
 from bltybench.report.export.markdown import plain
 from bltybench.report.summary import Summary
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
 from bltybench.runs.search import SearchResult
@@ -231,6 +231,15 @@ def test_run_without_newer_columns_has_a_page(tmp_path: Path) -> None:
     assert summary.timings_ms["itl"]["n"] == summary.timings_ms["first_output"]["n"] == 0
     assert summary.timings_ms["ttft"]["n"] == sum(row.outcome == "ok" and row.stream for row in realistic())
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
+
+
+@pytest.mark.parametrize("source", [TokensSource.USAGE, TokensSource.TOKENIZER, TokensSource.EVENTS])
+def test_page_marks_token_rates_that_contain_estimates(tmp_path: Path, source: TokensSource) -> None:
+    attempts = [attempt(call_id=f"c{i}", tokens_source=source) for i in range(3)]
+    _, _, page = report(tmp_path, attempts, manifest(resolved=NO_CHECKS))
+    estimated = source is not TokensSource.USAGE
+    assert (" · estimated" in page.text) == estimated
+    assert ("estimated for 3 attempts" in page.text) == estimated
 
 
 def test_junit_has_a_case_for_the_audit_and_each_check(refused: tuple[RunFolder, Summary, Page]) -> None:

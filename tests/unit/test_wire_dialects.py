@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -149,7 +152,8 @@ def test_a_plain_answer_announced_as_an_event_stream_is_read() -> None:
             "not an event stream (Content-Type is text/html)",
         ),
         (True, b"", b"hello", "not an event stream (no Content-Type)"),
-        (False, EVENT_STREAM, TEXT + DONE, "not JSON (Content-Type is text/event-stream)"),
+        (False, EVENT_STREAM, b"hello", "not JSON (Content-Type is text/event-stream)"),
+        (True, EVENT_STREAM + b"Content-Encoding: br\r\n", b"\x1f\x8b", "Content-Encoding is br"),
         (True, EVENT_STREAM + b"Content-Encoding: gzip\r\n", b"\x1f\x8b", "Content-Encoding is gzip"),
     ],
 )
@@ -160,6 +164,105 @@ def test_a_failure_caused_by_a_header_names_the_header(
     result = interpret(ended_exchange(head + body, stream=requested))
     assert result.outcome is not Outcome.OK
     assert words in (result.error_message or "")
+
+
+@pytest.mark.parametrize("headers", [EVENT_STREAM, b"Content-Type: application/json\r\n", b""])
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (TEXT + STOP + DONE, Outcome.OK),
+        (TEXT, Outcome.BROKEN_STREAM),
+        (ROLE + DONE, Outcome.NO_ANSWER),
+        (b'data: {"error":{"message":"boom"}}\n\n', Outcome.BROKEN_STREAM),
+    ],
+)
+def test_an_event_stream_is_read_although_a_plain_answer_was_requested(
+    headers: bytes, body: bytes, outcome: Outcome
+) -> None:
+    # gateways that force streaming upstream
+    head = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (headers, len(body))
+    result = interpret(ended_exchange(head + body))
+    assert (result.outcome, result.streamed) == (outcome, True)
+    if outcome is Outcome.OK:
+        assert (result.text, result.finish_reason) == ("ab", "stop")
+        assert "unrequested_stream" in (result.notes or "").split(",")
+
+
+def deflated(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+PACKERS = [
+    pytest.param(b"gzip", gzip.compress, id="gzip"),
+    pytest.param(b"X-GZip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]), id="two_members"),
+    pytest.param(b"deflate", zlib.compress, id="zlib"),
+    pytest.param(b"deflate", deflated, id="raw_deflate"),
+]
+
+
+@pytest.mark.parametrize(("coding", "pack"), PACKERS)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_compressed_bodies_are_read_although_none_was_requested(
+    coding: bytes, pack: Callable[[bytes], bytes], size: int
+) -> None:
+    refusal = b'{"error":{"message":"Rate limit","type":"requests"}}'
+    for status, requested, body in (
+        (200, False, ANSWER),
+        (200, True, TEXT + STOP + DONE),
+        (429, False, refusal),
+    ):
+        packed = pack(body)
+        head = b"HTTP/1.1 %d X\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n"
+        data = head % (status, coding, len(packed)) + packed
+        exchange = Exchange(stream=requested)
+        parser = ResponseParser(exchange)
+        for at in range(0, len(data), size):
+            parser.feed(data[at : at + size])
+        exchange.arrivals.extend([1] * len(exchange.pieces))
+        exchange.end_ns = 2
+        result = interpret(exchange)
+        if status == 429:
+            assert (result.outcome, result.error_type) == (Outcome.RATE_LIMITED, "requests")
+        else:
+            assert (result.outcome, result.text, result.streamed) == (Outcome.OK, "ab", requested)
+        assert "compressed" in (result.notes or "").split(",")
+
+
+@pytest.mark.parametrize("requested", [False, True])
+@pytest.mark.parametrize(
+    ("packed", "fault", "words"),
+    [
+        (gzip.compress(b"data: x\n\n" * 4_000_000), Fault.BODY_TOO_LARGE, "after decompression"),
+        (gzip.compress(ANSWER)[:-20], Fault.CONTENT_ENCODING, "incomplete"),
+        (ANSWER, Fault.CONTENT_ENCODING, "damaged"),
+    ],
+)
+def test_compressed_bodies_that_cannot_be_read_are_typed_errors(
+    requested: bool, packed: bytes, fault: Fault, words: str
+) -> None:
+    head = b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    result = interpret(ended_exchange(head + packed, stream=requested))
+    assert (result.outcome is not Outcome.OK, result.error_type) == (True, fault)
+    assert words in (result.error_message or "")
+    assert "Content-Encoding is gzip" in (result.error_message or "")
+
+
+def choice(index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    chosen = {"index": index, "delta": delta, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [chosen]}).encode() + b"\n\n"
+
+
+def test_all_choices_decide_whether_an_answer_is_complete() -> None:
+    first, second = choice(0, {"content": "ab"}), choice(1, {"content": "cd"})
+    assert stream(second + choice(1, {}, "stop") + DONE).outcome is Outcome.OK
+    both = first + second + choice(0, {}, "stop")
+    assert stream(both).error_type is Fault.MISSING_DONE
+    ended = stream(both + choice(1, {}, "length"))
+    assert (ended.outcome, ended.text, ended.finish_reason) == (Outcome.OK, "ab", "stop")
+    failed = stream(both + choice(1, {}, "error") + DONE)
+    assert (failed.outcome, failed.error_type) == (Outcome.BROKEN_STREAM, Fault.FINISH_REASON)
+    assert failed.finish_reason == "error"
 
 
 BAD_HEADERS = [

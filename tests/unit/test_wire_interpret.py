@@ -302,7 +302,7 @@ THINKING = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text
 
 def test_reasoning_is_the_first_token_but_not_output() -> None:
     for delta in (THINKING, {"content": [{"type": "thinking", "thinking": "hm"}]}, {"reasoning": "hm"}):
-        state = StreamFold(keep_text=True)
+        state = StreamFold()
         for number, part in enumerate([chunk(delta), chunk(delta), HELLO, STOP]):
             state.take(b"data: " + json.dumps(part).encode() + b"\n\n", 10 * (number + 1))
         state.close()
@@ -338,10 +338,25 @@ def test_a_usage_of_zeros_is_no_usage() -> None:
     assert (result.prompt_tokens, result.completion_tokens) == (None, None)
 
 
-def test_a_plain_answer_without_usage_keeps_its_text_to_count_its_tokens() -> None:
-    exchange = ended_exchange(response(200, json.dumps(completion({"content": "a b"})).encode()))
-    exchange.keep_text = False
-    assert interpret(exchange).text == "a b"
+CALL = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}]}
+
+
+def test_the_text_to_count_is_kept_only_if_the_server_counted_nothing() -> None:
+    parts = [chunk({"reasoning": "hm"}), HELLO, HELLO, HELLO, chunk(CALL), chunk({"refusal": "no"})]
+    other = {"choices": [{"index": 1, "delta": {"content": "second"}}]}
+    whole = completion({"content": "a b", "function_call": {"name": "g", "arguments": "{}"}})
+    for keep_text in (True, False):
+        for usage, expected in ((None, 'hmhellohellohellonosecondf{"a":1}'), (USAGE, "")):
+            body = [*parts, other, STOP | {"usage": usage}]
+            data = b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in body)
+            exchange = ended_exchange(response(200, data), stream=True)
+            exchange.keep_text = keep_text
+            result = interpret(exchange)
+            assert (result.uncounted_text, bool(result.text)) == (expected, keep_text)
+        exchange = ended_exchange(response(200, json.dumps(whole).encode()))
+        exchange.keep_text = keep_text
+        result = interpret(exchange)
+        assert (result.uncounted_text, result.text) == ("a bg{}", "a b" if keep_text else "")
 
 
 @pytest.mark.parametrize(

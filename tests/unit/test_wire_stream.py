@@ -20,8 +20,8 @@ def event(delta: dict[str, Any], *, ascii_only: bool = True, **more: Any) -> byt
     return b"data: " + json.dumps(chunk, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") + b"\n\n"
 
 
-def fold(*reads: bytes, keep_text: bool = True) -> StreamFold:
-    state = StreamFold(keep_text=keep_text)
+def fold(*reads: bytes) -> StreamFold:
+    state = StreamFold()
     for number, data in enumerate(reads):
         state.take(data, 1000 * (number + 1))
     state.close()
@@ -82,9 +82,8 @@ def test_an_event_without_content_is_not_a_token(delta: dict[str, Any]) -> None:
     ],
 )
 def test_an_event_with_any_kind_of_content_is_a_token(delta: dict[str, Any]) -> None:
-    for keep_text in (True, False):
-        state = fold(event({"content": "a"}), event(delta), event({"content": "b"}), keep_text=keep_text)
-        assert list(state.times) == [1000, 2000, 3000]
+    state = fold(event({"content": "a"}), event(delta), event({"content": "b"}))
+    assert list(state.times) == [1000, 2000, 3000]
 
 
 def test_reasoning_counts_as_a_token_but_not_as_output() -> None:
@@ -184,11 +183,9 @@ def test_counting_without_parsing_agrees_with_parsing(
     stream = b"".join(event(delta, ascii_only=ascii_only) for delta in deltas)
     edges = [0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)]
     reads = [stream[a:b] for a, b in pairwise(edges)]
-    kept, counted = fold(*reads), fold(*reads, keep_text=False)
+    kept = fold(*reads)
     texts = [delta.get("content") or delta.get("reasoning_content") for delta in deltas]
     assert len(kept.times) == sum(1 for text in texts if text)
-    assert kept.times == counted.times
-    assert kept.first_output_ns == counted.first_output_ns
     text = "".join(delta.get("content") or "" for delta in deltas)
     if "\ud83d" not in text:
         assert kept.text == text
@@ -237,37 +234,33 @@ def test_events_in_one_read_give_the_same_as_in_reads_of_their_own(
 @pytest.mark.parametrize("odd", [' "quoted"', "\\", "two\nlines", ""])
 def test_a_run_of_matching_events_can_contain_one_that_differs(odd: str) -> None:
     texts = ["a", " b", odd, " c", "d", "e"]
-    for keep_text in (True, False):
-        state = fold(b"".join(event({"content": text}) for text in texts), keep_text=keep_text)
-        assert len(state.times) == sum(1 for text in texts if text)
-        assert state.text == ("".join(texts) if keep_text else "")
+    state = fold(b"".join(event({"content": text}) for text in texts))
+    assert len(state.times) == sum(1 for text in texts if text)
+    assert state.text == "".join(texts)
 
 
-@given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=4))
-def test_reads_of_one_piece_give_the_same_as_any_reads(
-    deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int]
-) -> None:
+@given(st.lists(DELTAS, max_size=12), st.lists(st.integers(0, 3000), max_size=4))
+def test_reads_of_one_piece_give_the_same_as_any_reads(deltas: list[dict[str, Any]], cuts: list[int]) -> None:
     events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
     whole = b"".join(events)
     edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
     for reads in (events, [whole[a:b] for a, b in pairwise(edges)]):
-        lone = StreamFold(keep_text=keep_text)
+        lone = StreamFold()
         arrivals = array("q", range(1000, 1000 * (len(reads) + 1), 1000))
         lone.take_pieces(reads, arrivals)
         lone.close()
-        read_by_read = fold(*reads, keep_text=keep_text)
+        read_by_read = fold(*reads)
         for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
             assert getattr(lone, name) == getattr(read_by_read, name)
 
 
 @given(
     st.lists(DELTAS, max_size=12),
-    st.booleans(),
     st.lists(st.integers(0, 3000), max_size=4),
     st.lists(st.integers(1, 4), max_size=12),
 )
 def test_reads_of_many_pieces_give_the_same_as_whole_reads(
-    deltas: list[dict[str, Any]], keep_text: bool, cuts: list[int], in_a_read: list[int]
+    deltas: list[dict[str, Any]], cuts: list[int], in_a_read: list[int]
 ) -> None:
     events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
     whole = b"".join(events)
@@ -275,10 +268,10 @@ def test_reads_of_many_pieces_give_the_same_as_whole_reads(
     for pieces in (events, [whole[a:b] for a, b in pairwise(edges)]):
         marks = sorted({*(min(at, len(pieces)) for at in accumulate(in_a_read)), len(pieces)})
         arrivals = array("q", [1000 * (1 + bisect(marks, at)) for at in range(len(pieces))])
-        cut = StreamFold(keep_text=keep_text)
+        cut = StreamFold()
         cut.take_pieces(pieces, arrivals)
         cut.close()
         reads = [b"".join(pieces[a:b]) for a, b in pairwise([0, *marks])]
-        uncut = fold(*reads, keep_text=keep_text)
+        uncut = fold(*reads)
         for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
             assert getattr(cut, name) == getattr(uncut, name)

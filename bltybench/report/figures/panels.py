@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S, Floats, floats, ints
+from bltybench.metrics.frame import NS_PER_S, Floats, estimated_tokens, floats, ints
 from bltybench.metrics.latency import ecdf
 from bltybench.report.figures import scales, style
 
@@ -71,7 +71,8 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
         _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
     else:
         nothing(ax, "no response reported its tokens")
-    head(ax, "Tokens per minute", width)
+    estimated = bool(estimated_tokens(analysis.attempts).any())
+    head(ax, "Tokens per minute, estimated" if estimated else "Tokens per minute", width)
 
 
 def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import bools, floats, in_one_read
+from bltybench.metrics.frame import bools, estimated_tokens, floats, in_one_read
 from bltybench.report import text
 
 
@@ -23,7 +23,7 @@ def method_notes(analysis: Analysis) -> list[str]:
         notes.append(
             f"{text.count(unsent, 'attempt')} never sent because there was no connection: counted when due."
         )
-    estimated = int(attempts["tokens_source"].isin(["tokenizer", "events"]).sum())
+    estimated = int(estimated_tokens(attempts).sum())
     unknown = int((attempts["ok"] & attempts["completion_tokens"].isna()).sum())
     if estimated or unknown:
         notes.append(

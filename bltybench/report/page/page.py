@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import NS_PER_S
+from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.report import templating, text
@@ -165,6 +165,8 @@ def _tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
     limits, rates, goodput = summary.limits, summary.rates, analysis.goodput
     per_min = {name: rate.best_per_min for name, rate in rates.items()}
     tokens = f" · {per_min['prompt_tokens']:,.0f} in, {per_min['completion_tokens']:,.0f} out"
+    if bool(estimated_tokens(analysis.attempts).any()):
+        tokens += " · estimated"
     mean = f" · mean {summary.in_flight_mean:.1f}"
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
     best = "in the best 60 s"

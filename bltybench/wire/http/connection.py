@@ -5,8 +5,6 @@ event loop calls ``_on_readable``, which timestamps and keeps the bytes and does
 greenlet that sent the request wakes up once, when the exchange has ended.
 """
 
-import errno
-import os
 import ssl
 import time
 from collections.abc import Sequence
@@ -23,10 +21,11 @@ from bltybench.wire.http.dial import dial
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.request import RequestWriter
 from bltybench.wire.http.response import BAD_BYTES, ResponseParser
-from bltybench.wire.http.socket_io import READ_BYTES, SocketIO
+from bltybench.wire.http.socket_io import READ_BYTES, SocketIO, read_failure
 from bltybench.wire.http.timeouts import DONE_GRACE_S, check_timeouts, closed_before
-from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, MIN_SLOW_READS, MIN_SLOW_READS_AGAIN
+from bltybench.wire.scheduling.batched_reads import MIN_GAP_NS, ReadPace
 from bltybench.wire.scheduling.lazy_timer import LazyTimer
+from bltybench.wire.scheduling.open_streams import finished_ns
 from bltybench.wire.scheduling.reader import Reader
 
 FOLD_BYTES = 32 * 1024
@@ -58,8 +57,7 @@ class Connection:
         self._previous_ns = 0  # arrival of the previous read, or the time of sending
         self._done_ns = 0  # arrival of [DONE]
         self._check_at_bytes = 0  # received bytes at which _on_check_due is next needed
-        self._slow_reads = 0
-        self._ended_slow = self._always_slow = False
+        self._pace = ReadPace()
 
     def send(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, exchange: Exchange
@@ -114,9 +112,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            reset = error.errno == errno.ECONNRESET
-            reason = "connection reset by the server" if reset else os.strerror(error.errno or 0)
-            self._on_lost(Fault.RESET, f"{reason} {exchange.progress}")
+            self._on_lost(Fault.RESET, f"{read_failure(error)} {exchange.progress}")
             return
         arrival_ns, gap_ns, lag_ns = _CLOCK.arrival(ancillary, self._previous_ns)
         if not data:
@@ -160,7 +156,7 @@ class Connection:
         if fresh:  # headers alone say nothing about the gaps between events
             slow = gap_ns >= MIN_GAP_NS and fresh == 1 and size < READ_BYTES
             if not slow or not io.batched:
-                self._adapt_reads(io, slow=slow and lag_ns >= 0)
+                self._pace.adapt(io, slow=slow and lag_ns >= 0)
         if received >= self._check_at_bytes:
             self._on_check_due(exchange, response, io, arrival_ns)
         # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON.
@@ -174,20 +170,6 @@ class Connection:
             self._done_ns = arrival_ns
             self._set_timer(DONE_GRACE_S)
 
-    def _adapt_reads(self, io: SocketIO, *, slow: bool) -> None:
-        """Batch the reads of a slow stream: single pieces, far apart, with kernel timestamps.
-
-        The read that completes a response is not considered, because servers send the last events together.
-        """
-        if not slow:
-            self._slow_reads, self._always_slow = 0, False
-            if io.batched:
-                io.resume()
-            return
-        self._slow_reads += 1
-        if self._slow_reads >= (MIN_SLOW_READS_AGAIN if self._ended_slow else MIN_SLOW_READS):
-            io.batch()
-
     def _on_check_due(
         self, exchange: Exchange, response: ResponseParser, io: SocketIO, arrival_ns: int
     ) -> None:
@@ -198,6 +180,7 @@ class Connection:
                 exchange.headers_ns = arrival_ns
                 self._check_at_bytes = FOLD_BYTES
                 self._set_timer(self._origin.timeouts.between_events_s)
+                self._reader.open_streams.add(exchange, self._on_finished)
             elif received > MAX_HEADER_BYTES:
                 self._fail(Fault.HEADERS_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes of headers")
                 return
@@ -219,13 +202,14 @@ class Connection:
             response.close()
         if exchange is not None:
             exchange.end_ns = end_ns
+            self._reader.open_streams.remove(exchange)
             if exchange.stamp is None and exchange.bytes_received:
                 exchange.stamp = Stamp.KERNEL
         if io is not None:
-            self._ended_slow = io.batched
+            self._pace.ended_slow = io.batched
             if response is None or not response.complete or not response.keep_alive or io.unsent:
                 self._drop()
-            elif not self._always_slow:
+            elif not self._pace.always_slow:
                 io.resume()  # otherwise the next response is batched from its beginning if this one was
         if exchange is not None:
             self._reader.ended(exchange, self._waiter)
@@ -273,9 +257,16 @@ class Connection:
             elif self._io is not None and self._io.paused:
                 self._io.resume()
 
+    def _on_finished(self, exchange: Exchange, end_ns: int) -> None:
+        """End an exchange whose answer is complete and whose body the server keeps open."""
+        self._on_readable()  # what arrived while the loop was busy may belong to it, such as the usage
+        if self._exchange is exchange and not exchange.pieces:
+            exchange.notes.append("open_after_finish")
+            self._finish(end_ns)
+
     def _begin(self, io: SocketIO, request: bytes, exchange: Exchange) -> None:
         self._response = ResponseParser(exchange)
-        self._slow_reads, self._always_slow = 0, True
+        self._pace.begin()
         self._check_at_bytes = 0
         if io.tls is not None:
             request = io.tls.encrypt(request)
@@ -320,7 +311,9 @@ class Connection:
             return
         timeouts, now_ns = self._origin.timeouts, time.monotonic_ns()
         due = check_timeouts(exchange, self._began_ns, timeouts, self._previous_ns, now_ns, paused=paused)
-        if isinstance(due, Failure):
-            self._fail(*due)
-        else:
+        if not isinstance(due, Failure):
             self._timer.set(due)
+        elif (end_ns := finished_ns(exchange, now_ns, grace_s=0)) is not None:
+            self._on_finished(exchange, end_ns)  # the timeout is shorter than the grace period
+        else:
+            self._fail(*due)

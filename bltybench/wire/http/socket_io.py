@@ -1,6 +1,7 @@
 """An open connection: its socket, the event-loop watchers, TLS, and unsent bytes."""
 
 import _socket
+import errno
 import os
 import socket
 import ssl
@@ -15,6 +16,12 @@ from bltybench.wire.scheduling.batched_reads import BatchedReads
 
 READ_BYTES = 64 * 1024
 READABLE, WRITABLE = 1, 2
+
+
+def read_failure(error: OSError) -> str:
+    """Return why a read failed."""
+    reset = error.errno == errno.ECONNRESET
+    return "connection reset by the server" if reset else os.strerror(error.errno or 0)
 
 
 class SocketIO:

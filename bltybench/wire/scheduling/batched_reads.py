@@ -10,7 +10,7 @@ as a few reads. If too few streams are slow for batches to pay, they are read as
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gevent import monkey
 
@@ -32,6 +32,47 @@ _SAMPLE_SIZE = 64
 """Reads, or batches, after which batching starts or stops."""
 _MIN_READS_PER_S = 300.0
 """Read rate at which batches pay. They wake the process 100 times per second, whatever there is to read."""
+
+
+class Batchable(Protocol):
+    """A connection that can be read in batches."""
+
+    batched: bool
+
+    def batch(self) -> None:
+        """Read it in batches."""
+
+    def resume(self) -> None:
+        """Read it as its bytes arrive."""
+
+
+class ReadPace:
+    """Whether the streams of one connection are slow: single pieces, far apart, with kernel timestamps."""
+
+    def __init__(self) -> None:
+        self._slow_reads = 0
+        self.always_slow = False
+        """Whether the stream was slow from its first event on."""
+        self.ended_slow = False
+        """Whether the previous stream was slow at its end."""
+
+    def begin(self) -> None:
+        """Begin a stream."""
+        self._slow_reads, self.always_slow = 0, True
+
+    def adapt(self, io: Batchable, *, slow: bool) -> None:
+        """Batch the reads of a slow stream after a read that was slow or not.
+
+        The read that completes a response is not considered, because servers send the last events together.
+        """
+        if not slow:
+            self._slow_reads, self.always_slow = 0, False
+            if io.batched:
+                io.resume()
+            return
+        self._slow_reads += 1
+        if self._slow_reads >= (MIN_SLOW_READS_AGAIN if self.ended_slow else MIN_SLOW_READS):
+            io.batch()
 
 
 class BatchedReads:

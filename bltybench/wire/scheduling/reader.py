@@ -17,6 +17,7 @@ from bltybench.wire.fault import Failure
 from bltybench.wire.interpret import fold, interpret
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.batched_reads import BatchedReads
+from bltybench.wire.scheduling.open_streams import OpenStreams
 
 MIN_SLICE_NS = 1_000_000
 SLICE_NS_PER_JOB = 20_000
@@ -43,6 +44,7 @@ class Reader:
         self._loop = gevent.get_hub().loop
         self.batched_reads = BatchedReads(self._loop)
         """The connections with slow streams."""
+        self.open_streams = OpenStreams(self._loop)
         self._jobs: deque[tuple[Exchange, Any, OnFolded | None]] = deque()
         # A timer of lower priority: libev serves it once per iteration, after the sockets. An idle watcher
         # would starve while any socket is busy, and a loop callback runs before the sockets.

@@ -8,6 +8,20 @@ REASONING_PARTS = frozenset(
     {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning.text"}
 )
 """Types of the parts of a content field that are reasoning, not output."""
+FAILED_FINISH_REASONS = frozenset(
+    {
+        "abort",
+        "aborted",
+        "canceled",
+        "cancelled",
+        "error",
+        "failed",
+        "insufficient_system_resource",
+        "network_error",
+    }
+)
+"""Finish reasons of answers that the server gave up (DeepSeek, vLLM, SGLang, OpenRouter, Zhipu), in lower
+case."""
 
 MAX_DEPTH = 8
 """Parts within parts whose text is read."""
@@ -33,6 +47,23 @@ def finish_reason_in(value: Any) -> str | None:
     """Return a finish reason: a string, or the ``type`` of SGLang's own form."""
     reason = value.get("type") if isinstance(value, dict) else value
     return reason if isinstance(reason, str) else None
+
+
+def is_failure(finish_reason: str | None) -> bool:
+    """Return whether a finish reason says that the server gave up the answer."""
+    return finish_reason is not None and finish_reason.lower() in FAILED_FINISH_REASONS
+
+
+def uncommon_text_in(delta: Delta, *, tool_calls: bool) -> str:
+    """Return generated text of other kinds: the transcript of audio, old function calls, and tool calls."""
+    texts = [_joined(delta.audio)] if isinstance(delta.audio, dict) and "data" not in delta.audio else []
+    calls = list(delta.tool_calls) if tool_calls and isinstance(delta.tool_calls, list) else []
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    for function in (*functions, delta.function_call):
+        if isinstance(function, dict):
+            values = (function.get("name"), function.get("arguments"))
+            texts += [value for value in values if isinstance(value, str)]
+    return "".join(texts)
 
 
 def has_audio(delta: Delta) -> bool:

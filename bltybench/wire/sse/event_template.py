@@ -30,12 +30,12 @@ class EventTemplate(NamedTuple):
     overhead: int
     reasoning: bool
 
-    def rebuild(self, blocks: Sequence[bytes], blank: int) -> tuple[list[bytes], bytes]:
+    def rebuild(self, blocks: Sequence[bytes], blank: int) -> tuple[bytes, bytes]:
         """Return the texts if all ``blocks`` match, and the bytes of the stream in that case.
 
-        Returns no texts if they cannot be texts. Each block ends in ``blank`` bytes of line ends. Texts are
-        cut out by position alone, and the caller compares the rebuilt bytes with the stream. That costs a
-        fraction of matching each event.
+        The texts have quotes between them. Returns nothing if they cannot be texts. Each block ends in
+        ``blank`` bytes of line ends. Texts are cut out by position alone, and the caller compares the rebuilt
+        bytes with the stream. That costs a fraction of matching each event.
         """
         before, after, between, start, end, *_ = self
         texts = list(map(itemgetter(slice(start, end - blank)), blocks))
@@ -48,8 +48,8 @@ class EventTemplate(NamedTuple):
             or b"\r" in quoted
             or (b"\\" in quoted and (b'\\"' in quoted or quoted.endswith(b"\\")))
         ):
-            return [], b""
-        return texts, b"".join((before, between.join(texts), after, b"\n\n"))
+            return b"", b""
+        return quoted, b"".join((before, between.join(texts), after, b"\n\n"))
 
 
 NO_TEMPLATE = EventTemplate(b"", b"", b"", 0, 0, sys.maxsize, False)
