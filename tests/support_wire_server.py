@@ -218,7 +218,7 @@ BEHAVIORS: dict[str, Callable[[socket.socket], None]] = {
 def give_up(sock: socket.socket, path: str) -> None:
     """End a connection instead of answering its second request."""
     if path == "once-late":
-        time.sleep(0.4)
+        time.sleep(1.2)
     if path == "once-reset":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
