@@ -53,11 +53,12 @@ def sandbox(
     Limits apply per key. Options that are not set come from scenarios.toml.
     """
     from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
-    from bltybench.sandbox.process import listen  # noqa: PLC0415
+    from bltybench.sandbox.process import listen, own_ca_file  # noqa: PLC0415
     from bltybench.sandbox.serve import serve  # noqa: PLC0415
     from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
 
     book = load_book(scenario_file)
+    ca_file = own_ca_file(book.target(target))
     settings = book.target(target).sandbox
     if settings is None:
         raise UserError(
@@ -73,8 +74,14 @@ def sandbox(
     }
     settings = settings.model_copy(update={"limits": limits.model_copy(update=given)})
     listener = listen(host, port)
-    greeting = _greeting(settings, host, listener.getsockname()[1])
-    serve(settings, listener, log, on_start=lambda _: print(greeting, flush=True))
+    greeting = _greeting(settings, host, listener.getsockname()[1], ca_file)
+    serve(
+        settings,
+        listener,
+        log,
+        ca_file=Path(ca_file) if ca_file else None,
+        on_start=lambda _: print(greeting, flush=True),
+    )
     print("Stopped.", file=sys.stderr)
 
 
@@ -95,10 +102,10 @@ def _changed(
     )
 
 
-def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
+def _greeting(settings: SandboxSettings, host: str, port: int, ca_file: str | None = None) -> str:
     """Return the start-up text, with a command to paste."""
     name = f"[{host}]" if ":" in host else host
-    base_url = f"http://{name}:{port}/v1"
+    base_url = f"{'https' if ca_file else 'http'}://{name}:{port}/v1"
     key, model = settings.keys[0].key, settings.models[0]
     limits = settings.limits
     lines = [
@@ -114,6 +121,7 @@ def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
     ]
     message = {"role": "user", "content": "Hello"}
     body = json.dumps({"model": model, "messages": [message], "max_tokens": 20, "stream": True})
+    trust = f"--cacert {ca_file} " if ca_file else ""
     return "\n".join(
         [
             f"Base URL  {base_url}",
@@ -122,7 +130,7 @@ def _greeting(settings: SandboxSettings, host: str, port: int) -> str:
             "Limits    per key:" if lines else "Limits    none",
             *lines,
             "Try",
-            f"  curl -N {base_url}/chat/completions -H 'Authorization: Bearer {key}' "
+            f"  curl -N {trust}{base_url}/chat/completions -H 'Authorization: Bearer {key}' "
             f"-H 'Content-Type: application/json' -d '{body}'",
             "Press Ctrl-C to stop.",
         ]

@@ -38,6 +38,7 @@ def main() -> int:
             settings,
             socket.socket(fileno=order.fd),
             Path(order.log_path) if order.log_path else None,
+            ca_file=Path(order.ca_file) if order.ca_file else None,
             on_start=_end_with_parent,
         )
     except UserError as error:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bltybench.sandbox.chat import ChatEndpoint, send_json
+from bltybench.sandbox.chat import ChatEndpoint, send_whole
 from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.errors import ApiError, ClientGone, no_model, server_error
 from bltybench.sandbox.keys import KeyRing
@@ -85,7 +85,7 @@ class Exchanges:
             return
         row.decided_ns = row.decided_ns or time.monotonic_ns()
         row.decision = row.decision or "error"
-        await send_json(send, response.status, response.body(), response.headers)
+        await send_whole(send, response.status, response.body(), response.headers, response.content_type)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:

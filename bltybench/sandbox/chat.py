@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from bltybench.sandbox.counting import PromptCounter
 from bltybench.sandbox.delays import draw_s, request_rng
 from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, server_error
+from bltybench.sandbox.faults.delivery import FaultySend, ResponseEnded, status_error
+from bltybench.sandbox.faults.draw import draw
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.pacer import Pacer
 from bltybench.sandbox.quota import Grant, Quotas, Refusal, unix_s
@@ -39,6 +41,7 @@ class ChatEndpoint:
         self._counter = counter
         self._quotas = quotas
         self._ordinal = 0
+        self._faults = settings.faults.of_requests()
         self._queue = ServiceQueue(settings.queue) if settings.queue is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +66,7 @@ class ChatEndpoint:
         if isinstance(verdict, Refusal):
             row.decision = f"refused:{verdict.limit}"
             raise verdict.error
-        await self._answer(request, verdict, row, receive, send)
+        await self._answer(request, verdict, scope, receive, send)
 
     def _checked(self, raw: bytes, key: SandboxKey, row: TruthRow) -> ChatRequest:
         """Return a valid, permitted request. Raise ApiError otherwise, charged if the settings say so."""
@@ -81,15 +84,20 @@ class ChatEndpoint:
         return request
 
     async def _answer(
-        self, request: ChatRequest, grant: Grant, row: TruthRow, receive: Receive, send: Send
+        self, request: ChatRequest, grant: Grant, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        rng = request_rng(self._settings.seed, self._ordinal)
+        row: TruthRow = scope["state"]["row"]
+        seed, ordinal = self._settings.seed, self._ordinal
         self._ordinal += 1
+        rng = request_rng(seed, ordinal)
+        fault = row.fault = draw(self._faults, seed, "request", ordinal) if self._faults else None
         used = 0
         left_s = 0.0
         try:
             if rng.random() < self._settings.error_rate:
                 raise server_error(grant.headers)
+            if fault is not None and (error := status_error(fault, grant.headers)) is not None:
+                raise error
             row.decision = "accepted"
             row.completion_tokens = 0
             used = row.prompt_tokens or 0
@@ -102,12 +110,20 @@ class ChatEndpoint:
                 served_ns = begun_ns + round(grant.delay_s * 1e9)
                 if self._queue is not None:
                     served_ns = self._queue.served_ns(served_ns)
+                if fault == "latency_spike":
+                    served_ns += round(self._settings.faults.spike_ms * 1e6)
                 # A completion that stops before its first token takes as long as that token.
                 steps = max(1, *(choice.tokens for choice in choices))
                 times_ns = islice(self._times_ns(rng, served_ns), steps)
                 answer = _Answer(request, choices, row, times_ns, grant.headers)
+                if fault is not None and fault != "latency_spike":
+                    # In a stream, the roles and half of the tokens come first.
+                    pieces = len(choices) + sum(choice.tokens for choice in choices) // 2
+                    send = FaultySend(fault, scope, send, pacer, pieces)
                 try:
                     await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
+                except ResponseEnded:
+                    pass
                 except ClientGone:
                     if self._settings.limits.cancelled_keeps_slot:
                         left_s = (answer.end_ns() - time.monotonic_ns()) / 1e9
@@ -155,7 +171,7 @@ class _Answer:
             "usage": self._usage(),
             "system_fingerprint": "fp_sandbox",
         }
-        await send_json(send, 200, msgspec.json.encode(body), self.headers)
+        await send_whole(send, 200, msgspec.json.encode(body), self.headers)
 
     async def stream(self, pacer: Pacer, send: Send) -> None:
         """Send the headers and the role immediately, then each token at its time, one write per event."""
@@ -224,9 +240,11 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a complete JSON answer."""
+async def send_whole(
+    send: Send, status: int, body: bytes, headers: Headers, content_type: bytes = b"application/json"
+) -> None:
+    """Send a complete answer."""
     length = str(len(body)).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
+    head = [(b"content-type", content_type), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await _write(send, body, more=False)

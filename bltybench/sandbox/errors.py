@@ -17,9 +17,18 @@ class ApiError(Exception):
     param: str | None = None
     code: str | None = None
     headers: Headers = field(default_factory=list)
+    html: bool = False
+    """Whether the body is a web page, as proxies send it, instead of JSON."""
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type of the body."""
+        return b"text/html; charset=utf-8" if self.html else b"application/json"
 
     def body(self) -> bytes:
-        """Return the JSON body."""
+        """Return the body."""
+        if self.html:
+            return f"<html><body><h1>{self.status}</h1><p>{self.message}</p></body></html>".encode()
         error = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import closing
@@ -18,6 +19,9 @@ from bltybench.scenario.target import SandboxSettings, Target
 
 GREETING = b"bltybench sandbox"
 """Start of the page at ``/``, which identifies a sandbox."""
+
+GREETING_HOST = "greeting.sandbox.invalid"
+"""Server name that the request for this page sends in TLS, so that it gets no fault."""
 
 START_S = 30.0
 """Maximum time to the first response, in seconds, including imports on a busy machine."""
@@ -50,6 +54,7 @@ class ServeRequest(msgspec.Struct):
     fd: int
     """The inherited listening socket."""
     log_path: str | None
+    ca_file: str | None
 
 
 class SandboxProcess:
@@ -72,9 +77,10 @@ class SandboxProcess:
         host: str = "127.0.0.1",
         port: int = 0,
         log_path: Path | None = None,
+        ca_file: str | None = None,
     ) -> SandboxProcess:
-        """Start a sandbox and return when it responds. Raise UserError if the port is in use or starting
-        fails."""
+        """Start a sandbox and return when it responds. With ``ca_file``, it serves TLS and writes its
+        authority there. Raise UserError if the port is in use or starting fails."""
         listener = listen(host, port)
         try:
             port = listener.getsockname()[1]
@@ -90,12 +96,13 @@ class SandboxProcess:
                 settings=settings.model_dump_json(),
                 fd=listener.fileno(),
                 log_path=None if log_path is None else str(log_path.absolute()),
+                ca_file=ca_file,
             )
         finally:
             listener.close()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         name = f"[{host}]" if ":" in host else host
-        sandbox = cls(process, f"http://{name}:{port}/v1")
+        sandbox = cls(process, f"{'https' if ca_file else 'http'}://{name}:{port}/v1")
         try:
             sandbox._wait_until_it_answers(order)
         except BaseException:
@@ -107,11 +114,10 @@ class SandboxProcess:
         pipe = self._process.stdin
         if pipe is None:
             raise AssertionError("stdin is a pipe")
-        parts = urlsplit(self.base_url)
         try:
             pipe.write(msgspec.json.encode(order) + b"\n")
             pipe.flush()
-            _front_page(parts.hostname or "", parts.port, START_S)
+            _front_page(self.base_url, START_S)
         except (OSError, http.client.HTTPException) as error:
             raise self._failed() from error
 
@@ -144,11 +150,24 @@ class SandboxProcess:
         self.stop()
 
 
-def _front_page(host: str, port: int | None, timeout_s: float) -> bytes:
+def _front_page(base_url: str, timeout_s: float) -> bytes:
     """Return the start of the page at ``/``."""
+    parts = urlsplit(base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     with closing(http.client.HTTPConnection(host, port, timeout=timeout_s)) as connection:
+        connection.connect()
+        if parts.scheme == "https":
+            # Only to recognize it. The run itself verifies the certificate.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=GREETING_HOST)
         connection.request("GET", "/")
         return connection.getresponse().read(len(GREETING))
+
+
+def own_ca_file(target: Target) -> str | None:
+    """Return the file to which the sandbox of ``target`` writes its authority; None if it serves no TLS."""
+    return target.ca_file if urlsplit(target.base_url).scheme == "https" else None
 
 
 def start_if_absent(target: Target) -> SandboxProcess | None:
@@ -159,11 +178,11 @@ def start_if_absent(target: Target) -> SandboxProcess | None:
     if target.sandbox is None:
         return None
     parts = urlsplit(target.base_url)
-    host, port = parts.hostname or "", parts.port or 80
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        greeting = _front_page(host, port, STOP_S)
+        greeting = _front_page(target.base_url, STOP_S)
     except ConnectionRefusedError:
-        return SandboxProcess.start(target.sandbox, host=host, port=port)
+        return SandboxProcess.start(target.sandbox, host=host, port=port, ca_file=own_ca_file(target))
     except (OSError, http.client.HTTPException):
         greeting = b""
     if greeting != GREETING:

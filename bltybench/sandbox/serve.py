@@ -8,8 +8,11 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bltybench.sandbox.app import create_app
+from bltybench.sandbox.faults.delivery import TRANSPORT
+from bltybench.sandbox.faults.handshake import tls_context
 from bltybench.sandbox.truth import TruthLog
 from bltybench.scenario.target import SandboxSettings
 
@@ -30,24 +33,35 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 that lets the application reach the connection, to break it on purpose."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+
+
 def serve(
     settings: SandboxSettings,
     listener: socket.socket,
     log_path: Path | None = None,
     *,
+    ca_file: Path | None = None,
     on_start: Callable[[Callable[[], None]], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
-    ``on_start`` is called before the first request with a function that stops the server from any thread.
-    Raise UserError if the log can't be written.
+    With ``ca_file``, serve TLS and write the certificate's authority to that file first. ``on_start`` is
+    called before the first request with a function that stops the server from any thread.
+    Raise UserError if the log or ``ca_file`` can't be written.
     """
     log = TruthLog(log_path)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         create_app(settings, log),
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         log_level="critical",
@@ -56,6 +70,9 @@ def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )
+    if ca_file is not None:
+        config.load()
+        config.ssl = tls_context(settings, ca_file, log)
     server = _Server(config)
 
     def stop() -> None:

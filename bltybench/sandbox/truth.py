@@ -21,6 +21,9 @@ class TruthRow(msgspec.Struct, kw_only=True):
     Null if the client disconnected before the decision."""
     status: int | None = None
     """Status sent. Null if the client disconnected before that."""
+    fault: str | None = None
+    """Injected fault, by its name in the settings. A fault of a TLS connection has a row of its own, without
+    a path."""
     key: str | None = None
     """Name of the key in the settings."""
     model: str | None = None

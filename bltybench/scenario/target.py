@@ -11,6 +11,7 @@ from pydantic import (
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.api.endpoint import Endpoint
 from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
+from bltybench.scenario.faults import SandboxFaults, check_tls
 
 SANDBOX_KEY = "sk-sandbox"
 """Public key of the sandbox. It is valid only for the sandbox on this machine."""
@@ -206,6 +207,7 @@ class SandboxSettings(Table):
     """Default: equally fast under any load."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
     """Fraction of chat requests answered with a 500."""
+    faults: SandboxFaults = SandboxFaults()
 
 
 class Target(Endpoint):
@@ -222,6 +224,8 @@ class Target(Endpoint):
     def _sandbox_is_here(self) -> Self:
         if self.sandbox is not None and not self.is_local:
             raise ValueError("a sandbox runs on this machine: base_url must use 127.0.0.1 or localhost")
+        if self.sandbox is not None:
+            check_tls(self.base_url, self.ca_file, self.sandbox.faults)
         return self
 
     @property

@@ -31,6 +31,13 @@ def test_greeting_mentions_disabled_limits() -> None:
     greeting = _greeting(SandboxSettings(limits=none), "::1", 8910)
     assert "Limits    none" in greeting
     assert "http://[::1]:8910/v1" in greeting
+    assert "curl -N http://[::1]:8910/v1" in greeting
+
+
+def test_greeting_trusts_the_authority_of_a_sandbox_with_tls() -> None:
+    greeting = _greeting(SandboxSettings(), "127.0.0.1", 8911, "ca.pem")
+    assert "Base URL  https://127.0.0.1:8911/v1" in greeting
+    assert "curl -N --cacert ca.pem https://127.0.0.1:8911/v1/chat" in greeting
 
 
 def test_starting_a_sandbox_imports_no_web_framework() -> None:

@@ -137,6 +137,23 @@ def test_error_names_the_key_and_the_expected_value(tmp_path: Path, old: str, ne
             'scenarios.q.checks."in_flight.max" = [1]: must be a comparison, such as ">= 55"',
         ),
         (
+            "[targets.sandbox.sandbox.faults]\nstal = 0.1",
+            "targets.sandbox.sandbox.faults.stal: unknown key; did you mean 'stall'?",
+        ),
+        (
+            "[targets.sandbox.sandbox.faults]\nstall = 5",
+            "targets.sandbox.sandbox.faults.stall = 5: must be 1 or less",
+        ),
+        (
+            "[targets.sandbox.sandbox.faults]\nstall = 0.6\nhtml_502 = 0.6",
+            "targets.sandbox.sandbox.faults: the rates of html_502, stall add up to 1.2; at most 1, because "
+            "a request has at most one fault",
+        ),
+        (
+            "[targets.sandbox.sandbox.faults]\ntls_untrusted = 0.1",
+            "targets.sandbox: tls_untrusted in sandbox.faults needs a base_url with https",
+        ),
+        (
             "[targets.sandbox.sandbox.limits]\nrequests = { limit = 3, perod_s = 5 }",
             "targets.sandbox.sandbox.limits.requests.perod_s: unknown key; did you mean 'period_s'?",
         ),

@@ -1,0 +1,1 @@
+"""Faults on purpose: drawn per request and per connection, and recorded in the truth log."""
