@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from bltybench.check.reach import tls_context
 from bltybench.scenario.api.access import Access, maskable
+from bltybench.scenario.api.proxy import Proxy
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
@@ -67,7 +68,7 @@ class CheckResponse:
 class Client:
     """Client for one target, with its key, headers, and query.
 
-    Like load runs, it follows no redirects and uses no proxies.
+    Like load runs, it follows no redirects and uses no proxy but the target's.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Client:
             # A server can close a kept-alive connection just when the next request is sent.
             limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
+            proxy=_httpx_proxy(access.proxy),
             trust_env=False,
         )
 
@@ -145,6 +147,13 @@ class Client:
             ended_s=time.time(),
             secrets=tuple(self._secrets),
         )
+
+
+def _httpx_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    if proxy is None:
+        return None
+    user, _, password = (proxy.credentials.get_secret_value() if proxy.credentials else "").partition(":")
+    return httpx.Proxy(f"http://{proxy.address}", auth=(user, password) if proxy.credentials else None)
 
 
 class _UnreadableBodyError(Exception):

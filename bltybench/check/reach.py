@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 
 from bltybench.check.finding import CheckFinding, Status
 from bltybench.errors import UserError
+from bltybench.scenario.api.access import Access
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
+from bltybench.wire.http.tunnel import TunnelError, open_tunnel
 
 
 def tls_context(target: Target) -> ssl.SSLContext:
@@ -29,32 +31,41 @@ def tls_context(target: Target) -> ssl.SSLContext:
     return context
 
 
-def reach(target: Target) -> list[CheckFinding]:
-    """Resolve the name, connect, and complete the TLS handshake.
+def reach(target: Target, access: Access) -> list[CheckFinding]:
+    """Resolve the name, connect, and complete the TLS handshake, through the proxy if there is one.
 
     Raise UserError at the first step that fails, because nothing further can be tested.
     """
     parts = urlsplit(target.base_url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    name, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = access.proxy
+    host, dialed_port = (name, port) if proxy is None else (proxy.host, proxy.port)
+    where = target.base_url if proxy is None else f"the proxy {proxy.address}"
     try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, dialed_port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         what = f"DNS: the name {host} does not resolve ({sanitize(reason)})"
-        raise UserError(what, where=target.base_url, remedy="check the spelling of base_url") from error
+        key = "base_url" if proxy is None else "proxy"
+        raise UserError(what, where=where, remedy=f"check the spelling of {key}") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     findings = [_finding("name resolves", f"{host} has an address", ", ".join(addresses[:3]))]
     try:
-        with socket.create_connection((host, port), timeout=target.timeouts.connect_s) as plain:
+        with socket.create_connection((host, dialed_port), timeout=target.timeouts.connect_s) as plain:
             peer_host, peer_port = plain.getpeername()[:2]
             peer = f"{peer_host} port {peer_port}"
             findings.append(_finding("TCP connects", "a connection is accepted", peer))
             if target.base_url.startswith("https:"):
-                with tls_context(target).wrap_socket(plain, server_hostname=host) as secure:
+                if proxy is not None:
+                    open_tunnel(plain, proxy, name, port, access.secrets)
+                with tls_context(target).wrap_socket(plain, server_hostname=name) as secure:
                     findings.append(_tls_finding(secure, verified=target.verify_tls))
+    except TunnelError as error:
+        remedy = "check proxy and proxy_auth_env of the target"
+        raise UserError(f"no tunnel to {name}: {error}", where=where, remedy=remedy) from None
     except OSError as error:
         what, remedy = _diagnosis(error, target.timeouts.connect_s)
-        raise UserError(what, where=target.base_url, remedy=remedy) from error
+        raise UserError(what, where=where, remedy=remedy) from error
     return findings
 
 

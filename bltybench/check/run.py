@@ -45,7 +45,7 @@ def check(
         if sandbox is not None:
             tell("Started the sandbox for the check.")
         started = datetime.now(UTC)
-        findings = reach(target)
+        findings = reach(target, access)
         with closing(Client(target, access)) as client:
             listing = client.get(MODELS)
             if listing.status is None:

@@ -71,14 +71,23 @@ def _advice(attempts: pd.DataFrame, target: TargetInfo) -> str:
     """Return what to check if all attempts failed for the same reason."""
     base_url = target.base_url
     if never_connected(attempts) and not lacks_resources(attempts).any():
+        if target.proxy is not None:
+            return f"check that the proxy {target.proxy} is running and accepts connections to {base_url}"
         return f"check that the server is running, and the host and port of {base_url}"
     statuses = set(attempts.loc[attempts["outcome"] != Outcome.CANCELLED, "status"].dropna())
     if attempts["status"].isna().any() or len(statuses) != 1:
         return ""
     if statuses == {404}:
-        if "v1" in urlsplit(base_url).path.split("/"):
-            return f"check the model's name and base_url: requests go to {base_url}/chat/completions"
-        return f"base_url has no /v1; try {base_url}/v1"
+        return _not_found_advice(target)
     if statuses == {401}:
         return f"check the key in {target.api_key_env}" if target.api_key_env else "set api_key_env"
     return ""
+
+
+def _not_found_advice(target: TargetInfo) -> str:
+    base_url = target.base_url
+    if target.query_names:
+        return f"check the model's name, base_url, and query: requests go to {base_url}"
+    if "v1" in urlsplit(base_url).path.split("/"):
+        return f"check the model's name and base_url: requests go to {base_url}/chat/completions"
+    return f"base_url has no /v1; try {base_url}/v1"

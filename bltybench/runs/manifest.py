@@ -60,6 +60,8 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Caps on requests, tokens, and money."""
     prices: dict[str, dict[str, float]] = {}
     """Per model: input_per_million, output_per_million."""
+    proxy: str | None = None
+    """Host and port of the proxy, if there is one."""
     body: dict[str, Any] = {}
     """Keys that the target adds to each request body."""
     max_tokens_key: str | None = None

@@ -11,6 +11,7 @@ class Fault(StrEnum):
     CONNECT = "connect"
     CONNECTION_REFUSED = "connection_refused"
     LOCAL = "local_resources"
+    PROXY = "proxy"
     TLS = "tls"
     TLS_VERIFICATION = "tls_verification"
     CONNECT_TIMEOUT = "connect_timeout"

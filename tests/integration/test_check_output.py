@@ -14,7 +14,7 @@ from bltybench.scenario.target import Budget, Limits, SandboxLimits, SandboxSett
 def test_unresolvable_name_gives_a_dns_error(host: str) -> None:
     target = Target(base_url=f"http://{host}/v1")
     with pytest.raises(UserError, match="DNS"):
-        reach(target)
+        reach(target, target.access("t"))
 
 
 @pytest.mark.parametrize(

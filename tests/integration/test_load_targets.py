@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support_cli import bltybench
 from support_locust import LOCUSTFILES, REPO, WITH_PAGE, Finished, run_locust
+from support_proxy import running_proxy
 from support_strict_apis import TOKENS, Answer, Request, azure, mistral, openai_reasoning, openrouter, serving
 
 KEY = "strict-0123456789abcdef"
@@ -118,7 +120,7 @@ def test_check_uses_the_targets_headers_query_and_body(tmp_path: Path) -> None:
     def mistral_streams(request: Request) -> Answer | None:
         return (422, {"error": {"message": "extra"}}) if "stream_options" in request.body else None
 
-    with serving(rule) as api:
+    with serving(rule) as api, running_proxy() as port:
         (tmp_path / "scenarios.toml").write_text(
             f"""
 [targets.t]
@@ -130,10 +132,12 @@ query = {{ api-version = "2024-10-21" }}
 max_tokens_key = "max_completion_tokens"
 stream_options = false
 body = {{ temperature = 1 }}
+proxy = "environment"
 """
             + SCENARIO.format(model="gpt", target="t", call="")
         )
-        done = bltybench("check", "--target", "t", "--json", cwd=tmp_path, env={"STRICT_KEY": KEY})
+        proxies = {"HTTP_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": "", "no_proxy": ""}
+        done = bltybench("check", "--target", "t", "--json", cwd=tmp_path, env={"STRICT_KEY": KEY} | proxies)
     found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     for name in ("a completion is made", "a stream is made"):
         assert found[name]["status"] == "holds", found[name]
@@ -146,14 +150,16 @@ def test_secret_headers_and_queries_are_in_no_file_and_no_output(tmp_path: Path)
         "STRICT_KEY": "key 0123456789".replace(" ", "-"),
         "STRICT_TOKEN": "token/0123+456",
         "STRICT_SIGNATURE": "sig natur=0123",
+        "STRICT_PROXY": "user:proxy-pass-0123",
     }
+    basic = b64encode(secrets["STRICT_PROXY"].encode()).decode()
     written = "cookie-in-the-file-0123"
 
     def echo(request: Request) -> Answer:
-        words = f"{request.headers} {request.query} {request.path}"
+        words = f"{request.headers} {request.query} {request.path} {basic} proxy-pass-0123"
         return 401, {"error": {"message": words[:3000], "type": written, "code": words[-100:]}}
 
-    with serving(echo) as api:
+    with serving(echo) as api, running_proxy(secrets["STRICT_PROXY"]) as port:
         target = f"""
 [targets.t]
 base_url = "{api.url}/v1"
@@ -161,12 +167,14 @@ api_key_env = "STRICT_KEY"
 api_key_header = "X-Key"
 headers = {{ X-Auth = {{ env = "STRICT_TOKEN", prefix = "Bearer " }}, Cookie = "{written}" }}
 query = {{ sig = {{ env = "STRICT_SIGNATURE" }} }}
+proxy = "http://127.0.0.1:{port}"
+proxy_auth_env = "STRICT_PROXY"
 """
         done = run(tmp_path, target, **WITH_PAGE, **secrets)
     assert done.code == 1
     assert api.requests[0].headers["x-auth"] == "Bearer token/0123+456"
     assert api.requests[0].query == {"sig": "sig natur=0123"}
-    forms = [*secrets.values(), written, "token%2F0123%2B456", "sig%20natur%3D0123"]
+    forms = [*secrets.values(), written, "token%2F0123%2B456", "sig%20natur%3D0123", basic, "proxy-pass"]
     texts: dict[Any, bytes] = {path: path.read_bytes() for path in done.run.path.rglob("*") if path.is_file()}
     assert done.run.report_html in texts
     texts["output"] = done.output.encode()
@@ -175,6 +183,7 @@ query = {{ sig = {{ env = "STRICT_SIGNATURE" }} }}
     target_info = done.run.manifest().target
     assert target_info.header_names == ["Cookie", "X-Auth"]
     assert target_info.query_names == ["sig"]
+    assert target_info.proxy == f"127.0.0.1:{port}"
 
 
 def test_host_option_reaches_any_server_on_this_machine(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def open_context(
                 ca_file=target.ca_file,
                 secrets=access.secrets,
                 query=access.query,
+                proxy=access.proxy,
             ),
             reader=reader,
             clock=clock,

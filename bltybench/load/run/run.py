@@ -128,7 +128,7 @@ class Run:
     def _describe(self) -> Manifest:
         resolved = self.resolved
         target = resolved.target
-        secrets = target.access(resolved.target_name).secrets
+        access = target.access(resolved.target_name)
         return Manifest(
             run_id=self.folder.path.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -143,12 +143,13 @@ class Run:
                 concurrency=target.limits.concurrency,
                 budget=target.budget.model_dump(),
                 prices={model: price.model_dump() for model, price in target.prices.items()},
+                proxy=access.proxy.address if access.proxy else None,
                 body=target.body,
                 max_tokens_key=target.max_tokens_key,
                 header_names=sorted(target.headers),
                 query_names=sorted(target.query),
             ),
-            command=["locust", *(_without(secrets, arg) for arg in sys.argv[1:])],
+            command=["locust", *(_without(access.secrets, arg) for arg in sys.argv[1:])],
             versions=package_versions(),
             host=Host.here(),
             clock=self.clock,

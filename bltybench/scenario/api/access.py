@@ -1,4 +1,4 @@
-"""How requests are authorized and addressed: the key, fixed headers, and the query of a target."""
+"""How requests are authorized and addressed: the key, fixed headers, query, and proxy of a target."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from pydantic import Field, SecretStr, ValidationError
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.proxy import Proxy
 from bltybench.scenario.base import Table
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -46,6 +47,7 @@ class Access:
     fixed_headers: tuple[tuple[str, str], ...]
     query: str
     """Encoded, with its question mark; or empty."""
+    proxy: Proxy | None
     secrets: tuple[str, ...]
     """Texts that must never be stored or shown."""
 
@@ -63,14 +65,17 @@ class Access:
 def read_access(
     target_name: str,
     key: SecretStr | None,
+    *,
     key_header: str,
     headers: Mapping[str, Value],
     query: Mapping[str, Value],
+    proxy: Proxy | None = None,
 ) -> Access:
     """Return a target's access. Raise UserError for a variable that is unset or that can't be sent."""
     sent_headers = [(name, _read(target_name, "headers", name, value)) for name, value in headers.items()]
     sent_query = [(name, _read(target_name, "query", name, value)) for name, value in query.items()]
     secrets = [key.get_secret_value()] if key else []
+    secrets += proxy.secrets if proxy else []
     for values, sent in ((headers, sent_headers), (query, sent_query)):
         for name, text in sent:
             value = values[name]
@@ -84,6 +89,7 @@ def read_access(
         key_header=split_key_header(key_header),
         fixed_headers=tuple(sent_headers),
         query=f"?{encoded}" if encoded else "",
+        proxy=proxy,
         secrets=maskable(secrets),
     )
 

@@ -19,6 +19,7 @@ from bltybench.scenario.api.access import (
     valid_values,
     variables,
 )
+from bltybench.scenario.api.proxy import ENVIRONMENT, proxy_variables, read_proxy, valid_proxy
 from bltybench.scenario.api.request_options import RequestOptions
 from bltybench.scenario.base import PositiveFloat, Table
 
@@ -47,6 +48,10 @@ class Endpoint(RequestOptions):
     """Query parameters of every request, with the same kinds of values."""
     chat_path: str = Field(default="/chat/completions", pattern=r"^/[!-~]*$")
     """Path of chat completions after base_url. ``{model}`` stands for the model."""
+    proxy: str | None = None
+    """Address of an HTTP proxy, or "environment" for that of HTTPS_PROXY, HTTP_PROXY, and NO_PROXY."""
+    proxy_auth_env: str | None = Field(default=None, pattern=VARIABLE)
+    """Name of the environment variable that holds the proxy's ``user:password``."""
     timeouts: Timeouts = Timeouts()
     verify_tls: bool = True
     ca_file: str | None = None
@@ -90,6 +95,11 @@ class Endpoint(RequestOptions):
             raise ValueError("must consist of printable ASCII characters")
         return value
 
+    @field_validator("proxy")
+    @classmethod
+    def _http_proxy(cls, value: str | None) -> str | None:
+        return None if value is None else valid_proxy(value)
+
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:
@@ -109,6 +119,12 @@ class Endpoint(RequestOptions):
             raise ValueError("must not have a fragment")
         # Some consoles show the address of chat completions.
         return value.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _proxy_for_credentials(self) -> Self:
+        if self.proxy_auth_env and not self.proxy:
+            raise ValueError("proxy_auth_env requires proxy")
+        return self
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -131,8 +147,9 @@ class Endpoint(RequestOptions):
     @property
     def secret_variables(self) -> set[str]:
         """The environment variables that hold secrets of this target."""
-        own = {self.api_key_env} if self.api_key_env else set()
-        return own | set(variables(self.headers, self.query))
+        own = {name for name in (self.api_key_env, self.proxy_auth_env) if name}
+        proxies = proxy_variables() if self.proxy == ENVIRONMENT else set()
+        return own | proxies | set(variables(self.headers, self.query))
 
     def path_of_chat(self, model: str) -> str:
         """Return the path of chat completions after base_url."""
@@ -140,11 +157,19 @@ class Endpoint(RequestOptions):
         return path.replace("{model}", quote(model, safe="")) if "{" in path else path
 
     def access(self, name: str) -> Access:
-        """Return the key, headers, and query, read from the environment.
+        """Return the key, headers, query, and proxy, read from the environment.
 
         ``name`` is the target's, for messages. Raise UserError for a variable that is unset or can't be sent.
         """
-        return read_access(name, self.api_key(name), self.api_key_header, self.headers, self.query)
+        proxy = read_proxy(self.proxy, self.proxy_auth_env, self.base_url, name)
+        return read_access(
+            name,
+            self.api_key(name),
+            key_header=self.api_key_header,
+            headers=self.headers,
+            query=self.query,
+            proxy=proxy,
+        )
 
     @property
     def default_key(self) -> str | None:

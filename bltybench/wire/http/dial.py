@@ -1,4 +1,7 @@
-"""Opening a connection: resolve, try each address, and do the TLS handshake, all within the timeouts."""
+"""Opening a connection: resolve, try each address, and do the TLS handshake, all within the timeouts.
+
+A proxy is connected to instead of the API. It forwards requests over HTTP, and a tunnel over HTTPS.
+"""
 
 import errno
 import socket
@@ -14,6 +17,7 @@ from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.http.timeouts import connect_timeout
 from bltybench.wire.http.tls import Tls
+from bltybench.wire.http.tunnel import TunnelError, open_tunnel
 
 LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 """Errors of this machine, not of the network: no free descriptors, ports, or memory."""
@@ -23,13 +27,17 @@ def dial(  # noqa: PLR0911 - one for each failure
     origin: Origin, exchange: Exchange
 ) -> tuple[gevent.socket.socket, Tls | None] | Failure:
     """Return a connected socket and its TLS session, or why there is none. Record times in ``exchange``."""
-    timeouts = origin.timeouts
+    timeouts, proxy = origin.timeouts, origin.proxy
+    host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+    where = f"{host} port {port}" if proxy is None else f"the proxy {host} port {port}"
     limit = gevent.Timeout(min(timeouts.connect_s, timeouts.total_s))
     with limit, ExitStack() as unless_connected:
         began_ns = time.monotonic_ns()
         try:
-            sock = gevent.socket.create_connection((origin.host, origin.port))
+            sock = gevent.socket.create_connection((host, port))
             unless_connected.callback(sock.close)
+            if proxy is not None and origin.tls is not None:
+                open_tunnel(sock, proxy, origin.host, origin.port, origin.secrets)
             exchange.connect_ns = time.monotonic_ns() - began_ns
             tls = None
             if origin.tls is not None:
@@ -42,21 +50,20 @@ def dial(  # noqa: PLR0911 - one for each failure
                 raise
             return connect_timeout(timeouts)
         except socket.gaierror as error:
-            return Failure(Fault.NAME, f"cannot resolve {origin.host}: {error.strerror}")
+            return Failure(Fault.NAME, f"cannot resolve {host}: {error.strerror}")
+        except TunnelError as error:
+            return Failure(Fault.PROXY, f"no tunnel through {where}: {error}")
         except ssl.SSLCertVerificationError as error:
             return Failure(Fault.TLS_VERIFICATION, f"certificate not accepted: {error.verify_message}")
         except ssl.SSLError as error:
             return Failure(Fault.TLS, f"TLS handshake failed: {error.reason or error.strerror}")
         except ConnectionRefusedError:
-            return Failure(
-                Fault.CONNECTION_REFUSED,
-                f"connection refused: nothing listens at {origin.host} port {origin.port}",
-            )
+            return Failure(Fault.CONNECTION_REFUSED, f"connection refused: nothing listens at {where}")
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
                 return Failure(Fault.LOCAL, f"this machine can't open a connection: {error.strerror}")
             step = "connect" if exchange.connect_ns is None else "TLS handshake"
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            return Failure(Fault.CONNECT, f"{step} to {origin.host}:{origin.port} failed: {reason}")
+            return Failure(Fault.CONNECT, f"{step} to {where} failed: {reason}")
         unless_connected.pop_all()
         return sock, tls

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from bltybench.errors import UserError
 from bltybench.scenario.api.endpoint import Timeouts
+from bltybench.scenario.api.proxy import Proxy
 from bltybench.wire.http.tls import tls_context
 
 
@@ -13,8 +14,8 @@ class Origin:
 
     ``base_url`` looks like ``https://host/v1``. Request paths are appended to it, and ``query`` to them.
     ``secrets``, for example the API key, must never appear in a message. Raises UserError for an invalid
-    ``base_url`` or an unreadable ``ca_file``. Proxies in the environment are ignored: the run would measure
-    them instead of the API.
+    ``base_url`` or an unreadable ``ca_file``. Proxies in the environment are ignored: the run would
+    measure them instead of the API.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Origin:
         ca_file: str | None = None,
         secrets: Sequence[str] = (),
         query: str = "",
+        proxy: Proxy | None = None,
     ) -> None:
         try:
             parts = urlsplit(base_url)
@@ -39,6 +41,7 @@ class Origin:
         self.port = port or (443 if parts.scheme == "https" else 80)
         self.prefix = parts.path.rstrip("/")
         self.query = query
+        self.proxy = proxy
         self.authority = parts.netloc.rpartition("@")[2]
         self.timeouts = timeouts
         self.secrets = tuple(secret for secret in secrets if secret)

@@ -24,7 +24,13 @@ class RequestWriter:
 
     def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         origin = self._origin
-        lines = [f"{method} {origin.prefix}{path}{origin.query} HTTP/1.1", f"Host: {origin.authority}"]
+        target = f"{origin.prefix}{path}{origin.query}"
+        forwarded = origin.proxy if origin.tls is None else None
+        if forwarded is not None:
+            target = f"http://{origin.authority}{target}"
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
+        if forwarded is not None and forwarded.authorization is not None:
+            lines.append(f"Proxy-Authorization: {forwarded.authorization}")
         # Compressed events arrive in batches, which would hide when each token arrived.
         lines.append("Accept-Encoding: identity")
         lines.extend([f"{name}: {value}" for name, value in headers])
