@@ -102,7 +102,7 @@ def test_each_fault_ends_in_its_outcome_and_counts_match_the_log(
         if by_id[key].fault == "latency_spike":
             assert attempt["end_ns"] - attempt["sent_ns"] >= settings.faults.spike_ms * 1e6
 
-    # All users go on until the end. A stall and a slow call take 2 s each.
+    # All users go on until the end. Calls take up to 3 s.
     last_ns = {row["user"]: row["due_ns"] for row in sorted(done.attempts, key=lambda row: row["due_ns"])}
     assert sorted(last_ns) == list(range(20))
     assert min(last_ns.values()) >= 1 * NS_PER_S

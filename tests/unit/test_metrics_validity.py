@@ -95,6 +95,16 @@ def test_connection_time_is_no_schedule_delay() -> None:
     assert broken(frame(*slow)) == []
 
 
+def test_requests_that_were_sent_again_are_not_late() -> None:
+    again = [
+        attempt(call_id=str(n), due_ns=n * S, sent_ns=n * S + S // 2, end_ns=20 * S, notes=notes)
+        for n, notes in enumerate(["sent_again", "sent_again,missing_done"] * 5)
+    ]
+    assert broken(frame(*again)) == []
+    late = attempt(call_id="late", due_ns=0, sent_ns=S // 2, notes="missing_done")
+    assert broken(frame(*again, late)) == ["schedule delay, p99"]
+
+
 def test_unread_responses_fail_the_observer_lag() -> None:
     assert broken(frame(attempt(observer_lag_us=300_000))) == ["observer lag, p99"]
 

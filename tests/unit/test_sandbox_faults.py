@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from bltybench.sandbox.faults.delivery import status_error
+from bltybench.sandbox.faults.delivery import REACTION_NS, status_error
 from bltybench.sandbox.faults.draw import draw
 from bltybench.scenario.faults import CONNECTION_FAULTS, SandboxFaults
 from bltybench.scenario.target import SandboxSettings, Target
+from bltybench.wire.http.timeouts import CROSSING_S
 
 
 def test_faults_are_drawn_at_their_rates() -> None:
@@ -79,3 +80,7 @@ def test_status_faults_have_bodies_in_both_formats() -> None:
     assert (page.status, page.content_type, page.body()[:6]) == (502, b"text/html; charset=utf-8", b"<html>")
     assert (error.status, error.content_type, error.body()[:9]) == (503, b"application/json", b'{"error":')
     assert status_error("stall", []) is None
+
+
+def test_reset_comes_too_late_to_be_sent_again() -> None:
+    assert REACTION_NS >= 1.1 * CROSSING_S * 1e9
