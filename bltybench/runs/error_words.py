@@ -79,6 +79,14 @@ RATE = (
     "concurrency_limit",
     "limit_exceeded",
 )
+UPSTREAM_REFUSAL = re.compile(
+    r"rate[-_ ]?limit(?!ers?\b|(?:ing)?[-_ ](?:service|check|store|backend|cache|config|server))"
+    r"|too[-_ ]?many[-_ ]?requests|throttl(?:ed|ing)|resource_exhausted|quota exceeded"
+    r"|(?:code|status|error|http)\W{0,4}429\b|^429\b",
+    re.IGNORECASE,
+)
+"""In the type, the code, or the message of a 5xx: a gateway reports that its upstream's limit refused. An
+error of the limiter itself does not match."""
 LIMITED = (*RATE, "limit", "requests", "token", "concurren")
 """In the type or the code: the error is about a limit, whatever its message mentions besides."""
 
@@ -138,11 +146,20 @@ def says_rate_limit(names: str, message: str | None) -> bool:
     return any(word in text for word in RATE) or "429" in names.split()
 
 
+def wraps_refusal(status: int, names: str, message: str | None) -> bool:
+    """Return whether a gateway answers a refusal by its upstream with a server error."""
+    if status < 500:
+        return False
+    return "429" in names.split() or any(UPSTREAM_REFUSAL.search(text) for text in (names, message or ""))
+
+
 def essence(message: str | None) -> str | None:
-    """Return a message with few distinct values for which ``reason_of`` returns the same."""
+    """Return a message with few distinct values that means the same here."""
     if not message:
         return None
     words = [OVERLOAD] if says_overload("", message) else []
     if says_unpaid("", message):
         words.append("insufficient balance" if UNPAID_MESSAGE.search(message) else QUOTA_MESSAGE)
+    if UPSTREAM_REFUSAL.search(message):
+        words.append("rate limit")
     return ", ".join(words) or None

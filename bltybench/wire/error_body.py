@@ -66,6 +66,10 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
     message = next((error[key] for key in MESSAGE_KEYS if error.get(key)), None)
     if message is not None and not isinstance(message, str):
         message = json_text(message)
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):  # OpenRouter: the words of its provider
+        raw = metadata["raw"]
+        message = ": ".join(filter(None, (message, raw if isinstance(raw, str) else json_text(raw))))
     return ErrorDetails(
         type=_first_name(error, TYPE_KEYS, secrets),
         code=_first_name(error, CODE_KEYS, secrets),

@@ -1,7 +1,7 @@
 """The outcome of an ended exchange, from its status, its failure, and the error in its response."""
 
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit
+from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit, wraps_refusal
 from bltybench.wire.error_body import ErrorDetails
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import TIMEOUTS, Fault
@@ -15,8 +15,9 @@ def outcome_of(exchange: Exchange, result: ExchangeResult, error: ErrorDetails |
     timeout. Then the status decides, unless it is 2xx: a 429 is a refusal, unless the body reports missing
     funds (client error: waiting does not help) or an overload (server error). A 403 or 503 is a refusal only
     if the body mentions a rate limit or the headers report that nothing remains; ``Retry-After`` on a 503 can
-    also mean maintenance. A damaged 2xx response is a broken stream if a stream was requested, a transport
-    error if bytes are missing, and otherwise a server error. A failure after ``[DONE]`` damages nothing.
+    also mean maintenance. Any 5xx is one if it says that a rate limit refused, as gateways do. A damaged 2xx
+    response is a broken stream if a stream was requested, a transport error if bytes are missing, and
+    otherwise a server error. A failure after ``[DONE]`` damages nothing.
     """
     done = exchange.fold is not None and exchange.fold.done
     failure, status = None if done else exchange.failure, exchange.status
@@ -62,6 +63,8 @@ def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) 
         remaining = {result.quota.remaining_requests, result.quota.remaining_tokens}
         says_refused = 0 in remaining or says_rate_limit(names, error.message)
         if status == 429 or (status in {403, 503} and says_refused):
+            return Outcome.RATE_LIMITED
+        if wraps_refusal(status, names, error.message):
             return Outcome.RATE_LIMITED
     elif reason is Reason.UNPAID:
         return Outcome.CLIENT_ERROR

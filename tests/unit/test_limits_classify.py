@@ -216,3 +216,44 @@ def test_only_what_can_succeed_later_is_retried() -> None:
     final = {decision for decision in Decision if not decision.retryable}
     assert final == {ACCEPTED, BILLING, CLIENT_ERROR, CANCELLED}
     assert classify(attempt(sent_ns=S)).retryable is False
+
+
+LITELLM = "litellm.RateLimitError: OpenAIException - Rate limit reached for m on tokens per min (TPM)"
+GATEWAYS = [
+    # Error responses of gateways, and the decision for each 5xx
+    ({"message": LITELLM, "type": "None", "code": "500"}, BY_TOKENS),
+    ({"message": "x", "type": "throttling_error", "code": "500"}, REFUSED),  # LiteLLM
+    ({"message": "x", "type": "upstream_error", "code": 429}, REFUSED),  # one-api
+    ({"message": "bad response status code 429", "type": "upstream_error"}, REFUSED),  # one-api
+    ({"message": {"error": {"code": 429, "message": "slow"}}}, REFUSED),
+    ({"message": "429 Too Many Requests"}, REFUSED),
+    (
+        {
+            "code": 502,
+            "message": "Provider returned error",
+            "metadata": {"raw": "m is temporarily rate-limited upstream", "provider_name": "p"},
+        },
+        REFUSED,
+    ),  # OpenRouter
+    ({"message": "You exceeded your current quota, please check your plan"}, BILLING),
+    ({"message": "upstream 429: insufficient balance"}, BILLING),
+    ({"message": "Rate limiter error"}, SERVER_ERROR),
+    ({"message": "failed to reach the rate limit service"}, SERVER_ERROR),  # Envoy
+    ({"message": "failed after 429 ms"}, SERVER_ERROR),
+    ({"message": "Provider returned error"}, SERVER_ERROR),
+]
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize(("error", "decision"), GATEWAYS)
+def test_a_gateway_that_wraps_a_refusal_has_refused(
+    error: dict[str, Any], status: int, decision: Decision
+) -> None:
+    body = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 %d X\r\nX-RateLimit-Remaining: 0\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    result = interpret(ended_exchange(head + body))
+    assert classify_response(result) is decision
+    assert (result.outcome is Outcome.RATE_LIMITED) == decision.refused
+    # Records of older versions have the outcome of the status.
+    older = response(status, result.error_type, result.error_code, result.error_message)
+    assert classify(older) is decision

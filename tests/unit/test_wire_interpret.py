@@ -243,6 +243,8 @@ REPORTED = [
     ([{"error": {"code": 500, "message": "boom"}}], "server_error", Decision.BROKEN, "boom"),
     ({"errors": [{"code": 7, "message": "boom"}], "success": False}, "server_error", Decision.BROKEN, "boom"),
     ({"choices": [{"error": {"code": 502, "message": "boom"}}]}, "server_error", Decision.BROKEN, "boom"),
+    ({"choices": [{}, {"error": {"code": 502, "message": "boom"}}]}, "server_error", Decision.BROKEN, "boom"),
+    ({"choices": [], "x_groq": {"error": "boom"}}, "server_error", Decision.BROKEN, "boom"),  # Groq
     # Alibaba Cloud
     ({"code": "Throttling.RateQuota", "message": "wait", "request_id": "x"}, "rate_limited", REFUSED, "wait"),
     # MiniMax, Baidu, OpenRouter, Anthropic, Google
@@ -277,6 +279,20 @@ def test_an_error_in_a_200_is_recognized_in_every_shape(
         assert result.outcome == expected
         assert classify_response(result) is decision
         assert words in (result.error_message or "")
+
+
+@pytest.mark.parametrize("where", ["error", "x_groq"])
+def test_an_error_next_to_content_is_an_error(where: str) -> None:
+    reported: Any = {"message": "boom"}
+    if where == "x_groq":
+        reported = {"error": reported}
+    for result in (
+        events(HELLO | {where: reported}),
+        events(HELLO, STOP | {where: reported}),
+        plain(completion({"content": "hello"}) | {where: reported}),
+    ):
+        outcome = Outcome.BROKEN_STREAM if result.streamed else Outcome.SERVER_ERROR
+        assert (result.outcome, result.error_message) == (outcome, "boom")
 
 
 def test_an_error_event_in_plain_text_is_an_error() -> None:

@@ -1,7 +1,7 @@
 """The decision about an attempt: accepted, refused (and by which limit), unrelated to limits, or unknown.
 
 The first row that matches decides. "Names" are the type and the code of the error. An outcome of
-``rate_limited`` means a 429, or a 403 or 503 that says that it is a refusal (``wire.interpret``).
+``rate_limited`` means a 429, or a 403 or 5xx that says that it is a refusal (``wire.outcome``).
 
 | Outcome, status | Type, code, message | Position | Decision |
 |---|---|---|---|
@@ -18,15 +18,17 @@ The first row that matches decides. "Names" are the type and the code of the err
 | rate_limited | see the next table | error response, or in a 2xx | refused |
 | any other, 2xx | names say "rate limit" or 429 | in the body or in the stream | refused |
 | any other, 2xx | any | in the body or in the stream | broken |
+| any, 5xx | names or message: a rate limit refused, or 429 | error response | refused |
 | 503 | "overload" or "capacity" | error response | overload |
 | 403 | "overload" or "capacity", or names say "permission" or "access" | error response | client error |
 | 403 or 503, if it is the run's refusal status | see the next table | error response | refused |
 | below 500 | any | error response | client error |
 | 5xx | any | error response | server error |
 
-The words for unpaid bills, overload, and rate limits are in ``runs.error_words``. If the names are about a
-limit, a message that mentions overload does not make it overload. The names, and then the message, tell which
-limit refused (a daily cap: both together):
+A gateway that answers with a 500 or 502 because its upstream refused has been limited as if it refused
+itself: waiting helps, and a limit explains when. The words for unpaid bills, overload, and rate limits are in
+``runs.error_words``. If the names are about a limit, a message that mentions overload does not make it
+overload. The names, and then the message, tell which limit refused (a daily cap: both together):
 
 | Text | Limit |
 |---|---|
@@ -46,7 +48,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit
+from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit, wraps_refusal
 
 STAND_INS = (503, 403)
 """Statuses that some limiters refuse with instead of a 429."""
@@ -198,7 +200,8 @@ def _classify_error(response: _Response, status: int, refusal_status: int | None
     success = 200 <= status < 300
     if success and not explicit and not says_rate_limit(names, None):
         return Decision.BROKEN
-    if explicit or success or (status == refusal_status and _stands_in(status, names, message)):
+    explicit = explicit or success or wraps_refusal(status, names, message)
+    if explicit or (status == refusal_status and _stands_in(status, names, message)):
         return _refusal(names, message)
     if status < 500:
         return Decision.CLIENT_ERROR

@@ -33,12 +33,12 @@ def error_in(value: Any, lists: int = MAX_LISTS) -> Any:
         return next((error for part in parts if (error := error_in(part, lists - 1)) is not None), None)
     if not isinstance(value, dict):
         return None
-    choices = value.get("choices") or [None]
-    choice = choices[0] if isinstance(choices, list) else None
-    for part in (value, choice):
+    choices = value.get("choices")
+    answers = choices[:MAX_PARTS] if isinstance(choices, list) else []
+    for part in (value, value.get("x_groq"), *answers):
         if isinstance(part, dict) and part.get("error"):
             return part
-    if choice is not None:
+    if any(answer is not None for answer in answers):
         return None
     if value.get("errors") or _is_flat_error(value):
         return value
