@@ -1,13 +1,16 @@
 """A one-line summary of a run, from the files in its folder."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from bltybench.errors import UserError
+from bltybench.errors import UserError, reason
 from bltybench.runs.attempt import Outcome
+from bltybench.runs.files import read_json
 from bltybench.runs.folder import RunFolder
+from bltybench.runs.ownership import is_active
 from bltybench.text import sanitize
 
 
@@ -35,6 +38,8 @@ class RunLine(msgspec.Struct, kw_only=True):
     valid: bool | None = None
     checks_passed: int | None = None
     checks: int | None = None
+    active: bool = False
+    """Whether a process still writes to the run."""
     problem: str | None = None
     """Error in the folder. The other fields hold what could be read."""
 
@@ -51,6 +56,8 @@ class RunLine(msgspec.Struct, kw_only=True):
 
     def result_text(self) -> str:
         """Return VALID or INVALID and the number of passed checks."""
+        if self.active:
+            return "running"
         if self.valid is None:
             return "no report yet"
         word = "VALID" if self.valid else "INVALID"
@@ -62,9 +69,9 @@ def run_lines(reports: Path) -> list[RunLine]:
     if not reports.is_dir():
         return []
     try:
-        folders = [RunFolder(path) for path in reports.iterdir() if path.is_dir()]
+        folders = [RunFolder(path) for path in reports.iterdir() if os.path.isdir(path)]
     except OSError as error:
-        raise UserError(f"can't list: {error.strerror}", where=str(reports.absolute())) from error
+        raise UserError(f"can't list: {reason(error)}", where=str(reports.absolute())) from None
     lines = [_line(folder) for folder in folders if _is_run(folder)]
     return sorted(lines, key=lambda line: (line.started or "", line.run), reverse=True)
 
@@ -76,7 +83,7 @@ def to_json(lines: list[RunLine]) -> str:
 
 def _is_run(folder: RunFolder) -> bool:
     marks = (folder.manifest_json, folder.attempts_parquet, folder.attempts_spool, folder.summary_json)
-    return any(mark.exists() for mark in marks)
+    return any(os.path.lexists(mark) for mark in marks)
 
 
 def _line(folder: RunFolder) -> RunLine:
@@ -86,6 +93,7 @@ def _line(folder: RunFolder) -> RunLine:
     except UserError as error:
         line.problem = sanitize(error.what)
         return line
+    line.active = is_active(folder.path)
     line.scenario, line.target = sanitize(manifest.scenario), sanitize(manifest.target.name)
     line.started = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC).isoformat(timespec="seconds")
     line.duration_s = None if manifest.ended_ns is None else manifest.ended_ns / 1e9
@@ -95,7 +103,7 @@ def _line(folder: RunFolder) -> RunLine:
 
 
 def _count(folder: RunFolder, line: RunLine) -> None:
-    if not folder.attempts_parquet.is_file():
+    if not os.path.lexists(folder.attempts_parquet):
         return
     # The import costs more than everything else here, and a new folder does not need it.
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -117,11 +125,11 @@ def _count(folder: RunFolder, line: RunLine) -> None:
 
 def _judge(folder: RunFolder, line: RunLine) -> None:
     try:
-        summary = msgspec.json.decode(folder.summary_json.read_bytes(), type=_Summary)
+        summary = read_json(folder.summary_json, _Summary)
     except FileNotFoundError:
         return
-    except (msgspec.DecodeError, OSError) as error:
-        line.problem = f"can't read {folder.summary_json.name}: {sanitize(str(error))}"
+    except UserError as error:
+        line.problem = f"{folder.summary_json.name} {sanitize(error.what)}"
         return
     line.valid = summary.valid
     line.checks = len(summary.checks)

@@ -6,10 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bltybench.runs.attempt import Outcome, Stamp, TokensSource
-from bltybench.runs.manifest import MAX_RUN_NS
-
-MAX_INTEGER = 2**53
-"""Largest integer that a float represents exactly. No count, and no time of a run, comes near it."""
+from bltybench.runs.manifest import MAX_INTEGER, MAX_RUN_NS
 
 ENUMS: dict[str, type[StrEnum]] = {"outcome": Outcome, "stamp": Stamp, "tokens_source": TokensSource}
 """Columns with a fixed set of values."""

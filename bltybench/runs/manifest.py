@@ -7,18 +7,25 @@ import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import psutil
 
 from bltybench.runs.attempt import FORMAT_VERSION
+from bltybench.scenario.base import MAX_DURATION_S
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-MAX_RUN_S = 31 * 24 * 3600.0
-"""Longest run, in seconds."""
-MAX_RUN_NS = int(MAX_RUN_S * 1e9)
+MAX_INTEGER = 2**53
+"""Largest integer that a float represents exactly. No count comes near it."""
+MAX_RUN_NS = int((MAX_DURATION_S + 86_400) * 1e9)
+"""Latest time on a run's axis: that of the longest scenario and a day to finish it."""
+MAX_WALL_NS = 2**62
+"""Latest start of a run, in the year 2116."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+Cap = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
 REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "httptools", "msgspec", "pandas", "pyarrow")
 
@@ -26,8 +33,8 @@ REPORTED_PACKAGES = ("bltybench", "locust", "gevent", "httptools", "msgspec", "p
 class Clock(msgspec.Struct, frozen=True, kw_only=True):
     """The anchor that ties the run's axis (ns since its start) to the monotonic and wall clocks."""
 
-    monotonic_ns: int
-    wall_ns: int
+    monotonic_ns: Annotated[int, msgspec.Meta(ge=-MAX_WALL_NS, le=MAX_WALL_NS)]
+    wall_ns: Annotated[int, msgspec.Meta(ge=0, le=MAX_WALL_NS)]
     boot_id: str | None = None
     """Monotonic clocks are comparable only within one boot of one machine."""
 
@@ -53,12 +60,12 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     base_url: str
     api_key_env: str | None = None
-    requests_per_min: int | None = None
-    tokens_per_min: int | None = None
-    concurrency: int | None = None
-    budget: dict[str, float | None] = {}
+    requests_per_min: Count | None = None
+    tokens_per_min: Count | None = None
+    concurrency: Count | None = None
+    budget: dict[str, Cap | None] = {}
     """Caps on requests, tokens, and money."""
-    prices: dict[str, dict[str, float]] = {}
+    prices: dict[str, dict[str, Cap]] = {}
     """Per model: input_per_million, output_per_million."""
     proxy: str | None = None
     """Host and port of the proxy, if there is one."""
@@ -76,8 +83,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     system: str
-    cpus: int
-    memory_bytes: int
+    cpus: Count
+    memory_bytes: Count
 
     @classmethod
     def here(cls) -> Host:
@@ -106,10 +113,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     host: Host
     clock: Clock
-    workers: int = 1
-    ended_ns: int | None = None
+    workers: Count = 1
+    ended_ns: Annotated[int, msgspec.Meta(ge=0, le=MAX_RUN_NS)] | None = None
     """End of the load on the run's axis. None while the run is active, or if it was killed."""
-    planned_calls: int | None = None
+    planned_calls: Count | None = None
     """Open loop: number of calls due before the load ended. None for a closed loop, or during the run."""
     ended: str | None = None
     """Why the load ended: completed, interrupted, or budget."""

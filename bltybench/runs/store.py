@@ -19,6 +19,7 @@ from bltybench.runs.checked import ENUMS, check_column
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.ownership import sole_owner
+from bltybench.text import sanitize
 
 _ARROW_TYPES = (
     (str, pa.string()),
@@ -72,16 +73,20 @@ def attempt_columns(
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
     """Yield ``outcome`` and ``gaps_us`` of all attempts in batches. The gaps of many streams do not fit in
     memory."""
-    columns = ["outcome", "gaps_us"]
+    schema = pa.schema([ATTEMPT_SCHEMA.field(name) for name in ("outcome", "gaps_us")])
     if os.path.lexists(folder.attempts_parquet):
-        yield from _ahead(parquet_batches(folder.attempts_parquet, GAP_ROWS, columns))
+        yield from _ahead(parquet_batches(folder.attempts_parquet, GAP_ROWS, schema))
     else:
-        yield from (batch.select(columns) for batch in spool_batches(folder.attempts_spool, ATTEMPT_SCHEMA))
+        spooled = spool_batches(folder.attempts_spool, ATTEMPT_SCHEMA)
+        yield from (batch.select(schema.names) for batch in spooled)
 
 
 def load_attempts(folder: RunFolder) -> list[Attempt]:
     """Return all attempts of a run, sealed or not, as records without their gaps (``to_attempts``)."""
-    return to_attempts(read_attempts(folder, without={"gaps_us"}))
+    try:
+        return to_attempts(read_attempts(folder, without={"gaps_us"}))
+    except ValueError as error:
+        raise UserError(f"a record is damaged: {error}", where=str(folder.path)) from None
 
 
 def to_attempts(table: pa.Table) -> list[Attempt]:
@@ -173,11 +178,17 @@ def _columns(
         yield from _ahead((name, _column(file, stored.field(name), present)) for name in names)
 
 
-def parquet_batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a Parquet file in batches. Raise UserError if it can't be read."""
+def parquet_batches(path: Path, rows: int, schema: pa.Schema | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file in batches. Raise UserError if it can't be read.
+
+    With ``schema``, yield its columns as far as all of them are there.
+    """
     with _parquet_file(path) as file:
-        if set(columns or ()) <= set(file.schema_arrow.names):
-            yield from file.iter_batches(rows, columns=columns)
+        if schema is None:
+            yield from file.iter_batches(rows)
+        elif set(schema.names) <= set(file.schema_arrow.names):
+            for batch in file.iter_batches(rows, columns=schema.names):
+                yield _checked(batch.select(schema.names).cast(schema), schema)
 
 
 @contextmanager
@@ -189,7 +200,7 @@ def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
     except OSError as error:
         raise UserError(f"cannot be read: {reason(error)}", where=str(path)) from None
     except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from None
+        raise UserError(f"cannot be read: {sanitize(str(error))}", where=str(path)) from None
 
 
 def _column(file: pq.ParquetFile, field: pa.Field, present: set[str]) -> pa.ChunkedArray:
@@ -211,7 +222,7 @@ def spool_batches(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         except OSError as error:
             raise UserError(f"cannot be read: {reason(error)}", where=str(path)) from None
         except (pa.ArrowException, ValueError) as error:
-            raise UserError(f"is damaged: {error}", where=str(path)) from None
+            raise UserError(f"is damaged: {sanitize(str(error))}", where=str(path)) from None
 
 
 def _spool_batches(path: Path, whole: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -223,11 +234,14 @@ def _spool_batches(path: Path, whole: int, schema: pa.Schema) -> Iterator[pa.Rec
             read_options=pj.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         ):
-            # The JSON reader loses which columns may be null.
-            columns = batch.select(schema.names).columns
-            for field, column in zip(schema, columns, strict=True):
-                check_column(field, pa.chunked_array([column]))
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield _checked(batch.select(schema.names), schema)
+
+
+def _checked(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    for field, column in zip(schema, batch.columns, strict=True):
+        check_column(field, pa.chunked_array([column]))
+    # The JSON reader loses which columns may be null.
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
 def _whole_lines_bytes(file: BinaryIO) -> int:

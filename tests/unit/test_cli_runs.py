@@ -19,6 +19,7 @@ from bltybench.errors import UserError
 from bltybench.runs.attempt import FORMAT_VERSION, Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, TargetInfo
+from bltybench.runs.ownership import WriterLock
 from bltybench.runs.sealing import seal
 
 START = datetime(2026, 11, 22, 14, 15, 10, tzinfo=UTC)
@@ -60,6 +61,7 @@ def test_finished_run_has_all_fields(tmp_path: Path) -> None:
             "valid": True,
             "checks_passed": 2,
             "checks": 3,
+            "active": False,
             "problem": None,
         }
     ]
@@ -81,6 +83,15 @@ def test_killed_run_has_no_duration_and_no_report(tmp_path: Path) -> None:
     assert line.result_text() == "no report yet"
 
 
+def test_active_run_is_marked_as_running(tmp_path: Path) -> None:
+    folder = make(tmp_path, "live", ended_ns=None, ended=None)
+    lock = WriterLock(folder.path)
+    (line,) = run_lines(tmp_path)
+    assert (line.active, line.result_text()) == (True, "running")
+    lock.release()
+    assert not run_lines(tmp_path)[0].active
+
+
 def test_invalid_run_without_checks_is_marked_invalid(tmp_path: Path) -> None:
     folder = make(tmp_path, "slow")
     folder.summary_json.write_bytes(summary(valid=False, passed=()))
@@ -95,8 +106,8 @@ def test_invalid_run_without_checks_is_marked_invalid(tmp_path: Path) -> None:
         ("manifest.json", b'{"run_id": 1}', "cannot be read"),
         ("attempts.parquet", b"PAR1 and then nothing", "attempts.parquet cannot be read"),
         ("attempts.parquet", b"", "attempts.parquet cannot be read"),
-        ("summary.json", b"[]", "can't read summary.json"),
-        ("summary.json", b"\xff", "can't read summary.json"),
+        ("summary.json", b"[]", "summary.json cannot be read"),
+        ("summary.json", b"\xff", "summary.json cannot be read"),
     ],
 )
 def test_damaged_folder_gives_the_problem_and_hides_no_other(

@@ -182,7 +182,7 @@ def decode(data: bytes) -> FindingsRecord:
         version = msgspec.json.decode(data, type=_Version).findings_version
         if version == FINDINGS_VERSION:
             return msgspec.json.decode(data, type=FindingsRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedFindingsError(str(error)) from None
     raise DamagedFindingsError(
         f"its findings_version is {version}, but this version reads {FINDINGS_VERSION}"

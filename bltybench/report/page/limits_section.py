@@ -22,6 +22,7 @@ from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
 from bltybench.runs.attempt import Attempt
+from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
@@ -72,7 +73,8 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     start_s, target = manifest.clock.wall_ns / 1e9, manifest.target
     record, damaged = None, None
     try:
-        record = decode((folder.path / "limits.json").read_bytes())
+        with open_regular(folder.path / "limits.json") as file:
+            record = decode(file.read())
     except FileNotFoundError:
         pass
     except (DamagedFindingsError, OSError) as error:
