@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from bltybench.check.deadline import RequestDeadline
 from bltybench.check.reach import tls_context
 from bltybench.scenario.api.access import Access, maskable
 from bltybench.scenario.api.proxy import Proxy
@@ -117,20 +118,23 @@ class Client:
         with self._counting:
             self.sent += 1
         sent_s = time.time()
-        total_s = self.target.timeouts.total_s
-        deadline = time.monotonic() + total_s
+        timeouts = self.target.timeouts
+        deadline = RequestDeadline(timeouts.headers_s, timeouts.total_s)
         url = self.target.base_url + path + self._access.query
         status, received, kept, failure = None, httpx.Headers(), bytearray(), None
         try:
-            with self._http.stream(method, url, headers=headers, content=body) as response:
+            extensions = {"trace": deadline.trace}
+            with (
+                deadline,
+                self._http.stream(
+                    method, url, headers=headers, content=body, extensions=extensions
+                ) as response,
+            ):
                 status, received = response.status_code, response.headers
                 for part in _decoded(response):
                     kept += part
                     if len(kept) > MAX_BODY_BYTES:
                         failure = f"longer than {MAX_BODY_BYTES // 1_000_000} MB: reading stopped"
-                        break
-                    if time.monotonic() > deadline:
-                        failure = f"not finished within {total_s:g} s: reading stopped"
                         break
         except httpx.TimeoutException as error:
             failure = f"timed out ({type(error).__name__})"
@@ -138,6 +142,8 @@ class Client:
             failure = str(error)
         except httpx.TransportError as error:
             failure = sanitize(f"{type(error).__name__}: {error}", self._secrets)
+        if deadline.passed is not None:
+            failure = f"timed out: {deadline.passed}"
         return CheckResponse(
             status=status,
             headers=received,

@@ -4,13 +4,19 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import trustme
 from support_cli import bltybench, free_port, remote_target, write_book
+
+from bltybench.check.client import Client
+from bltybench.scenario.api.endpoint import Timeouts
+from bltybench.scenario.target import Target
 
 SECRET = "sk-test-0123456789-not-to-be-seen"
 
@@ -163,3 +169,44 @@ def test_server_text_is_escaped_and_redacted(tmp_path: Path, echo: int) -> None:
     assert "[bold]" in out
     assert "\x1b" not in out
     assert "[redacted]" in out
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("start", "drip", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", "no headers within 0.3 s"),
+        (CHUNKED, b"2\r\nxy\r\n", "not finished within 0.6 s"),
+        (CHUNKED + b"2;", b"x", "not finished within 0.6 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"", "not finished within 0.6 s"),
+    ],
+)
+def test_response_that_arrives_byte_by_byte_is_read_for_a_limited_time(
+    tmp_path: Path, scheme: str, start: bytes, drip: bytes, message: str
+) -> None:
+    class Dripping(Quiet):
+        def do_GET(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(start)
+                for _ in range(100):
+                    self.wfile.write(drip)
+                    time.sleep(0.03)
+
+    context = None
+    if scheme == "https":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    for port in _serve(Dripping, context):
+        timeouts = Timeouts(headers_s=0.3, total_s=0.6)
+        base_url = f"{scheme}://127.0.0.1:{port}/v1"
+        target = Target(base_url=base_url, timeouts=timeouts, verify_tls=False)
+        client = Client(target, target.access("t"))
+        began_s = time.monotonic()
+        found = client.get("/models")
+        client.close()
+        assert time.monotonic() - began_s < 1.5
+        assert "timed out" in (found.failure or "")
+        assert not drip or message in (found.failure or "")
