@@ -277,7 +277,7 @@ def kill_group(pid: int) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a user who has set the key and wants the summary only."""
+    """Return the environment with the key, for runs that write the summary only."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "BLTY"))}
     own = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY, "BLTYBENCH_REPORT_FORMAT": "json", "OPENBLAS_NUM_THREADS": "1"}
     with socket.create_server(("127.0.0.1", 0)) as listener:
