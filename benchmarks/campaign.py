@@ -73,13 +73,20 @@ def run(play: Callable[[int, int], Batch], options: argparse.Namespace) -> Total
         print(f"  {name}: {count:,}")
     print(f"  largest memory of a process: {totals.peak_mb:.0f} MB")
     if options.json:
-        document = {
-            "command": f"python -m {_module()} {' '.join(sys.argv[1:])}",
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            **totals._asdict(),
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_results(options.json, totals._asdict())
     return totals
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write the results of this program, with its command and the time, for ``benchmarks.reliability``."""
+    spec: Any = sys.modules["__main__"].__spec__
+    command = ["python", "-m", spec.name if spec else sys.argv[0], *sys.argv[1:]]
+    document = {
+        "command": " ".join(command),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -99,11 +106,6 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, previous)
-
-
-def _module() -> str:
-    spec: Any = sys.modules["__main__"].__spec__
-    return str(spec.name) if spec else sys.argv[0]
 
 
 def _play_all(play: Callable[[int, int], Batch], first: int, cases: int, size: int, jobs: int) -> Totals:

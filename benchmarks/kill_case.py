@@ -1,7 +1,6 @@
 """One run of Locust in its own folder, the kills of its processes, and what must be left."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -48,8 +47,6 @@ name = "streamed"
 stream = true
 max_tokens = { kind = "uniform", min = 1, max = 60 }
 """
-_EXCEPTION = re.compile(r"^Traceback .*?^(\w[\w.]*)", re.MULTILINE | re.DOTALL)
-"""The name of the exception below a traceback."""
 
 
 class CaseError(Exception):
@@ -128,22 +125,23 @@ class KillCase:
         text = self._output.read_text(errors="replace")
         if code not in {0, 1}:
             raise CaseError(f"the last report exited with {code}: {text[-600:]!r}")
-        exceptions = set(_EXCEPTION.findall(text))
-        if any(kill.signal is signal.SIGINT for kill in self.kills):
-            exceptions.discard("KeyboardInterrupt")  # Python itself shows it while it starts
-        if exceptions:
+        # Python itself shows an interrupt while it starts.
+        interrupted = "KeyboardInterrupt" in text and any(kill.signal is signal.SIGINT for kill in self.kills)
+        if "Traceback" in text and not interrupted:
             raise CaseError(f"a traceback: {text[text.index('Traceback') :][:1500]!r}")
 
     def _wait_for(self, phase: str, process: subprocess.Popen[bytes]) -> None:
         """Wait for a random moment in a phase, or for the end of the process."""
         rng = self._rng
-        if phase == "starting":
-            time.sleep(rng.uniform(0.0, MAX_START_S))
-            return
 
         def wait(condition: Callable[[], bool], what: str) -> None:
             wait_until(lambda: process.poll() is not None or condition(), what)
 
+        if phase == "starting":
+            if self._kind == "worker":
+                wait(lambda: any(map(is_worker, children(process.pid))), "no worker was started")
+            time.sleep(rng.uniform(0.0, MAX_START_S))
+            return
         wait(lambda: bool(self.runs), "no run was started")
         if not self.runs:
             raise CaseError(

@@ -28,7 +28,7 @@ from bltybench.sandbox.process import SandboxProcess
 from bltybench.scenario.target import Delay, SandboxLimits, SandboxSettings
 
 BATCH = 5
-KINDS = ("standalone", "standalone", "worker", "master", "own report")
+KINDS = ("standalone", "standalone", "worker", "worker", "master", "own report")
 TRUTH_FLUSH_S = 1.0
 """Time after which the sandbox has written its log, in seconds."""
 SETTINGS = SandboxSettings(

@@ -1,11 +1,13 @@
 """Limits of one process on one core: many concurrent streams, long streams, and a long run.
 
-python -m benchmarks.scale                     everything, about six minutes
+python -m benchmarks.scale                     everything but soak, about six minutes
+python -m benchmarks.scale soak                ten minutes
 python -m benchmarks.scale 400x50 --seconds 60
 
 400x50, 2000x10   concurrent streams x events per second in each, in an open loop
 long              1,000 concurrent streams of 4,000 tokens each: memory
 growth            200 users, unpaced: does memory grow with the number of finished attempts?
+soak              1,000 streams for ten minutes: memory, descriptors, and schedule delay of each third
 """
 
 import argparse
@@ -14,13 +16,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.bench import CORES, REPO, ServerProcess, now, percentiles, stolen
+from benchmarks.bench import CORES, REPO, ServerProcess, percentiles, stolen
+from benchmarks.campaign import write_results
 from benchmarks.work import CLOSED_LOOP, SCENARIO
 from bltybench.runs.folder import list_runs
 from bltybench.runs.store import read_attempts, read_generator
@@ -42,7 +47,10 @@ LOADS = {
     "2000x10": ScaleLoad(2000, 64, 10.0),
     "long": ScaleLoad(1000, 4000, 2.0, burst=50, open_loop=False),
     "growth": ScaleLoad(200, 64, 0.0, open_loop=False, seconds=120.0),
+    "soak": ScaleLoad(1000, 64, 10.0, seconds=600.0),
 }
+USUAL = tuple(name for name in LOADS if name != "soak")
+"""Loads that run if none is named."""
 
 
 def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
                 tokens=load.tokens,
             )
         )
-        output = _locust(Path(folder), timeout_s=seconds + 240)
+        output, descriptors = _locust(Path(folder), timeout_s=seconds + 240)
         record = server.record()
         (run_folder,) = list_runs(Path(folder) / "reports")
         summary = json.loads(run_folder.summary_json.read_bytes())
@@ -78,13 +86,15 @@ def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
     figures = {"load": name, "steal_share": steal[0], **_figures(attempts, seconds_table)}
     figures["planned"] = planned
     figures["server_cpu_share"], figures["server_late_p99_us"] = record["cpu_share"], record["late_p99_us"]
+    figures["descriptors_thirds"] = [int(part.max()) for part in _thirds(np.array(descriptors))]
     figures["valid"], figures["invalid_reasons"] = summary["valid"], summary["invalid_reasons"]
     if not len(attempts):
         raise RuntimeError(f"nothing was recorded:\n{output[-4000:]}")
     return figures
 
 
-def _locust(folder: Path, timeout_s: float) -> str:
+def _locust(folder: Path, timeout_s: float) -> tuple[str, list[int]]:
+    """Run Locust. Return its output, and its number of open descriptors in each second of the load."""
     locustfile = str(REPO / "locustfiles/stream.py")
     process = subprocess.Popen(
         [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "--scenario", "bench"],
@@ -94,12 +104,28 @@ def _locust(folder: Path, timeout_s: float) -> str:
         text=True,
     )
     os.sched_setaffinity(process.pid, {CORES[0]})
+    descriptors: list[int] = []
+    loaded = Event()
+
+    def sample() -> None:
+        table = Path(f"/proc/{process.pid}/fd")
+        while not loaded.wait(1.0):
+            spools = list(folder.glob("reports/*/attempts/*.jsonl"))
+            with suppress(FileNotFoundError):  # the process has ended
+                if spools and spools[0].stat().st_size:
+                    descriptors.append(len(list(table.iterdir())))
+
+    sampler = Thread(target=sample)
+    sampler.start()
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    return output
+    finally:
+        loaded.set()
+        sampler.join()
+    return output, descriptors
 
 
 def _figures(attempts: pa.Table, seconds: pa.Table) -> dict[str, Any]:
@@ -110,7 +136,7 @@ def _figures(attempts: pa.Table, seconds: pa.Table) -> dict[str, Any]:
     lag_us = attempts.column("observer_lag_us").to_numpy().astype(float)
     rss_mb = seconds.column("rss_bytes").to_numpy() / 1e6
     events = seconds.column("events").to_numpy().sum()
-    third = max(1, len(rss_mb) // 3)
+    due_order = np.argsort(columns["due_ns"][sent])
     return {
         "attempts": len(attempts),
         "ok": int(ok.sum()),
@@ -122,13 +148,15 @@ def _figures(attempts: pa.Table, seconds: pa.Table) -> dict[str, Any]:
         "cpu_share_mean": float(seconds.column("cpu_share").to_numpy().mean()),
         "coalesced_share": float(np.nansum(columns["coalesced_events"].astype(float)) / max(1, events)),
         "rss_mb_max": float(rss_mb.max()),
-        "rss_mb_thirds": [
-            float(part.max()) for part in (rss_mb[:third], rss_mb[third:-third], rss_mb[-third:])
-        ]
-        if len(rss_mb) >= 3
-        else [],
-        "rss_mb_per_min": _slope_per_min(rss_mb[third:]),
+        "rss_mb_thirds": [round(float(part.max()), 1) for part in _thirds(rss_mb)],
+        "rss_mb_per_min": _slope_per_min(rss_mb[len(rss_mb) // 3 :]),
+        "schedule_delay_ms_thirds": [_rounded_percentiles(part) for part in _thirds(delay_ms[due_order])],
     }
+
+
+def _thirds(values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """Return the first, middle, and last third of a series; nothing of a short one."""
+    return list(np.array_split(values, 3)) if len(values) >= 3 else []
 
 
 def _slope_per_min(values: np.ndarray[Any, Any]) -> float | None:
@@ -145,7 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("loads", nargs="*", help=f"loads to run: {', '.join(LOADS)} (default: all)")
+    parser.add_argument(
+        "loads", nargs="*", help=f"loads to run: {', '.join(LOADS)} (default: {', '.join(USUAL)})"
+    )
     parser.add_argument("--seconds", type=float, help="duration of each load (default: 60, growth: 120)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
@@ -154,11 +184,11 @@ def main() -> None:
     if len(CORES) < 2:
         sys.exit("two cores are needed: one for the load, one for the server")
     figures = []
-    for name in options.loads or LOADS:
+    for name in options.loads or USUAL:
         figures.append(run(name, LOADS[name], options.seconds or LOADS[name].seconds))
         print(json.dumps(figures[-1], indent=1), flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"when": now(), "loads": figures}, indent=1) + "\n")
+        write_results(options.json, {"loads": figures})
 
 
 if __name__ == "__main__":
