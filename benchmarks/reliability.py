@@ -91,7 +91,10 @@ def filled(page: str, documents: Iterable[dict[str, Any]]) -> str:
     if found is None:
         raise ValueError(f"{PAGE.name} has no place for the table")
     known = {
-        module: line + "\n" for line in found[0].splitlines() for module in ROWS if f"-m {module} " in line
+        module: line + "\n"
+        for line in found[0].splitlines()
+        for module in ROWS
+        if re.search(rf"-m {re.escape(module)}[ `]", line)
     }
     rows = known | dict(map(row_of, documents))
     table = HEADER + "".join(rows[module] for module in ROWS if module in rows) if rows else ""
