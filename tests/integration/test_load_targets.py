@@ -145,6 +145,33 @@ proxy = "environment"
     assert KEY not in done.stdout
 
 
+def test_probe_uses_the_targets_headers_query_and_body(tmp_path: Path) -> None:
+    unpaid = {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}
+
+    def rule(request: Request) -> Answer | None:
+        return azure(KEY, "gpt")(request) or openai_reasoning(request) or (429, unpaid)
+
+    with serving(rule) as api:
+        (tmp_path / "scenarios.toml").write_text(
+            f"""
+default_scenario = "limits"
+[targets.t]
+base_url = "{api.url}/openai/deployments/gpt?api-version=2024-10-21"
+api_key_env = "STRICT_KEY"
+api_key_header = "api-key"
+max_tokens_key = "max_completion_tokens"
+body = {{ user = "probe" }}
+"""
+            + SCENARIO.format(model="gpt", target="t", call="")
+            .replace("quickstart", "limits")
+            .replace("duration_s = 1", "duration_s = 60")
+        )
+        done = run_locust(LOCUSTFILES / "limits.py", "--quick", cwd=tmp_path, STRICT_KEY=KEY)
+    # Only an accepted request is answered with the unpaid bill, which ends the probe.
+    assert "unpaid bill" in json.loads((done.run.path / "limits.json").read_bytes())["stopped"]
+    assert {request.body["user"] for request in api.requests} == {"probe"}
+
+
 def test_secret_headers_and_queries_are_in_no_file_and_no_output(tmp_path: Path) -> None:
     secrets = {
         "STRICT_KEY": "key 0123456789".replace(" ", "-"),

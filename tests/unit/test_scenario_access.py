@@ -147,3 +147,11 @@ def test_another_key_replaces_one_in_the_headers() -> None:
     assert [line for line in lines if line.lower().startswith("authorization")] == [
         "Authorization: Bearer sk-other"
     ]
+
+
+def test_addresses_of_any_script_are_encoded() -> None:
+    lines = head(target(base_url="http://b\u00fccher.example:8080/\u6a21\u578b/a%20b/v1"))
+    assert lines[:2] == [
+        "POST /%E6%A8%A1%E5%9E%8B/a%20b/v1/chat/completions HTTP/1.1",
+        "Host: xn--bcher-kva.example:8080",
+    ]

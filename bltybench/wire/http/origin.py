@@ -1,12 +1,15 @@
 """The address, TLS settings, and timeouts of a target."""
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from bltybench.errors import UserError
 from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.scenario.api.proxy import Proxy
 from bltybench.wire.http.tls import tls_context
+
+PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+"""Characters of a path, besides letters and digits, that are sent as they are."""
 
 
 class Origin:
@@ -32,17 +35,18 @@ class Origin:
         try:
             parts = urlsplit(base_url)
             host, port = parts.hostname, parts.port
-            (host or "").encode("idna")  # the resolver's thread would print a traceback for a bad name
+            # Names can have any script. The resolver's thread would print a traceback for a bad one.
+            self.authority = parts.netloc.rpartition("@")[2].encode("idna").decode()
+            (host or "").encode("idna")
         except ValueError:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host:
             raise UserError("the base URL must look like https://api.example.com/v1", where="base_url")
         self.host = host
         self.port = port or (443 if parts.scheme == "https" else 80)
-        self.prefix = parts.path.rstrip("/")
+        self.prefix = quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS)
         self.query = query
         self.proxy = proxy
-        self.authority = parts.netloc.rpartition("@")[2]
         self.timeouts = timeouts
         self.secrets = tuple(secret for secret in secrets if secret)
         self.tls = tls_context(verify_tls, ca_file) if parts.scheme == "https" else None
