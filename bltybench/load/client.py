@@ -1,10 +1,12 @@
 """A user's ``self.client``: chat calls that are timed, recorded, and retried as the scenario says."""
 
+from __future__ import annotations
+
 import logging
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from gevent import GreenletExit
@@ -15,12 +17,12 @@ from pydantic import SecretStr
 from bltybench import __version__
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import classify_response
-from bltybench.load.recorder import CallContext, SentAttempt, count_tokens, record
+from bltybench.load.forwarded_request import ForwardedRequest
+from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import wait_before_retry_s
-from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
-from bltybench.runs.attempt import Attempt, Outcome, TokensSource
+from bltybench.runs.attempt import Attempt
 from bltybench.scenario.api.request_options import (
     RequestOptions,
     choices,
@@ -29,15 +31,18 @@ from bltybench.scenario.api.request_options import (
 )
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
+from bltybench.scenario.workload import Retry
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.http.connection import Connection
 from bltybench.wire.result import ExchangeResult
 
+if TYPE_CHECKING:
+    from openai import OpenAI
+
 logger = logging.getLogger("bltybench")
 
 MODELS = "/models"
-UNCONNECTED_PAUSE_NS = 500_000_000
-"""Minimum time between a failed connection of a user and its next call, in nanoseconds."""
+NO_RETRIES = Retry()
 USER_CONTROL = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
 """Exceptions that a Locust event listener can raise to control the calling user."""
 
@@ -54,6 +59,7 @@ class ChatClient:
         self.user = next(context.user_numbers)
         """The user's number, unique in the run."""
         self._connection = Connection(context.origin, context.reader)
+        self._openai_clients: list[OpenAI] = []
         self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
         headers = [("Content-Type", "application/json"), ("User-Agent", f"bltybench/{__version__}")]
         access = context.access
@@ -108,9 +114,10 @@ class ChatClient:
             temperature=temperature,
         )
         body |= parameters
-        call = self._compose(body, name, prompt_tokens, stage, turn, options=options, keep_text=keep_text)
+        call = self.compose(body, name, prompt_tokens, stage, turn, options=options, keep_text=keep_text)
         self._clock.wait_until(0)  # the run begins at the same moment for all users
-        self._pause_if_unconnected(due_ns)
+        if due_ns is None:
+            self._clock.pause_if_unconnected(self.exchange)
         return self._call(call, due_ns)
 
     def replay(
@@ -134,16 +141,39 @@ class ChatClient:
             max_tokens=prepared.max_tokens,
             temperature=prepared.temperature,
         )
-        call = self._compose(body, prepared.call.name, prepared.prompt_tokens, stage, options=prepared.call)
+        call = self.compose(body, prepared.call.name, prepared.prompt_tokens, stage, options=prepared.call)
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_until(0)
-        self._pause_if_unconnected(due_ns)
+        if due_ns is None:
+            self._clock.pause_if_unconnected(self.exchange)
         if self._context.outcomes_matter or deferred.full:
             self._call(call, due_ns)
             return
         self._reserve(call, scheduled=due_ns is not None)
         sent = self._attempt(call, 0, clock.now_ns() if due_ns is None else due_ns, awaited=False)
         deferred.add(sent.exchange, partial(self._record_deferred, sent))
+
+    def as_openai(self, name: str | None = None, **options: Any) -> OpenAI:
+        """Return an OpenAI client of the openai package whose requests are recorded as attempts.
+
+        It sends them to the target, with the target's key. ``name`` is their row in the tables, as for
+        ``chat``. ``options`` are those of ``openai.OpenAI``, such as ``max_retries``. Retries are the
+        package's, not the scenario's. Timeouts are the target's.
+        """
+        # The package takes a second to import, and few locustfiles need it.
+        try:
+            from bltybench.load.openai_sdk import openai_client  # noqa: PLC0415
+        except UserError as error:
+            self._context.abort(error)
+        made = openai_client(self, self._context, name, options)
+        self._openai_clients.append(made)
+        return made
+
+    def forward(self, request: ForwardedRequest) -> None:
+        """Send one attempt for another client. Raises StopUser if nothing more may be sent."""
+        self._clock.wait_until(0)
+        self._clock.pause_if_unconnected(self.exchange)
+        self._call(request.call, None, request)
 
     def list_models(self, name: str, stage: str) -> None:
         """Request the list of models. The response is then in ``body``."""
@@ -165,8 +195,10 @@ class ChatClient:
         self.exchange = self.last = None
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._connection.close()
+        for made in self._openai_clients:
+            made.close()
 
     def _record_deferred(self, sent: SentAttempt, result: ExchangeResult) -> None:
         try:
@@ -178,17 +210,18 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def _compose(
+    def compose(
         self,
         body: dict[str, Any],
         name: str | None,
         prompt_tokens: int | None,
-        stage: str | None,
+        stage: str | None = None,
         turn: int | None = None,
         *,
-        options: RequestOptions | None,
+        options: RequestOptions | None = None,
         keep_text: bool = False,
     ) -> CallContext:
+        """Return a new call with ``body``. Ends the run if the budget can't bound the call's cost."""
         context, budget = self._context, self._budget
         model, stream = body["model"], body.get("stream", False)
         max_tokens = max_completion_tokens(body, options, context.target)
@@ -214,34 +247,27 @@ class ChatClient:
             reserved=reserved,
         )
 
-    def _call(self, call: CallContext, scheduled_ns: int | None) -> Reply:
+    def _call(
+        self, call: CallContext, scheduled_ns: int | None, request: ForwardedRequest | None = None
+    ) -> Reply:
+        """Send a call with its retries. A ``request`` of another client is one attempt, which it retries."""
         context, clock = self._context, self._clock
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
-        due_ns, number = first_due_ns, 0
+        due_ns, number = first_due_ns, request.number if request else 0
+        retry = NO_RETRIES if request else context.scenario.retry
         while True:
             self._reserve(call, scheduled=scheduled_ns is not None)
-            sent = self._attempt(call, number, due_ns)
+            sent = self._attempt(call, number, due_ns, request=request)
             result = context.reader.read_now(sent.exchange)
-            self._budget.give_back(call.reserved - self._spent(sent, result))
+            self._budget.give_back(call.reserved - spent(self._budget, sent, result))
             decision, retry_after_s = classify_response(result), result.quota.retry_after_s
-            wait_s = wait_before_retry_s(context.scenario.retry, number, decision, retry_after_s, self._rng)
+            wait_s = wait_before_retry_s(retry, number, decision, retry_after_s, self._rng)
             if clock.over.is_set():
                 wait_s = None
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
             if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):
                 return reply_of(attempt, result, number, first_due_ns)
-
-    def _pause_if_unconnected(self, scheduled_ns: int | None) -> None:
-        """Pause before a call of a closed loop if the previous one could not connect.
-
-        Users without think time would otherwise try thousands of times per second. The call is due after the
-        pause.
-        """
-        last = self.exchange
-        if scheduled_ns is not None or last is None or last.sent_ns is not None or last.end_ns is None:
-            return
-        self._clock.wait_until(last.end_ns - self._clock.start_ns + UNCONNECTED_PAUSE_NS)
 
     def _reserve(self, call: CallContext, *, scheduled: bool) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
@@ -250,22 +276,36 @@ class ChatClient:
         if ended.is_set() or not self._budget.take(call.reserved):
             raise StopUser
 
-    def _attempt(self, call: CallContext, number: int, due_ns: int, *, awaited: bool = True) -> SentAttempt:
+    def _attempt(
+        self,
+        call: CallContext,
+        number: int,
+        due_ns: int,
+        *,
+        awaited: bool = True,
+        request: ForwardedRequest | None = None,
+    ) -> SentAttempt:
         sink, reader = self._sink, self._context.reader
         exchange = Exchange(
             stream=call.stream,
             keep_text=call.keep_text,
             awaited=awaited,
-            completion=call.endpoint != MODELS,
+            completion=call.endpoint == ENDPOINT,
         )
+        connection = self._connection
+        if request is not None:
+            exchange.pieces, connection, request.exchange = request.pieces, request.connection, exchange
         self.exchange = exchange
         sink.open_attempts += 1
         sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
         sink.audit.sent((self._clock.now_ns() - due_ns) // 1000)
         try:
             headers = self._stream_headers if call.stream else self._plain_headers
-            path = MODELS if call.endpoint == MODELS else self._context.target.path_of_chat(call.model)
-            self._connection.send(call.method, path, headers, call.body, exchange)
+            if request is not None:
+                headers = request.headers
+            target = self._context.target
+            path = target.path_of_chat(call.model) if call.endpoint == ENDPOINT else call.endpoint
+            connection.send(call.method, path, headers, call.body, exchange)
             if call.endpoint == MODELS:
                 self.body = exchange.body
             if awaited:
@@ -278,17 +318,3 @@ class ChatClient:
             return sent
         finally:
             sink.open_attempts -= 1
-
-    def _spent(self, sent: SentAttempt, result: ExchangeResult) -> Spend:
-        """Return an attempt's cost: its tokens, else 0 if unsent or with an error status, else the reserve.
-
-        Tokens are estimated if the server doesn't report them, but not if the answer broke off: the server
-        can have generated more than arrived.
-        """
-        prompt_tokens, completion_tokens, source = count_tokens(sent.call, result)
-        if source is TokensSource.USAGE or (completion_tokens and result.outcome is Outcome.OK):
-            return self._budget.cost(sent.call.model, prompt_tokens, completion_tokens or 0)
-        never_sent = sent.exchange.sent_ns is None
-        refused = result.status is not None and not 200 <= result.status < 300
-        refused = refused or result.outcome is Outcome.RATE_LIMITED
-        return NOTHING if never_sent or refused else sent.call.reserved

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from bltybench.limits.observations.classify import classify
-from bltybench.load.run.budget import NOTHING, Spend
+from bltybench.load.run.budget import NOTHING, BudgetAccount, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
@@ -95,6 +95,21 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
         measured = attempt.first_token_ns != attempt.last_token_ns
         sink.token_rows.add(name, ttft_ms, (attempt.gaps_us or []) if measured else [])
     return attempt
+
+
+def spent(budget: BudgetAccount, sent: SentAttempt, result: ExchangeResult) -> Spend:
+    """Return an attempt's cost: its tokens, else 0 if unsent or with an error status, else the reserve.
+
+    Tokens are estimated if the server doesn't report them, but not if the answer broke off: the server can
+    have generated more than arrived.
+    """
+    prompt_tokens, completion_tokens, source = count_tokens(sent.call, result)
+    if source is TokensSource.USAGE or (completion_tokens and result.outcome is Outcome.OK):
+        return budget.cost(sent.call.model, prompt_tokens, completion_tokens or 0)
+    never_sent = sent.exchange.sent_ns is None
+    refused = result.status is not None and not 200 <= result.status < 300
+    refused = refused or result.outcome is Outcome.RATE_LIMITED
+    return NOTHING if never_sent or refused else sent.call.reserved
 
 
 def _attempt(

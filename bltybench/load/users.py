@@ -1,5 +1,7 @@
 """Locust users: ``ChatUser`` for your own locustfiles, ``ScenarioUser`` to replay a scenario."""
 
+from contextlib import suppress
+from importlib import import_module
 from typing import ClassVar, NoReturn
 
 from gevent import Greenlet
@@ -9,9 +11,10 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
+from bltybench.errors import UserError
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
-from bltybench.load.locust_plugin.user_classes import RecordedUser
+from bltybench.load.locust_plugin.user_classes import RecordedUser, uses_name
 from bltybench.load.run.context import RunContext
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.prompts.compose import Prepared
@@ -26,6 +29,13 @@ class ChatUser(RecordedUser):
     """
 
     abstract = True
+
+    def __init_subclass__(cls) -> None:
+        """Import the openai package now if the class uses it, because that would stall the run."""
+        super().__init_subclass__()
+        if uses_name(cls, ChatClient.as_openai.__name__):
+            with suppress(UserError):  # shown when it is used
+                import_module("bltybench.load.openai_sdk")
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)

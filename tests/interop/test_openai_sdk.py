@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from support_locust import run_locust, truth_of, write_scenarios
 from support_sandbox import NO_LIMITS, read_truth, running_sandbox
 
 from bltybench.sandbox.process import SandboxProcess
@@ -252,3 +253,72 @@ def test_sdk_retries_wait_for_retry_after(tmp_path: Path) -> None:
     # Retry-After was 3 s (2.5 rounded up), and the SDK retried after 3 s, not earlier.
     assert rows[3].received_ns - rows[2].received_ns >= 2e9
     assert rows[3].received_ns - rows[0].received_ns >= 2.5e9
+
+
+OWN = """
+import openai
+from locust import constant, task
+from locust.exception import StopUser
+from bltybench.load import ChatUser
+
+HI = [{"role": "user", "content": "Tell me about the sea."}]
+
+
+class Sdk(ChatUser):
+    wait_time = constant(0.1)
+
+    def on_start(self):
+        self.openai = self.client.as_openai()
+        self.named = self.client.as_openai("named", max_retries=0)
+
+    @task
+    def use_the_sdk(self):
+        create = self.openai.chat.completions.create
+        assert create(model="deepseek-chat", messages=HI, max_tokens=4).usage.completion_tokens == 4
+        chunks = create(model="deepseek-chat", messages=HI, max_tokens=6, stream=True)
+        assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+        with create(model="deepseek-chat", messages=HI, max_tokens=300, stream=True) as cut:
+            next(iter(cut))
+        first = create(model="deepseek-chat", messages=HI, max_tokens=5, stream=True)
+        second = create(model="deepseek-chat", messages=HI, max_tokens=7, stream=True)
+        assert len(list(second)) == 9 and len(list(first)) == 7
+        try:
+            self.named.chat.completions.create(model="deepseek-chat", messages=HI, max_tokens=1)
+        except openai.RateLimitError:
+            print("refused")
+        # The limit is reached, so the package waits for Retry-After and tries again.
+        assert create(model="deepseek-chat", messages=HI, max_tokens=2).usage.completion_tokens == 2
+        assert len(self.openai.models.list().data) == 3
+        print("all done")
+        raise StopUser
+"""
+
+
+def test_requests_of_the_sdk_in_a_locustfile_are_recorded_as_attempts(tmp_path: Path) -> None:
+    own, log = tmp_path / "own.py", tmp_path / "truth.jsonl"
+    own.write_text(OWN)
+    with running_sandbox(log, **limited(5, 3.5)) as running:
+        write_scenarios(tmp_path, running.base_url)
+        done = run_locust(own, "-t", "9s", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    assert (done.output.count("refused\n"), done.output.count("all done")) == (1, 1), done.output
+    rows = sorted(done.attempts, key=lambda row: row["sent_ns"])
+    assert [
+        (row["name"], row["outcome"], row["completion_tokens"]) for row in rows if row["attempt"] == 0
+    ] == [
+        ("chat", "ok", 4),
+        ("stream", "ok", 6),
+        ("stream", "cancelled", None),
+        ("stream", "ok", 5),
+        ("stream", "ok", 7),
+        ("named", "rate_limited", None),
+        ("chat", "rate_limited", None),
+        ("models", "ok", None),
+    ]
+    *_, retried, last, _ = rows
+    assert last["outcome"] == "ok"
+    assert (retried["call_id"], last["attempt"]) == (last["call_id"], retried["attempt"] + 1)
+    assert all(row["first_token_ns"] for row in rows if row["stream"] and row["outcome"] == "ok")
+    chat_ids = {row["request_id"] for row in rows if row["endpoint"] == "/chat/completions"}
+    assert chat_ids == set(truth_of(log))

@@ -6,7 +6,7 @@ import pytest
 from locust import HttpUser
 
 from bltybench.errors import UserError
-from bltybench.load.locust_plugin.user_classes import UserClasses
+from bltybench.load.locust_plugin.user_classes import UserClasses, uses_name
 from bltybench.load.users import ChatUser, ScenarioUser
 from bltybench.scenario.file.own_load import own_scenario
 from bltybench.scenario.file.resolve import resolve
@@ -106,6 +106,23 @@ def test_options_override_an_own_scenario(book: Book) -> None:
     resolved = resolve(book, name, users=7, duration_s=3.0)
     assert (resolved.scenario.users, resolved.scenario.duration_s) == (7, 3.0)
     assert resolved.target_name == "here"
+
+
+def test_use_of_the_sdk_is_found_in_methods_and_task_sets_of_a_class() -> None:
+    class Plain:
+        def on_start(self) -> None:
+            print("as_openai")
+
+    class Direct:
+        def on_start(self) -> None:
+            self.openai = self.client.as_openai()  # type: ignore[attr-defined]
+
+    class Nested:
+        Tasks = Direct
+
+    assert not uses_name(Plain, "as_openai")
+    assert uses_name(Direct, "as_openai")
+    assert uses_name(Nested, "as_openai")
 
 
 def test_user_classes_are_split_and_compared() -> None:

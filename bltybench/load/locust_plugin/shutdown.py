@@ -14,6 +14,8 @@ logger = logging.getLogger("bltybench")
 
 INTERRUPT_DRAIN_S = 1.0
 """Time for requests in flight to finish after Ctrl-C, in seconds."""
+LEAVE_S = 0.05
+"""Seconds for users that have just ended to leave Locust's group, which logs errors if it stops them."""
 MAX_CONNECT_S = 10.0
 """Maximum wait for forked workers to connect before they are dismissed, in seconds."""
 
@@ -47,7 +49,7 @@ def stop_run(runner: Runner, reason: str) -> None:
     """End a run that is in progress, and log the reason."""
     if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
         logger.warning("Stopping: %s", reason)
-        gevent.spawn(end_run, runner)
+        gevent.spawn_later(LEAVE_S, end_run, runner)
 
 
 def end_run(runner: Runner) -> None:

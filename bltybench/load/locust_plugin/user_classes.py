@@ -50,6 +50,15 @@ class UserClasses:
         return _only({cls.host for cls in self.recorded}, "have different hosts", "--host")
 
 
+def uses_name(cls: type, name: str) -> bool:
+    """Return whether the class, or a task set in it, has a method that uses an attribute called ``name``."""
+    for value in vars(cls).values():
+        code = getattr(value, "__code__", None)
+        if name in code.co_names if code else isinstance(value, type) and uses_name(value, name):
+            return True
+    return False
+
+
 def hold_shape(shape: LoadTestShape, now_s: Callable[[], float]) -> None:
     """Let a shape's time begin with the load, on whose axis ``now_s`` is. Runs as a greenlet.
 

@@ -5,6 +5,10 @@ import time
 from gevent.event import Event
 
 from bltybench.runs.manifest import Clock
+from bltybench.wire.exchange import Exchange
+
+UNCONNECTED_PAUSE_NS = 500_000_000
+"""Minimum time between a failed connection of a user and its next call, in nanoseconds."""
 
 
 class RunClock:
@@ -37,6 +41,15 @@ class RunClock:
         if left_s <= 0:
             return not self.over.is_set()
         return not self.over.wait(left_s)
+
+    def pause_if_unconnected(self, last: Exchange | None) -> None:
+        """Pause before a user's call of a closed loop if its ``last`` one could not connect.
+
+        Users without think time would otherwise try thousands of times per second. The call is due after the
+        pause.
+        """
+        if last is not None and last.sent_ns is None and last.end_ns is not None:
+            self.wait_until(last.end_ns - self.start_ns + UNCONNECTED_PAUSE_NS)
 
     def run_out(self) -> None:
         """Set ``over`` at the end of the scenario's time. Runs as a greenlet."""

@@ -24,7 +24,8 @@ class RequestWriter:
 
     def _make_head(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         origin = self._origin
-        target = f"{origin.prefix}{path}{origin.query}"
+        query = origin.query.replace("?", "&", 1) if "?" in path else origin.query
+        target = f"{origin.prefix}{path}{query}"
         forwarded = origin.proxy if origin.tls is None else None
         if forwarded is not None:
             target = f"http://{origin.authority}{target}"
