@@ -244,6 +244,7 @@ class ChatClient:
             keep_text=keep_text,
             stage=stage or context.source.stage_now(),
             turn=turn,
+            can_be_empty=bool(body.get("stop")),
             reserved=reserved,
         )
 
@@ -291,6 +292,7 @@ class ChatClient:
             keep_text=call.keep_text,
             awaited=awaited,
             completion=call.endpoint == ENDPOINT,
+            can_be_empty=call.can_be_empty,
         )
         connection = self._connection
         if request is not None:

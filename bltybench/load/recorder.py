@@ -32,6 +32,8 @@ class CallContext(msgspec.Struct, frozen=True):
     keep_text: bool = False
     stage: str | None = None
     turn: int | None = None
+    can_be_empty: bool = False
+    """Whether a completion can end before its first character, because it ends at a stop string."""
     method: str = "POST"
     endpoint: str = ENDPOINT
     reserved: Spend = NOTHING
@@ -186,8 +188,8 @@ def count_tokens(call: CallContext, result: ExchangeResult) -> TokenCounts:
     A stream that broke off before its usage is estimated, too. The estimate is kept in ``result``.
     """
     prompt_tokens, completion_tokens = result.prompt_tokens, result.completion_tokens
-    if completion_tokens or not (result.uncounted_text or result.outcome is Outcome.OK):
-        known = prompt_tokens is not None or completion_tokens is not None
+    known = prompt_tokens is not None or completion_tokens is not None
+    if completion_tokens or not (result.uncounted_text or (result.outcome is Outcome.OK and not known)):
         return TokenCounts(prompt_tokens, completion_tokens, TokensSource.USAGE if known else None)
     if call.endpoint != ENDPOINT or result.outcome is Outcome.RATE_LIMITED:
         return TokenCounts(None, None, None)

@@ -37,13 +37,15 @@ class Exchange:
     ``time.monotonic_ns`` (``connect_ns`` and ``tls_ns`` are durations); None is what did not happen.
     ``stream`` is whether server-sent events were requested, ``keep_text`` whether the result holds the text,
     ``awaited`` whether the sender needs the result before it can continue, ``completion`` whether a
-    completion was requested.
+    completion was requested, ``can_be_empty`` whether it can end before its first character, at a stop
+    string.
     """
 
     stream: bool = False
     keep_text: bool = True
     awaited: bool = True
     completion: bool = True
+    can_be_empty: bool = False
     connect_ns: int | None = None
     tls_ns: int | None = None
     sent_ns: int | None = None

@@ -151,9 +151,11 @@ def _incomplete(state: StreamFold, result: ExchangeResult, exchange: Exchange) -
 def _has_hidden_tokens(result: ExchangeResult, exchange: Exchange) -> bool:
     """Return whether the server ended and counted an answer that has no text, and note that.
 
-    It can be hidden reasoning, or part of a character: llama.cpp drops one that ``max_tokens`` splits.
+    It can be hidden reasoning, or part of a character: llama.cpp drops one that ``max_tokens`` splits. An
+    answer that begins with a stop string has no text either.
     """
-    hidden = result.finish_reason is not None and bool(result.completion_tokens)
+    stopped = exchange.can_be_empty and result.finish_reason == "stop"
+    hidden = stopped or (result.finish_reason is not None and bool(result.completion_tokens))
     if hidden:
         exchange.notes.append("no_text")
     return hidden

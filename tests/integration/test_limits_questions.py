@@ -119,9 +119,11 @@ def test_token_charging_and_limit_are_measured(charged: str, tmp_path: Path) -> 
     actual_s = TOKEN_PERIODS_S[charged]
     rule = RateLimit(limit=4000, period_s=actual_s)
     options = ("--probe-ask", "tokens", "--probe-period", str(actual_s))
-    answers, _ = probe(tmp_path, *options, tokens=rule, tokens_charged=charged)
+    answers, run = probe(tmp_path, *options, tokens=rule, tokens_charged=charged)
     found = values(answers)
     assert found["tokens_charged"] == charged, answers
+    # A completion whose first word contains a stop string is empty, which is no failure.
+    assert "no_answer" not in read_attempts(run).column("outcome").to_pylist()
     assert found["tokens_charged_at"] in {"end" if charged == "used" else "admission", None}
     low, high = answers["token_limit"]["range"]
     assert low <= 4000 <= high

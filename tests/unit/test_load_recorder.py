@@ -7,7 +7,7 @@ import pytest
 from support_wire import ended_exchange
 
 from bltybench.load.recorder import ENDPOINT, CallContext, TokenCounts, count_tokens
-from bltybench.runs.attempt import TokensSource
+from bltybench.runs.attempt import Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.interpret import interpret
@@ -76,6 +76,11 @@ def test_usage_replaces_every_estimate_and_its_parts_are_kept() -> None:
     assert counts(whole) == TokenCounts(20, 10, TokensSource.USAGE)
     half = streamed(event({"content": FOX}, "stop", usage={"prompt_tokens": 20}))
     assert counts(half) == TokenCounts(20, FOX_TOKENS, TokensSource.TOKENIZER)
+
+
+def test_an_empty_answer_has_the_tokens_that_the_server_reports() -> None:
+    result = ExchangeResult(outcome=Outcome.OK, prompt_tokens=20, completion_tokens=0)
+    assert counts(result) == TokenCounts(20, 0, TokensSource.USAGE)
 
 
 def test_nothing_is_estimated_without_an_answer_or_after_a_refusal_in_the_stream() -> None:

@@ -354,6 +354,21 @@ def test_a_usage_of_zeros_is_no_usage() -> None:
     assert (result.prompt_tokens, result.completion_tokens) == (None, None)
 
 
+@pytest.mark.parametrize("can_be_empty", [False, True])
+@pytest.mark.parametrize("finish", ["stop", "length", None])
+def test_an_answer_that_begins_with_a_stop_string_is_empty_but_complete(
+    finish: str | None, can_be_empty: bool
+) -> None:
+    whole = completion({"content": ""}) | {"usage": {"prompt_tokens": 3, "completion_tokens": 0}}
+    whole["choices"][0]["finish_reason"] = finish
+    data = [b"data: " + json.dumps(part).encode() + b"\n\n" for part in (ROLE, chunk({}, finish))]
+    for body, stream in ((json.dumps(whole).encode(), False), (b"".join([*data, b"data: [DONE]\n\n"]), True)):
+        exchange = ended_exchange(response(200, body), stream=stream)
+        exchange.can_be_empty = can_be_empty
+        complete = can_be_empty and finish == "stop"
+        assert interpret(exchange).outcome is (Outcome.OK if complete else Outcome.NO_ANSWER)
+
+
 CALL = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}]}
 
 
