@@ -99,6 +99,8 @@ def test_each_fault_ends_in_its_outcome_and_counts_match_the_log(
     for key, attempt in joined.items():
         assert result(attempt) == expected(by_id[key]), by_id[key]
         assert attempt["stream"] == by_id[key].stream
+        excess = "bytes_after_end" in (attempt["notes"] or "")
+        assert excess == (by_id[key].fault == "short_content_length")
         if by_id[key].fault == "latency_spike":
             assert attempt["end_ns"] - attempt["sent_ns"] >= settings.faults.spike_ms * 1e6
 

@@ -142,6 +142,7 @@ class Connection:
                 return
             # Bytes after the end: the response is complete, but the connection is suspect.
             response.keep_alive = False
+            exchange.notes.append("bytes_after_end")
         arrivals = exchange.arrivals
         fresh = len(exchange.pieces) - len(arrivals)
         if fresh == 1:
