@@ -3,6 +3,7 @@
 A side is one run, or several repeats of it. docs/compare.md explains how to read the result.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -240,4 +241,5 @@ def _identities(side: Sequence[Outline]) -> dict[str, set[str]]:
     return {
         "target": {f"{target.name} ({target.base_url})" for target in targets},
         "model": {str(run.load["model"]) for run in side},
+        "target's body": {json.dumps(target.body, sort_keys=True) for target in targets},
     }

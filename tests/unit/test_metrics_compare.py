@@ -196,3 +196,8 @@ def test_incomparable_runs_give_the_reason() -> None:
     assert obstacles([base, elsewhere], [run("c")]) == [
         "repeats of one side differ in their model: deepseek-chat, deepseek-reasoner"
     ]
+    sampled = run("sampled", target=msgspec.structs.replace(manifest().target, body={"top_p": 0.5}))
+    assert obstacles([base], [sampled]) == []
+    assert obstacles([base, sampled], [run("c")]) == [
+        'repeats of one side differ in their target\'s body: {"top_p": 0.5}, {}'
+    ]
