@@ -2,14 +2,15 @@
 
 import socket
 import ssl
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from bltybench.check.finding import CheckFinding, Status
 from bltybench.errors import UserError
 from bltybench.scenario.api.access import Access
+from bltybench.scenario.api.proxy import Proxy
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
-from bltybench.wire.http.tunnel import TunnelError, open_tunnel
 
 
 def tls_context(target: Target) -> ssl.SSLContext:
@@ -57,16 +58,27 @@ def reach(target: Target, access: Access) -> list[CheckFinding]:
             findings.append(_finding("TCP connects", "a connection is accepted", peer))
             if target.base_url.startswith("https:"):
                 if proxy is not None:
-                    open_tunnel(plain, proxy, name, port, access.secrets)
+                    _open_tunnel(plain, proxy, name, port, access.secrets)
                 with tls_context(target).wrap_socket(plain, server_hostname=name) as secure:
                     findings.append(_tls_finding(secure, verified=target.verify_tls))
-    except TunnelError as error:
-        remedy = "check proxy and proxy_auth_env of the target"
-        raise UserError(f"no tunnel to {name}: {error}", where=where, remedy=remedy) from None
     except OSError as error:
         what, remedy = _diagnosis(error, target.timeouts.connect_s)
         raise UserError(what, where=where, remedy=remedy) from error
     return findings
+
+
+def _open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, secrets: Sequence[str]) -> None:
+    # The package imports gevent, which only a check through a proxy needs.
+    from bltybench.wire.http.tunnel import TunnelError, open_tunnel  # noqa: PLC0415
+
+    try:
+        open_tunnel(sock, proxy, host, port, secrets)
+    except TunnelError as error:
+        raise UserError(
+            f"no tunnel to {host}: {error}",
+            where=f"the proxy {proxy.address}",
+            remedy="check proxy and proxy_auth_env of the target",
+        ) from None
 
 
 def _diagnosis(error: OSError, connect_s: float) -> tuple[str, str]:
