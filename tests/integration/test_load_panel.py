@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import signal
 import time
@@ -98,3 +99,23 @@ def test_tab_compares_the_last_minute_with_the_limits(page: httpx.Client) -> Non
         assert rows["Last Retry-After"][0].endswith(" s")
         assert "ms" in rows["TTFT p50, p95"][0]
         assert tab.complaints() == []
+
+
+def test_form_lists_scenarios_and_targets_and_the_tab_ends_with_the_verdict(page: httpx.Client) -> None:
+    shown = html.unescape(page.get("/").text)
+    assert "chat: For a test" in shown
+    assert "here: http://127.0.0.1" in shown
+    assert page.get("/bltybench/report").status_code == 404
+    form = {"user_count": 2, "spawn_rate": 2, "scenario": "chat: For a test", "target": "(default)"}
+    assert page.post("/swarm", data=form).json()["success"]
+    time.sleep(2.0)
+    assert page.post("/stop").status_code == 200
+    until = time.monotonic() + 40
+    rows: dict[str, str] = {}
+    while "Verdict" not in rows:
+        assert time.monotonic() < until, rows
+        time.sleep(0.2)
+        (tab,) = page.get("/stats/requests").json()["extended_stats"]
+        rows = {row["measure"]: row["now"] for row in tab["data"]}
+    assert rows["Verdict"].startswith(("VALID", "INVALID"))
+    assert rows["Report"].endswith("-chat")

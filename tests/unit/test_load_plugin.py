@@ -8,6 +8,7 @@ from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
+from bltybench.load.locust_plugin.form import chosen
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.locust_plugin.panel import rows
 from bltybench.load.users import ChatUser
@@ -25,6 +26,13 @@ def test_stopping_a_user_that_is_already_stopping_does_nothing() -> None:
     user = object.__new__(ChatUser)
     user._state = LOCUST_STATE_STOPPING
     assert user.stop() is False
+
+
+def test_choice_of_the_form_is_a_name_or_the_default() -> None:
+    assert chosen("quickstart: Chat and streaming") == "quickstart"
+    assert chosen("quickstart") == "quickstart"
+    assert chosen("") is None
+    assert chosen("(default)") is None
 
 
 def test_tab_has_one_row_before_a_run() -> None:

@@ -9,6 +9,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from bltybench.load.locust_plugin.console import announce
+from bltybench.load.locust_plugin.form import chosen
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options, report_formats
 from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.former_run import with_former_run
@@ -16,7 +17,7 @@ from bltybench.load.run.run import DRAIN_S, LEAD_ALONE_S, LEAD_WORKERS_S, Run
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario.file.own_load import closed_loop, own_scenario
 from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
-from bltybench.scenario.file.scenario_file import load_book
+from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.plan import Plan, make_plan
 from bltybench.scenario.workload import NO_TIME_LIMIT_S
 
@@ -101,6 +102,10 @@ class Launcher:
         if self._sandbox is not None:
             self._sandbox.stop()
 
+    def load_book(self) -> Book:
+        """Return the scenario file. Raises UserError."""
+        return load_book(Path(self._options.scenario_file) if self._options.scenario_file else None)
+
     def _classes(self) -> UserClasses:
         """Return the user classes, which can change in the web page."""
         return UserClasses(self._environment.user_classes)
@@ -108,8 +113,8 @@ class Launcher:
     def _resolve(self, users: int | None) -> tuple[Resolved, Plan | None]:
         """Return the scenario and its plan; None if the user classes decide what is sent."""
         options, classes, shape = self._options, self._classes(), self._environment.shape_class
-        book = load_book(Path(options.scenario_file) if options.scenario_file else None)
-        target, named = options.target or None, options.scenario or classes.scenario
+        book = self.load_book()
+        target, named = chosen(options.target), chosen(options.scenario) or classes.scenario
         if classes.replays:
             name = named or book.default_scenario
             scenario = book.scenario(name)

@@ -6,19 +6,25 @@ the statistics that the page requests.
 
 from collections.abc import Callable
 
-from flask import Response, request
+from flask import Response, abort, request, send_file
 from locust.web import WebUI
 
+from bltybench.load.locust_plugin.form import add_lists
 from bltybench.load.run.run import Run
 from bltybench.percentiles import percentile
+from bltybench.scenario.file.scenario_file import Book
+from bltybench.text import sanitize
 
 KEY = "bltybench"
 STATS_ENDPOINT = "locust.request_stats"
+REPORT_PATH = "/bltybench/report"
+"""Where Locust's server shows the page of the last run."""
 NONE = "–"
 
 
-def add_tab(web_ui: WebUI, current: Callable[[], Run | None]) -> None:
-    """Add the tab to Locust's page. ``current`` returns the run to show."""
+def add_tab(web_ui: WebUI, book: Book, current: Callable[[], Run | None]) -> None:
+    """Add the tab to Locust's page, and lists to its form. ``current`` returns the run to show."""
+    add_lists(web_ui, book)
     app = web_ui.app
     if app is None:
         raise RuntimeError("Locust's web page has no application to extend")
@@ -26,6 +32,14 @@ def add_tab(web_ui: WebUI, current: Callable[[], Run | None]) -> None:
     columns = {"measure": "Last 60 s", "now": "Now", "limit": "Documented limit"}
     structure = [{"key": key, "title": title} for key, title in columns.items()]
     web_ui.template_args["extended_tables"] = [{"key": KEY, "structure": structure}]
+
+    def show_report() -> Response:
+        run = current()
+        if run is None or not run.folder.report_html.is_file():
+            abort(404, "The last run has no report yet.")
+        return send_file(run.folder.report_html.absolute())
+
+    app.add_url_rule(REPORT_PATH, "bltybench_report", web_ui.auth_required_if_enabled(show_report))
 
     def extend(response: Response) -> Response:
         if request.endpoint == STATS_ENDPOINT and response.status_code == 200 and response.is_json:
@@ -58,8 +72,9 @@ def rows(run: Run | None) -> list[dict[str, str]]:
     if run.activity:
         table.insert(0, _row("Probe", run.activity))
     if run.exit_code is not None:
-        report = run.folder.report_html if "html" in run.formats else run.folder.path
-        table.append(_row("Report", str(report.absolute())))
+        page = run.folder.report_html.is_file()
+        table.append(_row("Report", REPORT_PATH if page else str(run.folder.path.absolute())))
+        table.insert(0, _row("Verdict", sanitize(run.closing_text.partition("\n")[0])))
     return table
 
 

@@ -127,7 +127,7 @@ class Plugin:
             self._exit(error)
         say_who_can_connect(options)
         if environment.web_ui is not None:
-            add_tab(environment.web_ui, lambda: self.run)
+            add_tab(environment.web_ui, self._launcher.load_book(), lambda: self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Create the run if this process owns it, and join it if this process generates load."""
