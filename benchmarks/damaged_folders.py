@@ -180,6 +180,8 @@ def _parquet(rng: Random, path: Path) -> None:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError):
         return
+    if not table.num_rows or not table.num_columns:
+        return
     at = rng.randrange(table.num_columns)
     field, values = table.schema.field(at), table.column(at).to_pylist()
     kind = rng.randrange(6)

@@ -37,8 +37,11 @@ class Spool:
 
     def flush(self) -> None:
         """Write all pending records. Raise OSError if the write fails; the records are then kept."""
-        while self._buffer:
-            del self._buffer[: os.write(self._fd, self._buffer)]
+        try:
+            while self._buffer:
+                del self._buffer[: os.write(self._fd, self._buffer)]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def close(self) -> None:
         """Flush and close. Further calls do nothing."""

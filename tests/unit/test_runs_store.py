@@ -270,3 +270,21 @@ def test_runs_of_an_older_format_are_read_with_null_in_newer_columns(tmp_path: P
     older = ATTEMPT_SCHEMA.remove(ATTEMPT_SCHEMA.get_field_index("notes"))
     pq.write_table(pa.Table.from_pylist(rows, older), folder.attempts_parquet)
     assert to_attempts(read_attempts(folder)) == [attempt()]
+
+
+def test_records_that_cannot_be_written_are_kept_and_written_later(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    full = os.open("/dev/full", os.O_WRONLY)
+    with Spool(path) as spool:
+        file = os.dup(spool._fd)
+        os.dup2(full, spool._fd)
+        os.close(full)
+        while spool.count < 200:
+            # More than a flush: what can't be written must not stop the caller.
+            spool.append(attempt(error_message="x" * 1000))
+        with pytest.raises(OSError, match=r"No space left on device: .*x\.jsonl"):
+            spool.flush()
+        assert path.stat().st_size == 0
+        os.dup2(file, spool._fd)
+        os.close(file)
+    assert path.read_bytes().count(b"\n") == 200
