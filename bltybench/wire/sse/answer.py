@@ -122,7 +122,12 @@ class Answer:
         return content, output
 
     def _add_delta(self, delta: Delta, *, first: bool) -> tuple[bool, bool]:
-        text, reasoning = text_in(delta.content) or text_in(delta.refusal), reasoning_in(delta)
+        content, refusal = delta.content, delta.refusal
+        text = text_in(content) if content else ""
+        if refusal and not text:
+            text = text_in(refusal)
+        has_reasoning = delta.reasoning_content or delta.reasoning or not isinstance(content, str)
+        reasoning = reasoning_in(delta) if has_reasoning else ""
         if text:
             (self._text if first else self._uncommon).append(text)
         if reasoning:
@@ -133,7 +138,7 @@ class Answer:
                     merge_tool_call(self._tool_calls, call)
         if delta.audio or delta.function_call or (delta.tool_calls and not first):
             self._uncommon.append(uncommon_text_in(delta, tool_calls=not first))
-        output = bool(text or delta.tool_calls or delta.function_call or has_audio(delta))
+        output = bool(text or delta.tool_calls or delta.function_call or (delta.audio and has_audio(delta)))
         return output or bool(reasoning), output
 
 

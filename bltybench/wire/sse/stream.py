@@ -194,7 +194,7 @@ class StreamFold(Answer):
             self.error = self.error or error_in(value) or value
         self._flush()
         content, output = self.add(chunk)
-        self.finished_ns = arrival_ns if self.finished else self.finished_ns
+        self.finished_ns = arrival_ns if self.finish_reason and self.finished else self.finished_ns
         if not content:
             if chunk.choices or chunk.usage is not None or self.error is not None:
                 self.other_events += 1
