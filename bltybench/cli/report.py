@@ -45,11 +45,12 @@ def report(
 ) -> None:
     """Write the report of a run: report.html, summary.json, summary.md, junit.xml, and the figures' data.
 
-    Exits with 1 if a check of the scenario failed, or if it has no checks and nothing succeeded. Exits with 2
-    if the report can't be written.
+    Exits with 1 if a check of the scenario failed, if it has no checks and nothing succeeded, or if the run
+    lost a worker. Exits with 2 if the report can't be written.
     """
     # Hardly any object created here is released before the end, so frequent collections only cost time.
     gc.set_threshold(100_000, 20, 100)
+    from bltybench.metrics.validity import all_workers_finished  # noqa: PLC0415 - as below
     from bltybench.report.build import build  # noqa: PLC0415 - pandas takes 1 s to import
 
     chosen = read_formats(formats, "--format")
@@ -68,7 +69,7 @@ def report(
             _show(summary, folder, chosen, notebooks=notebooks)
     if len(built) > 1 and "html" in chosen:
         _write_index(built, reports)
-    if not all(summary.passed for _, summary in built):
+    if not all(summary.passed and all_workers_finished(summary.audit) for _, summary in built):
         raise typer.Exit(1)
 
 

@@ -3,7 +3,7 @@
 All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -47,6 +47,8 @@ THRESHOLDS = Thresholds()
 MORE_USERS = (
     "raise users (the maximum number of calls in flight), lower the rate, or add workers: --processes -1"
 )
+ALL_WORKERS = "all workers finished"
+"""Name of the finding that fails if a worker was lost. Such a run does not pass."""
 CHECK_SERVER = "most users waited for a server that did not respond: check it first, then raise users"
 FEWER_CONNECTIONS = "lower users, raise `ulimit -n`, or spread the load over more machines"
 
@@ -95,6 +97,7 @@ def audit(
             reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
             remedy="run for more than one second, with bltybench's user classes",
         ),
+        *_workers(manifest),
     ]
     if never_connected(attempts) and not lacks_resources(attempts).any():
         # Nothing was sent, so there is no sending to judge. More workers would not help.
@@ -106,6 +109,26 @@ def audit(
         findings += [*_loop(attempts, generator), _cpu(generator)]
     harmless = all(finding.holds for finding in findings)
     return [*findings, *_steal(generator, harmless=harmless), *free_users(attempts, generator, scenario)]
+
+
+def all_workers_finished(findings: Iterable[Finding]) -> bool:
+    """Return whether no finding says that a worker was lost."""
+    return all(finding.holds for finding in findings if finding.name == ALL_WORKERS)
+
+
+def _workers(manifest: Manifest) -> Iterator[Finding]:
+    """Yield a finding for a run with workers."""
+    lost = manifest.unfinished_workers
+    if manifest.workers > 1 or lost:
+        yield _finding(
+            ALL_WORKERS,
+            not lost,
+            f"{manifest.workers - len(lost)} of {manifest.workers}",
+            f"{manifest.workers} of {manifest.workers}",
+            reason="; ".join(f"worker {worker.name} {worker.reason}" for worker in lost)
+            + ", so a part of the load and its last records are missing",
+            remedy="see the output of the worker, and repeat the run",
+        )
 
 
 def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:

@@ -97,6 +97,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class UnfinishedWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that did not take part until the end of the run."""
+
+    name: str
+    """Its name in the records."""
+    reason: str
+    """What happened, as the end of a sentence about the worker."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``manifest.json`` of a run folder."""
 
@@ -119,7 +128,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     planned_calls: Count | None = None
     """Open loop: number of calls due before the load ended. None for a closed loop, or during the run."""
     ended: str | None = None
-    """Why the load ended: completed, interrupted, or budget."""
+    """Why the load ended: completed, interrupted, budget, or worker lost."""
+    unfinished_workers: list[UnfinishedWorker] = []
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""
     load_test_shape: str | None = None

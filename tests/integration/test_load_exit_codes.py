@@ -106,7 +106,10 @@ def test_max_completion_tokens_bounds_a_call(tmp_path: Path) -> None:
     assert {row["max_tokens"] for row in done.attempts} == {16}
 
 
-def test_an_unhandled_exception_exits_with_2_though_the_checks_pass(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_an_unhandled_exception_exits_with_2_though_the_checks_pass(
+    tmp_path: Path, processes: tuple[str, ...]
+) -> None:
     # Locust exits with 2 if an event listener, or the recording of an attempt, raises. The report's 0 hid it.
     own = tmp_path / "own.py"
     own.write_text(
@@ -121,7 +124,7 @@ def broken(**_):
     )
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, UNPACED)
-        done = run_locust(own, "-t", "2s", cwd=tmp_path, **KEY)
+        done = run_locust(own, *processes, "-t", "2s", cwd=tmp_path, **KEY)
     assert "a broken listener" in done.output
     assert {"ok"} == {row["outcome"] for row in done.attempts}
     assert done.code == 2, done.output

@@ -24,7 +24,7 @@ from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
 from bltybench.metrics.failure import LOCAL
 from bltybench.runs.attempt import Attempt, Outcome, Stamp
-from bltybench.runs.manifest import Manifest
+from bltybench.runs.manifest import Manifest, UnfinishedWorker
 from bltybench.scenario.checks import METRICS
 
 CLOSED = manifest().resolved | {"arrivals": {"kind": "closed"}}
@@ -71,6 +71,21 @@ def test_stall_after_the_last_send_is_ignored() -> None:
     assert broken(frame(*until_8_s), audit_frame([*calm, *last])) == []
     until_9_s = attempt(call_id="9", due_ns=9 * S, sent_ns=9 * S, end_ns=20 * S)
     assert broken(frame(*until_8_s, until_9_s), audit_frame([*calm, *last])) == ["event loop, longest stall"]
+
+
+def test_run_that_lost_a_worker_is_invalid() -> None:
+    lost = [UnfinishedWorker(name="w1", reason="stopped responding")]
+    about = manifest(resolved=CLOSED, workers=2, unfinished_workers=lost)
+    assert broken(frame(attempt()), about=about) == [validity.ALL_WORKERS]
+    assert broken(frame(attempt()), about=manifest(resolved=CLOSED, workers=2)) == []
+    findings = validity.audit(
+        frame(attempt()), audit_frame(generator_seconds(9)), about, scenario(arrivals=CLOSED["arrivals"])
+    )
+    assert not validity.all_workers_finished(findings)
+    (finding,) = [finding for finding in findings if finding.name == validity.ALL_WORKERS]
+    assert (finding.actual, finding.bound) == ("1 of 2", "2 of 2")
+    assert finding.reason is not None
+    assert finding.reason.startswith("worker w1 stopped responding")
 
 
 def test_steal_fails_only_with_another_finding() -> None:

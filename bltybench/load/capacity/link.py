@@ -46,6 +46,11 @@ class SearchLink:
             self.searcher = Searcher(search, scenario, workers, folder, now_s, order, self._cut)
         return self.searcher
 
+    def lose_worker(self) -> None:
+        """End the search because a worker was lost."""
+        if self.searcher is not None:
+            self.searcher.end("worker lost")
+
     def _send(self, message: str, data: msgspec.Struct) -> None:
         local = isinstance(self._runner, LocalRunner)
         self._runner.send_message(message, data if local else msgspec.to_builtins(data))

@@ -77,8 +77,12 @@ class Searcher:
         while (ended := self._step()) is None:
             self._write(None)
             gevent.sleep(self.search.pause_s)
-        logger.info("%s", self._write(ended).sentence())
-        self.ended = ended
+        self.end(ended)
+
+    def end(self, why: str) -> None:
+        """Store the result of a search that ended."""
+        self.ended = why
+        logger.info("%s", self._write(why).sentence())
 
     def _step(self) -> str | None:
         """Make one trial. Return why the search ends; None if it continues."""

@@ -10,10 +10,16 @@ from locust.runners import MasterRunner
 
 from bltybench.load.locust_plugin.console import announce
 from bltybench.load.locust_plugin.form import chosen
-from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options, report_formats
+from bltybench.load.locust_plugin.options import (
+    RUN_TIME_MARGIN_S,
+    Role,
+    parsed_options,
+    report_formats,
+    role_of,
+)
 from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.former_run import with_former_run
-from bltybench.load.run.run import DRAIN_S, LEAD_ALONE_S, LEAD_WORKERS_S, Run
+from bltybench.load.run.run import DRAIN_S, Run
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario.file.own_load import closed_loop, own_scenario
 from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
@@ -23,6 +29,13 @@ from bltybench.scenario.workload import NO_TIME_LIMIT_S
 
 logger = logging.getLogger("bltybench")
 
+LEAD_ALONE_S = 0.3
+LEAD_WORKERS_S = 0.5
+"""Seconds from when all processes are ready to the zero of the run's axis: time to wake their users."""
+PREPARE_ALONE_S = 0.3
+PREPARE_WORKERS_S = 2.0
+"""Seconds that preparing usually takes, of the time limit in the web page."""
+
 
 class Launcher:
     """Creates the runs of the master, or of the only process."""
@@ -30,6 +43,7 @@ class Launcher:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._options = parsed_options(environment)
+        self._role = role_of(self._options)
         self._duration_s = float(self._options.run_time) if self._options.run_time else None
         self._planning_s = 0.0
         self._sandbox: SandboxProcess | None = None
@@ -39,12 +53,14 @@ class Launcher:
 
     @property
     def lead_s(self) -> float:
-        """Seconds from the specification to the zero of the run's axis.
+        """Seconds from the moment when all processes are ready to the zero of the run's axis."""
+        return LEAD_WORKERS_S if self._role is Role.MASTER else LEAD_ALONE_S
 
-        Each process then goes through the schedule as planning did, which takes a while with a long trace.
-        """
-        lead_s = LEAD_WORKERS_S if isinstance(self._environment.runner, MasterRunner) else LEAD_ALONE_S
-        return lead_s + 2 * self._planning_s
+    @property
+    def prepare_s(self) -> float:
+        """Seconds that Locust's own limit on the run's time includes for preparing."""
+        usual_s = PREPARE_WORKERS_S if self._role is Role.MASTER else PREPARE_ALONE_S
+        return usual_s + 2 * self._planning_s
 
     def check(self) -> None:
         """Check the options and the scenario, and fill in the scenario's values. Raises UserError."""
@@ -63,7 +79,7 @@ class Launcher:
             if environment.shape_class is None:  # a load shape may read it
                 options.run_time = None
         elif scenario.has_time_limit:
-            options.run_time = math.ceil(scenario.duration_s + self.lead_s) + RUN_TIME_MARGIN_S
+            options.run_time = math.ceil(scenario.duration_s + self.prepare_s) + RUN_TIME_MARGIN_S
         self._default_run_time = options.run_time
         # Locust gives this host to all classes, so it would replace that of an HttpUser.
         if environment.host is None and not any(cls.host for cls in self._classes().unrecorded):
@@ -74,22 +90,24 @@ class Launcher:
     def create_run(self) -> Run:
         """Create a run from the current options, and log what it will send. Raises UserError."""
         environment, options, runner = self._environment, self._options, self._environment.runner
+        workers: list[str] = []
+        if isinstance(runner, MasterRunner):
+            # Before anything lets a further worker connect. Locust distributes users in this order, so the
+            # first users get the first numbers.
+            clients = runner.clients
+            workers = sorted(client.id for client in clients.ready + clients.spawning + clients.running)
         options.host = None if environment.host == self._default_host else environment.host
         if environment.shape_class is None and options.run_time != self._default_run_time:
             # Changed in the web page. Locust stops the run by it, so the load gets the rest of that time.
-            self._duration_s = max(1.0, options.run_time - self.lead_s) if options.run_time else None
+            self._duration_s = max(1.0, options.run_time - self.prepare_s) if options.run_time else None
         resolved, plan = self._resolve(runner.target_user_count if runner else None)
         self._ensure_sandbox(resolved)
-        workers: list[str] = []
-        if isinstance(runner, MasterRunner):
-            # Locust distributes users in this order, so the first users get the first numbers.
-            workers = sorted(client.id for client in runner.clients.all)
         shape = environment.shape_class
         run = Run(
             resolved,
             options.reports,
             workers,
-            self.lead_s,
+            self._planning_s,
             report_formats(options),
             unrecorded=[cls.__name__ for cls in self._classes().unrecorded],
             load_test_shape=None if shape is None else type(shape).__name__,

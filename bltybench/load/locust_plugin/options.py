@@ -2,6 +2,7 @@
 
 import logging
 from argparse import Namespace
+from enum import Enum, auto
 
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -17,6 +18,25 @@ LOOPBACK = "127.0.0.1"
 these processes hold the API key, and neither asks for a password."""
 RUN_TIME_MARGIN_S = 1
 """Seconds by which Locust's own limit on the run's time, which is inexact, exceeds ours."""
+
+
+class Role(Enum):
+    """A process's part in runs, which never changes."""
+
+    STANDALONE = auto()
+    MASTER = auto()
+    WORKER = auto()
+
+
+def role_of(options: Namespace) -> Role:
+    """Return the role that the process was started for.
+
+    Locust sets these options for --processes, too. Its ``environment.runner`` is no substitute: while a
+    worker connects, there is none, but the worker can already receive a run.
+    """
+    if options.worker:
+        return Role.WORKER
+    return Role.MASTER if options.master else Role.STANDALONE
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:

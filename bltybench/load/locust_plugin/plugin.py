@@ -2,8 +2,7 @@
 
 import logging
 import sys
-from contextlib import ExitStack
-from typing import Any, NoReturn
+from typing import Any
 
 import gevent
 import msgspec
@@ -11,7 +10,7 @@ from locust import log
 from locust.env import Environment
 from locust.event import Events
 from locust.rpc import Message
-from locust.runners import Runner, WorkerRunner
+from locust.runners import Runner
 
 from bltybench.errors import UserError
 from bltybench.load.capacity.link import SearchLink
@@ -20,25 +19,27 @@ from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, sho
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import (
     RUN_TIME_MARGIN_S,
+    Role,
     add_arguments,
     parsed_options,
+    role_of,
     say_who_can_connect,
 )
 from bltybench.load.locust_plugin.panel import add_tab
+from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
-    dismiss_workers,
     end_at_signals,
     end_run,
     ended_as_planned,
+    exit_with,
     stop_on_quit,
     stop_run,
 )
+from bltybench.load.locust_plugin.supervisor import Supervisor
 from bltybench.load.locust_plugin.user_classes import UserClasses, hold_shape
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
-from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
-from bltybench.load.run.run import Run, worker_name
-from bltybench.load.run.run_spec import RunSpec
+from bltybench.load.run.run import Run
 from bltybench.scenario.prompts import tokens
 
 logger = logging.getLogger("bltybench")
@@ -47,14 +48,15 @@ SPEC_OPTION = "bltybench_run_spec"
 """Locust's spawn message carries the parsed options to the workers. The specification is one of them."""
 TICK_KEY = "bltybench"
 """Key of the live counts in a worker's report."""
-BUDGET_MESSAGE = "bltybench_budget_exhausted"
+FAILED_KEY = "bltybench_failed"
+"""Key in a worker's report that says that it did not handle an exception."""
 ACTIVITY_MESSAGE = "bltybench_activity"
-"""Messages to the process that owns the run. A single process sends them to itself."""
+"""Message to the process that owns the run. A single process sends it to itself."""
 EVENTS = (
-    *("test_start", "test_stopping", "test_stop", "report_to_master", "worker_report"),
+    *("test_stopping", "test_stop", "report_to_master", "worker_report"),
     *("spawning_complete", "quitting", "quit"),
 )
-"""Events of Locust to which the plugin listens, besides those before ``init``."""
+"""Events of Locust to which the plugin listens from ``init`` on."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
 
@@ -63,26 +65,33 @@ class Plugin:
     """This process's part in the run, and the run itself if the process owns it."""
 
     def __init__(self) -> None:
-        self.context: RunContext | None = None
         self.run: Run | None = None
         self.key_names: set[str] = set()
         """Environment variables that hold keys, other than the target's."""
         self._runner: Runner
         self._launcher: Launcher | None = None
         self._link = SearchLink(lambda: self.context.trial_worker if self.context else None)
+        self._participant = Participant(self._take_tick)
+        self._supervisor = Supervisor(self._abort, self._link.lose_worker)
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
-        self._garbage = ExitStack()
         self._finishing: gevent.Greenlet[..., None] | None = None
         self._finished = self._quitting = False
         self._exhausted_workers: set[str] = set()
         self._error_code: int | None = None
         """Exit code after errors, if ``--exit-code-on-error`` was given."""
-        self._aborted = False
+        self._aborted = self._worker_failed = False
+
+    @property
+    def context(self) -> RunContext | None:
+        """What the users of this process share in the current run."""
+        return self._participant.context
 
     def register(self, events: Events) -> None:
         """Listen to Locust's events before a run."""
         events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
         events.init.add_listener(self.on_init)
+        # A worker can receive a run before ``init``.
+        events.test_start.add_listener(self.on_test_start)
 
     # Called by user classes
 
@@ -115,36 +124,37 @@ class Plugin:
         end_at_signals()
         tokens.load()
         self._link.register(runner)
-        if isinstance(runner, WorkerRunner):
+        self._participant.register(runner)
+        if role_of(options) is Role.WORKER:
             return
+        self._supervisor.register(runner)
         runner.register_message(BUDGET_MESSAGE, self._on_budget_exhausted)
         runner.register_message(ACTIVITY_MESSAGE, self._on_activity)
-        runner.register_message(ABORT_MESSAGE, self._on_abort)
+        runner.register_message(ABORT_MESSAGE, lambda msg, **_: self._abort(UserError(msg.data["error"])))
         self._launcher = Launcher(environment)
         try:
             self._launcher.check()
         except UserError as error:
-            self._exit(error)
+            exit_with(error, runner)
         say_who_can_connect(options)
         if environment.web_ui is not None:
             add_tab(environment.web_ui, self._launcher.load_book(), lambda: self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Create the run if this process owns it, and join it if this process generates load."""
-        runner, options = self._runner, parsed_options(environment)
-        self.context = None
+        options = parsed_options(environment)
+        if role_of(options) is Role.WORKER:
+            if UserClasses(environment.user_classes).recorded:
+                self._participant.join_as_worker(getattr(options, SPEC_OPTION, None))
+            return
         self._finished = self._aborted = False
         self._exhausted_workers.clear()
         try:
-            if isinstance(runner, WorkerRunner):
-                spec = msgspec.convert(getattr(options, SPEC_OPTION), RunSpec)
-                index = spec.index_of(runner.client_id)
-                self._join(open_context(spec, environment, worker_name(index), index, len(spec.workers)))
-            elif self._launcher is not None:
+            if self._launcher is not None:
                 self._start_run(self._launcher)
         except UserError as error:
-            if options.headless or isinstance(runner, WorkerRunner):
-                self._exit(error)
+            if options.headless:
+                exit_with(error, self._runner)
             print_error(error)
 
     def on_spawning_complete(self, **_: Any) -> None:
@@ -156,17 +166,15 @@ class Plugin:
         """Send nothing new. Requests in flight can finish."""
         if self.context is not None:
             self.context.stop()
+        if self._launcher is not None:
+            self._supervisor.close()
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
         """Close this process's records, and the run if this process owns it."""
         run = self.run
         reason = self._end_reason(run) if run is not None else ""
-        if self.context is not None:
-            self._end_second(self.context, never_sent=self.context.source.count_unclaimed())
-            self._garbage.close()
-            self.context.sink.close()
-            self.context = None
-        if isinstance(self._runner, WorkerRunner):
+        self._participant.leave()
+        if role_of(parsed_options(environment)) is Role.WORKER:
             # All its users have ended. Otherwise Locust would let the worker wait for this time again before
             # it listens to its master.
             environment.stop_timeout = 0.0
@@ -179,11 +187,14 @@ class Plugin:
         if self.context is not None:
             self.context.sink.settle()
             data[TICK_KEY] = msgspec.to_builtins(self.context.sink.take_tick())
+        if log.unhandled_greenlet_exception:
+            data[FAILED_KEY] = True
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """Add a worker's live counts."""
-        if self.run is not None and TICK_KEY in data:
-            self.run.live.add(client_id, msgspec.convert(data[TICK_KEY], Tick))
+        self._worker_failed |= data.get(FAILED_KEY, False)
+        if TICK_KEY in data:
+            self._take_tick(client_id, msgspec.convert(data[TICK_KEY], Tick))
 
     def on_quitting(self, environment: Environment, **_: Any) -> None:
         """Wait for the report, because Locust exits when this returns."""
@@ -215,13 +226,14 @@ class Plugin:
         """Return the exit code of a run whose report exited with ``code``.
 
         ``--exit-code-on-error`` applies to errors, which refusals are not, unless a check of the scenario
-        has failed. An unhandled exception, for example in an event listener or while recording an attempt,
-        gives 2, as in Locust.
+        has failed or a worker was lost. An unhandled exception in any process, for example in an event
+        listener or while recording an attempt, gives 2, as in Locust.
         """
-        if self._aborted or (code == 0 and log.unhandled_greenlet_exception):
+        unhandled = log.unhandled_greenlet_exception or self._worker_failed or run.worker_failed
+        if self._aborted or (code == 0 and unhandled):
             return COULD_NOT_RUN
         errors = self._runner.errors or self._runner.exceptions
-        check_failed = code == 1 and run.resolved.scenario.checks
+        check_failed = code == 1 and (run.resolved.scenario.checks or run.lost_workers)
         if self._error_code is None or not errors or check_failed or code not in {0, 1}:
             return code
         return self._error_code
@@ -234,37 +246,37 @@ class Plugin:
         if run.workers:
             setattr(parsed_options(environment), SPEC_OPTION, msgspec.to_builtins(run.spec()))
         else:
-            context = open_context(run.spec(), environment, "local")
-            run.postpone(launcher.lead_s)
-            context.clock.restart(run.clock)
-            self._join(context)
-        self._greenlets.append(gevent.spawn(show_progress, run))
+            self._participant.join(open_context(run.spec(), environment, "local"))
+        self._greenlets = [gevent.spawn(show_progress, run)]
+        self._supervisor.begin(run, launcher.lead_s)
         if environment.shape_class is not None:
             self._greenlets.append(gevent.spawn(hold_shape, environment.shape_class, run.now_s))
         searcher = self._link.begin(
             run.resolved.scenario, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
         )
         if searcher is not None:
-            self._greenlets.append(gevent.spawn(self._search, searcher))
+            self._greenlets.append(gevent.spawn(self._search, run, searcher))
         if parsed_options(environment).headless and run.duration_s is not None:
             # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
             # master then gives its workers half a second, so its tables would miss the last responses.
             gevent.spawn(self._end_when_over, run, run.duration_s)
 
-    def _search(self, searcher: Searcher) -> None:
+    def _search(self, run: Run, searcher: Searcher) -> None:
+        run.started.wait()
         searcher.run()
         stop_run(self._runner, "the search is over")
 
     def _end_when_over(self, run: Run, duration_s: float) -> None:
+        run.started.wait()
         gevent.sleep(max(0.0, duration_s + RUN_TIME_MARGIN_S - run.now_s()))
         if self.run is run:
             end_run(self._runner)
 
-    def _on_abort(self, msg: Message, **_: Any) -> None:
+    def _abort(self, error: UserError) -> None:
         if not self._aborted:
             self._aborted = True
-            print_error(UserError(msg.data["error"]))
-            stop_run(self._runner, "a call can't be sent or recorded")
+            print_error(error)
+            stop_run(self._runner, "it can't be completed")
 
     def _on_activity(self, msg: Message, **_: Any) -> None:
         if self.run is not None:
@@ -286,35 +298,19 @@ class Plugin:
         return "completed" if over or self._finished or search_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:
-        run.finish(reason)
-        if not self._quitting and not parsed_options(self._runner.environment).headless:
+        self._supervisor.settle()
+        run.finish("worker lost" if run.started.is_set() and run.lost_workers else reason)
+        if self._quitting:
+            return
+        if parsed_options(self._runner.environment).headless:
+            # Locust stops a run whose last worker has left, and then waits.
+            self._runner.quit()
+        else:
             logger.info("%s", run.closing_text.strip())
 
-    # In a process that generates load
-
-    def _join(self, context: RunContext) -> None:
-        self.context = context
-        self._garbage.enter_context(rare_collections())
-        context.sink.audit.watch()
-        self._greenlets = [gevent.spawn(self._end_seconds, context), gevent.spawn(context.clock.run_out)]
-
-    def _end_seconds(self, context: RunContext) -> None:
-        while True:
-            gevent.sleep(1.0)
-            if self.context is context:
-                self._end_second(context)
-
-    def _end_second(self, context: RunContext, never_sent: int = 0) -> None:
-        context.sink.end_second(users=self._runner.user_count, never_sent=never_sent)
+    def _take_tick(self, worker: str, tick: Tick) -> None:
         if self.run is not None:
-            self.run.live.add(context.worker, context.sink.take_tick())
-        if context.budget.exhausted:
-            self._runner.send_message(BUDGET_MESSAGE)
-
-    def _exit(self, error: UserError) -> NoReturn:
-        code = print_error(error)
-        dismiss_workers(self._runner)
-        sys.exit(code)
+            self.run.live.add(worker, tick)
 
 
 PLUGIN = Plugin()

@@ -3,11 +3,15 @@
 import logging
 import os
 import signal
+import sys
 import time
+from typing import NoReturn
 
 import gevent
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
+from bltybench.errors import UserError
+from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.options import parsed_options
 
 logger = logging.getLogger("bltybench")
@@ -34,7 +38,14 @@ def _interrupt() -> None:
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
 
 
-def dismiss_workers(runner: Runner) -> None:
+def exit_with(error: UserError, runner: Runner) -> NoReturn:
+    """Exit because of an error before a run, and let forked workers exit, too."""
+    code = print_error(error)
+    _dismiss_workers(runner)
+    sys.exit(code)
+
+
+def _dismiss_workers(runner: Runner) -> None:
     """End the workers that Locust forked, which would otherwise wait indefinitely for their master."""
     processes = parsed_options(runner.environment).processes
     if not isinstance(runner, MasterRunner) or not processes:

@@ -67,6 +67,7 @@ class LimitProbe(ChatUser):
     def on_start(self) -> None:
         """Read the options and create the session."""
         context, self._options = self.run_context, self.environment.parsed_options
+        context.clock.wait_until_known()
         task = read_task(self._options, context.target)
         self._session = ProbeSession(task, context.clock.start_wall_ns / 1e9)
         self._executor = StepExecutor(context, self._session.attempts, read_second_key(self._options))

@@ -23,14 +23,14 @@ class Audit:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._process = psutil.Process()
+        self._timer: AlignedTimer | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._cpu_s = time.process_time()
         self._waited_s = _waited_s()
         self._wall_s = time.monotonic()
         self._steal = _steal_s()
-        self._timer: AlignedTimer | None = None
-        self._clear()
-
-    def _clear(self) -> None:
         self._worst_stall_s = 0.0
         self._delays_us: list[int] = []
         self._lags_us: list[int] = []
@@ -54,7 +54,11 @@ class Audit:
             self._lags_us.append(attempt.observer_lag_us)
 
     def watch(self) -> None:
-        """Measure how late timers fire, until ``close``. A greenlet that sleeps would cost more."""
+        """Begin the first second, and measure how late timers fire, until ``close``.
+
+        A greenlet that sleeps would cost more than a timer.
+        """
+        self._begin()
         self._timer = AlignedTimer(gevent.get_hub().loop, PROBE_INTERVAL_S, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -98,8 +102,7 @@ class Audit:
             never_sent=never_sent,
             backlog=backlog,
         )
-        self._cpu_s, self._wall_s, self._steal, self._waited_s = cpu_s, now_s, steal, waited_s
-        self._clear()
+        self._begin()
         return row
 
 

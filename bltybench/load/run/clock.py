@@ -16,14 +16,27 @@ class RunClock:
 
     def __init__(self, clock: Clock, duration_s: float) -> None:
         self._duration_s = duration_s
+        self.is_known = False
+        """Whether the zero of the axis is known."""
+        self._begun = Event()
         self.over = Event()
         """Set when the scenario's time is over. No new calls or retries start, except arrivals due before."""
         self.stopping = Event()
         """Set when the run ends. Nothing is sent from then on, but requests in flight may finish."""
-        self.restart(clock)
+        self._set(clock)
 
-    def restart(self, clock: Clock) -> None:
-        """Move the zero of the axis to that of ``clock``."""
+    def begin(self, clock: Clock) -> None:
+        """Let the load begin at the zero of ``clock``."""
+        self._set(clock)
+        self.is_known = True
+        self._begun.set()
+
+    def wait_until_known(self) -> None:
+        """Wait until the zero of the axis is known: when all processes are ready. Or until the run ends."""
+        if not self.is_known:
+            self._begun.wait()
+
+    def _set(self, clock: Clock) -> None:
         self.start_ns = clock.local_start_ns()
         self.start_wall_ns = clock.wall_ns
 
@@ -37,6 +50,7 @@ class RunClock:
 
     def wait_until(self, at_ns: int) -> bool:
         """Sleep until ``at_ns`` on the run's axis. Return False if the scenario's time is over before."""
+        self.wait_until_known()
         left_s = (at_ns - self.now_ns()) / 1e9
         if left_s <= 0:
             return not self.over.is_set()
@@ -60,3 +74,4 @@ class RunClock:
         """End the load now."""
         self.over.set()
         self.stopping.set()
+        self._begun.set()

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
+from locust import log
 from locust.stats import RequestStats
 
 from bltybench.errors import UserError, reason
@@ -12,6 +12,7 @@ from bltybench.load.deferred import DeferredRecorder
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.live import Tick
+from bltybench.load.run.presence import Presence
 from bltybench.load.run.stats_rows import TokenRows
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.ownership import WriterLock
@@ -37,15 +38,17 @@ class RecordSink:
         self._end_run = end_run
         self._clock = clock
         self._reader = reader
-        self._done = done_marker(folder, worker)
         with ExitStack() as opened:
-            opened.callback(WriterLock(folder.path).release)
             try:
+                self._presence = opened.enter_context(Presence(folder, worker))
+                opened.callback(WriterLock(folder.path).release)
                 self.attempts = opened.enter_context(Spool(folder.attempts_spool / f"{worker}.jsonl"))
                 self.generator = opened.enter_context(Spool(folder.generator_spool / f"{worker}.jsonl"))
             except OSError as error:
                 raise UserError(
-                    f"records can't be written: {reason(error)}", where=str(folder.path)
+                    f"records can't be written: {reason(error)}",
+                    where=str(folder.path),
+                    remedy="give this process write access to the run's directory",
                 ) from None
             self._open_files = opened.pop_all()
         self.audit = Audit(worker)
@@ -91,14 +94,14 @@ class RecordSink:
             self._fail(error)
 
     def close(self) -> None:
-        """Write the remaining records, mark the worker as finished, and release the run folder."""
+        """Write the remaining records, say that this process has finished, and release the run folder."""
         try:
             with self._open_files:
                 self.deferred.settle()
                 self.audit.close()
                 self.attempts.flush()
                 self.generator.flush()
-                self._done.touch()
+                self._presence.leave(failed=log.unhandled_greenlet_exception)
         except OSError as error:
             self._fail(error)
 
@@ -113,8 +116,3 @@ class RecordSink:
                 "everything already written is kept",
             )
         )
-
-
-def done_marker(folder: RunFolder, worker: str) -> Path:
-    """Return the path of the empty file that a finished worker leaves next to its spool."""
-    return folder.attempts_spool / f"{worker}.done"

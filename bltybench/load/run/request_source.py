@@ -66,6 +66,7 @@ class RequestSource:
         if self._trial_worker is not None:
             return self._trial_worker.next_arrival()
         arrival = next(self._arrivals, None)
+        self._clock.wait_until_known()
         if arrival is not None and arrival.at_s < self._clock.now_s():
             self._audit.late_claim()
         return arrival

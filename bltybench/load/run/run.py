@@ -12,22 +12,37 @@ from typing import Any
 import gevent
 import msgspec
 from gevent import subprocess
+from gevent.event import Event
 
+from bltybench import __version__
 from bltybench.errors import CANNOT_RUN, UserError
 from bltybench.load.run.live import Live
-from bltybench.load.run.record_sink import done_marker
+from bltybench.load.run.presence import Part, part_of
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder, create_run
-from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
+from bltybench.runs.manifest import (
+    Clock,
+    Host,
+    Manifest,
+    TargetInfo,
+    UnfinishedWorker,
+    package_versions,
+)
 from bltybench.runs.ownership import WriterLock
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import Resolved
 
-LEAD_ALONE_S = 0.3
-LEAD_WORKERS_S = 2.0
-"""Seconds from the specification to the zero of the run's axis, in which every process creates its users."""
+MAX_PREPARE_S = 60.0
+"""Maximum wait for all processes to be ready, in seconds, in addition to that for their planning."""
+MAX_PLANNING_RATIO = 10
+"""Maximum ratio of a process's time to go through the schedule to that of the master's planning. Processes
+that prepare at the same time share the cores."""
 DRAIN_S = 30.0
 """Time for requests in flight to finish when a run ends, in seconds. Locust's --stop-timeout overrides it."""
+MAX_CLOSE_S = 10.0
+"""Time for workers to write their last records, in seconds."""
+KILLED = "ended unexpectedly: it was killed or crashed"
+"""What happened to a worker whose lock was released before it had said how its part ended."""
 
 
 class Run:
@@ -38,7 +53,7 @@ class Run:
         resolved: Resolved,
         reports: str,
         workers: list[str],
-        lead_s: float,
+        planning_s: float,
         formats: Collection[str],
         *,
         unrecorded: Sequence[str] = (),
@@ -58,16 +73,46 @@ class Run:
         self.folder = create_run(Path(reports), resolved.name)
         # Nobody may report the run before its manifest is complete, whatever its workers do.
         self._lock = WriterLock(self.folder.path)
-        self.clock = _clock_in(lead_s)
+        self.started = Event()
+        """Set when the zero of the axis is known, because all processes are ready."""
+        self.max_silence_s = MAX_PLANNING_RATIO * planning_s
+        """Maximum time for which preparing can block a worker, in seconds."""
+        self.max_prepare_s = MAX_PREPARE_S + self.max_silence_s
+        self.worker_failed = False
+        """Whether an exception was not handled in a worker."""
+        self._seen_alive: set[str] = set()
+        self._unfinished: dict[str, UnfinishedWorker] = {}
+        self.clock = _clock_in(self.max_prepare_s)
         self._manifest = msgspec.structs.replace(
             self._describe(), unrecorded=list(unrecorded), load_test_shape=load_test_shape
         )
         self.folder.write_manifest(self._manifest)
 
-    def postpone(self, lead_s: float) -> None:
-        """Let the load begin ``lead_s`` from now, because preparing it took time."""
+    def start(self, lead_s: float) -> None:
+        """Let the load begin ``lead_s`` from now. All processes are ready."""
         self.clock = _clock_in(lead_s)
         self._update_manifest(clock=self.clock)
+        # On other file systems, locks of other machines can be invisible.
+        self._seen_alive = {name for name in self.worker_names if self._part(name) is Part.RUNNING}
+        self.started.set()
+
+    @property
+    def worker_names(self) -> list[str]:
+        """Names of the workers in the records."""
+        return [worker_name(index) for index in range(len(self.workers))]
+
+    def is_killed(self, name: str) -> bool:
+        """Return whether a worker is known to have ended without finishing its part."""
+        return name in self._seen_alive and self._part(name) is Part.UNKNOWN
+
+    def lose(self, name: str, reason: str) -> None:
+        """Note why a worker did not take part until the end. The first reason counts."""
+        self._unfinished.setdefault(name, UnfinishedWorker(name=name, reason=reason))
+
+    @property
+    def lost_workers(self) -> bool:
+        """Whether a worker did not take part until the end."""
+        return bool(self._unfinished)
 
     @property
     def unrecorded(self) -> list[str]:
@@ -83,6 +128,7 @@ class Run:
     def spec(self) -> RunSpec:
         """Return the specification for the processes that generate the load."""
         return RunSpec(
+            version=__version__,
             run_path=str(self.folder.path.absolute()),
             clock=self.clock,
             base_dir=str(self.resolved.base_dir.absolute()),
@@ -102,22 +148,22 @@ class Run:
 
         Sets ``exit_code`` and ``closing_text``. Call it once, when nothing more is sent.
         """
-        ended_s = self.now_s()
-        unfinished = self._wait_for_workers()
-        planned_calls = self._calls_due_until(ended_s)
+        ended_s = max(0.0, self.now_s())
+        self._wait_for_workers()
         unwritten = ""
         try:
-            self._update_manifest(ended_ns=round(ended_s * 1e9), ended=reason, planned_calls=planned_calls)
+            self._update_manifest(
+                ended_ns=round(ended_s * 1e9),
+                ended=reason,
+                planned_calls=self._calls_due_until(ended_s),
+                unfinished_workers=list(self._unfinished.values()),
+            )
         except UserError as error:
             # The report then treats the run as one that was killed.
             unwritten = f"bltybench: {error}\n"
         self._lock.release()
         hidden = self.resolved.target.secret_variables | self.key_names
         self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
-        if unfinished:
-            names = ", ".join(unfinished)
-            lost = f"These workers did not finish; their last records may be missing: {names}\n"
-            self.closing_text = lost + self.closing_text
         if unwritten:
             self.exit_code, self.closing_text = CANNOT_RUN, unwritten + self.closing_text
 
@@ -164,15 +210,27 @@ class Run:
         arrivals = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, self.resolved.base_dir)
         return sum(arrival.at_s < until_s for arrival in arrivals)
 
-    def _wait_for_workers(self) -> list[str]:
-        """Wait until every worker has left its marker. Return those that did not in time."""
-        names = [worker_name(index) for index in range(len(self.workers))]
-        give_up_s = time.monotonic() + DRAIN_S + 10.0
-        while True:
-            missing = [name for name in names if not done_marker(self.folder, name).exists()]
-            if not missing or time.monotonic() > give_up_s:
-                return missing
-            gevent.sleep(0.1)
+    def _wait_for_workers(self) -> None:
+        """Wait until every worker has finished its part. Note those that did not."""
+        wait_s = MAX_CLOSE_S + (DRAIN_S if self.started.is_set() else 0.0)
+        give_up_s = time.monotonic() + wait_s
+        waiting = [name for name in self.worker_names if name not in self._unfinished]
+        while waiting and time.monotonic() < give_up_s:
+            for name in waiting:
+                if self.is_killed(name):
+                    self.lose(name, KILLED)
+            waiting = [
+                name
+                for name in waiting
+                if name not in self._unfinished and self._part(name) in {Part.RUNNING, Part.UNKNOWN}
+            ]
+            gevent.sleep(0.1 if waiting else 0.0)
+        for name in waiting:
+            self.lose(name, f"did not finish within {wait_s:g} s after the end of the load")
+        self.worker_failed = any(self._part(name) is Part.FAILED for name in self.worker_names)
+
+    def _part(self, name: str) -> Part:
+        return part_of(self.folder, name)
 
 
 def worker_name(index: int) -> str:

@@ -1,22 +1,28 @@
 """The specification of one run, the same for all processes that generate its load."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
+from bltybench import __version__
 from bltybench.errors import UserError
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock
+
+TOO_LATE = "this worker connected after the run had started"
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a process needs to take part in a run. The master sends it in Locust's spawn message."""
 
+    version: str = ""
+    """Version of bltybench that created the specification."""
     run_path: str
     """Absolute path of the run's directory."""
     clock: Clock
-    """Its zero is when the load begins, shortly after the master creates the specification."""
+    """Provisional. The master sends the zero of the run's axis when all processes are ready."""
     base_dir: str
     """Directory to which the scenario's file names are relative."""
     scenario_name: str
@@ -26,6 +32,24 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[str]
     """Locust's ids of the participating workers, in order. Empty if a single process does everything."""
 
+    @classmethod
+    def received(cls, message: object) -> Self:
+        """Return the specification in a master's message. Raises UserError if this process can't use it."""
+        other = UserError(
+            "the master sent no run that this bltybench understands",
+            remedy=f"use bltybench {__version__} and the same locustfile for the master and all workers",
+        )
+        try:
+            spec = msgspec.convert(message, cls)
+        except msgspec.ValidationError:
+            raise other from None
+        if spec.version != __version__:
+            raise UserError(
+                f"the master runs bltybench {spec.version or 'before 0.2'}, this worker {__version__}",
+                remedy="install the same version for the master and all workers",
+            )
+        return spec
+
     @property
     def folder(self) -> RunFolder:
         """The run's directory."""
@@ -33,15 +57,13 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def index_of(self, client_id: str) -> int:
         """Return the index of a Locust worker. Raises UserError if it can't take part in the run."""
-        if not self.folder.manifest_json.is_file():
+        # Path.is_file would raise an error without permission.
+        if not os.path.isfile(self.folder.manifest_json):
             raise UserError(
-                "the run's directory does not exist on this machine",
+                "the run's directory does not exist on this machine, or can't be read",
                 where=self.run_path,
                 remedy="start workers on the master's machine (--processes), or share its reports directory",
             )
         if client_id not in self.workers:
-            raise UserError(
-                "this worker connected after the run had started",
-                remedy="start all workers before starting the run",
-            )
+            raise UserError(TOO_LATE, remedy="start all workers before starting the run")
         return self.workers.index(client_id)

@@ -1,0 +1,149 @@
+"""This process's part in generating the load of a run: alone, or as a worker."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event
+from locust.rpc import Message
+from locust.runners import STATE_RUNNING, Runner, WorkerRunner
+
+from bltybench.errors import UserError
+from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error
+from bltybench.load.locust_plugin.crew import (
+    DECLINE_MESSAGE,
+    HELLO_MESSAGE,
+    HURRY_MESSAGE,
+    READY_MESSAGE,
+    REFUSE_MESSAGE,
+    START_MESSAGE,
+)
+from bltybench.load.locust_plugin.options import parsed_options
+from bltybench.load.locust_plugin.shutdown import INTERRUPT_DRAIN_S
+from bltybench.load.run.context import RunContext, open_context
+from bltybench.load.run.garbage import rare_collections
+from bltybench.load.run.live import Tick
+from bltybench.load.run.run import worker_name
+from bltybench.load.run.run_spec import TOO_LATE, RunSpec
+from bltybench.runs.manifest import Clock
+
+BUDGET_MESSAGE = "bltybench_budget_exhausted"
+"""Message to the process that owns the run: this process has spent its share of the budget."""
+MAX_IDLE_WAIT_S = 2.0
+"""Maximum time for the users to begin waiting for the load, in seconds. Users of other classes may never."""
+POLL_S = 0.01
+
+
+class Participant:
+    """The context of the current run, and the greenlets that keep its records."""
+
+    def __init__(self, take_tick: Callable[[str, Tick], None]) -> None:
+        """``take_tick`` receives the name and the counts of a process that runs alone, each second."""
+        self.context: RunContext | None = None
+        self._take_tick = take_tick
+        self._runner: Runner
+        self._registered = Event()
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._garbage = ExitStack()
+        self._client_id = ""
+        """Locust's id of this worker."""
+        self._last_run = ""
+
+    def register(self, runner: Runner) -> None:
+        """Listen to the process that owns the runs."""
+        self._runner = runner
+        runner.register_message(START_MESSAGE, self._on_start)
+        if isinstance(runner, WorkerRunner):
+            self._client_id = runner.client_id
+            runner.register_message(REFUSE_MESSAGE, self._on_refuse)
+            runner.register_message(HURRY_MESSAGE, self._on_hurry)
+            runner.send_message(HELLO_MESSAGE, {"process": f"pid {os.getpid()} on {platform.node()}"})
+        self._registered.set()
+
+    def join_as_worker(self, spec_message: object) -> None:
+        """Join the run that the master describes, or tell the master why that fails."""
+        # Locust's master can start a run while Locust still connects this worker to it.
+        self._registered.wait()
+        try:
+            spec = RunSpec.received(spec_message)
+            if spec.run_path == self._last_run:
+                # Locust's master was still spawning users when the run ended.
+                return
+            index = spec.index_of(self._client_id)
+            self._last_run = spec.run_path
+            environment, workers = self._runner.environment, len(spec.workers)
+            self.join(open_context(spec, environment, worker_name(index), index, workers))
+        except UserError as error:
+            self._decline(error)
+        except Exception as error:
+            self._decline(UserError(f"{type(error).__name__}: {error}", remedy="see the worker's output"))
+            raise
+
+    def join(self, context: RunContext) -> None:
+        """Take part in a run. The load begins when all its processes are ready."""
+        self.context = context
+        self._garbage.enter_context(rare_collections())
+        self._greenlets = [
+            gevent.spawn(self._report_ready),
+            gevent.spawn(self._end_seconds, context),
+            gevent.spawn(context.clock.run_out),
+        ]
+
+    def leave(self) -> None:
+        """Close this process's records. All its users have ended."""
+        gevent.killall(self._greenlets)
+        if self.context is not None:
+            if self.context.clock.is_known:
+                self._end_second(self.context, never_sent=self.context.source.count_unclaimed())
+            self._garbage.close()
+            self.context.sink.close()
+            self.context = None
+
+    def _report_ready(self) -> None:
+        runner = self._runner
+        while runner.state != STATE_RUNNING and not runner.user_count:
+            gevent.sleep(POLL_S)
+        with gevent.Timeout(MAX_IDLE_WAIT_S, False):
+            gevent.idle()
+        runner.send_message(READY_MESSAGE)
+
+    def _on_start(self, msg: Message, **_: Any) -> None:
+        if self.context is not None:
+            self.context.sink.audit.watch()
+            self.context.clock.begin(msgspec.convert(msg.data, Clock))
+
+    def _on_hurry(self, **_: Any) -> None:
+        self._runner.environment.stop_timeout = INTERRUPT_DRAIN_S
+
+    def _on_refuse(self, **_: Any) -> None:
+        environment = self._runner.environment
+        environment.process_exit_code = print_error(
+            UserError(TOO_LATE, remedy="start all workers before starting the run")
+        )
+        self._runner.quit()
+
+    def _decline(self, error: UserError) -> None:
+        environment = self._runner.environment
+        self._runner.send_message(DECLINE_MESSAGE, {"error": str(error)})
+        environment.process_exit_code = COULD_NOT_RUN
+        if not parsed_options(environment).processes:
+            # The master of --processes prints it on the same terminal.
+            print(f"bltybench: this worker can't take part: {error}", file=sys.stderr, flush=True)
+
+    def _end_seconds(self, context: RunContext) -> None:
+        context.clock.wait_until_known()
+        while True:
+            gevent.sleep(1.0)
+            self._end_second(context)
+
+    def _end_second(self, context: RunContext, never_sent: int = 0) -> None:
+        context.sink.end_second(users=self._runner.user_count, never_sent=never_sent)
+        if not isinstance(self._runner, WorkerRunner):
+            self._take_tick(context.worker, context.sink.take_tick())
+        if context.budget.exhausted:
+            self._runner.send_message(BUDGET_MESSAGE)

@@ -1,0 +1,118 @@
+"""The start of a run when all its processes are ready, and its end when one of its workers is lost."""
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event
+from locust.rpc import Message
+from locust.runners import MasterRunner, Runner
+
+from bltybench.errors import UserError
+from bltybench.load.locust_plugin.crew import (
+    DECLINE_MESSAGE,
+    HELLO_MESSAGE,
+    HURRY_MESSAGE,
+    LEAVE_GRACE_S,
+    LEFT,
+    READY_MESSAGE,
+    REFUSE_MESSAGE,
+    START_MESSAGE,
+    Crew,
+    FixedWorkers,
+)
+from bltybench.load.locust_plugin.options import parsed_options
+from bltybench.load.locust_plugin.shutdown import stop_run
+from bltybench.load.run.run import Run
+
+logger = logging.getLogger("bltybench")
+
+
+class Supervisor:
+    """Follows the processes of the current run, in the process that owns the runs."""
+
+    def __init__(self, abort: Callable[[UserError], None], on_lost: Callable[[], None]) -> None:
+        """``abort`` ends a run that can't be completed. ``on_lost`` is called if a worker's loss ends it."""
+        self._abort = abort
+        self._on_lost = on_lost
+        self._runner: Runner
+        self._crew: Crew | None = None
+        self._starting: gevent.Greenlet[..., Any] | None = None
+        self._signaled = Event()
+        """Set when a signal ends this process, and probably its workers."""
+        self._processes: dict[str, str] = {}
+        """Descriptions of the workers' processes, by Locust's id."""
+
+    def register(self, runner: Runner) -> None:
+        """Listen to the other processes."""
+        self._runner = runner
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self._signaled.set)
+        if isinstance(runner, MasterRunner):
+            runner.environment.dispatcher_class = FixedWorkers
+        runner.register_message(HELLO_MESSAGE, self._on_hello)
+        runner.register_message(READY_MESSAGE, self._on_ready)
+        runner.register_message(DECLINE_MESSAGE, self._on_decline)
+
+    def begin(self, run: Run, lead_s: float) -> None:
+        """Follow a run. Call it in the greenlet in which Locust starts the run."""
+        self._starting = gevent.getcurrent()
+        self._crew = Crew(self._runner, run, self._processes)
+        gevent.spawn(self._supervise, run, self._crew, lead_s)
+
+    def close(self) -> None:
+        """Let the workers leave, because the run stops."""
+        if self._crew is not None:
+            self._crew.close()
+        runner, starting = self._runner, self._starting
+        if (
+            isinstance(runner, MasterRunner)
+            and not runner.spawning_completed
+            and starting not in {None, gevent.getcurrent()}
+        ):
+            # Otherwise Locust would continue to spawn users after the end.
+            starting.kill()
+
+    def settle(self) -> None:
+        """Decide about workers that left before the run stopped: unless a signal ended all, they are lost."""
+        crew = self._crew
+        if crew is not None and crew.left_early and not self._signaled.wait(LEAVE_GRACE_S):
+            for client_id in crew.left_early:
+                crew.lose(client_id, LEFT)
+
+    def _supervise(self, run: Run, crew: Crew, lead_s: float) -> None:
+        if lost := crew.wait_until_ready():
+            self._abort(UserError(lost, remedy="see the output of the worker, and start the run again"))
+            return
+        if crew.closed.is_set():
+            return
+        try:
+            run.start(lead_s)
+        except UserError as error:
+            self._abort(error)
+            return
+        self._runner.send_message(START_MESSAGE, msgspec.to_builtins(run.clock))
+        if run.workers and (lost := crew.watch()):
+            self._on_lost()
+            self._runner.send_message(HURRY_MESSAGE)
+            stop_run(self._runner, lost)
+
+    def _on_hello(self, msg: Message, **_: Any) -> None:
+        self._processes[msg.node_id] = msg.data["process"]
+        crew = self._crew
+        if crew is None or crew.closed.is_set() or msg.node_id in crew:
+            return
+        logger.warning("%s connected after the run had started and takes no part", crew.describe(msg.node_id))
+        if parsed_options(self._runner.environment).headless:
+            self._runner.send_message(REFUSE_MESSAGE, client_id=msg.node_id)
+
+    def _on_ready(self, msg: Message, **_: Any) -> None:
+        if self._crew is not None:
+            self._crew.take_ready(msg.node_id)
+
+    def _on_decline(self, msg: Message, **_: Any) -> None:
+        if self._crew is not None:
+            self._abort(UserError(self._crew.lose(msg.node_id, f"can't take part: {msg.data['error']}")))
