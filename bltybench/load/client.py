@@ -294,17 +294,15 @@ class ChatClient:
             completion=call.endpoint == ENDPOINT,
             can_be_empty=call.can_be_empty,
         )
-        connection = self._connection
+        connection, headers = self._connection, self._stream_headers if call.stream else self._plain_headers
         if request is not None:
-            exchange.pieces, connection, request.exchange = request.pieces, request.connection, exchange
+            connection, headers = request.connection, request.headers
+            exchange.pieces, request.exchange = request.pieces, exchange
         self.exchange = exchange
         sink.open_attempts += 1
         sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
         sink.audit.sent((self._clock.now_ns() - due_ns) // 1000)
         try:
-            headers = self._stream_headers if call.stream else self._plain_headers
-            if request is not None:
-                headers = request.headers
             target = self._context.target
             path = target.path_of_chat(call.model) if call.endpoint == ENDPOINT else call.endpoint
             connection.send(call.method, path, headers, call.body, exchange)

@@ -86,7 +86,8 @@ class SandboxProcess:
             port = listener.getsockname()[1]
             # A separate session: Ctrl-C in the terminal goes to the parent, which ends its streams first.
             process = subprocess.Popen(
-                [sys.executable, "-m", "bltybench.sandbox"],
+                # -P: a module in the current folder must not replace one of Python's.
+                [sys.executable, "-P", "-m", "bltybench.sandbox"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],

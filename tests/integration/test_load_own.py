@@ -179,6 +179,8 @@ def test_load_test_shape_replaces_the_arrivals_of_the_scenario(tmp_path: Path) -
 
 def test_scenario_of_an_own_class_needs_no_mix_and_sets_users_duration_and_checks(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
+    # The report, started in this folder, imported it instead of Python's.
+    (tmp_path / "http.py").write_text("raise ImportError")
     own.write_text(
         IMPORTS
         + """

@@ -263,7 +263,8 @@ def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str]
         environment.setdefault("FORCE_COLOR", "1")
     format_list = ",".join(sorted(formats))
     done = subprocess.run(
-        [sys.executable, "-m", "bltybench", "report", str(folder.path), "--format", format_list],
+        # -P: a module in the current folder must not replace one of Python's.
+        [sys.executable, "-P", "-m", "bltybench", "report", str(folder.path), "--format", format_list],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
