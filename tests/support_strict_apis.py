@@ -111,7 +111,12 @@ def serving(rule: Rule) -> Iterator[StrictApi]:
 
         def do_POST(self) -> None:
             parts = urlsplit(self.path)
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                body = json.loads(content)
+            except ValueError:
+                self.answer(400, b'{"error": {"message": "not JSON", "type": "invalid_request_error"}}')
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Request(parts.path, dict(parse_qsl(parts.query)), headers, body)
             api.requests.append(request)
@@ -122,6 +127,9 @@ def serving(rule: Rule) -> Iterator[StrictApi]:
                 self.answer(200, stream(), "text/event-stream")
             else:
                 self.answer(200, json.dumps(plain(body.get("n", 1))).encode())
+
+        def do_GET(self) -> None:
+            self.answer(404, b'{"error": {"message": "Resource not found", "code": "404"}}')
 
         def answer(self, status: int, body: bytes, media_type: str = "application/json") -> None:
             self.send_response(status)

@@ -1,5 +1,6 @@
 """How requests are authorized and addressed: the key, fixed headers, query, and proxy of a target."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,8 +96,11 @@ def read_access(
 
 
 def maskable(secrets: Sequence[str]) -> tuple[str, ...]:
-    """Return the secrets to mask, also as they appear in a URL, the longest first."""
-    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote(secret))}
+    """Return the secrets to mask, also as they appear in a URL or in JSON, the longest first."""
+    forms = set(secrets)
+    for secret in secrets:
+        escaped = json.dumps(secret)[1:-1]
+        forms |= {quote(secret, safe=""), quote(secret), escaped, escaped.replace("/", "\\/")}
     return tuple(sorted((form for form in forms if len(form) >= MIN_SECRET_CHARS), key=len, reverse=True))
 
 
