@@ -215,3 +215,17 @@ def test_request_listener_can_stop_the_user(tmp_path: Path) -> None:
     assert len(done.attempts) == len(truth_of(log)) >= 8
     # A deferred record fires the listener later, and the user's next call raises its exception.
     assert max(row["sent_ns"] for row in done.attempts) < 3e9
+
+
+def test_second_signal_of_another_kind_still_ends_with_a_report(tmp_path: Path) -> None:
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, LONG)
+        process = start_locust(LOCUSTFILES / "mixed.py", "--headless", cwd=tmp_path, **KEY)
+        wait_for_records(tmp_path / "reports", process)
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGHUP)
+        done = finish(process, tmp_path, timeout_s=60)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    assert done.run.summary_json.is_file()

@@ -121,7 +121,7 @@ class Plugin:
         for name in EVENTS:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         self._error_code = error_code
-        end_at_signals()
+        end_at_signals(environment.events)
         tokens.load()
         self._link.register(runner)
         self._participant.register(runner)

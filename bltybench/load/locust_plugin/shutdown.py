@@ -8,6 +8,7 @@ import time
 from typing import NoReturn
 
 import gevent
+from locust.event import Events
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
 from bltybench.errors import UserError
@@ -24,12 +25,28 @@ MAX_CONNECT_S = 10.0
 """Maximum wait for forked workers to connect before they are dismissed, in seconds."""
 
 
-def end_at_signals() -> None:
+def end_at_signals(events: Events) -> None:
     """Let Ctrl-C end a run, and a closed terminal do so as SIGTERM does, unless ``nohup`` protects it."""
+    events.quitting.add_listener(_QuitOnce())
     # Through the event loop: raised by Python itself, it would hit whichever user is running.
     gevent.signal_handler(signal.SIGINT, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         gevent.signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+
+
+class _QuitOnce:
+    """Suspends the greenlets in which Locust begins to shut down a second time, after a second signal.
+
+    They would exit again, in an interpreter that is closing, and show a traceback.
+    """
+
+    def __init__(self) -> None:
+        self._quitting = False
+
+    def __call__(self, **_: object) -> None:
+        if self._quitting and gevent.getcurrent() is not gevent.get_hub().parent:
+            gevent.get_hub().switch()  # until the process ends
+        self._quitting = True
 
 
 def _interrupt() -> None:
