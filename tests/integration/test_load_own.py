@@ -122,6 +122,7 @@ def test_own_classes_run_at_their_own_pace_next_to_an_http_user(tmp_path: Path) 
     assert ran["planned_calls"] is None
     result = summary(done)
     assert (result["checks"], result["unrecorded"]) == ([], ["Health"])
+    assert "No run time limit set" not in done.output
     # Locust's table holds the requests of all classes.
     assert "Not recorded, because they don't derive from ChatUser: Health" in done.output
     assert "GET      /v1/models" in done.output
@@ -153,6 +154,7 @@ class CuriousUser(ChatUser):
         process.send_signal(signal.SIGINT)
         done = finish(process, tmp_path)
     assert done.code == 0, done.output
+    assert any("No run time limit set" in line for line in lines)
     assert {row["user"] for row in done.attempts} == {0}
     ran = manifest(done)
     assert (ran["ended"], ran["scenario"], ran["resolved"]["users"]) == ("completed", "curious-user", 1)

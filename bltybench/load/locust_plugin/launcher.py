@@ -78,6 +78,8 @@ class Launcher:
             options.only_summary = True
             if environment.shape_class is None:  # a load shape may read it
                 options.run_time = None
+                if scenario.has_time_limit:
+                    logging.getLogger("locust.main").addFilter(_not_about_a_missing_limit)
         elif scenario.has_time_limit:
             options.run_time = math.ceil(scenario.duration_s + self.prepare_s) + RUN_TIME_MARGIN_S
         self._default_run_time = options.run_time
@@ -166,3 +168,8 @@ class Launcher:
             self._sandbox = start_if_absent(resolved.target)
             if self._sandbox is not None:
                 logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)
+
+
+def _not_about_a_missing_limit(entry: logging.LogRecord) -> bool:
+    """Drop Locust's message that a run has no time limit, because bltybench ends it instead."""
+    return not entry.getMessage().startswith("No run time limit set")
