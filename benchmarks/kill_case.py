@@ -96,7 +96,9 @@ class KillCase:
             self._wait_for(phase, process)
             pid = self._choose_pid(process)
             if pid is not None:
-                self._send(self._kind, self._phase(), pid, process)
+                is_own_report = self._kind == "own report"
+                phase = report_phase(self.runs[0]) if is_own_report else self._phase()
+                self._send(self._kind, phase, pid, process)
             if distributed and process.poll() == -signal.SIGKILL:
                 # Without a master, workers end by themselves only after a minute.
                 kill_group(process.pid)
