@@ -28,7 +28,7 @@ LONG_STREAM_BYTES = 10**8
 """Content-Length of a stream that announces more than it sends."""
 CUT_BYTES = 12
 """Bytes that Content-Length lacks if it announces too little: the last event, or the JSON, is cut."""
-REACTION_NS = 1_200_000_000
+REACTION_NS = 500_000_000
 """Time from a request to the reset instead of a response, in nanoseconds. If a kept-alive connection breaks
 sooner, clients send the request again, because the server may have closed it before."""
 RESET = struct.pack("ii", 1, 0)

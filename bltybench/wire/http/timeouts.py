@@ -11,7 +11,7 @@ DONE_GRACE_S = 0.1
 """Wait for the end of the body after ``[DONE]``, so that the connection can be reused. Most servers send both
 together; some keep the body open."""
 
-CROSSING_S = 1.0
+CROSSING_S = 0.3
 """Maximum time after sending in which a close can still have crossed the request on its way: a round trip,
 and the delay of a busy event loop. A later one is the server's reaction to the request."""
 
