@@ -21,7 +21,7 @@ def add_lists(web_ui: WebUI, book: Book) -> None:
     update: Callable[[], None] = web_ui.update_template_args
 
     def update_with_lists() -> None:
-        """Replace the fields, which Locust describes anew whenever it shows the page."""
+        """Replace the fields, which Locust describes again whenever it shows the page."""
         update()
         fields = web_ui.template_args["extra_options"]
         for option, descriptions in described.items():
