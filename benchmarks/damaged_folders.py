@@ -124,7 +124,7 @@ def _json(rng: Random, path: Path) -> None:
     at = rng.randrange(len(lines))
     try:
         document = json.loads(lines[at])
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     _change(rng, document)
     lines[at] = json.dumps(document).encode() + b"\n"

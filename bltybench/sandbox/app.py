@@ -133,7 +133,9 @@ def create_app(settings: SandboxSettings, log: TruthLog) -> Starlette:
     async def flush_often() -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            log.flush()
+            # The rows are kept. If they can't be written when the sandbox stops, it says so.
+            with contextlib.suppress(OSError):
+                log.flush()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
