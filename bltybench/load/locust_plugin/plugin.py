@@ -263,8 +263,12 @@ class Plugin:
 
     def _search(self, run: Run, searcher: Searcher) -> None:
         run.started.wait()
-        searcher.run()
-        stop_run(self._runner, "the search is over")
+        try:
+            searcher.run()
+        except UserError as error:
+            self._abort(error)
+        else:
+            stop_run(self._runner, "the search is over")
 
     def _end_when_over(self, run: Run, duration_s: float) -> None:
         run.started.wait()
