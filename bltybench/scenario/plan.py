@@ -9,6 +9,7 @@ from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
+from bltybench.text import sanitize
 
 MAX_ARRIVALS = 100_000_000
 """Maximum requests of a drawn schedule. Going through as many takes a minute or more in every process."""
@@ -93,10 +94,11 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
     smallest, plan = _count(scenario, target, base_dir)
     budget = target.budget
     if budget.money is not None and plan.price is None:
+        model = sanitize(scenario.model)
         raise UserError(
-            f"model '{scenario.model}' has no price, but the budget caps money",
+            f"model '{model}' has no price, but the budget caps money",
             where=f"targets.{target_name}.prices",
-            remedy=f'add  [targets.{target_name}.prices."{scenario.model}"]\n'
+            remedy=f'add  [targets.{target_name}.prices."{model}"]\n'
             "      input_per_million = …\n"
             "      output_per_million = …",
         )
