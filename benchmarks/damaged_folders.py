@@ -258,8 +258,8 @@ def play(first: int, cases: int, source: Path = SAMPLE) -> Batch:
             run_folder = reports / f"case-{number}"
             kind = rng.choice(("sealed", "spooled"))
             shutil.copytree(bases / kind, run_folder)
-            damage(rng, run_folder)
             try:
+                damage(rng, run_folder)
                 counts[f"{kind}: {_case(rng, reports, run_folder)}"] += 1
             except Exception as error:  # noqa: BLE001 - any exception is a finding
                 counts["failed"] += 1
