@@ -110,7 +110,7 @@ class Exchange:
         if not self.completion or self.status is None or not 200 <= self.status < 300:
             return False
         pieces = self.pieces
-        if pieces and pieces[0].startswith(b"data:"):
+        if pieces and pieces[0].startswith(b"data:") and not self.encoding:
             return True
         if self.encoding:
             start = BodyDecoder(_SNIFFED_BYTES).decode(b"".join(pieces[:_SNIFFED_PIECES]))
