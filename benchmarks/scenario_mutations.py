@@ -149,6 +149,7 @@ def bases() -> tuple[str, ...]:
     """Return valid files: each scenario of scenarios.toml, alone, and each kind of arrivals."""
     text = starter_file("scenarios.toml").read_text(encoding="utf-8")
     text = re.sub(r" *#(?! ?/).*", "", text[text.index("\n[scenarios.quickstart]\n") + 1 :])
+    text = re.sub(r'(?<=\ntarget = )".*"', '"sandbox"', text)
     parts = re.split(r"\n(?=\[scenarios\.[\w-]+\]\n(?:title))", re.sub(r"\n\n+", "\n", text))
     files = []
     for part in parts:
