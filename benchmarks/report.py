@@ -190,7 +190,7 @@ def in_tables(path: Path) -> list[PartCost]:
     from bltybench.metrics import concurrency, frame, latency, outcomes, quota, rates, timeline  # noqa: PLC0415
     from bltybench.metrics.gaps import tally_gaps  # noqa: PLC0415
     from bltybench.metrics.spans import steady_spans  # noqa: PLC0415
-    from bltybench.runs.scenario import read_scenario  # noqa: PLC0415
+    from bltybench.runs.manifest import read_scenario  # noqa: PLC0415
     from bltybench.runs.store import gap_batches, read_attempts  # noqa: PLC0415
 
     folder, parts = RunFolder(path), list[PartCost]()

@@ -14,8 +14,7 @@ import pyarrow as pa
 from bltybench.metrics.frame import attempts_frame, to_frame
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, TokensSource
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo
-from bltybench.runs.scenario import read_scenario
+from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, read_scenario
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
 from bltybench.scenario.workload import Scenario
 

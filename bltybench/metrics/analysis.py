@@ -30,8 +30,7 @@ from bltybench.metrics.stages import by_stage
 from bltybench.metrics.steady import WarmUp
 from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.manifest import Manifest
-from bltybench.runs.scenario import read_scenario
+from bltybench.runs.manifest import Manifest, read_scenario
 from bltybench.runs.store import attempt_columns, gap_batches, read_generator, readable
 from bltybench.scenario.workload import Scenario
 

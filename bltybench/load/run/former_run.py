@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bltybench.runs.folder import find_run
-from bltybench.runs.scenario import read_scenario
+from bltybench.runs.manifest import read_scenario
 from bltybench.scenario.file.resolve import Resolved
 from bltybench.scenario.workload import Replay, Trace
 
