@@ -202,6 +202,12 @@ def ecdf(sample: Sample, points: int = 400) -> pd.DataFrame:
     return pd.DataFrame({"value": sample.at_ranks(ranks), "share": ranks / n})
 
 
+def histogram(sample: Sample, edges: Floats) -> Ints:
+    """Return the number of values in each bin, above its lower edge up to its upper one."""
+    below = np.concatenate(([0], sample.cumulative))[np.searchsorted(sample.values, edges, side="right")]
+    return np.diff(below)
+
+
 def _label(by: str, key: Any) -> str:
     if by == "stream":
         return "streaming" if key else "plain"

@@ -111,6 +111,20 @@ def best(attempts: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rate", "per_min", "until_s", "count"]).astype({"until_s": "Float64"})
 
 
+def tokens_in_best(events: pd.DataFrame) -> tuple[int, int]:
+    """Return prompt and completion tokens in the best rolling 60 s of both together."""
+    at_ns, prompt, completion = (
+        ints(events, "at_ns"),
+        floats(events, "prompt_tokens"),
+        floats(events, "completion_tokens"),
+    )
+    until_ns = best_rolling(at_ns, prompt + completion).until_ns
+    if until_ns is None:
+        return 0, 0
+    end = np.array([until_ns], dtype=np.int64)
+    return int(rolling(at_ns, end, prompt)[0]), int(rolling(at_ns, end, completion)[0])
+
+
 def per_minute(attempts: pd.DataFrame, events: pd.DataFrame, wall_ns: int, end_ns: int) -> pd.DataFrame:
     """Return one row per calendar minute (UTC) of the run, including minutes without traffic.
 

@@ -14,6 +14,8 @@ def timeline_sentence(analysis: Analysis) -> str:
     limit = analysis.manifest.target.requests_per_min
     documented = f" (documented limit: {limit:,})" if limit else ""
     first = first_refusal(analysis.attempts)
+    if first is None and accepted == 0:
+        return f"Of {count(offered, 'request')}, 0 were accepted and 0 refused{documented}."
     if first is None:
         best = analysis.best_of("accepted")
         requests = f"{accepted:,} of {offered:,} requests were"
@@ -46,24 +48,6 @@ def latency_sentence(analysis: Analysis) -> str:
     if streams["p50"] is None:
         return slow
     return f"{slow} Half of the streams returned their first token within {milliseconds(streams['p50'])}."
-
-
-def limits_sentence(analysis: Analysis) -> str:
-    """Return how often the server sent Retry-After, and whether waiting for it was long enough."""
-    table = analysis.retry_after
-    if table.empty:
-        return "Nothing was refused, so this run can't show how the server behaves at its limit."
-    given = table[table["retry_after"] != "not given"]
-    with_header, waited = int(given["refusals"].sum()), int(given["waited_enough"].sum())
-    had = f"{with_header:,} of {count(int(table['refusals'].sum()), 'refusal')} had a Retry-After"
-    if waited == 0:
-        return (
-            f"{had}. No call waited that long before retrying, so this run can't show whether it is enough."
-        )
-    ok = int(given["then_ok"].sum())
-    if waited == 1:
-        return f"{had}. The only retry that waited at least that long {'succeeded' if ok else 'failed'}."
-    return f"{had}. {ok:,} of the {waited:,} retries that waited at least that long succeeded."
 
 
 def retries_sentence(analysis: Analysis) -> str:

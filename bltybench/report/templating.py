@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from bltybench.report import text
 from bltybench.report.figures.drawing import Drawing
+from bltybench.report.glossary import TERMS, gloss
 
 
 def render(template: str, **values: Any) -> str:
@@ -29,12 +30,14 @@ def render(template: str, **values: Any) -> str:
         clock=text.clock,
         compact=text.compact,
         sentence=text.sentence,
+        gloss=gloss,
     )
     environment.globals.update(
         unit=text.with_unit,
         count=text.count,
         range_ms=text.range_ms,
         signed=text.signed,
+        terms=TERMS,
         style=Markup(_asset("report.css")),  # noqa: S704 - our own file, not input
         script=Markup(_asset("report.js")),  # noqa: S704 - our own file, not input
     )

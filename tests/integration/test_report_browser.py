@@ -162,19 +162,38 @@ def test_every_text_has_enough_contrast(scheme: str, fresh: Tab, usual: str) -> 
     assert fresh.run(CONTRAST) == []
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_page_fits_the_width_of_the_screen(width: int, fresh: Tab, usual: str) -> None:
+CUT_OFF = """
+[...document.querySelectorAll("th, td, dt, dd, .tile")].filter((cell) => {
+  const box = cell.getBoundingClientRect();
+  const hidden = box.width < 2 || cell.closest("thead");
+  return !hidden && (box.right > innerWidth + 1 || cell.scrollWidth > cell.clientWidth + 1);
+}).map((cell) => cell.innerText)
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_no_column_is_cut_off(width: int, fresh: Tab, usual: str, other_pages: dict[str, Path]) -> None:
     fresh.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
-    fresh.open(usual)
-    assert fresh.run("document.documentElement.scrollWidth") <= width
-    wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
-    names = fresh.run(
-        f"{wide}.map((element) => element.tabIndex === 0 && element.getAttribute('aria-label'))"
+    for address in (usual, *(path.as_uri() for path in other_pages.values())):
+        fresh.open(address)
+        fresh.run("document.querySelectorAll('details').forEach((element) => element.open = true)")
+        assert fresh.run("document.documentElement.scrollWidth") <= width
+        wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+        assert fresh.run(f"{wide}.map((box) => box.innerText)") == []
+        assert fresh.run(CUT_OFF) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_first_screen_has_answer_verdicts_and_advice(width: int, height: int, fresh: Tab, usual: str) -> None:
+    fresh.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
     )
-    assert all(names), "a table that only a pointer can scroll"
-    assert fresh.run(f"{wide}.filter((element) => element.querySelector('.stack')).length") == 0
+    fresh.open(usual)
+    for selector in (".answer", ".verdict", ".tile:nth-child(6)", ".advice dt"):
+        bottom = fresh.run(f"document.querySelector('{selector}').getBoundingClientRect().bottom")
+        assert bottom <= height, selector
 
 
 def test_arrow_keys_show_the_values_of_a_figure(fresh: Tab, usual: str) -> None:

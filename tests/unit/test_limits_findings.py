@@ -59,16 +59,37 @@ def drained(outcome: str = "rate_limited", **refusal: Any) -> list[Attempt]:
 
 def test_advice_follows_the_findings() -> None:
     told = to_record(find(drained(), 0.0, 600), "run")
-    assert "Plan for 150 requests per minute, not for the documented 600." in told.advice
-    assert any("Set a retry delay yourself" in line for line in told.advice)
+    rate = "Rate: at most 120 requests per minute, one every 500 ms, not the documented 600."
+    assert told.advice[0].startswith(rate)
+    assert any("Refusals carry no Retry-After" in line for line in told.advice)
     assert not set(told.says) & set(told.advice)
     early = to_record(find(drained(retry_after_s=3.0), 0.0, None), "run")
-    assert any("Following Retry-After is safe" in line for line in early.advice)
+    assert any("Retry-After is safe but longer than needed" in line for line in early.advice)
+
+
+@pytest.mark.parametrize("refusals", [1, 9])
+def test_fewer_than_ten_refusals_support_no_limit(refusals: int) -> None:
+    """At most nine in flight would fit these refusals, and so would many rates."""
+    rows = [attempt_at(t / 10) for t in range(756)]
+    rows += [attempt_at(7 * t + 0.05, "rate_limited") for t in range(1, refusals + 1)]
+    told = to_record(find(rows, 0.0, 600), "run")
+    assert (told.status, told.observed, told.in_flight, told.confidence) == ("unknown", None, None, None)
+    assert (told.reason or "").startswith(f"{refusals} refusal")
+    assert not any(line.startswith(("Rate:", "Burst:", "Concurrency:")) for line in told.advice)
+
+
+def test_window_advice_explains_what_its_boundary_accepts() -> None:
+    best = Fit("fixed_window", 60, (60, 60), 60.0, (60.0, 60.0), "clock", 0.0, None, None, 0, 0)
+    verdict = Verdict("found", 200, 120, 80, (best,), (best,), 0.9)
+    lines = to_record(find([attempt_at(0)], 0.0, 60, verdict), "run").advice
+    assert lines[0] == "Rate: at most 60 requests per minute, one every 1 s."
+    assert any(line.startswith("Burst: each window accepts 60 requests") for line in lines)
+    assert any("up to 120 requests can be accepted within 60 s" in line for line in lines)
 
 
 def test_advice_names_the_status_that_stands_in_for_a_429() -> None:
     refused = to_record(find(drained(outcome="server_error", status=503), 0.0, None), "run")
-    assert any("Treat a 503 as a refusal" in line for line in refused.advice)
+    assert any(line.startswith("Status 503: treat it as a refusal") for line in refused.advice)
 
 
 def test_summary_skips_the_request_limit_if_it_was_not_probed() -> None:

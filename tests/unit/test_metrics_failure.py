@@ -13,7 +13,7 @@ from bltybench.metrics.analysis import analyze
 from bltybench.metrics.failure import LABELS, LOCAL, failure
 from bltybench.report.export.junit import junit
 from bltybench.report.export.markdown import markdown
-from bltybench.report.page.headline import headline
+from bltybench.report.page.answer import answer, client_advice
 from bltybench.report.summary import summarize
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import Manifest
@@ -116,10 +116,10 @@ def test_run_without_checks_fails_everywhere_if_nothing_succeeded() -> None:
     assert b"NOTHING SUCCEEDED" in junit(summary)
     assert b'failures="1"' in junit(summary)
     assert "NOTHING SUCCEEDED" in markdown(summary)
-    shown = headline(summary, None)
-    assert shown is not None
-    assert (shown.stamp, shown.mood) == ("NOTHING SUCCEEDED", "bad")
+    shown = answer(summary, None)
+    assert (shown.title, shown.trusted) == ("Nothing succeeded", False)
     assert "/v1" in shown.says
+    assert client_advice(summary, None, trusted=shown.trusted) == []
     # With checks of its own, the checks decide.
     checked = manifest(resolved=BARE.resolved | {"checks": {"errors.count": "> 0"}})
     analysis = analyze(table(*attempts), audit_table(generator_seconds(60)), checked)

@@ -116,7 +116,7 @@ def test_table_compares_documented_announced_and_observed_limits(probed: RunFold
     assert ("Long-term rate", "60 per minute", "–", "60 per minute") in found.rows
     assert ("Start of windows", "–", "–", "clock") in found.rows
     assert ("Refused requests counted", "–", "–", "unknown") in found.rows
-    assert ("Retry-After", "–", "on 51 of 51 refusals", "enough in 3 of 4 cases") in found.rows
+    assert ("Retry-After", "–", "on 51 of 51 refusals", "enough in 3 of 4 tested waits") in found.rows
     assert ("In flight", "50", "–", "47") in found.rows
     assert ("Tokens", "100,000 per minute", "–", "not measured") in found.rows
     assert found.says == ["A fixed window: 60 per 60 s."]
@@ -138,15 +138,16 @@ def test_figures_describe_the_run(probed: RunFolder) -> None:
     names = {drawing.name: drawing.says for drawing in section(probed).drawings}
     assert names.keys() == {"limits_evidence", "limits_retry_after", "limits_remaining"}
     assert "a fixed window decides all" in names["limits_evidence"]
-    assert names["limits_retry_after"].startswith("No later response contradicts")
-    assert names["limits_remaining"].startswith("Remaining matched a fixed window in")
+    assert names["limits_retry_after"].startswith("One mark per refusal")
+    assert names["limits_remaining"].startswith("One mark per value")
 
 
 def test_page_shows_the_section_and_escapes_foreign_text(probed: RunFolder) -> None:
     html = probed.report_html.read_text(encoding="utf-8")
     for text in (
         "Measured by a probe",
-        "Client recommendations",
+        "<h1>60 requests per 60 s, fixed window</h1>",
+        "What your client should do",
         "wait for the window to reset",
         "&gt;99.9%",
         "Color of the limit",

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
+from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
@@ -46,10 +47,12 @@ def find(
     observations = observations_of(own, start_s)
     hints_s = (60.0,) if documented_per_min is not None else ()
     count, at_s = busiest_period(observations)
-    concurrency = fit_concurrency(own)
-    verdict = _unless_concurrency(
-        verdict or fit_limiter(most_informative(observations), hints_s=hints_s), concurrency
-    )
+    concurrency = _explaining(fit_concurrency(own))
+    if verdict is None:
+        verdict = fit_limiter(most_informative(observations), hints_s=hints_s)
+        if verdict.accepted and 0 < verdict.refused < FINDINGS.min_refusals:
+            verdict, concurrency = _too_few_refusals(verdict), None
+    verdict = _unless_concurrency(verdict, concurrency)
     honesty = header_honesty(groups, verdict)
     known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
     return Findings(
@@ -59,9 +62,24 @@ def find(
         refusal_status(own),
         count,
         at_s,
-        concurrency if concurrency is not None and concurrency.explains else None,
+        concurrency,
         tuple(answers(groups, start_s, known, honesty, asked)),
     )
+
+
+def _explaining(slots: ConcurrencyFit | None) -> ConcurrencyFit | None:
+    """Return a concurrency limit that explains the refusals, and not only the acceptances; else None."""
+    if slots is None or not slots.explains:
+        return None
+    explained = slots.contradictions <= FINDINGS.max_unexplained_refusals * slots.refused
+    return slots if explained else None
+
+
+def _too_few_refusals(verdict: Verdict) -> Verdict:
+    """Return the verdict of an ordinary run whose refusals are too few for a claim, with what is missing."""
+    needed = f"at least {FINDINGS.min_refusals} are needed to infer a limit"
+    refusals = "1 refusal is" if verdict.refused == 1 else f"{verdict.refused} refusals are"
+    return _unknown(verdict, f"{refusals} too few: {needed}")
 
 
 def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
@@ -71,18 +89,15 @@ def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdi
     time. A rate over a much longer period can't be mistaken for it.
     """
     best = verdict.best
-    if slots is None or not slots.explains or verdict.reason == ANY_LIMIT_FITS:
+    if slots is None or verdict.reason == ANY_LIMIT_FITS:
         return verdict
     if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
         return verdict
-    return replace(
-        verdict,
-        status="unknown",
-        fits=(),
-        consistent=(),
-        confidence=None,
-        reason="a concurrency limit fits the refusals",
-    )
+    return _unknown(verdict, "a concurrency limit fits the refusals")
+
+
+def _unknown(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason)
 
 
 def to_record(
@@ -126,7 +141,7 @@ def to_record(
         ),
         answers=tuple(_answer(answer) for answer in findings.answers),
         says=tuple(narrative.sentences(findings)),
-        advice=tuple(narrative.advice(findings)),
+        advice=tuple(advice(findings)),
     )
 
 

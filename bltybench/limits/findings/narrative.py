@@ -1,45 +1,15 @@
-"""Describe the findings in sentences, and what the author of a client should do."""
+"""Describe the findings in sentences."""
 
 from datetime import UTC, datetime
 
-from bltybench.limits.findings.model import Findings, Value
+from bltybench.limits.findings.advice import advice
+from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.proportion import Proportion
 
-PACING = {
-    "fixed_window": "After a refusal, wait for the window to reset. The full limit is then available.",
-    "first_hit_window": "After a refusal, wait one period from your first request. The full limit is then "
-    "available.",
-    "sliding_log": "Send at an even rate. Requests sent in a burst become available again in a burst, one "
-    "period later.",
-    "sliding_counter": "Send at an even rate. After a full window, the server accepts only a trickle.",
-    "first_hit_counter": "Send at an even rate. After a full window, the server accepts only a trickle.",
-    "token_bucket": "Send at the refill rate, with bursts no larger than the bucket.",
-    "interval_refill": "Send in step with the refill. Nothing becomes available between two ticks.",
-    "leaky_queue": "Pace requests on the client. Faster requests queue at the server, which adds to latency "
-    "and TTFT.",
-}
-RETRYING: dict[Value, str] = {
-    "absent": "Set a retry delay yourself: refusals carry no Retry-After. Without one, the openai SDK gives "
-    "up after about 1.5 s and two retries.",
-    "too_short": "Wait longer than Retry-After, with random and growing backoff: it was not always long "
-    "enough.",
-    "too_long": "Following Retry-After is safe but waits longer than needed. Pacing by the measured limit is "
-    "faster.",
-    "honest": "Follow Retry-After: it was long enough every time.",
-}
-"""Advice by the answer about Retry-After."""
-OTHER_STATUS: dict[int | None, str] = {
-    503: "Treat a 503 as a refusal: slow down, as after a 429, instead of only retrying.",
-    403: "Treat a 403 as a refusal: wait and retry it yourself, because SDKs don't.",
-}
-REMAINING: dict[Value, str] = {
-    "honest": "Use Remaining to slow down in time: it is accurate.",
-    "wrong": "Don't schedule by Remaining: it is wrong.",
-}
 WITH_COUNTS = {"limit_header", "retry_after"}
 """Questions that have a sentence with counts here."""
 
@@ -91,46 +61,6 @@ def _request_limit(findings: Findings) -> list[str]:
     return [f"The request limit is unknown: {verdict.reason}."]
 
 
-def advice(findings: Findings) -> list[str]:
-    """Return what a client should do."""
-    verdict, best, documented = findings.verdict, findings.verdict.best, findings.documented_per_min
-    lines: list[str | None] = []
-    if best is not None:
-        if documented is not None and best.rate_per_min < FINDINGS.min_documented_fraction * documented:
-            lines.append(
-                f"Plan for {best.rate_per_min:.4g} requests per minute, not for the documented {documented}."
-            )
-        if verdict.status == "found":
-            lines.append(PACING[best.family])
-        else:
-            slowest = min(candidate.rate_per_min for candidate in verdict.consistent)
-            lines.append(
-                f"Send at an even rate of at most {slowest:.4g} requests per minute. Every candidate "
-                "limiter accepts that."
-            )
-        if best.count_refused:
-            lines.append("Don't retry early: refused requests count, so early retries prolong the refusals.")
-    if verdict.status == "unknown" and verdict.fits:
-        lines.append(
-            "If the limit was in use shortly before, send nothing for some minutes and probe again: the "
-            "probe can't see earlier requests."
-        )
-    if verdict.status == "never_refused" and verdict.queue is not None:
-        lines.append(PACING["leaky_queue"])
-    if findings.in_flight is not None:
-        lines.append(
-            f"Keep at most {findings.in_flight.limit} requests in flight. After a refusal, wait for one of "
-            "your responses to end."
-        )
-    if verdict.refused:
-        retry_after, enough = findings.value("retry_after"), findings.honesty.retry_enough
-        if retry_after != "absent" and enough.count < enough.of:
-            retry_after = "too_short"
-        lines += [RETRYING.get(retry_after), OTHER_STATUS.get(findings.refusal_status)]
-    lines.append(REMAINING.get(findings.value("remaining_header")))
-    return [line for line in lines if line is not None]
-
-
 def _above_documented(findings: Findings) -> list[str]:
     documented, verdict = findings.documented_per_min, findings.verdict
     if documented is None or findings.busiest_count <= documented:
@@ -158,7 +88,7 @@ def _headers(findings: Findings) -> list[str]:
     if honesty.without_retry_after.count:
         lines.append(f"{_of(honesty.without_retry_after)} refusals had no readable Retry-After.")
     if honesty.retry_enough.of:
-        lines.append(f"Waiting for Retry-After was enough in {_of(honesty.retry_enough)} cases.")
+        lines.append(f"Waiting for Retry-After was enough in {_of(honesty.retry_enough)} tested waits.")
     if findings.value("retry_after") == "too_long":
         lines.append(
             f"Retry-After was longer than needed: the server accepted {_of(honesty.retry_early)} requests "

@@ -7,7 +7,10 @@ import msgspec
 
 from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare
 from bltybench.metrics.outline import Outline
+from bltybench.report import text
 
+MAX_NAMED = 3
+"""Maximum metrics per verdict that the answer names."""
 COMPARISON_VERSION = 1
 """Increased when a key is removed or changes its meaning, not when keys are added."""
 
@@ -47,6 +50,28 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
     def named(self, verdict: Verdict) -> list[str]:
         """Return the metrics with this verdict."""
         return [change.metric for change in self.changes if change.verdict == verdict]
+
+    def answer(self, base: str) -> str:
+        """Return the result in one sentence: what got worse and better than ``base``, and what is undecided."""
+        facts = [
+            f"{verdict} in {self._listed(verdict)}" for verdict in ("worse", "better") if self.named(verdict)
+        ]
+        same, undecided = len(self.named("same")), len(self.named("cannot tell"))
+        facts += [f"the same within the tolerance in {text.count(same, 'metric')}"] if same else []
+        sides = f"Compared with {text.bounded(base, 60)}, {text.bounded(self.side.label, 60)}"
+        if not facts:
+            return f"{sides} can't be judged: no metric could be decided. Measure longer, or repeat the runs."
+        more = f"; {text.count(undecided, 'metric')} can't be decided" if undecided else ""
+        return f"{sides} is {'; '.join(facts)}{more}."
+
+    def _listed(self, verdict: Verdict) -> str:
+        """Return the metrics with this verdict, and the changes of the first ones."""
+        changes = [change for change in self.changes if change.verdict == verdict]
+        shown = [
+            f"{name_of(change.metric)} ({text.signed(change.change, change.kind)})" for change in changes
+        ]
+        more = len(shown) - MAX_NAMED
+        return ", ".join(shown[:MAX_NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -136,8 +136,7 @@ def _retry_after(waits: pd.DataFrame, model: ModelName | None) -> Drawing:
                 continue
             ax.vlines(given[chosen], low[chosen], high[chosen], color=color, linewidth=1.6, alpha=0.4)
             ax.plot(given[chosen], dots[chosen], marker, color=color, markersize=5, alpha=0.8,
-                    linestyle="none",
-                    label=f"{verdict} ({int((waits['says'] == verdict).sum()):,})")  # fmt: skip
+                    linestyle="none", label=verdict)  # fmt: skip
 
     says = retry_sentence(waits, model)
     labels, keys = ("Retry-After, s", "Wait needed, s"), 2 + shown["says"].nunique()
@@ -147,25 +146,18 @@ def _retry_after(waits: pd.DataFrame, model: ModelName | None) -> Drawing:
 
 
 def retry_sentence(waits: pd.DataFrame, model: ModelName | None) -> str:
-    """Return how often Retry-After was contradicted, and its difference from the model's wait."""
-    short = int((waits["says"] == "too short").sum())
-    long = int((waits["says"] == "longer than needed").sum())
-    if not short and not long:
-        text = f"No later response contradicts the Retry-After of {len(waits):,} refusals"
-    else:
-        parts = [f"too short for {short:,}"] if short else []
-        parts += [f"more than 1 s too long for {long:,}"] if long else []
-        text = f"{len(waits):,} refusals had a Retry-After: it was {' and '.join(parts)}"
+    """Return what the marks are, and the difference of Retry-After from the model's wait."""
+    marks = "One mark per refusal" if len(waits) <= MAX_REFUSALS else "A selection of the refusals"
     difference = (waits["retry_after_s"] - waits["needed_by_model_s"]).dropna()
     if model is None or difference.empty:
-        return f"{text}."
+        return f"{marks}, at its Retry-After. The bar shows the wait needed, as far as it is known."
     median = float(difference.median())
     if abs(median) < 0.05:
         return (
-            f"{text}. Half are within {float(difference.abs().median()):.1f} s of the wait of {model.text}."
+            f"{marks}. Half are within {float(difference.abs().median()):.1f} s of the wait of {model.text}."
         )
     sign = "longer" if median > 0 else "shorter"
-    return f"{text}. The median is {abs(median):.1f} s {sign} than the wait of {model.text}."
+    return f"{marks}. The median Retry-After is {abs(median):.1f} s {sign} than the wait of {model.text}."
 
 
 def _remaining(counts: pd.DataFrame, model: ModelName) -> Drawing:
@@ -184,21 +176,17 @@ def _remaining(counts: pd.DataFrame, model: ModelName) -> Drawing:
                         label=f"{decision} requests")  # fmt: skip
 
     labels, keys = ("Remaining in the model", "Remaining as reported"), 1 + counts["observed"].nunique()
-    says, figure = remaining_sentence(counts, model), _square(plot, top, labels, keys)
+    says, figure = remaining_sentence(model), _square(plot, top, labels, keys)
     title = "Remaining compared with the model"
     return _drawn_once("limits_remaining", title, says, figure, counts, hover_remaining(counts, top, _edges))
 
 
-def remaining_sentence(counts: pd.DataFrame, model: ModelName) -> str:
-    """Return how often Remaining matched the model, and its error otherwise."""
-    error = (counts["announced"] - counts["expected"]).to_numpy(dtype=np.int64)
-    responses = counts["answers"].to_numpy(dtype=np.int64)
-    total, exact = int(responses.sum()), int(responses[error == 0].sum())
-    text = f"Remaining matched {model.text} in {exact:,} of {total:,} responses"
-    if exact == total:
-        return f"{text}."
-    high, low = int(responses[error > 0].sum()), int(responses[error < 0].sum())
-    return f"{text}. It was too high in {high:,} and too low in {low:,}, by at most {np.abs(error).max():,}."
+def remaining_sentence(model: ModelName) -> str:
+    """Return what the marks are."""
+    return (
+        f"One mark per value, larger for more responses. On the line, Remaining is that of {model.text}. An "
+        "order of concurrent decisions that differs from the order of sending moves marks off it."
+    )
 
 
 def bins(at_s: Floats) -> Floats:

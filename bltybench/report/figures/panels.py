@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, Floats, estimated_tokens, floats, ints
-from bltybench.metrics.latency import ecdf
+from bltybench.metrics.latency import ecdf, histogram
 from bltybench.report.figures import scales, style
 
 MAX_DOTS = 1500
@@ -22,7 +23,7 @@ LABELS = {style.WIDE: 52, style.NARROW: 40}
 def margins(width: int) -> style.Margins:
     """Return the margins in a drawing of this width."""
     if width == style.WIDE:
-        return style.Margins(LABELS[width], 14, 40, 32, 52)
+        return style.Margins(LABELS[width], 14, 36, 32, 44)
     return style.Margins(LABELS[width], 8, 70, 30, 70)
 
 
@@ -52,6 +53,18 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
     )
     _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), base, bins)
     head(ax, "Requests per minute", width)
+
+
+def refusals(ax: Axes, analysis: Analysis, width: int) -> None:
+    """Paint the refusal rate in each bin."""
+    lines = analysis.timeline
+    share = 100 * lines["refused"] / lines["offered"].where(lines["offered"] > 0)
+    ax.stairs(share.fillna(0.0), _bins(lines), fill=True, facecolor=style.PAPER, edgecolor=style.REFUSED,
+              hatch="/////", linewidth=0)  # fmt: skip
+    ax.set_ylim(0, 100)
+    ax.yaxis.set_major_locator(FixedLocator([0, 50, 100]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+    head(ax, "Refusal rate", width)
 
 
 def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
@@ -117,6 +130,9 @@ def ttft(ax: Axes, analysis: Analysis, width: int) -> None:
 
 
 DISTRIBUTION = "Cumulative distribution"
+HISTOGRAM = "Histogram: percentage of values per bin"
+HISTOGRAM_BINS = 48
+"""Bins of equal width on the logarithmic axis."""
 
 CURVES = (
     ("ttft", "TTFT", style.ACCEPTED, "-"),
@@ -146,6 +162,34 @@ def latency(ax: Axes, analysis: Analysis, data: pd.DataFrame, width: int) -> Non
     head(ax, DISTRIBUTION, width)
 
 
+def histograms(analysis: Analysis, data: pd.DataFrame) -> pd.DataFrame:
+    """Return the histograms of ``curves``: ``metric``, ``from_ms``, ``to_ms``, ``count``, ``share``."""
+    edges = np.geomspace(*scales.log_range(data["value_ms"].to_numpy(dtype=np.float64)), HISTOGRAM_BINS + 1)
+    parts: list[pd.DataFrame] = []
+    for name, *_ in CURVES:
+        count = histogram(analysis.samples[name], edges)
+        if count.any():
+            columns = {"metric": name, "from_ms": edges[:-1], "to_ms": edges[1:], "count": count}
+            parts.append(pd.DataFrame(columns | {"share": count / count.sum()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def frequencies(ax: Axes, bins: pd.DataFrame, width: int) -> None:
+    """Paint ``histograms``, below the distributions and on their axis."""
+    for name, label, color, dashes in CURVES:
+        rows = bins[bins["metric"] == name]
+        if len(rows):
+            edges = np.append(rows["from_ms"], rows["to_ms"].iloc[-1])
+            ax.stairs(rows["share"] * 100, edges, color=color, linestyle=dashes, linewidth=1.5, label=label)
+    ax.set_ylim(0, float(bins["share"].max()) * 108)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+    ax.grid(axis="x", color=style.GRID, linewidth=0.8)
+    ax.annotate(
+        HISTOGRAM, (0, 1), xycoords="axes fraction", xytext=(-LABELS[width], 12),
+        textcoords="offset points", fontsize=13, fontweight="bold", color=style.INK,
+    )  # fmt: skip
+
+
 def distribution(ax: Axes, curve: pd.DataFrame, label: str, color: str, dashes: Any) -> None:
     """Paint one distribution: ``value_ms``, ``share`` at or below it."""
     ax.step(
@@ -164,6 +208,7 @@ def distribution(ax: Axes, curve: pd.DataFrame, label: str, color: str, dashes: 
 
 TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
     "requests": requests,
+    "refusals": refusals,
     "tokens": tokens,
     "in_flight": in_flight,
     "ttft": ttft,

@@ -1,5 +1,7 @@
 """The figures of a run's page, each with its sentence and data."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,21 +23,23 @@ def draw_all(analysis: Analysis) -> list[Drawing]:
 
 
 def timeline(analysis: Analysis) -> Drawing:
-    """Draw requests, tokens, requests in flight, and TTFT on one time axis."""
+    """Draw requests, the refusal rate, tokens, requests in flight, and TTFT on one time axis."""
     lines, rolling = analysis.timeline, analysis.rolling
     has_tokens = bool((lines["prompt_tokens"] + lines["completion_tokens"]).any())
     has_streams = bool(analysis.attempts["ttft_ms"].notna().any())
+    painted = [name for name in panels.TIMED if name != "refusals" or lines["refused"].any()]
 
     def draw(width: int) -> Figure:
-        heights = [
-            190 if width == style.WIDE else 170,
-            110 if has_tokens else EMPTY_HEIGHT,
-            80,
-            110 if has_streams else EMPTY_HEIGHT,
-        ]
-        figure, axes = style.panels(width, heights, panels.margins(width))
-        for ax, paint in zip(axes, panels.TIMED.values(), strict=True):
-            paint(ax, analysis, width)
+        heights = {
+            "requests": 190 if width == style.WIDE else 170,
+            "refusals": 60,
+            "tokens": 110 if has_tokens else EMPTY_HEIGHT,
+            "in_flight": 80,
+            "ttft": 110 if has_streams else EMPTY_HEIGHT,
+        }
+        figure, axes = style.panels(width, [heights[name] for name in painted], panels.margins(width))
+        for ax, name in zip(axes, painted, strict=True):
+            panels.TIMED[name](ax, analysis, width)
         scales.time_axis(axes, analysis, width)
         return figure
 
@@ -48,6 +52,7 @@ def timeline(analysis: Analysis) -> Drawing:
         "accepted": lines["accepted"],
         "refused": lines["refused"],
         "other": lines["other"],
+        "refused, %": 100 * lines["refused"] / lines["offered"].where(lines["offered"] > 0),
         "tokens in": lines["prompt_tokens"],
         "tokens out": lines["completion_tokens"],
         "peak in flight": lines["in_flight_max"],
@@ -62,20 +67,25 @@ def timeline(analysis: Analysis) -> Drawing:
 
 
 def latencies(analysis: Analysis) -> Drawing:
-    """Draw the distributions of call latency, attempt latency, TTFT, and ITL on a logarithmic axis."""
+    """Draw distributions and histograms of call latency, attempt latency, TTFT, and ITL on a log axis."""
     data = panels.curves(analysis)
-
-    def draw(width: int) -> Figure:
-        height = 260 if width == style.WIDE else 210
-        figure, (ax,) = style.panels(width, [height], panels.margins(width))
-        panels.latency(ax, analysis, data, width)
-        return figure
-
     title, says = "Latency", latency_sentence(analysis)
     if data.empty:
         return Drawing("latency", title, says, "", "", {"latency": data}, {})
+    binned = panels.histograms(analysis, data)
+
+    def draw(width: int) -> Figure:
+        height = 220 if width == style.WIDE else 200
+        margins = replace(panels.margins(width), between=40)
+        figure, (ax, below) = style.panels(width, [height, 110], margins)
+        panels.latency(ax, analysis, data, width)
+        panels.frequencies(below, binned, width)
+        scales.log_x(below, data["value_ms"].to_numpy(dtype=np.float64), width)
+        return figure
+
     curves = {label: data[data["metric"] == name] for name, label, *_ in panels.CURVES}
-    return drawing("latency", title, says, draw, {"latency": data}, hover_shares(curves))
+    tables = {"latency": data, "latency_histogram": binned}
+    return drawing("latency", title, says, draw, tables, hover_shares(curves))
 
 
 def single(analysis: Analysis, name: str) -> str:

@@ -15,12 +15,17 @@ from bltybench.report.figures import style
 
 def log_axis(ax: Axes, values_ms: Floats, width: int) -> None:
     """Set the axes of a plot of distributions: latency, logarithmic, and 0 to 100%."""
-    low, high = log_range(values_ms)
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
+    log_x(ax, values_ms, width)
     ax.set_ylim(0, 100)
     ax.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 90, 100]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+
+
+def log_x(ax: Axes, values_ms: Floats, width: int) -> None:
+    """Set the x axis for latencies, logarithmic."""
+    low, high = log_range(values_ms)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
     ax.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high, dense=width == style.WIDE)))
     ax.xaxis.set_minor_locator(FixedLocator([]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))

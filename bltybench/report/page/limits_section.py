@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from msgspec.structs import replace
 
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import (
@@ -19,6 +18,7 @@ from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name,
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
+from bltybench.report import text
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
 from bltybench.runs.attempt import Attempt
@@ -50,14 +50,24 @@ class LimitsSection:
     says: list[str]
     """Its sentences, except those that its answers repeat."""
     rows: list[TableRow]
+    still_open: tuple[str, ...]
+    """What a probe could not tell, and why."""
     rejected: list[tuple[str, int]]
     """Families that were ruled out, with the decisions that contradict each."""
     drawings: list[Drawing]
 
     @property
+    def windows(self) -> bool:
+        """Whether every remaining candidate has windows, two of which can meet in one period."""
+        kinds = {FAMILIES[fit.family].kind for fit in self.record.consistent if fit.family in FAMILIES}
+        return kinds == {"window"}
+
+    @property
     def confidence(self) -> float | None:
-        """Confidence of the best family, never 1."""
-        return None if self.record.confidence is None else min(self.record.confidence, ANSWERS.max_confidence)
+        """Confidence of the family that was found, never 1; None if several fit, which it does not cover."""
+        if self.record.status != "found" or self.record.confidence is None:
+            return None
+        return min(self.record.confidence, ANSWERS.max_confidence)
 
 
 def limits_section(folder: RunFolder) -> LimitsSection | None:
@@ -81,20 +91,20 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         damaged = str(error)
     probed = record is not None
     if record is None:
-        # No experiment asked anything, so the headers are described in the sentences and figures only.
-        found = find(attempts, start_s, target.requests_per_min)
-        record = replace(to_record(found, manifest.run_id), answers=())
+        record = to_record(find(attempts, start_s, target.requests_per_min), manifest.run_id)
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
     decided = decisions(own, start_s, maker_of(record.observed), slots.limit if slots else None)
-    shown = {answer.says for answer in record.answers}
+    # An ordinary run asked no questions, so what its headers show is among the sentences.
+    shown = {answer.says for answer in record.answers} if probed else set()
     return LimitsSection(
         probed=probed,
         damaged=damaged,
         record=record,
         says=[line for line in record.says if line not in shown],
         rows=_table(record, attempts, target),
+        still_open=_still_open(record),
         rejected=[
             (
                 prose_name(ruled_out.family)
@@ -105,6 +115,12 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         ],
         drawings=draw_all(decided, _model_name(record)),
     )
+
+
+def _still_open(record: FindingsRecord) -> tuple[str, ...]:
+    unsettled = record.status in {"ambiguous", "unknown"} and record.reason is not None
+    first = (f"{text.sentence(record.reason or '')}.",) if unsettled else ()
+    return first + tuple(answer.says for answer in record.answers if answer.value is None)
 
 
 def _model_name(record: FindingsRecord) -> ModelName | None:
@@ -187,14 +203,15 @@ def _refusals(record: FindingsRecord) -> list[TableRow]:
     missing, enough, early = headers.without_retry_after, headers.retry_enough, headers.retry_early
     if record.refused:
         announced = f"on {missing.of - missing.count} of {missing.of} refusals" if missing.of else NOTHING
-        observed = [f"enough in {enough.count} of {enough.of} cases"] if enough.of else []
-        observed += [f"too long in {early.count} of {early.of}"] if early.of else []
+        observed = [f"enough in {enough.count} of {enough.of} tested waits"] if enough.of else []
+        observed += [f"longer than needed in {early.count} of {early.of}"] if early.of else []
         table.append(("Retry-After", NOTHING, announced, "; ".join(observed) or UNKNOWN))
         status = f"{record.refusal_status} ({record.refused} of {record.attempts} requests)"
         table.append(("Refusal status", NOTHING, NOTHING, status))
-    steps = headers.remaining_steps
-    if steps.of:
-        table.append(("Remaining", NOTHING, "yes", f"fell by one in {steps.count} of {steps.of} steps"))
+    remaining = [answer.value for answer in record.answers if answer.question == "remaining_header"]
+    if remaining:
+        accurate = {"honest": "accurate", "wrong": "wrong"}.get(str(remaining[0]), UNKNOWN)
+        table.append(("Remaining", NOTHING, NOTHING if remaining[0] is None else "yes", accurate))
     return table
 
 

@@ -1,7 +1,7 @@
 """The page of a run: one HTML file without network access. Text from servers is escaped and bounded."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,14 +9,15 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
+from bltybench.metrics.rates import token_events, tokens_in_best
 from bltybench.report import templating, text
 from bltybench.report.export.raw import RawFile
 from bltybench.report.figures.drawing import Drawing
-from bltybench.report.page.headline import headline
+from bltybench.report.page.answer import MAX_OPEN, answer, client_advice
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
-from bltybench.report.sentences import limits_sentence, retries_sentence, retry_policy
+from bltybench.report.sentences import retries_sentence, retry_policy
 from bltybench.report.summary import Summary
 
 OPTIONAL_FIGURES = ("limits_evidence", "limits_retry_after", "limits_remaining")
@@ -41,6 +42,21 @@ KIND_NAMES = {
     "name": "call of the mix",
     "turn": "turn",
 }
+
+SECTIONS = {
+    "run": "Timeline",
+    "capacity": "Capacity",
+    "limits": "Rate limits",
+    "retries": "Retries",
+    "latency": "Latency",
+    "workload": "Workload",
+    "errors": "Outcomes and errors",
+    "audit": "Audit",
+    "method": "Method",
+    "glossary": "Glossary",
+    "about": "About this run",
+}
+"""Contents of the page: id and label of each section."""
 
 MAX_KIND_ROWS = 60
 """Maximum rows of latencies per kind."""
@@ -78,16 +94,21 @@ def page(
 ) -> str:
     """Return the report of a run as one HTML document."""
     scenario = analysis.scenario
+    found = answer(summary, limits)
     return templating.render(
         "report.html.j2",
         summary=summary,
         manifest=analysis.manifest,
-        title=scenario.title or analysis.manifest.scenario,
+        answer=found,
+        context=_context(analysis, summary),
+        contents=_contents(summary, limits),
+        max_open=MAX_OPEN,
+        advice=client_advice(summary, limits, trusted=found.trusted),
+        title=found.title or scenario.title or analysis.manifest.scenario,
         answers=scenario.answers,
         strip=_strip(analysis, summary),
         command=shlex.join(analysis.manifest.command),
-        tiles=_tiles(analysis, summary),
-        headline=headline(summary, limits),
+        tiles=_tiles(analysis, summary, limits),
         figures=dict.fromkeys(OPTIONAL_FIGURES)
         | {drawing.name: templating.figure(drawing) for drawing in drawings},
         percentiles=list(PERCENTILES),
@@ -101,11 +122,26 @@ def page(
         max_kind_rows=MAX_KIND_ROWS,
         retries_say=retries_sentence(analysis),
         policy=retry_policy(scenario.retry),
-        limits_say=limits_sentence(analysis),
         limits=limits,
         notes=method_notes(analysis),
         hashes=raw,
     )
+
+
+def _context(analysis: Analysis, summary: Summary) -> str:
+    """Return what was measured, when, and for how long."""
+    start = datetime.fromtimestamp(analysis.manifest.clock.wall_ns / 1e9, UTC)
+    lasted = text.duration(summary.duration_s)
+    return f"{summary.target} · {text.bounded(summary.model, 60)} · {start:%Y-%m-%d %H:%M} UTC, {lasted}"
+
+
+def _contents(summary: Summary, limits: LimitsSection | None) -> dict[str, str]:
+    """Return the sections of the page: label by id."""
+    # The stages of a probe are its experiments, not loads.
+    stages = summary.stages and not (limits is not None and limits.probed)
+    retries = summary.retries["retried"] or summary.retries["policy"]["policy"] != "none"
+    optional = {"capacity": stages or summary.search is not None, "retries": retries}
+    return {name: label for name, label in SECTIONS.items() if optional.get(name, True)}
 
 
 def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
@@ -160,21 +196,25 @@ def _warm_up(summary: Summary) -> str:
     return f"first {rule}{stages}: {calls}, {attempts}"
 
 
-def _tiles(analysis: Analysis, summary: Summary) -> list[Tile]:
+def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) -> list[Tile]:
     """Return the six main numbers."""
     limits, rates, goodput = summary.limits, summary.rates, analysis.goodput
     per_min = {name: rate.best_per_min for name, rate in rates.items()}
-    tokens = f" · {per_min['prompt_tokens']:,.0f} in, {per_min['completion_tokens']:,.0f} out"
+    tokens = " · {:,} in, {:,} out".format(*tokens_in_best(token_events(analysis.attempts)))
     if bool(estimated_tokens(analysis.attempts).any()):
         tokens += " · estimated"
     mean = f" · mean {summary.in_flight_mean:.1f}"
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
     best = "in the best 60 s"
+    accepted = _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"])
+    if (accepted.share or 0) > 1 and found is not None and found.windows:
+        # Not an excess: the page explains it among the advice.
+        accepted = replace(accepted, note=f"{accepted.note} per window; 60 s can span two", share=None)
     return [
-        _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"]),
+        accepted,
         _limited("Accepted tokens", per_min["total_tokens"], best, limits["tokens_per_min"], tokens),
         _limited("In flight", summary.in_flight_max, "at the peak", limits["concurrency"], mean),
-        _ttft_tile(summary.timings_ms["ttft"]),
+        _speed_tile(summary.timings_ms),
         Tile("Refused", text.percent(summary.refused_share), "of attempts", refused),
         Tile("Goodput", text.percent(goodput.share), "of calls", _good_calls(analysis)),
     ]
@@ -196,18 +236,22 @@ def _limited(label: str, value: float, unit: str, limit: int | None, more: str =
     return Tile(label, f"{value:,.0f}", unit, note + more, value / limit if limit else None)
 
 
-def _ttft_tile(ttft: dict[str, float | None]) -> Tile:
-    n = int(ttft["n"] or 0)
+def _speed_tile(timings_ms: dict[str, dict[str, float | None]]) -> Tile:
+    """Return TTFT, or the latency of calls if no stream succeeded."""
+    label, row, noun = "TTFT", timings_ms["ttft"], "stream"
+    if not row["n"]:
+        label, row, noun = "Call latency", timings_ms["latency"], "call"
+    n = int(row["n"] or 0)
     if n == 0:
-        return Tile("TTFT", "–", "", "no stream succeeded")
-    streams, slowest = text.count(n, "stream"), text.milliseconds(ttft["max"])
-    if ttft["p50"] is None:
-        return Tile("TTFT", slowest, "max", f"{streams}, too few for a median")
-    if ttft["p95"] is None:
-        note = f"max {slowest} · {streams}, p95 needs {min_sample('p95')}"
+        return Tile(label, "–", "", "no call succeeded")
+    sample, slowest = text.count(n, noun), text.milliseconds(row["max"])
+    if row["p50"] is None:
+        return Tile(label, slowest, "max", f"{sample}, too few for a median")
+    if row["p95"] is None:
+        note = f"max {slowest} · {sample}, p95 needs {min_sample('p95')}"
     else:
-        note = f"p95 {text.milliseconds(ttft['p95'])} · {streams}"
-    return Tile("TTFT", text.milliseconds(ttft["p50"]), "p50", note)
+        note = f"p95 {text.milliseconds(row['p95'])} · {sample}"
+    return Tile(label, text.milliseconds(row["p50"]), "p50", note)
 
 
 def _by_kind(summary: Summary) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,147 @@
+"""What the author of a client should do, from the findings."""
+
+from bltybench.limits.findings.model import Findings, Value
+from bltybench.limits.findings.thresholds import FINDINGS
+from bltybench.limits.fit.result import Fit
+
+BURST = {
+    "fixed_window": "each window accepts {limit} requests at any pace, then refuses all others until it "
+    "resets.",
+    "first_hit_window": "each window accepts {limit} requests at any pace, then refuses all others until "
+    "{period} after its first request.",
+    "sliding_log": "at most {limit} requests. They become available again in the same burst, {period} later.",
+    "sliding_counter": "none. After a full window, the server accepts only a trickle.",
+    "first_hit_counter": "none. After a full window, the server accepts only a trickle.",
+    "token_bucket": "at most {limit} requests, after {period} without any.",
+    "interval_refill": "send in step with the refill. Nothing becomes available between two ticks.",
+    "leaky_queue": "pace requests on the client. Faster ones queue at the server, which adds to latency and "
+    "TTFT.",
+}
+"""Advice about bursts by family."""
+STATUS: dict[int | None, str] = {
+    503: "Status 503: treat it as a refusal. Slow down as after a 429, instead of only retrying.",
+    403: "Status 403: treat it as a refusal. Wait and retry it yourself, because SDKs don't.",
+}
+REMAINING: dict[Value, str] = {
+    "honest": "Remaining: use it to slow down in time. It is accurate.",
+    "wrong": "Remaining: don't schedule by it. It is wrong.",
+}
+CHARGED: dict[Value, str] = {
+    "reserved": " The server charges all of max_tokens, so set it no higher than you need.",
+    "refunded": " The server reserves max_tokens until the response ends, so set it no higher than you need.",
+}
+"""Advice about max_tokens, by how tokens are charged."""
+
+
+def advice(findings: Findings) -> list[str]:
+    """Return what a client should do. Each line begins with its topic and a colon."""
+    verdict = findings.verdict
+    lines = [*_pace(findings), _concurrency(findings), _tokens(findings)]
+    if verdict.refused:
+        lines += [_after_refusal(findings), STATUS.get(findings.refusal_status)]
+    if verdict.best is not None and verdict.best.count_refused:
+        lines.append("Early retries: avoid them. Refused requests count, so they prolong the refusals.")
+    lines.append(REMAINING.get(findings.value("remaining_header")))
+    if verdict.status == "unknown" and verdict.fits:
+        lines.append(
+            "Probe again: if the limit was in use shortly before, send nothing for some minutes first. The "
+            "probe can't see earlier requests."
+        )
+    return [line for line in lines if line is not None]
+
+
+def _pace(findings: Findings) -> list[str]:
+    """Return the advice about rate, bursts, and the boundary of windows."""
+    verdict, best, documented = findings.verdict, findings.verdict.best, findings.documented_per_min
+    if best is None:
+        queued = verdict.status == "never_refused" and verdict.queue is not None
+        return [f"Burst: {BURST['leaky_queue']}"] if queued else []
+    slowest = min(candidate.rate_per_min for candidate in verdict.consistent)
+    rate = f"Rate: at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
+    if documented is not None and slowest < FINDINGS.min_documented_fraction * documented:
+        rate += f", not the documented {documented}"
+    sure = verdict.status == "found"
+    lines = [f"{rate}." if sure else f"{rate}. Every candidate limiter accepts that."]
+    kinds = {candidate.traits.kind for candidate in verdict.consistent}
+    if sure or kinds == {"window"}:
+        lines.append("Burst: " + BURST[best.family].format(limit=best.limit, period=seconds(best.period_s)))
+    else:
+        lines.append("Burst: none. The candidates differ in when they accept more.")
+    if kinds == {"window"}:
+        lines.append(f"Window boundary: {boundary(best)}")
+    return lines
+
+
+def seconds(value: float) -> str:
+    """Return ``60 s``, ``1.25 s``, or ``500 ms``."""
+    return (
+        f"{value:.3g} s"
+        if 0.9995 <= value < 999.5
+        else f"{value:,.0f} s"
+        if value > 1
+        else f"{1000 * value:.3g} ms"
+    )
+
+
+def per_minute(rate: float) -> str:
+    """Return ``60 requests per minute`` or ``7.5 requests per minute``."""
+    return f"{rate:,.0f} requests per minute" if rate >= 99.5 else f"{rate:.3g} requests per minute"
+
+
+def boundary(best: Fit) -> str:
+    """Return why more than the limit is accepted around the boundary of two windows."""
+    period = seconds(best.period_s)
+    return (
+        f"{period} can hold the end of one window and the start of the next, so up to {2 * best.limit} "
+        f"requests can be accepted within {period}. The limit is still {best.limit} per window."
+    )
+
+
+def _concurrency(findings: Findings) -> str | None:
+    limit, slots = findings.value("concurrency_limit"), findings.in_flight
+    if isinstance(limit, int | float):
+        kept = findings.value("cancelled_frees_slot") is False
+        more = " A canceled stream keeps its slot until it would have ended." if kept else ""
+        return f"Concurrency: at most {limit:g} requests in flight.{more}"
+    if slots is not None:
+        return (
+            f"Concurrency: at most {slots.limit} requests in flight. After a refusal, wait for one of your "
+            "responses to end."
+        )
+    return None
+
+
+def _tokens(findings: Findings) -> str | None:
+    limit, period_s = findings.value("token_limit"), findings.value("token_period_s")
+    charged = CHARGED.get(findings.value("tokens_charged"), "")
+    if not isinstance(limit, int | float):
+        return f"Tokens:{charged}" if charged else None
+    within = f" per {seconds(period_s)}" if isinstance(period_s, int | float) else ", per an unknown period"
+    return f"Tokens: at most {limit:,.0f}{within}.{charged}"
+
+
+def _after_refusal(findings: Findings) -> str:
+    """Return how to wait after a refusal, with and without a Retry-After."""
+    best, enough = findings.verdict.best, findings.honesty.retry_enough
+    fallback = "1 s, then twice as long each time, with random jitter"
+    if best is not None:
+        fallback = f"{fallback}, up to {seconds(best.period_s)}"
+    value = findings.value("retry_after")
+    if value == "absent":
+        return (
+            f"After a refusal: wait {fallback}. Refusals carry no Retry-After. Without a delay of your own, "
+            "the openai SDK gives up after about 1.5 s and two retries."
+        )
+    without = f"Without one, wait {fallback}."
+    if value == "too_short" or enough.count < enough.of:
+        tested = f"{enough.count} of {enough.of} tested waits of that length were enough"
+        return f"After a refusal: wait longer than Retry-After, with random jitter: {tested}. {without}"
+    if value == "too_long":
+        return (
+            "After a refusal: Retry-After is safe but longer than needed. Pacing by the measured limit is "
+            f"faster. {without}"
+        )
+    tested = {0: "no wait was tested", 1: "the only tested wait was enough"}.get(
+        enough.of, f"all {enough.of} tested waits were enough"
+    )
+    return f"After a refusal: wait for Retry-After ({tested}). {without}"

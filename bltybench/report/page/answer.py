@@ -1,0 +1,223 @@
+"""The answer at the top of a page: what limits the client, what to do about it, and how fast the API is."""
+
+from dataclasses import dataclass
+
+from bltybench.limits.findings.advice import per_minute, seconds
+from bltybench.limits.findings.model import FindingsRecord, FitRecord
+from bltybench.limits.models.families import (
+    FAMILIES,
+    FIXED_WINDOW,
+    LEAKY_QUEUE,
+    TOKEN_BUCKET,
+    prose_name,
+    with_article,
+)
+from bltybench.report import text
+from bltybench.report.page.limits_section import LimitsSection
+from bltybench.report.summary import Summary
+from bltybench.runs.search import SearchResult
+
+PROBE = "locust -f locustfiles/limits.py"
+MAX_NAMED = 2
+"""Maximum algorithms that the answer names if several fit."""
+MAX_OPEN = 3
+"""Maximum open questions below the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """The answer of one run."""
+
+    title: str | None
+    """The result as the page's title; None for a run whose title is the scenario's."""
+    says: str
+    """One sentence."""
+    open: tuple[str, ...] = ()
+    """What the run leaves open."""
+    trusted: bool = True
+    """Whether the sentence is about the server, and not about a failed run."""
+
+
+def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
+    """Return the answer of a run."""
+    if summary.failure is not None:
+        return PageAnswer("Nothing succeeded", f"{text.sentence(summary.failure)}.", trusted=False)
+    if not summary.valid:
+        broken = next(finding for finding in summary.audit if not finding.holds)
+        return PageAnswer(None, f"This run does not describe the server: {broken.remedy}.", trusted=False)
+    title, facts, still_open = _facts(summary, limits)
+    return PageAnswer(title, text.sentence("; ".join([*facts, _speed(summary, limits)]) + "."), still_open)
+
+
+def _facts(
+    summary: Summary, limits: LimitsSection | None
+) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """Return the title, what limits the client and what to do about it, and what remains open."""
+    search = summary.search
+    if search is not None:
+        return (*_search(summary), () if search.ended == "found" else (search.sentence(),))
+    if limits is None:
+        return None, ("nothing was measured",), ()
+    record = limits.record
+    if limits.probed:
+        return _title(record), (_limit(record, summary), _pace(record, summary)), limits.still_open
+    if summary.rates["refused"].count:
+        return None, (_limit(record, summary), _pace(record, summary)), limits.still_open
+    return None, _unlimited(summary), ()
+
+
+def _search(summary: Summary) -> tuple[str | None, tuple[str, ...]]:
+    search = summary.search
+    if search is None or search.holds is None:
+        return "No load met the objectives", ("no load met the objectives", "start the search lower")
+    unit = "calls per minute" if search.load == "rate" else "users"
+    holds = f"{text.compact(search.holds)} {unit}"
+    pace = f", one every {seconds(60 / search.holds)}" if search.load == "rate" else ""
+    do = f"send at most that{pace}" if search.load == "rate" else "run at most that many users"
+    if search.fails is None:
+        return f"At least {holds}", (f"the objectives held up to {holds}, the highest load tried", do)
+    fails = text.compact(search.fails)
+    return f"{holds} meet the objectives", (f"the objectives held at {holds}, but not at {fails}", do)
+
+
+def _title(record: FindingsRecord) -> str | None:
+    """Return a probe's result as a title: the limit and its algorithm."""
+    if record.observed is not None:
+        families = _families(record)
+        named = len(families) <= MAX_NAMED
+        algorithm = " or ".join(map(prose_name, families)) if named else "algorithm still open"
+        return f"{_amount(record.observed)}, {algorithm}"
+    if record.in_flight is not None:
+        return f"{record.in_flight.limit} requests in flight"
+    if record.status == "never_refused":
+        return f"No limit up to {text.count(record.busiest_minute.accepted, 'request')} in 60 s"
+    return {"always_refused": "Every request was refused", "nothing_sent": None}.get(
+        record.status, "Rate limit not identified"
+    )
+
+
+def _families(record: FindingsRecord) -> tuple[str, ...]:
+    """Return the remaining algorithms. Windows count as one, because they treat a client alike."""
+    families = tuple(dict.fromkeys(fit.family for fit in record.consistent))
+    if len(families) > 1 and {FAMILIES[family].kind for family in families if family in FAMILIES} == {
+        "window"
+    }:
+        return (FIXED_WINDOW,)
+    return families
+
+
+def _amount(fit: FitRecord) -> str:
+    if fit.family == TOKEN_BUCKET:
+        return f"{per_minute(fit.rate_per_min)} in bursts of up to {fit.limit}"
+    if fit.family == LEAKY_QUEUE:
+        return per_minute(fit.rate_per_min)
+    return f"{text.count(fit.limit, 'request')} per {seconds(fit.period_s)}"
+
+
+def _limit(record: FindingsRecord, summary: Summary) -> str:
+    """Return what limits the client."""
+    if record.observed is not None:
+        families = _families(record)
+        named = " or ".join(map(with_article, families[:MAX_NAMED]))
+        if len(families) > MAX_NAMED:
+            named = f"{named}, or another of {len(families)} algorithms"
+        return f"the server accepts {_amount(record.observed)} ({named})"
+    if record.in_flight is not None:
+        return f"the server accepts {record.in_flight.limit} requests in flight"
+    refused = summary.rates["refused"].count
+    if not refused:
+        return f"nothing was refused, up to {text.count(record.busiest_minute.accepted, 'request')} in 60 s"
+    why = "a limit that is still unknown" if record.refused else "another limit than that of requests"
+    return f"the server refused {refused:,} of {text.count(summary.attempts, 'request')} by {why}"
+
+
+def _pace(record: FindingsRecord, summary: Summary) -> str:
+    """Return what to do about it."""
+    if record.consistent:
+        slowest = min(fit.rate_per_min for fit in record.consistent)
+        return f"send at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
+    if record.in_flight is not None:
+        return f"keep at most {record.in_flight.limit} in flight"
+    if not summary.rates["refused"].count:
+        return "a client below that needs no pacing"
+    if record.headers.without_retry_after.count == record.headers.without_retry_after.of:
+        return f"back off after a refusal, and measure the limit with a probe ({PROBE})"
+    return f"follow Retry-After, and measure the limit with a probe ({PROBE})"
+
+
+def _unlimited(summary: Summary) -> tuple[str, ...]:
+    """Return the answer of a run without refusals."""
+    accepted, documented = summary.rates["accepted"], summary.limits["requests_per_min"]
+    best = f"{accepted.best_per_min:,.0f} in 60 s"
+    whole = f"all {summary.attempts:,} requests" if summary.attempts > 1 else "the only request"
+    if accepted.count < summary.attempts:
+        whole = f"{accepted.count:,} of {summary.attempts:,} requests"
+    limit = f", at most {best}"
+    if documented:
+        below = accepted.best_per_min <= documented
+        limit += f" ({'of' if below else 'more than'} the documented {documented:,})"
+    return (f"nothing was refused: the server accepted {whole}{limit}", "this load needs no pacing")
+
+
+def _speed(summary: Summary, limits: LimitsSection | None) -> str:
+    """Return how fast the API is."""
+    ttft, calls = summary.timings_ms["ttft"], summary.timings_ms["latency"]
+    if ttft["p50"] is not None:
+        return f"half of the streams return their first token within {text.milliseconds(ttft['p50'])}"
+    what = "one-token responses" if limits is not None and limits.probed else "calls"
+    if calls["p50"] is not None:
+        return f"half of the {what} take at most {text.milliseconds(calls['p50'])}"
+    n = int(calls["n"] or 0)
+    return f"{text.count(n, 'call')} succeeded, the slowest in {text.milliseconds(calls['max'])}"
+
+
+def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bool) -> list[tuple[str, str]]:
+    """Return what the client should do, as pairs of topic and sentence."""
+    if not trusted:
+        return []
+    found = [] if limits is None else [_topic(line) for line in limits.record.advice]
+    topics = {topic for topic, _ in found}
+    documented, search = summary.limits, summary.search
+    added: list[tuple[str, str]] = []
+    if search is not None and search.holds is not None:
+        found = [(topic, line) for topic, line in found if topic != "Rate"]
+        added.append(_searched(search))
+    elif "Rate" not in topics and documented["requests_per_min"]:
+        limit = documented["requests_per_min"]
+        untested = f"at most {per_minute(limit)}, one every {seconds(60 / limit)}, as documented"
+        added.append(("Rate", f"{untested}; this run does not show the limit that is enforced."))
+    topics |= {topic for topic, _ in added}
+    if "Concurrency" not in topics and documented["concurrency"]:
+        reached = f"this run had up to {summary.in_flight_max:,}"
+        added.append(
+            ("Concurrency", f"at most {documented['concurrency']:,} in flight, as documented; {reached}.")
+        )
+    if "Tokens" not in topics and documented["tokens_per_min"]:
+        used = f"this run used up to {summary.rates['total_tokens'].best_per_min:,.0f} in 60 s"
+        added.append(
+            ("Tokens", f"at most {documented['tokens_per_min']:,} per minute, as documented; {used}.")
+        )
+    if not summary.rates["refused"].count:
+        added.append(
+            ("After a refusal", "wait for Retry-After; without one, wait 1 s, then twice as long each time, "
+             "with random jitter. Nothing was refused, so this run does not test that.")
+        )  # fmt: skip
+    order = {"Rate": 0, "Burst": 1, "Window boundary": 2, "Concurrency": 3, "Tokens": 4, "After a refusal": 5}
+    return sorted([*found, *added], key=lambda item: order.get(item[0], len(order)))
+
+
+def _searched(search: SearchResult) -> tuple[str, str]:
+    """Return the advice of a capacity search that found a load."""
+    holds, met = search.holds or 0.0, "the highest load that met the objectives"
+    if search.load == "rate":
+        return (
+            "Rate",
+            f"at most {text.compact(holds)} calls per minute, one every {seconds(60 / holds)}: {met}.",
+        )
+    return "Concurrency", f"at most {text.compact(holds)} users: {met}."
+
+
+def _topic(line: str) -> tuple[str, str]:
+    """Return topic and sentence of a line of advice."""
+    topic, colon, rest = line.partition(": ")
+    return (topic, rest) if colon and len(topic) <= 20 else ("", line)
