@@ -261,6 +261,11 @@ def test_page_prints_on_few_sheets_with_a_light_background(fresh: Tab, usual: st
     assert fresh.run(CONTRAST) == []
     ground = fresh.run("getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
+    # A4 without its margins: the first sheet holds the answer, the advice, and the timeline.
+    fresh.send(
+        "Emulation.setDeviceMetricsOverride", width=703, height=1032, deviceScaleFactor=1, mobile=False
+    )
+    assert fresh.run("document.getElementById('timeline').getBoundingClientRect().bottom") <= 1032
     pdf = base64.b64decode(fresh.send("Page.printToPDF")["data"])
     assert pdf.startswith(b"%PDF")
     assert 2 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") <= 8

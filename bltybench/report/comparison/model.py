@@ -52,7 +52,7 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
         return [change.metric for change in self.changes if change.verdict == verdict]
 
     def answer(self, base: str) -> str:
-        """Return the result in one sentence: what got worse and better than ``base``, and what is undecided."""
+        """Return in one sentence what is worse and better than ``base``, and what can't be decided."""
         facts = [
             f"{verdict} in {self._listed(verdict)}" for verdict in ("worse", "better") if self.named(verdict)
         ]
@@ -60,7 +60,7 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
         facts += [f"the same within the tolerance in {text.count(same, 'metric')}"] if same else []
         sides = f"Compared with {text.bounded(base, 60)}, {text.bounded(self.side.label, 60)}"
         if not facts:
-            return f"{sides} can't be judged: no metric could be decided. Measure longer, or repeat the runs."
+            return f"{sides} can't be judged. Measure longer, or repeat the runs."
         more = f"; {text.count(undecided, 'metric')} can't be decided" if undecided else ""
         return f"{sides} is {'; '.join(facts)}{more}."
 

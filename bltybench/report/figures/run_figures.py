@@ -31,11 +31,11 @@ def timeline(analysis: Analysis) -> Drawing:
 
     def draw(width: int) -> Figure:
         heights = {
-            "requests": 190 if width == style.WIDE else 170,
-            "refusals": 60,
-            "tokens": 110 if has_tokens else EMPTY_HEIGHT,
-            "in_flight": 80,
-            "ttft": 110 if has_streams else EMPTY_HEIGHT,
+            "requests": 160,
+            "refusals": 50,
+            "tokens": 90 if has_tokens else EMPTY_HEIGHT,
+            "in_flight": 70,
+            "ttft": 90 if has_streams else EMPTY_HEIGHT,
         }
         figure, axes = style.panels(width, [heights[name] for name in painted], panels.margins(width))
         for ax, name in zip(axes, painted, strict=True):

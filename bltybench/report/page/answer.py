@@ -55,7 +55,7 @@ def _facts(
     """Return the title, what limits the client and what to do about it, and what remains open."""
     search = summary.search
     if search is not None:
-        return (*_search(summary), () if search.ended == "found" else (search.sentence(),))
+        return (*_search(summary), () if search.ended == "found" else ("the search was not finished",))
     if limits is None:
         return None, ("nothing was measured",), ()
     record = limits.record

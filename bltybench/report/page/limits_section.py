@@ -15,10 +15,10 @@ from bltybench.limits.findings.model import (
     decode,
 )
 from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name, with_article
+from bltybench.limits.observations.answer import SUBJECTS
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
-from bltybench.report import text
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
 from bltybench.runs.attempt import Attempt
@@ -51,7 +51,7 @@ class LimitsSection:
     """Its sentences, except those that its answers repeat."""
     rows: list[TableRow]
     still_open: tuple[str, ...]
-    """What a probe could not tell, and why."""
+    """What remains unknown: why the limiter does, and the questions without an answer."""
     rejected: list[tuple[str, int]]
     """Families that were ruled out, with the decisions that contradict each."""
     drawings: list[Drawing]
@@ -119,8 +119,12 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
 
 def _still_open(record: FindingsRecord) -> tuple[str, ...]:
     unsettled = record.status in {"ambiguous", "unknown"} and record.reason is not None
-    first = (f"{text.sentence(record.reason or '')}.",) if unsettled else ()
-    return first + tuple(answer.says for answer in record.answers if answer.value is None)
+    first = (record.reason or "",) if unsettled else ()
+    return first + tuple(
+        SUBJECTS.get(answer.question, answer.question.replace("_", " "))
+        for answer in record.answers
+        if answer.value is None
+    )
 
 
 def _model_name(record: FindingsRecord) -> ModelName | None:

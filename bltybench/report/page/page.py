@@ -75,7 +75,7 @@ QUOTA_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One of the main numbers: label, value, unit, and a note."""
+    """One of the main numbers: label, value, unit, and a note. Phones show the note up to the first dot."""
 
     label: str
     value: str
@@ -209,7 +209,7 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     accepted = _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"])
     if (accepted.share or 0) > 1 and found is not None and found.windows:
         # Not an excess: the page explains it among the advice.
-        accepted = replace(accepted, note=f"{accepted.note} per window; 60 s can span two", share=None)
+        accepted = replace(accepted, note=f"{accepted.note} per window · 60 s can span two", share=None)
     return [
         accepted,
         _limited("Accepted tokens", per_min["total_tokens"], best, limits["tokens_per_min"], tokens),
@@ -228,7 +228,7 @@ def _good_calls(analysis: Analysis) -> str:
         "met the objectives" if bounds_of(analysis.scenario.objectives) else "succeeded, no objectives set"
     )
     rate = "" if goodput.per_min is None else f" · {goodput.per_min:,.1f} per minute"
-    return f"{goodput.good:,} of {goodput.calls:,} {criterion}{rate}"
+    return f"{goodput.good:,} of {goodput.calls:,} · {criterion}{rate}"
 
 
 def _limited(label: str, value: float, unit: str, limit: int | None, more: str = "") -> Tile:
