@@ -33,7 +33,13 @@ def limits(
         attempts = load_attempts(folder)
     target = manifest.target
     known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
-    findings = find(attempts, manifest.clock.wall_ns / 1e9, target.requests_per_min, known=known)
+    findings = find(
+        attempts,
+        manifest.clock.wall_ns / 1e9,
+        target.requests_per_min,
+        known=known,
+        probed=(folder.path / "limits.json").is_file(),
+    )
     if as_json:
         sys.stdout.write(encode(to_record(findings, manifest.run_id)).decode())
         return

@@ -90,7 +90,7 @@ class ProbeSession:
 
     def earlier_verdict(self) -> Verdict:
         """Return the resumed run's verdict on the request limit."""
-        return find(self._earlier[None], self.start_s, self.task.requests_per_min).verdict
+        return find(self._earlier[None], self.start_s, self.task.requests_per_min, probed=True).verdict
 
     def add(self, attempt: Attempt) -> bool:
         """Record an attempt for the request limit. Return False after too many failures in a row."""
@@ -159,7 +159,13 @@ class ProbeSession:
         attempts = [*earlier, *self.attempts, *self.experiment_attempts]
         names = [name for name in EXPERIMENTS if name in self.task.questions]
         return find(
-            attempts, self.start_s, self.task.requests_per_min, verdict, known=self.context(), asked=names
+            attempts,
+            self.start_s,
+            self.task.requests_per_min,
+            verdict,
+            known=self.context(),
+            asked=names,
+            probed=True,
         )
 
 

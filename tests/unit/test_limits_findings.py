@@ -78,6 +78,18 @@ def test_fewer_than_ten_refusals_support_no_limit(refusals: int) -> None:
     assert not any(line.startswith(("Rate:", "Burst:", "Concurrency:")) for line in told.advice)
 
 
+def test_few_refusals_of_a_probe_are_enough() -> None:
+    """A probe chooses its times, so that each refusal rules limiters out."""
+    model = FixedWindow(10, 5.0)
+    times = [start + i / 20 for start in (0, 5.2, 10.4, 15.6, 20.8) for i in range(11)]
+    rows = [attempt_at(at_s, "ok" if model.decide(at_s).accepted else "rate_limited") for at_s in times]
+    ordinary, probed = (find(rows, 0.0, 120, probed=probed).verdict for probed in (False, True))
+    assert ordinary.refused == probed.refused == 5
+    assert (ordinary.best, ordinary.status) == (None, "unknown")
+    assert probed.best is not None
+    assert probed.best.limit == 10
+
+
 def test_window_advice_explains_what_its_boundary_accepts() -> None:
     best = Fit("fixed_window", 60, (60, 60), 60.0, (60.0, 60.0), "clock", 0.0, None, None, 0, 0)
     verdict = Verdict("found", 200, 120, 80, (best,), (best,), 0.9)

@@ -36,11 +36,13 @@ def find(
     *,
     known: ProbeContext | None = None,
     asked: Sequence[str] = (),
+    probed: bool = False,
 ) -> Findings:
     """Return what the attempts of a run show about its limits.
 
     ``start_s`` is the run's start in Unix time, ``verdict`` is the result for the request limit if there is
     one already, ``known`` holds the other documented limits, and ``asked`` names the requested experiments.
+    ``probed``: a probe timed the requests, so that each refusal shows something. Other runs need several.
     """
     groups = by_experiment(attempts)
     own = groups[None]
@@ -50,7 +52,7 @@ def find(
     concurrency = _explaining(fit_concurrency(own))
     if verdict is None:
         verdict = fit_limiter(most_informative(observations), hints_s=hints_s)
-        if verdict.accepted and 0 < verdict.refused < FINDINGS.min_refusals:
+        if not probed and verdict.accepted and 0 < verdict.refused < FINDINGS.min_refusals:
             verdict, concurrency = _too_few_refusals(verdict), None
     verdict = _unless_concurrency(verdict, concurrency)
     honesty = header_honesty(groups, verdict)
