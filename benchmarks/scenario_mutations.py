@@ -189,8 +189,8 @@ def _number(rng: Random, text: str) -> str:
 
 
 def _key(rng: Random, text: str) -> str:
-    others = _KEY.findall(text)
-    return _replace(rng, text, _KEY, rng.choice(others) if rng.random() < 0.5 else rng.choice(NAMES))
+    others = _KEY.findall(text) if rng.random() < 0.5 else ()
+    return _replace(rng, text, _KEY, rng.choice(others or NAMES))
 
 
 def _line(rng: Random, text: str) -> str:

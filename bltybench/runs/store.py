@@ -83,14 +83,11 @@ def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
 
 def load_attempts(folder: RunFolder) -> list[Attempt]:
     """Return all attempts of a run, sealed or not, as records without their gaps (``to_attempts``)."""
-    try:
-        return to_attempts(read_attempts(folder, without={"gaps_us"}))
-    except ValueError as error:
-        raise UserError(f"a record is damaged: {error}", where=str(folder.path)) from None
+    return to_attempts(read_attempts(folder, without={"gaps_us"}), folder)
 
 
-def to_attempts(table: pa.Table) -> list[Attempt]:
-    """Return the rows of a table as records.
+def to_attempts(table: pa.Table, folder: RunFolder) -> list[Attempt]:
+    """Return rows of a run's table as records. Raise UserError for one that contradicts itself.
 
     ``gaps_us`` is empty, because the gaps of many streams fill the memory. Missing columns are None.
     """
@@ -100,7 +97,10 @@ def to_attempts(table: pa.Table) -> list[Attempt]:
         first_tokens = columns[names.index("first_token_ns")]
         names.append("gaps_us")
         columns.append([None if first is None else [] for first in first_tokens])
-    return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    try:
+        return [Attempt(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    except ValueError as error:
+        raise UserError(f"a record is damaged: {error}", where=str(folder.path)) from None
 
 
 def _values(name: str, column: pa.ChunkedArray) -> list[Any]:

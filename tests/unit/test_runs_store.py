@@ -156,7 +156,7 @@ def test_load_attempts_returns_the_records_without_their_gaps(tmp_path: Path) ->
     assert loaded == [msgspec.structs.replace(rows[0], gaps_us=[]), *rows[1:]]
     assert type(loaded[0].first_token_ns) is int
     assert loaded[0].stream is True
-    assert to_attempts(read_attempts(run).slice(0, 0)) == []
+    assert to_attempts(read_attempts(run).slice(0, 0), run) == []
 
 
 def test_zero_and_missing_stay_distinct(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_runs_of_an_older_format_are_read_with_null_in_newer_columns(tmp_path: P
     rows = [msgspec.to_builtins(attempt())]
     older = ATTEMPT_SCHEMA.remove(ATTEMPT_SCHEMA.get_field_index("notes"))
     pq.write_table(pa.Table.from_pylist(rows, older), folder.attempts_parquet)
-    assert to_attempts(read_attempts(folder)) == [attempt()]
+    assert to_attempts(read_attempts(folder), folder) == [attempt()]
 
 
 def test_records_that_cannot_be_written_are_kept_and_written_later(tmp_path: Path) -> None:

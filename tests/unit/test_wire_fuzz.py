@@ -51,3 +51,26 @@ def test_half_characters_and_deep_nesting_end_in_a_typed_outcome(
     response = HEAD + frame % body
     outcome = check(WireInput(response, (len(response),), stream, True, 0), compare_splits=False)
     assert outcome in {"broken_stream", "server_error", "no_answer"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices":[{"delta":{"content":[{"type":["x"],"text":"a"}]}}]}',
+        b'{"choices":[{"delta":{"content":[{"type":{},"text":"a"}],"reasoning":""}}]}',
+        b'{"object":["a"],"detail":{"content":"b"}}',
+        b'{"type":{},"message":"b"}',
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_lists_and_objects_in_place_of_names_are_accepted(body: bytes, stream: bool) -> None:
+    response = HEAD + (b"data: %s\n\n" % body if stream else body)
+    check(WireInput(response, (len(response),), stream, True, 0), compare_splits=True)
+
+
+def test_text_of_an_invalid_escape_does_not_depend_on_where_reads_end() -> None:
+    texts = (b"tok", b"\\u00e\xaa", b"\\u00e9", b"\\ud83d", b"\\ude00", b"tok")
+    events = b"".join(b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % text for text in texts)
+    response = HEAD + events + b"data: [DONE]\n\n"
+    for size in (1, 7, 48, 150):
+        assert check(WireInput(response, (size,), True, True, 3), compare_splits=True) == "ok"

@@ -77,7 +77,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     chosen = most_informative(pa.table(dict(attempt_columns(folder, without=others))), MAX_ATTEMPTS)
     # One column after another: of a long run, only the chosen rows are in memory.
     columns = attempt_columns(folder, without={"gaps_us"})
-    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}))
+    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}), folder)
     if not attempts:
         return None
     start_s, target = manifest.clock.wall_ns / 1e9, manifest.target

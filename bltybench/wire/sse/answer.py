@@ -144,11 +144,22 @@ class Answer:
 
 def _joined(parts: list[str | bytes]) -> str:
     """Join parts of a text: strings, and bytes as they stand in JSON strings, with quotes between them."""
-    return "".join(part if isinstance(part, str) else _unescaped(part.replace(b'"', b"")) for part in parts)
+    return "".join(part if isinstance(part, str) else _unescaped(part) for part in parts)
 
 
 def _unescaped(part: bytes) -> str:
     try:
-        return str(decode_any(b'"' + part + b'"'))
+        return _decoded(part.replace(b'"', b""))
     except ValueError:
-        return part.decode("utf-8", "replace")
+        return "".join(map(_decoded_or_raw, part.split(b'"')))
+
+
+def _decoded_or_raw(text: bytes) -> str:
+    try:
+        return _decoded(text)
+    except ValueError:
+        return text.decode("utf-8", "replace")
+
+
+def _decoded(text: bytes) -> str:
+    return str(decode_any(b'"' + text + b'"'))

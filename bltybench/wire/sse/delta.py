@@ -31,7 +31,7 @@ def text_in(content: Any) -> str:
     """Return the output text of a content field: a string, or typed parts."""
     if isinstance(content, str):
         return content
-    return "".join(_part_text(part) for part in _parts(content) if part.get("type") not in REASONING_PARTS)
+    return "".join(_part_text(part) for part in _parts(content) if not _is_reasoning(part))
 
 
 def reasoning_in(delta: Delta) -> str:
@@ -39,8 +39,7 @@ def reasoning_in(delta: Delta) -> str:
     reasoning = _joined(delta.reasoning_content) or _joined(delta.reasoning)
     if reasoning or isinstance(delta.content, str):
         return reasoning
-    parts = (part for part in _parts(delta.content) if part.get("type") in REASONING_PARTS)
-    return "".join(_part_text(part) for part in parts)
+    return "".join(_part_text(part) for part in _parts(delta.content) if _is_reasoning(part))
 
 
 def finish_reason_in(value: Any) -> str | None:
@@ -76,6 +75,11 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         return [content]
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _is_reasoning(part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    return isinstance(kind, str) and kind in REASONING_PARTS
 
 
 def _part_text(part: dict[str, Any], depth: int = MAX_DEPTH) -> str:

@@ -49,7 +49,7 @@ def error_in(value: Any, lists: int = MAX_LISTS) -> Any:
 
 def _is_flat_error(value: dict[str, Any]) -> bool:
     """Return whether an object itself describes an error: a code other than success, and a message."""
-    if "error" in {value.get("object"), value.get("type")}:
+    if "error" in (value.get("object"), value.get("type")):
         return True
     if not any(value.get(key) for key in MESSAGE_KEYS):
         return False

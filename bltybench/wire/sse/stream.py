@@ -228,5 +228,5 @@ class StreamFold(Answer):
     def _flush(self) -> None:
         """Add the texts found without parsing, before the template that they match changes."""
         if self._raw:
-            (self._reasoning if self._template.reasoning else self._text).append(b"".join(self._raw))
+            (self._reasoning if self._template.reasoning else self._text).append(b'"'.join(self._raw))
             self._raw.clear()
