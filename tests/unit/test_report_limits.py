@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bltybench.report.build import build
 from bltybench.report.figures.limits import bins
 from bltybench.report.page import limits_section as section_module
 from bltybench.report.page.limits_section import LimitsSection, limits_section
+from bltybench.report.summary import Summary
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
 
@@ -156,6 +158,48 @@ def test_page_shows_the_section_and_escapes_foreign_text(probed: RunFolder) -> N
     ):
         assert text in html
     assert "is damaged" not in html
+
+
+def test_confidence_is_shown_only_if_one_algorithm_was_found(run: RunFolder) -> None:
+    """The confidence of the best of several algorithms would be read as that of the result."""
+    other = OBSERVED | {"family": "token_bucket"}
+    open_record = {
+        "status": "ambiguous",
+        "reason": "two fit",
+        "confidence": 0.998,
+        "consistent": [OBSERVED, other],
+    }
+    (run.path / "limits.json").write_text(json.dumps(RECORD | open_record))
+    found = section(run)
+    assert found.confidence is None
+    assert found.still_open == ("two fit",)
+    (run.path / "limits.json").write_text(json.dumps(RECORD))
+    assert section(run).confidence is not None
+
+
+def test_excess_in_the_best_minute_is_explained_by_the_algorithm(run: RunFolder) -> None:
+    bucket = OBSERVED | {"family": "token_bucket", "limit": 20}
+    for fit, why in (
+        (OBSERVED, "per window · 60 s can span two"),
+        (bucket, "per minute · plus a burst of 20"),
+    ):
+        (run.path / "limits.json").write_text(json.dumps(RECORD | {"observed": fit, "consistent": [fit]}))
+        assert section(run).excess == why
+    both = {"status": "ambiguous", "consistent": [OBSERVED, bucket]}
+    (run.path / "limits.json").write_text(json.dumps(RECORD | both))
+    assert section(run).excess is None
+    (run.path / "limits.json").write_text(json.dumps(RECORD))
+
+
+def test_page_counts_sufficient_waits_and_accurate_headers_once(usual_run: tuple[RunFolder, Summary]) -> None:
+    html = usual_run[0].report_html.read_text(encoding="utf-8")
+    found = section(usual_run[0])
+    enough = found.record.headers.retry_enough
+    assert enough.of
+    stated = set(re.findall(r"(\d+ of \d+) (?:tested )?waits", html))
+    assert stated <= {f"{enough.count} of {enough.of}"}
+    assert "contradicts the Retry-After" not in html
+    assert not re.search(r"Remaining (matched|fell)|fell by one", html)
 
 
 def test_data_of_the_figures_is_written(probed: RunFolder) -> None:

@@ -181,7 +181,7 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
     added: list[tuple[str, str]] = []
     if search is not None and search.holds is not None:
         found = [(topic, line) for topic, line in found if topic != "Rate"]
-        added.append(_searched(search))
+        added.append(_searched(search, documented["requests_per_min"]))
     elif "Rate" not in topics and documented["requests_per_min"]:
         limit = documented["requests_per_min"]
         untested = f"at most {per_minute(limit)}, one every {seconds(60 / limit)}, as documented"
@@ -206,14 +206,14 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
     return sorted([*found, *added], key=lambda item: order.get(item[0], len(order)))
 
 
-def _searched(search: SearchResult) -> tuple[str, str]:
+def _searched(search: SearchResult, documented: int | None) -> tuple[str, str]:
     """Return the advice of a capacity search that found a load."""
     holds, met = search.holds or 0.0, "the highest load that met the objectives"
     if search.load == "rate":
-        return (
-            "Rate",
-            f"at most {text.compact(holds)} calls per minute, one every {seconds(60 / holds)}: {met}.",
-        )
+        rate = f"at most {text.compact(holds)} calls per minute, one every {seconds(60 / holds)}"
+        short = documented is not None and holds > documented
+        more = f" Longer loads may meet the documented limit of {documented:,}." if short else ""
+        return "Rate", f"{rate}: {met}.{more}"
     return "Concurrency", f"at most {text.compact(holds)} users: {met}."
 
 

@@ -57,10 +57,14 @@ class LimitsSection:
     drawings: list[Drawing]
 
     @property
-    def windows(self) -> bool:
-        """Whether every remaining candidate has windows, two of which can meet in one period."""
-        kinds = {FAMILIES[fit.family].kind for fit in self.record.consistent if fit.family in FAMILIES}
-        return kinds == {"window"}
+    def excess(self) -> str | None:
+        """Why 60 s can hold more than the limit per minute; None if the algorithm does not say so."""
+        families = {fit.family for fit in self.record.consistent}
+        if families and all(family in FAMILIES and FAMILIES[family].kind == "window" for family in families):
+            return "per window · 60 s can span two"
+        if self.record.observed is not None and families == {TOKEN_BUCKET}:
+            return f"per minute · plus a burst of {self.record.observed.limit}"
+        return None
 
     @property
     def confidence(self) -> float | None:

@@ -207,9 +207,9 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
     best = "in the best 60 s"
     accepted = _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"])
-    if (accepted.share or 0) > 1 and found is not None and found.windows:
-        # Not an excess: the page explains it among the advice.
-        accepted = replace(accepted, note=f"{accepted.note} per window · 60 s can span two", share=None)
+    if (accepted.share or 0) > 1 and found is not None and found.excess:
+        # The algorithm explains it, so it is not marked as an excess.
+        accepted = replace(accepted, note=f"{accepted.note} {found.excess}", share=None)
     return [
         accepted,
         _limited("Accepted tokens", per_min["total_tokens"], best, limits["tokens_per_min"], tokens),
