@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import msgspec
+import psutil
 from gevent.event import Event
 from locust.rpc import Message
 from locust.runners import MasterRunner, Runner
@@ -97,6 +98,7 @@ class Supervisor:
         self._runner.send_message(START_MESSAGE, msgspec.to_builtins(run.clock))
         if run.workers and (lost := crew.watch()):
             self._on_lost()
+            _kill_stopped_workers()
             self._runner.send_message(HURRY_MESSAGE)
             stop_run(self._runner, lost)
 
@@ -116,3 +118,14 @@ class Supervisor:
     def _on_decline(self, msg: Message, **_: Any) -> None:
         if self._crew is not None:
             self._abort(UserError(self._crew.lose(msg.node_id, f"can't take part: {msg.data['error']}")))
+
+
+def _kill_stopped_workers() -> None:
+    """Kill the workers that Locust forked and that a signal has stopped.
+
+    They would hold the run's folder, and Locust waits for their end.
+    """
+    own = psutil.Process()
+    for child in own.children():
+        if child.status() == psutil.STATUS_STOPPED and child.cmdline() == own.cmdline():
+            child.kill()
