@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,26 @@ pytestmark = [
 ]
 
 
-def test_five_notebooks_exist() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["concurrency", "latency", "rate_limits", "rpm", "tpm"]
+def test_six_notebooks_exist() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "compare",
+        "concurrency",
+        "latency",
+        "rate_limits",
+        "rpm",
+        "tpm",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_short_and_has_no_outputs(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    assert len(cells) <= 9
+    assert len(cells) <= 14
+    assert "](../docs/" in "".join(cells[0]["source"])
+    assert any("## Edit and rerun" in "".join(cell["source"]) for cell in cells)
     for cell in cells:
         if cell["cell_type"] == "code":
+            assert len(cell["source"]) <= 8
             assert cell["outputs"] == []
             assert cell["execution_count"] is None
 
@@ -48,8 +59,14 @@ def test_all_notebooks_are_executed_and_exported(tmp_path: Path) -> None:
     assert [path.name for path in written] == [f"{path.stem}.html" for path in NOTEBOOKS]
     for path in written:
         html = path.read_text(encoding="utf-8")
-        assert "20261122-141510-made" in html
-        assert 'data-mime-type="application/vnd.jupyter.stderr"' not in html
+        assert "<title>20261122-141510-made: " in html
+        assert '<p class="conclusion"' in html
+        assert "<script" not in html
+        assert "../docs/" not in html
+        assert not re.search(r"https?://(?!www\.w3\.org/)", html)
+        assert "Warning" not in html
+        if path.stem != "compare":
+            assert "<svg" in html
 
 
 @pytest.fixture(scope="module", params=[[], [attempt()]], ids=["empty", "one"])
@@ -99,4 +116,4 @@ def test_failing_notebook_is_named_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.ipynb"
     path.write_text(json.dumps(broken), encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.ipynb: failed: ZeroDivisionError"):
-        export.execute(path, write_run(tmp_path / "20261122-141510-made", []))
+        export.execute([path], write_run(tmp_path / "20261122-141510-made", []))

@@ -14,6 +14,14 @@ from bltybench.report.sentences import latency_sentence, timeline_sentence
 
 EMPTY_HEIGHT = 34
 """Height of a panel without data, in pixels."""
+PANEL_HEIGHT = 200
+"""Height of a panel that is a figure of its own, in pixels."""
+PANEL_TITLES = {
+    "requests": "Requests over time",
+    "tokens": "Tokens over time",
+    "in_flight": "Requests in flight over time",
+    "ttft": "Time to first token over time",
+}
 
 
 def draw_all(analysis: Analysis) -> list[Drawing]:
@@ -88,14 +96,27 @@ def latencies(analysis: Analysis) -> Drawing:
     return drawing("latency", title, says, draw, tables, hover_shares(curves))
 
 
-def single(analysis: Analysis, name: str) -> str:
-    """Return one panel (requests, tokens, in_flight, ttft, latency) as SVG in light colors."""
-    with style.rc_context():
-        figure, (ax,) = style.panels(style.WIDE, [220], panels.margins(style.WIDE))
-        figure.set_facecolor("white")
-        if name == "latency":
-            panels.latency(ax, analysis, panels.curves(analysis), style.WIDE)
-        else:
-            panels.TIMED[name](ax, analysis, style.WIDE)
-            scales.time_axis([ax], analysis, style.WIDE)
-        return style.to_svg(figure, name, name, themed=False)
+def panel(analysis: Analysis, name: str) -> Drawing:
+    """Draw one panel of the timeline: requests, tokens, in_flight, or ttft."""
+    title, empty = PANEL_TITLES[name], _nothing_in(analysis, name)
+    if empty is not None:
+        return Drawing(name, title, empty, "", "", {}, {})
+
+    def draw(width: int) -> Figure:
+        figure, (ax,) = style.panels(width, [PANEL_HEIGHT], panels.margins(width))
+        panels.TIMED[name](ax, analysis, width)
+        scales.time_axis([ax], analysis, width)
+        return figure
+
+    return drawing(name, title, title, draw, {"timeline": analysis.timeline}, {})
+
+
+def _nothing_in(analysis: Analysis, name: str) -> str | None:
+    """Return why a panel would be empty; None if it would not."""
+    if analysis.attempts.empty:
+        return "Nothing was sent."
+    if name == "tokens" and not analysis.count_of("total_tokens"):
+        return "No response has a number of tokens."
+    if name == "ttft" and not len(analysis.samples["ttft"]):
+        return "No stream succeeded."
+    return None
