@@ -11,7 +11,7 @@ from support_runs import attempt_at, manifest, realistic, write_run
 from bltybench import analysis
 from bltybench.errors import UserError
 from bltybench.metrics.analysis import Analysis
-from bltybench.report.notebooks import cells, conclusions, display, several_runs, what_if
+from bltybench.report.notebooks import cells, conclusions, display, limits, several_runs, what_if
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
 
@@ -84,12 +84,15 @@ def test_limits_of_runs_with_and_without_refusals(tmp_path: Path) -> None:
     calm = made(tmp_path / "calm", [attempt_at(second, call_id=f"c{second}") for second in range(30)])
     found = analysis.rate_limits(refused.path)
     assert found is not None
-    says = conclusions.rate_limits(analysis.load(refused.path), found)
-    assert says.startswith(found.says[0])
-    assert found.record.advice[0] in says
-    says = conclusions.rate_limits(analysis.load(calm.path), analysis.rate_limits(calm.path))
-    assert "Nothing was refused" in says
-    assert "30 (50% of the documented 60) in 60 s" in says
+    run = analysis.load(refused.path)
+    assert "The server accepts 60 requests per " in conclusions.rate_limits(run, found)
+    assert "at most 60 requests per minute" in limits.advice(run, found)[0]
+    assert limits.properties(found)["property"].tolist()[0] == "Requests"
+    assert {drawing.name for drawing in limits.drawings(found)} >= {"limits_evidence", "limits_retry_after"}
+    run, found = analysis.load(calm.path), analysis.rate_limits(calm.path)
+    assert "Nothing was refused" in conclusions.rate_limits(run, found)
+    assert any("Nothing was refused" in line for line in limits.advice(run, found))
+    assert limits.drawings(found) == []
 
 
 def test_table_has_units_intervals_and_escaped_text() -> None:
@@ -192,8 +195,7 @@ def test_worse_runs_and_their_metrics_are_named(tmp_path: Path) -> None:
 
     runs = [run("20261122-141510-made", 100_000_000), run("20261122-151510-made", 300_000_000)]
     several = several_runs.SeveralRuns(runs)
-    assert "20261122-151510-made against 20261122-141510-made: " in several.conclusion()
-    assert "Call latency p50" in several.conclusion()
+    assert "Compared with 20261122-141510-made, 20261122-151510-made is worse in" in several.conclusion()
     assert set(several.changes()["verdict"]) >= {"worse"}
     assert several_runs.overview(runs)["run"].tolist() == [one.manifest.run_id for one in runs]
     assert several_runs.attempts(runs)["run"].nunique() == 2

@@ -7,8 +7,10 @@ from bltybench.metrics.concurrency import per_bin
 from bltybench.metrics.frame import NS_PER_S, ints
 from bltybench.report import text
 from bltybench.report.comparison.model import name_of
+from bltybench.report.page.answer import answer
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.sentences import latency_sentence
+from bltybench.report.summary import summarize
 from bltybench.runs.attempt import TokensSource
 
 MINUTE_S = 60
@@ -88,17 +90,8 @@ def latency(run: Analysis) -> str:
 
 
 def rate_limits(run: Analysis, limits: LimitsSection | None) -> str:
-    """Return what limits the client and what to do about it."""
-    if limits is None or run.attempts.empty:
-        return NEXT_TO_NOTHING
-    record = limits.record
-    if run.failure is not None and not record.refused:
-        return _failed(run)
-    if record.status == "never_refused" and not limits.probed:
-        best = _of_documented(run.best_of("accepted"), run.manifest.target.requests_per_min)
-        return f"Nothing was refused, so this run shows no limit. The server accepted at most {best} in 60 s."
-    first = limits.says[0] if limits.says else "This run does not show the limit."
-    return f"{first} {record.advice[0]}" if record.advice else first
+    """Return what limits the client and what to do about it, as the run's page does."""
+    return NEXT_TO_NOTHING if run.attempts.empty else answer(summarize(run), limits).says
 
 
 def _failed(run: Analysis) -> str:

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.compare import Difference, Tolerance, Verdict, obstacles
+from bltybench.metrics.compare import Difference, Tolerance, obstacles
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outline import outline
 from bltybench.report import text
 from bltybench.report.comparison import overlays
-from bltybench.report.comparison.model import CandidateSummary, Comparison, Side, compare_sides, name_of
+from bltybench.report.comparison.model import Comparison, Side, compare_sides, name_of
 from bltybench.report.figures.drawing import Drawing
 
 PERCENTILES = ("p50", "p95")
 """Percentiles of the overview."""
-DECIDED: tuple[Verdict, ...] = ("worse", "better")
-"""Verdicts that the conclusion lists."""
 
 
 def overview(runs: Sequence[Analysis]) -> pd.DataFrame:
@@ -84,10 +82,7 @@ class SeveralRuns:
                 f"These runs can't be judged against each other: {self.obstacles[0]}. Their values are below."
             )
         base = self.comparison.base.label
-        return " ".join(
-            f"{candidate.side.label} against {base}: {_verdicts(candidate)}"
-            for candidate in self.comparison.candidates
-        )
+        return " ".join(candidate.answer(base) for candidate in self.comparison.candidates)
 
     def changes(self) -> pd.DataFrame:
         """Return one row per run and metric that either side has a value for.
@@ -124,14 +119,3 @@ def _interval(change: Difference) -> str:
     if change.low is None:
         return text.NONE
     return f"{text.signed(change.low, change.kind)} to {text.signed(change.high, change.kind)}"
-
-
-def _verdicts(candidate: CandidateSummary) -> str:
-    named = {word: candidate.named(word) for word in DECIDED}
-    parts = [f"{', '.join(map(name_of, metrics))} {word}" for word, metrics in named.items() if metrics]
-    if parts:
-        return f"{'; '.join(parts)}."
-    if candidate.named("same"):
-        return "nothing is better or worse beyond the tolerance."
-    reasons = [change.why for change in candidate.changes if change.why]
-    return f"nothing is decided, because {reasons[-1]}." if reasons else "nothing is decided."
