@@ -14,7 +14,7 @@ from pathlib import Path
 from bltybench.errors import UserError
 from bltybench.metrics import analysis
 from bltybench.metrics.analysis import Analysis
-from bltybench.report.notebooks.export import RUN_VARIABLE
+from bltybench.report.notebooks import RUN_VARIABLE
 from bltybench.report.page.limits_section import LimitsSection, limits_section
 from bltybench.runs.folder import REPORTS, RunFolder, find_run, list_runs
 

@@ -15,7 +15,7 @@ from IPython.core.formatters import DisplayFormatter
 from support_runs import attempt, realistic, write_run
 
 from bltybench.errors import UserError
-from bltybench.report.notebooks import export
+from bltybench.report.notebooks import RUN_VARIABLE, export
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.sealing import seal
 
@@ -83,7 +83,7 @@ def test_every_cell_has_output_for_a_nearly_empty_run(
     path: Path, next_to_nothing: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Run the cells without a kernel, which takes seconds to start, and display results as IPython does.
-    monkeypatch.setenv(export.RUN_VARIABLE, str(next_to_nothing.path))
+    monkeypatch.setenv(RUN_VARIABLE, str(next_to_nothing.path))
     names: dict[str, Any] = {}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     first, second, *others = (

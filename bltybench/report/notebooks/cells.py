@@ -23,6 +23,8 @@ LABELS = {
     "quota": "Header",
     "source": "Counted by",
     "at_s": "Sent at, m:ss",
+    "first_s": "First at, m:ss",
+    "last_s": "Last at, m:ss",
     "start_s": "From, m:ss",
     "end_s": "To, m:ss",
     "waited_real_s": "Waited, s",

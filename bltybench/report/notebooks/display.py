@@ -130,7 +130,11 @@ def _svg(drawing: Drawing) -> Markup:
     if not drawing.wide:
         return Markup("")
     # Browsers don't show hidden elements. The export's style sheet shows the narrow drawing on phones.
-    svg = Markup('<div class="wide">{}</div><div class="narrow" hidden>{}</div>').format(
+    width = drawing.wide.partition('viewBox="0 0 ')[2].partition(" ")[0]
+    svg = Markup(
+        '<div class="wide" style="max-width: {}px">{}</div><div class="narrow" hidden>{}</div>'
+    ).format(
+        width,
         Markup(drawing.wide),  # noqa: S704 - drawn by us; matplotlib escapes its texts
         Markup(drawing.narrow),  # noqa: S704 - drawn by us; matplotlib escapes its texts
     )

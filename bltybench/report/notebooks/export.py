@@ -16,15 +16,13 @@ from nbconvert.filters import markdown2html
 
 from bltybench.errors import UserError
 from bltybench.report import templating
+from bltybench.report.notebooks import RUN_VARIABLE
 from bltybench.report.notebooks.display import COLORS
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.scenario.file.starter import starter_file
 
 TIMEOUT_S = 300
 """Maximum time of one cell."""
-
-RUN_VARIABLE = "BLTYBENCH_RUN"
-"""Environment variable that tells the kernel, a process of its own, which run to read."""
 
 DOCS_LINK = re.compile(r'href="\.\./docs/[^"]*"')
 """A link to the docs, as the notebooks have them."""
