@@ -253,7 +253,9 @@ def check(path: Path) -> str:
             if MAX_COUNTED < arrivals <= MAX_ARRIVALS:
                 result = "planned, without counting a long schedule"
                 continue
-            plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+            plan = make_plan(
+                resolved.name, resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir
+            )
             assert len(plan.sentence()) + len(str(plan.exceeds(resolved.target))) < MAX_TEXT_CHARS
         except UserError as error:
             _check_message(str(error))

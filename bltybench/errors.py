@@ -22,7 +22,14 @@ class UserError(Exception):
         parts = [f"{self.where}: {self.what}" if self.where else self.what]
         if self.remedy:
             parts.append(f"  → {self.remedy}")
-        return "\n".join(parts)
+        return "\n".join(map(_printable, "\n".join(parts).split("\n")))
+
+
+def _printable(line: str) -> str:
+    """Escape what a terminal would obey: names and paths in a message can hold any character."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def reason(error: OSError) -> str:

@@ -79,8 +79,8 @@ class Plan:
         ]
 
 
-def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Path) -> Plan:
-    """Iterate over the whole schedule once and sum it.
+def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, base_dir: Path) -> Plan:
+    """Iterate over the whole schedule of the scenario ``name`` once and sum it.
 
     Raise UserError for a missing mix, an invalid trace, a schedule without requests, a money cap without a
     price, or a budget that can't cover one request.
@@ -88,10 +88,10 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
     if not scenario.mix:
         raise UserError(
             "the scenario has no mix, so there is nothing to replay",
-            where="the scenario's mix",
+            where=f"scenarios.{name}.mix",
             remedy="add calls to its mix, or run it with user classes that derive from ChatUser",
         )
-    smallest, plan = _count(scenario, target, base_dir)
+    smallest, plan = _count(name, scenario, target, base_dir)
     budget = target.budget
     if budget.money is not None and plan.price is None:
         model = sanitize(scenario.model)
@@ -119,7 +119,7 @@ def make_plan(scenario: Scenario, target_name: str, target: Target, base_dir: Pa
     return plan
 
 
-def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Plan]:
+def _count(name: str, scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Plan]:
     """Return the smallest number of tokens of a request, and the plan."""
     price = target.prices.get(scenario.model)
     smallest = least_tokens(scenario, base_dir, target)
@@ -133,7 +133,7 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     if expected_arrivals(scenario.arrivals, scenario.duration_s) > MAX_ARRIVALS:
         raise UserError(
             f"more than {MAX_ARRIVALS:,} requests would be sent in {scenario.duration_s:g} s",
-            where="the scenario's arrivals",
+            where=f"scenarios.{name}.arrivals",
             remedy="lower the rate or duration_s",
         )
     names = [call.name for call in scenario.mix]
@@ -150,7 +150,7 @@ def _count(scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Pla
     if arrivals == 0:
         raise UserError(
             f"nothing would be sent in {scenario.duration_s:g} s",
-            where="the scenario's arrivals",
+            where=f"scenarios.{name}.arrivals",
             remedy="raise the rate or duration_s",
         )
     if recorded is not None:

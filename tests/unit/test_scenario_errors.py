@@ -380,4 +380,9 @@ def test_schedule_without_an_end_is_rejected_before_it_is_counted(tmp_path: Path
     path.write_text(GOOD.replace("= 10", "= 31_000_000").replace("= 60", "= 6_000_000"))
     resolved = resolve(load_book(path), "q")
     with pytest.raises(UserError, match="more than 100,000,000 requests would be sent in"):
-        make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+        make_plan(resolved.name, resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+
+
+def test_message_shows_characters_that_a_terminal_would_obey() -> None:
+    error = UserError("no file at a\x1b[2J\tb\u2028c", where="é\x07", remedy="create it\nor not")
+    assert str(error) == "é\\x07: no file at a\\x1b[2J\\tb\\u2028c\n  → create it\nor not"

@@ -30,7 +30,7 @@ def plan(
         {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": MIX, "arrivals": arrivals} | fields
     )
     at = Target.model_validate({"base_url": "http://127.0.0.1:1/v1", "prices": PRICES} | (target or {}))
-    return make_plan(scenario, "here", at, base), at
+    return make_plan("s", scenario, "here", at, base), at
 
 
 def test_open_loop_plan_counts_requests_and_tokens() -> None:

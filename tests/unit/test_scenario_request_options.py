@@ -140,7 +140,7 @@ def test_costs_include_all_choices_and_the_definitions_of_tools() -> None:
         cost = mean_tokens(used, Path(), api)
         assert (cost.prompt, cost.answer) == (20 + definitions, 30)
         assert least_tokens(used, Path(), api) == 20 + definitions + 30
-        plan = make_plan(used, "t", api, Path())
+        plan = make_plan("s", used, "t", api, Path())
         assert (plan.prompt_tokens, plan.answer_tokens) == (10 * (20 + definitions), 300)
 
 

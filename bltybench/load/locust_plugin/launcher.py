@@ -158,7 +158,9 @@ class Launcher:
         if not classes.replays:
             return resolved, None
         started_s = time.monotonic()
-        plan = make_plan(resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir)
+        plan = make_plan(
+            resolved.name, resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir
+        )
         # The first plan takes the longest: it reads files, and each worker does that too.
         self._planning_s = max(self._planning_s, time.monotonic() - started_s)
         return resolved, plan
