@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bltybench.runs.folder import RunFolder
 
 
-def report(
+def report(  # noqa: PLR0917 - typer makes options of them
     runs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -41,16 +41,19 @@ def report(
     ] = None,
     notebooks: Annotated[bool, typer.Option("--notebooks", help="Also execute the notebooks.")] = False,
     reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Let a run fail that is INVALID or not decided.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write only summary.json to stdout.")] = False,
 ) -> None:
     """Write the report of a run: report.html, summary.json, summary.md, junit.xml, and the figures' data.
 
-    Exits with 1 if a check of the scenario failed, if it has no checks and nothing succeeded, or if the run
-    lost a worker. Exits with 2 if the report can't be written.
+    Exits with 1 if a check of the scenario failed, if nothing succeeded, or if the run lost a worker. A run
+    that is not decided or INVALID exits with 0, with --strict with 1. Exits with 2 if the report can't be
+    written.
     """
     # Hardly any object created here is released before the end, so frequent collections only cost time.
     gc.set_threshold(100_000, 20, 100)
-    from bltybench.metrics.validity import all_workers_finished  # noqa: PLC0415 - as below
     from bltybench.report.build import build  # noqa: PLC0415 - pandas takes 1 s to import
 
     chosen = read_formats(formats, "--format")
@@ -59,7 +62,7 @@ def report(
         raise UserError("--json supports one run only", remedy="pass one run, or omit --json")
     built: list[tuple[RunFolder, Summary]] = []
     for folder in folders:
-        summary = build(folder, notebooks=notebooks, formats=chosen)
+        summary = build(folder, notebooks=notebooks, formats=chosen, strict=strict)
         built.append((folder, summary))
         if "md" in chosen:
             _add_step_summary(summary)
@@ -69,7 +72,7 @@ def report(
             _show(summary, folder, chosen, notebooks=notebooks)
     if len(built) > 1 and "html" in chosen:
         _write_index(built, reports)
-    if not all(summary.passed and all_workers_finished(summary.audit) for _, summary in built):
+    if any(summary.failed for _, summary in built):
         raise typer.Exit(1)
 
 
@@ -104,20 +107,28 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415 - as above
 
+    from bltybench.metrics import grading  # noqa: PLC0415 - as above
+    from bltybench.metrics.verdict import ALL_CUT_OFF, Verdict  # noqa: PLC0415 - as above
+
     console = Console(highlight=False, soft_wrap=True)
     if summary.valid:
         console.print(Text("VALID", style="bold green"), "the load generator was not the bottleneck")
     else:
-        console.print(Text("INVALID", style="bold red"), "these numbers don't describe the server")
+        wrong = grading.affected(summary.audit)
+        console.print(Text(grading.stamp(wrong), style="bold red"), grading.sentence(wrong))
         for reason in summary.invalid_reasons:
             console.print(Text(f"  {reason}"))
     if summary.failure:
         console.print(Text("NOTHING SUCCEEDED", style="bold red"), Text(bounded(summary.failure, 400)))
-    if summary.checks:
-        verdict, style = ("PASS", "bold green") if summary.passed else ("FAIL", "bold red")
-        console.print(Text(verdict, style=style), count(len(summary.checks), "check"))
+    elif summary.result is not None:
+        style = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red"}.get(summary.result, "bold yellow")
+        about = count(len(summary.checks), "check") if summary.checks else ALL_CUT_OFF
+        console.print(Text(summary.result.upper(), style=style), about)
     for check in summary.checks:
-        mark = Text("  ✓", style="green") if check.passed else Text("  ✕", style="red")
+        sign, color = {Verdict.PASS: ("✓", "green"), Verdict.FAIL: ("✕", "red")}.get(
+            check.verdict, ("?", "yellow")
+        )
+        mark = Text(f"  {sign}", style=color)
         note = f" ({check.note})" if check.note else ""
         was = with_unit(check.actual, check.unit)
         console.print(mark, Text(f"{check.metric} {check.target}, was {was}{note}"))

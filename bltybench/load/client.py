@@ -263,8 +263,6 @@ class ChatClient:
             self._budget.give_back(call.reserved - spent(self._budget, sent, result))
             decision, retry_after_s = classify_response(result), result.quota.retry_after_s
             wait_s = wait_before_retry_s(retry, number, decision, retry_after_s, self._rng)
-            if clock.over.is_set():
-                wait_s = None
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
             if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):

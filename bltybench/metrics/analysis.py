@@ -21,6 +21,7 @@ from bltybench.metrics.frame import (
 )
 from bltybench.metrics.gaps import Gaps, kinds_of, tally_gaps
 from bltybench.metrics.goodput import Goodput, good_calls, goodput
+from bltybench.metrics.grading import Finding
 from bltybench.metrics.lengths import lengths
 from bltybench.metrics.retries import Retries, retries
 from bltybench.metrics.sample import Sample
@@ -28,7 +29,6 @@ from bltybench.metrics.spans import Spans, steady_spans
 from bltybench.metrics.spend import Spent, spent
 from bltybench.metrics.stages import by_stage
 from bltybench.metrics.steady import WarmUp
-from bltybench.metrics.validity import Finding
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest, read_scenario
 from bltybench.runs.store import attempt_columns, gap_batches, read_generator, readable

@@ -1,12 +1,16 @@
-"""PASS or FAIL: the scenario's checks against the run's metrics."""
+"""The scenario's checks against the run's metrics: each passes, fails, or is not decided."""
 
 from collections.abc import Callable
 
 import msgspec
 
 from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.frame import cut_off
+from bltybench.metrics.goodput import OBJECTIVES, bounds_of
+from bltybench.metrics.grading import Figure, affected, figure_of
 from bltybench.metrics.latency import min_sample
 from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.metrics.verdict import Verdict
 from bltybench.scenario.checks import ParsedCheck, parse_check
 
 
@@ -22,16 +26,28 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     margin: float | None
     """Distance to the threshold, in ``unit``; negative if the check failed."""
     passed: bool
+    verdict: Verdict
     note: str = ""
-    """Why there is no value."""
+    """Why the check is not decided, or which figures the generator affected."""
 
 
 def evaluate(analysis: Analysis) -> list[CheckResult]:
-    """Evaluate the scenario's checks, in their order. A check without a value fails."""
+    """Evaluate the scenario's checks, in their order."""
     results: list[CheckResult] = []
+    wrong = {*affected(analysis.findings)}
     for name, condition in analysis.scenario.checks.items():
         check = parse_check(name, condition)
         actual, note = metric(analysis, name)
+        if actual is None:
+            verdict = Verdict.NOT_DECIDED
+        elif not check.holds(actual):
+            verdict = Verdict.FAIL
+        else:
+            verdict = Verdict.PASS
+        if wrong & _figures(analysis, name) and actual is not None:
+            # A failed check stays failed: a generator at its limit must not turn it into a success.
+            note = "the load generator affected this figure"
+            verdict = Verdict.INVALID if verdict is Verdict.PASS else verdict
         results.append(
             CheckResult(
                 metric=name,
@@ -40,11 +56,22 @@ def evaluate(analysis: Analysis) -> list[CheckResult]:
                 threshold=check.threshold,
                 actual=actual,
                 margin=_margin(check, actual),
-                passed=actual is not None and check.holds(actual),
+                passed=verdict is Verdict.PASS,
+                verdict=verdict,
                 note=note,
             )
         )
     return results
+
+
+def _figures(analysis: Analysis, name: str) -> set[Figure]:
+    """Return the figures on which a check depends."""
+    own = figure_of(name)
+    figures = set() if own is None else {own}
+    if name == "goodput.share":
+        bounds = bounds_of(analysis.scenario.objectives)
+        figures |= {figure for bound in bounds if (figure := figure_of(OBJECTIVES[bound])) is not None}
+    return figures
 
 
 def _margin(check: ParsedCheck, actual: float | None) -> float | None:
@@ -90,5 +117,5 @@ _FRACTIONS: dict[str, Callable[[Analysis], float | None]] = {
     "refused.share": lambda run: _fraction(run.count_of("refused"), len(run.attempts)),
     "errors.share": lambda run: _fraction(count_of(run.attempts, *ERRORS), len(run.attempts)),
     "goodput.share": lambda run: run.goodput.share,
-    "calls.ok_share": lambda run: _fraction(int(run.calls["ok"].sum()), len(run.calls)),
+    "calls.ok_share": lambda run: _fraction(int(run.calls["ok"].sum()), int((~cut_off(run.calls)).sum())),
 }

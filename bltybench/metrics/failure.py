@@ -19,10 +19,14 @@ LOCAL = "local_resources"
 
 
 def failure(attempts: pd.DataFrame, target: TargetInfo) -> str | None:
-    """Return the reasons with their counts, and what to check; None if any attempt succeeded."""
+    """Return the reasons with their counts, and what to check; None if any attempt succeeded.
+
+    None as well if the end of the run cut off every attempt: nothing failed.
+    """
     if attempts.empty:
         return "nothing was sent"
-    if (attempts["outcome"] == Outcome.OK).any():
+    attempts = attempts[attempts["outcome"] != Outcome.CANCELLED]
+    if attempts.empty or (attempts["outcome"] == Outcome.OK).any():
         return None
     keys = ["outcome", "status", "error_type", "error_code"]
     columns = {name: attempts[name].astype("object") for name in (*keys, "error_message")}

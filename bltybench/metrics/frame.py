@@ -20,6 +20,7 @@ NS_PER_MS = 1_000_000
 ACCEPTED = "accepted"
 REFUSED = "refused"
 OTHER = "other"
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
 FATES = (ACCEPTED, REFUSED, OTHER)
 """What the server did with an attempt: accepted it (2xx), refused it for a limit, or neither."""
 
@@ -169,8 +170,9 @@ def in_one_read(attempts: pd.DataFrame) -> Bools:
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     """Return one row per call (``call_id``), in order of first due.
 
-    Columns: ``call_id``, ``call``, ``first_due_ns``, ``outcome`` (of its last attempt), ``ok``, ``attempts``,
-    ``waited_s`` (sum of the policy's waits), ``latency_ms`` (first due to the end of the attempt that
+    Columns: ``call_id``, ``call``, ``first_due_ns``, ``outcome`` (of its last attempt; cancelled if the run
+    ended while the call waited to retry), ``ok``, ``attempts``, ``waited_s`` (sum of the policy's waits that
+    ended with another attempt), ``latency_ms`` (first due to the end of the attempt that
     succeeded, null if none did), and CALL_KINDS.
     """
     own = ["call_id", "call", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms"]
@@ -185,13 +187,17 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     due = floats(attempts, "due_ns")[first_rows]
     ok = bools(attempts, "ok")[last_rows]
     end = floats(attempts, "end_ns")[last_rows]
-    waited = np.nan_to_num(floats(attempts, "waited_s"), nan=0.0)[order]
+    waits = floats(attempts, "waited_s")
+    outcome = pd.Categorical(attempts["outcome"].iloc[last_rows], categories=OUTCOMES)
+    outcome[~np.isnan(waits[last_rows])] = Outcome.CANCELLED.value
+    waited = np.nan_to_num(waits, nan=0.0)[order]
+    waited[last] = 0.0
     calls = pd.DataFrame(
         {
             "call_id": attempts["call_id"].iloc[first_rows].array,
             "call": codes[first_rows],
             "first_due_ns": due.astype(np.int64),
-            "outcome": attempts["outcome"].iloc[last_rows].array,
+            "outcome": outcome,
             "ok": ok,
             "attempts": (last - first + 1).astype(np.int64),
             "waited_s": np.add.reduceat(waited, first),
@@ -201,6 +207,11 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     for name in CALL_KINDS:
         calls[name] = attempts[name].iloc[first_rows].array
     return calls.sort_values("first_due_ns", kind="stable", ignore_index=True)
+
+
+def cut_off(calls: pd.DataFrame) -> Bools:
+    """Return which calls the end of the run cut off: they neither succeeded nor failed."""
+    return np.asarray(calls["outcome"] == Outcome.CANCELLED.value, dtype=np.bool_)
 
 
 def run_end_ns(attempts: pd.DataFrame, ended_ns: int | None) -> int:

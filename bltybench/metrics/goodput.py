@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import Bools, bools, floats
+from bltybench.metrics.frame import Bools, bools, cut_off, floats
 from bltybench.scenario.workload import Objectives
 
 OBJECTIVES = {"ttft_ms": "ttft", "tpot_ms": "tpot", "latency_ms": "latency"}
@@ -46,7 +46,7 @@ def good_calls(attempts: pd.DataFrame, calls: pd.DataFrame, objectives: Objectiv
 
 def goodput(calls: pd.DataFrame, good: Bools, seconds: float) -> Goodput:
     """Return the goodput. Calls that the client canceled at the end of the run don't count."""
-    counted = (calls["outcome"].astype("object") != "cancelled").to_numpy(dtype=np.bool_)
+    counted = ~cut_off(calls)
     total, successes = int(counted.sum()), int((good & counted).sum())
     share = successes / total if total else None
     return Goodput(total, successes, share, successes * 60 / seconds if seconds > 0 else None)

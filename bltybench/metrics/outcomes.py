@@ -3,10 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import NS_PER_S, REFUSED, floats, ints
-from bltybench.runs.attempt import Outcome
-
-OUTCOMES = tuple(outcome.value for outcome in Outcome)
+from bltybench.metrics.frame import NS_PER_S, OUTCOMES, REFUSED, floats, ints
 
 ERRORS = tuple(name for name in OUTCOMES if name not in {"ok", "rate_limited", "cancelled"})
 """Outcomes that count as errors. Refusals have their own table, and the client itself cancels attempts."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, bools, floats, ints
+from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, bools, cut_off, floats, ints
 from bltybench.metrics.outcomes import ERRORS
 from bltybench.metrics.rates import request_times, token_events
 from bltybench.metrics.sample import Sample
@@ -76,7 +76,7 @@ def outline(run: Analysis) -> Outline:
             "ok": count(ints(attempts, "end_ns")[bools(attempts, "ok")]),
             "refused": count(request_times(attempts, REFUSED)),
             "errors": count(at[attempts["outcome"].isin(ERRORS).to_numpy(dtype=np.bool_)]),
-            "calls": count(due),
+            "calls": count(due[~cut_off(calls)]),
             "calls_ok": count(due[bools(calls, "ok")]),
             "tokens": count(ints(events, "at_ns"), tokens),
         },

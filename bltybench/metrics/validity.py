@@ -6,12 +6,12 @@ All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import pandas as pd
 
 from bltybench.metrics.failure import failure, lacks_resources, never_connected
-from bltybench.metrics.frame import floats
+from bltybench.metrics.frame import Floats, floats
+from bltybench.metrics.grading import EVERYTHING, TIMING, Figure, Finding, finding_of
 from bltybench.metrics.sample import Sample
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.manifest import Manifest
@@ -40,6 +40,8 @@ class Thresholds:
     """Fraction of the users' time without any response from which a lack of users is the server's doing."""
     late_share: float = 0.01
     """Maximum fraction of arrivals that waited for a user: 1%, like the p99 of the schedule delay."""
+    stalled_share: float = 0.05
+    """Fraction of the run, or of a minute, from which stalls affect rates: 1 - achieved_share."""
 
 
 THRESHOLDS = Thresholds()
@@ -56,44 +58,35 @@ SENT_AGAIN = "sent_again"
 """Note of an attempt whose ``sent_ns`` is its second sending: the server had closed the connection."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding of the audit: the measured value and its bound."""
-
-    name: str
-    holds: bool
-    actual: str
-    bound: str
-    reason: str | None = None
-    """What is wrong, if the finding does not hold."""
-    remedy: str | None = None
-
-
 def audit(
     attempts: pd.DataFrame, generator: pd.DataFrame, manifest: Manifest, scenario: Scenario
 ) -> list[Finding]:
     """Return all findings. The run is valid if all of them hold."""
     findings = [
-        _finding(
+        finding_of(
             "attempts",
             len(attempts) > 0,
             f"{len(attempts):,}",
             "at least 1",
+            affects=EVERYTHING,
             reason="no attempt was recorded, so there is nothing to measure",
             remedy="check the output of locust; the run may be too short or its rate too low",
         ),
-        _finding(
+        finding_of(
             "end of the run",
             manifest.ended_ns is not None,
             manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
             "the run recorded its end",
+            affects=[Figure.RATES],
             reason="the run was killed, so its last attempts are missing",
             remedy="repeat the run, and let it finish or stop it with Ctrl-C",
         ),
-        _finding(
+        finding_of(
             "self-audit",
             len(generator) > 0,
             f"{len(generator):,} s",
             "at least 1 s",
+            affects=EVERYTHING,
             reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
             remedy="run for more than one second, with bltybench's user classes",
         ),
@@ -103,10 +96,13 @@ def audit(
         # Nothing was sent, so there is no sending to judge. More workers would not help.
         reason = f"no connection could be made: {failure(attempts, manifest.target)}"
         what, _, remedy = reason.rpartition(": ")
-        return [*findings, _finding("connections", False, "none", "at least 1", reason=what, remedy=remedy)]
+        none = finding_of(
+            "connections", False, "none", "at least 1", affects=EVERYTHING, reason=what, remedy=remedy
+        )
+        return [*findings, none]
     findings += _sending(attempts, manifest)
     if not generator.empty:
-        findings += [*_loop(attempts, generator), _cpu(generator)]
+        findings += [*_loop(attempts, generator), _cpu(generator, scenario)]
     harmless = all(finding.holds for finding in findings)
     return [*findings, *_steal(generator, harmless=harmless), *free_users(attempts, generator, scenario)]
 
@@ -120,11 +116,12 @@ def _workers(manifest: Manifest) -> Iterator[Finding]:
     """Yield a finding for a run with workers."""
     lost = manifest.unfinished_workers
     if manifest.workers > 1 or lost:
-        yield _finding(
+        yield finding_of(
             ALL_WORKERS,
             not lost,
             f"{manifest.workers - len(lost)} of {manifest.workers}",
             f"{manifest.workers} of {manifest.workers}",
+            affects=[Figure.RATES, Figure.LIMITS],
             reason="; ".join(f"worker {worker.name} {worker.reason}" for worker in lost)
             + ", so a part of the load and its last records are missing",
             remedy="see the output of the worker, and repeat the run",
@@ -141,11 +138,12 @@ def free_users(attempts: pd.DataFrame, generator: pd.DataFrame, scenario: Scenar
     if not scenario.is_open_loop or generator.empty:
         return
     late, never = late_arrivals(generator).values()
-    yield _finding(
+    yield finding_of(
         "free users",
         never == 0 and late <= THRESHOLDS.late_share * _total(generator, "sent"),
         f"{late:,} arrivals found none, {never:,} were never sent",
         f"≤ {THRESHOLDS.late_share:.0%} of those sent found none, all were sent",
+        affects=[Figure.CALL_LATENCY, Figure.RATES],
         reason=f"all {scenario.users} users were busy: {late:,} arrivals had to wait for one, "
         f"and {never:,} were never sent",
         remedy=_more_users(attempts),
@@ -156,17 +154,6 @@ def _total(generator: pd.DataFrame, column: str) -> int:
     return int(np.nansum(floats(generator, column))) if len(generator) else 0
 
 
-def _finding(name: str, holds: bool, actual: str, bound: str, *, reason: str, remedy: str) -> Finding:
-    finding = Finding(name=name, holds=holds, actual=actual, bound=bound)
-    return finding if holds else msgspec.structs.replace(finding, reason=reason, remedy=remedy)
-
-
-def _at_most(name: str, ms: float, bound_ms: float, *, reason: str, remedy: str, digits: int = 1) -> Finding:
-    """Return a finding on a time with an upper bound."""
-    actual, bound = f"{ms:,.{digits}f} ms", f"≤ {bound_ms:g} ms"
-    return _finding(name, ms <= bound_ms, actual, bound, reason=reason, remedy=remedy)
-
-
 def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
     # A user's first call connects before it is sent. How long that takes depends on the network and the
     # server, not on the generator. The same is true of a request that was sent again.
@@ -175,20 +162,23 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
     delays = Sample.of((floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)[once])
     if len(delays):
         p99 = delays.quantile(0.99)
-        yield _at_most(
+        yield finding_of(
             "schedule delay, p99",
-            p99,
-            THRESHOLDS.schedule_delay_p99_ms,
+            p99 <= THRESHOLDS.schedule_delay_p99_ms,
+            f"{p99:,.1f} ms",
+            f"≤ {THRESHOLDS.schedule_delay_p99_ms:g} ms",
+            affects=[Figure.CALL_LATENCY],
             reason=f"1% of the requests were sent {p99:,.0f} ms or more behind schedule",
             remedy=_more_users(attempts),
         )
     local = lacks_resources(attempts)
     if local.any():
-        yield _finding(
+        yield finding_of(
             "own connections",
             False,
             f"{local.sum():,} attempts could not connect",
             "none lacks resources of this machine",
+            affects=[Figure.RATES],
             reason=f"this machine lacked descriptors, ports, or memory for {local.sum():,} attempts",
             remedy=FEWER_CONNECTIONS,
         )
@@ -200,11 +190,12 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
         refused = int((first & unsent & ~local & (attempts["outcome"] != Outcome.CANCELLED)).sum())
         # One call can be due just when the load stops.
         min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
-        yield _finding(
+        yield finding_of(
             "achieved rate",
             sent + refused >= min_sent,
             f"{sent:,} calls of {due:,} due" + (f", and {refused:,} could not connect" if refused else ""),
             f"≥ {min_sent:,.0f} calls",
+            affects=[Figure.RATES],
             reason=f"only {sent + refused:,} of the {due:,} calls due were sent",
             remedy=FEWER_CONNECTIONS if local.any() else _more_users(attempts),
         )
@@ -220,22 +211,31 @@ def _more_users(attempts: pd.DataFrame) -> str:
 
 
 def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:
-    stall = float(floats(_while_sending(attempts, generator), "stall_us").max()) / 1000
-    yield _at_most(
+    stalls = floats(_while_sending(attempts, generator), "stall_us") / 1000
+    stall = float(stalls.max())
+    user = int((attempts["stamp"] == "user").sum())
+    # The kernel's timestamps don't depend on when this process reads them.
+    late_stamps = TIMING if user else ()
+    yield finding_of(
         "event loop, longest stall",
-        stall,
-        THRESHOLDS.stall_ms,
+        stall <= THRESHOLDS.stall_ms,
+        f"{stall:,.1f} ms",
+        f"≤ {THRESHOLDS.stall_ms:g} ms",
+        affects=[
+            *(late_stamps or [Figure.CALL_LATENCY]),
+            *([Figure.RATES] if _stalls_shape_load(stalls, generator) else []),
+        ],
         reason=f"the event loop stalled for {stall:,.0f} ms, so calls due in that time were sent late",
         remedy="keep slow code out of the locustfile, close other programs, or add workers",
     )
-    user = int((attempts["stamp"] == "user").sum())
     if user:
         p99 = Sample.of(floats(generator, "stall_us") / 1000).quantile(0.99)
-        yield _finding(
+        yield finding_of(
             "arrival stamps",
             p99 <= THRESHOLDS.user_stamp_stall_ms,
             f"{user:,} attempts timestamped after the read, stalls p99 {p99:,.1f} ms",
             f"stalls p99 ≤ {THRESHOLDS.user_stamp_stall_ms:g} ms",
+            affects=late_stamps,
             reason=f"an event loop with stalls of {p99:,.0f} ms timestamped the arrivals, "
             "so TTFT and ITL are off by up to that time",
             remedy="run on Linux, where the kernel timestamps arrivals, or lower the load",
@@ -243,14 +243,24 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:
     lags = Sample.of(floats(attempts, "observer_lag_us") / 1000)
     if len(lags):
         p99 = lags.quantile(0.99)
-        yield _at_most(
+        yield finding_of(
             "observer lag, p99",
-            p99,
-            THRESHOLDS.stall_ms,
+            p99 <= THRESHOLDS.stall_ms,
+            f"{p99:,.2f} ms",
+            f"≤ {THRESHOLDS.stall_ms:g} ms",
+            affects=late_stamps or [Figure.ITL],
             reason=f"1% of the responses were read {p99:,.0f} ms late or later, so events are coalesced",
             remedy="lower the load per process, or add workers: --processes -1",
-            digits=2,
         )
+
+
+def _stalls_shape_load(stalls_ms: Floats, generator: pd.DataFrame) -> bool:
+    """Return whether stalls delayed so much of the load that counts per minute differ."""
+    long = stalls_ms[stalls_ms > THRESHOLDS.stall_ms]
+    run_ms = float(generator.groupby("worker")["at_ns"].max().sum()) / 1e6
+    return bool(long.sum() > THRESHOLDS.stalled_share * run_ms) or bool(
+        (long > THRESHOLDS.stalled_share * 60_000).any()
+    )
 
 
 def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFrame:
@@ -263,15 +273,17 @@ def _while_sending(attempts: pd.DataFrame, generator: pd.DataFrame) -> pd.DataFr
     return generator if during.empty else during
 
 
-def _cpu(generator: pd.DataFrame) -> Finding:
+def _cpu(generator: pd.DataFrame, scenario: Scenario) -> Finding:
     shares = floats(generator, "cpu_share")
     waits = np.nan_to_num(floats(generator, "cpu_wait_share"))
     busy = float(np.mean(shares + waits >= THRESHOLDS.busy_cpu_share))
-    return _finding(
+    return finding_of(
         "CPU of the generator",
         busy <= THRESHOLDS.busy_seconds_share,
         f"mean {shares.mean():.0%}, {waits.mean():.0%} waiting; {busy:.0%} of seconds saturated",
         f"≤ {THRESHOLDS.busy_seconds_share:.0%} of seconds at {THRESHOLDS.busy_cpu_share:.0%} of a core",
+        # In a closed loop, users that are slow themselves send less.
+        affects=TIMING if scenario.is_open_loop else [*TIMING, Figure.RATES],
         reason=f"the generator used, or waited for, a whole core in {busy:.0%} of its seconds",
         remedy="add workers: --processes -1, lower the load, or close other programs",
     )
@@ -283,11 +295,12 @@ def _steal(generator: pd.DataFrame, *, harmless: bool) -> Iterator[Finding]:
     steal = steal[~np.isnan(steal)]
     if len(steal):
         mean = float(steal.mean())
-        yield _finding(
+        yield finding_of(
             "CPU time stolen",
             harmless or mean <= THRESHOLDS.steal_share,
             f"{mean:.1%}",
             f"≤ {THRESHOLDS.steal_share:.0%}, unless all findings above hold",
+            affects=TIMING,
             reason=f"the hypervisor gave {mean:.0%} of this machine's CPU time to others",
             remedy="use a machine with dedicated cores",
         )

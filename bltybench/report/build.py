@@ -27,20 +27,22 @@ if TYPE_CHECKING:
     from bltybench.report.page.limits_section import LimitsSection
 
 
-def build(folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL) -> Summary:
+def build(
+    folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL, strict: bool = False
+) -> Summary:
     """Write the report of a run and return its summary.
 
     Seal the run if needed (the format ``parquet``), and write the other ``formats`` (``runs.formats``). With
     ``notebooks``, also execute each notebook and write it as ``notebooks/*.html``. The same run gives the
-    same bytes, except for notebooks. Wait for another report of the run. Raises UserError if the run is still
-    active or can't be read.
+    same bytes, except for notebooks. If ``strict``, a run that is INVALID or not decided fails. Wait for
+    another report of the run. Raises UserError if the run is still active or can't be read.
     """
     with sole_owner(folder.path):
         seal(folder)
-        return _build(folder, notebooks=notebooks, formats=formats)
+        return _build(folder, notebooks=notebooks, formats=formats, strict=strict)
 
 
-def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str]) -> Summary:
+def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str], strict: bool) -> Summary:
     with ExitStack() as tasks:
         limits: Callable[[], LimitsSection | None] | None = None
         if {"html", "csv"} & set(formats):
@@ -51,7 +53,7 @@ def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str]) -> S
         # Hashing releases Python's lock, so a thread is enough to use another core.
         raw = tasks.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
         analysis = load(folder)
-        summary = msgspec.structs.replace(summarize(analysis), search=read_search(folder))
+        summary = msgspec.structs.replace(summarize(analysis, strict=strict), search=read_search(folder))
         if "json" in formats:
             write_atomically(folder.summary_json, summary.to_json())
         if "junit" in formats:

@@ -9,10 +9,12 @@ import pandas as pd
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.checks import CheckResult, evaluate
-from bltybench.metrics.frame import NS_PER_S, bools
+from bltybench.metrics.frame import NS_PER_S, bools, cut_off
 from bltybench.metrics.goodput import bounds_of
+from bltybench.metrics.grading import Finding, affected, grades_of
 from bltybench.metrics.outcomes import ERRORS, count_of
-from bltybench.metrics.validity import Finding, late_arrivals
+from bltybench.metrics.validity import all_workers_finished, late_arrivals
+from bltybench.metrics.verdict import Severity, Verdict, judge, severity
 from bltybench.runs.search import SearchResult
 
 SUMMARY_VERSION = 1
@@ -38,7 +40,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     duration_s: float
     ended: str | None
+    verdict: Verdict
+    """The verdict by which the exit code is chosen: docs/cli.md has the policy."""
+    strict: bool
+    failed: bool
+    """Whether the exit code is 1."""
     valid: bool
+    affected: list[str]
+    """Grades of INVALID: timing, rates, limits. The findings of the audit name the figures."""
     invalid_reasons: list[str]
     audit: list[Finding]
     passed: bool
@@ -49,6 +58,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     calls: int
     calls_ok: int
+    calls_cut_off: int
+    """Calls that the end of the run cut off. They are no failures."""
     refused_share: float | None
     errors_share: float | None
     rates: dict[str, RateSummary]
@@ -79,18 +90,30 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""
 
+    @property
+    def result(self) -> Verdict | None:
+        """The verdict apart from the audit. None if there are no checks, and something succeeded."""
+        cut = 0 < self.calls_cut_off == self.calls
+        if not (self.checks or self.failure or cut):
+            return None
+        return _judge(self.checks, self.failure, cut, valid=True, lost_worker=False)
+
     def to_json(self) -> bytes:
         """Return indented JSON. The same run gives the same bytes."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
-def summarize(analysis: Analysis) -> Summary:
-    """Return the summary of a run."""
+def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
+    """Return the summary of a run. If ``strict``, a run that is INVALID or not decided fails."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
     total = len(attempts)
     checks = evaluate(analysis)
     broken = [finding for finding in analysis.findings if not finding.holds]
     knee = capacity(analysis.stages)
+    cut = int(cut_off(calls).sum())
+    lost_worker = not all_workers_finished(analysis.findings)
+    all_cut = 0 < cut == len(calls)
+    verdict = _judge(checks, analysis.failure, all_cut, valid=not broken, lost_worker=lost_worker)
     return Summary(
         run_id=manifest.run_id,
         scenario=manifest.scenario,
@@ -99,7 +122,11 @@ def summarize(analysis: Analysis) -> Summary:
         created=manifest.created,
         duration_s=analysis.end_ns / NS_PER_S,
         ended=manifest.ended,
+        verdict=verdict,
+        strict=strict,
+        failed=severity(verdict, strict=strict) is Severity.FAILED,
         valid=not broken,
+        affected=grades_of(affected(analysis.findings)),
         invalid_reasons=[f"{finding.reason}: {finding.remedy}" for finding in broken],
         audit=analysis.findings,
         passed=all(check.passed for check in checks) if checks else analysis.failure is None,
@@ -113,6 +140,7 @@ def summarize(analysis: Analysis) -> Summary:
         attempts=total,
         calls=len(calls),
         calls_ok=int(bools(calls, "ok").sum()),
+        calls_cut_off=cut,
         refused_share=analysis.count_of("refused") / total if total else None,
         errors_share=count_of(attempts, *ERRORS) / total if total else None,
         rates={
@@ -145,6 +173,18 @@ def summarize(analysis: Analysis) -> Summary:
         spent=analysis.spent._asdict(),
         arrivals=late_arrivals(analysis.generator),
         unrecorded=manifest.unrecorded,
+    )
+
+
+def _judge(
+    checks: list[CheckResult], failure: str | None, all_cut: bool, *, valid: bool, lost_worker: bool
+) -> Verdict:
+    return judge(
+        [check.verdict for check in checks],
+        valid=valid,
+        lost_worker=lost_worker,
+        nothing_succeeded=failure is not None,
+        undecided=all_cut,
     )
 
 

@@ -23,6 +23,8 @@ from bltybench.metrics import validity
 from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
 from bltybench.metrics.failure import LOCAL
+from bltybench.metrics.grading import Figure, Finding, affected, sentence, stamp
+from bltybench.metrics.verdict import Verdict
 from bltybench.runs.attempt import Attempt, Outcome, Stamp
 from bltybench.runs.manifest import Manifest, UnfinishedWorker
 from bltybench.scenario.checks import METRICS
@@ -35,7 +37,7 @@ def findings(
     generator: pd.DataFrame | None = None,
     about: Manifest | None = None,
     arrivals: dict[str, Any] = CLOSED["arrivals"],
-) -> dict[str, validity.Finding]:
+) -> dict[str, Finding]:
     """Return the findings that do not hold, by name."""
     audit = audit_frame(generator_seconds(90)) if generator is None else generator
     found = validity.audit(attempts, audit, about or manifest(resolved=CLOSED), scenario(arrivals=arrivals))
@@ -257,10 +259,74 @@ def test_checks_have_result_and_margin() -> None:
     assert none.passed
 
 
-def test_check_without_a_value_fails_with_a_note() -> None:
+def test_check_without_a_value_is_not_decided_and_has_a_note() -> None:
     few = evaluate(analysis(attempt(), checks={"latency.p99": "< 9 s"}))[0]
-    assert (few.passed, few.actual) == (False, None)
+    assert (few.passed, few.verdict, few.actual) == (False, Verdict.NOT_DECIDED, None)
     assert few.note == "n too small: 1 of the 1,000 that p99 needs"
     nothing = evaluate(analysis(checks={"refused.share": "<= 5%", "ttft.max": "< 1 s"}))
-    assert [result.passed for result in nothing] == [False, False]
+    assert [result.verdict for result in nothing] == [Verdict.NOT_DECIDED] * 2
     assert all(result.note for result in nothing)
+
+
+def test_short_stall_affects_call_latency_only() -> None:
+    # A stall of 280 ms at two requests per second condemned the limits and the refusals.
+    calls = [attempt(call_id=f"c{n}", due_ns=n * S // 2, sent_ns=n * S // 2) for n in range(120)]
+    seconds = generator_seconds(60)
+    seconds[30] = generator_seconds(31, stall_us=280_000)[30]
+    stalled = audit_frame(seconds)
+    (finding,) = findings(frame(*calls), stalled).values()
+    assert affected([finding]) == [Figure.CALL_LATENCY]
+    assert stamp(affected([finding])) == "INVALID: TIMING"
+    assert sentence(affected([finding])) == (
+        "Affected: call latency. Not affected: TTFT, ITL and TPOT, attempt latency, rates, limits."
+    )
+    ours = [attempt(call_id="u", stamp=Stamp.USER)]
+    assert Figure.TTFT in findings(frame(*ours), stalled)["event loop, longest stall"].affects
+
+
+@pytest.mark.parametrize(("stall_us", "shapes"), [(300_000, True), (240_000, False)])
+def test_stalls_of_more_than_5_percent_of_the_run_affect_rates(stall_us: int, shapes: bool) -> None:
+    found = findings(
+        frame(attempt(sent_ns=59 * S, end_ns=60 * S)), audit_frame(generator_seconds(60, stall_us=stall_us))
+    )
+    assert (Figure.RATES in affected(found.values())) == shapes
+
+
+def test_every_finding_that_fails_affects_a_figure() -> None:
+    busy = audit_frame(generator_seconds(60, stall_us=300_000, cpu_share=1.0, steal_share=0.5, never_sent=1))
+    late = attempt(due_ns=0, sent_ns=S, observer_lag_us=300_000, stamp=Stamp.USER)
+    lost = [UnfinishedWorker(name="w1", reason="was killed")]
+    about = manifest(planned_calls=9, ended_ns=None, ended=None, workers=2, unfinished_workers=lost)
+    found = findings(frame(late, unconnected("u", LOCAL)), busy, about, about.resolved["arrivals"])
+    assert len(found) == 11
+    assert all(finding.affects for finding in found.values())
+    assert stamp(affected(found.values())) == "INVALID"
+
+
+def test_check_on_an_affected_figure_is_invalid_if_it_passes_and_fails_if_not() -> None:
+    checks = {
+        "latency.max": "< 9 s",
+        "latency.p50": "< 1 ms",
+        "attempts.count": ">= 1",
+        "schedule_delay.max": "< 9 s",
+        "goodput.share": ">= 1%",
+    }
+    about = manifest(resolved=CLOSED | {"checks": checks, "objectives": {"latency_ms": 9000}})
+    calls = [attempt(call_id=f"c{n}", sent_ns=n * S, due_ns=n * S, end_ns=n * S + S) for n in range(20)]
+    seconds = generator_seconds(60)
+    seconds[3] = generator_seconds(4, stall_us=280_000)[3]
+    found = evaluate(analyze(table(*calls), audit_table(seconds), about))
+    assert [result.verdict.value for result in found] == ["invalid", "fail", "pass", "pass", "invalid"]
+    assert found[0].note == "the load generator affected this figure"
+
+
+def test_calls_that_the_end_of_the_run_cut_off_are_no_failures() -> None:
+    done = attempt(call_id="done")
+    in_flight = attempt(call_id="cut", outcome=Outcome.CANCELLED, status=None, headers_ns=None)
+    waiting = attempt(call_id="waits", outcome=Outcome.RATE_LIMITED, status=429, waited_s=5.0)
+    run = analysis(done, in_flight, waiting, checks={"calls.ok_share": ">= 100%", "goodput.share": ">= 100%"})
+    assert [result.verdict for result in evaluate(run)] == [Verdict.PASS, Verdict.PASS]
+    assert (run.retries.gave_up, run.retries.waited_s) == (0, 0.0)
+    assert analysis(in_flight).failure is None
+    gave_up = attempt(call_id="gave up", outcome=Outcome.RATE_LIMITED, status=429)
+    assert metric(analysis(done, in_flight, gave_up), "calls.ok_share")[0] == 0.5

@@ -61,6 +61,13 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     # Locust's default is 1. Without the option, only the scenario's checks decide (``Plugin.on_init``).
     parser.set_defaults(exit_code_on_error=None)
     parser.set_defaults(web_host=LOOPBACK, master_bind_host=LOOPBACK)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        env_var="BLTYBENCH_STRICT",
+        include_in_web_ui=False,
+        help="Exit with 1 if a check is not decided or the run is INVALID",
+    )
     add(REPORT_FORMAT, f"Comma-separated report formats to write: {formats}. Default: all but prom")
 
 

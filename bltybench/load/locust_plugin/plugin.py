@@ -233,7 +233,7 @@ class Plugin:
         if self._aborted or (code == 0 and unhandled):
             return COULD_NOT_RUN
         errors = self._runner.errors or self._runner.exceptions
-        check_failed = code == 1 and (run.resolved.scenario.checks or run.lost_workers)
+        check_failed = code == 1 and (run.resolved.scenario.checks or run.lost_workers or run.strict)
         if self._error_code is None or not errors or check_failed or code not in {0, 1}:
             return code
         return self._error_code

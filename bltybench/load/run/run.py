@@ -56,11 +56,13 @@ class Run:
         planning_s: float,
         formats: Collection[str],
         *,
+        strict: bool = False,
         unrecorded: Sequence[str] = (),
         load_test_shape: str | None = None,
     ) -> None:
         self.resolved = resolved
-        self.formats = formats
+        self.strict = strict
+        self._report_options = ["--format", ",".join(sorted(formats)), *(["--strict"] if strict else [])]
         self.workers = workers
         self.live = Live()
         self.exit_code: int | None = None
@@ -163,7 +165,7 @@ class Run:
             unwritten = f"bltybench: {error}\n"
         self._lock.release()
         hidden = self.resolved.target.secret_variables | self.key_names
-        self.exit_code, self.closing_text = _report(self.folder, self.formats, hidden)
+        self.exit_code, self.closing_text = _report(self.folder, self._report_options, hidden)
         if unwritten:
             self.exit_code, self.closing_text = CANNOT_RUN, unwritten + self.closing_text
 
@@ -253,7 +255,7 @@ def _clock_in(lead_s: float) -> Clock:
     )
 
 
-def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str]) -> tuple[int, str]:
+def _report(folder: RunFolder, options: Sequence[str], hidden: Collection[str]) -> tuple[int, str]:
     """Write the report in a separate process, because pandas and gevent can't share one.
 
     Return its exit code and output. The ``hidden`` environment variables, which hold keys, are not passed on.
@@ -261,10 +263,9 @@ def _report(folder: RunFolder, formats: Collection[str], hidden: Collection[str]
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     if sys.stdout.isatty():
         environment.setdefault("FORCE_COLOR", "1")
-    format_list = ",".join(sorted(formats))
     done = subprocess.run(
         # -P: a module in the current folder must not replace one of Python's.
-        [sys.executable, "-P", "-m", "bltybench", "report", str(folder.path), "--format", format_list],
+        [sys.executable, "-P", "-m", "bltybench", "report", str(folder.path), *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

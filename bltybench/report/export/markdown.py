@@ -2,11 +2,15 @@
 
 import re
 
+from bltybench.metrics import grading
+from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
 from bltybench.report.summary import Summary
 
 MAX_ERRORS = 5
 """Maximum rows in the table of errors."""
+
+MARKS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.NOT_DECIDED: "❔", Verdict.INVALID: "❔"}
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#!|~&@:$]|(?<=www)\.")
 
@@ -18,7 +22,7 @@ def markdown(summary: Summary) -> str:
             f"`{check.metric}`",
             plain(check.target),
             text.with_unit(check.actual, check.unit) + (f" ({plain(check.note)})" if check.note else ""),
-            "✅" if check.passed else "❌",
+            MARKS[check.verdict],
         ]
         for check in summary.checks
     ]
@@ -39,6 +43,7 @@ def markdown(summary: Summary) -> str:
         "" if summary.search is None else plain(summary.search.sentence(), 400),
         "" if summary.failure is None else f"- **NOTHING SUCCEEDED**: {plain(summary.failure, 400)}",
         "\n".join(f"- **INVALID**: {plain(reason)}" for reason in summary.invalid_reasons),
+        "" if summary.valid else grading.sentence(grading.affected(summary.audit)),
         _table(["check", "must be", "was", ""], checks),
         _table(["", "", "documented limit"], _numbers(summary)),
         _table(["error", "count", "first at", "sample"], errors),
@@ -52,11 +57,12 @@ def plain(value: str, limit: int = 200) -> str:
 
 
 def _verdict(summary: Summary) -> str:
-    validity = "VALID" if summary.valid else "INVALID"
-    if not summary.checks:
+    validity = "VALID" if summary.valid else grading.stamp(grading.affected(summary.audit))
+    if summary.result is None:
         return f"{validity}, no checks"
     passed = sum(check.passed for check in summary.checks)
-    return f"{validity}, {'PASS' if summary.passed else 'FAIL'} ({passed} of {len(summary.checks)} checks)"
+    checks = f" ({passed} of {len(summary.checks)} checks)" if summary.checks else ""
+    return f"{validity}, {summary.result.upper()}{checks}"
 
 
 def _numbers(summary: Summary) -> list[list[str]]:

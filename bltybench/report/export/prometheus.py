@@ -27,15 +27,16 @@ def prometheus(summary: Summary) -> str:
 
 def _gauges(summary: Summary) -> Iterator[tuple[str, str, list[tuple[Labels, float | None]]]]:
     fates = ("accepted", "refused", "other")
-    failed = summary.calls - summary.calls_ok
+    failed = summary.calls - summary.calls_ok - summary.calls_cut_off
     timings = summary.timings_ms.items()
     yield "valid", "1 if the load generator was not the bottleneck", [({}, float(summary.valid))]
     yield "passed", "1 if every check of the scenario passed", [({}, float(summary.passed))]
+    yield "verdict", "1 for the verdict on the run", [({"verdict": summary.verdict}, 1.0)]
     yield "duration_seconds", "length of the run", [({}, summary.duration_s)]
     yield "attempts", "HTTP attempts", [({"fate": fate}, float(summary.rates[fate].count)) for fate in fates]
     yield (
         "calls",
-        "calls, each with all its retries",
+        "calls that succeeded or failed, each with all its retries",
         [({"ok": "true"}, float(summary.calls_ok)), ({"ok": "false"}, float(failed))],
     )
     yield (

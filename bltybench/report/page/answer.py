@@ -12,6 +12,7 @@ from bltybench.limits.models.families import (
     prose_name,
     with_article,
 )
+from bltybench.metrics.grading import Figure, affected
 from bltybench.report import text
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.summary import Summary
@@ -42,11 +43,13 @@ def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
     """Return the answer of a run."""
     if summary.failure is not None:
         return PageAnswer("Nothing succeeded", f"{text.sentence(summary.failure)}.", trusted=False)
-    if not summary.valid:
+    wrong = affected(summary.audit)
+    if Figure.LIMITS in wrong:
         broken = next(finding for finding in summary.audit if not finding.holds)
         return PageAnswer(None, f"This run does not describe the server: {broken.remedy}.", trusted=False)
     title, facts, still_open = _facts(summary, limits)
-    return PageAnswer(title, text.sentence("; ".join([*facts, _speed(summary, limits)]) + "."), still_open)
+    speed = "timing is INVALID" if Figure.TTFT in wrong else _speed(summary, limits)
+    return PageAnswer(title, text.sentence("; ".join([*facts, speed]) + "."), still_open)
 
 
 def _facts(

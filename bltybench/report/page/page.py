@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bltybench.metrics import grading
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.metrics.rates import token_events, tokens_in_best
+from bltybench.metrics.verdict import ALL_CUT_OFF
 from bltybench.report import templating, text
 from bltybench.report.export.raw import RawFile
 from bltybench.report.figures.drawing import Drawing
@@ -109,6 +111,9 @@ def page(
         strip=_strip(analysis, summary),
         command=shlex.join(analysis.manifest.command),
         tiles=_tiles(analysis, summary, limits),
+        grading=grading,
+        all_cut_off=ALL_CUT_OFF,
+        wrong=grading.affected(analysis.findings),
         figures=dict.fromkeys(OPTIONAL_FIGURES)
         | {drawing.name: templating.figure(drawing) for drawing in drawings},
         percentiles=list(PERCENTILES),

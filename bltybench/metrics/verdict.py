@@ -1,0 +1,55 @@
+"""The verdict on a run, which the exit code, JUnit, the summary, and the page share. Policy: docs/cli.md."""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """The result of a run or of one check."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+    NOT_DECIDED = "not decided"
+    """There is too little data. That is no failure."""
+    INVALID = "invalid"
+    """The load generator affected the run, or the figure of the check."""
+    NOTHING_SUCCEEDED = "nothing succeeded"
+
+
+class Severity(StrEnum):
+    """What a verdict means for whoever starts runs automatically."""
+
+    PASSED = "passed"
+    SKIPPED = "skipped"
+    """Neither passed nor failed: exit code 0, and a skipped test case."""
+    FAILED = "failed"
+
+
+ALL_CUT_OFF = "the end of the run cut off every call, so nothing succeeded or failed"
+"""Why a run is not decided although no check lacks data."""
+OPEN = frozenset({Verdict.NOT_DECIDED, Verdict.INVALID})
+"""Verdicts that ``--strict`` turns into failures."""
+
+
+def severity(verdict: Verdict, *, strict: bool) -> Severity:
+    """Return whether a verdict passes, fails, or does neither."""
+    if verdict is Verdict.PASS:
+        return Severity.PASSED
+    return Severity.SKIPPED if verdict in OPEN and not strict else Severity.FAILED
+
+
+def judge(
+    checks: Collection[Verdict], *, valid: bool, lost_worker: bool, nothing_succeeded: bool, undecided: bool
+) -> Verdict:
+    """Return the verdict on a run.
+
+    Checks that all pass decide even if nothing succeeded, because failures can be what they ask for.
+    ``undecided``: whether every call was cut off, so nothing can have succeeded.
+    """
+    if lost_worker or Verdict.FAIL in checks:
+        return Verdict.FAIL
+    if nothing_succeeded and not (checks and set(checks) == {Verdict.PASS}):
+        return Verdict.NOTHING_SUCCEEDED
+    if not valid:
+        return Verdict.INVALID
+    return Verdict.NOT_DECIDED if undecided or OPEN & set(checks) else Verdict.PASS
