@@ -1,6 +1,7 @@
 """HTTP client of the check: synchronous, one request at a time, with bounded time, size, and count."""
 
 import json
+import logging
 import threading
 import time
 import zlib
@@ -13,10 +14,13 @@ from pydantic import SecretStr
 
 from bltybench.check.deadline import RequestDeadline
 from bltybench.check.reach import tls_context
+from bltybench.errors import UserError
 from bltybench.scenario.api.access import Access, maskable
 from bltybench.scenario.api.proxy import Proxy
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
+
+logging.getLogger("httpx").addFilter(lambda _: False)  # it logs each URL, whose query can hold a secret
 
 MAX_BODY_BYTES = 2_000_000
 """Maximum body to keep, decompressed."""
@@ -99,6 +103,10 @@ class Client:
         """GET ``path`` (relative to the base URL) with the target's key."""
         return self._send("GET", path, None, self._access.key)
 
+    def get_without_key(self, path: str) -> CheckResponse:
+        """GET ``path`` without a key."""
+        return self._send("GET", path, None, None)
+
     def post(self, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
         """POST ``payload``, as JSON or unchanged, with the target's key."""
         return self.post_as(self._access.key, path, payload)
@@ -153,6 +161,23 @@ class Client:
             ended_s=time.time(),
             secrets=tuple(self._secrets),
         )
+
+
+def refuse_key(name: str, target: Target, response: CheckResponse) -> None:
+    """Raise UserError if the response says that the key is missing or wrong."""
+    if response.status != 401:
+        return
+    if target.api_key_env is None:
+        raise UserError(
+            f"the API needs a key, but target '{name}' names none ({response.summary()})",
+            where=target.base_url,
+            remedy=f"set api_key_env of [targets.{name}] to the name of the environment variable",
+        )
+    raise UserError(
+        f"the API refuses the key in {target.api_key_env} ({response.summary()})",
+        where=target.base_url,
+        remedy=f"export {target.api_key_env}=… with a valid key",
+    )
 
 
 def _httpx_proxy(proxy: Proxy | None) -> httpx.Proxy | None:

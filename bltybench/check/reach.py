@@ -67,6 +67,23 @@ def reach(target: Target, access: Access) -> list[CheckFinding]:
     return findings
 
 
+def speaks_tls(target: Target) -> bool:
+    """Return whether the port of an http:// address completes a TLS handshake. A proxy is not used."""
+    parts = urlsplit(target.base_url)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(
+                (parts.hostname or "", parts.port or 80), timeout=target.timeouts.connect_s
+            ) as plain,
+            context.wrap_socket(plain),
+        ):
+            return True
+    except OSError:
+        return False
+
+
 def _open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, secrets: Sequence[str]) -> None:
     # The package imports gevent, which only a check through a proxy needs.
     from bltybench.wire.http.tunnel import TunnelError, open_tunnel  # noqa: PLC0415

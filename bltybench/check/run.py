@@ -5,7 +5,7 @@ from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 
 from bltybench.check import completion, drain, errors, models, ratelimits, stream
-from bltybench.check.client import CheckResponse, Client
+from bltybench.check.client import Client, refuse_key
 from bltybench.check.evidence import FIXED_REQUESTS, MODELS, Evidence, gather, max_tokens
 from bltybench.check.finding import CheckFinding, Checkup
 from bltybench.check.reach import reach
@@ -54,7 +54,7 @@ def check(
                     where=target.base_url,
                     remedy="check whether the server speaks HTTP on this port",
                 )
-            _refuse_key(name, target, listing)
+            refuse_key(name, target, listing)
             chosen = model or _choose(usual_model, models.listed(listing))
             restricted = _restricted(target, chosen)
             evidence = gather(client, chosen, listing, keyed=access.key is not None, restricted=restricted)
@@ -66,7 +66,7 @@ def check(
                     else "the target has no api_key_env"
                 )
             if evidence.plain is not None:
-                _refuse_key(name, target, evidence.plain)
+                refuse_key(name, target, evidence.plain)
             evidence.limit_requests, evidence.window_s = limit, window_s
             if unspent is not None:
                 evidence.skipped["refused"] = unspent
@@ -94,22 +94,6 @@ def _choose(usual: str | None, listed: list[str]) -> str:
     if listed:
         return listed[0]
     raise UserError("the API lists no model to test", remedy="name one with --model")
-
-
-def _refuse_key(name: str, target: Target, response: CheckResponse) -> None:
-    if response.status != 401:
-        return
-    if target.api_key_env is None:
-        raise UserError(
-            f"the API needs a key, but target '{name}' names none ({response.summary()})",
-            where=target.base_url,
-            remedy=f"set api_key_env of [targets.{name}] to the name of the environment variable",
-        )
-    raise UserError(
-        f"the API refuses the key in {target.api_key_env} ({response.summary()})",
-        where=target.base_url,
-        remedy=f"export {target.api_key_env}=… with a valid key",
-    )
 
 
 def _limit(target: Target) -> tuple[int | None, float]:

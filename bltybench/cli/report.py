@@ -120,9 +120,10 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
             console.print(Text(f"  {reason}"))
     if summary.failure:
         console.print(Text("NOTHING SUCCEEDED", style="bold red"), Text(bounded(summary.failure, 400)))
-    elif summary.result is not None:
+    if summary.result is not None and summary.result is not Verdict.NOTHING_SUCCEEDED:
         style = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red"}.get(summary.result, "bold yellow")
-        about = count(len(summary.checks), "check") if summary.checks else ALL_CUT_OFF
+        about = ALL_CUT_OFF if summary.result is Verdict.NOT_DECIDED else ""
+        about = count(len(summary.checks), "check") if summary.checks else about
         console.print(Text(summary.result.upper(), style=style), about)
     for check in summary.checks:
         sign, color = {Verdict.PASS: ("✓", "green"), Verdict.FAIL: ("✕", "red")}.get(

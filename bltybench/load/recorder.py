@@ -80,6 +80,8 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
     ttft_ns = attempt.ttft_ns if ok else None
     ttft_ms = None if ttft_ns is None else ttft_ns / 1e6
     sink.tick.add(attempt, refused, ttft_ms)
+    if waited_s is None and sink.first_calls is not None:
+        sink.first_calls.add(attempt, refused=refused)
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if refused:
         # An expected outcome and no failure, so it has its own row.

@@ -77,7 +77,7 @@ def audit(
             manifest.ended_ns is not None,
             manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
             "the run recorded its end",
-            affects=[Figure.RATES],
+            affects=[Figure.RATES, Figure.LIMITS],
             reason="the run was killed, so its last attempts are missing",
             remedy="repeat the run, and let it finish or stop it with Ctrl-C",
         ),
@@ -255,7 +255,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _stalls_shape_load(stalls_ms: Floats, generator: pd.DataFrame) -> bool:
-    """Return whether stalls delayed so much of the load that counts per minute differ."""
+    """Return whether stalls delayed enough of the load to change counts per minute."""
     long = stalls_ms[stalls_ms > THRESHOLDS.stall_ms]
     run_ms = float(generator.groupby("worker")["at_ns"].max().sum()) / 1e6
     return bool(long.sum() > THRESHOLDS.stalled_share * run_ms) or bool(

@@ -92,11 +92,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def result(self) -> Verdict | None:
-        """The verdict apart from the audit. None if there are no checks, and something succeeded."""
+        """The verdict of a VALID run. None if there are no checks, and something succeeded."""
         cut = 0 < self.calls_cut_off == self.calls
-        if not (self.checks or self.failure or cut):
+        lost_worker = not all_workers_finished(self.audit)
+        if not (self.checks or self.failure or cut or lost_worker):
             return None
-        return _judge(self.checks, self.failure, cut, valid=True, lost_worker=False)
+        return _judge(self.checks, self.failure, cut, valid=True, lost_worker=lost_worker)
 
     def to_json(self) -> bytes:
         """Return indented JSON. The same run gives the same bytes."""

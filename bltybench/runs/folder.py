@@ -135,7 +135,21 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
             break
         else:
             return folder
-    raise UserError(
+    raise _no_storage(reports, why)
+
+
+def make_reports(reports: Path) -> None:
+    """Create the folder of the runs if it does not exist. Raise UserError if it can't hold runs."""
+    try:
+        reports.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise _no_storage(reports, "it is not a folder") from None
+    except OSError as error:
+        raise _no_storage(reports, reason(error)) from None
+
+
+def _no_storage(reports: Path, why: str) -> UserError:
+    return UserError(
         f"cannot store a run here: {why}",
         where=str(reports.absolute()),
         remedy="make the folder writable, or choose another with --reports DIR",

@@ -131,7 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     planned_calls: Count | None = None
     """Open loop: number of calls due before the load ended. None for a closed loop, or during the run."""
     ended: str | None = None
-    """Why the load ended: completed, interrupted, budget, or worker lost."""
+    """Why the load ended: completed, interrupted, budget, worker lost, or first calls failed."""
     unfinished_workers: list[UnfinishedWorker] = []
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""

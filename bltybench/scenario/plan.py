@@ -78,6 +78,21 @@ class Plan:
             if planned is not None and cap is not None and planned > cap
         ]
 
+    def leaves(self, target: Target, *, requests: int, tokens: int) -> bool:
+        """Return whether the target's budget has room for more than the plan; never if it caps money."""
+        budget = target.budget
+        if budget.money is not None:
+            return False
+        if budget.requests is None and budget.tokens is None:
+            return True
+        if self.requests is None:
+            return False
+        room = (
+            (self.requests + requests, budget.requests),
+            (self.requests * self.per_request.total + tokens, budget.tokens),
+        )
+        return all(cap is None or needed <= cap for needed, cap in room)
+
 
 def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, base_dir: Path) -> Plan:
     """Iterate over the whole schedule of the scenario ``name`` once and sum it.

@@ -36,7 +36,7 @@ def test_dead_port_fails_the_run_and_users_do_not_spin(
 ) -> None:
     # Nothing listens: the run ended VALID with 0, or INVALID with the advice to add workers.
     write_scenarios(tmp_path, f"http://127.0.0.1:{free_port()}/v1", UNPACED)
-    done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=tmp_path, **KEY)
+    done = run_locust(LOCUSTFILES / "mixed.py", "--no-preflight", *args, cwd=tmp_path, **KEY)
     assert done.code == code, done.output
     assert "Traceback" not in done.output
     count = len(done.attempts)
@@ -88,7 +88,7 @@ def test_call_that_the_budget_cannot_bound_ends_the_run_with_one_message(
     )
     own = tmp_path / "own.py"
     own.write_text(OWN.format(limit="stream=True"))
-    done = run_locust(own, *processes, "--scenario", "chat", cwd=tmp_path, **KEY)
+    done = run_locust(own, "--no-preflight", *processes, "--scenario", "chat", cwd=tmp_path, **KEY)
     assert done.code == 2, done.output
     assert "Traceback" not in done.output
     assert done.output.count("bltybench: a call has no max_tokens or max_completion_tokens") == 1

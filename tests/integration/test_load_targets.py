@@ -196,14 +196,16 @@ query = {{ sig = {{ env = "STRICT_SIGNATURE" }} }}
 proxy = "http://127.0.0.1:{port}"
 proxy_auth_env = "STRICT_PROXY"
 """
-        done = run(tmp_path, target, **WITH_PAGE, **secrets)
-    assert done.code == 1
+        refused = run(tmp_path, target, **secrets)
+        done = run(tmp_path, target, "--no-preflight", **WITH_PAGE, **secrets)
+    assert (refused.code, done.code) == (2, 1)
+    assert "the API refuses the key in STRICT_KEY" in refused.output
     assert api.requests[0].headers["x-auth"] == "Bearer token/0123+456"
     assert api.requests[0].query == {"sig": "sig natur=0123"}
     forms = [*secrets.values(), written, "token%2F0123%2B456", "sig%20natur%3D0123", basic, "proxy-pass"]
     texts: dict[Any, bytes] = {path: path.read_bytes() for path in done.run.path.rglob("*") if path.is_file()}
     assert done.run.report_html in texts
-    texts["output"] = done.output.encode()
+    texts["output"] = done.output.encode() + refused.output.encode()
     for where, text in texts.items():
         assert not [secret for secret in forms if secret.encode() in text], where
     target_info = done.run.manifest().target

@@ -280,7 +280,7 @@ def test_short_stall_affects_call_latency_only() -> None:
     assert sentence(affected([finding])) == (
         "Affected: call latency. Not affected: TTFT, ITL and TPOT, attempt latency, rates, limits."
     )
-    ours = [attempt(call_id="u", stamp=Stamp.USER)]
+    ours = [attempt(due_ns=59 * S, sent_ns=59 * S, end_ns=60 * S, stamp=Stamp.USER)]
     assert Figure.TTFT in findings(frame(*ours), stalled)["event loop, longest stall"].affects
 
 

@@ -20,7 +20,9 @@ from bltybench.load.locust_plugin.options import (
 from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.former_run import with_former_run
 from bltybench.load.run.run import DRAIN_S, Run
+from bltybench.runs.folder import make_reports
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
+from bltybench.scenario.faults import SandboxFaults
 from bltybench.scenario.file.own_load import closed_loop, own_scenario
 from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
@@ -104,6 +106,9 @@ class Launcher:
             self._duration_s = max(1.0, options.run_time - self.prepare_s) if options.run_time else None
         resolved, plan = self._resolve(runner.target_user_count if runner else None)
         self._ensure_sandbox(resolved)
+        if not options.no_preflight:
+            make_reports(Path(options.reports))
+            self._test_target(resolved, plan)
         shape = environment.shape_class
         run = Run(
             resolved,
@@ -165,6 +170,21 @@ class Launcher:
         # The first plan takes the longest: it reads files, and each worker does that too.
         self._planning_s = max(self._planning_s, time.monotonic() - started_s)
         return resolved, plan
+
+    def _test_target(self, resolved: Resolved, plan: Plan | None) -> None:
+        """Send the preflight, which can need one answer if the plan leaves room for it in the budget.
+
+        Raise UserError if the load would fail.
+        """
+        # httpx takes 0.2 s to import, and workers don't need it.
+        from bltybench.load.preflight import Subject, answer_tokens, preflight  # noqa: PLC0415
+
+        if resolved.target.sandbox is not None and resolved.target.sandbox.faults != SandboxFaults():
+            return  # it fails on purpose
+        target, model = resolved.target, resolved.scenario.model if plan is not None else None
+        can_answer = plan is not None and plan.leaves(target, requests=1, tokens=answer_tokens(target))
+        subject = Subject(name=resolved.target_name, target=target, model=model, can_answer=can_answer)
+        logger.info("Preflight: %s", preflight(subject))
 
     def _ensure_sandbox(self, resolved: Resolved) -> None:
         if self._sandbox is None:

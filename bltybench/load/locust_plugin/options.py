@@ -68,6 +68,13 @@ def add_arguments(parser: LocustArgumentParser) -> None:
         include_in_web_ui=False,
         help="Exit with 1 if a check is not decided or the run is INVALID",
     )
+    parser.add_argument(
+        "--no-preflight",
+        action="store_true",
+        env_var="BLTYBENCH_NO_PREFLIGHT",
+        include_in_web_ui=False,
+        help="Send the load without testing the target's address, key, and model first",
+    )
     add(REPORT_FORMAT, f"Comma-separated report formats to write: {formats}. Default: all but prom")
 
 

@@ -13,6 +13,7 @@ from locust.rpc import Message
 from locust.runners import MasterRunner, Runner
 
 from bltybench.errors import UserError
+from bltybench.load.first_calls import MAX_ALIKE
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
     HELLO_MESSAGE,
@@ -27,6 +28,7 @@ from bltybench.load.locust_plugin.crew import (
 )
 from bltybench.load.locust_plugin.options import parsed_options
 from bltybench.load.locust_plugin.shutdown import stop_run
+from bltybench.load.run.context import FAILING_MESSAGE
 from bltybench.load.run.run import Run
 
 logger = logging.getLogger("bltybench")
@@ -44,6 +46,9 @@ class Supervisor:
         self._starting: gevent.Greenlet[..., Any] | None = None
         self._signaled = Event()
         """Set when a signal ends this process, and probably its workers."""
+        self._run: Run | None = None
+        self._failing: dict[str, str] = {}
+        """How the first calls of each process failed, if they did so alike."""
         self._processes: dict[str, str] = {}
         """Descriptions of the workers' processes, by Locust's id."""
 
@@ -57,11 +62,13 @@ class Supervisor:
         runner.register_message(HELLO_MESSAGE, self._on_hello)
         runner.register_message(READY_MESSAGE, self._on_ready)
         runner.register_message(DECLINE_MESSAGE, self._on_decline)
+        runner.register_message(FAILING_MESSAGE, self._on_failing)
 
     def begin(self, run: Run, lead_s: float) -> None:
         """Follow a run. Call it in the greenlet in which Locust starts the run."""
         self._starting = gevent.getcurrent()
         self._crew = Crew(self._runner, run, self._processes)
+        self._failing, self._run = {}, run
         gevent.spawn(self._supervise, run, self._crew, lead_s)
 
     def close(self) -> None:
@@ -114,6 +121,13 @@ class Supervisor:
     def _on_ready(self, msg: Message, **_: Any) -> None:
         if self._crew is not None:
             self._crew.take_ready(msg.node_id)
+
+    def _on_failing(self, msg: Message, **_: Any) -> None:
+        self._failing[msg.node_id] = msg.data["kind"]
+        kinds = {*self._failing.values()}
+        if self._run is not None and self._failing.keys() >= {*self._run.workers} and len(kinds) == 1:
+            self._run.first_calls_failed = True
+            stop_run(self._runner, f"the first {MAX_ALIKE} calls all failed alike: {kinds.pop()}")
 
     def _on_decline(self, msg: Message, **_: Any) -> None:
         if self._crew is not None:

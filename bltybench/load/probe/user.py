@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 
 import gevent
@@ -150,6 +151,15 @@ class LimitProbe(ChatUser):
         while len(self._clients) <= client:
             self._clients.append(ChatClient(self.run_context))
         reply = self._clients[client].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
+        if reply.record.status == HTTPStatus.UNAUTHORIZED:
+            variable = self.run_context.target.api_key_env
+            raise UserError(
+                f"the API refuses the key: {reply.error}",
+                where=self.run_context.target.base_url,
+                remedy=f"export {variable}=… with a valid key"
+                if variable
+                else "set the target's api_key_env",
+            )
         if not self._session.add(reply.record):
             raise ProbeStopped(f"{SESSION.max_failures} requests in a row failed: {reply.error}")
         if classify(reply.record) is Decision.BILLING:

@@ -14,6 +14,7 @@ from locust.exception import StopUser
 
 from bltybench.errors import UserError
 from bltybench.load.capacity.worker import TrialWorker
+from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.budget import BudgetAccount
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.record_sink import RecordSink
@@ -29,6 +30,9 @@ from bltybench.wire.scheduling.reader import Reader
 
 ABORT_MESSAGE = "bltybench_abort"
 """Locust message to the process that owns the run: a call can't be sent or recorded, so the run ends."""
+
+FAILING_MESSAGE = "bltybench_failing"
+"""Locust message to the same process: this process's share of the first calls failed alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,10 @@ def open_context(
     clock = RunClock(spec.clock, scenario.duration_s)
     reader = Reader()
     end_run = partial(_end_run, environment)
-    sink = RecordSink(spec.folder, worker, clock, reader, environment.stats, end_run=end_run)
+    first_calls = FirstCalls(workers, partial(_report_failing, environment))
+    sink = RecordSink(
+        spec.folder, worker, clock, reader, environment.stats, end_run=end_run, first_calls=first_calls
+    )
     budget = BudgetAccount(target.budget, target.prices, index, workers)
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
@@ -132,3 +139,8 @@ def _end_run(environment: Environment, error: UserError) -> None:
     """Ask the process that owns the run to print an error and end the run."""
     if environment.runner is not None:
         environment.runner.send_message(ABORT_MESSAGE, {"error": str(error)})
+
+
+def _report_failing(environment: Environment, kind: str) -> None:
+    if environment.runner is not None:
+        environment.runner.send_message(FAILING_MESSAGE, {"kind": kind})

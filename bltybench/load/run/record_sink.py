@@ -9,6 +9,7 @@ from locust.stats import RequestStats
 
 from bltybench.errors import UserError, reason
 from bltybench.load.deferred import DeferredRecorder
+from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.live import Tick
@@ -32,8 +33,10 @@ class RecordSink:
         stats: RequestStats,
         *,
         end_run: Callable[[UserError], None],
+        first_calls: FirstCalls | None = None,
     ) -> None:
         """``end_run`` ends the run if records can't be written. Raise UserError if files can't be created."""
+        self.first_calls = first_calls
         self._folder = folder
         self._end_run = end_run
         self._clock = clock

@@ -82,6 +82,8 @@ class Run:
         self.max_prepare_s = MAX_PREPARE_S + self.max_silence_s
         self.worker_failed = False
         """Whether an exception was not handled in a worker."""
+        self.first_calls_failed = False
+        """Whether the run stops because its first calls failed alike."""
         self._seen_alive: set[str] = set()
         self._unfinished: dict[str, UnfinishedWorker] = {}
         self.clock = _clock_in(self.max_prepare_s)
@@ -156,7 +158,7 @@ class Run:
         try:
             self._update_manifest(
                 ended_ns=round(ended_s * 1e9),
-                ended=reason,
+                ended="first calls failed" if self.first_calls_failed else reason,
                 planned_calls=self._calls_due_until(ended_s),
                 unfinished_workers=list(self._unfinished.values()),
             )

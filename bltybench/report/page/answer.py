@@ -48,7 +48,8 @@ def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
         broken = next(finding for finding in summary.audit if not finding.holds)
         return PageAnswer(None, f"This run does not describe the server: {broken.remedy}.", trusted=False)
     title, facts, still_open = _facts(summary, limits)
-    speed = "timing is INVALID" if Figure.TTFT in wrong else _speed(summary, limits)
+    measured = Figure.CALL_LATENCY if summary.timings_ms["ttft"]["p50"] is None else Figure.TTFT
+    speed = "timing is INVALID" if measured in wrong else _speed(summary, limits)
     return PageAnswer(title, text.sentence("; ".join([*facts, speed]) + "."), still_open)
 
 
