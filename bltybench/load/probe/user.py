@@ -154,7 +154,7 @@ class LimitProbe(ChatUser):
         if reply.record.status == HTTPStatus.UNAUTHORIZED:
             variable = self.run_context.target.api_key_env
             raise UserError(
-                f"the API refuses the key: {reply.error}",
+                f"the API refuses the key (401: {reply.error})",
                 where=self.run_context.target.base_url,
                 remedy=f"export {variable}=… with a valid key"
                 if variable
