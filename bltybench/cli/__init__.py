@@ -48,13 +48,8 @@ def _give_up_broken_output() -> None:
 
 
 def _refuse(error: UserError) -> int:
-    print(f"bltybench: {_printable(str(error))}", file=sys.stderr)
+    print(f"bltybench: {error}", file=sys.stderr)
     return CANNOT_RUN
-
-
-def _printable(text: str) -> str:
-    """Remove control characters: a message may quote a file or a server."""
-    return "".join(char for char in text.expandtabs() if char.isprintable() or char == "\n")
 
 
 def _interrupted() -> int:

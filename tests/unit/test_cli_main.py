@@ -66,7 +66,7 @@ def test_user_error_is_shown_without_traceback(run: Run) -> None:
 
 def test_user_error_is_printed_without_control_characters(run: Run) -> None:
     _, _, err = run.with_runs_raising(UserError("\x1b[2Jno\x07"))
-    assert err == "bltybench: [2Jno\n"
+    assert err == "bltybench: \\x1b[2Jno\\x07\n"
 
 
 def test_interrupt_prints_one_line_and_exits_with_130(run: Run) -> None:
