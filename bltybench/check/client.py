@@ -20,7 +20,9 @@ from bltybench.scenario.api.proxy import Proxy
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
-logging.getLogger("httpx").addFilter(lambda _: False)  # it logs each URL, whose query can hold a secret
+_sending = threading.local()
+# httpx logs each URL, whose query can hold a secret. Requests of others in this process stay in the log.
+logging.getLogger("httpx").addFilter(lambda _: not getattr(_sending, "now", False))
 
 MAX_BODY_BYTES = 2_000_000
 """Maximum body to keep, decompressed."""
@@ -130,6 +132,7 @@ class Client:
         deadline = RequestDeadline(timeouts.headers_s, timeouts.total_s)
         url = self.target.base_url + path + self._access.query
         status, received, kept, failure = None, httpx.Headers(), bytearray(), None
+        _sending.now = True
         try:
             extensions = {"trace": deadline.trace}
             with (
@@ -150,6 +153,8 @@ class Client:
             failure = str(error)
         except httpx.TransportError as error:
             failure = sanitize(f"{type(error).__name__}: {error}", self._secrets)
+        finally:
+            _sending.now = False
         if deadline.passed is not None:
             failure = f"timed out: {deadline.passed}"
         return CheckResponse(
