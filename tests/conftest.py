@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -45,6 +47,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden files of the tests that run"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_reach_started_processes() -> Iterator[None]:
+    """Let processes that tests start react to signals that these tests ignore, under ``nohup`` for example.
+
+    A process inherits that a signal is ignored, but not a handler. With a handler that does nothing, the
+    tests themselves still ignore the signal.
+    """
+    ignored = [
+        number for number in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.hookimpl(tryfirst=True)
