@@ -34,6 +34,8 @@ class Subject:
     target: Target
     model: str | None
     """The model of the load; None if the locustfile chooses it."""
+    can_request: bool
+    """Whether the preflight may send requests. A limiter can count each of them, ``GET /models`` too."""
     can_answer: bool
     """Whether the preflight may request one answer of one token."""
 
@@ -52,6 +54,8 @@ def preflight(subject: Subject) -> str:
     name, target = subject.name, subject.target
     access = target.access(name)
     _reach(target, access)
+    if not subject.can_request:
+        return "the server accepts a connection; a probe's limits must count no other request"
     waits = target.timeouts
     patient = waits.model_copy(
         update={key: min(getattr(waits, key), MAX_WAIT_S) for key in ("headers_s", "total_s")}

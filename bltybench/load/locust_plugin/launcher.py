@@ -183,7 +183,13 @@ class Launcher:
             return  # it fails on purpose
         target, model = resolved.target, resolved.scenario.model if plan is not None else None
         can_answer = plan is not None and plan.leaves(target, requests=1, tokens=answer_tokens(target))
-        subject = Subject(name=resolved.target_name, target=target, model=model, can_answer=can_answer)
+        subject = Subject(
+            name=resolved.target_name,
+            target=target,
+            model=model,
+            can_request=not self._classes().measure_limits,
+            can_answer=can_answer,
+        )
         logger.info("Preflight: %s", preflight(subject))
 
     def _ensure_sandbox(self, resolved: Resolved) -> None:

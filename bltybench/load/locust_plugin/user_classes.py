@@ -22,6 +22,8 @@ class RecordedUser(User):
     """Scenario in scenarios.toml, unless ``--scenario`` names another."""
     replays: ClassVar[bool] = False
     """Whether the scenario decides what its users send, and when."""
+    measures_limits: ClassVar[bool] = False
+    """Whether its users measure the rate limits, so that no other request may count against them."""
 
 
 class UserClasses:
@@ -33,6 +35,8 @@ class UserClasses:
         self.unrecorded = [cls for cls in ordered if not issubclass(cls, RecordedUser)]
         self.replays = any(cls.replays for cls in self.recorded)
         """Whether the scenario decides what is sent, though other classes may add to it."""
+        self.measure_limits = any(cls.measures_limits for cls in self.recorded)
+        """Whether no other request may count against the rate limits."""
 
     @property
     def docstrings(self) -> dict[str, str | None]:

@@ -64,6 +64,7 @@ class LimitProbe(ChatUser):
 
     abstract = True
     fixed_count = 1
+    measures_limits = True
 
     def on_start(self) -> None:
         """Read the options and create the session."""
@@ -154,7 +155,7 @@ class LimitProbe(ChatUser):
         if reply.record.status == HTTPStatus.UNAUTHORIZED:
             variable = self.run_context.target.api_key_env
             raise UserError(
-                f"the API refuses the key (401: {reply.error})",
+                f"the API refuses the key{f' in {variable}' if variable else ''} (401: {reply.error})",
                 where=self.run_context.target.base_url,
                 remedy=f"export {variable}=… with a valid key"
                 if variable
