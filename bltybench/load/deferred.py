@@ -46,9 +46,14 @@ class DeferredRecorder:
             self._settler = gevent.spawn(self.settle)
 
     def settle(self) -> None:
-        """Record the whole queue, in slices that let socket reads go first. Blocks this greenlet only."""
+        """Record what is queued now, in slices that let socket reads go first. Blocks this greenlet only.
+
+        What is queued meanwhile waits for the next call: at full load, the queue is never empty.
+        """
         until_ns = time.monotonic_ns() + slice_ns(len(self._queue))
-        while self._queue:
+        for _ in range(len(self._queue)):
+            if not self._queue:  # another greenlet was faster
+                return
             exchange, record = self._queue.popleft()
             record(self._reader.read_now(exchange))
             if self._queue and time.monotonic_ns() >= until_ns:

@@ -35,6 +35,24 @@ def test_settle_records_queued_exchanges_in_order() -> None:
     assert len(recorded) == 3
 
 
+def test_settle_ends_though_exchanges_are_queued_as_fast_as_they_are_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # At full load, the audit and the flush of a second waited for the end of the load.
+    monkeypatch.setattr(deferred_module, "slice_ns", lambda _queued: 0)
+    deferred, recorded = DeferredRecorder(Reader()), list[ExchangeResult]()
+
+    def record_and_queue(result: ExchangeResult) -> None:
+        recorded.append(result)
+        deferred.add(ended_exchange(), record_and_queue)
+
+    for _ in range(3):
+        deferred.add(ended_exchange(), record_and_queue)
+    with gevent.Timeout(20):
+        deferred.settle()
+    assert (len(recorded), len(deferred)) == (3, 3)
+
+
 @pytest.mark.parametrize("count", [BATCH_SIZE, MAX_QUEUED])
 def test_a_full_batch_is_recorded_without_settle(count: int) -> None:
     deferred, recorded = DeferredRecorder(Reader()), list[ExchangeResult]()
