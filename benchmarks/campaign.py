@@ -90,22 +90,23 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the main thread if the block takes more than ``seconds`` of CPU time.
+def time_limit(seconds: float, what: str, *, cpu: bool) -> Iterator[None]:
+    """Raise TimeoutError in the main thread if ``what`` takes more than ``seconds``, of CPU time or in all.
 
-    CPU time, because the machine can be busy with something else.
+    CPU time does not depend on what else the machine does. Only the time in all bounds what waits forever.
     """
+    timer, number = (signal.ITIMER_VIRTUAL, signal.SIGVTALRM) if cpu else (signal.ITIMER_REAL, signal.SIGALRM)
 
     def expire(_signal: int, _frame: object) -> None:
-        raise TimeoutError(f"took more than {seconds:g} s of CPU time")
+        raise TimeoutError(f"{what} took more than {seconds:g} s{' of CPU time' if cpu else ''}")
 
-    previous = signal.signal(signal.SIGVTALRM, expire)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    previous = signal.signal(number, expire)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
+        signal.setitimer(timer, 0)
+        signal.signal(number, previous)
 
 
 def _play_all(play: Callable[[int, int], Batch], first: int, cases: int, size: int, jobs: int) -> Totals:

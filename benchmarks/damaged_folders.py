@@ -15,11 +15,10 @@ import json
 import os
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -29,7 +28,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.campaign import Batch, parser, run
+from benchmarks.campaign import Batch, parser, run, time_limit
 from bltybench.cli import main
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import load_attempts, read_generator
@@ -307,27 +306,12 @@ def _call(*arguments: str) -> tuple[int, str, str]:
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["bltybench", *arguments]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _time_limit(arguments):
+        limit = time_limit(MAX_COMMAND_S, f"{arguments}", cpu=False)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limit:
             code = main()
     finally:
         sys.argv = argv
     return code, out.getvalue(), err.getvalue()
-
-
-@contextlib.contextmanager
-def _time_limit(arguments: tuple[str, ...]) -> Iterator[None]:
-    """Raise TimeoutError in a command that hangs, whether or not it uses the processor."""
-
-    def expire(_signal: int, _frame: object) -> None:
-        raise TimeoutError(f"{arguments} took more than {MAX_COMMAND_S:g} s")
-
-    previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, MAX_COMMAND_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 if __name__ == "__main__":

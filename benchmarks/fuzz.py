@@ -163,7 +163,7 @@ def play(first: int, cases: int) -> Batch:
     for number in range(first, first + cases):
         data = wire_input(number)
         try:
-            with time_limit(MAX_INPUT_S):
+            with time_limit(MAX_INPUT_S, "an input", cpu=True):
                 counts[check(data, compare_splits=number % SPLIT_CHECK_EVERY == 0)] += 1
         except Exception as error:  # noqa: BLE001 - any exception is a finding
             counts["failed"] += 1

@@ -279,7 +279,7 @@ def play(first: int, cases: int) -> Batch:
         for number in range(first, first + cases):
             path.write_bytes(mutation(number))
             try:
-                with time_limit(MAX_CASE_S):
+                with time_limit(MAX_CASE_S, "a case", cpu=True):
                     counts[check(path)] += 1
             except Exception as error:  # noqa: BLE001 - any exception is a finding
                 counts["failed"] += 1

@@ -76,7 +76,7 @@ def test_every_conclusion_of_an_empty_run_says_that_nothing_was_sent(empty: Anal
         conclusions.latency(empty),
         conclusions.rate_limits(empty, None),
     ]
-    assert set(said) == {conclusions.NEXT_TO_NOTHING}
+    assert set(said) == {conclusions.NOTHING_SENT}
 
 
 def test_limits_of_runs_with_and_without_refusals(tmp_path: Path) -> None:

@@ -74,13 +74,9 @@ def _pace(findings: Findings) -> list[str]:
 
 def seconds(value: float) -> str:
     """Return ``60 s``, ``1.25 s``, or ``500 ms``."""
-    return (
-        f"{value:.3g} s"
-        if 0.9995 <= value < 999.5
-        else f"{value:,.0f} s"
-        if value > 1
-        else f"{1000 * value:.3g} ms"
-    )
+    if value < 0.9995:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
 def per_minute(rate: float) -> str:

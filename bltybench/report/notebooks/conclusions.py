@@ -14,7 +14,7 @@ from bltybench.report.summary import summarize
 from bltybench.runs.attempt import TokensSource
 
 MINUTE_S = 60
-NEXT_TO_NOTHING = "Nothing was sent, so this run has no numbers to conclude from."
+NOTHING_SENT = "Nothing was sent, so this run has no numbers to conclude from."
 
 
 def requests(run: Analysis) -> str:
@@ -51,7 +51,7 @@ def in_flight(run: Analysis) -> str:
     """Return the peak and mean in flight, compared with the documented limit and with Little's law."""
     peak, at_s, mean = run.in_flight
     if at_s is None:
-        return _failed(run) if run.failure is not None else NEXT_TO_NOTHING
+        return _failed(run) if run.failure is not None else NOTHING_SENT
     limit = run.manifest.target.concurrency
     documented = f" of the documented {limit:,}" if limit else ""
     reached = " (reached)" if limit and peak >= limit else ""
@@ -91,12 +91,12 @@ def latency(run: Analysis) -> str:
 
 def rate_limits(run: Analysis, limits: LimitsSection | None) -> str:
     """Return what limits the client and what to do about it, as the run's page does."""
-    return NEXT_TO_NOTHING if run.attempts.empty else answer(summarize(run), limits).says
+    return NOTHING_SENT if run.attempts.empty else answer(summarize(run), limits).says
 
 
 def _failed(run: Analysis) -> str:
     if run.attempts.empty:
-        return NEXT_TO_NOTHING
+        return NOTHING_SENT
     return f"Nothing succeeded: {text.bounded(run.failure, 600)}."
 
 
