@@ -275,3 +275,12 @@ def test_reads_of_many_pieces_give_the_same_as_whole_reads(
         uncut = fold(*reads)
         for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
             assert getattr(cut, name) == getattr(uncut, name)
+
+
+def test_a_stream_of_events_that_are_not_json_is_not_examined_to_its_end() -> None:
+    # A compressed body of 70 kB can hold millions of them, each as dear as several good events.
+    state = StreamFold()
+    state.take(b"data: x\n\n" * stream_module.MAX_BAD_EVENTS, 1)
+    state.take(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n', 2)
+    assert (len(state.times), state.bad_event) == (0, b"x")
+    assert state.other_events == stream_module.MAX_BAD_EVENTS + 1

@@ -15,6 +15,9 @@ from bltybench.wire.sse.framing import Framer, parse_block
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500_000
+MAX_BAD_EVENTS = 1_000
+"""Events that are not JSON after which a broken stream is not examined further. Each takes as long as several
+good ones, and a small compressed body can hold millions."""
 
 _MAX_TEMPLATES = 16
 """Templates to learn without using any. Then a stream whose events always differ costs only its parsing."""
@@ -42,6 +45,7 @@ class StreamFold(Answer):
         self.no_answer: Any = None
         """First JSON that is neither a chunk with choices nor an error: the server's words without answer."""
         self.bad_event: bytes | None = None
+        self._bad_events = 0
         self.finished_ns: int | None = None
         """Arrival of the latest event since every choice has a finish reason, or of ``[DONE]``."""
 
@@ -169,12 +173,11 @@ class StreamFold(Answer):
 
     def _parse(self, block: bytes, arrival_ns: int) -> bool:
         """Parse one event. Return whether it holds content."""
-        event = parse_block(block)
-        if self.done:
-            self.events_after_done += event is not None
-            return False
-        if event is None:
-            if block.strip(b"\n"):
+        event = None if self._is_broken() else parse_block(block)
+        if event is None or self.done:
+            if self.done:
+                self.events_after_done += event is not None
+            elif block.strip(b"\n"):
                 self.other_events += 1
             return False
         name, data = event
@@ -211,6 +214,10 @@ class StreamFold(Answer):
             self._template = learn_template(block, chunk)
         return True
 
+    def _is_broken(self) -> bool:
+        """Return whether the rest of the stream can't change what is recorded."""
+        return self._bad_events == MAX_BAD_EVENTS or self.other_events > MAX_EVENTS
+
     def _add_other(self, name: bytes, data: bytes) -> None:
         """Add an event that is not a chunk: an error in another form, a server's own event, or junk."""
         self.other_events += 1
@@ -222,8 +229,9 @@ class StreamFold(Answer):
         elif isinstance(value, dict | list):
             self.error = self.error or error_in(value)
             self.no_answer = self.no_answer or value
-        elif self.bad_event is None and name in {b"", b"message"}:
-            self.bad_event = data
+        elif name in {b"", b"message"}:
+            self._bad_events += 1
+            self.bad_event = data if self.bad_event is None else self.bad_event
 
     def _flush(self) -> None:
         """Add the texts found without parsing, before the template that they match changes."""
