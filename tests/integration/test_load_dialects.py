@@ -132,13 +132,15 @@ CASES = {
         content_type=JSON,
     ),
 }
-TARGET = "timeouts = { connect_s = 2, headers_s = 3, between_events_s = 0.5, total_s = 10 }"
 SCENARIO = """
+duration_s = 30
+users = 1
+arrivals = { kind = "closed" }
 retry = { policy = "retry_after", max_attempts = 2 }
 """
+TARGET = "timeouts = { connect_s = 2, headers_s = 3, between_events_s = 0.5, total_s = 10 }"
 LOCUSTFILE = f"""
 from locust import task
-from locust.exception import StopTest
 from bltybench.load import ChatUser
 
 
@@ -148,7 +150,7 @@ class EachCase(ChatUser):
         for name, stream in {[(name, case.stream) for name, case in CASES.items()]}:
             messages = [{{"role": "user", "content": "Hi"}}]
             self.client.chat(messages, stream=stream, model=name, name=name, max_tokens=60)
-        raise StopTest
+        self.environment.runner.quit()
 """
 
 
@@ -193,18 +195,11 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("cases")
     (folder / "cases.py").write_text(LOCUSTFILE)
     with serving() as base_url:
-        write_scenarios(folder, base_url, CLOSED + SCENARIO, target=TARGET)
+        write_scenarios(folder, base_url, SCENARIO, target=TARGET)
         done = run_locust(
             folder / "cases.py", "--scenario", "quickstart", cwd=folder, BLTYBENCH_TEST_KEY="sk-test"
         )
     return done.attempts
-
-
-CLOSED = """
-duration_s = 30
-users = 1
-arrivals = { kind = "closed" }
-"""
 
 
 @pytest.mark.parametrize("name", CASES, ids=[f"{name}, {case.origin}" for name, case in CASES.items()])

@@ -7,8 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support_locust import Finished, finish, run_locust, start_locust, write_scenarios
-from support_sandbox import running_sandbox
+from support_sandbox import read_truth, running_sandbox
 
 from bltybench.scenario.target import SANDBOX_KEY
 
@@ -160,6 +161,48 @@ class CuriousUser(ChatUser):
     assert (ran["ended"], ran["scenario"], ran["resolved"]["users"]) == ("completed", "curious-user", 1)
     assert ran["resolved"]["title"] == "CuriousUser: Asks what it wants to know"
     assert ran["resolved"]["arrivals"]["kind"] == "closed"
+
+
+@pytest.mark.parametrize(("end", "more"), [("quit", ()), ("stop", ("-s", "5"))])
+def test_user_ends_the_run_from_its_task(tmp_path: Path, end: str, more: tuple[str, ...]) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        IMPORTS
+        + f"""
+class Judge(ChatUser):
+    fixed_count = 1
+    wait_time = constant(0.1)
+
+    @task
+    def ask(self):
+        assert all([self.client.chat(HI, max_tokens=1).ok for _ in range(5)])
+        self.environment.runner.{end}()
+        raise AssertionError("the user goes on")
+
+    def on_stop(self):
+        print("the judge's on_stop")
+
+
+class Other(ChatUser):
+    fixed_count = 3
+    wait_time = constant(0.1)
+
+    @task
+    def ask(self):
+        self.client.chat(HI, max_tokens=1)
+"""
+    )
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, OPEN_LOOP)
+        done = run_locust(own, "-u", "4", "-r", "4", "-t", "60s", *more, cwd=tmp_path, **KEY)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    assert done.output.count("the judge's on_stop") == 1
+    assert len(done.attempts) == sum(row.path.endswith("/chat/completions") for row in read_truth(log))
+    ran = manifest(done)
+    assert ran["ended"] == "completed"
+    assert ran["ended_ns"] < 20e9
 
 
 def test_load_test_shape_replaces_the_arrivals_of_the_scenario(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gevent.event import Event
 from locust import log
 from locust.env import Environment
 from locust.event import Events
@@ -18,7 +19,6 @@ from bltybench.load.capacity.search import Searcher
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import (
-    RUN_TIME_MARGIN_S,
     Role,
     add_arguments,
     parsed_options,
@@ -29,9 +29,10 @@ from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
     end_at_signals,
-    end_run,
+    end_when_over,
     ended_as_planned,
     exit_with,
+    let_users_end,
     stop_on_quit,
     stop_run,
 )
@@ -75,7 +76,8 @@ class Plugin:
         self._supervisor = Supervisor(self._abort, self._link.lose_worker)
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._finishing: gevent.Greenlet[..., None] | None = None
-        self._finished = self._quitting = False
+        self._finished = Event()
+        self._quitting = False
         self._exhausted_workers: set[str] = set()
         self._error_code: int | None = None
         """Exit code after errors, if ``--exit-code-on-error`` was given."""
@@ -101,7 +103,7 @@ class Plugin:
 
     def finish(self) -> None:
         """End the run before its time because its work is done."""
-        self._finished = True
+        self._finished.set()
         stop_run(self._runner, "done")
 
     # Locust's events, in the order in which they occur
@@ -122,6 +124,7 @@ class Plugin:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         self._error_code = error_code
         end_at_signals(environment.events)
+        let_users_end(runner, self._finished.set)
         tokens.load()
         self._link.register(runner)
         self._participant.register(runner)
@@ -147,7 +150,8 @@ class Plugin:
             if UserClasses(environment.user_classes).recorded:
                 self._participant.join_as_worker(getattr(options, SPEC_OPTION, None))
             return
-        self._finished = self._aborted = False
+        self._finished.clear()
+        self._aborted = False
         self._exhausted_workers.clear()
         try:
             if self._launcher is not None:
@@ -259,7 +263,7 @@ class Plugin:
         if parsed_options(environment).headless and run.duration_s is not None:
             # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
             # master then gives its workers half a second, so its tables would miss the last responses.
-            gevent.spawn(self._end_when_over, run, run.duration_s)
+            self._greenlets.append(gevent.spawn(end_when_over, self._runner, run, run.duration_s))
 
     def _search(self, run: Run, searcher: Searcher) -> None:
         run.started.wait()
@@ -269,12 +273,6 @@ class Plugin:
             self._abort(error)
         else:
             stop_run(self._runner, "the search is over")
-
-    def _end_when_over(self, run: Run, duration_s: float) -> None:
-        run.started.wait()
-        gevent.sleep(max(0.0, duration_s + RUN_TIME_MARGIN_S - run.now_s()))
-        if self.run is run:
-            end_run(self._runner)
 
     def _abort(self, error: UserError) -> None:
         if not self._aborted:
@@ -299,7 +297,7 @@ class Plugin:
         if self._exhausted_workers or exhausted or search_ended == "budget":
             return "budget"
         over = ended_as_planned(self._runner, run.now_s(), run.duration_s)
-        return "completed" if over or self._finished or search_ended else "interrupted"
+        return "completed" if over or self._finished.is_set() or search_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:
         self._supervisor.settle()

@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
 
 import gevent
 from locust.event import Events
@@ -13,7 +15,8 @@ from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterR
 
 from bltybench.errors import UserError
 from bltybench.load.locust_plugin.console import print_error
-from bltybench.load.locust_plugin.options import parsed_options
+from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options
+from bltybench.load.run.run import Run
 
 logger = logging.getLogger("bltybench")
 
@@ -85,6 +88,33 @@ def end_run(runner: Runner) -> None:
     runner.stop()
     if parsed_options(runner.environment).headless:
         runner.quit()
+
+
+def end_when_over(runner: Runner, run: Run, duration_s: float) -> None:
+    """End ``run`` after ``duration_s``. Whatever ends it earlier can kill this greenlet."""
+    run.started.wait()
+    gevent.sleep(max(0.0, duration_s + RUN_TIME_MARGIN_S - run.now_s()))
+    gevent.spawn(end_run, runner)
+
+
+def let_users_end(runner: Runner, on_end: Callable[[], None]) -> None:
+    """Let a user's task call ``runner.stop()`` or ``runner.quit()``. ``on_end`` runs first.
+
+    Both stop all users, the calling one included. Locust would kill it in the middle of the shutdown, so
+    another greenlet takes over.
+    """
+    for name in ("stop", "quit"):
+        setattr(runner, name, partial(_end_outside_users, getattr(runner, name), runner, on_end))
+
+
+def _end_outside_users(
+    end: Callable[..., None], runner: Runner, on_end: Callable[[], None], **options: Any
+) -> None:
+    if gevent.getcurrent() not in runner.user_greenlets:
+        return end(**options)
+    on_end()
+    gevent.spawn(end, **options)
+    raise gevent.GreenletExit
 
 
 def ended_as_planned(runner: Runner, now_s: float, duration_s: float | None) -> bool:
