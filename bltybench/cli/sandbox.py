@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 def sandbox(
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. The default is reachable from this machine only.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port. 0 chooses a free one.")] = 8910,
+        str | None, typer.Option(help="Address to listen on.", show_default="that of the target's base_url")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port. 0 chooses a free one.", show_default="that of the target's base_url"
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option(help="Target in scenarios.toml whose sandbox table sets the behavior.")
     ] = "sandbox",
@@ -53,7 +58,7 @@ def sandbox(
     Limits apply per key. Options that are not set come from scenarios.toml.
     """
     from bltybench.errors import UserError  # noqa: PLC0415 - what is heavy is loaded by the verb that needs it
-    from bltybench.sandbox.process import listen, own_ca_file  # noqa: PLC0415
+    from bltybench.sandbox.process import address_of, listen, own_ca_file  # noqa: PLC0415
     from bltybench.sandbox.serve import serve  # noqa: PLC0415
     from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
 
@@ -73,7 +78,9 @@ def sandbox(
         "concurrency": limits.concurrency if concurrency is None else concurrency or None,
     }
     settings = settings.model_copy(update={"limits": limits.model_copy(update=given)})
-    listener = listen(host, port)
+    own_host, own_port = address_of(book.target(target).base_url)
+    host = own_host if host is None else host
+    listener = listen(host, own_port if port is None else port)
     greeting = _greeting(settings, host, listener.getsockname()[1], ca_file)
     serve(
         settings,

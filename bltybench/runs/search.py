@@ -77,7 +77,8 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
                 "the capacity lies between."
             )
         if self.ended == "found":
-            return f"{result} Each end was confirmed by {self.confirm} trials."
+            trials = "one trial" if self.confirm == 1 else f"{self.confirm} trials"
+            return f"{result} Each end was confirmed by {trials}."
         why = UNFINISHED.get(self.ended or "", "the run was stopped")
         return f"{result} The search was not finished: {why}. An end may rest on a single trial."
 

@@ -151,13 +151,18 @@ class SandboxProcess:
         self.stop()
 
 
+def address_of(base_url: str) -> tuple[str, int]:
+    """Return the host and the port of a base URL."""
+    parts = urlsplit(base_url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _front_page(base_url: str, timeout_s: float) -> bytes:
     """Return the start of the page at ``/``."""
-    parts = urlsplit(base_url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = address_of(base_url)
     with closing(http.client.HTTPConnection(host, port, timeout=timeout_s)) as connection:
         connection.connect()
-        if parts.scheme == "https":
+        if urlsplit(base_url).scheme == "https":
             # Only to recognize it. The run itself verifies the certificate.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -178,8 +183,7 @@ def start_if_absent(target: Target) -> SandboxProcess | None:
     """
     if target.sandbox is None:
         return None
-    parts = urlsplit(target.base_url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = address_of(target.base_url)
     try:
         greeting = _front_page(target.base_url, STOP_S)
     except ConnectionRefusedError:

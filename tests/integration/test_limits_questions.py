@@ -144,7 +144,10 @@ def test_resumed_probe_measures_only_what_is_missing(tmp_path: Path) -> None:
             if "Now: charges" in line:
                 break
         os.killpg(process.pid, signal.SIGINT)
-        first = finish(process, tmp_path).run
+        interrupted = finish(process, tmp_path)
+        first = interrupted.run
+        assert json.loads((first.path / "limits.json").read_text())["stopped"] == "it was interrupted"
+        assert f"repeat the command with --probe-resume {first.path.name}" in interrupted.output
         resume = (*options, "--probe-resume", str(first.path))
         done = run_locust(locustfile, *resume, cwd=tmp_path, **ENVIRONMENT)
     assert done.code == 0, done.output

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from support_locust import REPO
 from support_sandbox import bearer, chat_body, quick_settings, read_truth, running_sandbox
 
 from bltybench.errors import UserError
@@ -163,11 +164,16 @@ def test_command_runs_until_ctrl_c(tmp_path: Path) -> None:
     assert len(read_truth(log)) == 2
 
 
-def test_printed_curl_command_works(tmp_path: Path) -> None:
-    process = subprocess.Popen([*VERB, "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+def test_command_listens_at_base_url_and_its_printed_curl_command_works(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        base_url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    settings = (REPO / "scenarios.toml").read_text().replace("http://127.0.0.1:8910/v1", base_url)
+    (tmp_path / "scenarios.toml").write_text(settings)
+    process = subprocess.Popen(VERB, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     with process:
         assert process.stdout is not None
-        line = ""
+        line = process.stdout.readline()
+        assert line.split() == ["Base", "URL", base_url]
         while not line.strip().startswith("curl"):
             line = process.stdout.readline()
             assert line

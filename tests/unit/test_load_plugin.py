@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
 
+import gevent
 import pytest
 from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
+from bltybench.load.locust_plugin import console
 from bltybench.load.locust_plugin.form import chosen
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.locust_plugin.panel import rows
@@ -58,3 +63,24 @@ def test_page_and_master_listen_on_loopback_unless_told_otherwise(
     with caplog.at_level(logging.INFO):
         say_who_can_connect(options)
     assert [option in line for option, line in zip(said, caplog.messages, strict=True)] == [True] * len(said)
+
+
+def test_message_replaces_the_progress_line_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(console, "INTERVAL_S", 0.01)
+    run: Any = SimpleNamespace(
+        live=SimpleNamespace(line=lambda *_: "10 s"), now_s=float, duration_s=1, activity=""
+    )
+    logger.addHandler(handler)
+    try:
+        progress = gevent.spawn(console.show_progress, run)
+        gevent.sleep(0.1)
+        logger.warning("Stopping")
+        progress.kill()
+        logger.warning("Stopped")
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err.endswith("10 s\r\x1b[2KStopping\n\nStopped\n")

@@ -84,13 +84,11 @@ class TestLive:
         live.add("w0", Tick(at_s=1, accepted=50))
         live.add("w0", Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4))
         live.add("w1", Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=[100.0, 300.0]))
-        assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  5")
+        assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  last 60 s: 5")
         line = live.line(62, 90)
         assert line.split("  ") == [
             " 62/90 s",
-            "5 ok/min",
-            "1 429/min",
-            "1000 tok/min",
+            "last 60 s: 5 ok, 1 refused, 1000 tokens",
             "5 in flight",
             "TTFT p50 100 p95 300 ms",
         ]
@@ -98,10 +96,15 @@ class TestLive:
     def test_line_shows_failures_if_there_are_any(self) -> None:
         live = Live()
         live.add("local", Tick(at_s=1, failed=2))
-        assert "2 failed/min" in live.line(1, 10)
+        assert "0 refused, 2 failed, 0 tokens" in live.line(1, 10)
 
     def test_line_before_the_first_tick(self) -> None:
-        assert Live().line(-0.2, 10).startswith("  0/10 s  0 ok/min")
+        assert Live().line(-0.2, 10).startswith("  0/10 s  last 0 s: 0 ok")
+
+    def test_line_of_a_shorter_run_counts_no_minute(self) -> None:
+        live = Live()
+        live.add("local", Tick(at_s=15, accepted=26, tokens=12_345))
+        assert live.line(15, 75).startswith(" 15/75 s  last 15 s: 26 ok, 0 refused, 12.3K tokens")
 
     def test_last_reported_values_survive_ticks_without_any(self) -> None:
         live, tick = Live(), Tick(at_s=1.0, in_flight=2)

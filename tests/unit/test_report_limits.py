@@ -177,6 +177,12 @@ def test_confidence_is_shown_only_if_one_algorithm_was_found(run: RunFolder) -> 
     assert section(run).confidence is not None
 
 
+def test_page_says_why_a_probe_stopped_early_and_how_to_continue_it(run: RunFolder) -> None:
+    (run.path / "limits.json").write_text(json.dumps(RECORD | {"stopped": "it was interrupted"}))
+    says = "the probe stopped early: it was interrupted (continue with --probe-resume made)"
+    assert section(run).still_open == (says,)
+
+
 def test_excess_in_the_best_minute_is_explained_by_the_algorithm(run: RunFolder) -> None:
     bucket = OBSERVED | {"family": "token_bucket", "limit": 20}
     for fit, why in (

@@ -30,6 +30,11 @@ FOUND = SearchResult(
             "Each end was confirmed by 2 trials.",
         ),
         (
+            {"confirm": 1},
+            "The objectives held at 57.0 requests per minute but not at 59.8: the capacity lies between. "
+            "Each end was confirmed by one trial.",
+        ),
+        (
             {"load": "users", "fails": None, "ended": "requests"},
             "The objectives held up to 57.0 users, and no higher load failed. The search was not finished: "
             "its request budget did not allow another trial. An end may rest on a single trial.",

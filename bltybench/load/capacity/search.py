@@ -118,7 +118,7 @@ class Searcher:
         begin_s = max(0.0, self.now_s()) + (LEAD_WORKERS_S if self.workers > 1 else LEAD_S)
         order = TrialOrder(
             number=self._number,
-            stage=f"trial {self._number}: {load:.6g}{unit}",
+            stage=f"trial {self._number}: {round(load, 1):g}{unit}",
             load=load,
             begin_s=begin_s,
             end_s=begin_s + search.stage_s,

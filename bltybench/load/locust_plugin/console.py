@@ -18,11 +18,14 @@ INTERVAL_S = 1.0
 """Seconds between two updates on a terminal."""
 PIPED_INTERVAL_S = 15.0
 """Seconds between two lines if the output is not a terminal."""
+CLEAR_LINE = "\r\x1b[2K"
+"""Erases the line of a terminal in which the cursor is."""
 
 
 def print_error(error: UserError) -> int:
     """Print an error and return the exit code for it."""
-    print(f"bltybench: {error}", file=sys.stderr, flush=True)
+    start = CLEAR_LINE if sys.stderr.isatty() else ""
+    print(f"{start}bltybench: {error}", file=sys.stderr, flush=True)
     return COULD_NOT_RUN
 
 
@@ -53,17 +56,38 @@ def announce(run: Run, plan: Plan | None) -> None:
 def show_progress(run: Run) -> None:
     """Update the line on a terminal, or print a new one now and then elsewhere. Runs as a greenlet."""
     on_terminal = sys.stderr.isatty()
+    handlers = _handlers_of_stderr() if on_terminal else []
+    for handler in handlers:
+        handler.addFilter(_clear_line)
     try:
         while True:
             gevent.sleep(INTERVAL_S if on_terminal else PIPED_INTERVAL_S)
             line = run.live.line(run.now_s(), run.duration_s, run.activity)
             if on_terminal:
                 width = shutil.get_terminal_size().columns
-                sys.stderr.write(f"\r\x1b[2K{line[: width - 1]}")
+                sys.stderr.write(CLEAR_LINE + line[: width - 1])
             else:
                 sys.stderr.write(line + "\n")
             sys.stderr.flush()
     finally:
+        for handler in handlers:
+            handler.removeFilter(_clear_line)
         if on_terminal:
             sys.stderr.write("\n")
             sys.stderr.flush()
+
+
+def _handlers_of_stderr() -> list[logging.Handler]:
+    """Return the handlers that log to the terminal. Locust's own loggers share them."""
+    handlers = logging.getLogger().handlers
+    return [
+        handler
+        for handler in handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    ]
+
+
+def _clear_line(_: logging.LogRecord) -> bool:
+    """Let a message replace the progress line instead of following it on the same line."""
+    sys.stderr.write(CLEAR_LINE)
+    return True

@@ -44,9 +44,7 @@ POLL_S = 0.004
 """Interval between two checks of responses that have not ended, in seconds."""
 END_CHECK_S = 0.25
 """Maximum interval between two checks if only the end of a response counts, in seconds."""
-BUDGET_SPENT = "the budget is spent, or the run was stopped"
 UNPAID = "the server reports an unpaid bill"
-TIME_OVER = "the run's time is over"
 
 
 class _Model(msgspec.Struct):
@@ -59,6 +57,13 @@ class _Models(msgspec.Struct):
 
 class ProbeStopped(Exception):  # noqa: N818 - not always an error
     """The probe cannot continue. The message is the reason."""
+
+
+def why_stopped(context: RunContext) -> str:
+    """Return why the run sends nothing more."""
+    if context.budget.exhausted:
+        return "the budget is exhausted"
+    return "it was interrupted" if context.clock.stopping.is_set() else "the run's time is over"
 
 
 class StepExecutor:
@@ -100,7 +105,7 @@ class StepExecutor:
                 step = send_in_thread(experiment, self._results())
             return self._results()
         except StopUser as end:
-            raise ProbeStopped(BUDGET_SPENT) from end
+            raise ProbeStopped(why_stopped(self._context)) from end
         finally:
             _cancel(self._requests)
 
@@ -110,7 +115,7 @@ class StepExecutor:
         sent = self._launch(ProbeRequest(role="models", kind="models"))
         gevent.joinall([sent.greenlet])
         if sent.stopped:
-            raise ProbeStopped(BUDGET_SPENT)
+            raise ProbeStopped(why_stopped(self._context))
         try:
             return [model.id for model in msgspec.json.decode(sent.client.body, type=_Models).data]
         except ValueError:
@@ -126,7 +131,7 @@ class StepExecutor:
         at_s = max(now_s + step.after_s, step.at_s)
         progress(step.purpose, at_s - now_s)
         if not self._context.clock.wait_until(round((at_s - self._start_s) * 1e9)):
-            raise ProbeStopped(TIME_OVER)
+            raise ProbeStopped(why_stopped(self._context))
         self._send(step)
 
     def _send(self, step: SendStep) -> None:
@@ -149,7 +154,7 @@ class StepExecutor:
             if not pending or self._now_s() >= timeout_s:
                 return
             if self._context.clock.over.is_set():
-                raise ProbeStopped(TIME_OVER)
+                raise ProbeStopped(why_stopped(self._context))
             if step.until == "ended":
                 gevent.wait([sent.greenlet for sent in pending], timeout=END_CHECK_S, count=1)
             else:

@@ -30,13 +30,12 @@ from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.probe.executor import (
-    BUDGET_SPENT,
-    TIME_OVER,
     UNPAID,
     ProbeStopped,
     StepExecutor,
     run_in_thread,
     send_in_thread,
+    why_stopped,
 )
 from bltybench.load.probe.options import add_arguments, check_options, read_second_key, read_task
 from bltybench.load.users import ChatUser
@@ -100,7 +99,7 @@ class LimitProbe(ChatUser):
                 self._mark_done(REQUESTS)
             self._run_experiments(verdict)
         except (ProbeStopped, StopUser) as end:
-            stopped = str(end) or BUDGET_SPENT
+            stopped = str(end) or why_stopped(self.run_context)
         finally:
             session.experiment_attempts = self._executor.attempts
         self._conclude(verdict, stopped)
@@ -126,7 +125,7 @@ class LimitProbe(ChatUser):
         session = self._session
         self._progress(burst.purpose, burst.at_s - self._now_s())
         if not self.run_context.clock.wait_until(round((burst.at_s - session.start_s) * 1e9)):
-            raise ProbeStopped(TIME_OVER)
+            raise ProbeStopped(why_stopped(self.run_context))
         first = len(session.attempts)
         self._requests_left = burst.max_requests
         others = [
@@ -237,6 +236,7 @@ class LimitProbe(ChatUser):
             write_atomically(folder / "limits.toml", text.encode())
         if stopped:
             logger.warning("The probe stopped early: %s", stopped)
+            logger.warning("To continue it, repeat the command with --probe-resume %s", folder.name)
         for line in summary(findings):
             logger.info("%s", line)
 

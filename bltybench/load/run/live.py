@@ -92,11 +92,12 @@ class Live:
         elapsed = f"{max(0.0, now_s):3.0f}"
         if total_s is not None and not activity:
             elapsed += f"/{total_s:.0f}"
+        tokens = f"{counts.tokens / 1000:.1f}K" if counts.tokens >= 10_000 else str(counts.tokens)
+        failed = f" {counts.failed} failed," if counts.failed else ""
         parts = [
             f"{elapsed} s  {activity}" if activity else f"{elapsed} s",
-            f"{counts.accepted} ok/min  {counts.refused} 429/min",
-            *([f"{counts.failed} failed/min"] if counts.failed else []),
-            f"{counts.tokens / 1000:.1f}K tok/min" if counts.tokens >= 10_000 else f"{counts.tokens} tok/min",
+            f"last {min(WINDOW_S, max(0.0, now_s)):.0f} s: {counts.accepted} ok, {counts.refused} refused,"
+            f"{failed} {tokens} tokens",
             f"{counts.in_flight} in flight",
         ]
         if counts.ttft_ms:

@@ -1,5 +1,6 @@
 """One run as its owner sees it, the master or the only process: directory, specification, and report."""
 
+import logging
 import os
 import shlex
 import sys
@@ -31,6 +32,8 @@ from bltybench.runs.manifest import (
 from bltybench.runs.ownership import WriterLock
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import Resolved
+
+logger = logging.getLogger("bltybench")
 
 MAX_PREPARE_S = 60.0
 """Maximum wait for all processes to be ready, in seconds, in addition to that for their planning."""
@@ -166,6 +169,7 @@ class Run:
             # The report then treats the run as one that was killed.
             unwritten = f"bltybench: {error}\n"
         self._lock.release()
+        logger.info("Making the report")
         hidden = self.resolved.target.secret_variables | self.key_names
         self.exit_code, self.closing_text = _report(self.folder, self._report_options, hidden)
         if unwritten:

@@ -122,9 +122,12 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
 
 
 def _still_open(record: FindingsRecord) -> tuple[str, ...]:
-    unsettled = record.status in {"ambiguous", "unknown"} and record.reason is not None
-    first = (record.reason or "",) if unsettled else ()
-    return first + tuple(
+    found: list[str] = []
+    if record.status in {"ambiguous", "unknown"} and record.reason is not None:
+        found.append(record.reason)
+    if isinstance(record.stopped, str):
+        found.append(f"the probe stopped early: {record.stopped} (continue with --probe-resume {record.run_id})")
+    return *found, *(
         SUBJECTS.get(answer.question, answer.question.replace("_", " "))
         for answer in record.answers
         if answer.value is None
