@@ -173,7 +173,11 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
     runs = list_runs(reports)
     if ref is None:
         if not runs:
-            raise UserError("no runs here yet", where=str(reports.absolute()), remedy="start one: locust -f locustfiles/mixed.py --headless")
+            raise UserError(
+                "no runs here yet",
+                where=str(reports.absolute()),
+                remedy="start one: locust -f locustfiles/mixed.py --headless",
+            )
         return _newest(runs)
     if os.path.isfile(Path(ref) / "manifest.json"):
         return RunFolder(Path(ref))

@@ -126,7 +126,9 @@ def _still_open(record: FindingsRecord) -> tuple[str, ...]:
     if record.status in {"ambiguous", "unknown"} and record.reason is not None:
         found.append(record.reason)
     if isinstance(record.stopped, str):
-        found.append(f"the probe stopped early: {record.stopped} (continue with --probe-resume {record.run_id})")
+        found.append(
+            f"the probe stopped early: {record.stopped} (continue with --probe-resume {record.run_id})"
+        )
     return *found, *(
         SUBJECTS.get(answer.question, answer.question.replace("_", " "))
         for answer in record.answers
