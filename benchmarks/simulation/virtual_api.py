@@ -23,7 +23,8 @@ class VirtualApi:
 
     ``slow`` is the increase of the TTFT per request being served, relative to ``ttft_s``. ``clock_offset_s``
     is the server's clock minus the client's. ``lost`` is the fraction of responses that never arrive.
-    ``terse`` omits the reason for a refusal. Above ``max_model_tokens``, max_tokens is a client error.
+    ``terse`` omits the reason for a refusal. Above ``max_model_tokens``, max_tokens is a client error. A
+    canceled stream releases its slot after ``cancel_delay_s``.
     ``others`` returns the number of other clients' requests before each of ours, and ``spoil`` the status and
     code of an unexpected response to request number n, or None.
     """
@@ -43,6 +44,7 @@ class VirtualApi:
         clock_offset_s: float = 0.0,
         lost: float = 0.0,
         max_model_tokens: int = 1_000_000,
+        cancel_delay_s: float = 0.0,
         others: Callable[[random.Random], int] = lambda _: 0,
         spoil: Callable[[int], tuple[int, str] | None] = lambda _: None,
     ) -> None:
@@ -53,7 +55,7 @@ class VirtualApi:
         self._latency_s, self._jitter, self._ttft_s, self._itl_s = latency_s, jitter, ttft_s, itl_s
         self._early_headers, self._terse, self._slow = early_headers, terse, slow
         self.clock_offset_s, self._lost, self._max_model_tokens = clock_offset_s, lost, max_model_tokens
-        self._others, self._spoil = others, spoil
+        self._others, self._spoil, self._cancel_delay_s = others, spoil, cancel_delay_s
         self._stage: str | None = None
         self._slots_in_use = 0
         self._queue: deque[VirtualRequest] = deque()
@@ -249,7 +251,8 @@ class VirtualApi:
         if request in self._queue:
             self._queue.remove(request)
         if not self._limits.cancelled_keeps_slot:
-            self._after_transit(lambda: self._release(request, request.completion_tokens))
+            noticed_s = self.now_s + self._cancel_delay_s
+            self._after_transit(lambda: self._release(request, request.completion_tokens), noticed_s)
 
 
 def _text(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

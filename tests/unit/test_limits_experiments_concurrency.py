@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +12,30 @@ from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limit
 from bltybench.limits.experiments.concurrency_analysis import analyze
 from bltybench.limits.experiments.concurrency_steps import steps
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
+from bltybench.limits.probe.protocol import CancelStep, Experiment, SendStep
 from bltybench.scenario.target import RateLimit
 
 
 def run_experiment(api: VirtualApi, **facts: Any) -> dict[str, Answer]:
     context = ProbeContext(**facts)
     return {answer.question: answer for answer in analyze(api.play(steps(context, START_S)), context)}
+
+
+def cut_short(experiment: Experiment, requests: int) -> Experiment:
+    """Yield the steps of an experiment up to this many requests, then cancel what is in flight."""
+    results: Sequence[ProbeResult] = ()
+    step = next(experiment)
+    while len(results) < requests:
+        if isinstance(step, SendStep):
+            step = replace(step, requests=step.requests[: requests - len(results)])
+        results = yield step
+        try:
+            step = experiment.send(results)
+        except StopIteration:
+            return
+    yield CancelStep()
 
 
 @pytest.mark.parametrize("latency_s", [0.005, 0.1])
@@ -103,3 +122,34 @@ def test_budget_too_small_for_streams_sends_nothing() -> None:
     api = VirtualApi(virtual_limits())
     assert run_experiment(api, requests_left=5)["concurrency_limit"].value is None
     assert not api.requests
+
+
+@pytest.mark.parametrize("terse", [False, True])
+@pytest.mark.parametrize("itl_s", [0.002, 0.02])
+@pytest.mark.parametrize(("cancel_delay_s", "keeps_slot"), [(0.1, False), (0.7, False), (0.0, True)])
+@pytest.mark.parametrize("excess", ["refused", "queued"])
+@pytest.mark.parametrize("limit", [1, 5])
+def test_experiment_that_was_cut_short_gives_no_wrong_answer(
+    *, limit: int, excess: str, cancel_delay_s: float, keeps_slot: bool, itl_s: float, terse: bool
+) -> None:
+    limits = virtual_limits(concurrency=limit, concurrency_excess=excess, cancelled_keeps_slot=keeps_slot)
+    right = {
+        "concurrency_limit": limit,
+        "concurrency_excess": excess,
+        "cancelled_frees_slot": not keeps_slot,
+    }
+    context = ProbeContext(never_refused=True)
+    for requests in range(1, limit + 14):
+        api = VirtualApi(limits, terse=terse, itl_s=itl_s, cancel_delay_s=cancel_delay_s)
+        results = api.play(cut_short(steps(context, START_S), requests))
+        for answer in analyze(results, context):
+            assert answer.value in {None, right[answer.question]}, (requests, answer)
+
+
+def test_slot_that_was_watched_too_briefly_says_for_how_long() -> None:
+    context = ProbeContext(never_refused=True)
+    api = VirtualApi(virtual_limits(concurrency=5), cancel_delay_s=0.1)
+    results = api.play(cut_short(steps(context, START_S), 9))
+    assert len(api.requests) == 9
+    frees_slot = next(one for one in analyze(results, context) if one.question == "cancelled_frees_slot")
+    assert "watched for only 0.05 s" in frees_slot.says

@@ -80,7 +80,9 @@ def _refusing(
     slot_was_freed = any((retry.decided_s or 0.0) < own_end_s for retry in retries_accepted)
     request_limit_is_known = context.fits or context.never_refused
     reason = ""
-    if not retries_accepted and not named:
+    if not retries and not named:
+        reason = "the experiment was cut short before a request could be retried"
+    elif not retries_accepted and not named:
         reason = "refusals did not end when streams did, so another limit caused them"
     elif not named and control_was_early:
         reason = "a request was accepted although no slot was free, so another limit caused the refusals"
@@ -104,6 +106,7 @@ def _refusing(
 def _after_refusals(results: Sequence[ProbeResult], cancel_s: float, cancels_s: Sequence[float]) -> _SlotTest:
     until_s = min((at_s for at_s in cancels_s if at_s > cancel_s), default=inf)
     own_end_s = _first_own_end_s(results, cancel_s)
+    begun_s = min(_begun_s(result) for result in results if result.end_s == cancel_s)
     in_time: list[ProbeResult] = []
     for retry in with_role(results, RETRY):
         if not cancel_s < retry.sent_s < until_s:
@@ -112,7 +115,12 @@ def _after_refusals(results: Sequence[ProbeResult], cancel_s: float, cancels_s: 
             in_time.append(retry)
         if retry.accepted:
             break
-    return (bool(in_time[-1].accepted), in_time[-1].sent_s - cancel_s) if in_time else None
+    if not in_time:
+        return None
+    last, freed = in_time[-1], bool(in_time[-1].accepted)
+    if freed and len(in_time) > 1 and (last.decided_s or 0.0) - begun_s > _longest_life_s(results):
+        return None  # no stream has lasted that long, so it may have ended by itself
+    return freed, last.sent_s - cancel_s
 
 
 def _queueing(
@@ -157,7 +165,12 @@ def _while_queueing(
 
 
 def _frees_slot(outcomes: Sequence[_SlotTest]) -> Answer:
-    known = [outcome for outcome in outcomes if outcome is not None]
+    clear = [outcome for outcome in outcomes if outcome is not None]
+    known = [(freed, after_s) for freed, after_s in clear if freed or after_s >= CONCURRENCY.min_kept_s]
+    if clear and not known:
+        longest_s = max(after_s for _, after_s in clear)
+        reason = f"the slot was watched for only {longest_s:.2g} s after the cancellation"
+        return cannot_tell("cancelled_frees_slot", reason)
     if len({freed for freed, _ in known}) != 1:
         reason = "the attempts disagree" if known else "other streams ended first"
         return cannot_tell("cancelled_frees_slot", reason)
@@ -202,6 +215,14 @@ def _was_queued(result: ProbeResult, results: Sequence[ProbeResult], first_cance
     began_s = result.begun_s if result.begun_s is not None else min(first_cancel_s, result.end_s or inf)
     late_s = max(CONCURRENCY.min_patience_s, CONCURRENCY.late_start_ratio * median(starts_s))
     return began_s - result.sent_s >= CONCURRENCY.late_start_tolerance * late_s
+
+
+def _longest_life_s(results: Sequence[ProbeResult]) -> float:
+    """Return the longest time for which a stream was open after it had begun, in seconds."""
+    return max(
+        (result.end_s - result.begun_s for result in accepted(results) if result.end_s and result.begun_s),
+        default=0.0,
+    )
 
 
 def _first_own_end_s(results: Sequence[ProbeResult], cancel_s: float) -> float:

@@ -21,6 +21,9 @@ class ConcurrencyThresholds:
     """Maximum tokens of a held stream. More only cost money."""
     retry_waits_s: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
     """Waits between the retries after a cancellation, in seconds. A slot is usually released immediately."""
+    min_kept_s: float = 1.5
+    """Minimum time after a cancellation for which a slot must stay taken to count as kept, in seconds. Some
+    servers notice a closed connection only when they write the next tokens."""
     control_wait_ratio: float = 1.5
     """Wait before the control request, in waits for the slot. A rate limit would accept it after that."""
     min_patience_s: float = 1.0
