@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,13 +25,16 @@ arrivals = { kind = "constant", rate_per_min = 600 }
 """
 TARGET = "limits = { requests_per_min = 60, tokens_per_min = 100000, concurrency = 50 }"
 
-ACCEPTED = "Accepted requests per minute"
-REFUSED = "Refused requests per minute"
+ACCEPTED = "Accepted requests"
+REFUSED = "Refused requests"
 REMAINING = "Remaining requests (last reported)"
+LIVE = "document.querySelector('iframe')?.contentDocument"
 ROWS = (
-    "Object.fromEntries([...document.querySelectorAll('tbody tr')].map((row) => "
+    f"Object.fromEntries([...({LIVE}?.querySelectorAll('tbody tr') ?? [])].map((row) => "
     "[...row.cells].map((cell) => cell.innerText)).map(([name, ...rest]) => [name, rest]))"
 )
+LABELS = f"[...{LIVE}.querySelectorAll('svg')].map((chart) => chart.getAttribute('aria-label'))"
+VERDICT = f"{LIVE}.querySelector('#lines').innerText"
 
 
 @pytest.fixture
@@ -44,6 +48,7 @@ def page(tmp_path: Path) -> Iterator[httpx.Client]:
             f"--web-port={port}",
             cwd=tmp_path,
             BLTYBENCH_TEST_KEY=SANDBOX_KEY,
+            BLTYBENCH_REPORT_FORMAT="json,html",
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
@@ -79,43 +84,76 @@ def rows_at_the_limit(tab: Tab) -> dict[str, list[str]]:
         time.sleep(0.05)
 
 
-def test_tab_compares_the_last_minute_with_the_limits(page: httpx.Client) -> None:
-    statistics = page.get("/stats/requests").json()
-    assert statistics["extended_stats"] == [
-        {"key": "bltybench", "data": [{"measure": "No run yet", "now": "–", "limit": "–"}]}
-    ]
-    assert "stats" in statistics
+def wait_for_phase(page: httpx.Client, phase: str) -> dict[str, Any]:
+    until = time.monotonic() + 60
+    while True:
+        state: dict[str, Any] = page.get("/bltybench/state").json()
+        if state["phase"] == phase:
+            return state
+        assert time.monotonic() < until, state
+        time.sleep(0.1)
+
+
+def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: httpx.Client) -> None:
+    assert page.get("/bltybench/state").json()["headline"] == "No run yet"
     with browser() as tab:
         start_run(page)
         tab.open(f"{page.base_url}?tab=bltybench")
-        tab.wait("document.body.textContent.includes('LLM limits')")
+        tab.wait(f"Object.keys({ROWS}).length")
         rows = rows_at_the_limit(tab)
         accepted, limit = rows[ACCEPTED]
         # The sandbox's minute can end during the run, and then two of its windows count.
         assert 60 <= int(accepted) <= 120
         assert limit == "60"
-        assert rows["Tokens per minute"][1] == "100,000"
-        assert rows["In flight"][1] == "50"
+        assert rows["Tokens"][1] == "100,000"
+        assert rows["In flight now"][1] == "50"
         assert rows["Last Retry-After"][0].endswith(" s")
-        assert "ms" in rows["TTFT p50, p95"][0]
+        requests, ttft, in_flight = tab.run(LABELS)
+        assert requests.startswith(f"Requests in the last 60 s: accepted {accepted}, refused ")
+        assert requests.endswith("documented limit 60")
+        assert "p95" in ttft
+        assert in_flight.endswith("documented limit 50")
+        assert tab.run(f"{LIVE}.querySelectorAll('#requests polyline').length") == 3
+
+        assert page.post("/stop").status_code == 200
+        state = wait_for_phase(page, "ended")
+        tab.wait(f"!{LIVE}.querySelector('#report').hidden")
+        assert "VALID" in tab.run(VERDICT)
+        address = tab.run(f"{LIVE}.querySelector('#report').href")
         assert tab.complaints() == []
+        assert {httpx.URL(url).netloc for url in tab.requested() if not url.startswith("data:")} == {
+            page.base_url.netloc
+        }
+    report = page.get(address)
+    assert report.status_code == 200
+    assert "<title>" in report.text
+    # Nothing else can be read: neither the run's other files, nor files elsewhere.
+    name = state["report"]
+    for path in (
+        "other",
+        f"{name}/manifest.json",
+        f"..%2freports%2f{name}%2fmanifest.json",
+        "..%2f..%2fscenarios.toml",
+    ):
+        assert page.get(f"/bltybench/report/{path}").status_code == 404, path
+    assert page.get("/bltybench/page/..%2fpanel.py").status_code == 404
 
 
-def test_form_lists_scenarios_and_targets_and_the_tab_ends_with_the_verdict(page: httpx.Client) -> None:
+def test_form_lists_scenarios_and_targets_and_a_run_that_cannot_start_says_why(page: httpx.Client) -> None:
     shown = html.unescape(page.get("/").text)
     assert "chat: For a test" in shown
     assert "here: http://127.0.0.1" in shown
-    assert page.get("/bltybench/report").status_code == 404
-    form = {"user_count": 2, "spawn_rate": 2, "scenario": "chat: For a test", "target": "(default)"}
+    form = {"user_count": 2, "spawn_rate": 2, "scenario": "chatt: For a test", "target": "(default)"}
     assert page.post("/swarm", data=form).json()["success"]
-    time.sleep(2.0)
+    state = wait_for_phase(page, "failed")
+    assert "no such scenario" in state["lines"][0]["text"]
+    assert state["rows"] == []
+    # Locust's page shows the form again.
+    assert page.get("/stats/requests").json()["state"] == "ready"
+
+    assert page.post("/swarm", data=form | {"scenario": "chat: For a test"}).json()["success"]
+    wait_for_phase(page, "running")
     assert page.post("/stop").status_code == 200
-    until = time.monotonic() + 40
-    rows: dict[str, str] = {}
-    while "Verdict" not in rows:
-        assert time.monotonic() < until, rows
-        time.sleep(0.2)
-        (tab,) = page.get("/stats/requests").json()["extended_stats"]
-        rows = {row["measure"]: row["now"] for row in tab["data"]}
-    assert rows["Verdict"].startswith(("VALID", "INVALID"))
-    assert rows["Report"].endswith("-chat")
+    state = wait_for_phase(page, "ended")
+    assert state["lines"][0]["text"].startswith(("VALID", "INVALID"))
+    assert state["about"].startswith("chat on http://127.0.0.1")

@@ -14,9 +14,20 @@ from locust.user.task import LOCUST_STATE_STOPPING
 from bltybench.errors import UserError
 from bltybench.load.locust_plugin import console
 from bltybench.load.locust_plugin.form import chosen
+from bltybench.load.locust_plugin.live_page import (
+    Line,
+    LivePage,
+    Phase,
+    Tone,
+    clock,
+    live_page,
+    rows,
+    text_lines,
+)
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
-from bltybench.load.locust_plugin.panel import rows
+from bltybench.load.run.live import Tick
 from bltybench.load.users import ChatUser
+from bltybench.scenario.target import Limits
 
 
 def test_unknown_report_format_is_a_user_error() -> None:
@@ -40,8 +51,46 @@ def test_choice_of_the_form_is_a_name_or_the_default() -> None:
     assert chosen("(default)") is None
 
 
-def test_tab_has_one_row_before_a_run() -> None:
-    assert rows(None) == [{"measure": "No run yet", "now": "–", "limit": "–"}]
+def test_live_page_without_a_run_says_so_or_why_it_could_not_start() -> None:
+    assert live_page(None) == LivePage(phase=Phase.NONE, headline="No run yet")
+    failed = live_page(UserError("no such target: a", remedy="use b"))
+    assert (failed.phase, failed.rows) == (Phase.FAILED, [])
+    assert failed.lines == [
+        Line("bltybench: no such target: a", Tone.BAD),
+        Line("→ use b", Tone.DETAIL),
+    ]
+
+
+def test_live_page_marks_verdicts_and_bounds_what_a_server_wrote() -> None:
+    text = (
+        "\x1b[1;32mVALID\x1b[0m the load generator was not the bottleneck\n"
+        "NOT DECIDED 1 check\n  ? ttft.p99 < 1 s, was –\n\nINVALID: TIMING\nNOTHING SUCCEEDED\nFAIL\nPASS\n"
+        "refused: 3 × 429: <b>\x1b[2J" + "x" * 2_000
+    )
+    *lines, last = text_lines(text)
+    assert [line.tone for line in lines] == [
+        Tone.GOOD, Tone.OPEN, Tone.DETAIL, Tone.BAD, Tone.BAD, Tone.BAD, Tone.GOOD,
+    ]  # fmt: skip
+    assert lines[0].text == "VALID the load generator was not the bottleneck"
+    assert last.tone is Tone.PLAIN
+    assert len(last.text) <= 300
+    assert last.text.startswith("refused: 3 × 429: <b>x")
+
+
+def test_live_page_compares_the_last_minute_with_documented_limits() -> None:
+    counts = Tick(accepted=1_234, refused=5, ttft_ms=[100.0, 2_000.0], retry_after_s=2.5)
+    table = {row.measure: (row.now, row.limit) for row in rows(counts, Limits(requests_per_min=60))}
+    assert table["Accepted requests"] == ("1,234", "60")
+    assert table["Refused requests"] == ("5", "–")
+    assert table["TTFT p50, p95"] == ("100 ms, 2,000 ms", "–")
+    assert table["Last Retry-After"] == ("2.5 s", "–")
+    assert table["Remaining tokens (last reported)"] == ("–", "–")
+
+
+def test_clock_shows_the_duration_unless_the_run_consists_of_steps() -> None:
+    assert clock(-0.2, 75.0, "") == "0 of 75 s"
+    assert clock(12.4, None, "") == "12 s"
+    assert clock(12.4, 75.0, "charges: drain") == "12 s: charges: drain"
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,16 @@ class TestLive:
         assert counts.ttft_ms == [100.0, 300.0]
         assert Live().snapshot(0.0).ttft_ms == []
 
+    def test_point_of_the_charts_counts_the_minute_before_it(self) -> None:
+        live = Live()
+        live.add("w0", Tick(at_s=1.0, accepted=5))
+        live.add("w0", Tick(at_s=30.0, refused=2, failed=1, in_flight=3, ttft_ms=[300.0, 100.0]))
+        point = live.point(60.5)
+        assert (point.accepted, point.refused, point.failed, point.in_flight) == (5, 2, 1, 3)
+        assert (point.ttft_p50_ms, point.ttft_p95_ms) == (100.0, 300.0)
+        point = live.point(95.0)
+        assert (point.accepted, point.refused, point.ttft_p50_ms) == (0, 0, None)
+
     def test_sink_starts_a_new_tick_when_one_is_taken(self, tmp_path: Path) -> None:
         folder = create_run(tmp_path, "s")
         reader = Reader()

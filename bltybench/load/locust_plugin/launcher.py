@@ -16,6 +16,7 @@ from bltybench.load.locust_plugin.options import (
     parsed_options,
     report_formats,
     role_of,
+    say_who_can_connect,
 )
 from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.former_run import with_former_run
@@ -90,6 +91,7 @@ class Launcher:
             environment.host = self._default_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
+        say_who_can_connect(options)
 
     def create_run(self) -> Run:
         """Create a run from the current options, and log what it will send. Raises UserError."""

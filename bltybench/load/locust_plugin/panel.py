@@ -1,86 +1,86 @@
-"""A tab in Locust's web page: the last minute compared with the documented limits.
+"""A tab in Locust's web page with the live page of the current run, and the reports of its runs.
 
-Locust renders extended tabs itself. ``template_args`` names the tab and its table, and the rows are added to
-the statistics that the page requests.
+Locust's page is a React application that can show tables in further tabs, but no charts. So its tab stays
+empty, and a script that is added to the page shows the live page there.
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from flask import Response, abort, request, send_file
+import gevent
+import msgspec
+from flask import Blueprint, Response, abort, request, send_file, send_from_directory
 from locust.web import WebUI
 
+from bltybench.errors import UserError
 from bltybench.load.locust_plugin.form import add_lists
+from bltybench.load.locust_plugin.live_page import live_page
+from bltybench.load.locust_plugin.options import parsed_options
 from bltybench.load.run.run import Run
-from bltybench.percentiles import percentile
 from bltybench.scenario.file.scenario_file import Book
-from bltybench.text import sanitize
 
 KEY = "bltybench"
-STATS_ENDPOINT = "locust.request_stats"
-REPORT_PATH = "/bltybench/report"
-"""Where Locust's server shows the page of the last run."""
-NONE = "–"
+INDEX_ENDPOINT = "locust.index"
+PAGE = Path(__file__).parent / "page"
+POINT_INTERVAL_S = 1.0
+"""Seconds between two points of the charts."""
 
 
-def add_tab(web_ui: WebUI, book: Book, current: Callable[[], Run | None]) -> None:
-    """Add the tab to Locust's page, and lists to its form. ``current`` returns the run to show."""
+def add_tab(web_ui: WebUI, book: Book, current: Callable[[], Run | UserError | None]) -> None:
+    """Add the tab to Locust's page, and lists to its form.
+
+    ``current`` returns the run to show, or why it could not start.
+    """
     add_lists(web_ui, book)
-    app = web_ui.app
+    app, environment = web_ui.app, web_ui.environment
     if app is None:
         raise RuntimeError("Locust's web page has no application to extend")
     web_ui.template_args["extended_tabs"] = [{"title": "LLM limits", "key": KEY}]
-    columns = {"measure": "Last 60 s", "now": "Now", "limit": "Documented limit"}
-    structure = [{"key": key, "title": title} for key, title in columns.items()]
-    web_ui.template_args["extended_tables"] = [{"key": KEY, "structure": structure}]
+    base_path = parsed_options(environment).web_base_path or ""
+    pages = Blueprint(KEY, __name__, url_prefix=f"{base_path}/{KEY}")
+    reports: dict[str, Path] = {}
 
-    def show_report() -> Response:
+    def follow(**_: Any) -> None:
         run = current()
-        if run is None or not run.folder.report_html.is_file():
-            abort(404, "The last run has no report yet.")
-        return send_file(run.folder.report_html.absolute())
+        if isinstance(run, Run):
+            reports[run.folder.path.name] = run.folder.report_html.absolute()
+            gevent.spawn(_keep_points, run)
 
-    app.add_url_rule(REPORT_PATH, "bltybench_report", web_ui.auth_required_if_enabled(show_report))
+    def show_file(name: str) -> Response:
+        return send_from_directory(PAGE, name)
 
-    def extend(response: Response) -> Response:
-        if request.endpoint == STATS_ENDPOINT and response.status_code == 200 and response.is_json:
-            statistics = response.get_json()
-            statistics["extended_stats"] = [{"key": KEY, "data": rows(current())}]
-            response.set_data(app.json.dumps(statistics))
-        return response
+    def show_state() -> Response:
+        state = msgspec.json.encode(live_page(current()))
+        return Response(state, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
-    app.after_request(extend)
+    def show_report(run: str) -> Response:
+        # Only paths of runs that this process has started are served, whatever the address says.
+        if run not in reports or not reports[run].is_file():
+            abort(404, "There is no such report.")
+        return send_file(reports[run])
 
-
-def rows(run: Run | None) -> list[dict[str, str]]:
-    """Return the rows of the tab: each measure, its value now, and its documented limit."""
-    if run is None:
-        return [_row("No run yet", NONE)]
-    counts = run.live.snapshot(run.now_s())
-    limits = run.resolved.target.limits
-    ttfts = [f"{ms:,.0f} ms" for q in (0.5, 0.95) if (ms := percentile(counts.ttft_ms, q)) is not None]
-    table = [
-        _row("Accepted requests per minute", _count(counts.accepted), limits.requests_per_min),
-        _row("Refused requests per minute", _count(counts.refused)),
-        _row("Failed requests per minute", _count(counts.failed)),
-        _row("Tokens per minute", _count(counts.tokens), limits.tokens_per_min),
-        _row("In flight", _count(counts.in_flight), limits.concurrency),
-        _row("TTFT p50, p95", ", ".join(ttfts) or NONE),
-        _row("Last Retry-After", NONE if counts.retry_after_s is None else f"{counts.retry_after_s:g} s"),
-        _row("Remaining requests (last reported)", _count(counts.remaining_requests)),
-        _row("Remaining tokens (last reported)", _count(counts.remaining_tokens)),
-    ]
-    if run.activity:
-        table.insert(0, _row("Probe", run.activity))
-    if run.exit_code is not None:
-        page = run.folder.report_html.is_file()
-        table.append(_row("Report", REPORT_PATH if page else str(run.folder.path.absolute())))
-        table.insert(0, _row("Verdict", sanitize(run.closing_text.partition("\n")[0])))
-    return table
+    for rule, view in (("/page/<name>", show_file), ("/state", show_state), ("/report/<run>", show_report)):
+        pages.add_url_rule(rule, view_func=web_ui.auth_required_if_enabled(view))
+    app.register_blueprint(pages)
+    app.after_request(_add_script)
+    # The plugin listens to the same event, and has created the run before this is called.
+    environment.events.test_start.add_listener(follow)
 
 
-def _row(measure: str, now: str, limit: int | None = None) -> dict[str, str]:
-    return {"measure": measure, "now": now, "limit": _count(limit)}
+def _add_script(response: Response) -> Response:
+    """Add the script that shows the live page to Locust's own page."""
+    if request.endpoint == INDEX_ENDPOINT and response.status_code == 200:
+        script = f'<script type="module" src="./{KEY}/page/tab.js"></script></body>'
+        response.set_data(response.get_data(as_text=True).replace("</body>", script))
+    return response
 
 
-def _count(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}"
+def _keep_points(run: Run) -> None:
+    """Keep points for the charts of a run until its load has ended."""
+    while True:
+        gevent.sleep(POINT_INTERVAL_S)
+        if run.ended_s is not None:
+            return
+        if run.started.is_set():
+            run.live.points.append(run.live.point(run.now_s()))

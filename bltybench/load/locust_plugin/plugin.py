@@ -18,16 +18,11 @@ from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
-from bltybench.load.locust_plugin.options import (
-    Role,
-    add_arguments,
-    parsed_options,
-    role_of,
-    say_who_can_connect,
-)
+from bltybench.load.locust_plugin.options import Role, add_arguments, parsed_options, role_of
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
+    cancel_start,
     end_at_signals,
     end_when_over,
     ended_as_planned,
@@ -79,6 +74,8 @@ class Plugin:
         self._finished = Event()
         self._quitting = False
         self._exhausted_workers: set[str] = set()
+        self._failure: UserError | None = None
+        """Why the last run could not start."""
         self._error_code: int | None = None
         """Exit code after errors, if ``--exit-code-on-error`` was given."""
         self._aborted = self._worker_failed = False
@@ -139,9 +136,8 @@ class Plugin:
             self._launcher.check()
         except UserError as error:
             exit_with(error, runner)
-        say_who_can_connect(options)
         if environment.web_ui is not None:
-            add_tab(environment.web_ui, self._launcher.load_book(), lambda: self.run)
+            add_tab(environment.web_ui, self._launcher.load_book(), lambda: self._failure or self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Create the run if this process owns it, and join it if this process generates load."""
@@ -153,6 +149,7 @@ class Plugin:
         self._finished.clear()
         self._aborted = False
         self._exhausted_workers.clear()
+        self.run = self._failure = None
         try:
             if self._launcher is not None:
                 self._start_run(self._launcher)
@@ -160,6 +157,8 @@ class Plugin:
             if options.headless:
                 exit_with(error, self._runner)
             print_error(error)
+            self._failure = error
+            cancel_start()
 
     def on_spawning_complete(self, **_: Any) -> None:
         """Let a search start."""

@@ -12,8 +12,10 @@ from bltybench.runs.attempt import Attempt, Outcome
 T = TypeVar("T")
 
 WINDOW_S = 60.0
-MAX_TTFTS = 2_000
-"""Maximum number of TTFTs kept per tick."""
+MAX_TTFTS = 200
+"""Maximum number of TTFTs kept per tick, so that sorting a minute's takes a few milliseconds at most."""
+MAX_POINTS = 300
+"""Points kept for charts. With one per second, they cover five minutes."""
 
 
 class Tick(msgspec.Struct, kw_only=True):
@@ -52,10 +54,24 @@ class Tick(msgspec.Struct, kw_only=True):
             self.remaining_tokens = attempt.remaining_tokens
 
 
+class Point(msgspec.Struct, kw_only=True):
+    """A point of the charts: the counts of the minute up to ``at_s`` on the run's axis."""
+
+    at_s: float
+    accepted: int
+    refused: int
+    failed: int
+    in_flight: int
+    ttft_p50_ms: float | None
+    ttft_p95_ms: float | None
+
+
 class Live:
     """The ticks of the last minute of all processes."""
 
     def __init__(self) -> None:
+        self.points: deque[Point] = deque(maxlen=MAX_POINTS)
+        """Former points of the charts, if something keeps them."""
         self._ticks: deque[Tick] = deque()
         self._in_flight: dict[str, int] = {}
 
@@ -81,6 +97,19 @@ class Live:
             retry_after_s=_last(tick.retry_after_s for tick in ticks),
             remaining_requests=_last(tick.remaining_requests for tick in ticks),
             remaining_tokens=_last(tick.remaining_tokens for tick in ticks),
+        )
+
+    def point(self, now_s: float) -> Point:
+        """Return the point of the charts at ``now_s``."""
+        counts = self.snapshot(now_s)
+        return Point(
+            at_s=now_s,
+            accepted=counts.accepted,
+            refused=counts.refused,
+            failed=counts.failed,
+            in_flight=counts.in_flight,
+            ttft_p50_ms=percentile(counts.ttft_ms, 0.5),
+            ttft_p95_ms=percentile(counts.ttft_ms, 0.95),
         )
 
     def line(self, now_s: float, total_s: float | None, activity: str = "") -> str:

@@ -68,7 +68,10 @@ class Run:
         self._report_options = ["--format", ",".join(sorted(formats)), *(["--strict"] if strict else [])]
         self.workers = workers
         self.live = Live()
+        self.ended_s: float | None = None
+        """When the load ended, on the run's axis. The report is written after that."""
         self.exit_code: int | None = None
+        """Exit code of the report, which is complete then."""
         self.closing_text = ""
         """The report's summary for the terminal."""
         self.activity = ""
@@ -155,7 +158,7 @@ class Run:
 
         Sets ``exit_code`` and ``closing_text``. Call it once, when nothing more is sent.
         """
-        ended_s = max(0.0, self.now_s())
+        self.ended_s = ended_s = max(0.0, self.now_s())
         self._wait_for_workers()
         unwritten = ""
         try:

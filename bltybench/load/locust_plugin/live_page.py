@@ -1,0 +1,171 @@
+"""What the live page shows: where the run is, its figures, and its verdict when it has ended."""
+
+from enum import StrEnum
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.load.run.live import Point, Tick
+from bltybench.load.run.run import Run
+from bltybench.percentiles import percentile
+from bltybench.scenario.target import Limits
+from bltybench.text import MAX_MESSAGE_CHARS, sanitize
+
+NONE = "–"
+ERROR = "bltybench:"
+"""How an error message for the terminal begins."""
+
+
+class Phase(StrEnum):
+    """How far a run has come."""
+
+    NONE = "none"
+    FAILED = "failed"
+    """It could not start."""
+    PREPARING = "preparing"
+    RUNNING = "running"
+    REPORTING = "reporting"
+    ENDED = "ended"
+
+
+HEADLINES = {
+    Phase.NONE: "No run yet",
+    Phase.FAILED: "The run could not start",
+    Phase.PREPARING: "Preparing",
+    Phase.RUNNING: "Running",
+    Phase.REPORTING: "Making the report",
+    Phase.ENDED: "The run has ended",
+}
+
+
+class Tone(StrEnum):
+    """How a line of text is shown."""
+
+    GOOD = "good"
+    BAD = "bad"
+    OPEN = "open"
+    PLAIN = "plain"
+    DETAIL = "detail"
+
+
+TONES = {
+    "VALID": Tone.GOOD,
+    "PASS": Tone.GOOD,
+    "INVALID": Tone.BAD,
+    "FAIL": Tone.BAD,
+    "NOTHING SUCCEEDED": Tone.BAD,
+    "NOT DECIDED": Tone.OPEN,
+    ERROR: Tone.BAD,
+}
+"""How a line that begins with one of these words is shown."""
+
+
+class Line(msgspec.Struct):
+    """A line of text."""
+
+    text: str
+    tone: Tone
+
+
+class Row(msgspec.Struct):
+    """A measure, its value now, and its documented limit."""
+
+    measure: str
+    now: str
+    limit: str
+
+
+class LivePage(msgspec.Struct, kw_only=True):
+    """Everything that the live page shows."""
+
+    phase: Phase
+    headline: str
+    clock: str = ""
+    """The time since the load began."""
+    about: str = ""
+    lines: list[Line] = []
+    """Why the run could not start, or its verdict."""
+    report: str | None = None
+    """The run whose report can be opened."""
+    rows: list[Row] = []
+    points: list[Point] = []
+    requests_per_min: int | None = None
+    concurrency: int | None = None
+
+
+def live_page(shown: Run | UserError | None) -> LivePage:
+    """Return the page of a run, or of one that could not start because of an error."""
+    if not isinstance(shown, Run):
+        phase = Phase.NONE if shown is None else Phase.FAILED
+        lines = [] if shown is None else text_lines(f"{ERROR} {shown}")
+        return LivePage(phase=phase, headline=HEADLINES[phase], lines=lines)
+    phase, live, limits = phase_of(shown), shown.live, shown.resolved.target.limits
+    now_s = shown.now_s() if shown.ended_s is None else shown.ended_s
+    running = phase is Phase.RUNNING
+    draining = running and shown.duration_s is not None and now_s > shown.duration_s
+    return LivePage(
+        phase=phase,
+        headline="Waiting for the requests in flight" if draining else HEADLINES[phase],
+        clock=clock(now_s, shown.duration_s, shown.activity) if running else "",
+        about=f"{shown.resolved.name} on {shown.resolved.target.base_url}, run {shown.folder.path.name}",
+        lines=text_lines(shown.closing_text),
+        report=shown.folder.path.name
+        if phase is Phase.ENDED and shown.folder.report_html.is_file()
+        else None,
+        rows=rows(live.snapshot(now_s), limits),
+        points=[*live.points, live.point(now_s)],
+        requests_per_min=limits.requests_per_min,
+        concurrency=limits.concurrency,
+    )
+
+
+def phase_of(run: Run) -> Phase:
+    """Return how far a run has come."""
+    if run.exit_code is not None:
+        return Phase.ENDED
+    if run.ended_s is not None:
+        return Phase.REPORTING
+    return Phase.RUNNING if run.started.is_set() else Phase.PREPARING
+
+
+def clock(now_s: float, duration_s: float | None, activity: str) -> str:
+    """Return the time since the load began. A run that consists of steps ends with its last one."""
+    elapsed = f"{max(0.0, now_s):.0f}"
+    if activity:
+        return f"{elapsed} s: {activity}"
+    return f"{elapsed} s" if duration_s is None else f"{elapsed} of {duration_s:.0f} s"
+
+
+def text_lines(text: str) -> list[Line]:
+    """Return the lines of a text for the terminal. Indented ones are details of the line above."""
+    lines = []
+    for line in text.splitlines():
+        cleaned = sanitize(line, limit=MAX_MESSAGE_CHARS)
+        tone = next((tone for start, tone in TONES.items() if cleaned.startswith(start)), Tone.PLAIN)
+        if cleaned:
+            lines.append(Line(cleaned, Tone.DETAIL if line.startswith(" ") else tone))
+    return lines
+
+
+def rows(counts: Tick, limits: Limits) -> list[Row]:
+    """Return the figures of the last minute next to their documented limits."""
+    ttfts = [f"{ms:,.0f} ms" for q in (0.5, 0.95) if (ms := percentile(counts.ttft_ms, q)) is not None]
+    return [
+        _row("Accepted requests", _count(counts.accepted), limits.requests_per_min),
+        _row("Refused requests", _count(counts.refused)),
+        _row("Failed requests", _count(counts.failed)),
+        _row("Tokens", _count(counts.tokens), limits.tokens_per_min),
+        _row("TTFT p50, p95", ", ".join(ttfts) or NONE),
+        _row("In flight now", _count(counts.in_flight), limits.concurrency),
+        _row("Last Retry-After", NONE if counts.retry_after_s is None else f"{counts.retry_after_s:g} s"),
+        _row("Remaining requests (last reported)", _count(counts.remaining_requests)),
+        _row("Remaining tokens (last reported)", _count(counts.remaining_tokens)),
+    ]
+
+
+def _row(measure: str, now: str, limit: int | None = None) -> Row:
+    return Row(measure, now, _count(limit))
+
+
+def _count(value: int | None) -> str:
+    return NONE if value is None else f"{value:,}"
