@@ -16,12 +16,12 @@ from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.errors import UserError
-from bltybench.limits.observations.classify import classify_response
 from bltybench.load.forwarded_request import ForwardedRequest
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
-from bltybench.load.retry import wait_before_retry_s
+from bltybench.load.retry import EndedAttempt, wait_before_retry_s
 from bltybench.load.run.context import RunContext
+from bltybench.policies.retries import Retries
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario.api.request_options import (
     RequestOptions,
@@ -31,7 +31,7 @@ from bltybench.scenario.api.request_options import (
 )
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
-from bltybench.scenario.workload import Retry
+from bltybench.scenario.retry import Retry
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.http.connection import Connection
 from bltybench.wire.result import ExchangeResult
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bltybench")
 
 MODELS = "/models"
-NO_RETRIES = Retry()
+NO_RETRIES = Retries(Retry())
 USER_CONTROL = (StopUser, StopTest, RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet)
 """Exceptions that a Locust event listener can raise to control the calling user."""
 
@@ -255,14 +255,15 @@ class ChatClient:
         context, clock = self._context, self._clock
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, request.number if request else 0
-        retry = NO_RETRIES if request else context.scenario.retry
+        retries, wait_s = NO_RETRIES if request else context.retries, None
+        retries.begin(clock.now_s())
         while True:
             self._reserve(call, scheduled=scheduled_ns is not None)
             sent = self._attempt(call, number, due_ns, request=request)
             result = context.reader.read_now(sent.exchange)
             self._budget.give_back(call.reserved - spent(self._budget, sent, result))
-            decision, retry_after_s = classify_response(result), result.quota.retry_after_s
-            wait_s = wait_before_retry_s(retry, number, decision, retry_after_s, self._rng)
+            ended = EndedAttempt(sent.exchange, result, number, wait_s)
+            wait_s = wait_before_retry_s(retries, ended, clock.now_s(), self._rng)
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
             if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):

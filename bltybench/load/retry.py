@@ -1,22 +1,51 @@
-"""How long a call waits before its next attempt."""
+"""The wait of a call of the run before its next attempt."""
 
-import random
+import time
+from random import Random
+from typing import NamedTuple
 
-from bltybench.limits.observations.classify import Decision
-from bltybench.scenario.workload import Retry
+from bltybench.limits.observations.classify import classify_response
+from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.policies.retries import Retries
+from bltybench.runs.attempt import Outcome
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.ratelimit_headers import parse_quota
+from bltybench.wire.result import ExchangeResult
+
+SDK_HEADERS = ("retry-after-ms", "retry-after")
+"""Headers with a wait that SDKs read."""
+SHOULD_RETRY = {"true": True, "false": False}
+"""Values of ``x-should-retry``."""
 
 
-def wait_before_retry_s(
-    retry: Retry, attempt: int, decision: Decision, retry_after_s: float | None, rng: random.Random
-) -> float | None:
-    """Return the seconds to wait before the next attempt, or None if the call ends here.
+class EndedAttempt(NamedTuple):
+    """An attempt of a call, with its result."""
 
-    ``attempt`` is the number of the attempt that failed, from 0. Policy ``retry_after`` waits exactly as long
-    as the server asked. If it asked for nothing, and always under ``backoff``, the wait is
-    ``min(base * 2**attempt, cap) * (1 - U/4)`` with U uniform in [0, 1), as in the OpenAI SDK.
-    """
-    if retry.policy == "none" or not decision.retryable or attempt + 1 >= retry.max_attempts:
+    exchange: Exchange
+    result: ExchangeResult
+    number: int
+    """Attempts of the call before this one."""
+    waited_s: float | None
+    """Wait before this attempt, in seconds. None for the first."""
+
+
+def wait_before_retry_s(retries: Retries, ended: EndedAttempt, now_s: float, rng: Random) -> float | None:
+    """Return the seconds to wait before the next attempt, or None if the call ends here."""
+    exchange, result, number, waited_s = ended
+    if result.outcome is Outcome.OK:
+        retries.succeed()
         return None
-    if retry.policy == "retry_after" and retry_after_s is not None and retry_after_s > 0:
-        return retry_after_s if retry_after_s <= retry.max_wait_s else None
-    return min(retry.base_s * 2.0**attempt, retry.cap_s) * (1 - rng.random() / 4)
+    standard = [header for header in exchange.headers if header[0] in SDK_HEADERS]
+    failed = FailedAttempt(
+        number=number,
+        decision=classify_response(result),
+        status=result.status,
+        announced_s=result.quota.retry_after_s,
+        standard_s=parse_quota(standard, time.time()).retry_after_s if standard else None,
+        should_retry=SHOULD_RETRY.get(exchange.header("x-should-retry")),
+        stream=exchange.stream,
+        interrupted=result.outcome in {Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR},
+        has_tokens=result.first_token_ns is not None,
+        waited_s=waited_s,
+    )
+    return retries.wait_s(failed, now_s, rng)

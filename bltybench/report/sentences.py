@@ -3,7 +3,7 @@
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
 from bltybench.report.text import clock, count, duration, milliseconds
-from bltybench.scenario.workload import Retry
+from bltybench.scenario.retry import Retry
 
 
 def timeline_sentence(analysis: Analysis) -> str:
@@ -68,19 +68,36 @@ def retries_sentence(analysis: Analysis) -> str:
     )
 
 
+POLICY_WORDS = {
+    "fixed": "waits {base} each time, and ignores Retry-After",
+    "exponential": "backs off {range}, and ignores Retry-After",
+    "full_jitter": "backs off {range} with full jitter, and ignores Retry-After",
+    "equal_jitter": "backs off {range} with equal jitter, and ignores Retry-After",
+    "decorrelated_jitter": "backs off {range} with decorrelated jitter, and ignores Retry-After",
+    "backoff": "backs off {range}, and ignores Retry-After",
+    "retry_after": "waits for Retry-After, or backs off {range} without one",
+    "retry_after_jitter": "waits for Retry-After plus up to 25%, or backs off {range} without one",
+    "openai": "that of the openai package",
+    "openai_2_51": "that of the openai package before 2.52.0",
+    "litellm": "that of LiteLLM",
+    "vercel_ai": "that of the Vercel AI SDK",
+}
+"""Retry policies in words, by name. ``none`` has a sentence of its own."""
+
+
 def retry_policy(retry: Retry) -> str:
     """Describe a scenario's retry policy."""
     if retry.policy == "none":
         return "none, each call has one attempt"
-    how = {
-        "retry_after": "waits for Retry-After, or backs off without one",
-        "backoff": "backs off, and ignores Retry-After",
-    }[retry.policy]
-    parts = [
-        how,
-        f"from {retry.base_s:g} s up to {retry.cap_s:g} s",
-        f"{count(retry.max_attempts, 'attempt')} at most",
-    ]
-    if retry.policy == "retry_after":
+    base, cap = f"{retry.base_s:g} s", f"{retry.cap_s:g} s"
+    how = POLICY_WORDS[retry.policy].format(base=base, range=f"from {base} up to {cap}")
+    parts = [how, f"{count(retry.max_attempts, 'attempt')} at most"]
+    if retry.policy.startswith("retry_after"):
         parts.append(f"gives up if Retry-After is longer than {retry.max_wait_s:g} s")
+    if retry.outcomes != Retry().outcomes:
+        parts.append(f"retries {', '.join(retry.outcomes).replace('_', ' ') or 'nothing'}")
+    if retry.retry_begun_streams:
+        parts.append("retries streams that failed after their first token, too")
+    if retry.budget != "none":
+        parts.append(f"with the retry budget of {'gRPC' if retry.budget == 'grpc' else 'Finagle'}")
     return ", ".join(parts)

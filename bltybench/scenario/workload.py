@@ -17,6 +17,7 @@ from bltybench.scenario.base import (
 )
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
+from bltybench.scenario.retry import Retry
 
 
 class _Range(Table):
@@ -167,18 +168,6 @@ Arrivals = Annotated[
     Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | CapacitySearch,
     Field(discriminator="kind"),
 ]
-
-
-class Retry(Table):
-    """Reaction of a call to a refusal or a transient failure."""
-
-    policy: Literal["none", "retry_after", "backoff"] = "none"
-    """retry_after follows the wait in the header or body, or backs off without one. backoff ignores it."""
-    max_attempts: PositiveInt = 3
-    base_s: PositiveFloat = 0.5
-    cap_s: PositiveFloat = 8.0
-    max_wait_s: PositiveFloat = 120.0
-    """If the server requests a longer wait, the call ends as refused."""
 
 
 class Objectives(Table):

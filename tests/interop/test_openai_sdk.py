@@ -5,20 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from support_locust import run_locust, truth_of, write_scenarios
 from support_sandbox import NO_LIMITS, read_truth, running_sandbox
 
+from bltybench.load.retry import EndedAttempt, wait_before_retry_s
+from bltybench.policies.retries import Retries
+from bltybench.runs.attempt import Outcome
 from bltybench.sandbox.process import SandboxProcess
 from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.prompts import tokens
+from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_RESTRICTED_KEY, RateLimit
+from bltybench.wire.exchange import Exchange
+from bltybench.wire.ratelimit_headers import parse_quota
+from bltybench.wire.result import ExchangeResult
 
 MESSAGES: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "You are a helpful assistant."},
@@ -219,7 +231,10 @@ def test_500_raises_internal_server_error_after_retries(tmp_path: Path) -> None:
     ):
         client.chat.completions.create(model="deepseek-chat", messages=MESSAGES)
     assert refusal(caught.value) == (500, "server_error", None, None)
-    assert [row.status for row in chat_rows(log)] == [500, 500]
+    first, second = chat_rows(log)
+    assert (first.status, second.status) == (500, 500)
+    shortest_s, longest_s = (policy_wait(500, {}, draw) or 0.0 for draw in (1.0, 0.0))
+    assert shortest_s <= (second.received_ns - first.received_ns) / 1e9 < longest_s + 1.5
 
 
 def chat_rows(log: Path) -> list[TruthRow]:
@@ -250,9 +265,78 @@ def test_sdk_retries_wait_for_retry_after(tmp_path: Path) -> None:
             client.chat.completions.create(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
     rows = chat_rows(log)
     assert [row.status for row in rows] == [200, 200, 429, 200]
-    # Retry-After was 3 s (2.5 rounded up), and the SDK retried after 3 s, not earlier.
-    assert rows[3].received_ns - rows[2].received_ns >= 2e9
+    # Retry-After was 3 s (2.5 rounded up), and the SDK retried after 3 s, not earlier, as our policy does.
+    expected_s = policy_wait(429, {"Retry-After": "3"}, 0.0)
+    assert expected_s == 3
+    assert expected_s <= (rows[3].received_ns - rows[2].received_ns) / 1e9 < expected_s + 1.5
     assert rows[3].received_ns - rows[0].received_ns >= 2.5e9
+
+
+def sdk_waits(status: int, headers: dict[str, str]) -> list[float]:
+    """Return the waits between the attempts of a call that always fails, in seconds."""
+    sent_s: list[float] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        sent_s.append(time.monotonic())
+        return httpx.Response(status, headers=headers, json={"error": {"message": "no"}}, request=request)
+
+    # Any: older versions of the package take another httpx.
+    transport: Any = httpx.Client(transport=httpx.MockTransport(refuse))
+    with (
+        openai.OpenAI(
+            base_url="http://sdk.test/v1", api_key="k", max_retries=1, http_client=transport
+        ) as sdk,
+        pytest.raises(openai.APIStatusError),
+    ):
+        sdk.chat.completions.create(model="m", messages=MESSAGES)
+    return [later - earlier for earlier, later in pairwise(sent_s)]
+
+
+def policy_wait(status: int, headers: dict[str, str], draw: float) -> float | None:
+    """Return the wait of our policy after such an attempt; ``draw`` is the random number in [0, 1)."""
+    exchange = Exchange(status=status, headers=[(name.lower(), value) for name, value in headers.items()])
+    quota = parse_quota(exchange.headers, time.time())
+    outcome = Outcome.RATE_LIMITED if status == 429 else Outcome.SERVER_ERROR
+    result = ExchangeResult(outcome=outcome, status=status, quota=quota)
+    rng = Random()
+    rng.random = lambda: draw  # type: ignore[method-assign]
+    ended = EndedAttempt(exchange, result, 0, None)
+    return wait_before_retry_s(Retries(Retry(policy="openai", max_attempts=2)), ended, 0.0, rng)
+
+
+DAY_AGO, IN_A_DAY = (formatdate(time.time() + change_s, usegmt=True) for change_s in (-86_400, 86_400))
+
+
+def test_openai_policy_waits_as_long_as_the_openai_package() -> None:
+    cases = [
+        (429, {}),
+        (503, {}),
+        (429, {"retry-after-ms": "300", "retry-after": "9"}),
+        (429, {"Retry-After": "0.2"}),
+        (429, {"Retry-After": "1"}),
+        (429, {"Retry-After": "0"}),
+        (429, {"Retry-After": "-3"}),
+        (429, {"Retry-After": "soon"}),
+        (429, {"Retry-After": "121"}),
+        (429, {"Retry-After": "86400"}),
+        (429, {"Retry-After": "99999999999"}),
+        (429, {"Retry-After": DAY_AGO}),
+        (429, {"Retry-After": IN_A_DAY}),
+        (429, {"x-ratelimit-retry-after": "3"}),
+        (429, {"x-should-retry": "false"}),
+        (400, {"x-should-retry": "true"}),
+        (400, {}),
+    ]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        waits = list(pool.map(lambda case: sdk_waits(*case), cases))
+    for case, waited in zip(cases, waits, strict=True):
+        longest, shortest = (policy_wait(*case, draw) for draw in (0.0, 1.0))
+        if longest is None or shortest is None:
+            assert waited == [], case
+        else:
+            # A busy machine can make the SDK late, but never early.
+            assert len(waited) == 1, case
+            assert shortest - 0.01 <= waited[0] <= longest + 1.5, case
 
 
 OWN = """

@@ -11,7 +11,11 @@ from bltybench.errors import UserError
 from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.plan import make_plan
+from bltybench.scenario.retry import PolicyName
 from bltybench.scenario.workload import Arrivals
+
+*_MOST, _LAST = (f"'{name}'" for name in get_args(PolicyName))
+POLICY_NAMES = f"{', '.join(_MOST)} or {_LAST}"
 
 GOOD = """\
 default_scenario = "q"
@@ -159,15 +163,19 @@ def test_error_names_the_key_and_the_expected_value(tmp_path: Path, old: str, ne
         ),
         (
             '[scenarios.q.retry]\npolicy = "retry-after"',
-            "scenarios.q.retry.policy = \"retry-after\": must be one of 'none', 'retry_after' or 'backoff'",
+            'scenarios.q.retry.policy = "retry-after": must be one of ' + POLICY_NAMES,
         ),
         (
             '[scenarios.q.checks]\n"ttft.p95" = 1979-05-27',
             'scenarios.q.checks."ttft.p95" = 1979-05-27: must be a comparison, such as "< 800 ms"',
         ),
         (
+            '[scenarios.q.retry]\npolicy = "litellm"\ncap_s = 5.0',
+            "scenarios.q.retry: policy litellm waits and retries as the SDK, so it can't have cap_s",
+        ),
+        (
             "[scenarios.q.retry]\npolicy = 3",
-            "scenarios.q.retry.policy = 3: must be one of 'none', 'retry_after' or 'backoff'",
+            "scenarios.q.retry.policy = 3: must be one of " + POLICY_NAMES,
         ),
         (
             '[targets.x]\nbase_url = "http://h:99999/v1"',
@@ -322,7 +330,7 @@ def test_long_or_odd_value_is_shortened_and_escaped(tmp_path: Path) -> None:
     path.write_text(GOOD + f'[scenarios.q.retry]\npolicy = "\\u001b[2J{"x" * 500}"')
     message = said(path)
     assert "\x1b" not in message
-    assert len(message) < 200
+    assert len(message) < 200 + len(POLICY_NAMES)
 
 
 def test_unreadable_files_are_reported(tmp_path: Path) -> None:

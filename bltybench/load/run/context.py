@@ -20,6 +20,7 @@ from bltybench.load.run.clock import RunClock
 from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.request_source import RequestSource
 from bltybench.load.run.run_spec import RunSpec
+from bltybench.policies.retries import Retries
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.api.access import Access
 from bltybench.scenario.capacity import CapacitySearch
@@ -37,7 +38,10 @@ FAILING_MESSAGE = "bltybench_failing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """One process's part in a run. Only the clock, source, sink, budget, and trial worker have state."""
+    """One process's part in a run.
+
+    Only the clock, source, sink, budget, retries, and trial worker have state.
+    """
 
     environment: Environment
     worker: str
@@ -53,6 +57,7 @@ class RunContext:
     source: RequestSource
     sink: RecordSink
     budget: BudgetAccount
+    retries: Retries
     trial_worker: TrialWorker | None
     """This process's part in the trials, if the scenario is a capacity search."""
     user_numbers: Iterator[int]
@@ -124,6 +129,7 @@ def open_context(
             ),
             sink=sink,
             budget=budget,
+            retries=Retries(scenario.retry),
             trial_worker=trial_worker,
             user_numbers=count(index, workers),
             call_numbers=count(1),

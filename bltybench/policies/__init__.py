@@ -1,0 +1,1 @@
+"""Retry policies of clients: pure, without I/O or clocks."""

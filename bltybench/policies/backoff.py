@@ -1,0 +1,87 @@
+"""Retry policies that the literature describes: constant and exponential waits, with and without jitter."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, Protocol
+
+from bltybench.policies.failed_attempt import FailedAttempt
+
+MAX_DOUBLINGS = 80
+"""Doublings of a wait after which every cap is reached. More would overflow."""
+JITTER_FRACTION = 0.25
+"""Fraction of a wait that the jitter of ``backoff`` and ``retry_after_jitter`` varies."""
+
+
+class Policy(Protocol):
+    """How long a client waits before it retries a failed attempt."""
+
+    def wait_s(self, failed: FailedAttempt, rng: Random) -> float | None:
+        """Return the wait in seconds, or None to give up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The same wait each time."""
+
+    base_s: float
+
+    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+        """Return the wait in seconds."""
+        del failed, rng
+        return self.base_s
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """Waits that double up to a cap. U is uniform in [0, 1)."""
+
+    base_s: float
+    cap_s: float
+    jitter: Literal["none", "quarter", "full", "equal"] = "none"
+    """Factor of the wait: 1, 1 - U/4, U, or 1/2 + U/2."""
+
+    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+        """Return the wait in seconds."""
+        wait_s = min(self.base_s * 2.0 ** min(failed.number, MAX_DOUBLINGS), self.cap_s)
+        match self.jitter:
+            case "none":
+                return wait_s
+            case "quarter":
+                return wait_s * (1 - JITTER_FRACTION * rng.random())
+            case "full":
+                return wait_s * rng.random()
+            case "equal":
+                return wait_s * (1 + rng.random()) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class DecorrelatedJitter:
+    """Uniform waits between the base and three times the previous wait, up to a cap."""
+
+    base_s: float
+    cap_s: float
+
+    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+        """Return the wait in seconds."""
+        previous_s = self.base_s if failed.waited_s is None else failed.waited_s
+        return min(self.cap_s, rng.uniform(self.base_s, max(self.base_s, 3 * previous_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """The announced wait, or the fallback's without one. A wait above the maximum ends the call."""
+
+    fallback: Policy
+    max_wait_s: float
+    jitter: bool = False
+    """Whether up to a quarter of the announced wait is added."""
+
+    def wait_s(self, failed: FailedAttempt, rng: Random) -> float | None:
+        """Return the wait in seconds, or None if the server announced more than the maximum."""
+        announced_s = failed.announced_s
+        if announced_s is None or announced_s <= 0:
+            return self.fallback.wait_s(failed, rng)
+        if announced_s > self.max_wait_s:
+            return None
+        return announced_s * (1 + JITTER_FRACTION * rng.random()) if self.jitter else announced_s
