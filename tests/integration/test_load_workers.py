@@ -217,6 +217,36 @@ def test_worker_that_cannot_take_part_stops_the_run_before_it_sends_anything(
     assert [worker.name for worker in run.manifest().unfinished_workers] == [line.split()[2]]
 
 
+def test_run_does_not_wait_for_a_forked_worker_that_ended_before_it_connected(tmp_path: Path) -> None:
+    # Locust waits for all that it forked. The first worker that gets here ends.
+    own = (
+        OWN
+        + """
+import os
+from locust.runners import WorkerRunner
+
+connect = WorkerRunner.connect_to_master
+
+def end_first(runner):
+    try:
+        os.mkdir("ended")
+    except FileExistsError:
+        return connect(runner)
+    os._exit(3)
+
+WorkerRunner.connect_to_master = end_first
+"""
+    )
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, CLOSED)
+        path = write(tmp_path, own)
+        done = run_locust(path, "--processes", "2", "--scenario", "chat", cwd=tmp_path, **KEY)
+    assert done.code == 2, done.output
+    assert "bltybench: 1 of 2 worker processes ended before the run\n" in done.output
+    assert "Traceback" not in done.output
+    assert not list_runs(tmp_path / "reports")
+
+
 def test_load_begins_when_the_slowest_worker_is_ready(tmp_path: Path) -> None:
     # The time axis began 2 s after the start, ready or not.
     with running_sandbox() as sandbox:

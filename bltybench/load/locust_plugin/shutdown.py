@@ -24,6 +24,8 @@ INTERRUPT_DRAIN_S = 1.0
 """Time for requests in flight to finish after Ctrl-C, in seconds."""
 LEAVE_S = 0.05
 """Seconds for users that have just ended to leave Locust's group, which logs errors if it stops them."""
+POLL_S = 0.05
+"""Interval of the checks whether another greenlet still shuts Locust down, in seconds."""
 MAX_CONNECT_S = 10.0
 """Maximum wait for forked workers to connect before they are dismissed, in seconds."""
 
@@ -38,18 +40,28 @@ def end_at_signals(events: Events) -> None:
 
 
 class _QuitOnce:
-    """Suspends the greenlets in which Locust begins to shut down a second time, after a second signal.
+    """Lets one greenlet shut Locust down, and suspends the others that begin to.
 
-    They would exit again, in an interpreter that is closing, and show a traceback.
+    The main greenlet does so when all users have ended, and a signal's greenlet at a signal. The second one
+    would repeat the output, and exit again in an interpreter that is closing, which shows a traceback.
     """
 
     def __init__(self) -> None:
-        self._quitting = False
+        self._first: Any = None
+        """The greenlet that shuts Locust down."""
 
     def __call__(self, **_: object) -> None:
-        if self._quitting and gevent.getcurrent() is not gevent.get_hub().parent:
-            gevent.get_hub().switch()  # until the process ends
-        self._quitting = True
+        hub, current = gevent.get_hub(), gevent.getcurrent()
+        first = self._first = self._first or current
+        if current is first:
+            return
+        if current is not hub.parent:
+            hub.switch()  # until the process ends
+        while not first.dead:
+            try:
+                gevent.sleep(POLL_S)
+            except KeyboardInterrupt:
+                hub.loop.run_callback(first.throw, KeyboardInterrupt)
 
 
 def _interrupt() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from locust.runners import MasterRunner, Runner
 
 from bltybench.errors import UserError
 from bltybench.load.first_calls import MAX_ALIKE
+from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
     HELLO_MESSAGE,
@@ -23,6 +25,7 @@ from bltybench.load.locust_plugin.crew import (
     READY_MESSAGE,
     REFUSE_MESSAGE,
     START_MESSAGE,
+    WATCH_INTERVAL_S,
     Crew,
     FixedWorkers,
 )
@@ -59,6 +62,8 @@ class Supervisor:
             gevent.signal_handler(number, self._signaled.set)
         if isinstance(runner, MasterRunner):
             runner.environment.dispatcher_class = FixedWorkers
+            if processes := parsed_options(runner.environment).processes:
+                gevent.spawn(self._await_workers, runner, processes)
         runner.register_message(HELLO_MESSAGE, self._on_hello)
         runner.register_message(READY_MESSAGE, self._on_ready)
         runner.register_message(DECLINE_MESSAGE, self._on_decline)
@@ -90,6 +95,16 @@ class Supervisor:
         if crew is not None and crew.left_early and not self._signaled.wait(LEAVE_GRACE_S):
             for client_id in crew.left_early:
                 crew.lose(client_id, LEFT)
+
+    def _await_workers(self, runner: MasterRunner, processes: int) -> None:
+        """Exit if a worker that Locust forked ends before it connects. Locust would wait indefinitely."""
+        while self._starting is None and len(runner.clients) < processes:
+            if (alive := len(_forked_workers())) < processes:
+                missing = f"{processes - alive} of {processes} worker processes ended before the run"
+                code = print_error(UserError(missing, remedy="see their output, and start the run again"))
+                runner.quit()
+                sys.exit(code)
+            gevent.sleep(WATCH_INTERVAL_S)
 
     def _supervise(self, run: Run, crew: Crew, lead_s: float) -> None:
         if lost := crew.wait_until_ready():
@@ -134,12 +149,21 @@ class Supervisor:
             self._abort(UserError(self._crew.lose(msg.node_id, f"can't take part: {msg.data['error']}")))
 
 
+def _forked_workers() -> list[psutil.Process]:
+    """Return the processes that Locust forked as workers and that have not ended."""
+    own = psutil.Process()
+    return [
+        child
+        for child in own.children()
+        if child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == own.cmdline()
+    ]
+
+
 def _kill_stopped_workers() -> None:
     """Kill the workers that Locust forked and that a signal has stopped.
 
     They would hold the run's folder, and Locust waits for their end.
     """
-    own = psutil.Process()
-    for child in own.children():
-        if child.status() == psutil.STATUS_STOPPED and child.cmdline() == own.cmdline():
-            child.kill()
+    for worker in _forked_workers():
+        if worker.status() == psutil.STATUS_STOPPED:
+            worker.kill()
