@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
-from bltybench.report.text import signed, with_unit
-from bltybench.runs.folder import find_run
+from bltybench.report.text import bounded, signed, with_unit
+from bltybench.runs.folder import find_run, write_atomically
 
 if TYPE_CHECKING:
+    from bltybench.metrics.outline import Outline
     from bltybench.report.comparison.model import Comparison, Side
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
-STYLES = {"worse": "bold red", "better": "green", "same": "", "cannot tell": "dim"}
+STYLES = {"worse": "bold red", "better": "green", "same": "", "not decided": "dim", "invalid": "yellow"}
 
 
 def compare(  # noqa: PLR0917 - typer makes options of them
@@ -33,10 +34,28 @@ def compare(  # noqa: PLR0917 - typer makes options of them
     tolerance_share: Annotated[
         str, typer.Option(help='Largest change in fractions that counts as "same", in percentage points.')
     ] = "1%",
+    vary: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY,…",
+            help="Keys of the scenario in which the runs must differ, and in nothing else: retry, model, …",
+            show_default="target, model, seed, and duration_s may differ",
+        ),
+    ] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", help="Name of a side, in their order. Give one per side.", show_default="what differs"
+        ),
+    ] = None,
     allow_invalid: Annotated[
-        bool, typer.Option("--allow-invalid", help="Also compare INVALID runs.")
+        bool, typer.Option("--allow-invalid", help="Also judge what the load generator affected.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Let a comparison fail that is not decided or INVALID.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the comparison as a page to this file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML to this file.")] = None,
     reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Write only the comparison, as JSON, to stdout.")
@@ -44,54 +63,55 @@ def compare(  # noqa: PLR0917 - typer makes options of them
 ) -> None:
     """Compare runs: differences with intervals, and a verdict for each metric.
 
-    Exits with 1 if a candidate is worse beyond the tolerance, and with 2 if the runs can't be compared.
+    Exits with 1 if a candidate is worse beyond the tolerance, and with 2 if the runs had different loads. If
+    nothing is decided or a run is INVALID, exits with 0, with --strict with 1.
     """
-    from bltybench.metrics.compare import Tolerance, obstacles  # noqa: PLC0415 - pandas takes 1 s to import
+    from bltybench.metrics.compare import Tolerance  # noqa: PLC0415 - pandas takes 1 s to import
+    from bltybench.metrics.likeness import read_vary  # noqa: PLC0415 - as above
+    from bltybench.report.comparison.labels import name_sides  # noqa: PLC0415 - as above
     from bltybench.report.comparison.model import compare_sides  # noqa: PLC0415 - as above
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
-    reference = _side(base, reports)
-    others = [_side(candidate, reports) for candidate in candidates]
-    for other in others:
-        found = obstacles(reference.runs, other.runs, allow_invalid=allow_invalid)
-        if found:
-            more = f" (and {len(found) - 1} more reasons)" if len(found) > 1 else ""
-            raise UserError(f"these runs can't be compared: {found[0]}{more}", remedy=_remedy(found[0]))
-    result = compare_sides(reference, others, bounds)
-    if html is not None:
-        from bltybench.report.comparison.page import write_page  # noqa: PLC0415 - imports matplotlib
-
-        try:
-            write_page(html, result, reference, others)
-        except OSError as error:
-            raise UserError(f"can't be written: {error.strerror}", where=str(html)) from None
+    varied = read_vary(vary)
+    reference, *others = name_sides([_runs(side, reports) for side in (base, *candidates)], labels)
+    result = compare_sides(reference, others, bounds, vary=varied, allow_invalid=allow_invalid, strict=strict)
+    _write(result, [reference, *others], html, junit)
     if as_json:
         sys.stdout.write(result.to_json().decode())
     else:
         _show(result, html)
-    if result.regressed:
+    for candidate in result.candidates:
+        if candidate.unlike:
+            raise UserError(f"these runs can't be compared: {candidate.unlike}", remedy=candidate.remedy)
+    if result.failed:
         raise typer.Exit(1)
 
 
-def _remedy(obstacle: str) -> str:
-    if obstacle.endswith("named twice"):
-        return "name each run once"
-    repeat = "run the same scenario on both sides"
-    return f"{repeat}, or use --allow-invalid" if "INVALID" in obstacle else repeat
+def _write(result: Comparison, sides: Sequence[Side], html: Path | None, junit: Path | None) -> None:
+    from bltybench.report.comparison.junit import junit as junit_xml  # noqa: PLC0415 - as above
+
+    path = html
+    try:
+        if html is not None:
+            from bltybench.report.comparison.page import write_page  # noqa: PLC0415 - imports matplotlib
+
+            write_page(html, result, sides)
+        if junit is not None:
+            path = junit
+            write_atomically(junit, junit_xml(result))
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", where=str(path)) from None
 
 
-def _side(argument: str, reports: Path) -> Side:
+def _runs(argument: str, reports: Path) -> list[Outline]:
     from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
     from bltybench.metrics.outline import outline  # noqa: PLC0415 - as above
-    from bltybench.report.comparison.model import Side  # noqa: PLC0415 - as above
 
     folders = [find_run(ref, reports) for ref in argument.split(",") if ref]
     if not folders:
         raise UserError("no such run", where=repr(argument), remedy="list the runs with `bltybench runs`")
     # One after another, to keep only the outline of each run in memory.
-    runs = [outline(load(folder)) for folder in folders]
-    label = runs[0].manifest.run_id
-    return Side(label if len(runs) == 1 else f"{label} and {len(runs) - 1} more", runs)
+    return [outline(load(folder)) for folder in folders]
 
 
 def _percent(given: str, option: str) -> float:
@@ -106,32 +126,36 @@ def _show(result: Comparison, html: Path | None) -> None:
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
+    from bltybench.metrics.verdict import Verdict  # noqa: PLC0415 - as above
+
     console = Console(highlight=False)
     for candidate in result.candidates:
-        console.print(Text(f"{candidate.side.label} against {result.base.label}"))
+        console.print(Text(result.title(candidate)))
         table = Table(box=None, pad_edge=False)
         table.add_column("metric", no_wrap=True)
         for column in ("base", "candidate", "change", "95% interval"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("verdict")
-        for row in candidate.changes:
+        for row in candidate.measured:
             low, high = signed(row.low, row.kind), signed(row.high, row.kind)
-            cells: Sequence[str] = [
+            table.add_row(
                 row.metric,
                 with_unit(row.base, row.kind),
                 with_unit(row.candidate, row.kind),
                 signed(row.change, row.kind),
                 low if row.low is None else f"{low} … {high}",
-            ]
-            why = f" ({row.why})" if row.why and row.low is None else ""
-            table.add_row(*cells, Text(row.verdict + why, style=STYLES[row.verdict]))
+                Text(row.verdict, style=STYLES[row.verdict]),
+            )
         # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
         console.width = max(console.width, Console(width=1000).measure(table).maximum)
         console.print(table)
-        worse = candidate.named("worse")
+        for reason, metrics in candidate.explanations().items():
+            console.print(Text(bounded(f"{', '.join(metrics)}: {reason}", 600), style="dim"), soft_wrap=True)
+        if candidate.unmeasured:
+            console.print(Text(f"No values on either side: {', '.join(candidate.unmeasured)}", style="dim"))
+        style = {Verdict.FAIL: "bold red", Verdict.PASS: "bold green"}.get(candidate.verdict, "bold yellow")
         console.print(
-            Text("WORSE", style="bold red") if worse else Text("NO REGRESSION SHOWN", style="bold green"),
-            Text(", ".join(worse)),
+            Text(candidate.stamp, style=style), Text(candidate.answer(result.base.label)), soft_wrap=True
         )
     if html is not None:
         console.print(Text(f"Page {html}"))

@@ -3,29 +3,28 @@
 A side is one run, or several repeats of it. docs/compare.md explains how to read the result.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from bltybench.metrics.bootstrap import DRAWS, Interval, fraction_draws, interval, mean_draws, span_weights
 from bltybench.metrics.frame import Floats
+from bltybench.metrics.grading import figure_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.metrics.outline import BINS, MIN_SPAN_S, MIN_SPANS, Outline
+from bltybench.metrics.undecided import Reason, affected, few_values, too_short, wide_interval
 
-Verdict = Literal["better", "worse", "same", "cannot tell"]
+Judgment = Literal["better", "worse", "same", "not decided", "invalid"]
 MetricKind = Literal["ms", "per_min", "share"]
-
-FREE_TO_DIFFER = frozenset({"title", "answers", "checks", "target", "model", "seed", "duration_s"})
-"""Scenario keys that may differ between comparable runs."""
 
 SEED = 1
 """Seed of the draws: the same runs give the same intervals."""
 
-TOO_SHORT = f"the run is too short: its load must last {MIN_SPANS * MIN_SPAN_S} s after the warm-up"
+MIN_RATE_S = 1
+"""Shortest load that has rates, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,11 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One metric of one side: its value, and its value in each of DRAWS resamples."""
+    """One metric of one run or side: its value, and its value in each of DRAWS resamples."""
 
     value: float | None
-    draws: Floats | None
-    why_not: str = ""
+    draws: Floats | None = None
+    missing: Reason | None = None
     """Why there are no draws."""
 
 
@@ -76,50 +75,50 @@ class Difference(msgspec.Struct, frozen=True):
     low: float | None = None
     """Lower bound of the 95% interval of ``change``."""
     high: float | None = None
-    verdict: Verdict = "cannot tell"
+    verdict: Judgment = "not decided"
     why: str = ""
-    """Why the verdict is "cannot tell"."""
+    """Why the metric is not decided or invalid."""
+    remedy: str = ""
+    """What would decide it."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether either side has a value."""
+        return self.base is not None or self.candidate is not None
+
+    @property
+    def explanation(self) -> str:
+        """Why the metric is not decided, and what would decide it."""
+        return f"{self.why}; {self.remedy}" if self.remedy else self.why
 
 
-def obstacles(
-    base: Sequence[Outline], candidate: Sequence[Outline], *, allow_invalid: bool = False
-) -> list[str]:
-    """Return the reasons why two sides cannot be compared.
+def compare(
+    base: Sequence[Outline],
+    candidate: Sequence[Outline],
+    tolerance: Tolerance,
+    *,
+    allow_invalid: bool = False,
+    unlike: str = "",
+) -> list[Difference]:
+    """Compare two sides by every metric of METRICS.
 
-    ``allow_invalid`` accepts runs whose load generator was the bottleneck.
+    ``allow_invalid`` also judges metrics that the load generator affected. ``unlike`` is why nothing is
+    judged.
     """
-    runs = [*base, *candidate]
-    ids = [run.manifest.run_id for run in runs]
-    found = [f"{run_id} is named twice" for run_id in sorted({name for name in ids if ids.count(name) > 1})]
-    reference = base[0].load
-    for run, run_id in zip(runs, ids, strict=True):
-        if run.reasons and not allow_invalid:
-            found.append(f"{run_id} is INVALID: {run.reasons[0]}")
-        for key in sorted({*reference, *run.load} - FREE_TO_DIFFER):
-            expected, actual = reference.get(key), run.load.get(key)
-            if expected != actual:
-                where = _difference_in(key, expected, actual)
-                found.append(f"{run_id} had another load than {ids[0]}: {where}")
-    for side in (base, candidate):
-        for key, values in _identities(side).items():
-            if len(values) > 1:
-                found.append(f"repeats of one side differ in their {key}: {', '.join(sorted(values))}")
-    return found
+    return [
+        _difference(metric, base, candidate, tolerance, allow_invalid=allow_invalid, unlike=unlike)
+        for metric in METRICS
+    ]
 
 
-def compare(base: Sequence[Outline], candidate: Sequence[Outline], tolerance: Tolerance) -> list[Difference]:
-    """Compare two sides by every metric of METRICS."""
-    return [_difference(metric, base, candidate, tolerance) for metric in METRICS]
-
-
-def judge(bounds: Interval, tolerance: float, *, lower_is_better: bool) -> Verdict:
+def judge(bounds: Interval, tolerance: float, *, lower_is_better: bool) -> Judgment:
     """Return the verdict on a change: better or worse only if the whole interval is beyond the tolerance."""
     low, high = bounds if lower_is_better else (-bounds.high, -bounds.low)
     if low > tolerance:
         return "worse"
     if high < -tolerance:
         return "better"
-    return "same" if low >= -tolerance and high <= tolerance else "cannot tell"
+    return "same" if low >= -tolerance and high <= tolerance else "not decided"
 
 
 def long_enough(run: Outline) -> bool:
@@ -128,63 +127,121 @@ def long_enough(run: Outline) -> bool:
 
 
 def _difference(
-    metric: Metric, base: Sequence[Outline], candidate: Sequence[Outline], tolerance: Tolerance
+    metric: Metric,
+    base: Sequence[Outline],
+    candidate: Sequence[Outline],
+    tolerance: Tolerance,
+    *,
+    allow_invalid: bool,
+    unlike: str,
 ) -> Difference:
     rng = np.random.default_rng(SEED)
     ours, theirs = _side(metric, base, rng), _side(metric, candidate, rng)
-    sides = (metric.name, metric.kind, metric.lower_is_better, ours.value, theirs.value)
-    if ours.value is None or theirs.value is None or ours.draws is None or theirs.draws is None:
-        return Difference(*sides, why=ours.why_not or theirs.why_not)
-    if metric.kind == "share":
-        change, draws = theirs.value - ours.value, theirs.draws - ours.draws
-    elif ours.value > 0 and float(ours.draws.min()) > 0:
-        change, draws = theirs.value / ours.value - 1, theirs.draws / ours.draws - 1
-    else:
-        return Difference(*sides, why="the base is 0, so there is no relative change")
-    bounds = interval(draws)
-    verdict = judge(bounds, tolerance.of(metric.kind), lower_is_better=metric.lower_is_better)
-    unsure = "the interval extends beyond the tolerance: measure longer, or repeat the runs"
-    return Difference(*sides, change, *bounds, verdict, unsure if verdict == "cannot tell" else "")
+    plain = Difference(metric.name, metric.kind, metric.lower_is_better, ours.value, theirs.value)
+    if ours.value is None or theirs.value is None or unlike:
+        return _undecided(plain, _missing(ours, theirs, base, candidate), unlike)
+    if metric.kind != "share" and ours.value == 0:
+        return _undecided(plain, Reason("the base is 0, so there is no relative change", "see the fractions"))
+    change = theirs.value - ours.value if metric.kind == "share" else theirs.value / ours.value - 1
+    changed = msgspec.structs.replace(plain, change=change)
+    if (fault := _fault(metric, base, candidate)) is not None and not allow_invalid:
+        return msgspec.structs.replace(_undecided(changed, fault), verdict="invalid")
+    if ours.draws is None or theirs.draws is None:
+        return _undecided(changed, _missing(ours, theirs, base, candidate))
+    return _judged(changed, ours.draws, theirs.draws, tolerance.of(metric.kind), (base, candidate))
+
+
+def _judged(
+    changed: Difference, ours: Floats, theirs: Floats, tolerance: float, sides: Sequence[Sequence[Outline]]
+) -> Difference:
+    """Return a difference with its interval and verdict, from the draws of both sides."""
+    if changed.change is None or (changed.kind != "share" and float(ours.min()) <= 0):
+        return _undecided(changed, Reason("the base is too close to 0 for a relative change", "run longer"))
+    bounds = interval(theirs - ours if changed.kind == "share" else theirs / ours - 1)
+    verdict = judge(bounds, tolerance, lower_is_better=changed.lower_is_better)
+    judged = msgspec.structs.replace(changed, low=bounds.low, high=bounds.high, verdict=verdict)
+    if verdict != "not decided":
+        return judged
+    calls = max(sum(int(run.counts["calls"].sum()) for run in side) for side in sides)
+    runs = max(len(side) for side in sides)
+    return _undecided(judged, wide_interval(changed.change, bounds, tolerance, calls, runs))
+
+
+def _undecided(difference: Difference, reason: Reason, unlike: str = "") -> Difference:
+    """Return a difference with the reason why it is not decided. ``unlike`` takes precedence."""
+    remedy = "" if unlike else reason.remedy
+    return msgspec.structs.replace(difference, why=unlike or reason.why, remedy=remedy)
+
+
+def _missing(
+    ours: Estimate, theirs: Estimate, base: Sequence[Outline], candidate: Sequence[Outline]
+) -> Reason:
+    """Return why a side has no draws: of the two reasons, the one that needs more data."""
+    named = [
+        (reason, f"{'a run of ' if len(runs) > 1 else ''}the {name}")
+        for reason, runs, name in ((ours.missing, base, "base"), (theirs.missing, candidate, "candidate"))
+        if reason is not None
+    ]
+    if not named:
+        return Reason("", "")
+    reason, whose = max(named, key=lambda one: one[0].factor)
+    return Reason(f"{whose} {reason.why}", reason.remedy, reason.factor)
+
+
+def _fault(metric: Metric, base: Sequence[Outline], candidate: Sequence[Outline]) -> Reason | None:
+    """Return how the load generator affected a metric, if it did."""
+    figure = figure_of(metric.name)
+    for run in (*base, *candidate):
+        for fault in run.faults:
+            if figure in fault.affects:
+                reason = affected(fault)
+                return Reason(f"{run.manifest.run_id} {reason.why}", reason.remedy)
+    return None
 
 
 def _side(metric: Metric, runs: Sequence[Outline], rng: np.random.Generator) -> Estimate:
     """Return the mean over a side's runs, and over DRAWS resamples of the runs and within them."""
     estimates = [metric.estimate(run, rng) for run in runs]
     values = [estimate.value for estimate in estimates if estimate.value is not None]
-    draws = [estimate.draws for estimate in estimates if estimate.draws is not None]
-    if len(values) < len(runs) or len(draws) < len(runs):
-        return Estimate(None, None, next(one.why_not for one in estimates if one.draws is None))
+    value = float(np.mean(values)) if values else None
+    missing = [estimate.missing for estimate in estimates if estimate.missing is not None]
+    if missing:
+        return Estimate(value, missing=max(missing, key=lambda reason: reason.factor))
+    draws = np.stack([estimate.draws for estimate in estimates if estimate.draws is not None])
     picked = rng.integers(0, len(runs), (len(runs), DRAWS))
-    means = np.take_along_axis(np.stack(draws), picked, axis=0).mean(axis=0)
-    return Estimate(float(np.mean(values)), means)
+    return Estimate(value, np.take_along_axis(draws, picked, axis=0).mean(axis=0))
 
 
 def _percentile(sample_name: str, percentile: str) -> Measurement:
     def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
         sample, timings = run.samples[sample_name], run.timings[sample_name]
-        if len(sample) < min_sample(percentile):
-            return Estimate(
-                None, None, f"n too small: {len(sample):,} of the {min_sample(percentile):,} needed"
-            )
+        fraction, needed = PERCENTILES[percentile], min_sample(percentile)
+        if len(sample) == 0:
+            return Estimate(None, missing=few_values(percentile, 0, needed))
+        value = sample.quantile(fraction)
+        if len(sample) < needed:
+            return Estimate(value, missing=few_values(percentile, len(sample), needed))
         if not long_enough(run):
-            return Estimate(None, None, TOO_SHORT)
-        fraction = PERCENTILES[percentile]
+            return Estimate(value, missing=too_short(run))
         # As floats, which are exact for whole numbers: integer products do not use BLAS.
         drawn = span_weights(len(timings), rng).astype(np.float64) @ timings.astype(np.float64)
         cumulative = np.cumsum(drawn, axis=1)
         step = np.argmax(cumulative >= fraction * cumulative[:, -1:], axis=1)
         ranks = np.clip(np.ceil((step + 0.5) * len(sample) / BINS), 1, len(sample))
-        return Estimate(sample.quantile(fraction), sample.at_ranks(ranks.astype(np.int64)))
+        return Estimate(value, sample.at_ranks(ranks.astype(np.int64)))
 
     return estimate
 
 
 def _rate(name: str) -> Measurement:
     def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
-        if not long_enough(run):
-            return Estimate(None, None, TOO_SHORT)
         counts, per_min = run.counts[name], 60 / run.span_s
-        return Estimate(float(counts.mean() * per_min), mean_draws(counts, rng) * per_min)
+        if len(counts) * run.span_s < MIN_RATE_S:
+            return Estimate(None, missing=too_short(run))
+        value = float(counts.mean() * per_min)
+        if not long_enough(run):
+            return Estimate(value, missing=too_short(run))
+        return Estimate(value, mean_draws(counts, rng) * per_min)
 
     return estimate
 
@@ -193,12 +250,12 @@ def _share(name: str, of: str) -> Measurement:
     def estimate(run: Outline, rng: np.random.Generator) -> Estimate:
         counts, totals = run.counts[name], run.counts[of]
         if totals.sum() == 0:
-            return Estimate(None, None, f"there were no {of}")
+            return Estimate(None, missing=Reason(f"has no {of}", "run longer"))
+        value = float(counts.sum() / totals.sum())
         if not long_enough(run):
-            return Estimate(None, None, TOO_SHORT)
+            return Estimate(value, missing=too_short(run))
         weights = span_weights(len(counts), rng)
-        draws = fraction_draws(weights @ counts, weights @ totals, rng)
-        return Estimate(float(counts.sum() / totals.sum()), draws)
+        return Estimate(value, fraction_draws(weights @ counts, weights @ totals, rng))
 
     return estimate
 
@@ -223,23 +280,3 @@ METRICS = [
     Metric("calls.ok_share", "share", False, _share("calls_ok", "calls")),
 ]
 """The metrics of a comparison. Rates are means over whole spans of the load, not best minutes."""
-
-
-def _difference_in(key: str, ours: Any, theirs: Any) -> str:
-    """Return the innermost keys at which two values of a scenario differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        pairs = [(f"{key}.{name}", ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs})]
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = [(f"{key}[{index}]", a, b) for index, (a, b) in enumerate(zip(ours, theirs, strict=True))]
-    else:
-        return f"{key} {theirs!s:.60} instead of {ours!s:.60}"
-    return "; ".join(_difference_in(name, a, b) for name, a, b in pairs if a != b)
-
-
-def _identities(side: Sequence[Outline]) -> dict[str, set[str]]:
-    targets = [run.manifest.target for run in side]
-    return {
-        "target": {f"{target.name} ({target.base_url})" for target in targets},
-        "model": {str(run.load["model"]) for run in side},
-        "target's body": {json.dumps(target.body, sort_keys=True) for target in targets},
-    }

@@ -7,6 +7,7 @@ import numpy as np
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import ACCEPTED, REFUSED, Floats, Ints, bools, cut_off, floats, ints
+from bltybench.metrics.grading import Finding
 from bltybench.metrics.outcomes import ERRORS
 from bltybench.metrics.rates import request_times, token_events
 from bltybench.metrics.sample import Sample
@@ -27,8 +28,8 @@ class Outline:
     manifest: Manifest
     load: dict[str, Any]
     """The scenario as it ran, as in scenarios.toml."""
-    reasons: list[str]
-    """Why the run is INVALID; empty if it is valid."""
+    faults: list[Finding]
+    """Findings of the audit that do not hold; empty if the run is valid."""
     samples: dict[str, Sample]
     span_s: float
     """Length of a span. Spans don't include the warm-up."""
@@ -57,7 +58,7 @@ def outline(run: Analysis) -> Outline:
     return Outline(
         manifest=run.manifest,
         load=run.scenario.model_dump(mode="json"),
-        reasons=[finding.reason for finding in run.findings if finding.reason],
+        faults=[finding for finding in run.findings if not finding.holds],
         samples=run.samples,
         span_s=spans.steady_s / number,
         timings={"itl": _by_rank_of_steps(np.add.reduceat(run.gaps.of(), np.arange(number) * merged))}

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """The result of a run or of one check."""
+    """The result of a run, of one check, or of a comparison."""
 
     PASS = "pass"  # noqa: S105 - no password
     FAIL = "fail"
@@ -14,6 +14,8 @@ class Verdict(StrEnum):
     INVALID = "invalid"
     """The load generator affected the run, or the figure of the check."""
     NOTHING_SUCCEEDED = "nothing succeeded"
+    NOT_COMPARABLE = "not comparable"
+    """The runs of a comparison had different loads."""
 
 
 class Severity(StrEnum):
@@ -23,6 +25,9 @@ class Severity(StrEnum):
     SKIPPED = "skipped"
     """Neither passed nor failed: exit code 0, and a skipped test case."""
     FAILED = "failed"
+    """Exit code 1, and a failed test case."""
+    ERROR = "error"
+    """Nothing could be judged: exit code 2, and a test case with an error."""
 
 
 ALL_CUT_OFF = "the end of the run cut off every call, so nothing succeeded or failed"
@@ -32,9 +37,11 @@ OPEN = frozenset({Verdict.NOT_DECIDED, Verdict.INVALID})
 
 
 def severity(verdict: Verdict, *, strict: bool) -> Severity:
-    """Return whether a verdict passes, fails, or does neither."""
+    """Return whether a verdict passes, fails, does neither, or could not be reached."""
     if verdict is Verdict.PASS:
         return Severity.PASSED
+    if verdict is Verdict.NOT_COMPARABLE:
+        return Severity.ERROR
     return Severity.SKIPPED if verdict in OPEN and not strict else Severity.FAILED
 
 

@@ -28,8 +28,8 @@ def signed(value: float | None, kind: str) -> str:
     """Return a change with its sign: ``+4.2%``, or ``−0.5 points`` for a share; a dash for None."""
     if value is None:
         return NONE
-    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
     size = f"{abs(value) * 100:,.1f}".removesuffix(".0")
+    sign = "" if size == "0" else "+" if value > 0 else "\N{MINUS SIGN}"
     return f"{sign}{size}{' points' if kind == 'share' else '%'}"
 
 

@@ -107,7 +107,7 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         runs.append((folder, build(folder)))
     sides = [Side(folder.path.name, [outline(load(folder))]) for folder, _ in runs]
     compared = compare_sides(sides[0], sides[1:], Tolerance())
-    write_page(place / "comparison.html", compared, sides[0], sides[1:])
+    write_page(place / "comparison.html", compared, sides)
     (place / "index.html").write_text(index(runs, place), encoding="utf-8")
     return {name: place / f"{name}.html" for name in ("index", "comparison")}
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from support_runs import S, attempt, audit_table, generator_seconds, manifest, realistic, table
 
+from bltybench.errors import UserError
 from bltybench.metrics.analysis import analyze
 from bltybench.metrics.bootstrap import Interval
-from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare, judge, obstacles
+from bltybench.metrics.compare import Difference, Judgment, Tolerance, compare, judge
+from bltybench.metrics.likeness import check_repeats, unlike
 from bltybench.metrics.outline import Outline, outline
+from bltybench.metrics.undecided import data_factor
 from bltybench.runs.attempt import Attempt, Outcome
 
 LOAD_S = 180
@@ -61,7 +69,7 @@ def by_metric(differences: list[Difference]) -> dict[str, Difference]:
     return {difference.metric: difference for difference in differences}
 
 
-def verdicts(found: list[Difference]) -> dict[str, Verdict]:
+def verdicts(found: list[Difference]) -> dict[str, Judgment]:
     return {difference.metric: difference.verdict for difference in found}
 
 
@@ -116,17 +124,20 @@ def test_differences_between_repeats_widen_the_interval() -> None:
     same = by_metric(compare(steady, [run("c", 4)], Tolerance()))["tpot.p50"]
     spread = by_metric(compare(steady, uneven, Tolerance()))["tpot.p50"]
     assert width(spread) > 3 * width(same)
-    assert spread.verdict == "cannot tell"
+    assert spread.verdict == "not decided"
 
 
 def test_undecided_metric_gives_the_reason() -> None:
     few = [attempt(call_id=f"c{i}", sent_ns=i * 10 * S) for i in range(10)]
     found = by_metric(compare([run("a", attempts=few)], [run("b", attempts=few)], Tolerance()))
-    assert found["latency.p50"].why == "n too small: 10 of the 20 needed"
+    assert found["latency.p50"].why == "the base has 10 of the 20 values that p50 needs"
+    assert found["latency.p50"].remedy == "run 2 times as long, for 10 more values"
+    assert found["latency.p50"].base == found["latency.p50"].candidate == 1000.0
     assert found["tokens.per_min"].why == "the base is 0, so there is no relative change"
+    assert (found["ttft.p50"].why, found["ttft.p50"].measured) == ("the base has no value", False)
     short = run("s", attempts=few, ended_ns=30 * S)
     why = {difference.metric: difference.why for difference in compare([short], [short], Tolerance())}
-    assert why["accepted.per_min"] == "the run is too short: its load must last 60 s after the warm-up"
+    assert why["accepted.per_min"] == "the base lasted 30 s after the warm-up, too short for an interval"
 
 
 def test_rates_exclude_attempts_and_time_of_the_warm_up() -> None:
@@ -169,35 +180,129 @@ def test_same_runs_give_the_same_differences() -> None:
         ((0.06, 0.2), "worse", "better"),
         ((-0.2, -0.06), "better", "worse"),
         ((-0.04, 0.05), "same", "same"),
-        ((0.04, 0.2), "cannot tell", "cannot tell"),
-        ((-0.2, 0.2), "cannot tell", "cannot tell"),
+        ((0.04, 0.2), "not decided", "not decided"),
+        ((-0.2, 0.2), "not decided", "not decided"),
     ],
 )
 def test_verdict_depends_on_the_whole_interval(
-    bounds: tuple[float, float], lower: Verdict, higher: Verdict
+    bounds: tuple[float, float], lower: Judgment, higher: Judgment
 ) -> None:
     assert judge(Interval(*bounds), 0.05, lower_is_better=True) == lower
     assert judge(Interval(*bounds), 0.05, lower_is_better=False) == higher
 
 
+def changed(name: str, **keys: Any) -> Outline:
+    return run(name, resolved=manifest().resolved | keys)
+
+
 def test_incomparable_runs_give_the_reason() -> None:
+    base, resolved = run("base"), manifest().resolved
+    rate = changed("rate", arrivals={"kind": "poisson", "rate_per_min": 90.0})
+    assert unlike([base], [rate]) == "the runs differ in arrivals.rate_per_min (110 → 90)"
+    # Tables of another kind have other keys, which say nothing more.
+    closed = changed("closed", arrivals={"kind": "closed", "think_s": 3.0})
+    assert unlike([base], [closed]) == "the runs differ in arrivals.kind (poisson → closed)"
+    mix = changed("mix", mix=resolved["mix"][:1])
+    assert unlike([base], [mix]) == "the runs differ in mix (2 entries → 1 entry)"
+    many = changed("many", users=3, warm_up_s=5.0, spawn_rate=2.0, retry={"policy": "none"})
+    assert unlike([base], [many]) == (
+        "the runs differ in retry.max_attempts (2 → 3), retry.policy (retry_after → none), "
+        "spawn_rate (unset → 2), and 2 more keys"
+    )
+
+
+def test_target_model_seed_and_duration_may_differ_unless_something_is_varied() -> None:
     base = run("base")
-    resolved = manifest().resolved
-    other_rate = run("rate", resolved=resolved | {"arrivals": {"kind": "poisson", "rate_per_min": 90.0}})
-    assert obstacles([base], [other_rate]) == [
-        "rate had another load than base: arrivals.rate_per_min 90.0 instead of 110.0"
-    ]
-    killed = run("killed", ended_ns=None, ended=None)
-    assert obstacles([base], [killed])[0].startswith("killed is INVALID: the run was killed")
-    assert obstacles([base], [killed], allow_invalid=True) == []
-    assert obstacles([base], [base]) == ["base is named twice"]
-    elsewhere = run("other", resolved=resolved | {"model": "deepseek-reasoner", "seed": 4, "checks": {}})
-    assert obstacles([base], [elsewhere]) == []
-    assert obstacles([base, elsewhere], [run("c")]) == [
-        "repeats of one side differ in their model: deepseek-chat, deepseek-reasoner"
-    ]
-    sampled = run("sampled", target=msgspec.structs.replace(manifest().target, body={"top_p": 0.5}))
-    assert obstacles([base], [sampled]) == []
-    assert obstacles([base, sampled], [run("c")]) == [
-        'repeats of one side differ in their target\'s body: {"top_p": 0.5}, {}'
-    ]
+    other = changed("other", model="m", seed=4, duration_s=80.0, checks={}, title="Other")
+    assert unlike([base], [other]) == ""
+    assert unlike([base], [other], ["model"]) == (
+        "the runs differ in duration_s (90 → 80) and seed (1 → 4), not only in model"
+    )
+    assert unlike([base], [other], ["model", "seed", "duration_s"]) == ""
+    assert unlike([base], [changed("m", model="m", title="Other")], ["model"]) == ""
+    assert unlike([base], [run("again", 2)], ["model"]) == "the runs do not differ in model"
+
+
+def test_vary_covers_the_keys_of_a_table() -> None:
+    base = run("base")
+    retried = changed("retried", retry={"policy": "backoff", "max_attempts": 4})
+    assert unlike([base], [retried], ["retry"]) == ""
+    assert unlike([base], [retried], ["retry.policy"]) == (
+        "the runs differ in retry.max_attempts (2 → 4), not only in retry.policy"
+    )
+    elsewhere = run(
+        "far", target=msgspec.structs.replace(manifest().target, base_url="http://127.0.0.1:1/v1")
+    )
+    assert unlike([base], [elsewhere]) == ""
+    assert unlike([base], [elsewhere], ["target"]) == ""
+    assert "target.base_url" in unlike([base], [elsewhere], ["retry"])
+
+
+def test_repeats_with_the_same_seeds_on_both_sides_differ_in_nothing() -> None:
+    backoff = {"retry": {"policy": "backoff", "max_attempts": 2}}
+    bases = [changed(f"a{seed}", seed=seed) for seed in (1, 2)]
+    others = [changed(f"b{seed}", seed=seed, **backoff) for seed in (1, 2)]
+    check_repeats([bases, others])
+    assert unlike(bases, others, ["retry"]) == ""
+    third = changed("b3", seed=3, **backoff)
+    assert unlike(bases, [third], ["retry"]) == "the runs differ in seed (1 → 3), not only in retry"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"run_id": "base"}, "base is named twice"),
+        ({"resolved": manifest().resolved | {"model": "m"}}, r"model \(deepseek-chat → m\)"),
+        ({"target": msgspec.structs.replace(manifest().target, body={"top_p": 0.5})}, "target.body.top_p"),
+    ],
+)
+def test_repeats_of_one_side_have_one_load(other: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_repeats([[run("base"), run(other.pop("run_id", "repeat"), **other)]])
+
+
+CROSSING = st.tuples(
+    st.floats(-0.5, 0.5), st.floats(0.001, 1), st.floats(0.001, 1), st.sampled_from([0.01, 0.05])
+)
+
+
+@given(CROSSING)
+def test_recommended_data_decides_an_interval_that_shrinks_with_its_root(
+    drawn: tuple[float, float, float, float],
+) -> None:
+    change, below, above, tolerance = drawn
+    bounds = Interval(change - below, change + above)
+    factor = data_factor(change, bounds, tolerance)
+    assume(judge(bounds, tolerance, lower_is_better=True) == "not decided" and factor < 1e6)
+
+    def after(times: float) -> Judgment:
+        shrunk = Interval(change - below / times**0.5, change + above / times**0.5)
+        return judge(shrunk, tolerance, lower_is_better=True)
+
+    assert factor >= 1
+    assert after(factor * 1.001) != "not decided"
+    assert after(factor * 0.99) == "not decided"
+
+
+def test_longer_run_decides_what_a_short_one_left_open() -> None:
+    def refusing(name: str, minutes: int, fraction: float) -> Outline:
+        rng = np.random.default_rng(len(name))
+        rows = [
+            attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2)
+            if rng.random() > fraction
+            else attempt(call_id=f"c{i}", sent_ns=i * S, outcome=Outcome.RATE_LIMITED, status=429)
+            for i in range(60 * minutes)
+        ]
+        return run(name, attempts=rows, ended_ns=60 * minutes * S)
+
+    def refused(minutes: int) -> Difference:
+        base, candidate = refusing("base", minutes, 0.1), refusing("candidate", minutes, 0.2)
+        return by_metric(compare([base], [candidate], Tolerance()))["refused.share"]
+
+    short = refused(2)
+    assert short.verdict == "not decided"
+    found = re.search(
+        r"measure about ([\d.]+) times as much: [\d,]+ more calls or \d+ more runs?", short.remedy
+    )
+    assert found is not None
+    assert refused(2 * 2 * math.ceil(float(found[1]))).verdict == "worse"

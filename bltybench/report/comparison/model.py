@@ -1,18 +1,32 @@
-"""A comparison of runs: the data that its JSON, page, and figures are made of."""
+"""A comparison of runs: the data that its JSON, JUnit, page, and figures are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from bltybench.metrics.compare import Difference, Tolerance, Verdict, compare
+from bltybench.metrics.compare import Difference, Judgment, Tolerance, compare
+from bltybench.metrics.likeness import check_repeats, remedy_of, unlike
 from bltybench.metrics.outline import Outline
+from bltybench.metrics.verdict import Severity, Verdict, severity
 from bltybench.report import text
 
 MAX_NAMED = 3
 """Maximum metrics per verdict that the answer names."""
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 """Increased when a key is removed or changes its meaning, not when keys are added."""
+
+STAMPS = {
+    Verdict.NOT_COMPARABLE: "NOT COMPARABLE",
+    Verdict.FAIL: "WORSE",
+    Verdict.INVALID: "INVALID",
+    Verdict.NOT_DECIDED: "NOTHING DECIDED",
+    Verdict.PASS: "NO REGRESSION SHOWN",
+}
+"""What pages and terminals call the verdicts of a comparison, the most serious one first."""
+
+OPEN: dict[Judgment, str] = {"not decided": "not decided", "invalid": "INVALID"}
+"""Verdicts of metrics that leave the question open."""
 
 NAMES: dict[str, str] = {
     "ttft": "TTFT",
@@ -20,12 +34,12 @@ NAMES: dict[str, str] = {
     "tpot": "TPOT",
     "latency": "Call latency",
     "attempt_latency": "Attempt latency",
-    "accepted.per_min": "Accepted attempts per minute",
-    "ok.per_min": "Successful attempts per minute",
+    "accepted.per_min": "Accepted per minute",
+    "ok.per_min": "Successful per minute",
     "tokens.per_min": "Tokens per minute",
     "refused.share": "Refusal rate",
     "errors.share": "Error rate",
-    "calls.ok_share": "Success rate of calls",
+    "calls.ok_share": "Calls that succeed",
 }
 """Labels of metrics, or of their samples."""
 
@@ -34,6 +48,7 @@ class SideSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A side: its runs, and their target."""
 
     label: str
+    scenario: str
     runs: list[str]
     target: str
     model: str | None
@@ -44,27 +59,69 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate against the base."""
 
     side: SideSummary
+    verdict: Verdict
     regressed: bool
+    """Whether any metric is worse."""
+    unlike: str
+    """Why the sides can't be compared; empty if they can."""
+    remedy: str
+    """What to do about that."""
     changes: list[Difference]
 
-    def named(self, verdict: Verdict) -> list[str]:
+    @property
+    def stamp(self) -> str:
+        """The verdict in capitals."""
+        return STAMPS[self.verdict]
+
+    @property
+    def measured(self) -> list[Difference]:
+        """The metrics for which either side has a value."""
+        return [change for change in self.changes if change.measured]
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """The metrics for which neither side has a value."""
+        return [change.metric for change in self.changes if not change.measured]
+
+    def named(self, verdict: Judgment) -> list[str]:
         """Return the metrics with this verdict."""
-        return [change.metric for change in self.changes if change.verdict == verdict]
+        return [change.metric for change in self.measured if change.verdict == verdict]
+
+    def explanations(self) -> dict[str, list[str]]:
+        """Return the metrics that are not decided, by the reason and what would decide them."""
+        found: dict[str, list[str]] = {}
+        for change in self.measured:
+            if change.why and not self.unlike:
+                found.setdefault(change.explanation, []).append(change.metric)
+        return found
 
     def answer(self, base: str) -> str:
-        """Return in one sentence what is worse and better than ``base``, and what can't be decided."""
+        """Return in one sentence what is worse and better than ``base``, and what is not decided."""
+        sides = f"Compared with {text.bounded(base, 60)}, {text.bounded(self.side.label, 60)}"
+        if self.unlike:
+            return f"{sides} can't be judged: {text.bounded(self.unlike, 300)}."
         facts = [
             f"{verdict} in {self._listed(verdict)}" for verdict in ("worse", "better") if self.named(verdict)
         ]
-        same, undecided = len(self.named("same")), len(self.named("cannot tell"))
+        same = len(self.named("same"))
         facts += [f"the same within the tolerance in {text.count(same, 'metric')}"] if same else []
-        sides = f"Compared with {text.bounded(base, 60)}, {text.bounded(self.side.label, 60)}"
         if not facts:
-            return f"{sides} can't be judged. Measure longer, or repeat the runs."
-        more = f"; {text.count(undecided, 'metric')} can't be decided" if undecided else ""
-        return f"{sides} is {'; '.join(facts)}{more}."
+            return f"{sides} is neither better, worse, nor the same: {self._main_reason()}."
+        still_open = [
+            f"; {text.count(len(names), 'metric')} {shown}"
+            for verdict, shown in OPEN.items()
+            if (names := self.named(verdict))
+        ]
+        return f"{sides} is {'; '.join(facts)}{''.join(still_open)}."
 
-    def _listed(self, verdict: Verdict) -> str:
+    def _main_reason(self) -> str:
+        """Return why most metrics are not decided."""
+        reasons = self.explanations()
+        if not reasons:
+            return "neither has any value"
+        return text.bounded(max(reasons, key=lambda reason: len(reasons[reason])), 300)
+
+    def _listed(self, verdict: Judgment) -> str:
         """Return the metrics with this verdict, and the changes of the first ones."""
         changes = [change for change in self.changes if change.verdict == verdict]
         shown = [
@@ -78,12 +135,27 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A base and its candidates."""
 
     comparison_version: int = COMPARISON_VERSION
+    verdict: Verdict
+    """The most serious verdict of a candidate."""
+    strict: bool
+    failed: bool
+    """Whether the exit code is 1."""
     tolerance: float
     tolerance_share: float
+    vary: list[str]
+    """Keys in which the sides must differ, and in no others."""
     regressed: bool
     """Whether any metric of any candidate is worse."""
     base: SideSummary
     candidates: list[CandidateSummary]
+
+    def title(self, candidate: CandidateSummary | None = None) -> str:
+        """Return the sides, or the base and one candidate, after their scenario if it is the same."""
+        chosen = self.candidates if candidate is None else [candidate]
+        labels = ", ".join(text.bounded(one.side.label, 60) for one in chosen)
+        scenarios = {self.base.scenario, *(one.side.scenario for one in self.candidates)}
+        common = f"{text.bounded(scenarios.pop(), 60)}: " if len(scenarios) == 1 else ""
+        return f"{common}{labels} against {text.bounded(self.base.label, 60)}"
 
     def to_json(self) -> bytes:
         """Return indented JSON. The same runs give the same bytes."""
@@ -102,6 +174,7 @@ class Side:
         first = self.runs[0]
         return SideSummary(
             label=self.label,
+            scenario=first.manifest.scenario,
             runs=[run.manifest.run_id for run in self.runs],
             target=first.manifest.target.name,
             model=first.load["model"],
@@ -109,20 +182,55 @@ class Side:
         )
 
 
-def compare_sides(base: Side, candidates: Sequence[Side], tolerance: Tolerance) -> Comparison:
-    """Compare each candidate with the base."""
+def compare_sides(
+    base: Side,
+    candidates: Sequence[Side],
+    tolerance: Tolerance,
+    *,
+    vary: Collection[str] = (),
+    allow_invalid: bool = False,
+    strict: bool = False,
+) -> Comparison:
+    """Compare each candidate with the base. Raises UserError if the repeats of a side had different loads."""
+    check_repeats([base.runs, *(candidate.runs for candidate in candidates)])
     summaries: list[CandidateSummary] = []
     for candidate in candidates:
-        changes = compare(base.runs, candidate.runs, tolerance)
-        regressed = any(change.verdict == "worse" for change in changes)
-        summaries.append(CandidateSummary(side=candidate.summary(), regressed=regressed, changes=changes))
+        why = unlike(base.runs, candidate.runs, vary)
+        changes = compare(base.runs, candidate.runs, tolerance, allow_invalid=allow_invalid, unlike=why)
+        summaries.append(
+            CandidateSummary(
+                side=candidate.summary(),
+                verdict=verdict_of(changes, unlike=bool(why)),
+                regressed=any(change.verdict == "worse" for change in changes),
+                unlike=why,
+                remedy=remedy_of(base.runs, candidate.runs) if why else "",
+                changes=changes,
+            )
+        )
+    verdict = min((summary.verdict for summary in summaries), key=list(STAMPS).index)
     return Comparison(
+        verdict=verdict,
+        strict=strict,
+        failed=severity(verdict, strict=strict) is Severity.FAILED,
         tolerance=tolerance.relative,
         tolerance_share=tolerance.share,
+        vary=sorted(vary),
         regressed=any(summary.regressed for summary in summaries),
         base=base.summary(),
         candidates=summaries,
     )
+
+
+def verdict_of(changes: Sequence[Difference], *, unlike: bool) -> Verdict:
+    """Return the verdict on a candidate. Policy: docs/cli.md."""
+    found = {change.verdict for change in changes if change.measured}
+    if unlike:
+        return Verdict.NOT_COMPARABLE
+    if "worse" in found:
+        return Verdict.FAIL
+    if "invalid" in found:
+        return Verdict.INVALID
+    return Verdict.PASS if found & {"better", "same"} else Verdict.NOT_DECIDED
 
 
 def name_of(metric: str) -> str:

@@ -28,7 +28,8 @@ VERDICT_LOOKS: dict[str, tuple[str, str]] = {
     "worse": (style.REFUSED, "s"),
     "better": (style.ACCEPTED, "D"),
     "same": (style.INK, "o"),
-    "cannot tell": (style.MUTED, "o"),
+    "not decided": (style.MUTED, "o"),
+    "invalid": (style.SECOND, "X"),
 }
 """Color and marker of each verdict."""
 
@@ -79,7 +80,7 @@ def _changes(number: int, candidate: CandidateSummary, tolerance: float) -> Draw
     says = (
         f"{label}: {len(candidate.named('worse'))} worse, {len(candidate.named('better'))} better, "
         f"{len(candidate.named('same'))} the same within the tolerance, "
-        f"{len(candidate.named('cannot tell'))} undecided."
+        f"{len(candidate.named('not decided'))} not decided."
     )
     columns = ["metric", "base", "candidate", "change", "low", "high", "verdict"]
     data = pd.DataFrame(
@@ -103,7 +104,7 @@ def _forest(
     ax.axvline(0, color=style.MUTED, linewidth=0.8)
     for row, (_, verdict, change, low, high) in enumerate(rows):
         color, marker = VERDICT_LOOKS[verdict]
-        fill: Literal["none", "full"] = "none" if verdict == "cannot tell" else "full"
+        fill: Literal["none", "full"] = "none" if verdict == "not decided" else "full"
         ax.plot([low, high], [row, row], color=color, linewidth=2.0, solid_capstyle="butt")
         if abs(change) > reach:
             marker = ">" if change > 0 else "<"

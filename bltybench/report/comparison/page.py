@@ -10,9 +10,9 @@ from bltybench.report.figures.drawing import write_data
 from bltybench.runs.folder import write_atomically
 
 
-def write_page(path: Path, comparison: Comparison, base: Side, candidates: Sequence[Side]) -> None:
+def write_page(path: Path, comparison: Comparison, sides: Sequence[Side]) -> None:
     """Write a comparison as one HTML document, and its figures' data as CSV to ``NAME-figures``."""
-    drawings = overlays.draw_all(comparison, [base, *candidates])
+    drawings = overlays.draw_all(comparison, sides)
     data = path.with_name(f"{path.stem}-figures")
     html = templating.render(
         "compare.html.j2",

@@ -1,4 +1,4 @@
-"""The checks as ``junit.xml``, for CI servers."""
+"""Verdicts as JUnit XML, for CI servers: the checks of a run."""
 
 import re
 from collections import Counter
@@ -10,6 +10,34 @@ from bltybench.report.summary import Summary
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 """Characters that XML 1.0 can't represent, even escaped."""
+TAGS = {Severity.SKIPPED: "skipped", Severity.FAILED: "failure", Severity.ERROR: "error"}
+"""Elements of the cases that do not pass."""
+
+
+class Suite:
+    """A test suite."""
+
+    def __init__(self, suites: ET.Element, name: str) -> None:
+        self._name = _text(name)
+        self._element = ET.SubElement(suites, "testsuite", name=self._name)
+        self._counts: Counter[Severity] = Counter()
+
+    def add(self, name: str, result: Severity, message: str, details: str) -> None:
+        """Add a case. The message and details are shown if it does not pass."""
+        case = ET.SubElement(self._element, "testcase", classname=self._name, name=_text(name), time="0")
+        self._counts[result] += 1
+        if result in TAGS:
+            ET.SubElement(case, TAGS[result], message=_text(message)).text = _text(details)
+
+    def close(self, **about: str) -> None:
+        """Write the numbers of cases, and further attributes."""
+        self._element.attrib |= {
+            "tests": str(self._counts.total()),
+            "failures": str(self._counts[Severity.FAILED]),
+            "errors": str(self._counts[Severity.ERROR]),
+            "skipped": str(self._counts[Severity.SKIPPED]),
+            **about,
+        }
 
 
 def junit(summary: Summary) -> bytes:
@@ -18,18 +46,11 @@ def junit(summary: Summary) -> bytes:
     A run in which nothing succeeded, or whose calls were all cut off, has a case for that, too. A case is
     skipped if it neither passes nor fails, so the suite fails if and only if the exit code is 1.
     """
-    name = _text(f"{summary.scenario} on {summary.target}")
     suites = ET.Element("testsuites")
-    suite = ET.SubElement(suites, "testsuite", name=name)
-    counts: Counter[Severity] = Counter()
+    suite = Suite(suites, f"{summary.scenario} on {summary.target}")
 
-    def add(case_name: str, verdict: Verdict, message: str, details: str) -> None:
-        case = ET.SubElement(suite, "testcase", classname=name, name=_text(case_name), time="0")
-        result = severity(verdict, strict=summary.strict)
-        counts[result] += 1
-        if result is not Severity.PASSED:
-            tag = "failure" if result is Severity.FAILED else "skipped"
-            ET.SubElement(case, tag, message=_text(message)).text = _text(details)
+    def add(name: str, verdict: Verdict, message: str, details: str) -> None:
+        suite.add(name, severity(verdict, strict=summary.strict), message, details)
 
     lost_worker = not all_workers_finished(summary.audit)
     audit = Verdict.PASS if summary.valid else Verdict.FAIL if lost_worker else Verdict.INVALID
@@ -42,14 +63,12 @@ def junit(summary: Summary) -> bytes:
         was = "has no value" if check.actual is None else f"was {check.actual:g} {check.unit}"
         message = f"{check.metric} {was}, must be {check.target}"
         add(f"{check.metric} {check.target}", check.verdict, message, check.note or message)
-    suite.attrib |= {
-        "tests": str(counts.total()),
-        "failures": str(counts[Severity.FAILED]),
-        "errors": "0",
-        "skipped": str(counts[Severity.SKIPPED]),
-        "time": f"{summary.duration_s:.3f}",
-        "timestamp": summary.created.removesuffix("Z")[:19],
-    }
+    suite.close(time=f"{summary.duration_s:.3f}", timestamp=summary.created.removesuffix("Z")[:19])
+    return to_xml(suites)
+
+
+def to_xml(suites: ET.Element) -> bytes:
+    """Return the indented document."""
     ET.indent(suites)
     text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

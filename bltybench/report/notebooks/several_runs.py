@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.compare import Difference, Tolerance, obstacles
+from bltybench.metrics.compare import Difference, Tolerance
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outline import outline
 from bltybench.report import text
 from bltybench.report.comparison import overlays
-from bltybench.report.comparison.model import Comparison, Side, compare_sides, name_of
+from bltybench.report.comparison.labels import name_sides
+from bltybench.report.comparison.model import Comparison, compare_sides, name_of
 from bltybench.report.figures.drawing import Drawing
 
 PERCENTILES = ("p50", "p95")
@@ -63,24 +64,14 @@ class SeveralRuns:
     """The first of several runs, compared with each of the others."""
 
     def __init__(self, runs: Sequence[Analysis]) -> None:
-        self._sides = [Side(run.manifest.run_id, [outline(run)]) for run in runs]
+        self._sides = name_sides([[outline(run)] for run in runs])
         base, *others = self._sides
-        self.obstacles = [
-            obstacle for other in others for obstacle in obstacles(base.runs, other.runs, allow_invalid=True)
-        ]
-        """Why the runs can't be compared, if they can't."""
-        self.comparison: Comparison | None = None
-        if others and not self.obstacles:
-            self.comparison = compare_sides(base, others, Tolerance())
+        self.comparison: Comparison | None = compare_sides(base, others, Tolerance()) if others else None
 
     def conclusion(self) -> str:
         """Return what became better or worse, or why that can't be said."""
-        if len(self._sides) < 2:
-            return "There is only one run here, so there is nothing to compare it with."
         if self.comparison is None:
-            return (
-                f"These runs can't be judged against each other: {self.obstacles[0]}. Their values are below."
-            )
+            return "There is only one run here, so there is nothing to compare it with."
         base = self.comparison.base.label
         return " ".join(candidate.answer(base) for candidate in self.comparison.candidates)
 
@@ -101,11 +92,11 @@ class SeveralRuns:
                 text.signed(change.change, change.kind),
                 _interval(change),
                 change.verdict,
-                change.why,
+                change.explanation,
             ]
             for candidate in candidates
             for change in candidate.changes
-            if change.base is not None or change.candidate is not None
+            if change.measured
         ]
         return pd.DataFrame(rows, columns=columns)
 
