@@ -12,6 +12,7 @@ from bltybench.cli.limits import limits
 from bltybench.cli.report import report
 from bltybench.cli.runs import runs
 from bltybench.cli.sandbox import sandbox
+from bltybench.cli.simulate import simulate
 
 app = typer.Typer(
     name="bltybench",
@@ -42,5 +43,5 @@ def _options(
     del version  # the callback prints the version
 
 
-for verb in (check, sandbox, report, limits, compare, runs, init):
+for verb in (check, sandbox, report, limits, simulate, compare, runs, init):
     app.command()(verb)

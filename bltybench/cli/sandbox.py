@@ -73,8 +73,8 @@ def sandbox(
         )
     limits = settings.limits if limits_file is None else load_limits(limits_file)
     given = {
-        "requests": _changed(limits.requests, requests, period_s, algorithm),
-        "tokens": _changed(limits.tokens, tokens, period_s, algorithm),
+        "requests": changed_limit(limits.requests, requests, period_s, algorithm),
+        "tokens": changed_limit(limits.tokens, tokens, period_s, algorithm),
         "concurrency": limits.concurrency if concurrency is None else concurrency or None,
     }
     settings = settings.model_copy(update={"limits": limits.model_copy(update=given)})
@@ -92,9 +92,10 @@ def sandbox(
     print("Stopped.", file=sys.stderr)
 
 
-def _changed(
-    limit: RateLimit | None, count: int | None, period_s: float | None, algorithm: Algorithm | None
+def changed_limit(
+    limit: RateLimit | None, count: int | None, period_s: float | None, algorithm: str | None
 ) -> RateLimit | None:
+    """Return a limit with the options of the command line; None if it is 0 or neither has one."""
     from bltybench.scenario.target import RateLimit  # noqa: PLC0415 - see above
 
     if count == 0 or (limit is None and count is None):

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from bltybench.limits.models import Admission, AllOf, Model
-from bltybench.limits.models.families import FAMILIES
+from bltybench.limits.models.families import model_of
 from bltybench.sandbox.errors import ApiError, Headers
 from bltybench.sandbox.slots import Slots
 from bltybench.scenario.target import SandboxLimits
@@ -86,9 +86,7 @@ class KeyQuota:
     def __init__(self, limits: SandboxLimits) -> None:
         self._settings = {"requests": limits.requests, "tokens": limits.tokens}
         self._models: dict[str, Model] = {
-            name: FAMILIES[setting.algorithm].model(setting.limit, setting.period_s, **setting.options())
-            for name, setting in self._settings.items()
-            if setting is not None
+            name: model_of(setting) for name, setting in self._settings.items() if setting is not None
         }
         self._limits = limits
         self._all = AllOf(list(self._models.values())) if self._models else None

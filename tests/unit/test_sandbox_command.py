@@ -4,7 +4,7 @@ import subprocess
 import sys
 from typing import get_args
 
-from bltybench.cli.sandbox import _changed, _greeting
+from bltybench.cli.sandbox import _greeting, changed_limit
 from bltybench.limits.models.families import FAMILIES
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.target import RateLimit, SandboxLimits, SandboxSettings
@@ -16,14 +16,14 @@ def test_settings_and_models_have_the_same_algorithms() -> None:
 
 def test_unset_options_keep_the_settings() -> None:
     limit = RateLimit(limit=60, period_s=30, algorithm="sliding_log")
-    assert _changed(limit, None, None, None) == limit
-    assert _changed(limit, 5, None, None) == limit.model_copy(update={"limit": 5})
-    assert _changed(limit, None, 2.0, "token_bucket") == RateLimit(
+    assert changed_limit(limit, None, None, None) == limit
+    assert changed_limit(limit, 5, None, None) == limit.model_copy(update={"limit": 5})
+    assert changed_limit(limit, None, 2.0, "token_bucket") == RateLimit(
         limit=60, period_s=2, algorithm="token_bucket"
     )
-    assert _changed(limit, 0, 2.0, None) is None
-    assert _changed(None, None, 2.0, None) is None
-    assert _changed(None, 7, None, None) == RateLimit(limit=7)
+    assert changed_limit(limit, 0, 2.0, None) is None
+    assert changed_limit(None, None, 2.0, None) is None
+    assert changed_limit(None, 7, None, None) == RateLimit(limit=7)
 
 
 def test_greeting_mentions_disabled_limits() -> None:

@@ -11,6 +11,7 @@ from bltybench.limits.models.leaky_queue import LeakyQueue
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
 from bltybench.limits.models.token_bucket import TokenBucket
+from bltybench.scenario.target import RateLimit
 
 TOKEN_BUCKET, INTERVAL_REFILL, LEAKY_QUEUE = "token_bucket", "interval_refill", "leaky_queue"
 FIXED_WINDOW, SLIDING_COUNTER, SLIDING_LOG = "fixed_window", "sliding_counter", "sliding_log"
@@ -62,6 +63,11 @@ FAMILIES = {
     LEAKY_QUEUE: LimiterFamily(LeakyQueue, "queue"),
 }
 """Every time-based family by name. A new family is one module with a ``Model``, and one line here."""
+
+
+def model_of(limit: RateLimit) -> Model:
+    """Return a new limiter with the algorithm, limit, period, and options of a table of scenarios.toml."""
+    return FAMILIES[limit.algorithm].model(limit.limit, limit.period_s, **limit.options())
 
 
 def prose_name(family: str) -> str:

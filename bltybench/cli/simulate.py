@@ -1,0 +1,165 @@
+"""``bltybench simulate``: what each retry policy would achieve against a limiter, in virtual time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from bltybench.cli.sandbox import changed_limit
+from bltybench.errors import UserError
+from bltybench.scenario.algorithms import Algorithm
+from bltybench.text import sanitize
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bltybench.policies.tournament import LimiterResult, Tournament
+    from bltybench.scenario.target import SandboxLimits, Target
+
+
+def simulate(  # noqa: PLR0917 - typer makes options of them
+    scenario: Annotated[
+        str | None,
+        typer.Argument(help="Scenario whose arrivals and lengths to use.", show_default="the file's"),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Retry policy, repeatable. Default: all of them.")
+    ] = None,
+    limiter: Annotated[
+        list[str] | None, typer.Option(help="Algorithm of the request limit, repeatable.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=0, help="Requests per period. 0 means no limit.")
+    ] = None,
+    period_s: Annotated[
+        float | None, typer.Option(min=0.001, help="Period of the request limit, in seconds.")
+    ] = None,
+    limits_file: Annotated[
+        Path | None,
+        typer.Option("--limits", help="limits.toml with limits to use instead of the target's."),
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(min=1, help="Independent clients that share the limits and the users.")
+    ] = 1,
+    calls: Annotated[
+        int | None, typer.Option(min=1, max=2_000_000, help="Send a batch of calls instead of the arrivals.")
+    ] = None,
+    users: Annotated[int | None, typer.Option(help="Users instead of the scenario's.")] = None,
+    duration_s: Annotated[float | None, typer.Option(help="Duration instead of the scenario's.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, help="Attempts of a call instead of the scenario's.")
+    ] = None,
+    response_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Time of a response. Default: the sandbox's delays, or 1 s."),
+    ] = None,
+    scenario_file: Annotated[
+        Path | None, typer.Option(help="Path of scenarios.toml.", show_default="the current directory's")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON to stdout.")] = False,
+) -> None:
+    """Compare retry policies in virtual time: goodput, refusals, time to success, fairness, makespan.
+
+    The same seed gives the same result. Nothing is sent.
+    """
+    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - see app.py
+    from bltybench.policies.tournament import play  # noqa: PLC0415
+    from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415
+    from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
+    from bltybench.scenario.retry import PolicyName  # noqa: PLC0415
+
+    policies = _known("--policy", policy, get_args(PolicyName))
+    algorithms = _known("--limiter", limiter, get_args(Algorithm)) if limiter else [None]
+    resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
+    chosen = resolved.scenario
+    if max_attempts is not None:
+        retry = chosen.retry.model_copy(update={"max_attempts": max_attempts})
+        chosen = chosen.model_copy(update={"retry": retry})
+    limits = _limits(resolved.target) if limits_file is None else load_limits(limits_file)
+    variants = [
+        limits.model_copy(update={"requests": changed_limit(limits.requests, requests, period_s, algorithm)})
+        for algorithm in algorithms
+    ]
+    load = load_of(chosen, resolved.base_dir, clients=clients, batch=calls)
+    service = service_time(resolved.target.sandbox, response_s)
+    result = play(resolved.name, chosen, load, service=service, variants=variants, policies=policies)
+    if as_json:
+        sys.stdout.write(result.to_json().decode())
+    else:
+        _show(result)
+
+
+def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequence[str]:
+    """Return the names that are given, or else all. Raise UserError for an unknown one."""
+    from bltybench.scenario.file.validation_messages import nearest  # noqa: PLC0415 - as above
+
+    for name in given or ():
+        if name not in known:
+            raise UserError(f"unknown name; {nearest(name, known)}", where=f"{option} {sanitize(name)}")
+    return given or known
+
+
+def _limits(target: Target) -> SandboxLimits:
+    """Return the limits of the sandbox, or the documented ones of another target as fixed windows."""
+    from bltybench.scenario.target import RateLimit, SandboxLimits  # noqa: PLC0415 - as above
+
+    if target.sandbox is not None:
+        return target.sandbox.limits
+    requests, tokens = target.limits.requests_per_min, target.limits.tokens_per_min
+    return SandboxLimits(
+        requests=None if requests is None else RateLimit(limit=requests),
+        tokens=None if tokens is None else RateLimit(limit=tokens),
+        concurrency=target.limits.concurrency,
+    )
+
+
+def _show(result: Tournament) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    console = Console(highlight=False)
+    console.print(Text(result.sentence()))
+    for limiter in result.limiters:
+        console.print()
+        console.print(Text(limiter.sentence(), style="bold"))
+        table = _table(limiter)
+        # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
+        console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)
+
+
+COLUMNS = (
+    "policy", "calls", "ok", "gave up", "goodput/min", "refusals per success", "p50 s", "p95 s", "p99 s",
+    "fairness", "makespan s",
+)  # fmt: skip
+
+
+def _table(limiter: LimiterResult) -> Table:
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    for row in limiter.results:
+        table.add_row(
+            row.policy,
+            f"{row.calls:,}",
+            f"{row.ok:,}",
+            f"{row.gave_up:,}",
+            f"{row.goodput_per_min:,.1f}",
+            _number(row.refusals_per_success, 2),
+            _number(row.success_p50_s, 2),
+            _number(row.success_p95_s, 2),
+            _number(row.success_p99_s, 2),
+            _number(row.fairness, 3),
+            f"{row.makespan_s:,.1f}",
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

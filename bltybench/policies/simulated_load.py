@@ -1,0 +1,128 @@
+"""The calls of a simulation: when they are due, and how many tokens they use."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from bltybench.errors import UserError
+from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.prompts.lengths import draw
+from bltybench.scenario.target import SandboxSettings
+from bltybench.scenario.workload import Call, Closed, Scenario
+
+MAX_CALLS = 2_000_000
+"""Maximum calls of a simulation, which are kept in memory."""
+DEFAULT_RESPONSE_S = 1.0
+"""Time that a server other than the sandbox takes for a response, in seconds."""
+REFUSAL_S = 0.02
+"""Time that a refusal takes, in seconds."""
+
+
+class CallSize(NamedTuple):
+    """Tokens of one call."""
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTime:
+    """How long the server takes for an accepted request, by its median delays."""
+
+    first_s: float
+    per_token_s: float
+
+    def of(self, completion_tokens: int) -> float:
+        """Return the seconds for a response."""
+        return self.first_s + self.per_token_s * completion_tokens
+
+
+def service_time(settings: SandboxSettings | None, response_s: float | None) -> ServiceTime:
+    """Return the time that is given, or else that of the sandbox, or else a second."""
+    if response_s is not None or settings is None:
+        return ServiceTime(DEFAULT_RESPONSE_S if response_s is None else response_s, 0.0)
+    return ServiceTime(settings.ttft.median_ms / 1e3, settings.itl.median_ms / 1e3)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedLoad:
+    """What a number of independent clients send. They share the server's limits."""
+
+    clients: int
+    users: int
+    """Calls that all clients together can have in progress, waits before retries included."""
+    due_s: tuple[float, ...] | None
+    """Due times in order; the clients take turns. None for a closed loop."""
+    think_s: float
+    """Pause of a closed loop between two calls of a user, in seconds."""
+    end_s: float | None
+    """Time at which no more calls become due, in seconds. None for a batch, which ends with its last call."""
+    sizes: tuple[CallSize, ...]
+    """Tokens of the calls, in order. A closed loop repeats them."""
+
+    def users_of(self, client: int) -> int:
+        """Return the number of users of a client."""
+        return len(range(client, self.users, self.clients))
+
+
+def load_of(scenario: Scenario, base_dir: Path, *, clients: int, batch: int | None = None) -> SimulatedLoad:
+    """Return the load of a scenario; ``batch`` calls that are all due immediately replace its arrivals.
+
+    Raise UserError if there are more clients than users, too many calls, or arrivals that depend on results.
+    """
+    if clients > scenario.users:
+        raise UserError(
+            f"{clients} clients need at least as many users, but the scenario has {scenario.users}",
+            remedy=f"use --users {clients}",
+        )
+    if not scenario.mix:
+        raise UserError("the scenario has no mix, so its calls have no sizes", remedy="add calls to its mix")
+    rng = Random(f"{scenario.seed}/simulated")
+    arrivals: Sequence[Arrival] | None = None
+    if batch is not None:
+        arrivals = [Arrival(index, 0.0) for index in range(batch)]
+    elif not isinstance(scenario.arrivals, Closed):
+        arrivals = _arrivals(scenario, base_dir)
+    # A closed loop's calls are unknown beforehand, so their sizes are a sample.
+    sized = arrivals or [Arrival(index, 0.0) for index in range(1000)]
+    return SimulatedLoad(
+        clients=clients,
+        users=scenario.users,
+        due_s=None if arrivals is None else tuple(arrival.at_s for arrival in arrivals),
+        think_s=scenario.arrivals.think_s if isinstance(scenario.arrivals, Closed) else 0.0,
+        end_s=None if batch is not None else scenario.duration_s,
+        sizes=tuple(_sizes(scenario.mix, sized, rng)),
+    )
+
+
+def _arrivals(scenario: Scenario, base_dir: Path) -> list[Arrival]:
+    if not scenario.is_open_loop or scenario.arrivals.kind == "run":
+        raise UserError(
+            f"arrivals of the kind '{scenario.arrivals.kind}' can't be simulated",
+            remedy="choose a scenario with a schedule or a closed loop, or use --calls",
+        )
+    names = {call.name for call in scenario.mix}
+    due = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, base_dir, names)
+    arrivals = list(islice(due, MAX_CALLS + 1))
+    if len(arrivals) > MAX_CALLS:
+        raise UserError(
+            f"the schedule has more than {MAX_CALLS:,} calls", remedy="use a shorter --duration-s"
+        )
+    if not arrivals:
+        raise UserError("the schedule has no calls", remedy="use a longer --duration-s")
+    return arrivals
+
+
+def _sizes(mix: Sequence[Call], arrivals: Sequence[Arrival], rng: Random) -> Iterator[CallSize]:
+    named = {call.name: call for call in mix}
+    drawn = rng.choices(mix, [call.weight for call in mix], k=len(arrivals))
+    for arrival, chosen in zip(arrivals, drawn, strict=True):
+        call = chosen if arrival.call is None else named[arrival.call]
+        prompt, completion = draw(call.prompt_tokens, rng), draw(call.max_tokens, rng)
+        yield CallSize(
+            prompt if arrival.prompt_tokens is None else arrival.prompt_tokens,
+            completion if arrival.max_tokens is None else arrival.max_tokens,
+        )

@@ -1,0 +1,178 @@
+"""A discrete-event simulation: clients with a retry policy, in virtual time, against one API's limits."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heappop, heappush
+from random import Random
+from typing import NamedTuple
+
+from bltybench.errors import UserError
+from bltybench.limits.observations.classify import Decision
+from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.policies.retries import Retries
+from bltybench.policies.simulated_api import Answer, SimulatedApi
+from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
+from bltybench.scenario.retry import Retry
+from bltybench.scenario.target import SandboxLimits
+
+MAX_EVENTS = 20_000_000
+"""Maximum events of a simulation, which then takes a minute or more."""
+
+
+class _Kind(IntEnum):
+    """Kinds of events, in their order at the same time: a slot is released before a request needs it."""
+
+    RESPONSE = 0
+    SEND = 1
+    ARRIVE = 2
+
+
+@dataclass(slots=True, eq=False)
+class SimulatedCall:
+    """One call and its outcome."""
+
+    client: int
+    due_s: float
+    size: CallSize
+    refusals: list[Decision] = field(default_factory=list)
+    waited_s: float | None = None
+    """Wait before the current attempt, in seconds."""
+    accepted_s: float | None = None
+    """Time at which the attempt that succeeded was sent, in seconds."""
+    ended_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded. Otherwise it ended refused."""
+        return self.accepted_s is not None
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    retries: Retries
+    rng: Random
+    idle: int
+    """Users without a call."""
+    waiting: deque[SimulatedCall] = field(default_factory=deque)
+    """Calls that are due but have no user."""
+
+
+class _Event(NamedTuple):
+    at_s: float
+    kind: _Kind
+    number: int
+    """Order of creation, which decides between events of the same kind and time."""
+    call: SimulatedCall
+    answer: Answer | None = None
+
+
+class Simulation:
+    """One simulation, from the first call to the last. The limits' windows begin at a time by the seed."""
+
+    def __init__(
+        self, load: SimulatedLoad, limits: SandboxLimits, retry: Retry, service: ServiceTime, seed: int
+    ) -> None:
+        self._load = load
+        self._status = limits.refusal_status
+        self._service = service
+        self._api = SimulatedApi(limits)
+        periods_s = [limit.period_s for limit in (limits.requests, limits.tokens) if limit is not None]
+        self._start_s = Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))
+        self._clients = [
+            _Client(Retries(retry), Random(f"{seed}/retry/{client}"), load.users_of(client))
+            for client in range(load.clients)
+        ]
+        self._events: list[_Event] = []
+        self._numbers = 0
+        self._calls: list[SimulatedCall] = []
+
+    def run(self) -> list[SimulatedCall]:
+        """Return all calls, in the order in which they became due."""
+        load = self._load
+        if load.due_s is None:
+            for user in range(load.users):
+                self._add(0.0, _Kind.ARRIVE, self._new_call(user % load.clients, 0.0))
+        else:
+            for index, due_s in enumerate(load.due_s):
+                self._add(due_s, _Kind.ARRIVE, self._new_call(index % load.clients, due_s))
+        events = self._events
+        while events:
+            at_s, kind, _, call, answer = heappop(events)
+            if answer is not None:
+                self._respond(at_s, call, answer)
+            elif kind is _Kind.SEND:
+                self._send(at_s, call)
+            else:
+                self._arrive(at_s, call)
+        return self._calls
+
+    def _new_call(self, client: int, due_s: float) -> SimulatedCall:
+        call = SimulatedCall(client, due_s, self._load.sizes[len(self._calls) % len(self._load.sizes)])
+        self._calls.append(call)
+        return call
+
+    def _add(self, at_s: float, kind: _Kind, call: SimulatedCall, answer: Answer | None = None) -> None:
+        self._numbers += 1
+        if self._numbers > MAX_EVENTS:
+            raise UserError(
+                f"the simulation has more than {MAX_EVENTS:,} events",
+                remedy="use fewer users, a shorter --duration-s, or fewer --max-attempts",
+            )
+        heappush(self._events, _Event(at_s, kind, self._numbers, call, answer))
+
+    def _arrive(self, now_s: float, call: SimulatedCall) -> None:
+        client = self._clients[call.client]
+        if client.idle == 0:
+            client.waiting.append(call)
+            return
+        client.idle -= 1
+        self._begin(now_s, call)
+
+    def _begin(self, now_s: float, call: SimulatedCall) -> None:
+        self._clients[call.client].retries.begin(now_s)
+        self._send(now_s, call)
+
+    def _send(self, now_s: float, call: SimulatedCall) -> None:
+        size = call.size
+        answer = self._api.decide(self._start_s + now_s, size.prompt + size.completion)
+        if answer.decision is Decision.ACCEPTED:
+            call.accepted_s = now_s
+            took_s = answer.delay_s + self._service.of(size.completion)
+        else:
+            took_s = REFUSAL_S
+        self._add(now_s + took_s, _Kind.RESPONSE, call, answer)
+
+    def _respond(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
+        client = self._clients[call.client]
+        if answer.decision is Decision.ACCEPTED:
+            self._api.release()
+            client.retries.succeed()
+            self._end(now_s, call)
+            return
+        failed = FailedAttempt(
+            number=len(call.refusals),
+            decision=answer.decision,
+            status=self._status,
+            announced_s=answer.announced_s,
+            standard_s=answer.announced_s,
+            waited_s=call.waited_s,
+        )
+        call.refusals.append(answer.decision)
+        call.waited_s = client.retries.wait_s(failed, now_s, client.rng)
+        if call.waited_s is None:
+            self._end(now_s, call)
+        else:
+            self._add(now_s + call.waited_s, _Kind.SEND, call)
+
+    def _end(self, now_s: float, call: SimulatedCall) -> None:
+        """End a call. Its user takes the next one."""
+        call.ended_s = now_s
+        client, load = self._clients[call.client], self._load
+        if client.waiting:
+            self._begin(now_s, client.waiting.popleft())
+            return
+        client.idle += 1
+        due_s = now_s + load.think_s
+        if load.due_s is None and load.end_s is not None and due_s < load.end_s:
+            self._add(due_s, _Kind.ARRIVE, self._new_call(call.client, due_s))

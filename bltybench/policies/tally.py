@@ -1,0 +1,78 @@
+"""The tables of a simulation: what the calls of a policy achieved, and what their attempts cost."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from bltybench.limits.observations.classify import Decision
+from bltybench.percentiles import percentile
+from bltybench.policies.simulated_load import SimulatedLoad
+from bltybench.policies.simulation import SimulatedCall
+
+MIN_BEYOND = 10
+"""Values that a percentile needs above it. With fewer it is not shown."""
+
+
+class PolicyResult(msgspec.Struct, kw_only=True):
+    """The calls and attempts of one policy. Null is what does not apply or has too few calls."""
+
+    policy: str
+    calls: int
+    ok: int
+    gave_up: int
+    """Calls that ended refused."""
+    goodput_per_min: float
+    """Calls that succeeded before the load ended, per minute. A batch ends with its last call."""
+    success_p50_s: float | None
+    """Time from when a call was due until it succeeded, in seconds."""
+    success_p95_s: float | None
+    success_p99_s: float | None
+    fairness: float | None
+    """Jain's index of the clients' successes: 1 if they are equal, 1/n if one of n clients has all."""
+    makespan_s: float
+    """Time at which the last call ended, in seconds."""
+    attempts: int
+    refusals_per_success: float | None
+    refused_by_requests: int
+    refused_by_tokens: int
+    refused_by_concurrency: int
+
+
+def tally(policy: str, load: SimulatedLoad, calls: Sequence[SimulatedCall]) -> PolicyResult:
+    """Return the tables of a simulation."""
+    succeeded = [call for call in calls if call.ok]
+    times_s = sorted(call.ended_s - call.due_s for call in succeeded)
+    refusals = Counter(decision for call in calls for decision in call.refusals)
+    makespan_s = max(call.ended_s for call in calls)
+    end_s = makespan_s if load.end_s is None else load.end_s
+    in_time = sum(call.ended_s <= end_s for call in succeeded)
+    by_client = Counter(call.client for call in succeeded)
+    return PolicyResult(
+        policy=policy,
+        calls=len(calls),
+        ok=len(succeeded),
+        gave_up=len(calls) - len(succeeded),
+        goodput_per_min=in_time / end_s * 60,
+        success_p50_s=_shown(times_s, 0.50),
+        success_p95_s=_shown(times_s, 0.95),
+        success_p99_s=_shown(times_s, 0.99),
+        fairness=None if load.clients == 1 else jain([by_client[client] for client in range(load.clients)]),
+        makespan_s=makespan_s,
+        attempts=len(succeeded) + refusals.total(),
+        refusals_per_success=refusals.total() / len(succeeded) if succeeded else None,
+        refused_by_requests=refusals[Decision.REFUSED_BY_REQUESTS],
+        refused_by_tokens=refusals[Decision.REFUSED_BY_TOKENS],
+        refused_by_concurrency=refusals[Decision.REFUSED_BY_CONCURRENCY],
+    )
+
+
+def jain(values: Sequence[float]) -> float | None:
+    """Return Jain's fairness index, (Σx)² / (n·Σx²); None if all values are 0."""
+    squares = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * squares) if squares else None
+
+
+def _shown(ordered: Sequence[float], fraction: float) -> float | None:
+    supported = len(ordered) * (1 - fraction) >= MIN_BEYOND - 1e-9
+    return percentile(ordered, fraction) if supported else None

@@ -1,0 +1,241 @@
+"""Simulated retry policies: cases worked out by hand, and laws that hold for all policies and limiters."""
+
+from __future__ import annotations
+
+import random
+import sys
+from itertools import pairwise
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltybench.cli import main
+from bltybench.errors import UserError
+from bltybench.limits.observations.classify import Decision
+from bltybench.policies import simulation
+from bltybench.policies.simulated_api import SimulatedApi
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad, load_of
+from bltybench.policies.simulation import SimulatedCall, Simulation
+from bltybench.policies.tally import jain, tally
+from bltybench.policies.tournament import Tournament, variant
+from bltybench.sandbox.quota import KeyQuota, Refusal
+from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.file.resolve import resolve
+from bltybench.scenario.file.scenario_file import load_book
+from bltybench.scenario.retry import PolicyName, Retry
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
+SIZE = CallSize(prompt=10, completion=10)
+
+
+def limits(limit: int = 2, period_s: float = 10.0, **changes: Any) -> SandboxLimits:
+    fields = {"requests": RateLimit(limit=limit, period_s=period_s, algorithm="sliding_log")}
+    return SandboxLimits(**({"tokens": None, "concurrency": None} | fields | changes))
+
+
+def load(*due_s: float, users: int = 100, clients: int = 1, **changes: Any) -> SimulatedLoad:
+    fields: dict[str, Any] = {"due_s": due_s, "think_s": 0.0, "end_s": 60.0, "sizes": (SIZE,)}
+    return SimulatedLoad(clients=clients, users=users, **(fields | changes))
+
+
+def run(calls: SimulatedLoad, limited: SandboxLimits, policy: str, **retry: Any) -> list[SimulatedCall]:
+    return Simulation(calls, limited, Retry(policy=policy, **retry), SECOND, seed=1).run()  # type: ignore[arg-type]
+
+
+def test_refused_call_succeeds_after_the_announced_wait() -> None:
+    calls = run(load(0, 0, 0), limits(), "retry_after")
+    assert [call.accepted_s for call in calls] == [0, 0, pytest.approx(10.02)]
+    assert [call.ended_s for call in calls] == [1, 1, pytest.approx(11.02)]
+    assert [call.refusals for call in calls] == [[], [], [Decision.REFUSED_BY_REQUESTS]]
+
+
+def test_calls_give_up_after_their_last_attempt() -> None:
+    calls = run(load(0, 0, 0), limits(), "fixed", base_s=2.0, max_attempts=3)
+    assert [call.ok for call in calls] == [True, True, False]
+    # Sent at 0, 2.02, and 4.04 s; each refusal takes 0.02 s.
+    assert calls[2].ended_s == pytest.approx(4.06)
+    result = tally("fixed", load(0, 0, 0), calls)
+    assert (result.calls, result.ok, result.gave_up, result.attempts) == (3, 2, 1, 5)
+    assert result.refusals_per_success == 1.5
+    assert result.goodput_per_min == 2
+    assert result.success_p50_s is None
+
+
+def test_a_call_without_an_idle_user_is_late_and_its_wait_counts() -> None:
+    calls = run(load(0, 0.25, users=1), limits(9), "none")
+    assert [call.accepted_s for call in calls] == [0, 1]
+    assert calls[1].ended_s - calls[1].due_s == 1.75
+
+
+def test_users_of_a_closed_loop_think_between_calls_until_the_load_ends() -> None:
+    closed = load(users=2, clients=2, due_s=None, think_s=0.5, end_s=4.0)
+    calls = run(closed, limits(99), "none")
+    assert [call.due_s for call in calls] == [0, 0, 1.5, 1.5, 3, 3]
+    assert tally("none", closed, calls).fairness == 1
+
+
+def test_a_batch_ends_with_its_last_call() -> None:
+    batch = load(*[0.0] * 6, end_s=None)
+    result = tally("retry_after", batch, run(batch, limits(), "retry_after", max_attempts=9))
+    # Two calls at 0, two after 10 s, and two after 20 s, each 1 s long. Each refusal takes 0.02 s.
+    assert result.makespan_s == pytest.approx(21.04, abs=0.1)
+    assert result.goodput_per_min == pytest.approx(6 / result.makespan_s * 60)
+
+
+def test_tokens_and_concurrency_refuse_too() -> None:
+    tokens = limits(99, tokens=RateLimit(limit=50, period_s=10, algorithm="sliding_log"))
+    calls = run(load(0, 0, 0), tokens, "none")
+    assert [call.refusals for call in calls] == [[], [], [Decision.REFUSED_BY_TOKENS]]
+    slots = limits(99, concurrency=2)
+    calls = run(load(0, 0, 0.5, 1), slots, "none")
+    assert [call.refusals for call in calls] == [[], [], [Decision.REFUSED_BY_CONCURRENCY], []]
+
+
+def test_a_leaky_queue_delays_accepted_calls() -> None:
+    queue = limits(requests=RateLimit(limit=6, period_s=6, algorithm="leaky_queue"))
+    calls = run(load(0, 0, 0), queue, "none")
+    assert [call.ended_s for call in calls] == pytest.approx([1, 2, 3])
+
+
+def test_clients_have_budgets_of_their_own() -> None:
+    shared = run(load(*[0.0] * 20), limits(1, 3600), "fixed", budget="grpc")
+    own = run(load(*[0.0] * 20, clients=20), limits(1, 3600), "fixed", budget="grpc")
+    assert sum(len(call.refusals) for call in shared) == 19 + 4
+    assert sum(len(call.refusals) for call in own) == 19 * 3
+
+
+@pytest.mark.parametrize(("values", "index"), [([3, 3, 3], 1), ([6, 0, 0], 1 / 3), ([0, 0], None)])
+def test_jains_index(values: list[float], index: float | None) -> None:
+    assert jain(values) == (None if index is None else pytest.approx(index))
+
+
+@given(
+    policy=st.sampled_from(get_args(PolicyName)),
+    algorithm=st.sampled_from(get_args(Algorithm)),
+    limit=st.integers(1, 20),
+    due_s=st.lists(st.floats(0, 30), min_size=1, max_size=60).map(sorted),
+    clients=st.integers(1, 5),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_call_ends_once_and_every_attempt_is_counted(
+    policy: str, algorithm: Algorithm, limit: int, due_s: list[float], clients: int
+) -> None:
+    given_load = load(*due_s, users=7, clients=clients)
+    rule = limits(requests=RateLimit(limit=limit, period_s=5.0, algorithm=algorithm))
+    retry = Retry(policy=policy, max_attempts=4)  # type: ignore[arg-type]
+    calls = Simulation(given_load, rule, retry, SECOND, seed=limit).run()
+    result = tally(policy, given_load, calls)
+    assert (result.calls, result.ok + result.gave_up) == (len(due_s), len(due_s))
+    assert result.attempts == result.ok + result.refused_by_requests
+    assert all(call.ended_s >= call.due_s and len(call.refusals) + call.ok <= 4 for call in calls)
+    again = tally(policy, given_load, Simulation(given_load, rule, retry, SECOND, seed=limit).run())
+    assert again == result
+    if algorithm == "sliding_log":
+        sent = sorted(call.accepted_s for call in calls if call.accepted_s is not None)
+        assert all(later - earlier >= 5 - 1e-6 for earlier, later in zip(sent, sent[limit:], strict=False))
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@pytest.mark.parametrize("style", ["honest", "long_retry_after", "no_retry_after"])
+def test_simulated_api_answers_as_the_sandbox(algorithm: Algorithm, style: str) -> None:
+    rng = random.Random(algorithm)
+    rule = limits(
+        requests=RateLimit(limit=8, period_s=7, algorithm=algorithm),
+        tokens=RateLimit(limit=600, period_s=11, algorithm="token_bucket"),
+        tokens_charged="reserved",
+        headers=style,
+    )
+    api, quota, now_s = SimulatedApi(rule), KeyQuota(rule), 1000.0
+    refusals = 0
+    for _ in range(300):
+        now_s += rng.expovariate(2.0)
+        tokens = rng.randint(1, 200)
+        answer, admitted = api.decide(now_s, tokens), quota.admit(now_s, tokens)
+        if isinstance(admitted, Refusal):
+            refusals += 1
+            assert answer.decision.value == f"refused by {admitted.limit}"
+            header = dict(admitted.error.headers).get(b"retry-after")
+            assert answer.announced_s == (None if header is None else float(header))
+        else:
+            assert answer.decision is Decision.ACCEPTED
+            assert answer.delay_s == admitted.delay_s
+    assert 50 < refusals < 290
+
+
+def test_an_endless_simulation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "MAX_EVENTS", 1000)
+    with pytest.raises(UserError, match="more than 1,000 events"):
+        run(load(*[0.0] * 9), limits(1, 3600), "fixed", max_attempts=10**6)
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_a_scenarios_retry_table_can_take_every_policy(policy: str) -> None:
+    own = Retry(policy="backoff", base_s=2.0, max_attempts=7, budget="grpc")
+    changed = variant(own, policy)
+    assert (changed.policy, changed.max_attempts, changed.budget) == (policy, 7, "grpc")
+
+
+def test_load_of_a_scenario_has_its_schedule_and_lengths() -> None:
+    resolved = resolve(load_book(), "quickstart")
+    made = load_of(resolved.scenario, resolved.base_dir, clients=3)
+    assert made.due_s is not None
+    assert len(made.due_s) == len(made.sizes) == 150
+    assert all(earlier <= later for earlier, later in pairwise(made.due_s))
+    assert sum(made.users_of(client) for client in range(3)) == made.users == resolved.scenario.users
+    assert load_of(resolved.scenario, resolved.base_dir, clients=3, batch=7).due_s == (0.0,) * 7
+
+
+def simulate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["bltybench", "simulate", *arguments])
+    return main()
+
+
+def test_command_compares_policies_and_limiters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = (
+        "--policy",
+        "openai",
+        "--policy",
+        "none",
+        "--limiter",
+        "token_bucket",
+        "--limiter",
+        "sliding_log",
+    )
+    assert simulate(monkeypatch, "quickstart", *chosen, "--requests", "30", "--clients", "2", "--json") == 0
+    made = msgspec.json.decode(capsys.readouterr().out, type=Tournament)
+    assert [limiter.requests and limiter.requests["algorithm"] for limiter in made.limiters] == [
+        "token_bucket",
+        "sliding_log",
+    ]
+    for limiter in made.limiters:
+        assert {row.policy for row in limiter.results} == {"openai", "none"}
+        assert all(row.calls == 150 and row.refused_by_requests for row in limiter.results)
+    assert simulate(monkeypatch, "chat", "--calls", "40", "--policy", "vercel_ai") == 0
+    out = capsys.readouterr().out
+    assert "Simulated a batch of chat" in out
+    assert "vercel_ai" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "opnai"), "--policy opnai: unknown name; did you mean 'openai'?"),
+        (("--limiter", "bucket"), "--limiter bucket: unknown name; did you mean 'token_bucket'?"),
+        (("--clients", "200"), "200 clients need at least as many users, but the scenario has 100"),
+        (("find-capacity",), "arrivals of the kind 'search' can't be simulated"),
+    ],
+)
+def test_command_explains_what_it_cannot_simulate(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert simulate(monkeypatch, *arguments) == 2
+    assert message in capsys.readouterr().err
