@@ -18,7 +18,7 @@ def probe(api: VirtualApi, task: ProbeTask, *, other_model: str | None = "b") ->
     """Measure what the task names on an API, and return the findings."""
     session = ProbeSession(replace(task, other_model=other_model), START_S)
     verdict = _measure_request_limit(api, session) if REQUESTS in task.questions else None
-    if verdict is None or verdict.status not in {"always_refused", "nothing_sent"}:
+    if verdict is None or verdict.accepts_more:
         for name in session.remaining_experiments():
             sent = [request for request in api.requests if request.stage is not None]
             tokens = sum(request.max_used_tokens for request in sent)

@@ -67,6 +67,16 @@ def test_advice_follows_the_findings() -> None:
     assert any("Retry-After is safe but longer than needed" in line for line in early.advice)
 
 
+def test_client_that_was_refused_for_many_periods_is_advised_to_stop_sending() -> None:
+    rows = [attempt_at(t * 0.22, "ok" if t < 30 else "rate_limited") for t in range(402)]
+    told = to_record(find(rows, 0.0, 60), "run")
+    assert (told.status, told.refused) == ("unknown", 372)
+    assert "refused requests count" in (told.reason or "")
+    early = next(line for line in told.advice if line.startswith("Early retries: stop sending"))
+    assert "Pauses of up to 220 ms did not end them" in early
+    assert not any("1 s, then twice" in line for line in told.advice)
+
+
 @pytest.mark.parametrize("refusals", [1, 9])
 def test_fewer_than_ten_refusals_support_no_limit(refusals: int) -> None:
     """At most nine in flight would fit these refusals, and so would many rates."""

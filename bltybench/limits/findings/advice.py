@@ -41,6 +41,11 @@ def advice(findings: Findings) -> list[str]:
         lines += [_after_refusal(findings), STATUS.get(findings.refusal_status)]
     if verdict.best is not None and verdict.best.count_refused:
         lines.append("Early retries: avoid them. Refused requests count, so they prolong the refusals.")
+    if verdict.starved_pause_s is not None:
+        lines.append(
+            "Early retries: stop sending while you are refused, because each retry may prolong the refusals. "
+            f"Pauses of up to {seconds(verdict.starved_pause_s)} did not end them."
+        )
     lines.append(REMAINING.get(findings.value("remaining_header")))
     if verdict.status == "unknown" and verdict.fits:
         lines.append(
@@ -122,6 +127,8 @@ def _after_refusal(findings: Findings) -> str:
     fallback = "1 s, then twice as long each time, with random jitter"
     if best is not None:
         fallback = f"{fallback}, up to {seconds(best.period_s)}"
+    elif (pause_s := findings.verdict.starved_pause_s) is not None:
+        fallback = f"longer than {seconds(pause_s)} without sending, then twice as long each time"
     value = findings.value("retry_after")
     if value == "absent":
         return (

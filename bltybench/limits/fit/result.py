@@ -120,6 +120,13 @@ class Verdict:
     """Why no single family is found."""
     queue: QueueTiming | None = None
     """How the server delays requests, if it queues them."""
+    starved_pause_s: float | None = None
+    """Longest pause between requests while all were refused, in seconds, if retries seem to prolong that."""
+
+    @property
+    def accepts_more(self) -> bool:
+        """Whether the server can be expected to accept more requests soon."""
+        return self.status not in {"always_refused", "nothing_sent"} and self.starved_pause_s is None
 
     @property
     def best(self) -> Fit | None:

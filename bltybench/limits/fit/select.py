@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from bltybench.limits.fit.bans import detect_ban
+from bltybench.limits.fit.bans import describe_starvation, detect_ban, starved_pause_s
 from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
@@ -64,8 +64,11 @@ def fit_limiter(
     if queue is not None and (fit := estimate_queue(observations, queue)) is not None:
         return Verdict("found", *counts, (fit,), (fit,), queue.explained / queue.answers, queue=queue)
     if not observations.recoveries:
+        pause_s = starved_pause_s(observations, hints_s)
         reason = "no request was accepted after a refusal: the observations end too soon"
-        return Verdict("unknown", *counts, reason=reason)
+        if pause_s is not None:
+            reason = describe_starvation(observations)
+        return Verdict("unknown", *counts, reason=reason, starved_pause_s=pause_s)
     tried = SIMPLE_CANDIDATES if candidates is None else candidates
     searches, observations = _screen(observed, observations, tried, hints_s)
     _refine_plausible(searches, _chance_cost(observations, SELECTION.chance_fraction))

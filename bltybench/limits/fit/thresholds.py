@@ -199,6 +199,12 @@ class BanThresholds:
     """Recoveries that one length must explain."""
     min_tightness: float = 0.5
     """Minimum ratio of the shortest to the longest possible length. Wider ranges fit almost any recovery."""
+    min_starved_refusals: int = 10
+    """Minimum refusals that show that a client starved."""
+    min_starved_s: float = 5
+    """Minimum duration of these refusals if no period is known, in seconds. Most periods are longer."""
+    min_starved_periods: float = 1.05
+    """The same in periods, if one is known: 5% for errors of the period."""
 
 
 @dataclass(frozen=True, slots=True)

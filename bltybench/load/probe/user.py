@@ -170,8 +170,8 @@ class LimitProbe(ChatUser):
     def _run_experiments(self, verdict: Verdict | None) -> None:
         session, executor = self._session, self._executor
         names = session.remaining_experiments()
-        if names and verdict is not None and verdict.status in {"always_refused", "nothing_sent"}:
-            raise ProbeStopped(f"no request was accepted: {verdict.reason}")
+        if names and verdict is not None and not verdict.accepts_more:
+            raise ProbeStopped(f"the server accepts no more requests: {verdict.reason}")
         for name in names:
             if name == "charges" and session.task.other_model is None:
                 session.task = replace(session.task, other_model=self._find_other_model())
