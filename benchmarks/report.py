@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
+from bltybench.scenario.limits import Limit
 
 SIZES = [10_000, 100_000, 1_000_000, 5_000_000]
 GAPS = 100
@@ -73,7 +74,9 @@ def _manifest(run_id: str) -> Manifest:
             "users": 50,
             "mix": [{"name": "stream", "stream": True}],
         },
-        target=TargetInfo(name="made", base_url="http://127.0.0.1:8808/v1", requests_per_min=60),
+        target=TargetInfo(
+            name="made", base_url="http://127.0.0.1:8808/v1", limits=[Limit("requests", 60, 60.0)]
+        ),
         command=["locust"],
         versions=package_versions(),
         host=Host.here(),

@@ -16,6 +16,7 @@ from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, Tok
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, read_scenario
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
+from bltybench.scenario.limits import usual_limits
 from bltybench.scenario.workload import Scenario
 
 WALL_NS = 1_795_356_910_000_000_000
@@ -112,9 +113,7 @@ def manifest(**fields: Any) -> Manifest:
         "target": TargetInfo(
             name="sandbox",
             base_url="http://127.0.0.1:8808/v1",
-            requests_per_min=60,
-            tokens_per_min=100_000,
-            concurrency=50,
+            limits=usual_limits(60, 100_000, 50),
         ),
         "command": ["locust", "-f", "locustfiles/mixed.py", "--headless", "--scenario", "made"],
         "versions": {"python": "3.11.9", "bltybench": "0.1.0", "locust": "2.47.0", "pandas": "3.1.1"},

@@ -54,13 +54,13 @@ def _limit(response: CheckResponse) -> Verdict:
 
 @group.expect(
     "limit as documented",
-    f"{LIMIT} is the documented requests per minute",
-    remedy="see limits.requests_per_min of the target in scenarios.toml",
+    f"{LIMIT} is the documented request limit",
+    remedy="see limits of the target in scenarios.toml",
 )
 def _documented(evidence: Evidence) -> Verdict:
     plain = evidence.plain
     if evidence.limit_requests is None:
-        return skipped("the target has no limits.requests_per_min")
+        return skipped("the target documents no request limit")
     if plain is None or plain.status != 200 or (limit := whole(plain, LIMIT)) is None:
         return skipped(f"there is no {LIMIT}")
     return verdict(limit == evidence.limit_requests, f"{limit}, documented {evidence.limit_requests}")

@@ -12,6 +12,7 @@ from bltybench.check.reach import reach
 from bltybench.errors import UserError
 from bltybench.sandbox.process import start_if_absent
 from bltybench.scenario.api.access import read_key
+from bltybench.scenario.limits import one_limit, per_minute
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
@@ -71,7 +72,9 @@ def check(
             if unspent is not None:
                 evidence.skipped["refused"] = unspent
             elif limit is not None and evidence.plain is not None and evidence.plain.status == 200:
-                at_once = max(1, (target.limits.concurrency or 2 * drain.MAX_IN_FLIGHT) // 2)
+                at_once = max(
+                    1, (per_minute(target.documented, "concurrency") or 2 * drain.MAX_IN_FLIGHT) // 2
+                )
                 drain.drain(client, evidence, limit=limit, at_once=at_once, tell=tell)
     return Checkup(
         target=name,
@@ -101,7 +104,8 @@ def _limit(target: Target) -> tuple[int | None, float]:
     if target.sandbox is not None:
         rule = target.sandbox.limits.requests
         return (rule.limit, rule.period_s) if rule else (None, 60.0)
-    return target.limits.requests_per_min, 60.0
+    documented = one_limit(target.documented, "requests")
+    return (None, 60.0) if documented is None else (documented.limit, documented.period_s or 60.0)
 
 
 def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str | None:

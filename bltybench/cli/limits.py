@@ -26,17 +26,20 @@ def limits(
     from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import load_attempts, readable  # noqa: PLC0415
+    from bltybench.scenario.limits import per_minute  # noqa: PLC0415
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
     with readable(folder):
         attempts = load_attempts(folder)
-    target = manifest.target
-    known = ProbeContext(tokens_per_min=target.tokens_per_min, concurrency=target.concurrency)
+    limits = manifest.target.documented
+    known = ProbeContext(
+        tokens_per_min=per_minute(limits, "tokens"), concurrency=per_minute(limits, "concurrency")
+    )
     findings = find(
         attempts,
         manifest.clock.wall_ns / 1e9,
-        target.requests_per_min,
+        per_minute(limits, "requests"),
         known=known,
         probed=(folder.path / "limits.json").is_file(),
     )

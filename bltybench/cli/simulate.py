@@ -105,15 +105,20 @@ def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequen
 
 def _limits(target: Target) -> SandboxLimits:
     """Return the limits of the sandbox, or the documented ones of another target as fixed windows."""
+    from bltybench.scenario.limits import MINUTE_S, What, one_limit, per_minute  # noqa: PLC0415 - as above
     from bltybench.scenario.target import RateLimit, SandboxLimits  # noqa: PLC0415 - as above
 
     if target.sandbox is not None:
         return target.sandbox.limits
-    requests, tokens = target.limits.requests_per_min, target.limits.tokens_per_min
+
+    def window(what: What) -> RateLimit | None:
+        limit = one_limit(target.documented, what)
+        return None if limit is None else RateLimit(limit=limit.limit, period_s=limit.period_s or MINUTE_S)
+
     return SandboxLimits(
-        requests=None if requests is None else RateLimit(limit=requests),
-        tokens=None if tokens is None else RateLimit(limit=tokens),
-        concurrency=target.limits.concurrency,
+        requests=window("requests"),
+        tokens=window("tokens"),
+        concurrency=per_minute(target.documented, "concurrency"),
     )
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
+from bltybench.metrics.documented import ComparedLimit, compare
 from bltybench.metrics.failure import failure
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
@@ -53,6 +54,7 @@ class Analysis:
     percentiles: pd.DataFrame
     percentiles_by: pd.DataFrame
     best: pd.DataFrame
+    documented: list[ComparedLimit]
     minutes: pd.DataFrame
     timeline: pd.DataFrame
     rolling: pd.DataFrame
@@ -127,6 +129,8 @@ def _compute(
     good = good_calls(attempts, calls, scenario.objectives)
     refused = quota.refusals(attempts)
     tokens = rates.token_events(everything)
+    counted = tokens if attempts is everything else rates.token_events(attempts)
+    in_flight = concurrency.in_flight(steps, end_ns)
     return Analysis(
         manifest=manifest,
         scenario=scenario,
@@ -139,12 +143,13 @@ def _compute(
         gaps=gaps,
         percentiles=latency.table(measures),
         percentiles_by=latency.by_kind(attempts, calls, gaps, spans),
-        best=rates.best(attempts, tokens if attempts is everything else rates.token_events(attempts)),
+        best=rates.best(attempts, counted),
+        documented=compare(manifest.target.documented, attempts, counted, in_flight),
         minutes=rates.per_minute(everything, tokens, manifest.clock.wall_ns, end_ns),
         timeline=timeline.timeline(everything, tokens, steps, end_ns),
         rolling=timeline.rolling(everything, tokens, steps, end_ns),
         steps=steps,
-        in_flight=concurrency.in_flight(steps, end_ns),
+        in_flight=in_flight,
         outcomes=outcomes.by_outcome(attempts),
         errors=outcomes.errors(attempts),
         finish_reasons=outcomes.finish_reasons(attempts),

@@ -37,8 +37,8 @@ def _running(at_ns: Ints, weight: Floats | None) -> tuple[Ints, Floats]:
     return times, np.concatenate(([0.0], np.cumsum(weights)))
 
 
-def best_rolling(at_ns: Ints, weight: Floats | None = None) -> Best:
-    """Return the highest sum over any half-open window (t − 60 s, t].
+def best_rolling(at_ns: Ints, weight: Floats | None = None, window_ns: int = WINDOW_NS) -> Best:
+    """Return the highest sum over any half-open window (t − 60 s, t], or of another length.
 
     With weights of 0 or more, the highest sum is reached at an event, so checking those is exact. A run
     shorter than the window is not extrapolated.
@@ -47,7 +47,7 @@ def best_rolling(at_ns: Ints, weight: Floats | None = None) -> Best:
         return Best(0.0, None)
     times, total = _running(at_ns, weight)
     # Of several events at one time, the last has the sum of all of them, which is the highest.
-    sums = total[1:] - total[np.searchsorted(times, times - WINDOW_NS, side="right")]
+    sums = total[1:] - total[np.searchsorted(times, times - window_ns, side="right")]
     top = int(np.argmax(sums))
     return Best(float(sums[top]), int(times[top]))
 

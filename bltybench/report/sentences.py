@@ -3,6 +3,7 @@
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
 from bltybench.report.text import clock, count, duration, milliseconds
+from bltybench.scenario.limits import amounts, limits_on
 from bltybench.scenario.retry import Retry
 
 
@@ -11,8 +12,8 @@ def timeline_sentence(analysis: Analysis) -> str:
     offered, accepted = analysis.count_of("offered"), analysis.count_of("accepted")
     if offered == 0:
         return "Nothing was sent."
-    limit = analysis.manifest.target.requests_per_min
-    documented = f" (documented limit: {limit:,})" if limit else ""
+    limits = limits_on(analysis.manifest.target.documented, "requests")
+    documented = f" (documented limit: {amounts(limits)})" if limits else ""
     first = first_refusal(analysis.attempts)
     if first is None and accepted == 0:
         return f"Of {count(offered, 'request')}, 0 were accepted and 0 refused{documented}."

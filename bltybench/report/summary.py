@@ -9,6 +9,7 @@ import pandas as pd
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.checks import CheckResult, evaluate
+from bltybench.metrics.documented import ComparedLimit
 from bltybench.metrics.frame import NS_PER_S, bools, cut_off
 from bltybench.metrics.goodput import bounds_of
 from bltybench.metrics.grading import Finding, affected, grades_of
@@ -16,6 +17,7 @@ from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.metrics.validity import all_workers_finished, late_arrivals
 from bltybench.metrics.verdict import Severity, Verdict, judge, severity
 from bltybench.runs.search import SearchResult
+from bltybench.scenario.limits import per_minute
 
 SUMMARY_VERSION = 1
 """Increased when a key is removed or changes its meaning, not when keys are added."""
@@ -55,6 +57,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None
     """Why nothing succeeded; None if something did. A run without checks then does not pass."""
     limits: dict[str, int | None]
+    """Those documented per minute, and on concurrency."""
+    documented_limits: list[ComparedLimit]
+    """All of them, compared with the run."""
     attempts: int
     calls: int
     calls_ok: int
@@ -107,7 +112,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
     """Return the summary of a run. If ``strict``, a run that is INVALID or not decided fails."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
-    total = len(attempts)
+    total, limits = len(attempts), manifest.target.documented
     checks = evaluate(analysis)
     broken = [finding for finding in analysis.findings if not finding.holds]
     knee = capacity(analysis.stages)
@@ -134,10 +139,11 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         checks=checks,
         failure=analysis.failure,
         limits={
-            "requests_per_min": manifest.target.requests_per_min,
-            "tokens_per_min": manifest.target.tokens_per_min,
-            "concurrency": manifest.target.concurrency,
+            "requests_per_min": per_minute(limits, "requests"),
+            "tokens_per_min": per_minute(limits, "tokens"),
+            "concurrency": per_minute(limits, "concurrency"),
         },
+        documented_limits=analysis.documented,
         attempts=total,
         calls=len(calls),
         calls_ok=int(bools(calls, "ok").sum()),

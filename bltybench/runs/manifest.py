@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bltybench.errors import UserError
 from bltybench.runs.attempt import FORMAT_VERSION
 from bltybench.scenario.base import MAX_DURATION_S
+from bltybench.scenario.limits import Limit, usual_limits
 from bltybench.scenario.workload import Scenario
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -63,9 +64,12 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     base_url: str
     api_key_env: str | None = None
-    requests_per_min: Count | None = None
-    tokens_per_min: Count | None = None
-    concurrency: Count | None = None
+    limits: list[Limit] = []
+    """Documented limits."""
+    requests_per_min: Count | msgspec.UnsetType | None = msgspec.UNSET
+    """Documented limit in a manifest of version 1, like the next two. ``documented`` has them all."""
+    tokens_per_min: Count | msgspec.UnsetType | None = msgspec.UNSET
+    concurrency: Count | msgspec.UnsetType | None = msgspec.UNSET
     budget: dict[str, Cap | None] = {}
     """Caps on requests, tokens, and money."""
     prices: dict[str, dict[str, Cap]] = {}
@@ -79,6 +83,12 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     header_names: list[str] = []
     query_names: list[str] = []
     """Names of the headers and query parameters that the target adds. Their values can be secret."""
+
+    @property
+    def documented(self) -> list[Limit]:
+        """The documented limits, whichever version wrote the manifest."""
+        older = (self.requests_per_min, self.tokens_per_min, self.concurrency)
+        return self.limits or usual_limits(*(value or None for value in older))
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

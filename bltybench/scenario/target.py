@@ -12,20 +12,13 @@ from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.api.endpoint import Endpoint
 from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
 from bltybench.scenario.faults import SandboxFaults, check_tls
+from bltybench.scenario.limits import Limit, Limits, LimitsKey, documented
 
 SANDBOX_KEY = "sk-sandbox"
 """Public key of the sandbox. It is valid only for the sandbox on this machine."""
 
 SANDBOX_RESTRICTED_KEY = "sk-sandbox-restricted"
 """Second public key, valid for deepseek-chat only, to produce a 403."""
-
-
-class Limits(Table):
-    """Documented limits of an API. Unset if undocumented."""
-
-    requests_per_min: PositiveInt | None = None
-    tokens_per_min: PositiveInt | None = None
-    concurrency: PositiveInt | None = None
 
 
 class Budget(Table):
@@ -213,7 +206,8 @@ class SandboxSettings(Table):
 class Target(Endpoint):
     """An OpenAI-compatible API, with its limits and what a run may spend there."""
 
-    limits: Limits = Limits()
+    limits: LimitsKey = Limits()
+    """Unset if undocumented. ``documented`` has them in one form."""
     budget: Budget = Budget()
     prices: dict[str, Price] = Field(default_factory=dict)
     """Per model. Required if the budget caps money."""
@@ -227,6 +221,11 @@ class Target(Endpoint):
         if self.sandbox is not None:
             check_tls(self.base_url, self.ca_file, self.sandbox.faults)
         return self
+
+    @property
+    def documented(self) -> list[Limit]:
+        """The documented limits."""
+        return documented(self.limits)
 
     @property
     def default_key(self) -> str | None:

@@ -7,7 +7,8 @@ from bltybench.check.evidence import FIXED_REQUESTS
 from bltybench.check.reach import reach
 from bltybench.check.run import check
 from bltybench.errors import UserError
-from bltybench.scenario.target import Budget, Limits, SandboxLimits, SandboxSettings, Target
+from bltybench.scenario.limits import Limits
+from bltybench.scenario.target import Budget, SandboxLimits, SandboxSettings, Target
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "no-such-host.invalid"])

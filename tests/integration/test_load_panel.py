@@ -104,8 +104,8 @@ def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: htt
         accepted, limit = rows[ACCEPTED]
         # The sandbox's minute can end during the run, and then two of its windows count.
         assert 60 <= int(accepted) <= 120
-        assert limit == "60"
-        assert rows["Tokens"][1] == "100,000"
+        assert limit == "60 per minute"
+        assert rows["Tokens"][1] == "100,000 per minute"
         assert rows["In flight now"][1] == "50"
         assert rows["Last Retry-After"][0].endswith(" s")
         requests, ttft, in_flight = tab.run(LABELS)

@@ -27,7 +27,7 @@ from bltybench.load.locust_plugin.live_page import (
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.run.live import Tick
 from bltybench.load.users import ChatUser
-from bltybench.scenario.target import Limits
+from bltybench.scenario.limits import Limit
 
 
 def test_unknown_report_format_is_a_user_error() -> None:
@@ -78,9 +78,10 @@ def test_live_page_marks_verdicts_and_bounds_what_a_server_wrote() -> None:
 
 
 def test_live_page_compares_the_last_minute_with_documented_limits() -> None:
+    limits = [Limit("requests", 60, 60), Limit("requests", 9, 1)]
     counts = Tick(accepted=1_234, refused=5, ttft_ms=[100.0, 2_000.0], retry_after_s=2.5)
-    table = {row.measure: (row.now, row.limit) for row in rows(counts, Limits(requests_per_min=60))}
-    assert table["Accepted requests"] == ("1,234", "60")
+    table = {row.measure: (row.now, row.limit) for row in rows(counts, limits)}
+    assert table["Accepted requests"] == ("1,234", "9 per second, 60 per minute")
     assert table["Refused requests"] == ("5", "–")
     assert table["TTFT p50, p95"] == ("100 ms, 2,000 ms", "–")
     assert table["Last Retry-After"] == ("2.5 s", "–")

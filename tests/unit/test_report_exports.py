@@ -35,7 +35,7 @@ def test_markdown_has_verdicts_and_numbers(tmp_path: Path) -> None:
     text = unescape(folder.summary_md.read_text(encoding="utf-8"))
     assert "made on sandbox: VALID, PASS (3 of 3 checks)" in text
     assert "| `accepted.rpm` | >= 55 |" in text
-    assert f"| {summary.rates['accepted'].best_per_min:.0f} | 60 |" in text
+    assert f"| {summary.rates['accepted'].best_per_min:.0f} | 60 per minute |" in text
     assert "server_error 500 | 4 |" in text
 
 

@@ -14,8 +14,9 @@ from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.file.starter import starter_file
+from bltybench.scenario.limits import Limits, per_minute
 from bltybench.scenario.prompts.compose import Composer
-from bltybench.scenario.target import SANDBOX_KEY, Limits, Target
+from bltybench.scenario.target import SANDBOX_KEY, Target
 from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +79,7 @@ def test_missing_conversations_file_is_named_with_its_key(tmp_path: Path) -> Non
 
 def test_quickstart_exceeds_the_limit_at_any_window_phase(book: Book) -> None:
     scenario = book.scenario("quickstart")
-    limit = book.target("sandbox").limits.requests_per_min
+    limit = per_minute(book.target("sandbox").documented, "requests")
     assert isinstance(scenario.arrivals, Constant)
     assert limit is not None
     due = [a.at_s for a in schedule(scenario.arrivals, scenario.duration_s, scenario.seed, Path())]
@@ -182,7 +183,7 @@ def test_host_option_sends_no_key_to_another_address(book: Book) -> None:
     assert resolved.target.base_url == "http://localhost:9911/api"
     assert resolved.target.api_key_env is None
     assert not resolved.target.headers
-    assert resolved.target.limits.requests_per_min is None
+    assert resolved.target.documented == []
     assert resolved.target.budget == book.target("blty").budget
     assert resolved.target_name == "localhost:9911"
 

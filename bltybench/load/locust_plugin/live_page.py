@@ -8,7 +8,7 @@ from bltybench.errors import UserError
 from bltybench.load.run.live import Point, Tick
 from bltybench.load.run.run import Run
 from bltybench.percentiles import percentile
-from bltybench.scenario.target import Limits
+from bltybench.scenario.limits import TOKENS, Limit, amounts, limits_on, per_minute
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 
 NONE = "–"
@@ -99,7 +99,7 @@ def live_page(shown: Run | UserError | None) -> LivePage:
         phase = Phase.NONE if shown is None else Phase.FAILED
         lines = [] if shown is None else text_lines(f"{ERROR} {shown}")
         return LivePage(phase=phase, headline=HEADLINES[phase], lines=lines)
-    phase, live, limits = phase_of(shown), shown.live, shown.resolved.target.limits
+    phase, live, limits = phase_of(shown), shown.live, shown.resolved.target.documented
     now_s = shown.now_s() if shown.ended_s is None else shown.ended_s
     running = phase is Phase.RUNNING
     draining = running and shown.duration_s is not None and now_s > shown.duration_s
@@ -114,8 +114,8 @@ def live_page(shown: Run | UserError | None) -> LivePage:
         else None,
         rows=rows(live.snapshot(now_s), limits),
         points=[*live.points, live.point(now_s)],
-        requests_per_min=limits.requests_per_min,
-        concurrency=limits.concurrency,
+        requests_per_min=per_minute(limits, "requests"),
+        concurrency=per_minute(limits, "concurrency"),
     )
 
 
@@ -147,24 +147,24 @@ def text_lines(text: str) -> list[Line]:
     return lines
 
 
-def rows(counts: Tick, limits: Limits) -> list[Row]:
+def rows(counts: Tick, limits: list[Limit]) -> list[Row]:
     """Return the figures of the last minute next to their documented limits."""
     ttfts = [f"{ms:,.0f} ms" for q in (0.5, 0.95) if (ms := percentile(counts.ttft_ms, q)) is not None]
     return [
-        _row("Accepted requests", _count(counts.accepted), limits.requests_per_min),
+        _row("Accepted requests", _count(counts.accepted), amounts(limits_on(limits, "requests"))),
         _row("Refused requests", _count(counts.refused)),
         _row("Failed requests", _count(counts.failed)),
-        _row("Tokens", _count(counts.tokens), limits.tokens_per_min),
+        _row("Tokens", _count(counts.tokens), amounts(limits_on(limits, *TOKENS))),
         _row("TTFT p50, p95", ", ".join(ttfts) or NONE),
-        _row("In flight now", _count(counts.in_flight), limits.concurrency),
+        _row("In flight now", _count(counts.in_flight), amounts(limits_on(limits, "concurrency"))),
         _row("Last Retry-After", NONE if counts.retry_after_s is None else f"{counts.retry_after_s:g} s"),
         _row("Remaining requests (last reported)", _count(counts.remaining_requests)),
         _row("Remaining tokens (last reported)", _count(counts.remaining_tokens)),
     ]
 
 
-def _row(measure: str, now: str, limit: int | None = None) -> Row:
-    return Row(measure, now, _count(limit))
+def _row(measure: str, now: str, limit: str = "") -> Row:
+    return Row(measure, now, limit or NONE)
 
 
 def _count(value: int | None) -> str:

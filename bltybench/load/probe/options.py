@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -14,8 +15,11 @@ from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.scenario.api.access import read_key
+from bltybench.scenario.limits import MINUTE_S, Limit, one_limit, per_minute
 from bltybench.scenario.target import Target
 
+MAX_PERIOD_S = 3600.0
+"""Longest documented period for which the probe waits, in seconds."""
 WRONG_KEYS = "401"
 """Item of ``--probe-ask`` that permits requests with a wrong key."""
 
@@ -63,20 +67,32 @@ def check_options(environment: Environment) -> set[str]:
 
 def read_task(options: Namespace, target: Target) -> ProbeTask:
     """Return what to measure on a target, within its budget."""
-    items, budget = _items(options), target.budget
+    items, budget, limits = _items(options), target.budget, target.documented
     return ProbeTask(
         questions=(REQUESTS,) if options.quick else tuple(name for name in MEASUREMENTS if name in items),
         quick=options.quick,
         budget=min(options.probe_budget, budget.requests or options.probe_budget),
         tokens=min(options.probe_tokens, budget.tokens or options.probe_tokens),
-        period_s=options.probe_period,
+        period_s=options.probe_period or _documented_period_s(limits),
         other_model=options.probe_model or None,
         second_key=bool(options.probe_second_key_env),
         with_401=WRONG_KEYS in items,
-        requests_per_min=target.limits.requests_per_min,
-        tokens_per_min=target.limits.tokens_per_min,
-        concurrency=target.limits.concurrency,
+        requests_per_min=per_minute(limits, "requests"),
+        tokens_per_min=per_minute(limits, "tokens"),
+        concurrency=per_minute(limits, "concurrency"),
     )
+
+
+def _documented_period_s(limits: Sequence[Limit]) -> float | None:
+    """Return the period of the request limit, if it is to be expected of the token limit too.
+
+    The probe expects a minute by itself, and can't wait for a period as long as a day.
+    """
+    requests = one_limit(limits, "requests")
+    if requests is None or any(limit.period_s == MINUTE_S for limit in limits):
+        return None
+    period_s = requests.period_s
+    return period_s if period_s is not None and period_s <= MAX_PERIOD_S else None
 
 
 def read_second_key(options: Namespace) -> SecretStr | None:

@@ -6,6 +6,7 @@ from bltybench.metrics import grading
 from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
 from bltybench.report.summary import Summary
+from bltybench.scenario.limits import TOKENS, What, amounts, limits_on
 
 MAX_ERRORS = 5
 """Maximum rows in the table of errors."""
@@ -66,8 +67,8 @@ def _verdict(summary: Summary) -> str:
 
 
 def _numbers(summary: Summary) -> list[list[str]]:
-    def limit(name: str) -> str:
-        return text.number(summary.limits[name])
+    def limit(*whats: What) -> str:
+        return amounts(limits_on(summary.documented_limits, *whats)) or text.number(None)
 
     def percentiles(name: str) -> str:
         row = summary.timings_ms[name]
@@ -75,8 +76,12 @@ def _numbers(summary: Summary) -> list[list[str]]:
 
     rates = summary.rates
     return [
-        ["accepted, best 60 s", text.compact(rates["accepted"].best_per_min), limit("requests_per_min")],
-        ["tokens, best 60 s", text.compact(rates["total_tokens"].best_per_min), limit("tokens_per_min")],
+        ["accepted, best 60 s", text.compact(rates["accepted"].best_per_min), limit("requests")],
+        [
+            "tokens, best 60 s",
+            text.compact(rates["total_tokens"].best_per_min),
+            limit(*TOKENS),
+        ],
         ["in flight, peak", f"{summary.in_flight_max:,}", limit("concurrency")],
         ["refusal rate", text.percent(summary.refused_share), ""],
         ["error rate", text.percent(summary.errors_share), ""],

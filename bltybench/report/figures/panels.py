@@ -1,6 +1,6 @@
 """The panels of figures. Each paints one plot of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, Floats, estimated_tokens, floats, ints
 from bltybench.metrics.latency import ecdf, histogram
 from bltybench.report.figures import scales, style
+from bltybench.scenario.limits import MINUTE_S, TOKENS, What, amounts, limits_on
 
 MAX_DOTS = 1500
 """Maximum number of single measurements in the TTFT panel: more would only be a cloud."""
@@ -51,7 +52,7 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
     ax.plot(
         rolled["at_s"], rolled["accepted"], color=style.ACCEPTED, linewidth=2.2, label="accepted, last 60 s"
     )
-    _scale(ax, analysis.manifest.target.requests_per_min, float(rolled["offered"].max()), base, bins)
+    _scale(ax, _lines(analysis, "requests"), float(rolled["offered"].max()), base, bins)
     head(ax, "Requests per minute", width)
 
 
@@ -81,7 +82,8 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
     both = prompt + completion
     if both.any():
-        _scale(ax, analysis.manifest.target.tokens_per_min, float(rolled["tokens"].max()), both, bins)
+        limits = _lines(analysis, *TOKENS)
+        _scale(ax, limits, float(rolled["tokens"].max()), both, bins)
     else:
         nothing(ax, "no response reported its tokens")
     estimated = bool(estimated_tokens(analysis.attempts).any())
@@ -95,7 +97,7 @@ def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
               label="mean")  # fmt: skip
     peak = rolled["in_flight_max"].to_numpy()[1:]
     ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
-    _scale(ax, analysis.manifest.target.concurrency, float(peak.max()))
+    _scale(ax, _lines(analysis, "concurrency"), float(peak.max()))
     head(ax, "Requests in flight", width)
 
 
@@ -216,20 +218,39 @@ TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
 """The panels on the time axis, from the top."""
 
 
+def _lines(analysis: Analysis, *whats: What) -> list[tuple[float, str]]:
+    """Return the height and the label of each documented limit in a panel of rates per minute."""
+    lines: list[tuple[float, str]] = []
+    for limit in limits_on(analysis.manifest.target.documented, *whats):
+        usual = limit.what == whats[0] and limit.period_s in {None, MINUTE_S}
+        label = f"{limit.limit:,}" if usual else amounts([limit])
+        # Less than a whole period can hold all of a long period's limit, so its line is a mean.
+        mean = ", on average" if (limit.period_s or 0.0) > MINUTE_S else ""
+        lines.append((limit.per_min, f"limit {label}{mean}"))
+    return lines
+
+
 def _scale(
-    ax: Axes, limit: int | None, lines: float, bars: Floats | None = None, edges: Floats | None = None
+    ax: Axes,
+    limits: Sequence[tuple[float, str]],
+    lines: float,
+    bars: Floats | None = None,
+    edges: Floats | None = None,
 ) -> None:
-    """Set the height of a plot from its highest line and bar, and draw the documented limit.
+    """Set the height of a plot from its highest line and bar, and draw the documented limits.
 
     Bars that would flatten everything else are cut off, and a limit far above is omitted. Markers and the
     legend show both.
     """
     top, tallest = max(lines, 1.0), 0.0 if bars is None else float(bars.max())
-    if limit is not None and limit <= 2.5 * max(top, tallest):
-        ax.axhline(limit, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label=f"limit {limit:,}")
-        top = max(top, float(limit))
-    elif limit is not None:
-        ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"limit {limit:,}, far above")
+    far = 2.5 * max(top, tallest)
+    for index, (height, label) in enumerate(limits):
+        if height <= far:
+            ax.axhline(height, color=style.INK, linewidth=1.2, linestyle=(0, (1, 1.6, *(3, 1.6) * index)),
+                       label=label)  # fmt: skip
+            top = max(top, height)
+        else:
+            ax.plot([], [], "^", color=style.MUTED, markersize=5, label=f"{label}, far above")
     if bars is not None and edges is not None and tallest > 4 * top:
         top *= 2
         cut = bars > top * 1.12

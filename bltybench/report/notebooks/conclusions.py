@@ -12,6 +12,7 @@ from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.sentences import latency_sentence
 from bltybench.report.summary import summarize
 from bltybench.runs.attempt import TokensSource
+from bltybench.scenario.limits import What, per_minute
 
 MINUTE_S = 60
 NOTHING_SENT = "Nothing was sent, so this run has no numbers to conclude from."
@@ -26,7 +27,7 @@ def requests(run: Analysis) -> str:
     says = f"The server accepted {all_of if accepted == offered else f'{accepted:,} of {offered:,} requests'}"
     if refused:
         says += f" and refused {refused:,} ({text.percent(refused / offered)})"
-    best = _of_documented(run.best_of("accepted"), run.manifest.target.requests_per_min)
+    best = _of_documented(run.best_of("accepted"), _documented(run, "requests"))
     return f"{says}. It accepted at most {best} in 60 s.{_two_windows(run)}{_shortness(run)}"
 
 
@@ -37,7 +38,7 @@ def tokens(run: Analysis) -> str:
     total = run.count_of("total_tokens")
     if not total:
         return "No response has a number of tokens, so this run can't show tokens per minute."
-    best = _of_documented(run.best_of("total_tokens"), run.manifest.target.tokens_per_min)
+    best = _of_documented(run.best_of("total_tokens"), _documented(run, "tokens"))
     prompts = text.percent(run.count_of("prompt_tokens") / total)
     source = run.attempts["tokens_source"].dropna()
     counted = text.percent(float((source == TokensSource.USAGE).mean())) if len(source) else "0%"
@@ -52,7 +53,7 @@ def in_flight(run: Analysis) -> str:
     peak, at_s, mean = run.in_flight
     if at_s is None:
         return _failed(run) if run.failure is not None else NOTHING_SENT
-    limit = run.manifest.target.concurrency
+    limit = _documented(run, "concurrency")
     documented = f" of the documented {limit:,}" if limit else ""
     reached = " (reached)" if limit and peak >= limit else ""
     return (
@@ -100,6 +101,10 @@ def _failed(run: Analysis) -> str:
     return f"Nothing succeeded: {text.bounded(run.failure, 600)}."
 
 
+def _documented(run: Analysis, what: What) -> int | None:
+    return per_minute(run.manifest.target.documented, what)
+
+
 def _of_documented(best: float, documented: int | None) -> str:
     if not documented:
         return f"{best:,.0f}"
@@ -108,7 +113,7 @@ def _of_documented(best: float, documented: int | None) -> str:
 
 def _two_windows(run: Analysis) -> str:
     """Explain how the best minute can have more requests than the documented limit."""
-    limit, best = run.manifest.target.requests_per_min, run.best_of("accepted")
+    limit, best = _documented(run, "requests"), run.best_of("accepted")
     if not limit or not limit < best <= 2 * limit:
         return ""
     return " Fixed windows allow that: 60 s around a boundary can hold almost two windows' worth."

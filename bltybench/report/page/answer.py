@@ -17,6 +17,7 @@ from bltybench.report import text
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.summary import Summary
 from bltybench.runs.search import SearchResult
+from bltybench.scenario.limits import TOKENS, limits_on
 
 PROBE = "locust -f locustfiles/limits.py"
 MAX_NAMED = 2
@@ -181,26 +182,30 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
         return []
     found = [] if limits is None else [_topic(line) for line in limits.record.advice]
     topics = {topic for topic, _ in found}
-    documented, search = summary.limits, summary.search
+    search = summary.search
+    requests = limits_on(summary.documented_limits, "requests")
+    slots = limits_on(summary.documented_limits, "concurrency")
+    tokens = limits_on(summary.documented_limits, *TOKENS)
     added: list[tuple[str, str]] = []
     if search is not None and search.holds is not None:
         found = [(topic, line) for topic, line in found if topic != "Rate"]
-        added.append(_searched(search, documented["requests_per_min"]))
-    elif "Rate" not in topics and documented["requests_per_min"]:
-        limit = documented["requests_per_min"]
-        untested = f"at most {per_minute(limit)}, one every {seconds(60 / limit)}, as documented"
+        added.append(_searched(search, summary.limits["requests_per_min"]))
+    elif "Rate" not in topics and requests:
+        rates = " and ".join(limit.words for limit in requests)
+        # Spreading the requests of a day over it would help no client.
+        paced = [limit.per_min for limit in requests if limit.per_min >= limit.limit]
+        pace = f", one every {seconds(60 / min(paced))}" if paced else ""
+        untested = f"at most {rates}{pace}, as documented"
         added.append(("Rate", f"{untested}; this run does not show the limit that is enforced."))
     topics |= {topic for topic, _ in added}
-    if "Concurrency" not in topics and documented["concurrency"]:
+    if "Concurrency" not in topics:
         reached = f"this run had up to {summary.in_flight_max:,}"
-        added.append(
-            ("Concurrency", f"at most {documented['concurrency']:,} in flight, as documented; {reached}.")
-        )
-    if "Tokens" not in topics and documented["tokens_per_min"]:
-        used = f"this run used up to {summary.rates['total_tokens'].best_per_min:,.0f} in 60 s"
-        added.append(
-            ("Tokens", f"at most {documented['tokens_per_min']:,} per minute, as documented; {used}.")
-        )
+        added += [("Concurrency", f"at most {limit.words}, as documented; {reached}.") for limit in slots]
+    if "Tokens" not in topics:
+        added += [
+            ("Tokens", f"at most {limit.words}, as documented; this run used up to {limit.highest:,.0f}.")
+            for limit in tokens
+        ]
     if not summary.rates["refused"].count:
         added.append(
             ("After a refusal", "wait for Retry-After; without one, wait 1 s, then twice as long each time, "

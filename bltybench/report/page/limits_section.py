@@ -26,6 +26,7 @@ from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
+from bltybench.scenario.limits import TOKENS, amounts, limits_on, per_minute
 
 MAX_ATTEMPTS = 2000
 """Maximum successive attempts to analyze: all of a probe, and the most informative part of a long run."""
@@ -95,7 +96,9 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         damaged = str(error)
     probed = record is not None
     if record is None:
-        record = to_record(find(attempts, start_s, target.requests_per_min), manifest.run_id)
+        record = to_record(
+            find(attempts, start_s, per_minute(target.documented, "requests")), manifest.run_id
+        )
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
@@ -146,22 +149,23 @@ def _model_name(record: FindingsRecord) -> ModelName | None:
 
 
 def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetInfo) -> list[TableRow]:
-    documented = f"{target.requests_per_min} per minute" if target.requests_per_min else NOTHING
-    minute = "60 s" if target.requests_per_min else NOTHING
+    limits = limits_on(target.documented, "requests")
+    documented = amounts(limits) or NOTHING
+    period = ", ".join(f"{limit.period_s:g} s" for limit in limits) or NOTHING
     announced, observed = _or_nothing(record.announced.limit), record.observed
     resets = [attempt.reset_requests_s for attempt in attempts if attempt.reset_requests_s is not None]
     reset = f"reset at most {max(resets):.3g} s ahead" if resets else NOTHING
     if observed is None:
         table = [
             ("Requests", documented, announced, _without_fit(record)),
-            ("Period", minute, reset, UNKNOWN),
+            ("Period", period, reset, UNKNOWN),
         ]
     else:
         names = dict.fromkeys(prose_name(fit.family) for fit in record.consistent)
         starts = dict.fromkeys(WINDOW_START[fit.phase] for fit in record.consistent if fit.phase)
         table = [
             ("Requests", documented, announced, _limit(observed)),
-            ("Period", minute, reset, _period(observed)),
+            ("Period", period, reset, _period(observed)),
             ("Long-term rate", documented, NOTHING, f"{observed.rate_per_min:g} per minute"),
             ("Algorithm", NOTHING, NOTHING, " or ".join(names)),
             ("Start of windows", NOTHING, NOTHING, " or ".join(starts) or NOTHING),
@@ -169,16 +173,17 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
         ]
     table += _refusals(record)
     tokens = [attempt.limit_tokens for attempt in attempts if attempt.limit_tokens is not None]
-    if target.tokens_per_min or tokens:
-        documented = f"{target.tokens_per_min:,} per minute" if target.tokens_per_min else NOTHING
+    token_limits = limits_on(target.documented, *TOKENS)
+    if token_limits or tokens:
+        documented = amounts(token_limits) or NOTHING
         common = Counter(tokens).most_common(1)[0][0] if tokens else None
         table.append(("Tokens", documented, _or_nothing(common), _measured(record.answers, "token")))
-    slots = record.in_flight
-    if target.concurrency or slots:
+    slots, concurrency = record.in_flight, per_minute(target.documented, "concurrency")
+    if concurrency or slots:
         in_flight = _measured(record.answers, "concurren")
         if slots:
             in_flight = f"at most {_range(*slots.limit_range)}"
-        table.append(("In flight", _or_nothing(target.concurrency), NOTHING, in_flight))
+        table.append(("In flight", _or_nothing(concurrency), NOTHING, in_flight))
     return [row for row in table if set(row[1:]) != {NOTHING}]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bltybench.metrics import grading
 from bltybench.metrics.analysis import Analysis
+from bltybench.metrics.documented import ComparedLimit
 from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
@@ -21,6 +22,7 @@ from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
 from bltybench.report.sentences import retries_sentence, retry_policy
 from bltybench.report.summary import Summary
+from bltybench.scenario.limits import MINUTE_S, TOKENS, What
 
 OPTIONAL_FIGURES = ("limits_evidence", "limits_retry_after", "limits_remaining")
 """Figures that need evidence which a run can lack."""
@@ -162,15 +164,7 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         lasted += f"{planned} ({manifest.ended or 'killed'})"
     shape = manifest.load_test_shape
     unrecorded = f"{', '.join(manifest.unrecorded)} (only classes that derive from ChatUser are)"
-    documented = [
-        f"{value:,} {unit}"
-        for value, unit in (
-            (target.requests_per_min, "requests/min"),
-            (target.tokens_per_min, "tokens/min"),
-            (target.concurrency, "in flight"),
-        )
-        if value is not None
-    ]
+    documented = [limit.words for limit in target.documented]
     versions = [
         f"{name} {manifest.versions[name]}"
         for name in ("bltybench", "locust", "python")
@@ -203,7 +197,7 @@ def _warm_up(summary: Summary) -> str:
 
 def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) -> list[Tile]:
     """Return the six main numbers."""
-    limits, rates, goodput = summary.limits, summary.rates, analysis.goodput
+    rates, goodput = summary.rates, analysis.goodput
     per_min = {name: rate.best_per_min for name, rate in rates.items()}
     tokens = " · {:,} in, {:,} out".format(*tokens_in_best(token_events(analysis.attempts)))
     if bool(estimated_tokens(analysis.attempts).any()):
@@ -211,14 +205,22 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     mean = f" · mean {summary.in_flight_mean:.1f}"
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
     best = "in the best 60 s"
-    accepted = _limited("Accepted requests", per_min["accepted"], best, limits["requests_per_min"])
-    if (accepted.share or 0) > 1 and found is not None and found.excess:
+    requests = _closest(analysis, "requests")
+    accepted = _limited("Accepted requests", per_min["accepted"], best, requests)
+    minute = requests is not None and requests.period_s == MINUTE_S
+    if minute and (accepted.share or 0) > 1 and found is not None and found.excess:
         # The algorithm explains it, so it is not marked as an excess.
         accepted = replace(accepted, note=f"{accepted.note} {found.excess}", share=None)
     return [
         accepted,
-        _limited("Accepted tokens", per_min["total_tokens"], best, limits["tokens_per_min"], tokens),
-        _limited("In flight", summary.in_flight_max, "at the peak", limits["concurrency"], mean),
+        _limited(
+            "Accepted tokens",
+            per_min["total_tokens"],
+            best,
+            _closest(analysis, *TOKENS),
+            tokens,
+        ),
+        _limited("In flight", summary.in_flight_max, "at the peak", _closest(analysis, "concurrency"), mean),
         _speed_tile(summary.timings_ms),
         Tile("Refused", text.percent(summary.refused_share), "of attempts", refused),
         Tile("Goodput", text.percent(goodput.share), "of calls", _good_calls(analysis)),
@@ -236,9 +238,20 @@ def _good_calls(analysis: Analysis) -> str:
     return f"{goodput.good:,} of {goodput.calls:,} · {criterion}{rate}"
 
 
-def _limited(label: str, value: float, unit: str, limit: int | None, more: str = "") -> Tile:
-    note = f"limit {limit:,}" if limit else "no documented limit"
-    return Tile(label, f"{value:,.0f}", unit, note + more, value / limit if limit else None)
+def _limited(label: str, value: float, unit: str, closest: ComparedLimit | None, more: str = "") -> Tile:
+    if closest is None:
+        return Tile(label, f"{value:,.0f}", unit, "no documented limit" + more)
+    usual = closest.what in {"requests", "tokens"} and closest.period_s == MINUTE_S
+    note = f"{closest.words}, at most {closest.highest:,.0f}"
+    if usual or closest.period_s is None:
+        note = f"{closest.limit:,}"
+    return Tile(label, f"{value:,.0f}", unit, f"limit {note}{more}", closest.share)
+
+
+def _closest(analysis: Analysis, *whats: What) -> ComparedLimit | None:
+    """Return the documented limit of which the run used the largest fraction."""
+    compared = [row for row in analysis.documented if row.what in whats]
+    return max(compared, key=lambda row: row.share, default=None)
 
 
 def _speed_tile(timings_ms: dict[str, dict[str, float | None]]) -> Tile:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from bltybench.errors import UserError
@@ -177,6 +177,10 @@ def _annotation(model: type[BaseModel], loc: Sequence[int | str]) -> Any:
     """Return the type of the tables at a location."""
     here: Any = model
     for segment in loc:
+        forms = [form for form in get_args(here) if Tag(str(segment)) in getattr(form, "__metadata__", ())]
+        if forms:
+            here = get_args(forms[0])[0]
+            continue
         members = _members(here)
         if members:
             tagged = [m for m in members if segment in _kinds(m)]
