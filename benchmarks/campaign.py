@@ -38,8 +38,10 @@ class Batch(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """The result of a campaign."""
+    """The result of a campaign, or of a part of one."""
 
+    first: int
+    """Number of the first case."""
     cases: int
     seconds: float
     counts: Counter[str]
@@ -140,4 +142,4 @@ def _play_all(play: Callable[[int, int], Batch], first: int, cases: int, size: i
                 rate = done / (now_s - began_s)
                 left = f"{(cases - done) / max(rate, 1e-9) / 60:.0f} min left"
                 print(f"{done:,} of {cases:,} cases, {rate:,.1f}/s, {left}", file=sys.stderr, flush=True)
-    return Totals(done, round(time.monotonic() - began_s, 1), counts, failures, peak_mb)
+    return Totals(first, done, round(time.monotonic() - began_s, 1), counts, failures, peak_mb)

@@ -3,13 +3,15 @@
 python -m benchmarks.reliability kills.json fuzz.json mutations.json folders.json soak.json
 
 The files are those that the campaigns wrote with ``--json``, in any order. Each adds or replaces the row of
-its program. A campaign with failed cases is refused.
+its program. A campaign can be played in parts, for example with ``--first 100 --cases 100`` after ``--cases
+100``: the files of its parts give one row. A campaign with failed or missing cases is refused.
 """
 
 import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -74,15 +76,38 @@ HEADER = "| tried | command | result |\n|---|---|---|\n"
 TABLE = re.compile(r"(?s)(?<=<!-- campaigns -->\n).*(?=<!-- end -->)")
 
 
-def row_of(document: dict[str, Any]) -> tuple[str, str]:
-    """Return the program and the row of one campaign. Raise ValueError if cases failed."""
-    command, ended = document["command"], document["ended"][:16].replace("T", " ")
-    module = command.split()[2]
+def row_of(parts: list[dict[str, Any]]) -> str:
+    """Return the row of one campaign. Raise ValueError if cases failed, or if its parts do not adjoin."""
+    document = _joined(parts) if "cases" in parts[0] else parts[-1]
+    module, ended = _module(document), document["ended"][:16].replace("T", " ")
     if document.get("failures"):
         raise ValueError(f"{len(document['failures'])} cases of {module} failed")
     title, text = ROWS[module]
-    shown = re.sub(r" --json \S+", "", command)
-    return module, f"| {title} | `{shown}` | {text(document)} ({ended} UTC) |\n"
+    shown = re.sub(r" --json \S+", "", document["command"])
+    return f"| {title} | `{shown}` | {text(document)} ({ended} UTC) |\n"
+
+
+def _module(document: dict[str, Any]) -> str:
+    module: str = document["command"].split()[2]
+    return module
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the parts of a campaign as one document, with the command that repeats all of it."""
+    ordered = sorted(parts, key=lambda part: part["first"])
+    module, end = _module(ordered[0]), 0
+    for part in ordered:
+        if part["first"] != end:
+            raise ValueError(f"{module}: a part begins with case {part['first']:,} instead of {end:,}")
+        end += part["cases"]
+    return {
+        "command": f"python -m {module} --cases {end}",
+        "ended": max(part["ended"] for part in parts),
+        "cases": end,
+        "counts": sum((Counter(part["counts"]) for part in parts), Counter()),
+        "failures": [failure for part in ordered for failure in part["failures"]],
+        "peak_mb": max(part["peak_mb"] for part in parts),
+    }
 
 
 def filled(page: str, documents: Iterable[dict[str, Any]]) -> str:
@@ -96,7 +121,10 @@ def filled(page: str, documents: Iterable[dict[str, Any]]) -> str:
         for module in ROWS
         if re.search(rf"-m {re.escape(module)}[ `]", line)
     }
-    rows = known | dict(map(row_of, documents))
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for document in documents:
+        parts.setdefault(_module(document), []).append(document)
+    rows = known | {module: row_of(found) for module, found in parts.items()}
     table = HEADER + "".join(rows[module] for module in ROWS if module in rows) if rows else ""
     return page[: found.start()] + table + page[found.end() :]
 
