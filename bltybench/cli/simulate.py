@@ -62,7 +62,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON to stdout.")] = False,
 ) -> None:
-    """Compare retry policies in virtual time: goodput, refusals, time to success, fairness, makespan.
+    """Compare retry policies in virtual time with each other, and with the best that any client could do.
 
     The same seed gives the same result. Nothing is sent.
     """
@@ -131,6 +131,7 @@ def _show(result: Tournament) -> None:
     for limiter in result.limiters:
         console.print()
         console.print(Text(limiter.sentence(), style="bold"))
+        console.print(Text(limiter.optimum_sentence()))
         table = _table(limiter)
         # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
         console.width = max(console.width, Console(width=1000).measure(table).maximum)
@@ -138,8 +139,8 @@ def _show(result: Tournament) -> None:
 
 
 COLUMNS = (
-    "policy", "calls", "ok", "gave up", "goodput/min", "refusals per success", "p50 s", "p95 s", "p99 s",
-    "fairness", "makespan s",
+    "policy", "calls", "ok", "gave up", "below optimum %", "goodput/min", "refusals per success", "p50 s",
+    "p95 s", "p99 s", "fairness", "makespan s",
 )  # fmt: skip
 
 
@@ -155,7 +156,8 @@ def _table(limiter: LimiterResult) -> Table:
             f"{row.calls:,}",
             f"{row.ok:,}",
             f"{row.gave_up:,}",
-            f"{row.goodput_per_min:,.1f}",
+            _number(row.below_optimum_percent, 1),
+            _number(row.goodput_per_min, 1),
             _number(row.refusals_per_success, 2),
             _number(row.success_p50_s, 2),
             _number(row.success_p95_s, 2),

@@ -16,9 +16,9 @@ from bltybench.scenario.workload import Call, Closed, Scenario
 MAX_CALLS = 2_000_000
 """Maximum calls of a simulation, which are kept in memory."""
 DEFAULT_RESPONSE_S = 1.0
-"""Time that a server other than the sandbox takes for a response, in seconds."""
+"""Duration of a response of a server other than the sandbox, in seconds."""
 REFUSAL_S = 0.02
-"""Time that a refusal takes, in seconds."""
+"""Duration of a refusal, in seconds."""
 
 
 class CallSize(NamedTuple):
@@ -30,7 +30,7 @@ class CallSize(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """How long the server takes for an accepted request, by its median delays."""
+    """Duration of a response, by the median delays of the server."""
 
     first_s: float
     per_token_s: float

@@ -67,6 +67,12 @@ class _Event(NamedTuple):
     answer: Answer | None = None
 
 
+def windows_start_s(limits: SandboxLimits, seed: int) -> float:
+    """Return the server's time when the load begins, in seconds: somewhere in the longest period."""
+    periods_s = [limit.period_s for limit in (limits.requests, limits.tokens) if limit is not None]
+    return Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))
+
+
 class Simulation:
     """One simulation, from the first call to the last. The limits' windows begin at a time by the seed."""
 
@@ -77,8 +83,7 @@ class Simulation:
         self._status = limits.refusal_status
         self._service = service
         self._api = SimulatedApi(limits)
-        periods_s = [limit.period_s for limit in (limits.requests, limits.tokens) if limit is not None]
-        self._start_s = Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))
+        self._start_s = windows_start_s(limits, seed)
         self._clients = [
             _Client(Retries(retry), Random(f"{seed}/retry/{client}"), load.users_of(client))
             for client in range(load.clients)

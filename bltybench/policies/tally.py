@@ -7,6 +7,7 @@ import msgspec
 
 from bltybench.limits.observations.classify import Decision
 from bltybench.percentiles import percentile
+from bltybench.policies.optimum import Optimum
 from bltybench.policies.simulated_load import SimulatedLoad
 from bltybench.policies.simulation import SimulatedCall
 
@@ -22,8 +23,11 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     ok: int
     gave_up: int
     """Calls that ended refused."""
-    goodput_per_min: float
-    """Calls that succeeded before the load ended, per minute. A batch ends with its last call."""
+    goodput_per_min: float | None
+    """Calls that succeeded before the load ended, per minute. Null for a batch, which has no end."""
+    below_optimum_percent: float | None
+    """Calls accepted before the load ended, compared with the optimum: in percent fewer. For a batch, before
+    the optimum has all calls accepted."""
     success_p50_s: float | None
     """Time from when a call was due until it succeeded, in seconds."""
     success_p95_s: float | None
@@ -39,26 +43,30 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     refused_by_concurrency: int
 
 
-def tally(policy: str, load: SimulatedLoad, calls: Sequence[SimulatedCall]) -> PolicyResult:
+def tally(
+    policy: str, load: SimulatedLoad, calls: Sequence[SimulatedCall], best: Optimum | None = None
+) -> PolicyResult:
     """Return the tables of a simulation."""
     succeeded = [call for call in calls if call.ok]
     times_s = sorted(call.ended_s - call.due_s for call in succeeded)
     refusals = Counter(decision for call in calls for decision in call.refusals)
-    makespan_s = max(call.ended_s for call in calls)
-    end_s = makespan_s if load.end_s is None else load.end_s
-    in_time = sum(call.ended_s <= end_s for call in succeeded)
+    accepted_s = [call.accepted_s for call in calls if call.accepted_s is not None]
+    goodput_per_min = None
+    if load.end_s is not None:
+        goodput_per_min = sum(call.ended_s <= load.end_s for call in succeeded) / load.end_s * 60
     by_client = Counter(call.client for call in succeeded)
     return PolicyResult(
         policy=policy,
         calls=len(calls),
         ok=len(succeeded),
         gave_up=len(calls) - len(succeeded),
-        goodput_per_min=in_time / end_s * 60,
+        goodput_per_min=goodput_per_min,
+        below_optimum_percent=None if best is None else best.below(accepted_s, load.end_s),
         success_p50_s=_shown(times_s, 0.50),
         success_p95_s=_shown(times_s, 0.95),
         success_p99_s=_shown(times_s, 0.99),
         fairness=None if load.clients == 1 else jain([by_client[client] for client in range(load.clients)]),
-        makespan_s=makespan_s,
+        makespan_s=max(call.ended_s for call in calls),
         attempts=len(succeeded) + refusals.total(),
         refusals_per_success=refusals.total() / len(succeeded) if succeeded else None,
         refused_by_requests=refusals[Decision.REFUSED_BY_REQUESTS],

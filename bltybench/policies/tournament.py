@@ -5,21 +5,33 @@ from collections.abc import Sequence
 import msgspec
 
 from bltybench.limits.models.families import prose_name
+from bltybench.policies.optimum import Optimum, optimum
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import Simulation
+from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.policies.tally import PolicyResult, tally
 from bltybench.scenario.retry import SDK_POLICIES, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 from bltybench.scenario.workload import Scenario
 
 
+class OptimumResult(msgspec.Struct, kw_only=True):
+    """The best that any client could do."""
+
+    accepted: int
+    """Calls accepted before the load ended. A batch ends when all are accepted."""
+    makespan_s: float | None
+    """Time at which the last call of a batch ended, in seconds. Null without a batch."""
+
+
 class LimiterResult(msgspec.Struct, kw_only=True):
-    """The policies against one set of limits, in descending order of goodput."""
+    """The policies against one set of limits, the best first."""
 
     requests: dict[str, float | bool | str] | None
     """Limit, period, algorithm, and options, as in limits.toml."""
     tokens: dict[str, float | bool | str] | None
     concurrency: int | None
+    optimum: OptimumResult | None
+    """Null if it is unknown: docs/retries.md has the cases."""
     results: list[PolicyResult]
 
     def sentence(self) -> str:
@@ -32,6 +44,14 @@ class LimiterResult(msgspec.Struct, kw_only=True):
         if self.concurrency is not None:
             limits.append(f"{self.concurrency:,} concurrent requests")
         return ", ".join(limits) or "no limits"
+
+    def optimum_sentence(self) -> str:
+        """Return what the best client would achieve."""
+        if self.optimum is None:
+            return "The optimum is unknown for these limits and calls."
+        accepted, makespan_s = self.optimum.accepted, self.optimum.makespan_s
+        end = "by the end" if makespan_s is None else f"and ended after {makespan_s:,.1f} s"
+        return f"Optimum: {accepted:,} calls accepted {end}."
 
 
 class Tournament(msgspec.Struct, kw_only=True):
@@ -68,16 +88,18 @@ def play(
     """Simulate each policy against each set of limits."""
     limiters = []
     for limits in variants:
+        best = optimum(load, limits, service, windows_start_s(limits, scenario.seed))
         results = [
-            tally(policy, load, Simulation(load, limits, retry, service, scenario.seed).run())
+            tally(policy, load, Simulation(load, limits, retry, service, scenario.seed).run(), best)
             for policy, retry in ((policy, variant(scenario.retry, policy)) for policy in policies)
         ]
-        results.sort(key=lambda result: -result.goodput_per_min)
+        results.sort(key=lambda row: (row.below_optimum_percent or 0.0, -(row.goodput_per_min or row.ok)))
         limiters.append(
             LimiterResult(
                 requests=_fields(limits.requests),
                 tokens=_fields(limits.tokens),
                 concurrency=limits.concurrency,
+                optimum=_result(best, load.end_s),
                 results=results,
             )
         )
@@ -95,6 +117,13 @@ def variant(retry: Retry, policy: str) -> Retry:
     """Return the scenario's retry table with another policy. An SDK's keeps only what applies to it."""
     kept = retry.model_dump(include={"max_attempts", "budget"} if policy in SDK_POLICIES else None)
     return Retry.model_validate(kept | {"policy": policy})
+
+
+def _result(best: Optimum | None, end_s: float | None) -> OptimumResult | None:
+    if best is None:
+        return None
+    makespan_s = best.makespan_s if end_s is None else None
+    return OptimumResult(accepted=best.accepted_by(end_s), makespan_s=makespan_s)
 
 
 def _fields(limit: RateLimit | None) -> dict[str, float | bool | str] | None:

@@ -1,0 +1,204 @@
+"""The optimum against exhaustive search over all schedules on a grid, and against every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from random import Random
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltybench.limits.models import AllOf
+from bltybench.limits.models.families import model_of
+from bltybench.policies.optimum import Optimum, optimum
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulation import Simulation, windows_start_s
+from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.retry import PolicyName, Retry
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
+HORIZON_S = 10
+PERIOD_S = 4.0
+CASES = 5
+
+
+def load(*due: float, users: int = 1000, **changes: Any) -> SimulatedLoad:
+    fields: dict[str, Any] = {"due_s": due, "think_s": 0.0, "end_s": 30.0, "sizes": (CallSize(5, 5),)}
+    return SimulatedLoad(clients=1, users=users, **(fields | changes))
+
+
+def limits(requests: RateLimit | None, **changes: Any) -> SandboxLimits:
+    return SandboxLimits(**({"requests": requests, "tokens": None, "concurrency": None} | changes))
+
+
+def best_by(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> list[int]:
+    """Return the most calls that any schedule on the grid has accepted by each second, by trying them all."""
+    best = [0] * (HORIZON_S + 1)
+    settings_of = [setting for setting in (limited.requests, limited.tokens) if setting is not None]
+    costs = [1.0] * (limited.requests is not None) + [10.0] * (limited.tokens is not None)
+
+    def search(at_s: int, state: AllOf | None, ends_s: list[float], accepted: int) -> None:
+        best[at_s] = max(best[at_s], accepted)
+        if at_s == HORIZON_S:
+            return
+        now_s = at_s + 1
+        for more in sent(now_s, state, [end_s for end_s in ends_s if end_s > now_s], accepted):
+            search(now_s, *more)
+
+    def sent(
+        now_s: int, state: AllOf | None, ends_s: list[float], accepted: int
+    ) -> Iterator[tuple[AllOf | None, list[float], int]]:
+        """Yield the state after sending no, one, two, … of the calls that are due, all of them accepted."""
+        yield deepcopy(state), ends_s, accepted
+        while accepted < sum(due <= now_s for due in due_s):
+            if limited.concurrency is not None and len(ends_s) >= limited.concurrency:
+                return
+            delay_s = 0.0
+            if state is not None:
+                decisions = state.decide_each(start_s + now_s, costs)
+                if not all(decision.accepted for decision in decisions):
+                    return
+                delay_s = max(decision.delay_s for decision in decisions)
+            ends_s, accepted = [*ends_s, now_s + delay_s + 1.0], accepted + 1
+            yield deepcopy(state), ends_s, accepted
+
+    state = AllOf([model_of(setting) for setting in settings_of]) if settings_of else None
+    for more in sent(0, state, [], 0):
+        search(0, *more)
+    return [max(best[: at_s + 1]) for at_s in range(HORIZON_S + 1)]
+
+
+def replayed(limited: SandboxLimits, found: Optimum, start_s: float) -> bool:
+    """Return whether the limiters accept all requests of the optimum."""
+    settings_of = [setting for setting in (limited.requests, limited.tokens) if setting is not None]
+    costs = [1.0] * (limited.requests is not None) + [10.0] * (limited.tokens is not None)
+    models = AllOf([model_of(setting) for setting in settings_of])
+    return all(
+        decision.accepted
+        for at_s in found.accepted_s
+        for decision in models.decide_each(start_s + at_s, costs)
+    )
+
+
+def check(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> bool:
+    """Compare the optimum by each second with the best schedule on the grid. Return whether it is known."""
+    best = best_by(limited, due_s, start_s)
+    for at_s in range(HORIZON_S + 1):
+        found = optimum(load(*due_s, end_s=float(at_s)), limited, SECOND, start_s)
+        if found is None:
+            return False
+        assert found.accepted_by(at_s) >= best[at_s], (limited, due_s, start_s, at_s)
+        assert replayed(limited, found, start_s)
+    return True
+
+
+@pytest.mark.parametrize("algorithm", sorted(set(get_args(Algorithm)) - {"first_hit_counter"}))
+def test_no_schedule_on_a_grid_beats_the_optimum(algorithm: Algorithm) -> None:
+    rng = Random(algorithm)
+    for _ in range(CASES):
+        limited = limits(RateLimit(limit=rng.randint(1, 3), period_s=PERIOD_S, algorithm=algorithm))
+        due_s = tuple(sorted(rng.randint(0, 7) for _ in range(5)))
+        assert check(limited, due_s, start_s=float(rng.randint(0, 3)))
+
+
+def test_no_schedule_on_a_grid_beats_the_optimum_of_several_limits() -> None:
+    rng = Random(1)
+    known = 0
+    for _ in range(3 * CASES):
+        first, second = rng.choices(get_args(Algorithm), k=2)
+        limited = limits(
+            RateLimit(limit=rng.randint(1, 3), period_s=PERIOD_S, algorithm=first),
+            tokens=RateLimit(limit=rng.randint(10, 30), period_s=5.0, algorithm=second),
+            concurrency=rng.choice([None, 1, 2]),
+        )
+        known += check(limited, tuple(sorted(rng.randint(0, 7) for _ in range(5))), 1.0)
+    assert known > CASES
+
+
+def test_a_first_hit_window_can_be_started_late_on_purpose() -> None:
+    # With the first call at 1 s, only three calls are accepted by 7 s. With a window from 3 to 7 s, four are.
+    limited = limits(RateLimit(limit=2, period_s=PERIOD_S, algorithm="first_hit_window"))
+    found = optimum(load(1, 5, 7, 7, 7, end_s=7.0), limited, SECOND, 0.0)
+    assert found is not None
+    assert found.accepted_by(7.0) == 4
+
+
+def test_optimum_of_a_first_hit_counter_is_known_for_a_batch_only() -> None:
+    limited = limits(RateLimit(limit=2, period_s=PERIOD_S, algorithm="first_hit_counter"))
+    assert optimum(load(0, 0, 1), limited, SECOND, 0.0) is None
+    assert check(limited, (0, 0, 0, 0, 0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "accepted_s"),
+    [
+        ("fixed_window", [0, 0, 4, 4, 8, 8]),
+        ("first_hit_window", [0, 0, 4, 4, 8, 8]),
+        ("sliding_log", [0, 0, 4, 4, 8, 8]),
+        ("token_bucket", [0, 0, 2, 4, 6, 8]),
+        ("interval_refill", [0, 0, 2, 4, 6, 8]),
+        ("leaky_queue", [0, 0, 2, 4, 6, 8]),
+        ("sliding_counter", [0, 0, 4, 6, 8, 10]),
+        ("first_hit_counter", [0, 0, 4, 6, 8, 10]),
+    ],
+)
+def test_optimum_of_a_batch_is_that_of_the_family(algorithm: Algorithm, accepted_s: list[float]) -> None:
+    batch = load(*[0.0] * 6, end_s=None)
+    limited = limits(RateLimit(limit=2, period_s=PERIOD_S, algorithm=algorithm))
+    found = optimum(batch, limited, SECOND, 0.0)
+    assert found is not None
+    assert list(found.accepted_s) == pytest.approx(accepted_s)
+    assert found.below(found.accepted_s, None) == 0
+    assert found.below(found.accepted_s[:3], None) == 50
+
+
+@given(
+    policy=st.sampled_from(get_args(PolicyName)),
+    algorithm=st.sampled_from(sorted(set(get_args(Algorithm)) - {"first_hit_counter"})),
+    limit=st.integers(1, 12),
+    due_s=st.lists(st.floats(0, 20), min_size=1, max_size=50).map(sorted),
+    end_s=st.floats(1, 30),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_policy_beats_the_optimum(
+    policy: str, algorithm: Algorithm, limit: int, due_s: list[float], end_s: float
+) -> None:
+    limited = limits(RateLimit(limit=limit, period_s=PERIOD_S, algorithm=algorithm))
+    given_load, retry = load(*due_s, end_s=end_s), Retry(policy=policy)  # type: ignore[arg-type]
+    found = optimum(given_load, limited, SECOND, windows_start_s(limited, seed=limit))
+    assert found is not None
+    calls = Simulation(given_load, limited, retry, SECOND, seed=limit).run()
+    accepted_s = sorted(call.accepted_s for call in calls if call.accepted_s is not None)
+    below = found.below(accepted_s, end_s)
+    assert below is None or below >= 0
+    if algorithm != "first_hit_window":
+        # The same schedule is then the best for any end.
+        assert all(found.accepted_by(at_s) >= count for count, at_s in enumerate(accepted_s, start=1))
+
+
+def test_closed_loop_has_an_optimum() -> None:
+    closed = load(users=2, due_s=None, think_s=0.5, end_s=4.0)
+    found = optimum(closed, limits(None), SECOND, 0.0)
+    assert found is not None
+    assert list(found.accepted_s) == [0, 0, 1.5, 1.5, 3, 3]
+
+
+def test_optimum_is_unknown_if_the_order_of_unequal_calls_matters() -> None:
+    unequal = (CallSize(5, 5), CallSize(50, 50))
+    plenty, scarce = (RateLimit(limit=tokens, period_s=10) for tokens in (10_000, 105))
+    requests = RateLimit(limit=2, period_s=10)
+    calls = load(0, 0, 1, 2, sizes=unequal * 2, end_s=15.0)
+    assert optimum(calls, limits(requests, tokens=plenty), SECOND, 0.0) is not None
+    assert optimum(calls, limits(requests, tokens=scarce), SECOND, 0.0) is None
+    # After 40 s, all are accepted in any order.
+    late = load(0, 0, 1, 2, sizes=unequal * 2, end_s=40.0)
+    assert optimum(late, limits(requests, tokens=scarce), SECOND, 0.0) is not None
+    assert optimum(load(users=2, due_s=None, sizes=unequal), limits(requests), SECOND, 0.0) is None
+    # A call that can never be accepted is left to fail.
+    found = optimum(load(0, 0), limits(None, tokens=RateLimit(limit=5, period_s=10)), SECOND, 0.0)
+    assert found == Optimum((), 0.0)
+    assert found.below((), 30.0) is None
