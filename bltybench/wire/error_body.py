@@ -66,6 +66,8 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
     message = next((error[key] for key in MESSAGE_KEYS if error.get(key)), None)
     if message is not None and not isinstance(message, str):
         message = json_text(message)
+    if quota := _violated_quota(error):
+        message = ": ".join(filter(None, (quota, message)))
     metadata = error.get("metadata")
     if isinstance(metadata, dict) and metadata.get("raw"):  # OpenRouter: the words of its provider
         raw = metadata["raw"]
@@ -75,6 +77,16 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
         code=_first_name(error, CODE_KEYS, secrets),
         message=redacted(message, secrets) or None if message is not None else None,
     )
+
+
+def _violated_quota(error: dict[str, Any]) -> str | None:
+    """Return the first quota of Google's QuotaFailure, which names the period that the message omits."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        violations = detail.get("violations") if isinstance(detail, dict) else None
+        if isinstance(violations, list) and violations and isinstance(violations[0], dict):
+            return name_or_none(violations[0].get("quotaId"))
+    return None
 
 
 def _first_name(error: dict[str, Any], keys: Iterable[str], secrets: Iterable[str]) -> str | None:

@@ -257,3 +257,30 @@ def test_a_gateway_that_wraps_a_refusal_has_refused(
     # Records of older versions have the outcome of the status.
     older = response(status, result.error_type, result.error_code, result.error_message)
     assert classify(older) is decision
+
+
+@pytest.mark.parametrize(
+    ("quota", "decision"),
+    [
+        ("GenerateRequestsPerDayPerProjectPerModel-FreeTier", Decision.REFUSED_BY_DAILY_CAP),
+        ("GenerateRequestsPerMinutePerProjectPerModel", BY_REQUESTS),
+        ("GenerateContentInputTokensPerModelPerMinute-FreeTier", BY_TOKENS),
+        ("GenerateContentInputTokensPerModelPerDay", Decision.REFUSED_BY_DAILY_CAP),
+        (None, REFUSED),
+    ],
+)
+def test_violated_quota_of_the_details_tells_which_limit_refused(
+    quota: str | None, decision: Decision
+) -> None:
+    # Google: the message is the same for all of them, and can be longer than what is recorded.
+    details: list[Any] = [{"@type": "type.googleapis.com/google.rpc.Help", "links": [{}]}, "?"]
+    details.append(
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": quota}]}
+    )
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Slower. " * 90, "details": details}
+    for body in ({"error": error}, [{"error": error}]):
+        raw = json.dumps(body).encode()
+        result = interpret(
+            ended_exchange(b"HTTP/1.1 429 X\r\nContent-Length: %d\r\n\r\n%s" % (len(raw), raw))
+        )
+        assert classify_response(result) is decision

@@ -140,7 +140,7 @@ RETRYABLE = REFUSALS | {
 LIMITS = (
     (re.compile("concurren|parallel|simultaneous|in.flight"), Decision.REFUSED_BY_CONCURRENCY),
     (re.compile("token"), Decision.REFUSED_BY_TOKENS),
-    (re.compile("requests.per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
+    (re.compile("requests.?per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
 )
 """What a refusal says about the limit. The first that matches counts, in the names before the message."""
 DAILY = re.compile(r"(?:per|a|/).?day|daily|\b[rt]pd\b|24.?h")
