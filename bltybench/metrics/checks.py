@@ -46,7 +46,7 @@ def evaluate(analysis: Analysis) -> list[CheckResult]:
             verdict = Verdict.PASS
         if wrong & _figures(analysis, name) and actual is not None:
             # A failed check stays failed: a generator at its limit must not turn it into a success.
-            note = "the load generator affected this figure"
+            note = "this figure is INVALID"
             verdict = Verdict.INVALID if verdict is Verdict.PASS else verdict
         results.append(
             CheckResult(

@@ -317,7 +317,7 @@ def test_check_on_an_affected_figure_is_invalid_if_it_passes_and_fails_if_not() 
     seconds[3] = generator_seconds(4, stall_us=280_000)[3]
     found = evaluate(analyze(table(*calls), audit_table(seconds), about))
     assert [result.verdict.value for result in found] == ["invalid", "fail", "pass", "pass", "invalid"]
-    assert found[0].note == "the load generator affected this figure"
+    assert found[0].note == "this figure is INVALID"
 
 
 def test_calls_that_the_end_of_the_run_cut_off_are_no_failures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, write_run
 
@@ -16,13 +17,15 @@ from bltybench.report.page.limits_section import limits_section
 from bltybench.report.summary import summarize
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.folder import RunFolder
+from bltybench.runs.search import SearchResult, read_search
 
 REFUSED = {"outcome": Outcome.RATE_LIMITED, "status": 429}
 
 
 def answered(folder: RunFolder) -> tuple[PageAnswer, dict[str, str]]:
     """Return the answer of a run, and its advice by topic."""
-    summary, limits = summarize(load(folder)), limits_section(folder)
+    summary = msgspec.structs.replace(summarize(load(folder)), search=read_search(folder))
+    limits = limits_section(folder)
     found = answer(summary, limits)
     return found, dict(client_advice(summary, limits, trusted=found.trusted))
 
@@ -63,6 +66,28 @@ def test_run_without_refusals_says_so_as_its_answer(tmp_path: Path) -> None:
     )
     assert "this run does not show the limit that is enforced" in advice["Rate"]
     assert "does not test that" in advice["After a refusal"]
+
+
+def test_run_of_few_streams_is_as_fast_as_its_tile_says(tmp_path: Path) -> None:
+    times = {"stream": True, "first_token_ns": S // 5, "last_token_ns": S // 4, "gaps_us": (50_000,)}
+    rows = [attempt(call_id=f"c{i}", end_ns=S // 2, **times) for i in range(8)]
+    found, _ = answered(run(tmp_path, rows))
+    assert found.says.endswith("; the slowest first token of 8 streams took 200 ms.")
+
+
+def test_search_whose_trials_fit_into_a_burst_advises_the_limit(tmp_path: Path) -> None:
+    """A load that only a short trial sustains must not be the advice."""
+    folder = run(tmp_path, windowed(), seconds=170)
+    search = SearchResult(
+        load="rate", objectives={}, precision=0.05, confirm=2, holds=90.0, fails=95.0, ended="found",
+        requests=400, trials=[],
+    )  # fmt: skip
+    folder.search_json.write_bytes(msgspec.json.encode(search))
+    found, advice = answered(folder)
+    assert (found.title or "").startswith("60 requests per 60 s")
+    assert "send at most 60 requests per minute" in found.says
+    assert "only short trials met the objectives at 90 calls per minute" in found.says
+    assert advice["Rate"].startswith("at most 60 requests per minute")
 
 
 @pytest.mark.parametrize("refusals", [1, 9])

@@ -49,8 +49,8 @@ def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
         broken = next(finding for finding in summary.audit if not finding.holds)
         return PageAnswer(None, f"This run does not describe the server: {broken.remedy}.", trusted=False)
     title, facts, still_open = _facts(summary, limits)
-    measured = Figure.CALL_LATENCY if summary.timings_ms["ttft"]["p50"] is None else Figure.TTFT
-    speed = "timing is INVALID" if measured in wrong else _speed(summary, limits)
+    measured = Figure.TTFT if summary.timings_ms["ttft"]["n"] else Figure.CALL_LATENCY
+    speed = f"{measured} is INVALID" if measured in wrong else _speed(summary, limits)
     return PageAnswer(title, text.sentence("; ".join([*facts, speed]) + "."), still_open)
 
 
@@ -59,6 +59,10 @@ def _facts(
 ) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """Return the title, what limits the client and what to do about it, and what remains open."""
     search = summary.search
+    if search is not None and limits is not None and _exceeds_limit(search, limits):
+        held = f"only short trials met the objectives at {text.compact(search.holds)} calls per minute"
+        facts = (_limit(limits.record, summary), _pace(limits.record, summary), held)
+        return _title(limits.record), facts, limits.still_open
     if search is not None:
         return (*_search(summary), () if search.ended == "found" else ("the search was not finished",))
     if limits is None:
@@ -69,6 +73,17 @@ def _facts(
     if summary.rates["refused"].count:
         return None, (_limit(record, summary), _pace(record, summary)), limits.still_open
     return None, _unlimited(summary), ()
+
+
+def _exceeds_limit(search: SearchResult, limits: LimitsSection) -> bool:
+    """Return whether the load that met the objectives exceeds the limit.
+
+    A burst, or the boundary of two windows, can accept that much during a trial, but not for longer.
+    """
+    rates = [fit.rate_per_min for fit in limits.record.consistent]
+    if search.load != "rate" or search.holds is None or not rates:
+        return False
+    return min(rates) * (1 + search.precision) < search.holds
 
 
 def _search(summary: Summary) -> tuple[str | None, tuple[str, ...]]:
@@ -169,6 +184,9 @@ def _speed(summary: Summary, limits: LimitsSection | None) -> str:
     ttft, calls = summary.timings_ms["ttft"], summary.timings_ms["latency"]
     if ttft["p50"] is not None:
         return f"half of the streams return their first token within {text.milliseconds(ttft['p50'])}"
+    if ttft["n"]:
+        streams = text.count(int(ttft["n"]), "stream")
+        return f"the slowest first token of {streams} took {text.milliseconds(ttft['max'])}"
     what = "one-token responses" if limits is not None and limits.probed else "calls"
     if calls["p50"] is not None:
         return f"half of the {what} take at most {text.milliseconds(calls['p50'])}"
@@ -187,7 +205,8 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
     slots = limits_on(summary.documented_limits, "concurrency")
     tokens = limits_on(summary.documented_limits, *TOKENS)
     added: list[tuple[str, str]] = []
-    if search is not None and search.holds is not None:
+    exceeds = search is not None and limits is not None and _exceeds_limit(search, limits)
+    if search is not None and search.holds is not None and not exceeds:
         found = [(topic, line) for topic, line in found if topic != "Rate"]
         added.append(_searched(search, summary.limits["requests_per_min"]))
     elif "Rate" not in topics and requests:
@@ -221,7 +240,7 @@ def _searched(search: SearchResult, documented: int | None) -> tuple[str, str]:
     if search.load == "rate":
         rate = f"at most {text.compact(holds)} calls per minute, one every {seconds(60 / holds)}"
         short = documented is not None and holds > documented
-        more = f" Longer loads may meet the documented limit of {documented:,}." if short else ""
+        more = f" The documented limit of {documented:,} may refuse longer loads." if short else ""
         return "Rate", f"{rate}: {met}.{more}"
     return "Concurrency", f"at most {text.compact(holds)} users: {met}."
 

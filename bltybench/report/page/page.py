@@ -204,7 +204,7 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
         tokens += " · estimated"
     mean = f" · mean {summary.in_flight_mean:.1f}"
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
-    best = "in the best 60 s"
+    best = "in the best 60\N{NO-BREAK SPACE}s"
     requests = _closest(analysis, "requests")
     accepted = _limited("Accepted requests", per_min["accepted"], best, requests)
     minute = requests is not None and requests.period_s == MINUTE_S
