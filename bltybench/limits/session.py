@@ -175,7 +175,9 @@ def limits_toml_of(findings: Findings, run_id: str) -> str | None:
     enforceable = any(
         answer.question in ENFORCEABLE and answer.value is not None for answer in findings.answers
     )
-    return limits_toml(best, run_id, findings.answers) if best is not None or enforceable else None
+    if best is None and not enforceable:
+        return None
+    return limits_toml(best, run_id, findings.answers, findings.replayed)
 
 
 def _shifted(attempt: Attempt, shift_ns: int) -> Attempt:

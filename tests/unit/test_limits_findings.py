@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,16 @@ from support_runs import attempt_at
 
 from bltybench.errors import UserError
 from bltybench.limits.findings.conclude import find, to_record
-from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.narrative import summary
+from bltybench.limits.findings.replay import agreement
 from bltybench.limits.fit.result import Fit, Verdict
-from bltybench.limits.models import FixedWindow
+from bltybench.limits.models import FixedWindow, Model
+from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.observation import Observation
+from bltybench.limits.session import limits_toml_of
+from bltybench.metrics.limiter import maker_of
 from bltybench.runs.attempt import Attempt
 from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.target import RateLimit, SandboxLimits
@@ -182,6 +190,47 @@ def test_limits_toml_holds_every_finding_that_the_sandbox_can_enforce(tmp_path: 
         tokens_charged="reserved",
     )
     assert "Unknown" not in path.read_text()
+
+
+PERIODS_S = (0.33371234, 6.99684321, 7.00004321, 61.2345678)
+
+
+@pytest.mark.parametrize("period_s", PERIODS_S)
+@pytest.mark.parametrize("family", ["fixed_window", "sliding_counter", "interval_refill"])
+def test_limits_toml_describes_the_fitted_limiter_at_any_period(family: str, period_s: float) -> None:
+    """10^8 periods have passed since 1970, so a phase belongs to the period exactly as it is written."""
+    edge_s = 1_795_358_417.3 + 0.694 * period_s
+    fit = Fit(family, 12, (12, 12), period_s, (period_s, period_s), "other", edge_s, 4, None, 0, 0)
+    observed = decided(fit.model(), edge_s - 12 * period_s, period_s)
+    replayed = agreement(observed, partial(model_of, request_limit(limits_toml(fit, "a-run"))))
+    assert replayed.count == replayed.of == 200
+    record = to_record(find([attempt_at(0)], 0.0, 60, Verdict("found", 1, 1, 0, (fit,), (fit,), 0.9)), "run")
+    make = maker_of(record.observed)
+    assert make is not None
+    assert agreement(observed, make) == replayed
+
+
+@pytest.mark.parametrize("period_s", PERIODS_S)
+def test_a_limit_that_does_not_describe_the_run_is_reported_everywhere(period_s: float) -> None:
+    edge_s = 1_795_358_417.3
+    fit = Fit("fixed_window", 12, (12, 12), period_s, (period_s, period_s), "other", edge_s, None, None, 0, 0)
+    observed = decided(replace(fit, edge_s=edge_s + 0.4 * period_s).model(), edge_s, period_s)
+    rows = [attempt_at(one.sent_s, "ok" if one.accepted else "rate_limited") for one in observed]
+    findings = find(rows, 0.0, 60, Verdict("found", 200, 0, 0, (fit,), (fit,), 0.9))
+    assert findings.replayed is not None
+    assert findings.replayed.count < 0.9 * findings.replayed.of
+    assert any("does not describe the API well" in line for line in summary(findings))
+    assert "does not describe the API well" in str(limits_toml_of(findings, "a-run"))
+    record = to_record(findings, "run").replayed
+    assert record is not None
+    assert (record.count, record.of) == (findings.replayed.count, findings.replayed.of)
+
+
+def decided(model: Model, start_s: float, period_s: float) -> list[Observation]:
+    """Return 200 requests at irregular times within 12 periods, as a model decides on them."""
+    rng = random.Random(period_s)
+    times = sorted(start_s + rng.uniform(0, 12) * period_s for _ in range(200))
+    return [Observation(at_s, at_s + 0.0001, model.decide(at_s + 0.00005).accepted) for at_s in times]
 
 
 def test_limits_toml_disables_and_names_what_is_unknown(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
@@ -11,11 +12,14 @@ from msgspec import UNSET, Struct, UnsetType
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.advice import advice
+from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.replay import agreement
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import refusal_status
 from bltybench.limits.observations.extract import observations_of
@@ -57,6 +61,11 @@ def find(
     verdict = _unless_concurrency(verdict, concurrency)
     honesty = header_honesty(groups, verdict)
     known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
+    answered = tuple(answers(groups, start_s, known, honesty, asked))
+    replayed = None
+    if verdict.status == "found" and verdict.best is not None:
+        rule = request_limit(limits_toml(verdict.best, "", answered))
+        replayed = agreement(most_informative(observations), partial(model_of, rule))
     return Findings(
         documented_per_min,
         verdict,
@@ -65,7 +74,8 @@ def find(
         count,
         at_s,
         concurrency,
-        tuple(answers(groups, start_s, known, honesty, asked)),
+        answered,
+        replayed,
     )
 
 
@@ -141,6 +151,7 @@ def to_record(
             retry_early=_proportion(honesty.retry_early),
             without_retry_after=_proportion(honesty.without_retry_after),
         ),
+        replayed=None if findings.replayed is None else _proportion(findings.replayed),
         answers=tuple(_answer(answer) for answer in findings.answers),
         says=tuple(narrative.sentences(findings)),
         advice=tuple(advice(findings)),
@@ -160,11 +171,16 @@ def _rounded(value: object) -> object:
 
 
 def _fit(best: Fit) -> model.FitRecord:
-    period_s = round(best.period_s, 4)
-    # Unix time holds very many periods: the phase must be that of the period as it is written.
-    phase_s = best.phase_s() if best.phase == "clock" else best.phase_s(period_s)
+    written = best.written()
     free = best.free if best.traits.kind == "queue" else None
-    return _copied(model.FitRecord, best, phase_s=_rounded(phase_s), free=free)
+    return _copied(
+        model.FitRecord,
+        written,
+        period_s=written.period_s,
+        period_range_s=written.period_range_s,
+        phase_s=written.phase_s(),
+        free=free,
+    )
 
 
 def _proportion(value: Proportion) -> model.ProportionRecord:

@@ -1,17 +1,26 @@
 """Write the findings as ``limits.toml``, so that the sandbox enforces the limits that were measured."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 
 from bltybench.limits.findings.model import Value
+from bltybench.limits.findings.replay import replay_sentence
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.proportion import Proportion
+from bltybench.scenario.target import RateLimit
 
 ERROR_STATUS = {"malformed_counts": 400, "unknown_model_counts": 404}
 """Status of the error that each question is about."""
 
 
-def limits_toml(best: Fit | None, run_id: str, answers: Sequence[Answer] = ()) -> str:
-    """Return the text of ``limits.toml``; ``best`` is the request limit, None if it is unknown."""
+def limits_toml(
+    best: Fit | None, run_id: str, answers: Sequence[Answer] = (), replayed: Proportion | None = None
+) -> str:
+    """Return the text of ``limits.toml``; ``best`` is the request limit, None if it is unknown.
+
+    ``replayed`` says how many of the run's decisions this request limit makes too.
+    """
     values = {answer.question: answer.value for answer in answers}
     tokens = _tokens(values)
     found = {
@@ -23,18 +32,26 @@ def limits_toml(best: Fit | None, run_id: str, answers: Sequence[Answer] = ()) -
         f"# Rate limits measured in run {run_id}.",
         "# To enforce them: bltybench sandbox --limits limits.toml",
     ]
+    if replayed is not None:
+        lines.append(f"# {replay_sentence(replayed)}")
     if not all(found.values()):
         lines.append(f"# Unknown, and not enforced: {', '.join(name for name in found if not found[name])}.")
     lines += _concurrency(values) + _charges(values)
     lines += [f"{name} = false" for name in ("requests", "tokens") if not found[name]]
     if best is not None:
-        lines += ["", "[requests]", f"limit = {best.limit}", f"period_s = {round(best.period_s, 4)}"]
-        lines.append(f'algorithm = "{best.family}"')
-        options = best.options()
+        written = best.written()
+        lines += ["", "[requests]", f"limit = {written.limit}", f"period_s = {written.period_s}"]
+        lines.append(f'algorithm = "{written.family}"')
+        options = written.options()
         if values.get("refused_counts") is True and best.traits.kind == "window":
             options["count_refused"] = True
         lines += [f"{name} = {str(value).lower()}" for name, value in options.items()]
     return "\n".join([*lines, *tokens]) + "\n"
+
+
+def request_limit(text: str) -> RateLimit:
+    """Return the request limit that a text of ``limits.toml`` describes. There must be one."""
+    return RateLimit.model_validate(tomllib.loads(text)["requests"])
 
 
 def _concurrency(values: Mapping[str, Value]) -> list[str]:

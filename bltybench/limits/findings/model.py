@@ -9,6 +9,7 @@ from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import Phase, Status, Verdict
 from bltybench.limits.headers.honesty import Honesty
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.proportion import Proportion
 
 FINDINGS_VERSION = 1
 """Version of ``limits.json``. Raised when a key changes its meaning."""
@@ -32,6 +33,8 @@ class Findings:
     """Concurrency limit, if one alone would fit the refusals."""
     answers: tuple[Answer, ...] = ()
     """Results of the other experiments."""
+    replayed: Proportion | None = None
+    """Decisions of the API that the request limit of ``limits.toml`` makes too; None without that limit."""
 
     def value(self, question: str) -> Value:
         """Return the answer to a question; None if it is unknown or was not asked."""
@@ -158,6 +161,7 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     delayed: DelayRecord | None = None
     busiest_minute: BusiestRecord
     headers: HeaderRecord
+    replayed: ProportionRecord | None = None
     answers: tuple[AnswerRecord, ...] = ()
     says: tuple[str, ...]
     advice: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.replay import replay_sentence
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
@@ -37,7 +38,8 @@ def _request_limit(findings: Findings) -> list[str]:
             line = f"The limiter is {names}; this run can't distinguish them. If it is the first: "
             line += described(best)
         other = [] if slots is None else [f"Another limit fits as well. {_concurrency(slots)}"]
-        return [line, *other]
+        same = [] if findings.replayed is None else [replay_sentence(findings.replayed)]
+        return [line, *same, *other]
     if verdict.status == "never_refused":
         lines = [
             f"At least {findings.busiest_count} requests are accepted within 60 s: {verdict.reason}, so any "

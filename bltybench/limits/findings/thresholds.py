@@ -18,6 +18,8 @@ class FindingsThresholds:
     """Fraction of the documented rate below which the measured rate is reported. Less may be error."""
     min_precision: float = 0.0005
     """Relative half width of a period's range from which a sentence states it. Below, it rounds to 0%."""
+    min_replayed: float = 0.99
+    """Fraction of a run's decisions that limits.toml must reproduce. Below, it does not describe the API."""
 
 
 FINDINGS = FindingsThresholds()

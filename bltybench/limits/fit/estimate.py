@@ -175,6 +175,7 @@ def _phase(
     slack_s += ESTIMATE.edge_error_fraction * period_s
     past_s = (edge_s + period_s / 2) % period_s - period_s / 2
     exact = period_s in {*GRID.natural_periods_s, *hints_s}
-    if exact and past_s + low_s - slack_s <= 0 <= past_s + high_s + slack_s:
-        return "clock", edge_s - past_s
-    return "other", edge_s
+    if not (exact and past_s + low_s - slack_s <= 0 <= past_s + high_s + slack_s):
+        return "other", edge_s
+    # If the server's clock differs measurably from this one, its windows start when its clock says so.
+    return "clock", edge_s - past_s if past_s + low_s <= 0 <= past_s + high_s else edge_s

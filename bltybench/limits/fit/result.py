@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bltybench.limits.fit.queueing import QueueTiming
@@ -14,6 +14,10 @@ Status = Literal["found", "ambiguous", "unknown", "never_refused", "always_refus
 
 ANY_LIMIT_FITS = "nearly any limit fits, so more observations are needed"
 """``Verdict.reason`` if the decisions hardly contradict any limit."""
+PERIOD_DIGITS = 8
+"""Significant digits of a period in files. A run of 10,000 periods then drifts by 0.01% of one."""
+PHASE_DECIMALS = 4
+"""Decimals of a phase in seconds. No window edge is measured better than to 0.1 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,31 @@ class Fit:
         """Half width of the period's range, relative to the period."""
         return (self.period_range_s[1] - self.period_range_s[0]) / 2 / self.period_s
 
+    def written(self) -> Fit:
+        """Return the fit with the period as files state it.
+
+        Unix time holds up to 10^10 periods, so a phase is right only with the period it was computed from:
+        first the period is rounded, then the phase is computed.
+        """
+        period_s, *range_s = (
+            float(f"{value:.{PERIOD_DIGITS}g}") for value in (self.period_s, *self.period_range_s)
+        )
+        return replace(self, period_s=period_s, period_range_s=(range_s[0], range_s[1]))
+
     def phase_s(self, period_s: float | None = None) -> float | None:
         """Return the phase, in seconds after a multiple of the period in Unix time; None if unknown."""
         if self.edge_s is None:
             return None
-        if self.phase == "clock" and period_s is None:
-            return 0.0
-        return self.edge_s % (period_s or self.period_s)
+        period_s = period_s or self.period_s
+        phase_s = round(self.edge_s % period_s, PHASE_DECIMALS)
+        return phase_s if phase_s < period_s else 0.0
 
     def options(self, period_s: float | None = None) -> dict[str, float | bool]:
         """Return the model's arguments other than limit and period."""
         phase_s = self.phase_s(period_s)
         return model_options(
             self.family,
-            phase_s=phase_s and round(phase_s, 4),
+            phase_s=phase_s,
             ticks=self.ticks,
             count_refused=self.count_refused,
             free=self.free,
