@@ -29,6 +29,10 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     policy: Annotated[
         list[str] | None, typer.Option(help="Retry policy, repeatable. Default: all of them.")
     ] = None,
+    pacing: Annotated[
+        list[str] | None,
+        typer.Option(help="Pacing of the requests, repeatable: see docs/retries.md. Default: none."),
+    ] = None,
     limiter: Annotated[
         list[str] | None, typer.Option(help="Algorithm of the request limit, repeatable.")
     ] = None,
@@ -62,17 +66,19 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON to stdout.")] = False,
 ) -> None:
-    """Compare retry policies in virtual time with each other, and with the best that any client could do.
+    """Compare retry and pacing policies in virtual time, also with the best that any client could do.
 
     The same seed gives the same result. Nothing is sent.
     """
-    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - see app.py
+    from bltybench.policies.pacing import PACINGS  # noqa: PLC0415 - see app.py
+    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415
     from bltybench.policies.tournament import play  # noqa: PLC0415
     from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415
     from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
     from bltybench.scenario.retry import PolicyName  # noqa: PLC0415
 
     policies = _known("--policy", policy, get_args(PolicyName))
+    pacings = [paced for paced in PACINGS if paced in _known("--pacing", pacing or ["none"], PACINGS)]
     algorithms = _known("--limiter", limiter, get_args(Algorithm)) if limiter else [None]
     resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
     chosen = resolved.scenario
@@ -86,7 +92,9 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     ]
     load = load_of(chosen, resolved.base_dir, clients=clients, batch=calls)
     service = service_time(resolved.target.sandbox, response_s)
-    result = play(resolved.name, chosen, load, service=service, variants=variants, policies=policies)
+    result = play(
+        resolved.name, chosen, load, service=service, variants=variants, policies=policies, pacings=pacings
+    )
     if as_json:
         sys.stdout.write(result.to_json().decode())
     else:
@@ -139,8 +147,8 @@ def _show(result: Tournament) -> None:
 
 
 COLUMNS = (
-    "policy", "calls", "ok", "gave up", "below optimum %", "goodput/min", "refusals per success", "p50 s",
-    "p95 s", "p99 s", "fairness", "makespan s",
+    "policy", "pacing", "calls", "ok", "gave up", "below optimum %", "goodput/min",
+    "refusals per success", "p50 s", "p95 s", "p99 s", "fairness", "makespan s",
 )  # fmt: skip
 
 
@@ -149,10 +157,11 @@ def _table(limiter: LimiterResult) -> Table:
 
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in {"policy", "pacing"} else "right", no_wrap=True)
     for row in limiter.results:
         table.add_row(
             row.policy,
+            row.pacing,
             f"{row.calls:,}",
             f"{row.ok:,}",
             f"{row.gave_up:,}",

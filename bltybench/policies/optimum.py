@@ -59,8 +59,9 @@ def optimum(
 ) -> Optimum | None:
     """Return the best schedule; None if it is unknown. ``start_s`` is the server's time when the load begins.
 
-    It is unknown if calls of different sizes exhaust the tokens, the concurrency, or the users, so that fewer
-    are accepted by the end than the request limit allows. Finding the best order takes exponentially long.
+    It is unknown if calls of different sizes exhaust the tokens, or calls of different lengths exhaust the
+    concurrency or the users, so that fewer are accepted by the end than the other limits allow. Finding the
+    best order takes exponentially long.
     """
     first_hit = [limit for limit in (limits.requests, limits.tokens) if limit and _starts_at_first_hit(limit)]
     if first_hit and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
@@ -77,11 +78,13 @@ def optimum(
     best = _schedule(load, service, _Limits(limits, slots, start_s))
     if len(set(load.sizes)) == 1:
         return best
-    if load.due_s is None and len({size.completion for size in load.sizes}) > 1:
+    equally_long = len({size.completion for size in load.sizes}) == 1
+    if load.due_s is None and not equally_long:
         return None
-    # The request limit alone bounds every schedule. If the bound is reached, the others don't matter.
-    alone = limits.model_copy(update={"tokens": None})
-    bound = _schedule(load, service, _Limits(alone, len(load.sizes) + load.users, start_s))
+    # The limits for which calls cost the same bound every schedule. A schedule that reaches it is the best.
+    same = limits.model_copy(update={"tokens": None})
+    slots = slots if equally_long else len(load.sizes) + load.users
+    bound = _schedule(load, service, _Limits(same, slots, start_s))
     reached = best.accepted_by(load.end_s) == bound.accepted_by(load.end_s)
     late_s = best.last_accepted_s(None) - bound.last_accepted_s(None) if load.end_s is None else 0.0
     return best if reached and late_s < ROUNDING_S else None

@@ -1,15 +1,17 @@
-"""A discrete-event simulation: clients with a retry policy, in virtual time, against one API's limits."""
+"""A discrete-event simulation: clients with retry and pacing policies, in virtual time, against an API."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
+from math import inf
 from random import Random
 from typing import NamedTuple
 
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
@@ -24,8 +26,9 @@ class _Kind(IntEnum):
     """Kinds of events, in their order at the same time: a slot is released before a request needs it."""
 
     RESPONSE = 0
-    SEND = 1
-    ARRIVE = 2
+    WAKE = 1
+    SEND = 2
+    ARRIVE = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +54,16 @@ class SimulatedCall:
 @dataclass(slots=True, eq=False)
 class _Client:
     retries: Retries
+    pacer: Pacer
     rng: Random
     idle: int
     """Users without a call."""
     waiting: deque[SimulatedCall] = field(default_factory=deque)
     """Calls that are due but have no user."""
+    held: deque[SimulatedCall] = field(default_factory=deque)
+    """Calls whose next attempt the pacer holds, in order."""
+    wakes: bool = False
+    """Whether an event will try to send the first of them."""
 
 
 class _Event(NamedTuple):
@@ -77,7 +85,14 @@ class Simulation:
     """One simulation, from the first call to the last. The limits' windows begin at a time by the seed."""
 
     def __init__(
-        self, load: SimulatedLoad, limits: SandboxLimits, retry: Retry, service: ServiceTime, seed: int
+        self,
+        load: SimulatedLoad,
+        limits: SandboxLimits,
+        retry: Retry,
+        service: ServiceTime,
+        *,
+        seed: int,
+        pacing: PacingName = "none",
     ) -> None:
         self._load = load
         self._status = limits.refusal_status
@@ -85,7 +100,12 @@ class Simulation:
         self._api = SimulatedApi(limits)
         self._start_s = windows_start_s(limits, seed)
         self._clients = [
-            _Client(Retries(retry), Random(f"{seed}/retry/{client}"), load.users_of(client))
+            _Client(
+                Retries(retry),
+                pacer_of(pacing, limits, load.clients, self._start_s),
+                Random(f"{seed}/retry/{client}"),
+                load.users_of(client),
+            )
             for client in range(load.clients)
         ]
         self._events: list[_Event] = []
@@ -107,7 +127,11 @@ class Simulation:
             if answer is not None:
                 self._respond(at_s, call, answer)
             elif kind is _Kind.SEND:
-                self._send(at_s, call)
+                self._hold(at_s, call)
+            elif kind is _Kind.WAKE:
+                client = self._clients[call.client]
+                client.wakes = False
+                self._release(at_s, client)
             else:
                 self._arrive(at_s, call)
         return self._calls
@@ -136,7 +160,29 @@ class Simulation:
 
     def _begin(self, now_s: float, call: SimulatedCall) -> None:
         self._clients[call.client].retries.begin(now_s)
-        self._send(now_s, call)
+        self._hold(now_s, call)
+
+    def _hold(self, now_s: float, call: SimulatedCall) -> None:
+        client = self._clients[call.client]
+        client.held.append(call)
+        if len(client.held) == 1:
+            self._release(now_s, client)
+
+    def _release(self, now_s: float, client: _Client) -> None:
+        """Send the calls that the pacer holds, until it holds one longer."""
+        while client.held and not client.wakes:
+            call = client.held[0]
+            tokens = call.size.prompt + call.size.completion
+            wait_s = client.pacer.wait_s(now_s, tokens, client.rng)
+            if wait_s == inf:
+                return  # until a response
+            if wait_s > 0:
+                client.wakes = True
+                self._add(now_s + wait_s + MARGIN_S, _Kind.WAKE, call)
+                return
+            client.held.popleft()
+            client.pacer.send(now_s, tokens)
+            self._send(now_s, call)
 
     def _send(self, now_s: float, call: SimulatedCall) -> None:
         size = call.size
@@ -150,11 +196,18 @@ class Simulation:
 
     def _respond(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
         client = self._clients[call.client]
-        if answer.decision is Decision.ACCEPTED:
+        refused = answer.decision is not Decision.ACCEPTED
+        client.pacer.answer(now_s, answer.announced_s, refused=refused)
+        if refused:
+            self._refused(now_s, call, answer)
+        else:
             self._api.release()
             client.retries.succeed()
             self._end(now_s, call)
-            return
+        self._release(now_s, client)
+
+    def _refused(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
+        client = self._clients[call.client]
         failed = FailedAttempt(
             number=len(call.refusals),
             decision=answer.decision,

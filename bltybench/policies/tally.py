@@ -19,6 +19,8 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     """The calls and attempts of one policy. Null is what does not apply or has too few calls."""
 
     policy: str
+    """Retry policy."""
+    pacing: str
     calls: int
     ok: int
     gave_up: int
@@ -44,7 +46,11 @@ class PolicyResult(msgspec.Struct, kw_only=True):
 
 
 def tally(
-    policy: str, load: SimulatedLoad, calls: Sequence[SimulatedCall], best: Optimum | None = None
+    policy: str,
+    load: SimulatedLoad,
+    calls: Sequence[SimulatedCall],
+    best: Optimum | None = None,
+    pacing: str = "none",
 ) -> PolicyResult:
     """Return the tables of a simulation."""
     succeeded = [call for call in calls if call.ok]
@@ -57,6 +63,7 @@ def tally(
     by_client = Counter(call.client for call in succeeded)
     return PolicyResult(
         policy=policy,
+        pacing=pacing,
         calls=len(calls),
         ok=len(succeeded),
         gave_up=len(calls) - len(succeeded),

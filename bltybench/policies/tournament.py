@@ -1,11 +1,13 @@
 """Every policy against every limiter, with the same calls."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import msgspec
 
 from bltybench.limits.models.families import prose_name
 from bltybench.policies.optimum import Optimum, optimum
+from bltybench.policies.pacing import PacingName
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.policies.tally import PolicyResult, tally
@@ -84,15 +86,17 @@ def play(
     service: ServiceTime,
     variants: Sequence[SandboxLimits],
     policies: Sequence[str],
+    pacings: Sequence[PacingName],
 ) -> Tournament:
-    """Simulate each policy against each set of limits."""
+    """Simulate each retry policy with each pacing against each set of limits."""
     limiters = []
     for limits in variants:
         best = optimum(load, limits, service, windows_start_s(limits, scenario.seed))
-        results = [
-            tally(policy, load, Simulation(load, limits, retry, service, scenario.seed).run(), best)
-            for policy, retry in ((policy, variant(scenario.retry, policy)) for policy in policies)
-        ]
+        results = []
+        for policy, pacing in product(policies, pacings):
+            retry = variant(scenario.retry, policy)
+            calls = Simulation(load, limits, retry, service, seed=scenario.seed, pacing=pacing).run()
+            results.append(tally(policy, load, calls, best, pacing))
         results.sort(key=lambda row: (row.below_optimum_percent or 0.0, -(row.goodput_per_min or row.ok)))
         limiters.append(
             LimiterResult(

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import random
+import sys
+from itertools import pairwise
+from math import inf
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltybench.cli import main
+from bltybench.limits.observations.classify import Decision
+from bltybench.policies.optimum import optimum
+from bltybench.policies.pacing import PACINGS, AdaptivePacer, AimdPacer, LimiterPacer, PacingName, pacer_of
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulation import SimulatedCall, Simulation, windows_start_s
+from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.retry import Retry
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
+RNG = random.Random(1)
+
+
+def limits(
+    limit: int = 4, period_s: float = 8.0, algorithm: Algorithm = "sliding_log", **changes: Any
+) -> Any:
+    rule = RateLimit(limit=limit, period_s=period_s, algorithm=algorithm)
+    return SandboxLimits(**({"requests": rule, "tokens": None, "concurrency": None} | changes))
+
+
+def batch(calls: int, clients: int = 1, users: int = 1000) -> SimulatedLoad:
+    return SimulatedLoad(
+        clients=clients, users=users, due_s=(0.0,) * calls, think_s=0.0, end_s=None, sizes=(CallSize(5, 5),)
+    )
+
+
+def run(load: SimulatedLoad, limited: SandboxLimits, pacing: PacingName) -> list[SimulatedCall]:
+    retry = Retry(policy="retry_after", max_attempts=50)
+    return Simulation(load, limited, retry, SECOND, seed=1, pacing=pacing).run()
+
+
+def sent_s(calls: list[SimulatedCall]) -> list[float]:
+    return sorted(call.accepted_s for call in calls if call.accepted_s is not None)
+
+
+def test_even_pacing_sends_at_the_rate_of_the_limit() -> None:
+    calls = run(batch(5), limits(), "even")
+    assert sent_s(calls) == pytest.approx([0, 2, 4, 6, 8], abs=1e-4)
+    assert not any(call.refusals for call in calls)
+
+
+def test_bucket_pacing_sends_a_burst_and_then_at_the_rate_of_the_limit() -> None:
+    calls = run(batch(7), limits(algorithm="token_bucket"), "token_bucket")
+    assert sent_s(calls) == pytest.approx([0, 0, 0, 0, 2, 4, 6], abs=1e-4)
+    # A sliding log accepts the burst, but not the refill of the bucket before the period is over.
+    assert any(call.refusals for call in run(batch(7), limits(), "token_bucket"))
+
+
+def test_bucket_pacing_counts_tokens_too() -> None:
+    tokens = limits(100, tokens=RateLimit(limit=20, period_s=10, algorithm="token_bucket"))
+    calls = run(batch(4), tokens, "token_bucket")
+    assert sent_s(calls) == pytest.approx([0, 0, 5, 10], abs=1e-4)
+    assert not any(call.refusals for call in calls)
+
+
+def test_aimd_raises_its_rate_until_a_refusal_halves_it() -> None:
+    pacer = AimdPacer()
+    pacer.send(0.0, 10)
+    assert pacer.wait_s(0.0, 10, RNG) == 1
+    pacer.send(20.0, 10)  # the rate is now 2 per second
+    assert pacer.wait_s(20.0, 10, RNG) == pytest.approx(0.5)
+    pacer.answer(20.0, None, refused=False)
+    pacer.answer(20.0, None, refused=True)
+    pacer.answer(20.5, None, refused=True)  # of the former rate
+    pacer.send(20.5, 10)
+    assert pacer.wait_s(20.5, 10, RNG) == pytest.approx(1 / 1.025)
+
+
+def test_adaptive_pacing_holds_requests_if_fewer_than_half_are_accepted() -> None:
+    pacer = AdaptivePacer()
+    for number in range(10):
+        assert pacer.wait_s(float(number), 10, RNG) == 0
+        pacer.answer(float(number), None, refused=False)
+    held = [pacer.wait_s(100.0, 10, RNG) for _ in range(1000)]
+    # The first ten more are sent in any case: 20 requests, 10 of them accepted.
+    assert held[:11] == [0.0] * 11
+    assert sum(wait_s > 0 for wait_s in held[500:]) > 450
+    # After two minutes, nothing counts.
+    assert pacer.wait_s(1000.0, 10, RNG) == 0
+
+
+def test_limiter_pacing_holds_requests_after_a_refusal_and_without_a_slot() -> None:
+    pacer = LimiterPacer(limits(concurrency=1), 1, start_s=0.0)
+    pacer.send(0.0, 10)
+    assert pacer.wait_s(0.0, 10, RNG) == inf
+    pacer.answer(1.0, 3.0, refused=True)
+    assert pacer.wait_s(2.0, 10, RNG) == 2
+    pacer.answer(2.0, 86_400.0, refused=True)
+    assert pacer.wait_s(2.0, 10, RNG) == 60
+
+
+@given(
+    algorithm=st.sampled_from(sorted(set(get_args(Algorithm)) - {"first_hit_window", "first_hit_counter"})),
+    limit=st.integers(1, 12),
+    due_s=st.lists(st.floats(0, 20), min_size=1, max_size=40).map(sorted),
+    concurrency=st.sampled_from([None, 2]),
+)
+@settings(max_examples=100, deadline=None)
+def test_limiter_pacing_is_the_optimum_of_one_client(
+    algorithm: Algorithm, limit: int, due_s: list[float], concurrency: int | None
+) -> None:
+    tokens = RateLimit(limit=60, period_s=5.0, algorithm="sliding_log")
+    limited = limits(limit, 4.0, algorithm, tokens=tokens, concurrency=concurrency)
+    load = SimulatedLoad(
+        clients=1, users=1000, due_s=tuple(due_s), think_s=0.0, end_s=30.0, sizes=(CallSize(5, 5),)
+    )
+    calls = run(load, limited, "limiter")
+    best = optimum(load, limited, SECOND, windows_start_s(limited, seed=1))
+    assert best is not None
+    assert not any(call.refusals for call in calls)
+    assert sent_s(calls) == pytest.approx(best.accepted_s, abs=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket"])
+def test_clients_that_pace_by_the_limiter_share_it_without_refusals(algorithm: Algorithm) -> None:
+    calls = run(batch(36, clients=3), limits(12, algorithm=algorithm), "limiter")
+    assert not any(call.refusals for call in calls)
+    for client in range(3):
+        assert len([call for call in calls if call.client == client]) == 12
+
+
+@pytest.mark.parametrize("pacing", PACINGS)
+def test_every_call_succeeds_with_every_pacing(pacing: PacingName) -> None:
+    limited = limits(3, 2.0, tokens=RateLimit(limit=100, period_s=3.0), concurrency=2)
+    for clients in (1, 5):
+        calls = run(batch(30, clients), limited, pacing)
+        assert all(call.ok for call in calls)
+        order = [call.accepted_s or 0.0 for call in calls if call.client == 0 and not call.refusals]
+        assert all(earlier <= later for earlier, later in pairwise(order))
+
+
+def test_a_request_that_never_fits_is_sent_and_refused() -> None:
+    limited = limits(9, tokens=RateLimit(limit=5, period_s=3.0))
+    for pacing in PACINGS:
+        retry = Retry(policy="retry_after", max_attempts=2)
+        calls = Simulation(batch(1), limited, retry, SECOND, seed=1, pacing=pacing).run()
+        assert [call.refusals for call in calls] == [[Decision.REFUSED_BY_TOKENS] * 2]
+        assert pacer_of(pacing, limited, 1, 0.0).wait_s(0.0, 10, RNG) == 0
+
+
+def test_command_compares_pacings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("chat", "--calls", "90", "--policy", "openai", "--pacing", "limiter", "--pacing", "none")
+    monkeypatch.setattr(sys, "argv", ["bltybench", "simulate", *arguments])
+    assert main() == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("openai")]
+    assert {row[1] for row in rows} == {"limiter", "none"}
+    monkeypatch.setattr(sys, "argv", ["bltybench", "simulate", "--pacing", "evenly"])
+    assert main() == 2
+    assert "--pacing evenly: unknown name; did you mean 'even'?" in capsys.readouterr().err
