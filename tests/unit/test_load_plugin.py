@@ -3,17 +3,19 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import Namespace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
+from flask import Flask, request
 from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from bltybench.errors import UserError
 from bltybench.load.locust_plugin import console
-from bltybench.load.locust_plugin.form import chosen
+from bltybench.load.locust_plugin.form import chosen, label
 from bltybench.load.locust_plugin.live_page import (
     Line,
     LivePage,
@@ -25,6 +27,7 @@ from bltybench.load.locust_plugin.live_page import (
     text_lines,
 )
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
+from bltybench.load.locust_plugin.panel import take_run_time
 from bltybench.load.run.live import Tick
 from bltybench.load.users import ChatUser
 from bltybench.scenario.limits import Limit
@@ -49,6 +52,31 @@ def test_choice_of_the_form_is_a_name_or_the_default() -> None:
     assert chosen("quickstart") == "quickstart"
     assert chosen("") is None
     assert chosen("(default)") is None
+    assert chosen(label("(default)", "quickstart, Chat: and streaming")) is None
+    assert chosen(label("quickstart", "Chat:\n" + "and " * 99)) == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept", "run_time"),
+    [
+        ({"user_count": "1", "run_time": "1m10s"}, {"user_count": "1"}, 70),
+        ({"run_time": ""}, {}, None),
+        ({}, {}, None),
+        ({"run_time": "soon"}, {"run_time": "soon"}, 5),
+    ],
+)
+def test_run_time_of_the_form_is_taken_unless_locust_has_to_reject_it(
+    sent: dict[str, str], kept: dict[str, str], run_time: int | None
+) -> None:
+    app, options = Flask(__name__), Namespace(run_time=5)
+
+    @app.post("/swarm", endpoint="locust.swarm")
+    def start() -> dict[str, str]:
+        return request.form.to_dict()
+
+    app.before_request(partial(take_run_time, options))
+    assert app.test_client().post("/swarm", data=sent).json == kept
+    assert options.run_time == run_time
 
 
 def test_live_page_without_a_run_says_so_or_why_it_could_not_start() -> None:

@@ -1,34 +1,54 @@
-"""The scenarios and targets as lists in the form with which Locust's web page starts a run."""
+"""The scenarios and targets as lists in the form with which Locust's web page starts a run.
+
+A script in the page enters what a chosen scenario needs in the form's other fields.
+"""
 
 from collections.abc import Callable
 
+import msgspec
 from locust.web import WebUI
 
-from bltybench.scenario.file.scenario_file import Book
 from bltybench.text import sanitize
 
+KEY = "bltybench"
+"""Name of the tab, of its addresses, and of what the script in Locust's page receives."""
 DEFAULT = "(default)"
 """The choice of the locustfile's scenario, or of the scenario's target."""
 MAX_DESCRIPTION = 80
 
 
-def add_lists(web_ui: WebUI, book: Book) -> None:
-    """Let the form offer the scenarios and targets of ``book`` with descriptions, instead of text fields."""
-    described = {
-        "scenario": {name: scenario.title for name, scenario in book.scenarios.items()},
-        "target": {name: target.base_url for name, target in book.targets.items()},
-    }
+class FormValues(msgspec.Struct, rename="camel", frozen=True):
+    """The values of a scenario for the form's fields, under the names of these fields."""
+
+    user_count: int
+    spawn_rate: float
+    run_time: int | None
+    host: str
+
+
+class FormLists(msgspec.Struct, frozen=True):
+    """The choices of the form, from their labels to the values of fields. The first one is the default."""
+
+    scenarios: dict[str, FormValues]
+    targets: dict[str, str]
+    """The address of each target; empty for the scenario's own."""
+
+
+def add_lists(web_ui: WebUI, lists: FormLists) -> None:
+    """Let the form offer ``lists`` instead of text fields."""
+    web_ui.template_args[KEY] = msgspec.to_builtins(lists)
     update: Callable[[], None] = web_ui.update_template_args
 
     def update_with_lists() -> None:
         """Replace the fields, which Locust describes again whenever it shows the page."""
         update()
         fields = web_ui.template_args["extra_options"]
-        for option, descriptions in described.items():
-            labels = {name: _label(name, description) for name, description in descriptions.items()}
+        for option, labels in (("scenario", [*lists.scenarios]), ("target", [*lists.targets])):
             field = fields[option]
-            field["default_value"] = labels.get(field["default_value"], DEFAULT)
-            field["choices"] = [DEFAULT, *labels.values()]
+            name = chosen(field["default_value"])
+            field["default_value"] = next((lab for lab in labels if chosen(lab) == name), labels[0])
+            field["choices"] = labels
+            field["help_text"] = None  # the list says it
 
     web_ui.update_template_args = update_with_lists  # type: ignore[method-assign]
 
@@ -39,5 +59,6 @@ def chosen(value: str) -> str | None:
     return None if name in {"", DEFAULT} else name
 
 
-def _label(name: str, description: str) -> str:
+def label(name: str, description: str) -> str:
+    """Return a choice of the form, from which ``chosen`` returns the name."""
     return f"{name}: {sanitize(description, limit=MAX_DESCRIPTION)}"

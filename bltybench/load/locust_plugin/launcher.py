@@ -9,9 +9,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from bltybench.load.locust_plugin.console import announce
-from bltybench.load.locust_plugin.form import chosen
+from bltybench.load.locust_plugin.form import DEFAULT, FormLists, FormValues, chosen, label
 from bltybench.load.locust_plugin.options import (
-    RUN_TIME_MARGIN_S,
     Role,
     parsed_options,
     report_formats,
@@ -28,16 +27,15 @@ from bltybench.scenario.file.own_load import closed_loop, own_scenario
 from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.plan import Plan, make_plan
-from bltybench.scenario.workload import NO_TIME_LIMIT_S
+from bltybench.scenario.workload import NO_TIME_LIMIT_S, Scenario
 
 logger = logging.getLogger("bltybench")
 
 LEAD_ALONE_S = 0.3
 LEAD_WORKERS_S = 0.5
 """Seconds from when all processes are ready to the zero of the run's axis: time to wake their users."""
-PREPARE_ALONE_S = 0.3
-PREPARE_WORKERS_S = 2.0
-"""Seconds that preparing usually takes, of the time limit in the web page."""
+AUTOSTART_MARGIN_S = 10
+"""Seconds by which Locust's own limit on the time exceeds ours with --autostart, to include preparing."""
 
 
 class Launcher:
@@ -47,11 +45,13 @@ class Launcher:
         self._environment = environment
         self._options = parsed_options(environment)
         self._role = role_of(self._options)
+        self._users: int | None = self._options.num_users
+        self._spawn_rate: float | None = self._options.spawn_rate
         self._duration_s = float(self._options.run_time) if self._options.run_time else None
         self._planning_s = 0.0
         self._sandbox: SandboxProcess | None = None
-        # Defaults shown in the web page's form. Unchanged, they are not the user's choice.
-        self._default_run_time: int | None = None
+        # Values that were not entered in the web page's form, so they are not the user's choice.
+        self._autostart_run_time: int | None = None
         self._default_host: str | None = None
 
     @property
@@ -59,39 +59,52 @@ class Launcher:
         """Seconds from the moment when all processes are ready to the zero of the run's axis."""
         return LEAD_WORKERS_S if self._role is Role.MASTER else LEAD_ALONE_S
 
-    @property
-    def prepare_s(self) -> float:
-        """Seconds that Locust's own limit on the run's time includes for preparing."""
-        usual_s = PREPARE_WORKERS_S if self._role is Role.MASTER else PREPARE_ALONE_S
-        return usual_s + 2 * self._planning_s
-
     def check(self) -> None:
         """Check the options and the scenario, and fill in the scenario's values. Raises UserError."""
         environment, options = self._environment, self._options
         resolved, _ = self._resolve(options.num_users)
         report_formats(options)
-        scenario = resolved.scenario
-        if options.num_users is None:
-            options.num_users = scenario.users
-        if options.spawn_rate is None:
-            options.spawn_rate = scenario.spawn_rate or float(options.num_users)
+        values = self._form_values(resolved.scenario, resolved.target.base_url)
+        options.num_users, options.spawn_rate = values.user_count, values.spawn_rate
         if options.headless:
             self._ensure_sandbox(resolved)
             # The progress line replaces Locust's periodic table. The table is still printed at the end.
             options.only_summary = True
             if environment.shape_class is None:  # a load shape may read it
                 options.run_time = None
-                if scenario.has_time_limit:
+                if resolved.scenario.has_time_limit:
                     logging.getLogger("locust.main").addFilter(_not_about_a_missing_limit)
-        elif scenario.has_time_limit:
-            options.run_time = math.ceil(scenario.duration_s + self.prepare_s) + RUN_TIME_MARGIN_S
-        self._default_run_time = options.run_time
+        else:
+            options.run_time = values.run_time
+            if options.autostart and options.run_time is not None:
+                options.run_time = self._autostart_run_time = options.run_time + AUTOSTART_MARGIN_S
         # Locust gives this host to all classes, so it would replace that of an HttpUser.
         if environment.host is None and not any(cls.host for cls in self._classes().unrecorded):
             environment.host = self._default_host = resolved.target.base_url
         if not environment.stop_timeout:
             environment.stop_timeout = DRAIN_S
         say_who_can_connect(options)
+
+    def form_lists(self) -> FormLists:
+        """Return what the form of Locust's page offers. The command line's values hold for every scenario."""
+        book = self.load_book()
+        scenarios = {}
+        for choice in (None, *book.scenarios):
+            name, scenario = self._scenario(book, choice or self._classes().scenario, None)
+            text = label(name, scenario.title) if choice else label(DEFAULT, f"{name}, {scenario.title}")
+            scenarios[text] = self._form_values(scenario, book.target(scenario.target).base_url)
+        targets = {label(name, target.base_url): target.base_url for name, target in book.targets.items()}
+        return FormLists(scenarios, {label(DEFAULT, "that of the scenario"): ""} | targets)
+
+    def _form_values(self, scenario: Scenario, base_url: str) -> FormValues:
+        users = self._users or scenario.users
+        limited = self._duration_s is not None or scenario.has_time_limit
+        return FormValues(
+            user_count=users,
+            spawn_rate=self._spawn_rate or scenario.spawn_rate or float(users),
+            run_time=math.ceil(self._duration_s or scenario.duration_s) if limited else None,
+            host="" if any(cls.host for cls in self._classes().unrecorded) else base_url,
+        )
 
     def create_run(self) -> Run:
         """Create a run from the current options, and log what it will send. Raises UserError."""
@@ -103,9 +116,6 @@ class Launcher:
             clients = runner.clients
             workers = sorted(client.id for client in clients.ready + clients.spawning + clients.running)
         options.host = None if environment.host == self._default_host else environment.host
-        if environment.shape_class is None and options.run_time != self._default_run_time:
-            # Changed in the web page. Locust stops the run by it, so the load gets the rest of that time.
-            self._duration_s = max(1.0, options.run_time - self.prepare_s) if options.run_time else None
         resolved, plan = self._resolve(runner.target_user_count if runner else None)
         self._ensure_sandbox(resolved)
         if not options.no_preflight:
@@ -138,20 +148,29 @@ class Launcher:
         """Return the user classes, which can change in the web page."""
         return UserClasses(self._environment.user_classes)
 
+    def _scenario(self, book: Book, named: str | None, target: str | None) -> tuple[str, Scenario]:
+        """Return the scenario that is ``named``, or the default, for the locustfile's classes."""
+        classes = self._classes()
+        if not classes.replays:
+            return own_scenario(book, named, target, classes.docstrings)
+        name = named or book.default_scenario
+        return name, book.scenario(name)
+
     def _resolve(self, users: int | None) -> tuple[Resolved, Plan | None]:
         """Return the scenario and its plan; None if the user classes decide what is sent."""
         options, classes, shape = self._options, self._classes(), self._environment.shape_class
         book = self.load_book()
         target, named = chosen(options.target), chosen(options.scenario) or classes.scenario
-        if classes.replays:
-            name = named or book.default_scenario
-            scenario = book.scenario(name)
-        else:
-            name, scenario = own_scenario(book, named, target, classes.docstrings)
+        name, scenario = self._scenario(book, named, target)
         duration_s = self._duration_s
         if shape is not None:
             # It decides how many users there are, and when the run ends.
             scenario, duration_s = closed_loop(scenario), NO_TIME_LIMIT_S
+        elif not options.headless and options.run_time not in {
+            self._form_values(scenario, "").run_time,
+            self._autostart_run_time,
+        }:
+            duration_s = options.run_time
         resolved = resolve(
             book.model_copy(update={"scenarios": book.scenarios | {name: scenario}}),
             scenario=name,

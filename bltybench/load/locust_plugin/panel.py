@@ -4,35 +4,38 @@ Locust's page is a React application that can show tables in further tabs, but n
 empty, and a script that is added to the page shows the live page there.
 """
 
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gevent
 import msgspec
 from flask import Blueprint, Response, abort, request, send_file, send_from_directory
+from locust.util.timespan import parse_timespan
 from locust.web import WebUI
+from werkzeug.datastructures import ImmutableMultiDict
 
 from bltybench.errors import UserError
-from bltybench.load.locust_plugin.form import add_lists
+from bltybench.load.locust_plugin.form import KEY, FormLists, add_lists
 from bltybench.load.locust_plugin.live_page import live_page
 from bltybench.load.locust_plugin.options import parsed_options
 from bltybench.load.run.run import Run
-from bltybench.scenario.file.scenario_file import Book
 
-KEY = "bltybench"
-INDEX_ENDPOINT = "locust.index"
+INDEX_ENDPOINT, START_ENDPOINT = "locust.index", "locust.swarm"
 PAGE = Path(__file__).parent / "page"
 POINT_INTERVAL_S = 1.0
 """Seconds between two points of the charts."""
 
 
-def add_tab(web_ui: WebUI, book: Book, current: Callable[[], Run | UserError | None]) -> None:
+def add_tab(web_ui: WebUI, lists: FormLists, current: Callable[[], Run | UserError | None]) -> None:
     """Add the tab to Locust's page, and lists to its form.
 
     ``current`` returns the run to show, or why it could not start.
     """
-    add_lists(web_ui, book)
+    add_lists(web_ui, lists)
     app, environment = web_ui.app, web_ui.environment
     if app is None:
         raise RuntimeError("Locust's web page has no application to extend")
@@ -63,15 +66,29 @@ def add_tab(web_ui: WebUI, book: Book, current: Callable[[], Run | UserError | N
     for rule, view in (("/page/<name>", show_file), ("/state", show_state), ("/report/<run>", show_report)):
         pages.add_url_rule(rule, view_func=web_ui.auth_required_if_enabled(view))
     app.register_blueprint(pages)
+    app.before_request(partial(take_run_time, parsed_options(environment)))
     app.after_request(_add_script)
     # The plugin listens to the same event, and has created the run before this is called.
     environment.events.test_start.add_listener(follow)
 
 
+def take_run_time(options: Namespace) -> None:
+    """Take a valid run time out of a form that starts a run.
+
+    Otherwise Locust would end the run this long after the form was sent, however long preparing takes.
+    """
+    if request.endpoint == START_ENDPOINT:
+        form = request.form.copy()
+        with suppress(ValueError):  # Locust explains what is wrong
+            options.run_time = parse_timespan(form["run_time"]) if form.get("run_time") else None
+            form.pop("run_time", None)
+        request.form = ImmutableMultiDict(form)
+
+
 def _add_script(response: Response) -> Response:
     """Add the script that shows the live page to Locust's own page."""
     if request.endpoint == INDEX_ENDPOINT and response.status_code == 200:
-        script = f'<script type="module" src="./{KEY}/page/tab.js"></script></body>'
+        script = f'<script type="module" src="./{KEY}/page/locust_page.js"></script></body>'
         response.set_data(response.get_data(as_text=True).replace("</body>", script))
     return response
 

@@ -22,7 +22,6 @@ from bltybench.load.locust_plugin.options import Role, add_arguments, parsed_opt
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
-    cancel_start,
     end_at_signals,
     end_when_over,
     ended_as_planned,
@@ -137,7 +136,7 @@ class Plugin:
         except UserError as error:
             exit_with(error, runner)
         if environment.web_ui is not None:
-            add_tab(environment.web_ui, self._launcher.load_book(), lambda: self._failure or self.run)
+            add_tab(environment.web_ui, self._launcher.form_lists(), lambda: self._failure or self.run)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Create the run if this process owns it, and join it if this process generates load."""
@@ -158,7 +157,8 @@ class Plugin:
                 exit_with(error, self._runner)
             print_error(error)
             self._failure = error
-            cancel_start()
+            # Locust starts no users, and its page shows the form again.
+            raise gevent.GreenletExit from None
 
     def on_spawning_complete(self, **_: Any) -> None:
         """Let a search start."""
@@ -259,7 +259,7 @@ class Plugin:
         )
         if searcher is not None:
             self._greenlets.append(gevent.spawn(self._search, run, searcher))
-        if parsed_options(environment).headless and run.duration_s is not None:
+        if run.duration_s is not None:
             # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
             # master then gives its workers half a second, so its tables would miss the last responses.
             self._greenlets.append(gevent.spawn(end_when_over, self._runner, run, run.duration_s))

@@ -88,15 +88,6 @@ def _dismiss_workers(runner: Runner) -> None:
     runner.quit()
 
 
-def cancel_start() -> None:
-    """End the greenlet in which Locust starts a run: no users start, and its page shows the form again.
-
-    With --autostart, that is the main greenlet. Its users start, and stop because there is no run.
-    """
-    if gevent.getcurrent() is not gevent.get_hub().parent:
-        raise gevent.GreenletExit
-
-
 def stop_run(runner: Runner, reason: str) -> None:
     """End a run that is in progress, and log the reason."""
     if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
