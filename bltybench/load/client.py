@@ -132,7 +132,7 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        body = request_body(
+        body = prepared.body or request_body(
             self._context.target,
             prepared.call,
             model=self._context.scenario.model,
@@ -223,7 +223,7 @@ class ChatClient:
     ) -> CallContext:
         """Return a new call with ``body``. Ends the run if the budget can't bound the call's cost."""
         context, budget = self._context, self._budget
-        model, stream = body["model"], body.get("stream", False)
+        model, stream = body["model"], bool(body.get("stream"))
         max_tokens = max_completion_tokens(body, options, context.target)
         if prompt_tokens is None and budget.counts_tokens:
             prompt_tokens = tokens.count_messages(body["messages"])

@@ -1,13 +1,16 @@
 """Expected tokens and number of requests of a scenario, before any prompt is composed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from bltybench.scenario.api.request_options import RequestOptions, choices
 from bltybench.scenario.prompts.compose import overhead
-from bltybench.scenario.prompts.conversations import read_conversations
+from bltybench.scenario.prompts.conversations import Conversation, Conversations, read_conversations
 from bltybench.scenario.prompts.lengths import at_quantile, mean
+from bltybench.scenario.prompts.request_files import read_requests
 from bltybench.scenario.prompts.tokens import ROLE_OVERHEAD, count_definitions
 from bltybench.scenario.workload import Call, Scenario
 
@@ -58,13 +61,28 @@ def _least(call: Call, base_dir: Path, defaults: RequestOptions | None) -> int:
     body = call.over(defaults).body
     count, definitions = choices(body), count_definitions(body)
     answer = at_quantile(call.max_tokens, 0.0)
-    if call.conversations is None:
+    recorded = _recorded(call, base_dir)
+    if recorded is None:
         return count * answer + definitions + max(at_quantile(call.prompt_tokens, 0.0), overhead(call) + 1)
-    recorded = read_conversations(base_dir / call.conversations)
-    return definitions + min(
-        conversation.count_tokens() + count * (conversation.max_tokens or answer)
-        for conversation in (*recorded.sample, *recorded.shortest)
+    return min(
+        _prompt(row, body) + round(_answer(row, body, answer))
+        for row in (*recorded.sample, *recorded.shortest)
     )
+
+
+def _recorded(call: Call, base_dir: Path) -> Conversations | None:
+    """Return the rows of the file that a call sends, if it sends one."""
+    if call.requests is not None:
+        return read_requests(base_dir / call.requests.file)
+    return None if call.conversations is None else read_conversations(base_dir / call.conversations)
+
+
+def _prompt(row: Conversation, body: Mapping[str, Any]) -> int:
+    return row.count_tokens() + count_definitions(body if row.body is None else row.body)
+
+
+def _answer(row: Conversation, body: Mapping[str, Any], default: float) -> float:
+    return (row.max_tokens or default) * choices(body if row.body is None else row.body)
 
 
 def _call_tokens(call: Call, base_dir: Path, defaults: RequestOptions | None) -> Tokens:
@@ -72,11 +90,10 @@ def _call_tokens(call: Call, base_dir: Path, defaults: RequestOptions | None) ->
     body = call.over(defaults).body
     count, definitions = choices(body), count_definitions(body)
     answer = mean(call.max_tokens)
-    if call.conversations is not None:
-        recorded = read_conversations(base_dir / call.conversations)
+    if (recorded := _recorded(call, base_dir)) is not None:
         return Tokens(
-            definitions + fmean(conversation.count_tokens() for conversation in recorded.sample),
-            count * fmean(conversation.max_tokens or answer for conversation in recorded.every),
+            fmean(_prompt(row, body) for row in recorded.sample),
+            fmean(_answer(row, body, answer) for row in recorded.every),
         )
     first = definitions + max(mean(call.prompt_tokens), overhead(call) + 1)
     if call.turns is None:

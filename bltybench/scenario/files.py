@@ -41,9 +41,14 @@ def unreadable(path: Path, error: OSError, *, what: str) -> UserError:
 def read_json(text: str, *, where: str, remedy: str) -> Any:
     """Return one line of a JSONL file as a value. Raise UserError if it is not JSON."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError("contains half of a surrogate pair", where=where, remedy=remedy) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"not valid JSON: {error}", where=where, remedy=remedy) from None
+    return value
 
 
 def version_of(path: Path) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
+from bltybench.scenario.prompts.request_files import require_bounds
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
 from bltybench.text import sanitize
@@ -106,6 +107,7 @@ def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, b
             where=f"scenarios.{name}.mix",
             remedy="add calls to its mix, or run it with user classes that derive from ChatUser",
         )
+    require_bounds(name, scenario, target, base_dir)
     smallest, plan = _count(name, scenario, target, base_dir)
     budget = target.budget
     if budget.money is not None and plan.price is None:
@@ -151,12 +153,16 @@ def _count(name: str, scenario: Scenario, target: Target, base_dir: Path) -> tup
             where=f"scenarios.{name}.arrivals",
             remedy="lower the rate or duration_s",
         )
+    # Recorded bodies keep their own lengths.
+    has_lengths = not any(call.requests for call in scenario.mix)
     names = [call.name for call in scenario.mix]
     arrivals = 0
     prompt = answer = 0.0
     recorded: int | None = None
     for arrival in schedule(scenario.arrivals, scenario.duration_s, scenario.seed, base_dir, names):
         arrivals += 1
+        if not has_lengths:
+            continue
         prompt += arrival.prompt_tokens or per_request.prompt
         answer += arrival.max_tokens * per_answer if arrival.max_tokens else per_request.answer
         if arrival.prompt_tokens is not None and arrival.max_tokens is not None:

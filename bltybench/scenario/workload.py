@@ -89,6 +89,30 @@ class Turns(_Range):
     """Pause between a completion and the user's next turn, in seconds."""
 
 
+class RequestsFile(Table):
+    """Recorded requests, sent as they are."""
+
+    file: str
+    """JSONL of request bodies, or an OpenAI batch file."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Model to send for a recorded one. ``"*"`` stands for all others."""
+
+
+OF_BODIES = (
+    "stream",
+    "prompt_tokens",
+    "conversations",
+    "system",
+    "anti_cache",
+    "turns",
+    "temperature",
+    "body",
+    "max_tokens_key",
+    "stream_options",
+)
+"""Keys of a call that recorded bodies decide instead."""
+
+
 class Call(RequestOptions):
     """One kind of request in a scenario's mix. Its request options override those of the target."""
 
@@ -100,6 +124,8 @@ class Call(RequestOptions):
     conversations: str | None = None
     """A JSONL file of ``{"messages": […]}``, used instead of generated prompts. A line's ``max_tokens`` and
     ``temperature`` replace those of the call."""
+    requests: RequestsFile | None = None
+    """Recorded bodies, sent as they are in the order of the file."""
     system: str | None = None
     """System message before the prompt. Its tokens count as part of prompt_tokens."""
     anti_cache: Literal["off", "run", "request"] = "off"
@@ -113,6 +139,14 @@ class Call(RequestOptions):
     def _one_source_of_turns(self) -> Self:
         if self.turns is not None and self.conversations is not None:
             raise ValueError("turns are generated, so they can't be combined with a conversations file")
+        return self
+
+    @model_validator(mode="after")
+    def _bodies_as_they_are(self) -> Self:
+        if self.requests is not None:
+            for key in OF_BODIES:
+                if getattr(self, key) != Call.model_fields[key].get_default(call_default_factory=True):
+                    raise ValueError(f"the bodies of a requests file are sent as they are: remove {key}")
         return self
 
 

@@ -36,10 +36,29 @@ max_tokens = {{ kind = "fixed", tokens = 16 }}
 """
 
 
+RECORDED = """
+[[scenarios.quickstart.mix]]
+name = "recorded"
+weight = 2
+requests = { file = "bodies.jsonl", models = { old = "new" } }
+"""
+BODIES = [
+    {"model": "old", "messages": [{"role": "user", "content": "Hi"}], "top_p": 0.25, "max_tokens": 8},
+    {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "max_tokens": 9},
+]
+
+
 def run(
-    folder: Path, targets: str, *args: str, name: str = "t", model: str = "m", call: str = "", **changes: str
+    folder: Path,
+    targets: str,
+    *args: str,
+    name: str = "t",
+    model: str = "m",
+    call: str = "",
+    more: str = "",
+    **changes: str,
 ) -> Finished:
-    text = targets + SCENARIO.format(model=model, target=name, call=call)
+    text = targets + SCENARIO.format(model=model, target=name, call=call) + more
     (folder / "scenarios.toml").write_text(text)
     return run_locust(LOCUSTFILES / "mixed.py", *args, cwd=folder, **changes)
 
@@ -91,8 +110,18 @@ def test_no_stream_options_for_mistral(tmp_path: Path) -> None:
         target = (
             f'[targets.t]\nbase_url = "{api.url}/v1"\nstream_options = false\nbody = {{ random_seed = 3 }}\n'
         )
-        assert_all_ok(run(tmp_path, target))
-    assert {request.body["random_seed"] for request in api.requests} == {3}
+        (tmp_path / "bodies.jsonl").write_text("\n".join(map(json.dumps, BODIES)))
+        done = run(tmp_path, target, more=RECORDED)
+        assert_all_ok(done)
+    recorded = [request.body for request in api.requests if request.body["max_tokens"] in {8, 9}]
+    composed = [request.body for request in api.requests if request.body not in recorded]
+    assert {body["random_seed"] for body in composed} == {3}
+    # Recorded bodies are sent as they are: without the target's keys, and with their own stream.
+    sent = [BODIES[0] | {"model": "new"}, BODIES[1] | {"model": "m"}]
+    assert recorded
+    assert all(body in sent for body in recorded)
+    rows = {(row["model"], row["stream"]) for row in done.attempts if row["name"] == "recorded"}
+    assert rows <= {("new", False), ("m", True)}
 
 
 def test_max_completion_tokens_for_reasoning_models(tmp_path: Path) -> None:

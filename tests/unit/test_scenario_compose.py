@@ -267,7 +267,7 @@ def test_reading_a_long_file_is_reported(
     path.write_text((json.dumps({"messages": [GOOD]}) + "\n") * 3)
     with caplog.at_level("INFO", "bltybench"):
         composer(Call(name="a", conversations="c.jsonl"), base=tmp_path)
-    assert f"Reading {path}: 3 conversations so far" in caplog.text
+    assert f"Reading {path}: 3 lines so far" in caplog.text
 
 
 def test_invalid_or_missing_conversations_are_reported(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_invalid_or_missing_conversations_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):
         composer(call, base=tmp_path)
     path.write_text("\n")
-    with pytest.raises(UserError, match="contains no conversation"):
+    with pytest.raises(UserError, match="contains no line to send"):
         composer(call, base=tmp_path)
     path.write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"c\.jsonl:1: not valid JSON"):

@@ -48,7 +48,7 @@ class RequestOptions(Table):
         choices = value.get("n", 1)
         if not isinstance(choices, int) or isinstance(choices, bool) or not 1 <= choices <= MAX_CHOICES:
             raise ValueError(f"n must be an integer from 1 to {MAX_CHOICES}")
-        return {str(key): _as_json(item, str(key)) for key, item in value.items()}
+        return {str(key): as_json(item, str(key)) for key, item in value.items()}
 
     @field_validator("max_tokens_key")
     @classmethod
@@ -118,14 +118,14 @@ def choices(body: Mapping[str, Any]) -> int:
     return value if isinstance(value, int) and value > 1 else 1
 
 
-def _as_json(value: object, where: str, depth: int = 1) -> Any:
-    """Return a TOML value as JSON. Raise ValueError for dates, infinity, and numbers that JSON can't hold."""
+def as_json(value: object, where: str, depth: int = 1) -> Any:
+    """Return a value as JSON. Raise ValueError for dates, infinity, and numbers that JSON can't hold."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{where[:60]} is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
-        return {str(key): _as_json(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+        return {str(key): as_json(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
+        return [as_json(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number")
     if isinstance(value, int) and not MIN_INT <= value <= MAX_INT:

@@ -152,6 +152,11 @@ def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
         for call in scenario.mix
         if call.conversations is not None
     ]
+    named += [
+        (f"mix[{call.name}].requests.file", call.requests.file)
+        for call in scenario.mix
+        if call.requests is not None
+    ]
     for key, file in named:
         if not (book.base_dir / file).is_file():
             raise UserError(

@@ -16,8 +16,9 @@ from bltybench.scenario.arrivals.trace_formats import BLOCK_TOKENS
 from bltybench.scenario.prompts.conversations import Conversations, read_conversations
 from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.prompts.prose import block_of, pool, text_of
+from bltybench.scenario.prompts.request_files import read_requests
 from bltybench.scenario.prompts.tokens import PROMPT_OVERHEAD, ROLE_OVERHEAD, count
-from bltybench.scenario.workload import Call, Scenario
+from bltybench.scenario.workload import Call, RequestsFile, Scenario
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -33,6 +34,8 @@ class Prepared(msgspec.Struct, frozen=True):
     turns: int = 1
     """Number of turns of the conversation it starts. 1 for a single call."""
     temperature: float | None = None
+    body: dict[str, Any] | None = None
+    """The whole body, if it is sent as it was recorded."""
 
 
 class Composer:
@@ -42,7 +45,7 @@ class Composer:
     request, and the same seed sends the same requests again. (A server that caches prompts then recognizes
     them: change the seed, or use anti_cache.) ``nonce`` distinguishes runs for calls with anti_cache.
 
-    Raise UserError if a conversations file is missing or invalid.
+    Raise UserError if a file of conversations or requests is missing or invalid.
     """
 
     def __init__(self, scenario: Scenario, base_dir: Path, nonce: str = "") -> None:
@@ -59,6 +62,9 @@ class Composer:
         self._conversations: dict[str, Conversations] = {
             file: read_conversations(base_dir / file) for file in sorted(files)
         }
+        self._model = scenario.model
+        recorded = {call.requests.file for call in scenario.mix if call.requests is not None}
+        self._requests = {file: read_requests(base_dir / file) for file in sorted(recorded)}
 
     def prepare(self, index: int, arrival: Arrival | None = None) -> Prepared:
         """Return request ``index``. Values from a trace in ``arrival`` replace the mix's.
@@ -78,6 +84,8 @@ class Composer:
         if arrival is not None:
             prompt_tokens = arrival.prompt_tokens or prompt_tokens
             max_tokens = arrival.max_tokens or max_tokens
+        if call.requests is not None:
+            return self._recorded(call, call.requests, index, max_tokens)
         mark = self._mark(call, index)
         if call.conversations is not None:
             every = self._conversations[call.conversations].every
@@ -103,6 +111,17 @@ class Composer:
         if call.turns is not None:
             turns = call.turns.min + int(rng.random() * (call.turns.max - call.turns.min + 1))
         return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns, call.temperature)
+
+    def _recorded(self, call: Call, source: RequestsFile, index: int, max_tokens: int) -> Prepared:
+        """Return the body of a line, in the order of the file, with its model mapped."""
+        every = self._requests[source.file].every
+        row = every[index % len(every)]
+        model = (row.body or {}).get("model", self._model)
+        mapped = source.models.get(model, source.models.get("*", model))
+        body = (row.body or {}) | {"model": mapped}
+        return Prepared(
+            call, row.messages, row.count_tokens(), row.max_tokens or max_tokens, index, body=body
+        )
 
     def next_turn(self, last: Prepared, turn: int, answer: str) -> Prepared:
         """Return turn ``turn`` (from 1) of a conversation: the history and a follow-up."""

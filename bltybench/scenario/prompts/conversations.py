@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,10 @@ class Conversation:
     messages: list[dict[str, Any]]
     max_tokens: int | None
     temperature: float | None
+    body: dict[str, Any] | None = None
+    """The whole body, if it is sent as it is. It contains the messages and parameters."""
+    line: int = 0
+    """Its line in the file, from 1."""
     _prompt_tokens: int | None = None
 
     def count_tokens(self) -> int:
@@ -42,6 +46,10 @@ class Conversation:
         if self._prompt_tokens is None:
             self._prompt_tokens = count_messages(self.messages)
         return self._prompt_tokens
+
+
+Parse = Callable[[Any, str, int], Conversation]
+"""Returns the row of a line, given its place for messages and its number."""
 
 
 class Conversations:
@@ -68,42 +76,40 @@ def read_conversations(path: Path) -> Conversations:
 
     Raise UserError with file and line for an error.
     """
-    return _read(path, version_of(path))
+    return read_rows(path, version_of(path), "conversations file", SHAPE, _conversation)
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, _version: tuple[int, int]) -> Conversations:
+def read_rows(path: Path, _version: tuple[int, int], what: str, shape: str, parse: Parse) -> Conversations:
+    """Read a JSONL file. ``what`` and ``shape`` of a line describe it in messages, ``parse`` reads a row."""
     every: list[Conversation] = []
     lengths: list[int] = []
     report_s = time.monotonic() + PROGRESS_S
-    for conversation, length in _conversations(path):
-        every.append(conversation)
-        lengths.append(length)
-        if time.monotonic() > report_s:
-            logger.info("Reading %s: %s conversations so far", path, f"{len(every):,}")
-            report_s = time.monotonic() + PROGRESS_S
-    if not every:
-        raise UserError("contains no conversation", where=str(path), remedy=SHAPE)
-    return Conversations(every, lengths)
-
-
-def _conversations(path: Path) -> Iterator[tuple[Conversation, int]]:
-    """Yield each conversation and the length of its line."""
-    for number, line in open_text(path, what="conversations file"):
+    for number, line in open_text(path, what=what):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = read_json(line, where=where, remedy=SHAPE)
-        problem = _problem(row)
-        if problem:
-            raise UserError(problem, where=where, remedy=SHAPE)
-        if unknown := row.keys() - set(KEYS):
-            raise UserError(
-                f"unknown key {min(unknown)[:60]!r}",
-                where=where,
-                remedy=f"a line can have {', '.join(KEYS)}; other parameters can't be sent from a file",
-            )
-        yield Conversation(row["messages"], row.get("max_tokens"), row.get("temperature")), len(line)
+        every.append(parse(read_json(line, where=where, remedy=shape), where, number))
+        lengths.append(len(line))
+        if time.monotonic() > report_s:
+            logger.info("Reading %s: %s lines so far", path, f"{len(every):,}")
+            report_s = time.monotonic() + PROGRESS_S
+    if not every:
+        raise UserError("contains no line to send", where=str(path), remedy=shape)
+    return Conversations(every, lengths)
+
+
+def _conversation(row: Any, where: str, line: int) -> Conversation:
+    problem = _problem(row)
+    if problem:
+        raise UserError(problem, where=where, remedy=SHAPE)
+    if unknown := row.keys() - set(KEYS):
+        raise UserError(
+            f"unknown key {min(unknown)[:60]!r}",
+            where=where,
+            remedy=f"a line can have {', '.join(KEYS)}; requests files can have any (docs/workloads.md)",
+        )
+    return Conversation(row["messages"], row.get("max_tokens"), row.get("temperature"), line=line)
 
 
 def _problem(row: object) -> str | None:

@@ -1,0 +1,95 @@
+"""Files of recorded request bodies, one per line, also in OpenAI's batch format."""
+
+from pathlib import Path
+from typing import Any
+
+from bltybench.errors import UserError
+from bltybench.scenario.api.request_options import as_json, choices, max_completion_tokens
+from bltybench.scenario.files import version_of
+from bltybench.scenario.prompts.conversations import Conversation, Conversations, read_rows
+from bltybench.scenario.target import Target
+from bltybench.scenario.workload import Scenario
+
+SHAPE = (
+    'a line looks like {"model": "…", "messages": [{"role": "user", "content": "…"}]}, with any further keys '
+    'of the body, or like {"method": "POST", "url": "/v1/chat/completions", "body": {…}}'
+)
+BATCH_KEYS = ("custom_id", "method", "url", "body")
+CHAT_PATH = "/chat/completions"
+MAX_BODY_TOKENS = 10**9
+"""Largest bound of a completion that a body can have, in tokens."""
+
+
+def read_requests(path: Path) -> Conversations:
+    """Read and validate the whole file, unless this process has already read it.
+
+    Raise UserError with file and line for an error.
+    """
+    return read_rows(path, version_of(path), "requests file", SHAPE, _request)
+
+
+def require_bounds(name: str, scenario: Scenario, target: Target, base_dir: Path) -> None:
+    """Raise UserError if the budget caps tokens or money, but a body has no bound of its completion."""
+    if target.budget.tokens is None and target.budget.money is None:
+        return
+    for call in scenario.mix:
+        if call.requests is None:
+            continue
+        path = base_dir / call.requests.file
+        for row in read_requests(path).every:
+            if row.max_tokens is None:
+                raise UserError(
+                    "the budget caps tokens or money, but this body has neither max_tokens nor "
+                    "max_completion_tokens",
+                    where=f"{path}:{row.line} (scenarios.{name}.mix[{call.name}])",
+                    remedy="add one of them to the body, or cap requests instead",
+                )
+
+
+def _request(row: object, where: str, line: int) -> Conversation:
+    """Return the request of a line. Its messages and bound are those of its body."""
+    body = row.get("body") if isinstance(row, dict) and "body" in row else row
+    problem = _batch_problem(row) if body is not row else None
+    problem = problem or _body_problem(body)
+    if problem or not isinstance(body, dict):
+        raise UserError(problem or "not an object", where=where, remedy=SHAPE)
+    try:
+        checked: dict[str, Any] = as_json(body, "the body")
+    except ValueError as error:
+        raise UserError(str(error), where=where, remedy=SHAPE) from None
+    return Conversation(checked["messages"], max_completion_tokens(checked), None, body=checked, line=line)
+
+
+def _batch_problem(row: object) -> str | None:
+    """Return what is wrong with the frame of a batch request, or None."""
+    if not isinstance(row, dict):
+        return None
+    if unknown := row.keys() - set(BATCH_KEYS):
+        return f"unknown key {min(unknown)[:60]!r} next to body"
+    method, url = row.get("method", "POST"), row.get("url", CHAT_PATH)
+    if method != "POST" or not isinstance(url, str) or not url.endswith(CHAT_PATH):
+        return f"{str(method)[:20]} {str(url)[:60]} is not a chat completion"
+    return None
+
+
+def _body_problem(body: object) -> str | None:
+    """Return what is wrong with a body as far as measurement depends on it, or None."""
+    if not isinstance(body, dict):
+        return "not an object"
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "no list of messages"
+    if not all(isinstance(message, dict) for message in messages):
+        return "a message is not an object"
+    return _parameter_problem(body)
+
+
+def _parameter_problem(body: dict[str, Any]) -> str | None:
+    if not isinstance(body.get("model", ""), str):
+        return "model must be text"
+    if not isinstance(body.get("stream", False), bool | None):
+        return "stream must be true or false"
+    bound = max_completion_tokens(body) or 1
+    if isinstance(bound, bool) or not 0 < bound * choices(body) <= MAX_BODY_TOKENS:
+        return "max_tokens must be a positive integer"
+    return None
