@@ -26,7 +26,7 @@ def probe(api: VirtualApi, task: ProbeTask, *, other_model: str | None = "b") ->
             results = api.play(EXPERIMENTS[name].steps(context, api.now_s), name)
             session.learn(EXPERIMENTS[name].analyze(results, context))
     session.experiment_attempts = [attempt for attempt in api.attempts() if attempt.stage is not None]
-    return session.findings(verdict)
+    return session.findings()
 
 
 def _measure_request_limit(api: VirtualApi, session: ProbeSession) -> Verdict:
@@ -41,7 +41,7 @@ def _measure_request_limit(api: VirtualApi, session: ProbeSession) -> Verdict:
             verdict: Verdict = end.value
             return verdict
         if not continues:
-            return session.findings(None).verdict
+            return session.findings().verdict
 
 
 def _send(api: VirtualApi, session: ProbeSession, burst: Burst) -> bool:

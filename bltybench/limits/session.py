@@ -20,6 +20,8 @@ from bltybench.limits.probe.planner import PlanOptions
 from bltybench.limits.probe.thresholds import CONTEXT, SESSION
 from bltybench.runs.attempt import Attempt, Outcome
 
+RECORD_FILE = "probe.json"
+"""File in the run's directory that holds the ProbeRecord."""
 CONCURRENCY = "concurrency_limit"
 ENFORCEABLE = {CONCURRENCY, "token_limit"}
 """Questions whose answer is worth a limits.toml even if the request limit is unknown."""
@@ -45,6 +47,18 @@ class ProbeTask:
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     concurrency: int | None = None
+
+
+class ProbeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``bltybench limits`` and a resuming probe need besides the attempts: ``probe.json`` of a run."""
+
+    task: ProbeTask
+    done: tuple[str, ...] = ()
+    """Questions that were measured completely, by this run or by the one that it resumes."""
+    resumed: str | None = None
+    """ID of the run that this one resumes."""
+    resumed_done: tuple[str, ...] = ()
+    """Questions whose answers come from that run."""
 
 
 class ProbeSession:
@@ -90,7 +104,10 @@ class ProbeSession:
 
     def earlier_verdict(self) -> Verdict:
         """Return the resumed run's verdict on the request limit."""
-        return find(self._earlier[None], self.start_s, self.task.requests_per_min, probed=True).verdict
+        known = self.context()
+        return find(
+            self._earlier[None], self.start_s, self.task.requests_per_min, known=known, probed=True
+        ).verdict
 
     def add(self, attempt: Attempt) -> bool:
         """Record an attempt for the request limit. Return False after too many failures in a row."""
@@ -137,6 +154,7 @@ class ProbeSession:
             tokens_per_min=task.tokens_per_min,
             concurrency=task.concurrency,
             expected_period_s=task.period_s,
+            quick=task.quick,
             latency_s=median_high(took_ns) / NS if took_ns else 0.5,
             second_key=task.second_key,
             other_model=task.other_model,
@@ -153,8 +171,11 @@ class ProbeSession:
             if answer.question == CONCURRENCY and isinstance(answer.value, int):
                 self._measured_concurrency = answer.value
 
-    def findings(self, verdict: Verdict | None) -> Findings:
-        """Return the findings from all attempts and the verdict on the request limit, if there is one."""
+    def findings(self) -> Findings:
+        """Return the findings from all attempts.
+
+        The plan's own verdict is not used, because ``bltybench limits`` has only the attempts.
+        """
         earlier = [attempt for own in self._earlier.values() for attempt in own]
         attempts = [*earlier, *self.attempts, *self.experiment_attempts]
         names = [name for name in EXPERIMENTS if name in self.task.questions]
@@ -162,7 +183,6 @@ class ProbeSession:
             attempts,
             self.start_s,
             self.task.requests_per_min,
-            verdict,
             known=self.context(),
             asked=names,
             probed=True,

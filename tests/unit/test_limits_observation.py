@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bltybench.limits.observations.observation import Observation, Observations
+import pytest
+
+from bltybench.limits.observations.observation import Observation, Observations, with_decision_slack
 
 
 def test_concurrent_requests_have_no_order() -> None:
@@ -21,3 +23,10 @@ def test_requests_with_the_same_decision_can_change_places() -> None:
     assert observations.hi.tolist() == [0.6, 1.0, 2.1]
     before, _ = observations.offsets(observations.accepted.astype("int64"))
     assert before.tolist() == [0, 0, 0]
+
+
+def test_a_later_refusal_dates_the_decisions_before_it() -> None:
+    early = [Observation(0.0, 3.0, True, 3.0), Observation(0.5, 0.9, None, 0.9)]
+    assert with_decision_slack(early) == early
+    late = [*with_decision_slack(early), Observation(4.0, 4.1, False, 4.1)]
+    assert [one.decided_s for one in with_decision_slack(late)] == pytest.approx([0.2, 0.9, 4.1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -117,9 +119,29 @@ def test_resumed_probe_keeps_the_answers_it_has_and_asks_the_rest() -> None:
     session.resume(api.attempts(), -1000 * 10**9, ["requests", "concurrency", "no such"])
     assert session.remaining_experiments() == ["charges"]
     assert session.earlier_verdict().families == ("fixed_window",)
-    findings = session.findings(session.earlier_verdict())
+    findings = session.findings()
     assert answers(findings)["concurrency_limit"].value == 4
     assert "concurrency = 4" in str(limits_toml_of(findings, "run"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "seed", "early_headers"),
+    [("fixed_window", 1, False), ("sliding_log", 2, False), ("token_bucket", 3, True)],
+)
+def test_the_record_alone_gives_the_findings_of_the_probe(
+    algorithm: str, seed: int, early_headers: bool
+) -> None:
+    """Plain responses take much longer than the decision, as only refusals show. Records have any order."""
+    rule = RateLimit.model_validate({"limit": 6, "period_s": 4.0, "algorithm": algorithm})
+    api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.3, seed=seed, early_headers=early_headers)
+    task = ProbeTask(questions=("requests", "charges"), budget=220, period_s=4.0 if seed == 3 else None)
+    probed = to_record(probe(api, task), "run")
+    assert probed.status == "found"
+    rows = api.attempts()
+    random.Random(seed).shuffle(rows)
+    session = ProbeSession(replace(task, other_model="b"), START_S)
+    session.attempts = rows
+    assert to_record(session.findings(), "run") == probed
 
 
 NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))

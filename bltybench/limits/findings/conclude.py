@@ -27,6 +27,8 @@ from bltybench.limits.observations.observation import busiest_period, most_infor
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.context import ProbeContext
+from bltybench.limits.probe.plan import without_refill
+from bltybench.limits.probe.thresholds import CONTEXT
 from bltybench.runs.attempt import Attempt
 
 T = TypeVar("T", bound=Struct)
@@ -48,19 +50,24 @@ def find(
     one already, ``known`` holds the other documented limits, and ``asked`` names the requested experiments.
     ``probed``: a probe timed the requests, so that each refusal shows something. Other runs need several.
     """
-    groups = by_experiment(attempts)
+    known = known or ProbeContext()
+    # Records come from spool files in any order.
+    groups = by_experiment(sorted(attempts, key=lambda one: (one.sent_ns or one.end_ns, one.end_ns)))
     own = groups[None]
     observations = observations_of(own, start_s)
-    hints_s = (60.0,) if documented_per_min is not None else ()
+    usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
+    hints_s = tuple(filter(None, [known.expected_period_s or usual_period_s]))
     count, at_s = busiest_period(observations)
     concurrency = _explaining(fit_concurrency(own))
     if verdict is None:
         verdict = fit_limiter(most_informative(observations), hints_s=hints_s)
+        if known.quick:
+            verdict = without_refill(verdict)
         if not probed and verdict.accepted and 0 < verdict.refused < FINDINGS.min_refusals:
             verdict, concurrency = _too_few_refusals(verdict), None
     verdict = _unless_concurrency(verdict, concurrency)
     honesty = header_honesty(groups, verdict)
-    known = (known or ProbeContext()).with_limit(verdict, documented_per_min)
+    known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
     replayed = None
     if verdict.status == "found" and verdict.best is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bltybench.limits.observations.classify import classify, refusal_status
-from bltybench.limits.observations.observation import Observation, decision_slack_s
+from bltybench.limits.observations.observation import Observation, with_decision_slack
 from bltybench.runs.attempt import Attempt
 
 NS = 1e9
@@ -21,25 +21,17 @@ def observed(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[tuple[At
     overload refused.
     """
     status = refusal_status(attempts)
-    decided = [(attempt, classify(attempt, status)) for attempt in attempts]
-    slack_s = decision_slack_s(
-        (answered_ns(attempt) - attempt.sent_ns) / NS
-        for attempt, decision in decided
-        if attempt.sent_ns is not None and decision.by_request_limit is False
-    )
-    pairs: list[tuple[Attempt, Observation]] = []
-    for attempt, decision in decided:
+    shown: list[Attempt] = []
+    observations: list[Observation] = []
+    for attempt in attempts:
+        decision = classify(attempt, status)
         accepted = decision.by_request_limit
         if attempt.sent_ns is None or (accepted is None and not decision.unanswered):
             continue
-        sent_s = attempt.sent_ns / NS
-        answered_s = decided_s = answered_ns(attempt) / NS
-        if accepted:
-            # It is decided on admission, but a plain response's headers come only when all of it is ready.
-            decided_s = min(decided_s, sent_s + slack_s)
-        observation = Observation(start_s + sent_s, start_s + decided_s, accepted, start_s + answered_s)
-        pairs.append((attempt, observation))
-    return pairs
+        sent_s, answered_s = (start_s + at_ns / NS for at_ns in (attempt.sent_ns, answered_ns(attempt)))
+        shown.append(attempt)
+        observations.append(Observation(sent_s, answered_s, accepted, answered_s))
+    return list(zip(shown, with_decision_slack(observations), strict=True))
 
 
 def answered_ns(attempt: Attempt) -> int:

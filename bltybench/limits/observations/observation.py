@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -162,6 +162,23 @@ def decision_slack_s(refusals_s: Iterable[float]) -> float:
         return math.inf
     usual_s = took_s[int(OBSERVATIONS.refusal_quantile * (len(took_s) - 1))]
     return max(OBSERVATIONS.min_decision_s, OBSERVATIONS.refusal_factor * usual_s)
+
+
+def with_decision_slack(observations: Sequence[Observation]) -> list[Observation]:
+    """Return the observations with the latest time of each decision that all their refusals imply.
+
+    An accepted request is decided on admission, but a plain response's headers come only when all of it is
+    ready. How soon the server decides shows only in refusals, so the first of them dates earlier acceptances.
+    """
+    slack_s = decision_slack_s(_answered_s(one) - one.sent_s for one in observations if one.accepted is False)
+    return [
+        replace(one, decided_s=min(_answered_s(one), one.sent_s + slack_s)) if one.accepted else one
+        for one in observations
+    ]
+
+
+def _answered_s(observation: Observation) -> float:
+    return observation.decided_s if observation.answered_s is None else observation.answered_s
 
 
 def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) -> tuple[int, float]:

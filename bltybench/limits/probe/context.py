@@ -27,6 +27,8 @@ class ProbeContext:
     """Measured maximum of requests in flight."""
     expected_period_s: float | None = None
     """Period given by the user, in seconds."""
+    quick: bool = False
+    """Whether the quick plan measures the request limit, in two periods."""
     latency_s: float = 0.1
     """Median latency of a one-token response, in seconds."""
     second_key: bool = False

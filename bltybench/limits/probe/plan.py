@@ -32,13 +32,17 @@ def _quick(planner: Planner) -> ProbePlan[Verdict]:
         return verdict
     end_s = planner.observations[0].sent_s + 2 * period_s - 4 * planner.latency_s()
     yield from _settle(planner, verdict, end_s)
-    verdict = planner.verdict()
-    if verdict.best is not None and verdict.best.family == INTERVAL_REFILL:
-        # Two periods can suggest an interval refill, but several limits fit, and so do other families nearly.
-        return replace(
-            verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_REFILL_PERIODS
-        )
-    return verdict
+    return without_refill(planner.verdict())
+
+
+def without_refill(verdict: Verdict) -> Verdict:
+    """Return the verdict of a quick plan, which never reports an interval refill.
+
+    Its two periods can suggest one, but several limits fit, and so do other families nearly.
+    """
+    if verdict.best is None or verdict.best.family != INTERVAL_REFILL:
+        return verdict
+    return replace(verdict, status="unknown", consistent=(), confidence=None, reason=TOO_FEW_REFILL_PERIODS)
 
 
 def _full(planner: Planner) -> ProbePlan[Verdict]:

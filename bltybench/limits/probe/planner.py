@@ -9,7 +9,7 @@ import numpy as np
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.fit.thresholds import QUEUEING
-from bltybench.limits.observations.observation import Observation
+from bltybench.limits.observations.observation import Observation, with_decision_slack
 from bltybench.limits.probe.thresholds import PLAN
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Planner:
         if max_requests <= 0:
             return ()
         got = yield Burst(max(at_s, self.now_s), max_requests, self.max_in_flight, confirm_s, purpose)
-        self.observations += got
+        self.observations = with_decision_slack([*self.observations, *got])
         self.left -= len(got)
         self.now_s = max([self.now_s, *(one.answered_s or one.decided_s for one in got)])
         return got

@@ -1,6 +1,5 @@
 """The rate-limit probe as a Locust user. Importing this adds the probe's options to Locust's command line."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
 from bltybench.limits.probe.thresholds import PLAN, SESSION
-from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
+from bltybench.limits.session import RECORD_FILE, ProbeRecord, ProbeSession, ProbeTask, limits_toml_of
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
 from bltybench.load.probe.executor import (
@@ -47,8 +46,6 @@ logger = logging.getLogger("bltybench")
 MESSAGES = [{"role": "user", "content": "Hi"}]
 LONG_WAIT_S = 5.0
 """Waits longer than this are logged even if the previous step had the same purpose."""
-DONE_FILE = "probe.json"
-"""File in the run's directory with the questions that were measured completely."""
 
 locust.events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
 locust.events.init.add_listener(lambda environment, **_: PLUGIN.key_names.update(check_options(environment)))
@@ -77,6 +74,9 @@ class LimitProbe(ChatUser):
         """Requests left in the current burst."""
         self._question = REQUESTS
         self._activity = ""
+        self._resumed: str | None = None
+        """ID of the run that this one resumes."""
+        self._resumed_done: frozenset[str] = frozenset()
 
     @task
     def probe(self) -> None:
@@ -90,6 +90,7 @@ class LimitProbe(ChatUser):
         session, clock = self._session, self.run_context.clock
         if self._options.probe_resume:
             self._resume(self._options.probe_resume)
+        self._write_record()
         logger.info("%s", spend_sentence(session.task))
         clock.wait_until(0)
         verdict, stopped = None, ""
@@ -102,7 +103,7 @@ class LimitProbe(ChatUser):
             stopped = str(end) or why_stopped(self.run_context)
         finally:
             session.experiment_attempts = self._executor.attempts
-        self._conclude(verdict, stopped)
+        self._conclude(stopped)
         PLUGIN.finish()
         clock.stopping.wait()
         raise StopUser
@@ -196,17 +197,26 @@ class LimitProbe(ChatUser):
     # Shared by both
 
     def _mark_done(self, name: str) -> None:
-        done = self._session.done
-        done.add(name)
-        path = self.run_context.folder.path / DONE_FILE
-        write_atomically(path, json.dumps(sorted(done)).encode() + b"\n")
+        self._session.done.add(name)
+        self._write_record()
+
+    def _write_record(self) -> None:
+        session = self._session
+        record = ProbeRecord(
+            task=session.task,
+            done=tuple(sorted(session.done)),
+            resumed=self._resumed,
+            resumed_done=tuple(sorted(self._resumed_done)),
+        )
+        write_atomically(self.run_context.folder.path / RECORD_FILE, msgspec.json.encode(record) + b"\n")
 
     def _resume(self, name: str) -> None:
         folder = find_run(name)
         shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
         with readable(folder):
             attempts = load_attempts(folder)
-        self._session.resume(attempts, shift_ns, _read_done(folder.path / DONE_FILE))
+        self._session.resume(attempts, shift_ns, _read_done(folder.path / RECORD_FILE))
+        self._resumed, self._resumed_done = folder.path.name, frozenset(self._session.done)
         done = ", ".join(sorted(self._session.done)) or "nothing yet"
         logger.info("Resuming run %s: %d attempts, measured: %s", folder.path.name, len(attempts), done)
 
@@ -226,10 +236,10 @@ class LimitProbe(ChatUser):
         PLUGIN.report_activity(f"{activity}{due}; {sent} requests so far")
         self._activity = activity
 
-    def _conclude(self, verdict: Verdict | None, stopped: str) -> None:
+    def _conclude(self, stopped: str) -> None:
         """Write and log the findings."""
         folder = self.run_context.folder.path
-        findings = run_in_thread(lambda: self._session.findings(verdict))
+        findings = run_in_thread(self._session.findings)
         write_atomically(folder / "limits.json", encode(to_record(findings, folder.name, stopped or None)))
         text = limits_toml_of(findings, folder.name)
         if text is not None:
@@ -252,9 +262,9 @@ def spend_sentence(task: ProbeTask) -> str:
     )
 
 
-def _read_done(path: Path) -> list[str]:
-    """Return the questions that a run measured completely; an empty list without a valid file."""
+def _read_done(path: Path) -> tuple[str, ...]:
+    """Return the questions that a run measured completely; an empty tuple without a valid file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[str])
+        return msgspec.json.decode(path.read_bytes(), type=ProbeRecord).done
     except (OSError, ValueError):
-        return []
+        return ()
