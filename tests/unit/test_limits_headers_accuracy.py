@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -153,6 +154,47 @@ def test_reset_by_a_clock_that_is_ahead_is_identified() -> None:
     answers = analyzed(rule, [0.0, 130.0, 30.0, 130.0], clock_offset_s=7.0)
     assert answers["reset_header"].value == "window_end"
     assert re.search(r"clock that is (6\.9|7\.?)\d* s ahead of yours", answers["reset_header"].says)
+
+
+@pytest.mark.parametrize("late_s", [0, 1])
+@pytest.mark.parametrize(("limit", "period_s"), [(6, 60.0), (13, 47.3)])
+@pytest.mark.parametrize("family", ["sliding_log", "token_bucket"])
+def test_reset_that_predicts_one_more_request_is_not_wrong(
+    family: str, limit: int, period_s: float, late_s: int
+) -> None:
+    rule = RateLimit.model_validate({"limit": limit, "period_s": period_s, "algorithm": family})
+    api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.01)
+    api.play(bursts(rule, [0.0, 0.4 * period_s, 0.7 * period_s, 1.3 * period_s], 1))
+    accepted_s: list[float] = []
+    level, filled_s = float(limit), 0.0
+    attempts = []
+    for attempt in api.attempts():
+        at_s = (attempt.sent_ns or 0) / 1e9
+        if attempt.status == 200:
+            accepted_s.append(at_s)
+            level = min(limit, level + (at_s - filled_s) * limit / period_s) - 1
+            filled_s = at_s
+        oldest_s = min(one_s for one_s in accepted_s if one_s > at_s - period_s) + period_s - at_s
+        wait_s = oldest_s if family == "sliding_log" else (1 - level % 1) * period_s / limit
+        attempts.append(msgspec.structs.replace(attempt, reset_requests_s=math.ceil(wait_s) + late_s))
+    best = Fit(family, limit, (limit, limit), period_s, (period_s, period_s), None, None, None, None, 0, 0)
+    answer = header_answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))["reset_header"]
+    assert answer.value == "first_unit", answer
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reset_that_predicts_nothing_is_wrong(family: str) -> None:
+    rule = RateLimit.model_validate({"limit": 12, "period_s": 60.0, "algorithm": family})
+    api = VirtualApi(virtual_limits(requests=rule), ttft_s=0.01)
+    api.play(bursts(rule, [0.0, 130.0, 30.0, 130.0, 45.0], 1))
+    attempts = [
+        msgspec.structs.replace(attempt, reset_requests_s=float(7 * number % 60))
+        for number, attempt in enumerate(api.attempts())
+    ]
+    edge_s = START_S - START_S % 60.0 if family in PHASED else None
+    best = Fit(family, 12, (12, 12), 60.0, (60.0, 60.0), None, edge_s, 4, None, 0, 0)
+    answer = header_answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))["reset_header"]
+    assert answer.value == "wrong", answer
 
 
 def test_headers_about_a_daily_limit_are_not_compared_with_a_limit_per_minute() -> None:

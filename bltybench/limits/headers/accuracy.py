@@ -126,17 +126,28 @@ def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequ
     expected = {
         "window_end": [moment.full_s for moment in alone],
         "next_request": [moment.next_s for moment in alone],
+        "first_unit": [moment.unit_s for moment in alone],
         "whole_period": [periods_s] * len(alone),
     }
-    bucket = fits[0].traits.kind == "bucket"
+    kind = fits[0].traits.kind
+    end = "the whole limit is available" if kind == "bucket" else "the window ends"
+    unit = "the oldest request no longer counts" if kind == "log" else "one request more is available"
     meanings = {
-        "window_end": f"the time until {'the whole limit is available' if bucket else 'the window ends'}",
+        "window_end": f"the time until {end}",
         "next_request": "the time until the next request is accepted",
+        "first_unit": f"the time until {unit}",
         "whole_period": "one whole period",
     }
-    accurate = {meaning: _count_resets(values, bounds) for meaning, bounds in expected.items()}
-    meaning = max(accurate, key=lambda meaning: accurate[meaning])
-    count, min_accurate = accurate[meaning], HEADERS.min_accurate_fraction * len(values)
+    min_accurate = HEADERS.min_accurate_fraction * len(values)
+    # Some servers round up and add a second, or count the second that has begun.
+    for late_s in (0.0, HEADERS.late_reset_s):
+        punctual = [value - late_s for value in values]
+        accurate = {meaning: _count_resets(punctual, bounds) for meaning, bounds in expected.items()}
+        meaning = max(accurate, key=lambda meaning: accurate[meaning])
+        count = accurate[meaning]
+        if count >= min_accurate:
+            break
+    late = f", {late_s:g} s late" if late_s else ""
     tolerance = f"within {HEADERS.reset_tolerance_s:g} s"
     ends_s = [median(bounds) for bounds in expected["window_end"]]
     ahead_s = median(value - end_s for value, end_s in zip(values, ends_s, strict=True))
@@ -148,10 +159,10 @@ def _reset(moments: Sequence[Moment], results: Sequence[ProbeResult], fits: Sequ
             says = f"Reset is {meanings['window_end']}, by a clock that is {offset} yours."
             evidence = (f"{shifted} of {len(values)} were off by {ahead_s:.3g} s, {tolerance}",)
             return Answer(RESET, "window_end", says, sure(2), evidence)
-    evidence = (f"{count} of {len(values)} values matched {meanings[meaning]}, {tolerance}",)
+    evidence = (f"{count} of {len(values)} values matched {meanings[meaning]}{late}, {tolerance}",)
     if count >= min_accurate:
-        return Answer(RESET, meaning, f"Reset is {meanings[meaning]}.", sure(3), evidence)
-    says = "Reset is neither the end of the window nor the time until the next request is accepted."
+        return Answer(RESET, meaning, f"Reset is {meanings[meaning]}{late}.", sure(3), evidence)
+    says = "Reset predicts nothing: neither when the limit is available again, nor when one request is."
     return Answer(RESET, "wrong", says, sure(2), evidence)
 
 

@@ -28,6 +28,8 @@ class Moment:
     """Seconds until the window ends, or until the whole limit is available."""
     next_s: tuple[float, float]
     """Seconds until the next request is accepted."""
+    unit_s: tuple[float, float]
+    """Seconds until Remaining rises by one: when the oldest request of a log no longer counts."""
     alone: bool
     """Whether no other request was in flight, so the order of decisions is known."""
 
@@ -109,7 +111,7 @@ def replay_moments(
     requests = _ReplayedRequests(results, ambiguous)
     if not requests.results:
         return []
-    reports: list[list[tuple[float, float, float]]] = [[] for _ in requests.results]
+    reports: list[list[tuple[float, float, float, float]]] = [[] for _ in requests.results]
     for fit in _variants(fits):
         for i, at_s, _, model in requests.replay(fit):
             if not (requests.results[i].accepted and requests.certain[i]):
@@ -118,15 +120,17 @@ def replay_moments(
             # The server can compute the times when it decides, or when it sends the response's headers.
             late_s = (requests.results[i].decided_s or at_s) - at_s
             next_s = after.retry_after_s or 0.0
+            one_more = min(fit.limit, int(after.remaining + SCORING.rounding) + 1)
+            times_s = (after.reset_s, next_s, model.peek(at_s, one_more).retry_after_s or 0.0)
             reports[i] += [
-                (after.remaining - requests.concurrent[i], after.reset_s, next_s),
-                (after.remaining + requests.concurrent[i], after.reset_s - late_s, next_s - late_s),
+                (after.remaining - requests.concurrent[i], *times_s),
+                (after.remaining + requests.concurrent[i], *(time_s - late_s for time_s in times_s)),
             ]
     moments: list[Moment] = []
     for result, report, concurrent in zip(requests.results, reports, requests.concurrent, strict=True):
         if report:
-            left, full, next_request = zip(*report, strict=True)
+            left, *times = zip(*report, strict=True)
             remaining = max(0.0, min(left)), max(0.0, *left)
-            times_s = (min(full), max(full)), (min(next_request), max(next_request))
-            moments.append(Moment(result, remaining, *times_s, alone=not concurrent))
+            full, following, unit = ((min(values), max(values)) for values in times)
+            moments.append(Moment(result, remaining, full, following, unit, alone=not concurrent))
     return moments

@@ -15,6 +15,8 @@ class HeaderThresholds:
     """Maximum error of Remaining, in requests: rounding, and whether it includes the request itself."""
     reset_tolerance_s: float = 1.2
     """Maximum error of Reset, in seconds. Most servers report whole seconds."""
+    late_reset_s: float = 1.0
+    """How much later than the event, in seconds, some servers set Reset, besides rounding."""
     min_reset_period_s: float = 4.8
     """Minimum period, in seconds, in which Reset differs from a constant by more than its tolerance."""
     min_wrong_waits: int = 2
