@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support_browser import Tab, browser
 from support_runs import S, attempt, generator_seconds, manifest, realistic, write_run
 
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.model import encode
 from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
@@ -20,6 +23,7 @@ from bltybench.report.comparison.model import Side, compare_sides
 from bltybench.report.comparison.page import write_page
 from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.runs.search import SearchResult
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://127.0.0.1:9/x onerror=alert(2)>\x1b[31m{{ 7*7 }}"
 
@@ -72,28 +76,78 @@ def fresh(tab: Tab) -> Tab:
     return tab
 
 
-def report(path: Path, attempts: list[Attempt], **about: Any) -> str:
-    folder = write_run(path / "run", attempts, seconds=generator_seconds(90), about=manifest(**about))
-    build(folder)
+def report(path: Path, attempts: list[Attempt], *, stall_us: int = 1_000, **about: Any) -> str:
+    seconds = generator_seconds(90, stall_us=stall_us)
+    folder = write_run(path / "run", attempts, seconds=seconds, about=manifest(**about))
+    build(folder, formats={"html"})
     return folder.report_html.as_uri()
 
 
-KINDS = {
-    "realistic": realistic(),
-    "empty": [],
-    "all refused": [
-        attempt(call_id=f"c{i}", sent_ns=i * S // 2, outcome=Outcome.RATE_LIMITED, status=429)
-        for i in range(150)
-    ],
+def probe_report(path: Path) -> str:
+    """Write the report of a probe that was interrupted."""
+    folder = write_run(path / "run", realistic(), seconds=generator_seconds(90))
+    findings = find(realistic(), folder.manifest().clock.wall_ns / S, 60, probed=True)
+    (folder.path / "limits.json").write_bytes(encode(to_record(findings, "run", "it was interrupted")))
+    build(folder, formats={"html"})
+    return folder.report_html.as_uri()
+
+
+def search_report(path: Path) -> str:
+    """Write the report of a capacity search of five trials."""
+    rows = [
+        msgspec.structs.replace(row, stage=f"trial {place // 40 + 1}: {1000.5 + place // 40}/min")
+        for place, row in enumerate(realistic())
+    ]
+    folder = write_run(path / "run", rows, seconds=generator_seconds(90))
+    search = SearchResult(
+        load="rate", objectives={"refused.share": "<= 1%"}, precision=0.05, confirm=1, holds=57.0, fails=60.5,
+        ended="found", requests=len(rows), trials=[],
+    )  # fmt: skip
+    folder.search_json.write_bytes(msgspec.json.encode(search))
+    build(folder, formats={"html"})
+    return folder.report_html.as_uri()
+
+
+NOT_SENT = {"sent_ns": None, "headers_ns": None, "status": None, "outcome": Outcome.TRANSPORT_ERROR}
+KINDS: dict[str, Callable[[Path], str]] = {
+    "realistic": lambda path: report(path, realistic()),
+    "empty": lambda path: report(path, []),
+    "all refused": lambda path: report(
+        path,
+        [
+            attempt(call_id=f"c{i}", sent_ns=i * S // 2, outcome=Outcome.RATE_LIMITED, status=429)
+            for i in range(150)
+        ],
+    ),
+    "nothing refused": lambda path: report(
+        path, [attempt(call_id=f"c{i}", sent_ns=i * S) for i in range(30)]
+    ),
+    "invalid": lambda path: report(path, realistic(), stall_us=900_000),
+    "dead server": lambda path: report(
+        path, [attempt(call_id=f"c{i}", error_type="connection_refused", **NOT_SENT) for i in range(50)]
+    ),
+    "probe": probe_report,
+    "capacity search": search_report,
 }
+"""Writes the report of a run, by its kind."""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The URL of the page of each kind of run, for tests that only read it."""
+    return {kind: write(tmp_path_factory.mktemp("run")) for kind, write in KINDS.items()}
+
+
+@pytest.fixture
+def usual(pages: dict[str, str]) -> str:
+    return pages["realistic"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_page_logs_no_errors_and_loads_nothing(kind: str, fresh: Tab, tmp_path: Path) -> None:
-    address = report(tmp_path, KINDS[kind])
-    fresh.open(address)
+def test_page_logs_no_errors_and_loads_nothing(kind: str, fresh: Tab, pages: dict[str, str]) -> None:
+    fresh.open(pages[kind])
     assert fresh.complaints() == []
-    assert [url for url in fresh.requested() if not url.startswith("data:")] == [address]
+    assert [url for url in fresh.requested() if not url.startswith("data:")] == [pages[kind]]
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +202,6 @@ def test_hostile_text_runs_and_loads_nothing(fresh: Tab, tmp_path: Path) -> None
     assert "<script>alert(1)</script>" in fresh.run("document.querySelector('h1').textContent")
 
 
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a realistic run's page, for tests that only read it."""
-    return report(tmp_path_factory.mktemp("usual"), realistic())
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_enough_contrast(scheme: str, fresh: Tab, usual: str) -> None:
     fresh.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -163,7 +211,7 @@ def test_every_text_has_enough_contrast(scheme: str, fresh: Tab, usual: str) -> 
 
 
 CUT_OFF = """
-[...document.querySelectorAll("th, td, dt, dd, .tile")].filter((cell) => {
+[...document.querySelectorAll("th, td, dt, dd, .tile, .value")].filter((cell) => {
   const box = cell.getBoundingClientRect();
   const hidden = box.width < 2 || cell.closest("thead");
   return !hidden && (box.right > innerWidth + 1 || cell.scrollWidth > cell.clientWidth + 1);
@@ -171,12 +219,19 @@ CUT_OFF = """
 """
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_no_column_is_cut_off(width: int, fresh: Tab, usual: str, other_pages: dict[str, Path]) -> None:
+PRINTED_PX = 703
+"""Width of A4 without its margins."""
+
+
+@pytest.mark.parametrize("width", [360, 390, PRINTED_PX, 768, 1024, 1280])
+def test_no_column_is_cut_off(
+    width: int, fresh: Tab, pages: dict[str, str], other_pages: dict[str, Path]
+) -> None:
     fresh.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
-    for address in (usual, *(path.as_uri() for path in other_pages.values())):
+    fresh.send("Emulation.setEmulatedMedia", media="print" if width == PRINTED_PX else "")
+    for address in (*pages.values(), *(path.as_uri() for path in other_pages.values())):
         fresh.open(address)
         fresh.run("document.querySelectorAll('details').forEach((element) => element.open = true)")
         assert fresh.run("document.documentElement.scrollWidth") <= width
@@ -186,14 +241,20 @@ def test_no_column_is_cut_off(width: int, fresh: Tab, usual: str, other_pages: d
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_first_screen_has_answer_verdicts_and_advice(width: int, height: int, fresh: Tab, usual: str) -> None:
+def test_first_screen_has_answer_verdicts_and_advice(
+    width: int, height: int, fresh: Tab, pages: dict[str, str]
+) -> None:
     fresh.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
     )
-    fresh.open(usual)
-    for selector in (".answer", ".verdict", ".tile:nth-child(6)", ".advice dt"):
-        bottom = fresh.run(f"document.querySelector('{selector}').getBoundingClientRect().bottom")
-        assert bottom <= height, selector
+    for kind, address in pages.items():
+        fresh.open(address)
+        # On a phone, the reasons of INVALID fill the screen, and the answer says what to do.
+        reasons_only = kind == "invalid" and width < 640
+        further = () if reasons_only else (".tile:nth-child(6)", ".advice dt, #advice .quiet")
+        for selector in (".answer", ".verdict", *further):
+            bottom = fresh.run(f"document.querySelector('{selector}').getBoundingClientRect().bottom")
+            assert bottom <= height, (kind, selector)
 
 
 def test_arrow_keys_show_the_values_of_a_figure(fresh: Tab, usual: str) -> None:
@@ -263,7 +324,7 @@ def test_page_prints_on_few_sheets_with_a_light_background(fresh: Tab, usual: st
     assert ground == "rgb(255, 255, 255)"
     # A4 without its margins: the first sheet holds the answer, the advice, and the timeline.
     fresh.send(
-        "Emulation.setDeviceMetricsOverride", width=703, height=1032, deviceScaleFactor=1, mobile=False
+        "Emulation.setDeviceMetricsOverride", width=PRINTED_PX, height=1032, deviceScaleFactor=1, mobile=False
     )
     assert fresh.run("document.getElementById('timeline').getBoundingClientRect().bottom") <= 1032
     pdf = base64.b64decode(fresh.send("Page.printToPDF")["data"])
