@@ -16,7 +16,7 @@ from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import NS, answered_ns, observed
-from bltybench.limits.observations.observation import Observation, span_with_most
+from bltybench.limits.observations.observation import Observation, informative_span
 from bltybench.runs.attempt import Attempt, Outcome
 
 NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
@@ -56,7 +56,7 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
         ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
         refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
         stand_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
-        order = order[span_with_most((refused | stand_in)[:-1] & ok[1:], size)]
+        order = order[informative_span(refused | stand_in, ok, size)]
     return pa.array(order)
 
 

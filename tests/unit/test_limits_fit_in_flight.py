@@ -88,10 +88,10 @@ def test_refusals_that_both_limits_explain_are_reported_as_both() -> None:
         row(minute * 60 + i / 200, 2.0, 200 if i < 20 else 429) for minute in range(2) for i in range(30)
     ]
     both = to_record(find(bursts, 0.0, None), "run")
-    assert both.status == "ambiguous"
+    assert both.status == "unknown"
     assert both.in_flight is not None
     assert both.in_flight.limit_range[0] <= 20 <= both.in_flight.limit_range[1]
-    assert any("Another limit fits as well" in line for line in both.says)
+    assert any("It could also be a rate limit: rates from" in line for line in both.says)
     # A refusal with nothing in flight shows a rate limit.
     alone = find([*bursts, row(30.0, 2.0, 429), row(35.0, 2.0, 429)], 0.0, None)
     assert alone.in_flight is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,27 @@ def test_answer_states_limit_pace_and_speed_in_one_sentence(tmp_path: Path) -> N
     assert found.says.count(".") == 1
     assert advice["Rate"].startswith("at most 60 requests per minute, one every 1 s")
     assert next(iter(advice)) == "Rate"
+
+
+@pytest.mark.parametrize("first_s", [0.8, 17.0])
+def test_answer_and_pace_agree_if_windows_may_start_at_the_first_request(
+    first_s: float, tmp_path: Path
+) -> None:
+    """Only one window ends in the run, at second 50. A window from the first request would be shorter."""
+    model, rows = FixedWindow(60, 60.0, 50.0), []
+    for i in range(240):
+        at_s = first_s + i / 2.6
+        refused = {} if model.decide(at_s).accepted else REFUSED
+        took_s = 0.01 if refused else 0.2
+        sent = round(at_s * S)
+        rows.append(attempt(call_id=f"c{i}", sent_ns=sent, end_ns=sent + round(took_s * S), **refused))
+    found, advice = answered(run(tmp_path, rows, seconds=120))
+    says = re.match(r"The server accepts (?:at least )?([\d.]+) requests per (minute|60 s)", found.says)
+    pace = re.search(r"send at most ([\d.]+) requests per minute", found.says)
+    assert says is not None, found.says
+    assert pace is not None
+    assert says[1] == pace[1]
+    assert advice["Rate"].startswith(f"at most {pace[1]} requests per minute")
 
 
 def test_run_without_refusals_says_so_as_its_answer(tmp_path: Path) -> None:

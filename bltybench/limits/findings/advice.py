@@ -57,11 +57,11 @@ def advice(findings: Findings) -> list[str]:
 
 def _pace(findings: Findings) -> list[str]:
     """Return the advice about rate, bursts, and the boundary of windows."""
-    verdict, best, documented = findings.verdict, findings.verdict.best, findings.documented_per_min
+    verdict, best, documented = findings.verdict, findings.verdict.slowest, findings.documented_per_min
     if best is None:
         queued = verdict.status == "never_refused" and verdict.queue is not None
         return [f"Burst: {BURST['leaky_queue']}"] if queued else []
-    slowest = min(candidate.rate_per_min for candidate in verdict.consistent)
+    slowest = best.safe_rate_per_min
     rate = f"Rate: at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
     if documented is not None and slowest < FINDINGS.min_documented_fraction * documented:
         rate += f", not the documented {documented}"

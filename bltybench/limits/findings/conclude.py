@@ -16,9 +16,11 @@ from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement
 from bltybench.limits.findings.thresholds import FINDINGS
+from bltybench.limits.fit.evidence import undetermined_rate
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import refusal_status
@@ -58,14 +60,13 @@ def find(
     usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
     hints_s = tuple(filter(None, [known.expected_period_s or usual_period_s]))
     count, at_s = busiest_period(observations)
-    concurrency = _explaining(fit_concurrency(own))
+    slots = fit_concurrency(own)
+    concurrency = slots if slots is not None and slots.explains else None
     if verdict is None:
-        verdict = fit_limiter(most_informative(observations), hints_s=hints_s)
+        verdict = fit_limiter(most_informative(observations), hints_s=hints_s, probed=probed)
         if known.quick:
             verdict = without_refill(verdict)
-        if not probed and verdict.accepted and 0 < verdict.refused < FINDINGS.min_refusals:
-            verdict, concurrency = _too_few_refusals(verdict), None
-    verdict = _unless_concurrency(verdict, concurrency)
+    verdict = _for_clients(_unless_concurrency(verdict, concurrency), documented_per_min, probed=probed)
     honesty = header_honesty(groups, verdict)
     known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
@@ -86,21 +87,6 @@ def find(
     )
 
 
-def _explaining(slots: ConcurrencyFit | None) -> ConcurrencyFit | None:
-    """Return a concurrency limit that explains the refusals, and not only the acceptances; else None."""
-    if slots is None or not slots.explains:
-        return None
-    explained = slots.contradictions <= FINDINGS.max_unexplained_refusals * slots.refused
-    return slots if explained else None
-
-
-def _too_few_refusals(verdict: Verdict) -> Verdict:
-    """Return the verdict of an ordinary run whose refusals are too few for a claim, with what is missing."""
-    needed = f"at least {FINDINGS.min_refusals} are needed to infer a limit"
-    refusals = "1 refusal is" if verdict.refused == 1 else f"{verdict.refused} refusals are"
-    return _unknown(verdict, f"{refusals} too few: {needed}")
-
-
 def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
     """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal.
 
@@ -113,6 +99,30 @@ def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdi
     if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
         return verdict
     return _unknown(verdict, "a concurrency limit fits the refusals")
+
+
+def _for_clients(verdict: Verdict, documented_per_min: int | None, *, probed: bool) -> Verdict:
+    """Return the verdict with rates to rely on; in an ordinary run, the slowest candidate comes first.
+
+    It is ``unknown`` if the candidates of an ordinary run differ too much to say how fast to send. A rate
+    that is documented, or that a probe measured, needs no further evidence.
+    """
+
+    def is_documented(fit: Fit) -> bool:
+        ratio = fit.rate_per_min / (documented_per_min or math.inf)
+        return 1 / EVIDENCE.same_rate <= ratio <= EVIDENCE.same_rate
+
+    fits = [
+        replace(fit, rate_range_per_min=(fit.rate_per_min,) * 2) if probed or is_documented(fit) else fit
+        for fit in verdict.consistent
+    ]
+    if probed or not fits:
+        return replace(verdict, consistent=tuple(fits))
+    fits.sort(key=lambda fit: fit.safe_rate_per_min)
+    low, high = min(fit.rates_per_min[0] for fit in fits), max(fit.rates_per_min[1] for fit in fits)
+    # Candidates that accept more than is documented do not change how fast to send.
+    reason = undetermined_rate(low, next((fit.rate_per_min for fit in fits if is_documented(fit)), high))
+    return replace(verdict, consistent=tuple(fits)) if reason is None else _unknown(verdict, reason)
 
 
 def _unknown(verdict: Verdict, reason: str) -> Verdict:

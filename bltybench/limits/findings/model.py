@@ -50,6 +50,8 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     period_s: float
     period_range_s: tuple[float, float]
     rate_per_min: float
+    safe_rate_per_min: float | None = None
+    """Sustained rate that is surely accepted; None in files of earlier versions."""
     phase: Phase | None
     phase_s: float | None
     """Start of the windows, in seconds after a whole period of Unix time."""
@@ -57,6 +59,11 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     free: int | None = None
     count_refused: bool | None
     contradictions: int
+
+    @property
+    def rate_to_send_per_min(self) -> float:
+        """Rate, in requests per minute, at which to send."""
+        return self.rate_per_min if self.safe_rate_per_min is None else self.safe_rate_per_min
 
 
 class RuledOutRecord(Struct, frozen=True, kw_only=True):
@@ -165,6 +172,11 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     answers: tuple[AnswerRecord, ...] = ()
     says: tuple[str, ...]
     advice: tuple[str, ...] = ()
+
+    @property
+    def slowest(self) -> FitRecord | None:
+        """The candidate that accepts least, which a client has to respect."""
+        return min(self.consistent, key=lambda fit: fit.rate_to_send_per_min, default=None)
 
 
 class DamagedFindingsError(ValueError):

@@ -6,6 +6,7 @@ from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import replay_sentence
 from bltybench.limits.findings.thresholds import FINDINGS
+from bltybench.limits.fit.evidence import RATE_IS_OPEN
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.models.families import with_article
@@ -54,10 +55,9 @@ def _request_limit(findings: Findings) -> list[str]:
             )
         return lines
     if slots is not None:
-        vague = (
-            [f"It could also be a rate limit: {ANY_LIMIT_FITS}."] if verdict.reason == ANY_LIMIT_FITS else []
-        )
-        return [_concurrency(slots), *vague]
+        rate_fits = verdict.reason == ANY_LIMIT_FITS or verdict.reason.startswith(RATE_IS_OPEN)
+        other = [f"It could also be a rate limit: {verdict.reason}."] if rate_fits else []
+        return [_concurrency(slots), *other]
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
@@ -126,8 +126,7 @@ def described(best: Fit) -> str:
 def _concurrency(slots: ConcurrencyFit) -> str:
     low, high = slots.limit_range
     limit = f"{low}" if low == high else f"{low} to {high}"
-    fitting = slots.decisions - slots.contradictions
-    return f"At most {limit} requests in flight: that fits {fitting} of {slots.decisions} decisions."
+    return f"At most {limit} requests in flight: that explains {slots.explained} of {slots.refused} refusals."
 
 
 def _of(value: Proportion) -> str:

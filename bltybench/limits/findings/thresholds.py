@@ -9,11 +9,6 @@ class FindingsThresholds:
 
     max_release_period: float = 3
     """Longest period of a rate limit that released slots can imitate, in median response times."""
-    min_refusals: int = 10
-    """Minimum refusals of an ordinary run for a claim about its limits. Fewer fit nearly any limit."""
-    max_unexplained_refusals: float = 0.1
-    """Maximum contradictions of a concurrency limit, as a fraction of the refusals. A server that accepts
-    everything contradicts all of them."""
     min_documented_fraction: float = 0.95
     """Fraction of the documented rate below which the measured rate is reported. Less may be error."""
     min_precision: float = 0.0005

@@ -54,6 +54,7 @@ def estimate_fit(
         contradictions=int(scored.contradictions[best]),
         cost=search.cost,
         phase_share=search.phase_share(best, best_cost),
+        rate_range_per_min=_rates_per_min(family, scored, chosen),
     )
     return replace(fit, variants=_variants(fit, scored, observations.origin_s))
 
@@ -68,7 +69,7 @@ def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | Non
     bounds = ChargeBounds(observations, count_refused=False)
     intervals = np.linspace(*timing.interval_range_s, ESTIMATE.queue_intervals)
     scored = score_contradictions(TOKEN_BUCKET, bounds, plain_grid(intervals))
-    if scored.lowest > allowed_cost(len(observations)):
+    if scored.lowest > allowed_cost(observations):
         return None
     chosen = scored.equivalent
     best = chosen[len(chosen) // 2]
@@ -91,6 +92,17 @@ def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | Non
         cost=scored.lowest,
         free=timing.free,
     )
+
+
+def _rates_per_min(family: str, scored: Scored, chosen: Ints) -> tuple[float, float]:
+    """Return the range of the sustained rates. A bucket's is known better than its burst and its period."""
+    per_min = 60 / scored.grid.period[chosen]
+    if family == INTERVAL_REFILL:
+        per_min = per_min * scored.grid.tokens[chosen]
+    if FAMILIES[family].kind == "bucket":
+        return float(per_min.min()), float(per_min.max())
+    low, high = scored.limit_min[chosen] * per_min, scored.limit_max[chosen] * per_min
+    return float(low.min()), float(high.max())
 
 
 def _limit_range(scored: Scored, chosen: Ints) -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """The limit on requests in flight that fits a run's decisions best."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bltybench.limits.fit.thresholds import CONCURRENCY, SCORING
+from bltybench.limits.fit.evidence import allowed_contradictions, missing_refusals
+from bltybench.limits.fit.thresholds import CONCURRENCY
 from bltybench.limits.observations.classify import classify, refusal_status
 from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.observation import Bools, Ints
@@ -25,14 +25,21 @@ class ConcurrencyFit:
     """Requests accepted though the limit was reached, or refused though it was not."""
     decisions: int
     refused: int
+    explained: int
+    """Refusals while the limit may have been reached."""
     latency_s: float
     """Median duration of an accepted request, in seconds."""
 
     @property
     def explains(self) -> bool:
-        """Whether so few decisions contradict the limit that it can be the real one."""
-        allowed = math.ceil(SCORING.flip_rate * self.decisions)
-        return self.refused >= CONCURRENCY.min_refusals and self.contradictions <= allowed
+        """Whether it explains enough refusals to be claimed, and whether its limit is known."""
+        allowed = allowed_contradictions(self.decisions, min(self.refused, self.decisions - self.refused))
+        low, high = self.limit_range
+        return (
+            missing_refusals(self.refused, probed=False) is None
+            and self.contradictions <= allowed
+            and high <= CONCURRENCY.max_range_ratio * low
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,8 @@ def fit_concurrency(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
 
     A request holds a slot from its decision to its end. Both times are uncertain by the duration of a
     refusal, so the number in flight has two bounds. An acceptance contradicts a limit that the lower bound
-    reaches; a refusal contradicts one that the upper bound does not reach.
+    reaches; a refusal contradicts one that the upper bound does not reach. Accepted requests that certainly
+    held slots at the same moment need that many slots, in whatever order the server decided on them.
     """
     load = _load(attempts)
     if load is None:
@@ -67,6 +75,7 @@ def fit_concurrency(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
         contradictions=int((beyond + short).min()),
         decisions=int(load.accepted.sum() + load.refused.sum()),
         refused=int(load.refused.sum()),
+        explained=int(load.refused.sum() - short[best[0]]),
         latency_s=load.latency_s,
     )
 
@@ -113,9 +122,12 @@ def _load(attempts: Sequence[Attempt]) -> _Load | None:
     slack_s = max(CONCURRENCY.min_slack_s, refusal_s)
     others = ~np.eye(len(known), dtype=np.bool_)
     holding = ~refused  # a request without a response may have held a slot
-    surely = (
-        (hi[None, :] <= lo[:, None]) & (end[None, :] - slack_s > hi[:, None]) & accepted[None, :] & others
-    )
+    held_until = end - slack_s
+    # Requests that hold slots at the same moment were accepted in some order: the last one found the others
+    # holding theirs. A request that may have ended by ``hi`` shows only what held slots when it was sent.
+    rank = np.argsort(np.lexsort((lo, hi)))
+    before = np.where((held_until > hi)[:, None], rank[None, :] < rank[:, None], hi[None, :] <= lo[:, None])
+    surely = before & (held_until[None, :] > hi[:, None]) & accepted[None, :] & others
     maybe = (lo[None, :] <= hi[:, None]) & (end[None, :] + slack_s >= lo[:, None]) & holding[None, :] & others
     latency_s = float(np.median((end - lo)[accepted]))
     return _Load(

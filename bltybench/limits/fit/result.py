@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bltybench.limits.fit.queueing import QueueTiming
+from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterFamily
 
@@ -46,6 +47,8 @@ class Fit:
     """Fraction of all phases that fit as well at this period; 1 if the family has no phase."""
     free: int = 0
     """For a queue: the requests that it serves immediately before it delays any."""
+    rate_range_per_min: tuple[float, float] | None = field(default=None, repr=False)
+    """Range of the sustained rates that fit as well. None if it is that of the limit and the period."""
     variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
     """Other parameters that fit as well, spread over the whole range."""
 
@@ -58,6 +61,20 @@ class Fit:
     def rate_per_min(self) -> float:
         """Sustained requests per minute."""
         return self.limit * 60 / self.period_s
+
+    @property
+    def rates_per_min(self) -> tuple[float, float]:
+        """Range of the sustained rates, in requests per minute."""
+        if self.rate_range_per_min is not None:
+            return self.rate_range_per_min
+        (low, high), (shortest_s, longest_s) = self.limit_range, self.period_range_s
+        return low * 60 / longest_s, high * 60 / shortest_s
+
+    @property
+    def safe_rate_per_min(self) -> float:
+        """Sustained rate that is surely accepted: the lowest of the range, unless it is nearly the same."""
+        low, rate = min(self.rates_per_min), self.rate_per_min
+        return rate if EVIDENCE.same_rate * low >= rate else low
 
     @property
     def precision(self) -> float:
@@ -147,6 +164,11 @@ class Verdict:
     def best(self) -> Fit | None:
         """The best consistent fit, if there is one."""
         return self.consistent[0] if self.consistent else None
+
+    @property
+    def slowest(self) -> Fit | None:
+        """The consistent fit that accepts least, which a client has to respect."""
+        return min(self.consistent, key=lambda fit: fit.safe_rate_per_min, default=None)
 
     @property
     def families(self) -> tuple[str, ...]:

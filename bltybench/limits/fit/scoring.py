@@ -8,11 +8,12 @@ from functools import reduce
 
 import numpy as np
 
+from bltybench.limits.fit.evidence import allowed_contradictions
 from bltybench.limits.fit.grid import Grid
 from bltybench.limits.fit.occupancy import OCCUPANCY, Bounds, ChargeBounds
 from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.families import FAMILIES
-from bltybench.limits.observations.observation import Floats, Ints
+from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,10 @@ class Scored:
         return np.flatnonzero(self.cost <= self.cost.min() + SCORING.hard_weight // 2)
 
 
-def allowed_cost(decisions: int) -> int:
-    """Return the maximum cost at which a model still fits ``decisions`` decisions."""
-    return round(SCORING.hard_weight * (0.5 + SCORING.flip_rate * decisions))
+def allowed_cost(observations: Observations) -> int:
+    """Return the maximum cost at which a model still explains the observations."""
+    rarer = int(min(np.sum(observations.accepted), np.sum(observations.refused)))
+    return round(SCORING.hard_weight * allowed_contradictions(len(observations), rarer))
 
 
 def score_pruned(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
@@ -67,7 +69,7 @@ def score_pruned(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
     bounds.select(bounds.every)
     scored = score(family, bounds, grid.take(order[: SCORING.screened]))
     others = order[SCORING.screened :]
-    near = max(scored.lowest, min(scored.lowest + SCORING.near_cost, allowed_cost(len(bounds.every))))
+    near = max(scored.lowest, min(scored.lowest + SCORING.near_cost, allowed_cost(bounds.observations)))
     others = others[lower_bound[others] <= near][: SCORING.max_near]
     return scored.plus(score(family, bounds, grid.take(others))) if len(others) else scored
 

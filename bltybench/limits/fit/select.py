@@ -9,11 +9,12 @@ import numpy as np
 
 from bltybench.limits.fit.bans import describe_starvation, detect_ban, starved_pause_s
 from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
-from bltybench.limits.fit.queueing import detect_queue
+from bltybench.limits.fit.evidence import missing_refusals
+from bltybench.limits.fit.queueing import QueueTiming, detect_queue
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
-from bltybench.limits.fit.thresholds import SCORING, SELECTION
+from bltybench.limits.fit.thresholds import EVIDENCE, SCORING, SELECTION
 from bltybench.limits.models.families import (
     FAMILIES,
     FIXED_WINDOW,
@@ -45,22 +46,20 @@ def fit_limiter(
     *,
     hints_s: tuple[float, ...] = (),
     candidates: Sequence[tuple[str, bool]] | None = None,
+    probed: bool = True,
 ) -> Verdict:
     """Return the limiter that fits the observations.
 
     ``hints_s`` are documented or announced periods, in seconds. ``candidates`` restricts the families, each
-    with whether it counts refused requests.
+    with whether it counts refused requests. ``probed``: a probe chose when to send.
     """
     observations = Observations(observed)
     counts = _, accepted, refused = _counts(observations)
-    if not len(observations):
-        return Verdict("nothing_sent", *counts, reason="nothing was sent")
-    queue = detect_queue(observed)
-    if not refused:
-        reason = f"none of {accepted} requests was refused"
-        return Verdict("never_refused", *counts, reason=reason, queue=queue)
-    if not accepted:
-        return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
+    queue = detect_queue(observed) if counts[0] else None
+    if not (accepted and refused):
+        return _one_sided(counts, queue)
+    if (missing := missing_refusals(refused, probed=probed)) is not None:
+        return Verdict("unknown", *counts, reason=missing)
     if queue is not None and (fit := estimate_queue(observations, queue)) is not None:
         return Verdict("found", *counts, (fit,), (fit,), queue.explained / queue.answers, queue=queue)
     if not observations.recoveries:
@@ -81,14 +80,25 @@ def fit_limiter(
     )
     if (INTERVAL_REFILL, False) in tried or (candidates is None and needs_refill):
         searches.append(_search_refill(searches, observations, best_cost))
-    best_cost = min(search.cost for search in searches)
+    best_cost, allowed = min(search.cost for search in searches), allowed_cost(observations)
     for search in searches:
-        if search.cost <= min(best_cost, allowed_cost(search.size)) + SCORING.far_cost:
+        if search.cost <= min(best_cost, allowed) + SCORING.far_cost:
             search.try_other_assignments()
     best_cost = min(search.cost for search in searches)
     fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
-    verdict = _compare(fits, _counts(observations), observations.span_s)
+    verdict = _compare(fits, counts, observations)
     return _unless_banned(verdict, observations)
+
+
+def _one_sided(counts: tuple[int, int, int], queue: QueueTiming | None) -> Verdict:
+    """Return the verdict on a run without acceptances or without refusals."""
+    requests, accepted, refused = counts
+    if not requests:
+        return Verdict("nothing_sent", *counts, reason="nothing was sent")
+    if refused:
+        return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
+    reason = f"none of {accepted} requests was refused"
+    return Verdict("never_refused", *counts, reason=reason, queue=queue)
 
 
 def _counts(observations: Observations) -> tuple[int, int, int]:
@@ -113,7 +123,7 @@ def _screen(
 
     if len(observations) > SELECTION.long_run:
         part = Observations(most_informative(observed, SELECTION.screen_size))
-        if part.recoveries:
+        if part.recoveries and min(_counts(part)[1:]) >= EVIDENCE.min_refusals:
             searches, chance = start(part), _chance_cost(part, SELECTION.chance_fraction)
             if all(search.cost > chance for search in searches):
                 return searches, part
@@ -184,13 +194,17 @@ def _search_refill(
     return search
 
 
-def _compare(fits: list[Fit], counts: tuple[int, int, int], span_s: float) -> Verdict:
-    """Return the verdict on the fits of all families."""
+def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observations) -> Verdict:
+    """Return the verdict on the fits of all families to ``observations``; ``counts`` are of the whole run."""
     ranked = tuple(sorted(fits, key=_penalized_cost))
-    best, allowed = ranked[0], allowed_cost(counts[0])
+    best, allowed = ranked[0], allowed_cost(observations)
     ambiguous_cost = best.cost - SCORING.hard_weight * best.contradictions
     if best.cost > allowed:
-        reason = f"no family fits: {best.contradictions} of {counts[0]} decisions contradict the best"
+        _, accepted, refused = _counts(observations)
+        reason = (
+            f"no family fits: {best.contradictions} of {accepted + refused} decisions contradict the best "
+            f"({refused} are refusals)"
+        )
         if ambiguous_cost > SCORING.hard_weight * best.contradictions:
             reason = ANY_LIMIT_FITS
         return Verdict("unknown", *counts, fits=ranked, reason=reason)
@@ -216,7 +230,8 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], span_s: float) -> Ve
     families = list(dict.fromkeys(fit.family for fit in consistent))
     compared = [fit for fit in ranked if fit.family in families or fit not in close]
     confidence = _probability(consistent[0].family, compared)
-    if families[0] == INTERVAL_REFILL and span_s < SELECTION.min_refill_periods * consistent[0].period_s:
+    min_span_s = SELECTION.min_refill_periods * consistent[0].period_s
+    if families[0] == INTERVAL_REFILL and observations.span_s < min_span_s:
         return Verdict("ambiguous", *counts, ranked, consistent, confidence, TOO_FEW_REFILL_PERIODS)
     if len(families) == 1:
         return Verdict("found", *counts, ranked, consistent, confidence)
@@ -270,11 +285,13 @@ def _merge_count_refused(fits: Sequence[Fit]) -> tuple[Fit, ...]:
         simpler, other = (fit, twin) if twin.count_refused else (twin, fit)
         limits = (*twin.limit_range, *fit.limit_range)
         periods_s = (*twin.period_range_s, *fit.period_range_s)
+        rates = (*twin.rates_per_min, *fit.rates_per_min)
         merged[fit.family] = replace(
             simpler,
             count_refused=None,
             limit_range=(min(limits), max(limits)),
             period_range_s=(min(periods_s), max(periods_s)),
+            rate_range_per_min=(min(rates), max(rates)),
             variants=simpler.variants + other.variants,
         )
     return tuple(merged.values())

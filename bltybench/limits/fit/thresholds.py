@@ -208,13 +208,29 @@ class BanThresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceThresholds:
+    """What a model must explain to be claimed."""
+
+    min_refusals: int = 10
+    """Refusals that a run other than a probe needs. Fewer fit nearly any limit."""
+    max_unexplained: float = 0.1
+    """Maximum contradictions, as a fraction of the refusals or of the acceptances, whichever are fewer."""
+    tolerance: float = 0.5
+    """Contradictions allowed in addition, in case ambiguous decisions add up to less than one."""
+    max_rate_ratio: float = 2.0
+    """Maximum ratio of the sustained rates that remain possible. With more, no rate is known."""
+    same_rate: float = 1.01
+    """Rates within this factor are reported as one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConcurrencyFitThresholds:
     """When a run's refusals show a concurrency limit."""
 
     max_attempts: int = 2000
     """Attempts to examine. Each is compared with every other, so memory grows with the square."""
-    min_refusals: int = 5
-    """Refusals below which nothing is concluded."""
+    max_range_ratio: int = 2
+    """Maximum ratio of the limits that fit equally well. With more, no limit is known."""
     min_slack_s: float = 0.005
     """Minimum uncertainty, in seconds, about when the server releases a slot."""
 
@@ -226,4 +242,5 @@ SELECTION = SelectionThresholds()
 ESTIMATE = EstimateThresholds()
 QUEUEING = QueueingThresholds()
 BAN = BanThresholds()
+EVIDENCE = EvidenceThresholds()
 CONCURRENCY = ConcurrencyFitThresholds()

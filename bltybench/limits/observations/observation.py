@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -196,16 +195,31 @@ def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) 
 def most_informative(
     observations: Sequence[Observation], count: int = OBSERVATIONS.max_fitted
 ) -> list[Observation]:
-    """Return at most ``count`` successive observations: those with the most ends of refusals."""
+    """Return at most ``count`` successive observations: those with the most ends of refusals.
+
+    Requests before them still count in the limit. So acceptances show how much it holds at least, but the
+    refusals before the first end are excluded.
+    """
     ordered = sorted(observations, key=lambda observation: observation.sent_s)
     if len(ordered) <= count:
         return ordered
-    ends = np.array([one.accepted is False and bool(two.accepted) for one, two in pairwise(ordered)])
-    return ordered[span_with_most(ends, count)]
+    refused: Bools = np.array([one.accepted is False for one in ordered], dtype=np.bool_)
+    accepted: Bools = np.array([bool(one.accepted) for one in ordered], dtype=np.bool_)
+    span = informative_span(refused, accepted, count)
+    ends = np.flatnonzero(refused[span][:-1] & accepted[span][1:])
+    first_end = int(ends[0]) + 1 if span.start and len(ends) else 0
+    return [one for i, one in enumerate(ordered[span]) if i >= first_end or one.accepted is not False]
 
 
-def span_with_most(events: Bools, count: int) -> slice:
-    """Return the first ``count`` successive items with the most ``events``: one per pair of neighbors."""
-    before = np.concatenate([[0], np.cumsum(events)])
-    start = int(np.argmax(before[count - 1 :] - before[: len(before) - count + 1]))
-    return slice(start, start + count)
+def informative_span(refused: Bools, accepted: Bools, count: int) -> slice:
+    """Return the ``count`` successive requests with the most ends of refusals, or with the most refusals.
+
+    The start of a run has no unknown history, so it is preferred unless another span has twice as many.
+    """
+    for events in (refused[:-1] & accepted[1:], refused[:-1]):
+        before = np.concatenate([[0], np.cumsum(events)])
+        within = before[count - 1 :] - before[: len(before) - count + 1]
+        if within.any():
+            start = int(within.argmax()) if within.max() > OBSERVATIONS.max_span_ratio * within[0] else 0
+            return slice(start, start + count)
+    return slice(0, count)

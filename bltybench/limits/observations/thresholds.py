@@ -15,6 +15,8 @@ class ObservationThresholds:
     """Minimum of that time, in seconds: few and fast refusals say little about the slowest decision."""
     max_fitted: int = 1200
     """Maximum observations to fit: enough to identify a limiter, and fitted within seconds."""
+    max_span_ratio: float = 2
+    """A long run's first part is fitted unless another has more than this many times its ends of refusals."""
 
 
 @dataclass(frozen=True, slots=True)

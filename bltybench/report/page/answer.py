@@ -102,11 +102,11 @@ def _search(summary: Summary) -> tuple[str | None, tuple[str, ...]]:
 
 def _title(record: FindingsRecord) -> str | None:
     """Return a probe's result as a title: the limit and its algorithm."""
-    if record.observed is not None:
+    if record.slowest is not None:
         families = _families(record)
         named = len(families) <= MAX_NAMED
         algorithm = " or ".join(map(prose_name, families)) if named else "algorithm still open"
-        return f"{_amount(record.observed)}, {algorithm}"
+        return text.sentence(f"{_amount(record.slowest)}, {algorithm}")
     if record.in_flight is not None:
         return f"{record.in_flight.limit} requests in flight"
     if record.status == "never_refused":
@@ -127,6 +127,9 @@ def _families(record: FindingsRecord) -> tuple[str, ...]:
 
 
 def _amount(fit: FitRecord) -> str:
+    """Return what the server accepts; of an imprecise limit, the rate at which to send."""
+    if fit.rate_to_send_per_min < fit.rate_per_min:
+        return f"at least {per_minute(fit.rate_to_send_per_min)}"
     if fit.family == TOKEN_BUCKET:
         return f"{per_minute(fit.rate_per_min)} in bursts of up to {fit.limit}"
     if fit.family == LEAKY_QUEUE:
@@ -136,12 +139,12 @@ def _amount(fit: FitRecord) -> str:
 
 def _limit(record: FindingsRecord, summary: Summary) -> str:
     """Return what limits the client."""
-    if record.observed is not None:
+    if record.slowest is not None:
         families = _families(record)
         named = " or ".join(map(with_article, families[:MAX_NAMED]))
         if len(families) > MAX_NAMED:
             named = f"{named}, or another of {len(families)} algorithms"
-        return f"the server accepts {_amount(record.observed)} ({named})"
+        return f"the server accepts {_amount(record.slowest)} ({named})"
     if record.in_flight is not None:
         return f"the server accepts {record.in_flight.limit} requests in flight"
     refused = summary.rates["refused"].count
@@ -153,8 +156,8 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
 
 def _pace(record: FindingsRecord, summary: Summary) -> str:
     """Return what to do about it."""
-    if record.consistent:
-        slowest = min(fit.rate_per_min for fit in record.consistent)
+    if record.slowest is not None:
+        slowest = record.slowest.rate_to_send_per_min
         return f"send at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
     if record.in_flight is not None:
         return f"keep at most {record.in_flight.limit} in flight"
