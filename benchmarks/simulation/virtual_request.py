@@ -88,7 +88,7 @@ class VirtualRequest:
         if self.status is None:
             return Decision.LOST
         if self.accepted is False:
-            return classify_response(self, refusal_status=self.status)
+            return classify_response(self, (self.status,))
         return Decision.CLIENT_ERROR if self.status < 500 else Decision.SERVER_ERROR
 
     def result(self) -> ProbeResult:

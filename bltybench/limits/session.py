@@ -12,7 +12,7 @@ from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
-from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.extract import NS, observations_of
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.context import ProbeContext
@@ -113,15 +113,15 @@ class ProbeSession:
         """Record an attempt for the request limit. Return False after too many failures in a row."""
         self.attempts.append(attempt)
         # A 403 can be a refusal.
-        refused = classify(attempt, refusal_status(self.attempts)).refused
+        refused = classify(attempt, refusal_statuses(self.attempts)).refused
         failed = attempt.outcome in FAILURES and not refused
         self._failures = self._failures + 1 if failed else 0
         return self._failures < SESSION.max_failures
 
     def counts_since(self, first: int) -> tuple[int, int]:
         """Return how many attempts from index ``first`` on the request limit accepted and refused."""
-        status = refusal_status(self.attempts)
-        accepted = [classify(attempt, status).by_request_limit for attempt in self.attempts[first:]]
+        statuses = refusal_statuses(self.attempts)
+        accepted = [classify(attempt, statuses).by_request_limit for attempt in self.attempts[first:]]
         return accepted.count(True), accepted.count(False)
 
     def refused_since(self, first: int) -> bool:

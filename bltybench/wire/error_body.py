@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 from bltybench.wire.sse.chunk import decode_any, json_text
-from bltybench.wire.sse.error_shapes import CODE_KEYS, MESSAGE_KEYS, TYPE_KEYS
+from bltybench.wire.sse.error_shapes import CODE_KEYS, LIMIT_TYPE_KEYS, MESSAGE_KEYS, TYPE_KEYS
 
 MAX_NAME_CHARS = 80
 """Limit for types, codes, and identifiers."""
@@ -22,6 +22,12 @@ class ErrorDetails(NamedTuple):
     type: str | None = None
     code: str | None = None
     message: str | None = None
+
+    def with_limit_type(self, limit_type: str | None) -> "ErrorDetails":
+        """Return the details with the limit that refused after the code, unless the code contains it."""
+        if limit_type is None or limit_type in (self.code or "").split():
+            return self
+        return self._replace(code=f"{self.code or ''} {limit_type}".strip()[:MAX_NAME_CHARS])
 
 
 def redacted(text: str, secrets: Iterable[str] = (), limit: int = MAX_MESSAGE_CHARS) -> str:
@@ -60,7 +66,7 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
             type=_first_name(parent, TYPE_KEYS, secrets),
             code=_first_name(parent, CODE_KEYS, secrets),
             message=redacted(error, secrets) or None,
-        )
+        ).with_limit_type(_first_name(parent, LIMIT_TYPE_KEYS, secrets))
     if not isinstance(error, dict):
         return ErrorDetails(message=redacted(json_text(error), secrets) if error is not None else None)
     message = next((error[key] for key in MESSAGE_KEYS if error.get(key)), None)
@@ -76,7 +82,7 @@ def from_value(value: Any, secrets: Iterable[str] = ()) -> ErrorDetails:
         type=_first_name(error, TYPE_KEYS, secrets),
         code=_first_name(error, CODE_KEYS, secrets),
         message=redacted(message, secrets) or None if message is not None else None,
-    )
+    ).with_limit_type(_first_name(error, LIMIT_TYPE_KEYS, secrets))
 
 
 def _violated_quota(error: dict[str, Any]) -> str | None:

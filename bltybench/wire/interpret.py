@@ -2,6 +2,7 @@
 
 import time
 from functools import lru_cache
+from http import HTTPStatus
 from operator import sub
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from bltybench.wire.retry_hints import take_hints
 from bltybench.wire.sse.answer import Answer
 from bltybench.wire.sse.chunk import Chunk, decode_any, decode_chunk, decode_or_none, json_text
 from bltybench.wire.sse.delta import is_failure
-from bltybench.wire.sse.error_shapes import error_in
+from bltybench.wire.sse.error_shapes import LIMIT_TYPE_KEYS, error_in
 from bltybench.wire.sse.stream import StreamFold
 
 REQUEST_ID_HEADERS = {"x-request-id", "request-id", "apim-request-id"}
@@ -61,6 +62,8 @@ def interpret(exchange: Exchange) -> ExchangeResult:
     if exchange.decoder is not None:
         exchange.notes.append("compressed")
         error = _decoding_error(exchange.decoder, error, exchange)
+    if error is not None and exchange.status is not None and exchange.status >= HTTPStatus.BAD_REQUEST:
+        error = error.with_limit_type(_limit_type(exchange))
     result.outcome = outcome_of(exchange, result, error)
     if exchange.notes:
         result.notes = ",".join(exchange.notes)
@@ -98,6 +101,12 @@ def _read_headers(exchange: Exchange, result: ExchangeResult) -> None:
         if name in REQUEST_ID_HEADERS:
             result.request_id = name_or_none(value, exchange.secrets)
             break
+
+
+def _limit_type(exchange: Exchange) -> str | None:
+    """Return the limit that refused, if a header names it (LiteLLM)."""
+    values = (value for name, value in exchange.headers if name in LIMIT_TYPE_KEYS)
+    return next((limit for value in values if (limit := name_or_none(value, exchange.secrets))), None)
 
 
 def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | None:

@@ -15,7 +15,7 @@ from bltybench.limits.observations.classify import (
     Decision,
     classify,
     classify_response,
-    refusal_status,
+    refusal_statuses,
 )
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.wire.interpret import interpret
@@ -122,7 +122,7 @@ def test_classify_follows_the_table(one: Attempt, decision: Decision) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "refusal_status", "decision"),
+    ("one", "status", "decision"),
     [
         (response(503), 503, REFUSED),
         (response(503), 403, SERVER_ERROR),
@@ -139,9 +139,9 @@ def test_classify_follows_the_table(one: Attempt, decision: Decision) -> None:
     ],
 )
 def test_classify_takes_a_503_or_403_for_a_refusal_if_the_run_is_refused_with_it(
-    one: Attempt, refusal_status: int, decision: Decision
+    one: Attempt, status: int, decision: Decision
 ) -> None:
-    assert classify(one, refusal_status) is decision
+    assert classify(one, (status,)) is decision
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,59 @@ def test_classify_takes_a_503_or_403_for_a_refusal_if_the_run_is_refused_with_it
 def test_refusal_status_is_explicit_or_stands_in_for_a_429(
     attempts: list[Attempt], status: int | None
 ) -> None:
-    assert refusal_status(attempts) == status
+    assert next(iter(refusal_statuses(attempts)), None) == status
+
+
+@pytest.mark.parametrize(
+    ("decisions", "statuses"),
+    [
+        ("ok ok 429 429 403 403 403 ok", {403: 3, 429: 2}),
+        ("ok 429 503 503 503 429 429 429 ok", {429: 4, 503: 3}),
+        ("ok 503 503 503 503 403 403 403 ok", {503: 4, 403: 3}),
+        ("ok 429 403 403 ok", {429: 1}),  # too few
+        ("403 ok 403 ok 429 403 ok 403 ok 403", {429: 1}),  # also while requests are accepted
+        ("ok 503 ok 503 ok 503 ok 429 429", {429: 2}),
+        ("429 403 403 403", {429: 1}),  # nothing shows that the key may do this
+    ],
+)
+def test_other_statuses_are_refusals_if_they_come_while_requests_are_refused(
+    decisions: str, statuses: dict[int, int]
+) -> None:
+    codes = [200 if code == "ok" else int(code) for code in decisions.split()]
+    attempts = [response(code, sent_ns=number * S) for number, code in enumerate(codes)]
+    assert refusal_statuses(attempts) == statuses
+    decided = [classify(one, refusal_statuses(attempts)).refused for one in attempts]
+    assert decided == [code in statuses for code in codes]
+
+
+CROSSED = (
+    "LiteLLM Rate Limit Handler for rate limit type = key. Crossed TPM / RPM / Max Parallel Request Limit. "
+    "current rpm: 2, rpm limit: 2"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "header", "decision"),
+    [
+        ({"message": "Exceeded for key tokens-1. Limit type: requests. Remaining: 0"}, "", BY_REQUESTS),
+        ({"message": "Exceeded for api_key: ab. Limit type: tokens. Current limit: 9"}, "", BY_TOKENS),
+        ({"message": "Limit type: max_parallel_requests. Limits count tokens too"}, "", BY_CONCURRENCY),
+        ({"message": "slow", "code": "tokens"}, "", BY_TOKENS),
+        ({"message": "tokens are left", "code": "requests"}, "", BY_REQUESTS),
+        ({"message": "slow", "type": "rate_limit_error", "rate_limit_type": "tokens"}, "", BY_TOKENS),
+        ({"message": "slow", "code": "429", "limit_type": "requests"}, "", BY_REQUESTS),
+        ({"message": "slow", "code": "429"}, "rate_limit_type: max_parallel_requests", BY_CONCURRENCY),
+        ({"message": "tokens are left", "code": "429"}, "Rate_Limit_Type: requests", BY_REQUESTS),
+        ({"message": CROSSED, "code": "429"}, "", REFUSED),
+        ({"message": CROSSED, "code": "429"}, "rate_limit_type: tokens", BY_TOKENS),
+    ],
+)
+def test_the_limit_that_the_server_names_counts_before_the_words_of_its_message(
+    error: dict[str, Any], header: str, decision: Decision
+) -> None:
+    body = json.dumps({"error": error})
+    head = f"HTTP/1.1 429 X\r\nContent-Length: {len(body)}\r\n{header}{header and chr(13) + chr(10)}\r\n"
+    assert classify_response(interpret(ended_exchange(f"{head}{body}".encode()))) is decision
 
 
 @pytest.mark.parametrize(

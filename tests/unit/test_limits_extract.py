@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support_runs import S, attempt_at
 
-from bltybench.limits.observations.classify import refusal_status
+from bltybench.limits.observations.classify import refusal_statuses
 from bltybench.limits.observations.extract import observations_of
 from bltybench.limits.observations.observation import Observation, busiest_period, most_informative
 from bltybench.runs.attempt import Attempt
@@ -41,7 +41,7 @@ def test_a_client_error_or_an_unpaid_bill_is_no_observation() -> None:
 def test_overload_is_no_observation(outcome: str, status: int, error: dict[str, str]) -> None:
     busy = attempt_at(1, outcome, status=status, **error)
     assert accepted(attempt_at(0), busy, attempt_at(2)) == [True, True]
-    assert refusal_status([attempt_at(0), busy]) is None
+    assert not refusal_statuses([attempt_at(0), busy])
     assert accepted(attempt_at(0), busy, attempt_at(2, "rate_limited")) == [True, False]
 
 
@@ -49,7 +49,7 @@ def test_overload_is_no_observation(outcome: str, status: int, error: dict[str, 
 def test_a_503_or_403_is_a_refusal_if_the_run_has_no_429(status: int) -> None:
     outcome = "server_error" if status == 503 else "client_error"
     attempts = [attempt_at(0), attempt_at(1, outcome, status=status)]
-    assert refusal_status(attempts) == status
+    assert next(iter(refusal_statuses(attempts))) == status
     assert accepted(*attempts) == [True, False]
 
 

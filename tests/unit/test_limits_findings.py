@@ -85,6 +85,21 @@ def test_client_that_was_refused_for_many_periods_is_advised_to_stop_sending() -
     assert not any("1 s, then twice" in line for line in told.advice)
 
 
+def test_refusals_by_other_limits_and_several_statuses_are_reported() -> None:
+    rows = [attempt_at(float(t)) for t in range(30)]
+    rows += [attempt_at(30 + t, "rate_limited", error_code="429 tokens") for t in range(12)]
+    told = to_record(find(rows, 0.0, None), "run")
+    assert (told.status, told.refused_by) == ("never_refused", {"tokens": 12})
+    assert "only other limits refused" in told.says[0]
+    assert "Refusals by the limit that the server names: tokens 12." in told.says
+    assert any(line.startswith("After a refusal:") for line in told.advice)
+    banned = [*drained(), *(attempt_at(8 + t / 10, "client_error", status=403) for t in range(9))]
+    told = to_record(find(banned, 0.0, None), "run")
+    assert told.refusal_statuses == {429: told.refused - 9, 403: 9}
+    assert f"Refusals have several statuses: {told.refused - 9} with 429, 9 with 403." in told.says
+    assert any(line.startswith("Status 403: treat it as a refusal") for line in told.advice)
+
+
 @pytest.mark.parametrize("refusals", [1, 9])
 def test_fewer_than_ten_refusals_support_no_limit(refusals: int) -> None:
     """At most nine in flight would fit these refusals, and so would many rates."""

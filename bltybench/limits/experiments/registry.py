@@ -15,7 +15,7 @@ from bltybench.limits.fit.result import Verdict
 from bltybench.limits.headers import accuracy
 from bltybench.limits.headers.honesty import Honesty, honesty
 from bltybench.limits.observations.answer import Answer
-from bltybench.limits.observations.classify import Decision, refusal_status
+from bltybench.limits.observations.classify import Decision, refusal_statuses
 from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import STAGE_PREFIX, Experiment
@@ -80,9 +80,9 @@ def answers(
     requested: Sequence[str] = (),
 ) -> list[Answer]:
     """Return what a run shows about its experiments, those that it was ``requested`` to make, and headers."""
-    status = refusal_status([attempt for group in attempts.values() for attempt in group])
+    statuses = refusal_statuses([attempt for group in attempts.values() for attempt in group])
     results = {
-        name: [result_of(attempt, start_s, status) for attempt in group] for name, group in attempts.items()
+        name: [result_of(attempt, start_s, statuses) for attempt in group] for name, group in attempts.items()
     }
     concluded: list[Answer] = []
     for name, experiment in EXPERIMENTS.items():

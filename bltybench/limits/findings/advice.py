@@ -18,7 +18,7 @@ BURST = {
     "TTFT.",
 }
 """Advice about bursts by family."""
-STATUS: dict[int | None, str] = {
+STATUS: dict[int, str] = {
     503: "Status 503: treat it as a refusal. Slow down as after a 429, instead of only retrying.",
     403: "Status 403: treat it as a refusal. Wait and retry it yourself, because SDKs don't.",
 }
@@ -37,8 +37,8 @@ def advice(findings: Findings) -> list[str]:
     """Return what a client should do. Each line begins with its topic and a colon."""
     verdict = findings.verdict
     lines = [*_pace(findings), _concurrency(findings), _tokens(findings)]
-    if verdict.refused:
-        lines += [_after_refusal(findings), STATUS.get(findings.refusal_status)]
+    if findings.refused_by:
+        lines += [_after_refusal(findings), *map(STATUS.get, findings.refusal_statuses)]
     if verdict.best is not None and verdict.best.count_refused:
         lines.append("Early retries: avoid them. Refused requests count, so they prolong the refusals.")
     if verdict.starved_pause_s is not None:

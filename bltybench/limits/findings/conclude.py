@@ -23,7 +23,7 @@ from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
-from bltybench.limits.observations.classify import refusal_status
+from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
 from bltybench.limits.observations.extract import observations_of
 from bltybench.limits.observations.observation import busiest_period, most_informative
 from bltybench.limits.observations.proportion import Proportion
@@ -56,6 +56,7 @@ def find(
     # Records come from spool files in any order.
     groups = by_experiment(sorted(attempts, key=lambda one: (one.sent_ns or one.end_ns, one.end_ns)))
     own = groups[None]
+    statuses = refusal_statuses(own)
     observations = observations_of(own, start_s)
     usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
     hints_s = tuple(filter(None, [known.expected_period_s or usual_period_s]))
@@ -78,7 +79,8 @@ def find(
         documented_per_min,
         verdict,
         honesty,
-        refusal_status(own),
+        statuses,
+        refused_by(own, statuses),
         count,
         at_s,
         concurrency,
@@ -145,6 +147,8 @@ def to_record(
         accepted=verdict.accepted,
         refused=verdict.refused,
         refusal_status=findings.refusal_status,
+        refusal_statuses=dict(findings.refusal_statuses),
+        refused_by={LIMIT_NAMES[limit]: count for limit, count in findings.refused_by.items()},
         documented=model.DocumentedRecord(requests_per_min=findings.documented_per_min),
         announced=model.AnnouncedRecord(limit=honesty.announced_limit, dialect=honesty.dialect),
         observed=None if verdict.best is None else _fit(verdict.best),

@@ -1,5 +1,6 @@
 """What a run shows about an API's limits, and the form in which ``limits.json`` stores it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -9,6 +10,7 @@ from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import Phase, Status, Verdict
 from bltybench.limits.headers.honesty import Honesty
 from bltybench.limits.observations.answer import Answer
+from bltybench.limits.observations.classify import Decision
 from bltybench.limits.observations.proportion import Proportion
 
 FINDINGS_VERSION = 1
@@ -24,7 +26,10 @@ class Findings:
     documented_per_min: int | None
     verdict: Verdict
     honesty: Honesty
-    refusal_status: int | None
+    refusal_statuses: Mapping[int, int]
+    """Statuses of the refusals, the most frequent first, with their numbers."""
+    refused_by: Mapping[Decision, int]
+    """Number of refusals by each limit, the most frequent first."""
     busiest_count: int
     """Most requests accepted within 60 s."""
     busiest_at_s: float
@@ -35,6 +40,11 @@ class Findings:
     """Results of the other experiments."""
     replayed: Proportion | None = None
     """Decisions of the API that the request limit of ``limits.toml`` makes too; None without that limit."""
+
+    @property
+    def refusal_status(self) -> int | None:
+        """Most frequent status of the refusals."""
+        return next(iter(self.refusal_statuses), None)
 
     def value(self, question: str) -> Value:
         """Return the answer to a question; None if it is unknown or was not asked."""
@@ -159,6 +169,8 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     accepted: int
     refused: int
     refusal_status: int | None
+    refusal_statuses: dict[int, int] = {}
+    refused_by: dict[str, int] = {}
     documented: DocumentedRecord
     announced: AnnouncedRecord
     observed: FitRecord | None

@@ -10,6 +10,7 @@ from bltybench.limits.fit.evidence import RATE_IS_OPEN
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.models.families import with_article
+from bltybench.limits.observations.classify import LIMIT_NAMES, REQUEST_REFUSALS
 from bltybench.limits.observations.proportion import Proportion
 
 WITH_COUNTS = {"limit_header", "retry_after"}
@@ -23,7 +24,8 @@ def summary(findings: Findings) -> list[str]:
 
 def sentences(findings: Findings) -> list[str]:
     """Return what was found."""
-    lines = [*_request_limit(findings), *_above_documented(findings), *_headers(findings)]
+    lines = [*_request_limit(findings), *_refusals(findings)]
+    lines += [*_above_documented(findings), *_headers(findings)]
     return lines + [answer.says for answer in findings.answers if answer.question not in WITH_COUNTS]
 
 
@@ -42,9 +44,10 @@ def _request_limit(findings: Findings) -> list[str]:
         same = [] if findings.replayed is None else [replay_sentence(findings.replayed)]
         return [line, *same, *other]
     if verdict.status == "never_refused":
+        why = "only other limits refused" if findings.refused_by else verdict.reason
         lines = [
-            f"At least {findings.busiest_count} requests are accepted within 60 s: {verdict.reason}, so any "
-            "limit is higher."
+            f"At least {findings.busiest_count} requests are accepted within 60 s: {why}, so any "
+            f"{'request ' if findings.refused_by else ''}limit is higher."
         ]
         queue = verdict.queue
         if queue is not None:
@@ -61,6 +64,18 @@ def _request_limit(findings: Findings) -> list[str]:
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def _refusals(findings: Findings) -> list[str]:
+    """Return which limits refused, if any but the request limit did, and with which statuses, if several."""
+    lines: list[str] = []
+    if findings.refused_by.keys() - REQUEST_REFUSALS:
+        counts = ", ".join(f"{LIMIT_NAMES[limit]} {count}" for limit, count in findings.refused_by.items())
+        lines.append(f"Refusals by the limit that the server names: {counts}.")
+    if len(findings.refusal_statuses) > 1:
+        counts = ", ".join(f"{count} with {status}" for status, count in findings.refusal_statuses.items())
+        lines.append(f"Refusals have several statuses: {counts}.")
+    return lines
 
 
 def _above_documented(findings: Findings) -> list[str]:

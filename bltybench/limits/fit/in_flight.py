@@ -7,7 +7,7 @@ import numpy as np
 
 from bltybench.limits.fit.evidence import allowed_contradictions, missing_refusals
 from bltybench.limits.fit.thresholds import CONCURRENCY
-from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.observation import Bools, Ints
 from bltybench.limits.observations.thresholds import OBSERVATIONS
@@ -97,9 +97,9 @@ def predict_accepted(attempts: Sequence[Attempt], limit: int) -> list[tuple[Atte
 
 
 def _load(attempts: Sequence[Attempt]) -> _Load | None:
-    status = refusal_status(attempts)
+    statuses = refusal_statuses(attempts)
     sent = sorted((attempt.sent_ns, i) for i, attempt in enumerate(attempts) if attempt.sent_ns is not None)
-    decided = [(attempts[i], classify(attempts[i], status)) for _, i in sent[: CONCURRENCY.max_attempts]]
+    decided = [(attempts[i], classify(attempts[i], statuses)) for _, i in sent[: CONCURRENCY.max_attempts]]
     known = [
         (attempt, decision)
         for attempt, decision in decided

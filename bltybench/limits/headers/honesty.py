@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bltybench.limits.headers.thresholds import HEADERS
-from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.extract import NS, answered_ns
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.runs.attempt import Attempt
@@ -61,12 +61,12 @@ def honesty(attempts: Sequence[Attempt], *, undisturbed: bool = False) -> Honest
 
 
 def _requests(attempts: Sequence[Attempt]) -> list[_Request]:
-    status = refusal_status(attempts)
+    statuses = refusal_statuses(attempts)
     requests: list[_Request] = []
     for attempt in attempts:
         if attempt.sent_ns is None:
             continue
-        decision = classify(attempt, status)
+        decision = classify(attempt, statuses)
         accepted = decision.by_request_limit
         counted = accepted is True or decision.unanswered
         requests.append(_Request(attempt, attempt.sent_ns, answered_ns(attempt), accepted, counted))

@@ -21,21 +21,22 @@ The first row that matches decides. "Names" are the type and the code of the err
 | any, 5xx | names or message: a rate limit refused, or 429 | error response | refused |
 | 503 | "overload" or "capacity" | error response | overload |
 | 403 | "overload" or "capacity", or names say "permission" or "access" | error response | client error |
-| 403 or 503, if it is the run's refusal status | see the next table | error response | refused |
+| 403 or 503, if it is a refusal status of the run | see the next table | error response | refused |
 | below 500 | any | error response | client error |
 | 5xx | any | error response | server error |
 
 A gateway that answers with a 500 or 502 because its upstream refused has been limited as if it refused
 itself: waiting helps, and a limit explains when. The words for unpaid bills, overload, and rate limits are in
 ``runs.error_words``. If the names are about a limit, a message that mentions overload does not make it
-overload. The names, and then the message, tell which limit refused (a daily cap: both together):
+overload. The names and a limit type that the message states ("Limit type: tokens"), and then the message,
+tell which limit refused (a daily cap: both together). A message that mentions all limits tells nothing:
 
 | Text | Limit |
 |---|---|
 | "per day", "daily", "rpd", or "tpd", and no limit per minute | daily cap |
 | "concurren", "parallel", "simultaneous", "in flight" | concurrency |
-| "token" | tokens |
-| "requests per", "request limit", "rpm", or "requests" as the type or the code | requests |
+| "token", "tpm" | tokens |
+| "requests per", "request limit", "rpm", or "requests" as the type, the code, or the limit type | requests |
 | anything else | unknown |
 
 Any other error after a 2xx head does not undo the acceptance: limiters decide before they answer.
@@ -43,7 +44,7 @@ Any other error after a 2xx head does not undo the acceptance: limiters decide b
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -58,6 +59,10 @@ BUSY = ("overload", "capacity")
 """In any text of a 503 or 403 that is no refusal: the server is busy."""
 REQUESTS = "requests"
 """As the whole type or code: the request limit refused."""
+MIN_CONTINUING = 3
+"""Minimum 503s or 403s that count as refusals next to those with another status."""
+MIN_CONTINUING_FRACTION = 0.95
+"""Fraction of them that must follow a refusal. Concurrent requests have no certain order."""
 
 
 class Decision(StrEnum):
@@ -139,12 +144,22 @@ RETRYABLE = REFUSALS | {
 
 LIMITS = (
     (re.compile("concurren|parallel|simultaneous|in.flight"), Decision.REFUSED_BY_CONCURRENCY),
-    (re.compile("token"), Decision.REFUSED_BY_TOKENS),
+    (re.compile("token|\\btpm\\b"), Decision.REFUSED_BY_TOKENS),
     (re.compile("requests.?per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
 )
 """What a refusal says about the limit. The first that matches counts, in the names before the message."""
+LIMIT_TYPE = re.compile(r"limit[ _]?type\W{1,4}(\w+)")
+"""In a message: which limit refused, whatever else the message mentions."""
 DAILY = re.compile(r"(?:per|a|/).?day|daily|\b[rt]pd\b|24.?h")
 PER_MINUTE = re.compile(r"per.?min|\b[rt]pm\b")
+LIMIT_NAMES = {
+    Decision.REFUSED_BY_REQUESTS: "requests",
+    Decision.REFUSED_BY_TOKENS: "tokens",
+    Decision.REFUSED_BY_CONCURRENCY: "concurrency",
+    Decision.REFUSED_BY_DAILY_CAP: "daily cap",
+    Decision.REFUSED: "unnamed",
+}
+"""Which limit refused, for each refusal."""
 REASONS = {
     Reason.UNPAID: Decision.BILLING,
     Reason.OVERLOAD: Decision.OVERLOAD,
@@ -167,14 +182,14 @@ class _Response(Protocol):
     def error_message(self) -> str | None: ...
 
 
-def classify(attempt: Attempt, refusal_status: int | None = None) -> Decision:
-    """Return the decision about an attempt; ``refusal_status`` is that of its run, if known."""
+def classify(attempt: Attempt, refusal_statuses: Collection[int] = ()) -> Decision:
+    """Return the decision about an attempt; ``refusal_statuses`` are those of its run, if known."""
     if attempt.sent_ns is None and attempt.status is None:
         return Decision.NOT_SENT
-    return classify_response(attempt, refusal_status)
+    return classify_response(attempt, refusal_statuses)
 
 
-def classify_response(response: _Response, refusal_status: int | None = None) -> Decision:
+def classify_response(response: _Response, refusal_statuses: Collection[int] = ()) -> Decision:
     """Return the decision about a request that was sent."""
     outcome, status = response.outcome, response.status
     if outcome is Outcome.OK:
@@ -189,10 +204,10 @@ def classify_response(response: _Response, refusal_status: int | None = None) ->
     if status is None or outcome is Outcome.TIMEOUT:
         # Without its body, a 429 can be a refusal, an unpaid bill, or overload.
         return Decision.LOST
-    return _classify_error(response, status, refusal_status)
+    return _classify_error(response, status, refusal_statuses)
 
 
-def _classify_error(response: _Response, status: int, refusal_status: int | None) -> Decision:
+def _classify_error(response: _Response, status: int, refusal_statuses: Collection[int]) -> Decision:
     names, message = names_of(response.error_type, response.error_code), response.error_message
     if (reason := reason_of(status, names, message)) is not None:
         return REASONS[reason]
@@ -201,30 +216,54 @@ def _classify_error(response: _Response, status: int, refusal_status: int | None
     if success and not explicit and not says_rate_limit(names, None):
         return Decision.BROKEN
     explicit = explicit or success or wraps_refusal(status, names, message)
-    if explicit or (status == refusal_status and _stands_in(status, names, message)):
+    if explicit or (status in refusal_statuses and _stands_in(status, names, message)):
         return _refusal(names, message)
     if status < 500:
         return Decision.CLIENT_ERROR
     return Decision.OVERLOAD if status == 503 and _says_any(BUSY, names, message) else Decision.SERVER_ERROR
 
 
-def refusal_status(attempts: Sequence[Attempt]) -> int | None:
-    """Return the status with which a run's requests were refused for a limit; None if none was.
+def refusal_statuses(attempts: Sequence[Attempt]) -> dict[int, int]:
+    """Return the statuses with which limits refused requests, the most frequent first, with counts.
 
-    A 503 or 403 stands in for a 429 if nothing says that it is something else, no response of the run is an
-    explicit refusal, and some requests succeeded.
+    A 503 or 403 stands in for a 429 if nothing says that it is something else, and some requests succeeded.
+    If others are explicit refusals, or there are both, it must also come while requests are refused anyway,
+    such as a ban after some 429s.
     """
-    explicit = Counter(attempt.status for attempt in attempts if classify(attempt).refused)
-    if explicit:
-        return explicit.most_common(1)[0][0]
+    counts = Counter(one.status for one in attempts if one.status is not None and classify(one).refused)
     standing_in = Counter(
-        attempt.status
-        for attempt in attempts
-        if attempt.status in STAND_INS and classify(attempt, attempt.status).refused
+        one.status
+        for one in attempts
+        if one.status in STAND_INS and not classify(one).refused and classify(one, STAND_INS).refused
     )
-    if not standing_in or not any(attempt.outcome is Outcome.OK for attempt in attempts):
-        return None
-    return standing_in.most_common(1)[0][0]
+    if standing_in and any(one.outcome is Outcome.OK for one in attempts):
+        if not counts:
+            (status, count), *_ = standing_in.most_common(1)
+            counts[status] = count
+        for status in standing_in.keys() - counts.keys():
+            if _continues_refusals(attempts, status, counts.keys()):
+                counts[status] = standing_in[status]
+    return dict(counts.most_common())
+
+
+def refused_by(attempts: Sequence[Attempt], statuses: Collection[int]) -> dict[Decision, int]:
+    """Return the number of refusals by each limit, the most frequent first."""
+    decisions = (classify(one, statuses) for one in attempts)
+    return dict(Counter(one for one in decisions if one.refused).most_common())
+
+
+def _continues_refusals(attempts: Sequence[Attempt], status: int, others: Collection[int]) -> bool:
+    """Return whether responses with a status nearly always follow a refusal."""
+    follows: list[bool] = []
+    refused = False
+    for one in sorted(attempts, key=lambda one: one.sent_ns or 0):
+        decision = classify(one, (*others, status))
+        if decision.accepted is None:
+            continue
+        if one.status == status and decision.refused and not classify(one).refused:
+            follows.append(refused)
+        refused = decision.refused
+    return len(follows) >= MIN_CONTINUING and sum(follows) >= MIN_CONTINUING_FRACTION * len(follows)
 
 
 def _stands_in(status: int, names: str, message: str | None) -> bool:
@@ -243,8 +282,11 @@ def _refusal(names: str, message: str | None) -> Decision:
     both = f"{names} {message}"
     if DAILY.search(both) and not PER_MINUTE.search(both):
         return Decision.REFUSED_BY_DAILY_CAP
-    for text in (names, message):
-        for pattern, decision in LIMITS:
-            if pattern.search(text):
-                return decision
-    return Decision.REFUSED_BY_REQUESTS if REQUESTS in names.split() else Decision.REFUSED
+    names = " ".join([names, *LIMIT_TYPE.findall(message)])
+    named = [decision for pattern, decision in LIMITS if pattern.search(names)]
+    if not named and REQUESTS in names.split():
+        return Decision.REFUSED_BY_REQUESTS
+    mentioned = [decision for pattern, decision in LIMITS if pattern.search(message)]
+    if not named and len(mentioned) == len(LIMITS):
+        return Decision.REFUSED
+    return next(iter([*named, *mentioned]), Decision.REFUSED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bltybench.limits.observations.classify import classify, refusal_status
+from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.observation import Observation, with_decision_slack
 from bltybench.runs.attempt import Attempt
 
@@ -20,11 +20,11 @@ def observed(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[tuple[At
     Left out are those that were never sent, client errors, and what another limit, an unpaid bill, or
     overload refused.
     """
-    status = refusal_status(attempts)
+    statuses = refusal_statuses(attempts)
     shown: list[Attempt] = []
     observations: list[Observation] = []
     for attempt in attempts:
-        decision = classify(attempt, status)
+        decision = classify(attempt, statuses)
         accepted = decision.by_request_limit
         if attempt.sent_ns is None or (accepted is None and not decision.unanswered):
             continue

@@ -1,5 +1,6 @@
 """The result of one request of an experiment, as far as it has come."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bltybench.limits.observations.classify import Decision, classify
@@ -63,8 +64,8 @@ class ProbeResult:
         return self.decision is Decision.REFUSED_BY_TOKENS
 
 
-def result_of(attempt: Attempt, start_s: float, refusal_status: int | None = None) -> ProbeResult:
-    """Return the result of a stored attempt; ``refusal_status`` is that of its run."""
+def result_of(attempt: Attempt, start_s: float, refusal_statuses: Collection[int] = ()) -> ProbeResult:
+    """Return the result of a stored attempt; ``refusal_statuses`` are those of its run."""
 
     def at(ns: int | None) -> float | None:
         return None if ns is None else start_s + ns / NS
@@ -78,7 +79,7 @@ def result_of(attempt: Attempt, start_s: float, refusal_status: int | None = Non
         begun_s=at(attempt.first_token_ns),
         end_s=end_s,
         cancelled=cancelled,
-        decision=classify(attempt, refusal_status),
+        decision=classify(attempt, refusal_statuses),
         status=attempt.status,
         prompt_tokens=attempt.prompt_tokens or attempt.wanted_prompt_tokens or 0,
         completion_tokens=attempt.completion_tokens or 0,

@@ -11,7 +11,7 @@ from gevent import GreenletExit
 from locust.exception import StopUser
 from pydantic import SecretStr
 
-from bltybench.limits.observations.classify import Decision, classify, refusal_status
+from bltybench.limits.observations.classify import Decision, classify, refusal_statuses
 from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
@@ -226,11 +226,11 @@ class StepExecutor:
         return [sent for sent in self._requests if sent.attempt is None and not sent.stopped]
 
     def _any_refused(self, requests: Sequence[SentRequest]) -> bool:
-        status = self._refusal_status()
-        return any(sent.attempt and classify(sent.attempt, status).refused for sent in requests)
+        statuses = self._refusal_statuses()
+        return any(sent.attempt and classify(sent.attempt, statuses).refused for sent in requests)
 
-    def _refusal_status(self) -> int | None:
-        return refusal_status([*self._earlier, *self.attempts])
+    def _refusal_statuses(self) -> dict[int, int]:
+        return refusal_statuses([*self._earlier, *self.attempts])
 
     @property
     def _start_s(self) -> float:
@@ -240,9 +240,9 @@ class StepExecutor:
         return self._start_s + self._context.clock.now_s()
 
     def _results(self) -> list[ProbeResult]:
-        status = self._refusal_status()
+        statuses = self._refusal_statuses()
         return [
-            result_of(sent.attempt, self._start_s, status) if sent.attempt else self._partial_result(sent)
+            result_of(sent.attempt, self._start_s, statuses) if sent.attempt else self._partial_result(sent)
             for sent in self._requests
         ]
 

@@ -224,7 +224,8 @@ def _refusals(record: FindingsRecord) -> list[TableRow]:
         observed = [f"enough in {enough.count} of {enough.of} tested waits"] if enough.of else []
         observed += [f"longer than needed in {early.count} of {early.of}"] if early.of else []
         table.append(("Retry-After", NOTHING, announced, "; ".join(observed) or UNKNOWN))
-        status = f"{record.refusal_status} ({record.refused} of {record.attempts} requests)"
+        statuses = ", ".join(map(str, record.refusal_statuses)) or record.refusal_status
+        status = f"{statuses} ({record.refused} of {record.attempts} requests)"
         table.append(("Refusal status", NOTHING, NOTHING, status))
     remaining = [answer.value for answer in record.answers if answer.question == "remaining_header"]
     if remaining:

@@ -15,6 +15,8 @@ MESSAGE_KEYS = (
 )
 TYPE_KEYS = ("type", "error_type", "status")
 CODE_KEYS = ("code", "error_code", "status_code", "statusCode", "errcode", "status")
+LIMIT_TYPE_KEYS = ("rate_limit_type", "limit_type")
+"""Keys, and in lower case headers, with the limit that refused."""
 _NO_ERROR = frozenset({"0", "200", "ok", "success", "none", "null", ""})
 """Codes of a response that is no error, in lower case."""
 MAX_PARTS = 32
