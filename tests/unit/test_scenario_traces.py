@@ -91,6 +91,11 @@ def mooncake(**fields: Any) -> str:
     return json.dumps({"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]} | fields)
 
 
+def bailian(prompt: int, ids: list[int], at_s: float = 0.0) -> str:
+    row = {"chat_id": 1, "parent_chat_id": -1, "timestamp": at_s, "type": "text", "turn": 1}
+    return json.dumps(row | {"input_length": prompt, "output_length": 7, "hash_ids": ids}) + "\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -112,6 +117,14 @@ def mooncake(**fields: Any) -> str:
         (mooncake() + "\n" + mooncake(timestamp=-1), "t:2: timestamp is not a number >= 0"),
         (mooncake() + "\n" + mooncake(input_length=0), "t:2: input_length is 0, must be 1 or more"),
         (mooncake(hash_ids=[1]), "t:1: has 1 hash_ids, but an input_length of 600 needs 2 blocks of 512"),
+        (
+            bailian(40, [1, 2, 3]) + bailian(40, [1]),
+            "t:2: has 1 hash_ids, but an input_length of 40 needs 3 blocks of 16",
+        ),
+        (
+            mooncake(timestamp=1) + "\n" + mooncake(timestamp=1.5),
+            "t:2: timestamp 1.5 has a decimal point, but the first row's has none",
+        ),
         (mooncake(hash_ids="x"), "t:1: hash_ids is not a list of integers"),
         ("{}\n", "t:1: input_length is not an integer"),
     ],
@@ -132,6 +145,35 @@ def composer(**fields: Any) -> Composer:
         arrivals=Trace(kind="trace", file="t"),
     )
     return Composer(scenario, Path())
+
+
+def test_timestamps_with_a_decimal_point_are_seconds(tmp_path: Path) -> None:
+    rows = bailian(9, [1], 2.0) + bailian(9, [1], 3.5) + bailian(9, [1], 4)
+    assert [arrival.at_s for arrival in read(tmp_path, rows)] == [0, 1.5, 2]
+    rows = mooncake(timestamp=2000) + "\n" + mooncake(timestamp=3500)
+    assert [arrival.at_s for arrival in read(tmp_path, rows)] == [0, 1.5]
+
+
+def test_trace_without_block_ids_has_lengths_only(tmp_path: Path) -> None:
+    rows = '{"timestamp": 0, "input_length": 600, "output_length": 5}\n'
+    (found,) = read(tmp_path, rows)
+    assert (found.prompt_tokens, found.max_tokens, found.blocks) == (600, 5, ())
+    assert composer().prepare(0, found).prompt_tokens == 600
+
+
+@pytest.mark.parametrize("size", [16, 64, 256])
+def test_block_size_follows_from_the_rows(tmp_path: Path, size: int) -> None:
+    # The first row fits several sizes, but its text is the same with each of them.
+    rows = bailian(12, [4]) + bailian(3 * size - 5, [7, 8, 9]) + bailian(3 * size - 5, [7, 8, 5])
+    found = read(tmp_path, rows)
+    assert [arrival.block_tokens for arrival in found][1:] == [size, size]
+    made = composer()
+    prepared = [made.prepare(arrival.index, arrival) for arrival in found]
+    prompts = [one.messages[0]["content"] for one in prepared]
+    for one, content in zip(prepared[1:], prompts[1:], strict=True):
+        assert one.prompt_tokens == 3 * size - 5 == tokens.count(content) + 4
+    shared = len(next(iter(_common(prompts[1], prompts[2]))))
+    assert 2 * size - 2 <= tokens.count(prompts[1][:shared]) <= 2 * size + 8
 
 
 def test_same_block_ids_give_the_same_text(tmp_path: Path) -> None:

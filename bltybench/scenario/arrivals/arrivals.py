@@ -27,6 +27,8 @@ class Arrival:
     """Step of the stairs that the arrival belongs to."""
     blocks: tuple[int, ...] = ()
     """Set by a trace with shared prefixes: IDs of the blocks that make up the prompt."""
+    block_tokens: int = 0
+    """Tokens of each block but the last."""
     call: str | None = None
     """Set by a trace: a call of the mix. None if the mix decides."""
 
@@ -162,6 +164,7 @@ def _trace(
             row.prompt_tokens,
             row.max_tokens,
             blocks=row.blocks,
+            block_tokens=row.block_tokens,
             call=row.call,
         )
         for index, row in enumerate(rows)

@@ -10,8 +10,8 @@ from typing import Any
 from bltybench.errors import UserError
 from bltybench.scenario.files import read_json
 
-BLOCK_TOKENS = 512
-"""Tokens in a block of a Mooncake trace."""
+BLOCK_SIZES = (16, 32, 64, 128, 256, 512)
+"""Sizes that the blocks of a trace can have, in tokens: 512 in Mooncake's traces, 16 in Bailian's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class TraceRow:
     """Tokens requested if the recorded completion is empty: the smallest value an API accepts. Skipping the
     request would reduce the load."""
     blocks: tuple[int, ...] = ()
+    block_tokens: int = 0
+    """Tokens of each block but the last."""
     call: str | None = None
 
 
@@ -170,27 +172,58 @@ def _burstgpt(header: str) -> Parse:
     return parse
 
 
-# Mooncake (kvcache-ai/Mooncake): milliseconds, and IDs of blocks of 512 tokens
+# Mooncake (kvcache-ai/Mooncake) and Bailian (alibaba-edu/qwen-bailian-usagetraces-anon): IDs of blocks
 
 _MOONCAKE_HEADER = '{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": […]}'
 
 
-def _mooncake(line: Line) -> TraceRow:
-    row = line.object()
-    prompt = line.whole(row, "input_length", 1)
-    ids = row.get("hash_ids")
-    if not isinstance(ids, list) or not all(isinstance(one, int) and one >= 0 for one in ids):
-        raise line.error("hash_ids is not a list of integers")
-    blocks = math.ceil(prompt / BLOCK_TOKENS)
-    if len(ids) != blocks:
-        raise UserError(
-            f"has {len(ids)} hash_ids, but an input_length of {prompt} needs {blocks} blocks of "
-            f"{BLOCK_TOKENS}",
-            where=line.where,
-            remedy="fix or remove the row",
-        )
-    completion = max(1, line.whole(row, "output_length", 0))
-    return TraceRow(line.seconds(row, "timestamp") / 1000, prompt, completion, blocks=tuple(ids))
+class _Blocks:
+    """Parser of a trace with blocks, which infers the unit of time and the size of blocks from its rows."""
+
+    def __init__(self, _: str) -> None:
+        self._in_ms: bool | None = None
+        """Whether timestamps are whole numbers, which are milliseconds. Others are seconds."""
+        self._sizes: tuple[int, ...] = BLOCK_SIZES
+        """Block sizes that fit all rows so far. A prompt of two or more blocks leaves one."""
+
+    def __call__(self, line: Line) -> TraceRow:
+        """Return the row of a line."""
+        row = line.object()
+        prompt = line.whole(row, "input_length", 1)
+        ids = row.get("hash_ids", [])
+        if not isinstance(ids, list) or not all(isinstance(one, int) and one >= 0 for one in ids):
+            raise line.error("hash_ids is not a list of integers")
+        if "hash_ids" in row:
+            self._fit_sizes(line, prompt, len(ids))
+        completion = max(1, line.whole(row, "output_length", 0))
+        at_s = self._at_s(line, row)
+        size = self._sizes[-1] if ids else 0
+        return TraceRow(at_s, prompt, completion, blocks=tuple(ids), block_tokens=size)
+
+    def _fit_sizes(self, line: Line, prompt: int, blocks: int) -> None:
+        fitting = tuple(size for size in self._sizes if math.ceil(prompt / size) == blocks)
+        if not fitting:
+            size = self._sizes[-1]
+            raise UserError(
+                f"has {blocks} hash_ids, but an input_length of {prompt} needs {math.ceil(prompt / size)} "
+                f"blocks of {size}",
+                where=line.where,
+                remedy="fix or remove the row",
+            )
+        self._sizes = fitting
+
+    def _at_s(self, line: Line, row: dict[str, Any]) -> float:
+        timestamp = line.seconds(row, "timestamp")
+        is_whole = isinstance(row["timestamp"], int)
+        if self._in_ms is None:
+            self._in_ms = is_whole
+        if self._in_ms and not is_whole:
+            raise UserError(
+                f"timestamp {timestamp:g} has a decimal point, but the first row's has none",
+                where=line.where,
+                remedy="write seconds as 1.0 or milliseconds as 1000, the same in all rows",
+            )
+        return timestamp / 1000 if self._in_ms else timestamp
 
 
 # bltybench's own: seconds since the start of the run, and properties of the request
@@ -247,7 +280,7 @@ FORMATS = (
         f"a line looks like {_MOONCAKE_HEADER}",
         "timestamp",
         lambda first: first.startswith("{"),
-        lambda _: _mooncake,
+        _Blocks,
         keeps_first_line=True,
     ),
 )

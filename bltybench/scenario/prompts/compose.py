@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from bltybench.scenario.arrivals.arrivals import Arrival
-from bltybench.scenario.arrivals.trace_formats import BLOCK_TOKENS
 from bltybench.scenario.prompts.conversations import Conversations, read_conversations
 from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.prompts.prose import block_of, pool, text_of
@@ -101,7 +100,7 @@ class Composer:
         rest = self._overheads[chosen] + (_put_before(messages[0], mark) if messages else count(mark))
         user_tokens = max(1, prompt_tokens - rest)
         if arrival is not None and arrival.blocks:
-            content = self._joined(arrival.blocks, user_tokens)
+            content = self._joined(arrival.blocks, arrival.block_tokens, user_tokens)
         else:
             content = text_of(user_tokens, max_tokens, rng)
         messages.append({"role": "user", "content": content})
@@ -148,11 +147,11 @@ class Composer:
         about = self._nonce if call.anti_cache == "run" else f"{self._nonce}/{index}"
         return f"Case {blake2b(about.encode(), digest_size=6).hexdigest()}."
 
-    def _joined(self, blocks: Sequence[int], tokens: int) -> str:
+    def _joined(self, blocks: Sequence[int], block_tokens: int, tokens: int) -> str:
         """Return the text of blocks, all full except the last. The same IDs give the same text."""
         parts: list[str] = []
         for number, block in enumerate(blocks, start=1):
-            size = tokens if number == len(blocks) else min(BLOCK_TOKENS, tokens)
+            size = tokens if number == len(blocks) else min(block_tokens, tokens)
             if size < 1:
                 break
             parts.append(self._block(block, size))
