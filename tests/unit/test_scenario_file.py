@@ -147,6 +147,12 @@ def test_command_line_values_are_validated(book: Book, given: dict[str, object],
     assert str(caught.value) == message
 
 
+def test_command_line_value_that_contradicts_the_scenario_is_named(book: Book) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(book, "chat-steady", "sandbox", users=5, duration_s=6)
+    assert str(caught.value) == "--users 5 --run-time 6: warm_up_s leaves nothing of duration_s"
+
+
 def test_host_option_is_a_target_of_its_own_without_the_sandbox(book: Book) -> None:
     resolved = resolve(book, "chat", base_url="http://127.0.0.1:9911")
     assert resolved.target.base_url == "http://127.0.0.1:9911/v1"

@@ -83,6 +83,9 @@ def _override(scenario: Scenario, overrides: dict[str, object]) -> Scenario:
         return Scenario.model_validate(document)
     except ValidationError as error:
         key, _, rest = next(explain(error, document, Scenario)).partition(" ")
+        if key == ":":  # about several keys
+            flags = (f"{_FLAGS[name]} {value}" for name, value in overrides.items() if name in _FLAGS)
+            key = f"{' '.join(flags)}:"
         raise UserError(f"{_FLAGS.get(key, key)} {rest.removeprefix('= ')}") from None
 
 
