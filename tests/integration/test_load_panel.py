@@ -178,3 +178,5 @@ def test_form_lists_scenarios_and_targets_and_a_run_that_cannot_start_says_why(p
     assert state["lines"][0]["text"].startswith(("VALID", "INVALID"))
     assert state["about"].startswith("chat on http://127.0.0.1")
     assert state["report"] is None, "this run has no page"
+    # The form shows the last choice, as it shows the last number of users.
+    assert '"default_value": "chat: For a test"' in html.unescape(page.get("/").text)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from locust.web import WebUI
 
+from bltybench.load.locust_plugin.options import parsed_options
 from bltybench.text import sanitize
 
 KEY = "bltybench"
@@ -35,8 +36,9 @@ class FormLists(msgspec.Struct, frozen=True):
 
 
 def add_lists(web_ui: WebUI, lists: FormLists) -> None:
-    """Let the form offer ``lists`` instead of text fields."""
+    """Let the form offer ``lists`` instead of text fields, and show the last choice."""
     web_ui.template_args[KEY] = msgspec.to_builtins(lists)
+    options = parsed_options(web_ui.environment)
     update: Callable[[], None] = web_ui.update_template_args
 
     def update_with_lists() -> None:
@@ -45,7 +47,7 @@ def add_lists(web_ui: WebUI, lists: FormLists) -> None:
         fields = web_ui.template_args["extra_options"]
         for option, labels in (("scenario", [*lists.scenarios]), ("target", [*lists.targets])):
             field = fields[option]
-            name = chosen(field["default_value"])
+            name = chosen(getattr(options, option))
             field["default_value"] = next((lab for lab in labels if chosen(lab) == name), labels[0])
             field["choices"] = labels
             field["help_text"] = None  # the list says it
