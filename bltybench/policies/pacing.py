@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from bltybench.limits.models import TokenBucket
 from bltybench.limits.models.families import model_of
@@ -30,6 +30,17 @@ MARGIN_S = 1e-6
 """Time by which a held request is sent after its wait, in seconds, so that rounding can't make it early."""
 
 
+class Share(NamedTuple):
+    """A client's place among those that share the limits."""
+
+    client: int
+    clients: int
+
+    def of(self, total: int) -> int:
+        """Return the client's part of a total. The first clients take the remainder."""
+        return total // self.clients + (self.client < total % self.clients)
+
+
 class Pacer:
     """Base class. It sends every request immediately."""
 
@@ -48,10 +59,10 @@ class Pacer:
 class BucketPacer(Pacer):
     """Token buckets for requests and tokens, at the rates of the limits."""
 
-    def __init__(self, limits: SandboxLimits, clients: int, *, burst: bool) -> None:
+    def __init__(self, limits: SandboxLimits, share: Share, *, burst: bool) -> None:
         def bucket(limit: RateLimit) -> TokenBucket:
-            share = _share(limit, clients)
-            return TokenBucket(share.limit, share.period_s)
+            own = _own(limit, share)
+            return TokenBucket(own.limit, own.period_s)
 
         self._requests = None if limits.requests is None else bucket(limits.requests)
         self._tokens = None if limits.tokens is None else bucket(limits.tokens)
@@ -131,12 +142,12 @@ class AdaptivePacer(Pacer):
 class LimiterPacer(Pacer):
     """Our own: a copy of the server's limiter, as limits.toml has it, decides before the server does."""
 
-    def __init__(self, limits: SandboxLimits, clients: int, start_s: float) -> None:
+    def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
         self._models = [
-            (None if limit is None else model_of(_share(limit, clients)))
+            (None if limit is None else model_of(_own(limit, share)))
             for limit in (limits.requests, limits.tokens)
         ]
-        self._slots = inf if limits.concurrency is None else max(1, limits.concurrency // clients)
+        self._slots = inf if limits.concurrency is None else max(1, share.of(limits.concurrency))
         self._start_s = start_s
         self._in_flight = 0
         self._held_until_s = 0.0
@@ -169,29 +180,29 @@ class LimiterPacer(Pacer):
             self._held_until_s = max(self._held_until_s, now_s + hold_s)
 
 
-def pacer_of(name: PacingName, limits: SandboxLimits, clients: int, start_s: float) -> Pacer:
-    """Return a pacer for one of ``clients`` that share the limits. ``start_s`` is the server's time at 0."""
+def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: float) -> Pacer:
+    """Return a new pacer for a client's share of the limits. ``start_s`` is the server's time at 0."""
     makers: dict[PacingName, Callable[[], Pacer]] = {
         "none": Pacer,
-        "token_bucket": lambda: BucketPacer(limits, clients, burst=True),
-        "even": lambda: BucketPacer(limits, clients, burst=False),
+        "token_bucket": lambda: BucketPacer(limits, share, burst=True),
+        "even": lambda: BucketPacer(limits, share, burst=False),
         "aimd": AimdPacer,
         "adaptive": AdaptivePacer,
-        "limiter": lambda: LimiterPacer(limits, clients, start_s),
+        "limiter": lambda: LimiterPacer(limits, share, start_s),
     }
     return makers[name]()
 
 
-def _share(limit: RateLimit, clients: int) -> RateLimit:
+def _own(limit: RateLimit, share: Share) -> RateLimit:
     """Return a client's share of a limit. With more clients than requests, each has one per longer period."""
-    if limit.limit >= clients:
-        changes: dict[str, float] = {"limit": limit.limit // clients}
+    if limit.limit >= share.clients:
+        changes: dict[str, float] = {"limit": share.of(limit.limit)}
     else:
-        changes = {"limit": 1, "period_s": limit.period_s * clients / limit.limit}
+        changes = {"limit": 1, "period_s": limit.period_s * share.clients / limit.limit}
     if limit.burst is not None:
-        changes["burst"] = max(1, limit.burst // clients)
+        changes["burst"] = max(1, share.of(limit.burst))
     if limit.queue is not None:
-        changes["queue"] = limit.queue // clients
+        changes["queue"] = share.of(limit.queue)
     return limit.model_copy(update=changes)
 
 

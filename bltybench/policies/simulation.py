@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.failed_attempt import FailedAttempt
-from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, pacer_of
+from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
@@ -102,7 +102,7 @@ class Simulation:
         self._clients = [
             _Client(
                 Retries(retry),
-                pacer_of(pacing, limits, load.clients, self._start_s),
+                pacer_of(pacing, limits, Share(client, load.clients), self._start_s),
                 Random(f"{seed}/retry/{client}"),
                 load.users_of(client),
             )

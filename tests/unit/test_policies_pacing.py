@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.policies import measure, random_case, rows_of_all
 from bltybench.cli import main
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.optimum import optimum
-from bltybench.policies.pacing import PACINGS, AdaptivePacer, AimdPacer, LimiterPacer, PacingName, pacer_of
+from bltybench.policies.pacing import (
+    PACINGS,
+    AdaptivePacer,
+    AimdPacer,
+    LimiterPacer,
+    PacingName,
+    Share,
+    pacer_of,
+)
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import SimulatedCall, Simulation, windows_start_s
 from bltybench.scenario.algorithms import Algorithm
@@ -22,6 +31,7 @@ from bltybench.scenario.target import RateLimit, SandboxLimits
 
 SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
 RNG = random.Random(1)
+ONE = Share(client=0, clients=1)
 
 
 def limits(
@@ -93,7 +103,7 @@ def test_adaptive_pacing_holds_requests_if_fewer_than_half_are_accepted() -> Non
 
 
 def test_limiter_pacing_holds_requests_after_a_refusal_and_without_a_slot() -> None:
-    pacer = LimiterPacer(limits(concurrency=1), 1, start_s=0.0)
+    pacer = LimiterPacer(limits(concurrency=1), ONE, start_s=0.0)
     pacer.send(0.0, 10)
     assert pacer.wait_s(0.0, 10, RNG) == inf
     pacer.answer(1.0, 3.0, refused=True)
@@ -126,10 +136,11 @@ def test_limiter_pacing_is_the_optimum_of_one_client(
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket"])
 def test_clients_that_pace_by_the_limiter_share_it_without_refusals(algorithm: Algorithm) -> None:
-    calls = run(batch(36, clients=3), limits(12, algorithm=algorithm), "limiter")
+    calls = run(batch(40, clients=3), limits(13, algorithm=algorithm), "limiter")
     assert not any(call.refusals for call in calls)
-    for client in range(3):
-        assert len([call for call in calls if call.client == client]) == 12
+    # The first client has the remainder of the limit.
+    sent_first = [call for call in calls if call.accepted_s == 0]
+    assert [sum(call.client == client for call in sent_first) for client in range(3)] == [5, 4, 4]
 
 
 @pytest.mark.parametrize("pacing", PACINGS)
@@ -148,7 +159,7 @@ def test_a_request_that_never_fits_is_sent_and_refused() -> None:
         retry = Retry(policy="retry_after", max_attempts=2)
         calls = Simulation(batch(1), limited, retry, SECOND, seed=1, pacing=pacing).run()
         assert [call.refusals for call in calls] == [[Decision.REFUSED_BY_TOKENS] * 2]
-        assert pacer_of(pacing, limited, 1, 0.0).wait_s(0.0, 10, RNG) == 0
+        assert pacer_of(pacing, limited, ONE, 0.0).wait_s(0.0, 10, RNG) == 0
 
 
 def test_command_compares_pacings(
@@ -162,3 +173,13 @@ def test_command_compares_pacings(
     monkeypatch.setattr(sys, "argv", ["bltybench", "simulate", "--pacing", "evenly"])
     assert main() == 2
     assert "--pacing evenly: unknown name; did you mean 'even'?" in capsys.readouterr().err
+
+
+def test_benchmark_measures_every_combination_and_the_limiter_has_no_refusals() -> None:
+    rows = rows_of_all()
+    cases = [case for case in map(random_case, range(10)) if case.load.clients == 1][:2]
+    assert measure(cases, rows) > 100
+    assert all(len(row.gave_up) == 2 for row in rows)
+    (limiter,) = (row for row in rows if row.pacing == "limiter")
+    assert limiter.refusals == limiter.gave_up == [0.0, 0.0]
+    assert limiter.markdown().startswith("| `retry_after_jitter` | `limiter` | 0.0 |")
