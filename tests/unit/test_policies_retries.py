@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -10,7 +10,8 @@ from bltybench.limits.observations.classify import RETRYABLE, Decision
 from bltybench.policies.budgets import FinagleBudget, GrpcBudget
 from bltybench.policies.failed_attempt import FailedAttempt
 from bltybench.policies.retries import POLICIES, Retries, outcome_of
-from bltybench.scenario.retry import SDK_POLICIES, Retry
+from bltybench.report.sentences import retry_policy
+from bltybench.scenario.retry import SDK_POLICIES, PolicyName, Retry
 
 DAY_S = 86_400.0
 
@@ -196,3 +197,18 @@ def test_calls_of_a_client_share_its_budget() -> None:
     # Last attempts use up tokens too, although they are not retried.
     outcomes = [retries.wait_s(failed, 0.0, rng) for failed in (first, last, first, last, first)]
     assert outcomes == [0.5, None, 0.5, None, None]
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_the_page_describes_every_policy(policy: str) -> None:
+    words = retry_policy(Retry(policy=policy, budget="grpc"))  # type: ignore[arg-type]
+    assert words == "none, each call has one attempt" or words.endswith("with the retry budget of gRPC")
+
+
+def test_the_page_describes_what_is_retried() -> None:
+    assert retry_policy(
+        Retry(policy="fixed", outcomes=("refused", "slow_down"), retry_begun_streams=True)
+    ) == (
+        "waits 0.5 s each time, and ignores Retry-After, 3 attempts at most, retries refused, slow down, "
+        "retries streams that failed after their first token, too"
+    )
