@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.errors import UserError
-from bltybench.report.text import bounded, signed, with_unit
+from bltybench.report.text import bounded, signed
 from bltybench.runs.folder import find_run, write_atomically
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def _show(result: Comparison, html: Path | None) -> None:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     from bltybench.metrics.verdict import Verdict  # noqa: PLC0415 - as above
+    from bltybench.report.comparison.model import value_of  # noqa: PLC0415 - as above
 
     console = Console(highlight=False)
     for candidate in result.candidates:
@@ -140,8 +141,8 @@ def _show(result: Comparison, html: Path | None) -> None:
             low, high = signed(row.low, row.kind), signed(row.high, row.kind)
             table.add_row(
                 row.metric,
-                with_unit(row.base, row.kind),
-                with_unit(row.candidate, row.kind),
+                value_of(row.base, row.kind),
+                value_of(row.candidate, row.kind),
                 signed(row.change, row.kind),
                 low if row.low is None else f"{low} … {high}",
                 Text(row.verdict, style=STYLES[row.verdict]),

@@ -9,6 +9,7 @@ import msgspec
 from bltybench.errors import UserError
 from bltybench.metrics.outline import Outline
 from bltybench.scenario.workload import Scenario
+from bltybench.text import sanitize
 
 NO_LOAD = frozenset({"title", "answers", "checks"})
 """Scenario keys that do not affect the load."""
@@ -36,7 +37,7 @@ class Variation:
 
     def __str__(self) -> str:
         """Return the key with both values."""
-        return f"{self.key} ({_shown(self.base)} → {_shown(self.candidate)})"
+        return f"{sanitize(self.key, limit=2 * MAX_VALUE_CHARS)} ({_shown(self.base)} → {_shown(self.candidate)})"
 
 
 def read_vary(given: str) -> frozenset[str]:
@@ -166,5 +167,4 @@ def _shown(value: Any) -> str:
         return "unset"
     if isinstance(value, list):
         return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return shown if len(shown) <= MAX_VALUE_CHARS else shown[: MAX_VALUE_CHARS - 1] + "…"
+    return sanitize(f"{value:g}" if isinstance(value, float) else str(value), limit=MAX_VALUE_CHARS)

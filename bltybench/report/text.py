@@ -29,8 +29,9 @@ def signed(value: float | None, kind: str) -> str:
     if value is None:
         return NONE
     size = f"{abs(value) * 100:,.1f}".removesuffix(".0")
+    unit = "%" if kind != "share" else " point" if size == "1" else " points"
     sign = "" if size == "0" else "+" if value > 0 else "\N{MINUS SIGN}"
-    return f"{sign}{size}{' points' if kind == 'share' else '%'}"
+    return f"{sign}{size}{unit}"
 
 
 def range_ms(low: float | None, high: float | None) -> str:

@@ -126,6 +126,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     created: str
     """UTC, ISO 8601."""
+    label: str = ""
+    """Name of the run in comparisons; empty if the user gave none."""
     scenario: str
     resolved: dict[str, Any]
     """The scenario as run, with defaults and overrides applied."""

@@ -52,7 +52,9 @@ def test_dead_port_fails_the_run_and_users_do_not_spin(
 def test_refusals_are_no_errors_for_the_exit_code(tmp_path: Path) -> None:
     with running_sandbox(limits={"requests": {"limit": 2}}) as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, UNPACED)
-        done = run_locust(LOCUSTFILES / "mixed.py", "--exit-code-on-error", "7", cwd=tmp_path, **KEY)
+        args = ("--exit-code-on-error", "7", "--label", f"after {SANDBOX_KEY}")
+        done = run_locust(LOCUSTFILES / "mixed.py", *args, cwd=tmp_path, **KEY)
+    assert done.run.manifest().label == "after ***"
     assert {"ok", "rate_limited"} == {row["outcome"] for row in done.attempts}
     assert done.code == 0, done.output
 

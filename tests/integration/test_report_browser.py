@@ -19,7 +19,8 @@ from bltybench.metrics.analysis import load
 from bltybench.metrics.compare import Tolerance
 from bltybench.metrics.outline import outline
 from bltybench.report.build import build
-from bltybench.report.comparison.model import Side, compare_sides
+from bltybench.report.comparison.labels import name_sides
+from bltybench.report.comparison.model import compare_sides
 from bltybench.report.comparison.page import write_page
 from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
@@ -152,15 +153,29 @@ def test_page_logs_no_errors_and_loads_nothing(kind: str, fresh: Tab, pages: dic
 
 @pytest.fixture(scope="module")
 def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A comparison of two runs, and the index of both."""
+    """A comparison with a candidate of each kind (judged, too short, unlike), and the index of the runs."""
     place = tmp_path_factory.mktemp("pages")
     runs = []
-    for seed, name in enumerate(("base", "candidate")):
-        about = manifest(run_id=name, resolved=manifest().resolved | {"model": HOSTILE})
-        folder = write_run(place / name, realistic(seed=seed), seconds=generator_seconds(90), about=about)
+    kinds: dict[str, dict[str, Any]] = {
+        "base": {},
+        "candidate": {},
+        "short": {"ended_ns": 30 * S},
+        "unlike": {},
+    }
+    for seed, (name, about) in enumerate(kinds.items()):
+        resolved = manifest().resolved | {"model": HOSTILE} | ({"users": 3} if name == "unlike" else {})
+        folder = write_run(
+            place / name,
+            realistic(seed=seed),
+            seconds=generator_seconds(90),
+            about=manifest(run_id=name, resolved=resolved, **about),
+        )
         runs.append((folder, build(folder)))
-    sides = [Side(folder.path.name, [outline(load(folder))]) for folder, _ in runs]
+    sides = name_sides(
+        [[outline(load(folder))] for folder, _ in runs], [HOSTILE + folder.path.name for folder, _ in runs]
+    )
     compared = compare_sides(sides[0], sides[1:], Tolerance())
+    assert [one.verdict for one in compared.candidates][1:] == ["not decided", "not comparable"]
     write_page(place / "comparison.html", compared, sides)
     (place / "index.html").write_text(index(runs, place), encoding="utf-8")
     return {name: place / f"{name}.html" for name in ("index", "comparison")}
@@ -291,13 +306,13 @@ def test_distributions_limits_and_changes_show_their_values(
         fresh.press("ArrowRight")
         assert value in fresh.run("document.getElementById('tip').innerText")
     fresh.open(other_pages["comparison"].as_uri())
-    fresh.run("document.getElementById('figure-1').focus()")
+    fresh.run("document.getElementById('changes-0-0').focus()")
     fresh.press("ArrowDown")
     assert "change, %" in fresh.run("document.getElementById('tip').innerText")
     edges = "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
-    x, y = fresh.run(f"{edges}(document.querySelector('#figure-2 svg').getBoundingClientRect())")
+    x, y = fresh.run(f"{edges}(document.querySelector('#distribution-0 svg').getBoundingClientRect())")
     fresh.run(f"scrollTo(0, {y - 300})")
-    x, y = fresh.run(f"{edges}(document.querySelector('#figure-2 svg').getBoundingClientRect())")
+    x, y = fresh.run(f"{edges}(document.querySelector('#distribution-0 svg').getBoundingClientRect())")
     fresh.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     assert "at most" in fresh.run("document.getElementById('tip').innerText")
 

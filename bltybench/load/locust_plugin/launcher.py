@@ -129,6 +129,7 @@ class Launcher:
             self._planning_s,
             report_formats(options),
             strict=options.strict,
+            label=options.label,
             unrecorded=[cls.__name__ for cls in self._classes().unrecorded],
             load_test_shape=None if shape is None else type(shape).__name__,
         )

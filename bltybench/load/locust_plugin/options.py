@@ -57,6 +57,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     )
     add("--target", "Target in scenarios.toml to send to. Default: the scenario's, else the sandbox.")
     add("--scenario-file", "Scenario file to read. Default: ./scenarios.toml")
+    add("--label", "Name of the run in comparisons. Default: what differs between the runs")
     add("--reports", "Directory for run output. Default: reports", default=str(REPORTS))
     # Locust's default is 1. Without the option, only the scenario's checks decide (``Plugin.on_init``).
     parser.set_defaults(exit_code_on_error=None)

@@ -60,6 +60,7 @@ class Run:
         formats: Collection[str],
         *,
         strict: bool = False,
+        label: str = "",
         unrecorded: Sequence[str] = (),
         load_test_shape: str | None = None,
     ) -> None:
@@ -94,7 +95,7 @@ class Run:
         self._unfinished: dict[str, UnfinishedWorker] = {}
         self.clock = _clock_in(self.max_prepare_s)
         self._manifest = msgspec.structs.replace(
-            self._describe(), unrecorded=list(unrecorded), load_test_shape=load_test_shape
+            self._describe(label), unrecorded=list(unrecorded), load_test_shape=load_test_shape
         )
         self.folder.write_manifest(self._manifest)
 
@@ -182,13 +183,14 @@ class Run:
         self._manifest = msgspec.structs.replace(self._manifest, **changes)
         self.folder.write_manifest(self._manifest)
 
-    def _describe(self) -> Manifest:
+    def _describe(self, label: str) -> Manifest:
         resolved = self.resolved
         target = resolved.target
         access = target.access(resolved.target_name)
         return Manifest(
             run_id=self.folder.path.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            label=_without(access.secrets, label),
             scenario=resolved.name,
             resolved=resolved.scenario.model_dump(mode="json"),
             target=TargetInfo(

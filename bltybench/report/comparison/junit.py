@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 from bltybench.metrics.compare import Difference, Judgment
 from bltybench.metrics.verdict import Verdict, severity
 from bltybench.report import text
-from bltybench.report.comparison.model import Comparison
+from bltybench.report.comparison.model import Comparison, value_of
 from bltybench.report.export.junit import Suite, to_xml
 
 VERDICTS: dict[Judgment, Verdict] = {
@@ -41,5 +41,5 @@ def junit(comparison: Comparison) -> bytes:
 
 def _message(change: Difference) -> str:
     """Return a metric's verdict, values, and change."""
-    values = f"{text.with_unit(change.base, change.kind)} → {text.with_unit(change.candidate, change.kind)}"
+    values = f"{value_of(change.base, change.kind)} → {value_of(change.candidate, change.kind)}"
     return f"{change.verdict}: {values}, change {text.signed(change.change, change.kind)}"

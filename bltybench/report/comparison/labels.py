@@ -29,7 +29,9 @@ def name_sides(sides: Sequence[Sequence[Outline]], given: Sequence[str] | None =
             remedy="give one for the base, and one for each candidate",
         )
     scenarios = [side[0].manifest.scenario for side in sides]
-    labels = list(given) if given else _own(sides, by_scenario=len({*scenarios}) == len(sides))
+    differing = _differing(sides, by_scenario=len({*scenarios}) == len(sides))
+    own = [side[0].manifest.label or found for side, found in zip(sides, differing, strict=True)]
+    labels = list(given or own)
     if len({*scenarios}) > 1:
         labels = [", ".join(filter(None, pair)) for pair in zip(scenarios, labels, strict=True)]
     starts = [side[0].manifest.created[:19].replace("T", " ") for side in sides]
@@ -45,7 +47,7 @@ def name_sides(sides: Sequence[Sequence[Outline]], given: Sequence[str] | None =
     ]
 
 
-def _own(sides: Sequence[Sequence[Outline]], *, by_scenario: bool) -> list[str]:
+def _differing(sides: Sequence[Sequence[Outline]], *, by_scenario: bool) -> list[str]:
     """Return what differs between the sides, unless the scenarios' names say it already."""
     if by_scenario:
         return [""] * len(sides)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bltybench.metrics.compare import Difference, Judgment, Tolerance, compare
+from bltybench.metrics.compare import Difference, Judgment, MetricKind, Tolerance, compare
 from bltybench.metrics.likeness import check_repeats, remedy_of, unlike
 from bltybench.metrics.outline import Outline
 from bltybench.metrics.verdict import Severity, Verdict, severity
@@ -125,7 +125,7 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
         """Return the metrics with this verdict, and the changes of the first ones."""
         changes = [change for change in self.changes if change.verdict == verdict]
         shown = [
-            f"{name_of(change.metric)} ({text.signed(change.change, change.kind)})" for change in changes
+            f"{in_sentence(change.metric)} ({text.signed(change.change, change.kind)})" for change in changes
         ]
         more = len(shown) - MAX_NAMED
         return ", ".join(shown[:MAX_NAMED]) + (f", and {more} more" if more > 0 else "")
@@ -237,3 +237,18 @@ def name_of(metric: str) -> str:
     """Return the label of a metric."""
     sample, _, statistic = metric.partition(".")
     return NAMES[metric] if metric in NAMES else f"{NAMES[sample]} {statistic}"
+
+
+def in_sentence(metric: str) -> str:
+    """Return the label of a metric within a sentence."""
+    name = name_of(metric)
+    return name if name[:2].isupper() else name[:1].lower() + name[1:]
+
+
+def value_of(value: float | None, kind: MetricKind) -> str:
+    """Return the value of a metric with its unit."""
+    if kind == "ms":
+        return text.milliseconds(value)
+    if kind == "share":
+        return text.percent(value)
+    return text.compact(value if value is None or value < 1000 else round(value))

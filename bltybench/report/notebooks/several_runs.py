@@ -1,6 +1,7 @@
 """Several runs as data frames, and what their comparison concludes."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import pandas as pd
 
@@ -9,9 +10,10 @@ from bltybench.metrics.compare import Difference, Tolerance
 from bltybench.metrics.frame import NS_PER_S
 from bltybench.metrics.outline import outline
 from bltybench.report import text
-from bltybench.report.comparison import overlays
+from bltybench.report.comparison.changes import draw_changes
 from bltybench.report.comparison.labels import name_sides
-from bltybench.report.comparison.model import Comparison, compare_sides, name_of
+from bltybench.report.comparison.model import Comparison, compare_sides, name_of, value_of
+from bltybench.report.comparison.overlays import draw_distributions
 from bltybench.report.figures.drawing import Drawing
 
 PERCENTILES = ("p50", "p95")
@@ -87,8 +89,8 @@ class SeveralRuns:
             [
                 candidate.side.label,
                 name_of(change.metric),
-                text.with_unit(change.base, change.kind),
-                text.with_unit(change.candidate, change.kind),
+                value_of(change.base, change.kind),
+                value_of(change.candidate, change.kind),
                 text.signed(change.change, change.kind),
                 _interval(change),
                 change.verdict,
@@ -102,8 +104,11 @@ class SeveralRuns:
 
     def drawings(self) -> list[Drawing]:
         """Return the comparison's figures, without those that have no values."""
-        drawn = [] if self.comparison is None else overlays.draw_all(self.comparison, self._sides)
-        return [drawing for drawing in drawn if drawing.hover]
+        if self.comparison is None:
+            return []
+        numbers = range(len(self.comparison.candidates))
+        changes = chain.from_iterable(draw_changes(self.comparison, number) for number in numbers)
+        return [drawing for drawing in (*changes, *draw_distributions(self._sides)) if drawing.hover]
 
 
 def _interval(change: Difference) -> str:
