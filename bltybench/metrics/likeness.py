@@ -37,7 +37,7 @@ class Variation:
 
     def __str__(self) -> str:
         """Return the key with both values."""
-        return f"{sanitize(self.key, limit=2 * MAX_VALUE_CHARS)} ({_shown(self.base)} → {_shown(self.candidate)})"
+        return f"{sanitize(self.key)} ({_shown(self.base)} → {_shown(self.candidate)})"
 
 
 def read_vary(given: str) -> frozenset[str]:
