@@ -270,6 +270,48 @@ def test_reading_a_long_file_is_reported(
     assert f"Reading {path}: 3 lines so far" in caplog.text
 
 
+SHAREGPT = [
+    {"id": "a", "source": "x", "conversations": [{"from": "system", "value": "Be brief."},
+     {"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
+    {"conversations": [{"from": "gpt", "value": "Nobody asked."}]},
+    {"conversations": []},
+]  # fmt: skip
+BRIEF = [{"role": "system", "content": "Be brief."}, GOOD]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("c.jsonl", "\n".join(map(json.dumps, SHAREGPT)), [BRIEF]),
+        ("c.json", json.dumps(SHAREGPT, indent=1), [BRIEF]),
+        ("c.json", json.dumps(["Hello", {"prompt": "Hello"}]), [[GOOD], [GOOD]]),
+        ("c.jsonl", '"Hello"\n{"prompt": "Hello"}\n', [[GOOD], [GOOD]]),
+        ("c.txt", "Hello\n\n[5]\n", [[GOOD], [{"role": "user", "content": "[5]"}]]),
+        ("c.jsonl", '{"prompt": "x", "messages": [{"role": "user", "content": "Hello"}]}', None),
+        ("c.json", '[{"conversations": [{"from": "nobody", "value": "Hello"}]}]', None),
+        ("c.json", '["Hello", 5]', None),
+        ("c.json", '["Hello",', None),
+        ("c.json", "[]", None),
+    ],
+)
+def test_conversations_of_other_formats_are_read(
+    tmp_path: Path, file: str, content: str, expected: list[Any] | None
+) -> None:
+    (tmp_path / file).write_text(content)
+    if expected is None:
+        with pytest.raises(UserError, match=file):
+            conversations.read_conversations(tmp_path / file)
+        return
+    read = conversations.read_conversations(tmp_path / file).every
+    assert [row.messages for row in read] == expected
+
+
+def test_skipped_conversations_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(SHAREGPT))
+    conversations.read_conversations(tmp_path / "c.json")
+    assert "skipped 2 conversations in which the user says nothing" in caplog.text
+
+
 def test_invalid_or_missing_conversations_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     call = Call(name="a", conversations="c.jsonl")

@@ -1,9 +1,9 @@
-"""Recorded conversations used as prompts: a JSONL file with one ``{"messages": […]}`` per line."""
+"""Recorded conversations used as prompts: messages, ShareGPT, or only prompts, one per line or in a list."""
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,17 @@ logger = logging.getLogger("bltybench")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS = ("messages", "max_tokens", "temperature")
 SHAPE = 'a line looks like {"messages": [{"role": "user", "content": "…"}]}'
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+}
+"""Roles by the name of the speaker in ShareGPT's files."""
 PROGRESS_S = 3.0
 """Seconds between two messages while a long file is read."""
 MAX_COUNTED, MAX_COUNTING_S = 500, 3.0
@@ -37,8 +48,8 @@ class Conversation:
     temperature: float | None
     body: dict[str, Any] | None = None
     """The whole body, if it is sent as it is. It contains the messages and parameters."""
-    line: int = 0
-    """Its line in the file, from 1."""
+    where: str = ""
+    """File and line, for messages."""
     _prompt_tokens: int | None = None
 
     def count_tokens(self) -> int:
@@ -48,8 +59,8 @@ class Conversation:
         return self._prompt_tokens
 
 
-Parse = Callable[[Any, str, int], Conversation]
-"""Returns the row of a line, given its place for messages and its number."""
+Parse = Callable[[Any, str], Conversation | None]
+"""Returns a row, given its content and its place for messages; None if it has nothing to send."""
 
 
 class Conversations:
@@ -81,25 +92,54 @@ def read_conversations(path: Path) -> Conversations:
 
 @lru_cache(maxsize=8)
 def read_rows(path: Path, _version: tuple[int, int], what: str, shape: str, parse: Parse) -> Conversations:
-    """Read a JSONL file. ``what`` and ``shape`` of a line describe it in messages, ``parse`` reads a row."""
+    """Read a file of rows. ``what`` and ``shape`` describe it and its lines in messages."""
     every: list[Conversation] = []
     lengths: list[int] = []
+    skipped = 0
     report_s = time.monotonic() + PROGRESS_S
-    for number, line in open_text(path, what=what):
-        if not line.strip():
+    for where, row, length in _rows(path, what, shape):
+        parsed = parse(row, where)
+        if parsed is None:
+            skipped += 1
             continue
-        where = f"{path}:{number}"
-        every.append(parse(read_json(line, where=where, remedy=shape), where, number))
-        lengths.append(len(line))
+        every.append(parsed)
+        lengths.append(length)
         if time.monotonic() > report_s:
             logger.info("Reading %s: %s lines so far", path, f"{len(every):,}")
             report_s = time.monotonic() + PROGRESS_S
     if not every:
         raise UserError("contains no line to send", where=str(path), remedy=shape)
+    if skipped:
+        logger.warning("%s: skipped %s conversations in which the user says nothing", path, f"{skipped:,}")
     return Conversations(every, lengths)
 
 
-def _conversation(row: Any, where: str, line: int) -> Conversation:
+def _rows(path: Path, what: str, shape: str) -> Iterator[tuple[str, Any, int]]:
+    """Yield place, content, and length of each row: a line of text or JSON, or an entry of a JSON list."""
+    lines = ((number, line) for number, line in open_text(path, what=what) if line.strip())
+    for index, (number, line) in enumerate(lines):
+        where = f"{path}:{number}"
+        if path.suffix == ".txt":
+            yield where, line, len(line)
+        elif index == 0 and line.lstrip().startswith("["):
+            entries = read_json("\n".join([line, *(rest for _, rest in lines)]), where=where, remedy=shape)
+            for entry, row in enumerate(entries, start=1):
+                yield f"{path}, entry {entry}", row, len(json.dumps(row))
+        else:
+            yield where, read_json(line, where=where, remedy=shape), len(line)
+
+
+def _conversation(row: Any, where: str) -> Conversation | None:
+    if isinstance(row, str):
+        row = {"messages": [{"role": "user", "content": row}]}
+    elif isinstance(row, dict) and "messages" not in row:
+        if isinstance(row.get("prompt"), str):
+            row = row | {"messages": [{"role": "user", "content": row["prompt"]}]}
+            del row["prompt"]
+        elif isinstance(row.get("conversations"), list):
+            row = {"messages": _sharegpt(row["conversations"], where)}
+            if not row["messages"]:
+                return None
     problem = _problem(row)
     if problem:
         raise UserError(problem, where=where, remedy=SHAPE)
@@ -109,7 +149,25 @@ def _conversation(row: Any, where: str, line: int) -> Conversation:
             where=where,
             remedy=f"a line can have {', '.join(KEYS)}; requests files can have any (docs/workloads.md)",
         )
-    return Conversation(row["messages"], row.get("max_tokens"), row.get("temperature"), line=line)
+    return Conversation(row["messages"], row.get("max_tokens"), row.get("temperature"), where=where)
+
+
+def _sharegpt(turns: list[Any], where: str) -> list[dict[str, str]]:
+    """Return the messages of a ShareGPT conversation up to the user's last one; none if there is none."""
+    messages: list[dict[str, str]] = []
+    for number, turn in enumerate(turns, start=1):
+        speaker, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        if not isinstance(speaker, str) or speaker not in SHAREGPT_ROLES or not isinstance(text, str):
+            names = ", ".join(SHAREGPT_ROLES)
+            raise UserError(
+                f"turn {number} has no text from one of {names}",
+                where=where,
+                remedy='a turn looks like {"from": "human", "value": "…"}',
+            )
+        messages.append({"role": SHAREGPT_ROLES[speaker], "content": text})
+    while messages and messages[-1]["role"] != "user":
+        messages.pop()
+    return messages
 
 
 def _problem(row: object) -> str | None:

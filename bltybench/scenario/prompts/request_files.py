@@ -35,18 +35,17 @@ def require_bounds(name: str, scenario: Scenario, target: Target, base_dir: Path
     for call in scenario.mix:
         if call.requests is None:
             continue
-        path = base_dir / call.requests.file
-        for row in read_requests(path).every:
+        for row in read_requests(base_dir / call.requests.file).every:
             if row.max_tokens is None:
                 raise UserError(
                     "the budget caps tokens or money, but this body has neither max_tokens nor "
                     "max_completion_tokens",
-                    where=f"{path}:{row.line} (scenarios.{name}.mix[{call.name}])",
+                    where=f"{row.where} (scenarios.{name}.mix[{call.name}])",
                     remedy="add one of them to the body, or cap requests instead",
                 )
 
 
-def _request(row: object, where: str, line: int) -> Conversation:
+def _request(row: object, where: str) -> Conversation:
     """Return the request of a line. Its messages and bound are those of its body."""
     body = row.get("body") if isinstance(row, dict) and "body" in row else row
     problem = _batch_problem(row) if body is not row else None
@@ -57,7 +56,7 @@ def _request(row: object, where: str, line: int) -> Conversation:
         checked: dict[str, Any] = as_json(body, "the body")
     except ValueError as error:
         raise UserError(str(error), where=where, remedy=SHAPE) from None
-    return Conversation(checked["messages"], max_completion_tokens(checked), None, body=checked, line=line)
+    return Conversation(checked["messages"], max_completion_tokens(checked), None, body=checked, where=where)
 
 
 def _batch_problem(row: object) -> str | None:
