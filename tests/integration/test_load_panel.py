@@ -155,6 +155,9 @@ def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: htt
     ):
         assert page.get(f"/bltybench/report/{path}").status_code == 404, path
     assert page.get("/bltybench/page/..%2fpanel.py").status_code == 404
+    script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    assert page.get(address, headers=script).status_code == 403
+    assert page.get(address, headers=script | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
 
 
 @pytest.mark.parametrize("page", ["json"], indirect=True)

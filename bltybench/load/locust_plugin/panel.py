@@ -65,11 +65,19 @@ def add_tab(web_ui: WebUI, lists: FormLists, current: Callable[[], Run | UserErr
 
     for rule, view in (("/page/<name>", show_file), ("/state", show_state), ("/report/<run>", show_report)):
         pages.add_url_rule(rule, view_func=web_ui.auth_required_if_enabled(view))
+    pages.before_request(_refuse_other_sites)
     app.register_blueprint(pages)
     app.before_request(partial(take_run_time, parsed_options(environment)))
     app.after_request(_add_script)
     # The plugin listens to the same event, and has created the run before this is called.
     environment.events.test_start.add_listener(follow)
+
+
+def _refuse_other_sites() -> None:
+    """Refuse scripts of other web sites, which Locust allows to read everything. Links from there work."""
+    headers = request.headers
+    if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
+        abort(403, "Scripts of other web sites can't read this.")
 
 
 def take_run_time(options: Namespace) -> None:
