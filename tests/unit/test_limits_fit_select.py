@@ -3,6 +3,7 @@ otherwise."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -174,6 +175,25 @@ def test_a_shared_quota_is_found_as_the_own_share_of_it() -> None:
         assert verdict.families == ("fixed_window",)
         assert verdict.best is not None
         assert verdict.best.limit == LIMIT // 2
+
+
+@pytest.mark.parametrize(
+    ("per_s", "burst", "load", "seed"), [(3, 20, 1.6, 0), (2, 8, 1.6, 1), (2, 8, 2.5, 1), (0.7, 5, 1.6, 1)]
+)
+def test_a_bucket_that_is_hardly_ever_full_is_found_in_a_long_run(
+    per_s: float, burst: int, load: float, seed: int
+) -> None:
+    """An error of the rate adds up over the run, so a grid with fixed steps can miss every good rate."""
+    rng, at_s, observed = random.Random(seed), START_S, []
+    model = TokenBucket(burst, burst / per_s)
+    for _ in range(350):
+        at_s += rng.expovariate(per_s * load)
+        observed.append(Observation(at_s, at_s + 0.01, model.decide(at_s + 0.005).accepted))
+    verdict = fit_limiter(observed)
+    assert verdict.families == ("token_bucket",), verdict.reason
+    assert verdict.best is not None
+    assert verdict.best.limit == burst
+    assert verdict.best.rate_per_min == pytest.approx(60 * per_s, rel=0.01)
 
 
 def test_no_observations_give_nothing_sent() -> None:

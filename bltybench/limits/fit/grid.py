@@ -54,7 +54,8 @@ def coarse_grid(
         shortest_s = span_s / (50 * int(np.sum(observations.accepted)))
         shortest_s = max(shortest_s, observations.uncertainty_s() / observations.max_in_flight)
         longest_s = max(2 * _longest_lockout_s(observations), 2 * shortest_s)
-        return plain_grid(_geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4))
+        even = _geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4)
+        return plain_grid(np.union1d(even, _sustained(observations)))
     longest_s = 1.05 * span_s
     shortest_s = min(_shortest_period_s(observations, count_refused=count_refused), longest_s / 2)
     wanted = [period for period in (*GRID.natural_periods_s, *hints_s) if shortest_s <= period <= longest_s]
@@ -145,6 +146,17 @@ def _dense(shortest_s: float, longest_s: float, span_s: float) -> Floats:
         step = min(GRID.period_step - 1, GRID.max_drift * periods[-1] / span_s)
         periods.append(periods[-1] * (1 + step))
     return np.array(periods, dtype=np.float64)
+
+
+def _sustained(observations: Observations) -> Floats:
+    """Return seconds per token at about the rate at which the run was accepted, without steps that matter.
+
+    A bucket that is hardly ever full adds up an error of its rate over the whole run.
+    """
+    accepted = int(np.sum(observations.accepted))
+    low, high = (factor * accepted for factor in GRID.sustained_rates)
+    tokens = np.arange(max(1.0, low), high, GRID.max_token_drift)
+    return np.array(observations.span_s / tokens, dtype=np.float64)
 
 
 def _longest_lockout_s(observations: Observations) -> float:

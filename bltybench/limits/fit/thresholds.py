@@ -43,6 +43,10 @@ class GridThresholds:
     """The same for a first-hit counter. It has no phase to adjust, so a period that is 1% off fits badly."""
     max_drift: float = 0.3
     """Maximum shift of the last window between successive periods, in windows."""
+    max_token_drift: float = 0.25
+    """Maximum difference of what successive token buckets refill in the whole run, in tokens, if their rates
+    are within ``sustained_rates``, relative to the rate at which requests were accepted."""
+    sustained_rates: tuple[float, float] = (0.3, 1.1)
     phases: int = 8
     """Phases per period of the coarse grid."""
     recoveries: int = 4
