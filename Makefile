@@ -36,8 +36,8 @@ tests: $(VENV)/.installed-test
 
 # Older versions of pip, as shipped with Python, can take three times as long to resolve.
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("bltybench needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Choose another: make bench PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable .

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import socket
 import ssl
 import subprocess
 import sys
 from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,7 +119,7 @@ class SandboxProcess:
             pipe.write(msgspec.json.encode(order) + b"\n")
             pipe.flush()
             _front_page(self.base_url, START_S)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise self._failed() from error
 
     def _failed(self) -> UserError:
@@ -160,7 +160,7 @@ def address_of(base_url: str) -> tuple[str, int]:
 def _front_page(base_url: str, timeout_s: float) -> bytes:
     """Return the start of the page at ``/``."""
     host, port = address_of(base_url)
-    with closing(http.client.HTTPConnection(host, port, timeout=timeout_s)) as connection:
+    with closing(HTTPConnection(host, port, timeout=timeout_s)) as connection:
         connection.connect()
         if urlsplit(base_url).scheme == "https":
             # Only to recognize it. The run itself verifies the certificate.
@@ -188,7 +188,7 @@ def start_if_absent(target: Target) -> SandboxProcess | None:
         greeting = _front_page(target.base_url, STOP_S)
     except ConnectionRefusedError:
         return SandboxProcess.start(target.sandbox, host=host, port=port, ca_file=own_ca_file(target))
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         greeting = b""
     if greeting != GREETING:
         raise UserError(
