@@ -225,7 +225,7 @@ def test_internal_module_names_the_command_to_run() -> None:
 def test_locustfile_named_like_a_module_of_python_does_not_replace_it() -> None:
     """Locust registers a locustfile http.py under this name before the locustfile imports bltybench."""
     code = (
-        "import sys, types, http.client; sys.modules['http'] = types.ModuleType('http')\n"
+        "import sys, types, urllib.request; sys.modules['http'] = types.ModuleType('http')\n"
         "from bltybench.sandbox.process import _front_page\n"
         "_front_page('http://127.0.0.1:1/v1', 1.0)"
     )
