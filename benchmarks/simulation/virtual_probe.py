@@ -37,11 +37,10 @@ def _measure_request_limit(api: VirtualApi, session: ProbeSession) -> Verdict:
         continues = _send(api, session, burst)
         try:
             burst = steps.send(session.observations_since(first))
-        except StopIteration as end:
-            verdict: Verdict = end.value
-            return verdict
+        except StopIteration:
+            return session.verdict()
         if not continues:
-            return session.findings().verdict
+            return session.verdict()
 
 
 def _send(api: VirtualApi, session: ProbeSession, burst: Burst) -> bool:

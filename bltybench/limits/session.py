@@ -102,12 +102,13 @@ class ProbeSession:
         earlier = tuple(observations_of(self._earlier[None], self.start_s))
         return PlanOptions(budget=budget, quick=task.quick, period_s=period_s, limit=limit, earlier=earlier)
 
-    def earlier_verdict(self) -> Verdict:
-        """Return the resumed run's verdict on the request limit."""
-        known = self.context()
-        return find(
-            self._earlier[None], self.start_s, self.task.requests_per_min, known=known, probed=True
-        ).verdict
+    def verdict(self) -> Verdict:
+        """Return the verdict on the request limit from which the experiments start: that of the findings.
+
+        The plan's own verdict ignores that released slots of a concurrency limit can imitate a rate limit.
+        """
+        own, documented = [*self._earlier[None], *self.attempts], self.task.requests_per_min
+        return find(own, self.start_s, documented, known=self.context(), probed=True).verdict
 
     def add(self, attempt: Attempt) -> bool:
         """Record an attempt for the request limit. Return False after too many failures in a row."""

@@ -118,7 +118,7 @@ def test_resumed_probe_keeps_the_answers_it_has_and_asks_the_rest() -> None:
     session = ProbeSession(task, START_S + 1000)
     session.resume(api.attempts(), -1000 * 10**9, ["requests", "concurrency", "no such"])
     assert session.remaining_experiments() == ["charges"]
-    assert session.earlier_verdict().families == ("fixed_window",)
+    assert session.verdict().families == ("fixed_window",)
     findings = session.findings()
     assert answers(findings)["concurrency_limit"].value == 4
     assert "concurrency = 4" in str(limits_toml_of(findings, "run"))
@@ -142,6 +142,18 @@ def test_the_record_alone_gives_the_findings_of_the_probe(
     session = ProbeSession(replace(task, other_model="b"), START_S)
     session.attempts = rows
     assert to_record(session.findings(), "run") == probed
+
+
+@pytest.mark.parametrize(("limit", "ttft_s"), [(2, 0.3), (3, 1.0), (8, 0.3)])
+def test_concurrency_is_measured_if_it_refused_the_requests_of_the_request_limit(
+    limit: int, ttft_s: float
+) -> None:
+    """Responses are slow, so the probe sends concurrently, and released slots look like a window."""
+    api = VirtualApi(virtual_limits(concurrency=limit), terse=True, ttft_s=ttft_s, seed=limit)
+    findings = probe(api, ProbeTask(questions=("requests", "concurrency"), budget=600))
+    assert findings.verdict.best is None
+    assert answers(findings)["concurrency_limit"].value == limit
+    assert answers(findings)["cancelled_frees_slot"].value is True
 
 
 NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))

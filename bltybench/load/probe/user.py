@@ -114,12 +114,12 @@ class LimitProbe(ChatUser):
         session = self._session
         if REQUESTS in session.done:
             logger.info("The resumed run had measured the request limit")
-            return run_in_thread(session.earlier_verdict)
+            return run_in_thread(session.verdict)
         steps = plan(session.plan_options(), self._now_s())
         result: Burst | Verdict = next(steps)
         while isinstance(result, Burst):
             result = send_in_thread(steps, self._send(result))
-        return result
+        return run_in_thread(session.verdict)
 
     def _send(self, burst: Burst) -> Sequence[Observation]:
         """Send one burst and return its observations."""
