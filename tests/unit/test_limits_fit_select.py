@@ -119,6 +119,23 @@ def test_the_full_plan_distinguishes_a_fixed_phase_from_a_first_hit() -> None:
     assert full.best.phase_s() == pytest.approx(3.7, abs=0.2)
 
 
+@pytest.mark.parametrize("period_s", [7.0, 13.0, 45.0])
+@pytest.mark.parametrize("ahead_s", [-0.12, 0.09])
+def test_windows_of_an_unusual_period_are_found_aligned_to_a_clock_that_differs(
+    period_s: float, ahead_s: float
+) -> None:
+    noise = NetworkNoise(latency_s=0.003, jitter=0.3, clock_offset_s=ahead_s)
+    best = probe(FixedWindow(9, period_s), PlanOptions(budget=300), noise, later_s=31.7).best
+    assert best is not None
+    assert (best.family, best.limit, best.period_s, best.phase) == ("fixed_window", 9, period_s, "clock")
+    phase_s = best.phase_s()
+    assert phase_s is not None
+    assert min(phase_s, period_s - phase_s) <= 0.2
+    other = probe(FixedWindow(9, period_s, 0.4 * period_s), PlanOptions(budget=300), noise, later_s=31.7).best
+    assert other is not None
+    assert (other.family, other.phase) == ("fixed_window", "other")
+
+
 def test_a_small_burst_is_not_mistaken_for_a_short_window() -> None:
     verdict = probe(TokenBucket(60, 60.0, burst=5))
     assert verdict.families == ("token_bucket",)

@@ -19,7 +19,7 @@ def estimate_fit(
     search: FamilySearch, observations: Observations, hints_s: tuple[float, ...], best_cost: int
 ) -> Fit:
     """Return the best fit of one family; ``best_cost`` is the lowest cost of any family."""
-    family, scored = search.family, search.scored
+    family, scored, hints_s = search.family, search.scored, (*hints_s, *search.aligned_periods_s)
     traits, grid, chosen = FAMILIES[family], scored.grid, scored.equivalent
     best = _representative(scored, chosen, () if traits.kind == "bucket" else hints_s)
     limit = int(scored.limit_min[best])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bltybench.limits.fit.thresholds import GRID
+from bltybench.limits.fit.thresholds import ESTIMATE, GRID
 from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
@@ -121,6 +122,22 @@ def first_hit_grid(period: Floats, observations: Observations) -> Grid:
     anchors = GRID.first_hit_anchors
     phases = np.linspace(observations.lo[0], observations.hi[0], anchors)
     return plain_grid(np.repeat(period, anchors), np.tile(phases, len(period)))
+
+
+def aligned_grid(period_s: float, observations: Observations) -> Grid:
+    """Return windows of one period that start at its multiples in Unix time, by clocks that may differ."""
+    middle_s = observations.span_s / 2
+    edge_s = -observations.origin_s % period_s
+    edge_s += period_s * round((middle_s - edge_s) / period_s)
+    tolerance_s = min(ESTIMATE.clock_error_s, ESTIMATE.clock_error_fraction * period_s)
+    phases = edge_s + np.linspace(-tolerance_s, tolerance_s, GRID.aligned_phases)
+    return plain_grid(np.full(len(phases), period_s), phases)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return the numbers of up to two significant digits in a range, which must be positive."""
+    step = 10.0 ** (math.floor(math.log10(low)) - 1)
+    return [float(f"{count * step:.2g}") for count in range(math.ceil(low / step), int(high / step) + 1)]
 
 
 def finer_grid(family: str, best: Grid, width: Floats, slack_s: Floats) -> Grid:

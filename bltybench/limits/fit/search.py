@@ -8,17 +8,19 @@ import numpy as np
 
 from bltybench.limits.fit.grid import (
     Grid,
+    aligned_grid,
     coarse_grid,
     finer_grid,
     first_hit_grid,
     plain_grid,
     precise_recoveries,
     refill_grid,
+    round_numbers,
 )
 from bltybench.limits.fit.missing import enumerate_assignments, impute_greedy
 from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.scoring import Scored, score, score_pruned
-from bltybench.limits.fit.thresholds import GRID, SCORING, SEARCH
+from bltybench.limits.fit.thresholds import ESTIMATE, GRID, SCORING, SEARCH
 from bltybench.limits.models.families import FAMILIES, FIXED_WINDOW, INTERVAL_REFILL
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
@@ -45,6 +47,8 @@ class FamilySearch:
         self._observations = observations
         self._bounds = ChargeBounds(observations, count_refused=count_refused)
         self._unassigned = self._bounds.charges
+        self.aligned_periods_s: tuple[float, ...] = ()
+        """Round periods at which windows that are aligned to the clock are among the best candidates."""
         if family == INTERVAL_REFILL:
             grid = refill_grid(observations, rates_per_s)
         else:
@@ -192,6 +196,27 @@ class FamilySearch:
                 scored = scored.plus(self.scored)
         bounds.charge(own)
         self.scored = scored
+
+    def try_aligned_periods(self) -> None:
+        """Add windows of a round period that are aligned to the clock, if one is near the best period.
+
+        People configure these. The search can miss them by less than the clocks differ.
+        """
+        if not FAMILIES[self.family].has_recurring_windows:
+            return
+        periods = self.scored.grid.period[self.scored.equivalent]
+        low, high = float(periods.min()), float(periods.max())
+        if high - low > ESTIMATE.max_rounding * (high + low):
+            return
+        slack = ESTIMATE.rounding_slack
+        low, high = low * (1 - slack), high * (1 + slack)
+        for period_s in round_numbers(low, high):
+            grid = aligned_grid(period_s, self._observations)
+            self._bounds.select(self._bounds.every)
+            aligned = score(self.family, self._bounds, grid)
+            if aligned.lowest <= self.cost + SCORING.hard_weight // 2:
+                self.aligned_periods_s += (period_s,)
+                self.scored = self.scored.plus(aligned)
 
     def phase_share(self, best: int, best_cost: int) -> float:
         """Return the fraction of phases that fit as well, with the other parameters of candidate ``best``.

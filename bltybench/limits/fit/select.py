@@ -84,6 +84,7 @@ def fit_limiter(
     for search in searches:
         if search.cost <= min(best_cost, allowed) + SCORING.far_cost:
             search.try_other_assignments()
+            search.try_aligned_periods()
     best_cost = min(search.cost for search in searches)
     fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
     verdict = _compare(fits, counts, observations)

@@ -53,6 +53,8 @@ class GridThresholds:
     """Recoveries to take phases from: those with the most precise times."""
     first_hit_anchors: int = 5
     """Times within the first exchange at which windows may have started."""
+    aligned_phases: int = 401
+    """Differences of the clocks to try for windows of a round period, an odd number to include none."""
     hint_phases: int = 100
     """Phases to try at a documented period."""
     min_period_exchanges: int = 8
