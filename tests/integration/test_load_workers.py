@@ -247,6 +247,36 @@ WorkerRunner.connect_to_master = end_first
     assert not list_runs(tmp_path / "reports")
 
 
+def test_worker_that_a_signal_ends_while_it_stops_writes_all_its_records(tmp_path: Path) -> None:
+    # Locust killed the greenlet that closed the records.
+    own = (
+        OWN
+        + """
+import os, signal
+import gevent
+from bltybench.load.run.record_sink import RecordSink
+
+close = RecordSink.close
+
+def close_slowly(sink):
+    os.kill(os.getpid(), signal.SIGTERM)
+    gevent.sleep(0.3)
+    close(sink)
+
+RecordSink.close = close_slowly
+"""
+    )
+    log = tmp_path / "truth.jsonl"
+    with running_sandbox(log) as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, CLOSED)
+        path = write(tmp_path, own)
+        done = run_locust(path, "--processes", "2", "--scenario", "chat", "-t", "3s", cwd=tmp_path, **KEY)
+    ended = {name for name, row in truth_of(log).items() if row.end_ns and not row.disconnected}
+    assert ended <= {row["request_id"] for row in done.attempts}
+    assert "Traceback" not in done.output
+    assert not done.run.manifest().unfinished_workers
+
+
 def test_load_begins_when_the_slowest_worker_is_ready(tmp_path: Path) -> None:
     # The time axis began 2 s after the start, ready or not.
     with running_sandbox() as sandbox:

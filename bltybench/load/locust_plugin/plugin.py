@@ -69,6 +69,7 @@ class Plugin:
         self._participant = Participant(self._take_tick)
         self._supervisor = Supervisor(self._abort, self._link.lose_worker)
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._leaving: gevent.Greenlet[..., None] | None = None
         self._finishing: gevent.Greenlet[..., None] | None = None
         self._finished = Event()
         self._quitting = False
@@ -176,7 +177,9 @@ class Plugin:
         """Close this process's records, and the run if this process owns it."""
         run = self.run
         reason = self._end_reason(run) if run is not None else ""
-        self._participant.leave()
+        # If a signal ends a worker now, Locust kills the greenlet that calls this.
+        self._leaving = gevent.spawn(self._participant.leave)
+        self._leaving.get()
         if role_of(parsed_options(environment)) is Role.WORKER:
             # All its users have ended. Otherwise Locust would let the worker wait for this time again before
             # it listens to its master.
@@ -204,8 +207,7 @@ class Plugin:
         self._quitting = True
         try:
             stop_on_quit(self._runner)
-            if self._finishing is not None:
-                self._finishing.join()
+            gevent.joinall([greenlet for greenlet in (self._leaving, self._finishing) if greenlet])
         except KeyboardInterrupt:
             # A second Ctrl-C: exit without the report. The records are on disk.
             environment.process_exit_code = INTERRUPTED
