@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
-from bltybench.scenario.limits import Limit
+from bltybench.scenario.api.documented_limits import Limit
 
 SIZES = [10_000, 100_000, 1_000_000, 5_000_000]
 GAPS = 100

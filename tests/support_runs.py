@@ -16,7 +16,7 @@ from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp, Tok
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, Host, Manifest, TargetInfo, read_scenario
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA
-from bltybench.scenario.limits import usual_limits
+from bltybench.scenario.api.documented_limits import usual_limits
 from bltybench.scenario.workload import Scenario
 
 WALL_NS = 1_795_356_910_000_000_000

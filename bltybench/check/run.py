@@ -12,7 +12,7 @@ from bltybench.check.reach import reach
 from bltybench.errors import UserError
 from bltybench.sandbox.process import start_if_absent
 from bltybench.scenario.api.access import read_key
-from bltybench.scenario.limits import one_limit, per_minute
+from bltybench.scenario.api.documented_limits import one_limit, per_minute
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 

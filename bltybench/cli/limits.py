@@ -50,7 +50,7 @@ def _find(folder: RunFolder, reports: Path) -> tuple[Findings, int]:
     from bltybench.limits.session import RECORD_FILE, ProbeRecord, ProbeSession  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import load_attempts, readable  # noqa: PLC0415
-    from bltybench.scenario.limits import per_minute  # noqa: PLC0415
+    from bltybench.scenario.api.documented_limits import per_minute  # noqa: PLC0415
 
     start_ns, path = folder.manifest().clock.wall_ns, folder.path / RECORD_FILE
     with readable(folder):

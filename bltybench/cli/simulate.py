@@ -113,7 +113,7 @@ def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequen
 
 def _limits(target: Target) -> SandboxLimits:
     """Return the limits of the sandbox, or the documented ones of another target as fixed windows."""
-    from bltybench.scenario.limits import MINUTE_S, What, one_limit, per_minute  # noqa: PLC0415 - as above
+    from bltybench.scenario.api.documented_limits import MINUTE_S, What, one_limit, per_minute  # noqa: PLC0415 - as above
     from bltybench.scenario.target import RateLimit, SandboxLimits  # noqa: PLC0415 - as above
 
     if target.sandbox is not None:

@@ -9,7 +9,7 @@ import pandas as pd
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.frame import ACCEPTED, NS_PER_S, Floats, Ints, floats, ints
 from bltybench.metrics.rates import best_rolling, request_times
-from bltybench.scenario.limits import Limit
+from bltybench.scenario.api.documented_limits import Limit
 
 TOKEN_COLUMNS = {
     "tokens": ["prompt_tokens", "completion_tokens"],

@@ -3,7 +3,7 @@
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
 from bltybench.report.text import clock, count, duration, milliseconds
-from bltybench.scenario.limits import amounts, limits_on
+from bltybench.scenario.api.documented_limits import amounts, limits_on
 from bltybench.scenario.retry import Retry
 
 

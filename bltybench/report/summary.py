@@ -17,7 +17,7 @@ from bltybench.metrics.outcomes import ERRORS, count_of
 from bltybench.metrics.validity import all_workers_finished, late_arrivals
 from bltybench.metrics.verdict import Severity, Verdict, judge, severity
 from bltybench.runs.search import SearchResult
-from bltybench.scenario.limits import per_minute
+from bltybench.scenario.api.documented_limits import per_minute
 
 SUMMARY_VERSION = 1
 """Increased when a key is removed or changes its meaning, not when keys are added."""

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from bltybench.errors import UserError
 from bltybench.runs.attempt import FORMAT_VERSION
+from bltybench.scenario.api.documented_limits import Limit, usual_limits
 from bltybench.scenario.base import MAX_DURATION_S
-from bltybench.scenario.limits import Limit, usual_limits
 from bltybench.scenario.workload import Scenario
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

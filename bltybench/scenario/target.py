@@ -9,10 +9,10 @@ from pydantic import (
 )
 
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.documented_limits import Limit, Limits, LimitsKey, documented
 from bltybench.scenario.api.endpoint import Endpoint
 from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
 from bltybench.scenario.faults import SandboxFaults, check_tls
-from bltybench.scenario.limits import Limit, Limits, LimitsKey, documented
 
 SANDBOX_KEY = "sk-sandbox"
 """Public key of the sandbox. It is valid only for the sandbox on this machine."""

@@ -7,7 +7,7 @@ from bltybench.check.evidence import FIXED_REQUESTS
 from bltybench.check.reach import reach
 from bltybench.check.run import check
 from bltybench.errors import UserError
-from bltybench.scenario.limits import Limits
+from bltybench.scenario.api.documented_limits import Limits
 from bltybench.scenario.target import Budget, SandboxLimits, SandboxSettings, Target
 
 

@@ -30,7 +30,7 @@ from bltybench.load.locust_plugin.options import report_formats, say_who_can_con
 from bltybench.load.locust_plugin.panel import take_run_time
 from bltybench.load.run.live import Tick
 from bltybench.load.users import ChatUser
-from bltybench.scenario.limits import Limit
+from bltybench.scenario.api.documented_limits import Limit
 
 
 def test_unknown_report_format_is_a_user_error() -> None:

@@ -11,7 +11,7 @@ from bltybench.metrics.analysis import load
 from bltybench.report.build import build
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
-from bltybench.scenario.limits import Limit
+from bltybench.scenario.api.documented_limits import Limit
 
 
 def run(path: Path, *limits: Limit) -> RunFolder:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.documented_limits import Limits, per_minute
 from bltybench.scenario.api.endpoint import Timeouts
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.file.starter import starter_file
-from bltybench.scenario.limits import Limits, per_minute
 from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.target import SANDBOX_KEY, Target
 from bltybench.scenario.workload import Constant, Trace

@@ -11,8 +11,15 @@ import pytest
 from bltybench.errors import UserError
 from bltybench.load.probe.options import read_task
 from bltybench.runs.manifest import TargetInfo
+from bltybench.scenario.api.documented_limits import (
+    Limit,
+    amounts,
+    limits_on,
+    one_limit,
+    per_minute,
+    usual_limits,
+)
 from bltybench.scenario.file.scenario_file import load_book
-from bltybench.scenario.limits import Limit, amounts, limits_on, one_limit, per_minute, usual_limits
 from bltybench.scenario.target import Target
 
 LIMITS = """\

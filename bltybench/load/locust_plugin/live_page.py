@@ -8,7 +8,7 @@ from bltybench.errors import UserError
 from bltybench.load.run.live import Point, Tick
 from bltybench.load.run.run import Run
 from bltybench.percentiles import percentile
-from bltybench.scenario.limits import TOKENS, Limit, amounts, limits_on, per_minute
+from bltybench.scenario.api.documented_limits import TOKENS, Limit, amounts, limits_on, per_minute
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 
 NONE = "–"

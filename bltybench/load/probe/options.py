@@ -15,7 +15,7 @@ from bltybench.limits.probe.thresholds import PLAN
 from bltybench.limits.session import ProbeTask
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.scenario.api.access import read_key
-from bltybench.scenario.limits import MINUTE_S, Limit, one_limit, per_minute
+from bltybench.scenario.api.documented_limits import MINUTE_S, Limit, one_limit, per_minute
 from bltybench.scenario.target import Target
 
 MAX_PERIOD_S = 3600.0

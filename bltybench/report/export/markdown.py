@@ -6,7 +6,7 @@ from bltybench.metrics import grading
 from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
 from bltybench.report.summary import Summary
-from bltybench.scenario.limits import TOKENS, What, amounts, limits_on
+from bltybench.scenario.api.documented_limits import TOKENS, What, amounts, limits_on
 
 MAX_ERRORS = 5
 """Maximum rows in the table of errors."""

@@ -12,7 +12,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.frame import NS_PER_S, Floats, estimated_tokens, floats, ints
 from bltybench.metrics.latency import ecdf, histogram
 from bltybench.report.figures import scales, style
-from bltybench.scenario.limits import MINUTE_S, TOKENS, What, amounts, limits_on
+from bltybench.scenario.api.documented_limits import MINUTE_S, TOKENS, What, amounts, limits_on
 
 MAX_DOTS = 1500
 """Maximum number of single measurements in the TTFT panel: more would only be a cloud."""

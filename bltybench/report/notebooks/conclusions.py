@@ -12,7 +12,7 @@ from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.sentences import latency_sentence
 from bltybench.report.summary import summarize
 from bltybench.runs.attempt import TokensSource
-from bltybench.scenario.limits import What, per_minute
+from bltybench.scenario.api.documented_limits import What, per_minute
 
 MINUTE_S = 60
 NOTHING_SENT = "Nothing was sent, so this run has no numbers to conclude from."

@@ -17,7 +17,7 @@ from bltybench.report import text
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.summary import Summary
 from bltybench.runs.search import SearchResult
-from bltybench.scenario.limits import TOKENS, limits_on
+from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 
 PROBE = "locust -f locustfiles/limits.py"
 MAX_NAMED = 2

@@ -26,7 +26,7 @@ from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
-from bltybench.scenario.limits import TOKENS, amounts, limits_on, per_minute
+from bltybench.scenario.api.documented_limits import TOKENS, amounts, limits_on, per_minute
 
 MAX_ATTEMPTS = 2000
 """Maximum successive attempts to analyze: all of a probe, and the most informative part of a long run."""

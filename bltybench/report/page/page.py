@@ -22,7 +22,7 @@ from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
 from bltybench.report.sentences import retries_sentence, retry_policy
 from bltybench.report.summary import Summary
-from bltybench.scenario.limits import MINUTE_S, TOKENS, What
+from bltybench.scenario.api.documented_limits import MINUTE_S, TOKENS, What
 
 OPTIONAL_FIGURES = ("limits_evidence", "limits_retry_after", "limits_remaining")
 """Figures that need evidence which a run can lack."""
