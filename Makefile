@@ -32,7 +32,7 @@ types: $(VENV)/.installed-test
 # Timed runs can disturb each other. At most two failed tests are tried once more, alone, and listed at the end if
 # they pass then.
 tests: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 3 --dist worksteal || $(BIN)/python -m pytest --second-try
+	$(BIN)/python -m pytest -n 4 --dist worksteal || $(BIN)/python -m pytest --second-try
 
 # Older versions of pip, as shipped with Python, can take three times as long to resolve.
 $(VENV)/bin/python:

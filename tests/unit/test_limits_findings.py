@@ -67,7 +67,7 @@ def drained(outcome: str = "rate_limited", **refusal: Any) -> list[Attempt]:
 
 def test_advice_follows_the_findings() -> None:
     told = to_record(find(drained(), 0.0, 600), "run")
-    rate = "Rate: at most 120 requests per minute, one every 500 ms, not the documented 600."
+    rate = "Rate: at most 120 requests per minute, one every 501 ms, not the documented 600."
     assert told.advice[0].startswith(rate)
     assert any("Refusals carry no Retry-After" in line for line in told.advice)
     assert not set(told.says) & set(told.advice)

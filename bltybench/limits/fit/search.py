@@ -48,7 +48,7 @@ class FamilySearch:
         self._bounds = ChargeBounds(observations, count_refused=count_refused)
         self._unassigned = self._bounds.charges
         self.aligned_periods_s: tuple[float, ...] = ()
-        """Round periods at which windows that are aligned to the clock are among the best candidates."""
+        """Round periods, most usual first, at which windows aligned to the clock are a best candidate."""
         if family == INTERVAL_REFILL:
             grid = refill_grid(observations, rates_per_s)
         else:
@@ -217,6 +217,7 @@ class FamilySearch:
             if aligned.lowest <= self.cost + SCORING.hard_weight // 2:
                 self.aligned_periods_s += (period_s,)
                 self.scored = self.scored.plus(aligned)
+        self.aligned_periods_s = tuple(sorted(self.aligned_periods_s, key=_is_unusual))
 
     def phase_share(self, best: int, best_cost: int) -> float:
         """Return the fraction of phases that fit as well, with the other parameters of candidate ``best``.
@@ -271,6 +272,11 @@ def _basins(scored: Scored, other_periods: int, extra_cost: float = 0.0) -> Ints
             chosen.append(candidate)
             taken.insert(place, at)
     return np.array(chosen, dtype=np.int64)
+
+
+def _is_unusual(period_s: float) -> tuple[bool, bool]:
+    """Return a sort key that puts natural periods first, then those of one significant digit."""
+    return period_s not in GRID.natural_periods_s, float(f"{period_s:.1g}") != period_s
 
 
 def _best_at_periods(scored: Scored, periods_s: tuple[float, ...]) -> Ints:
