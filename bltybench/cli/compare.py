@@ -12,7 +12,7 @@ import typer
 
 from bltybench.errors import UserError
 from bltybench.report.text import bounded, signed
-from bltybench.runs.folder import find_run, write_atomically
+from bltybench.runs.folder import RunFolder, find_run, write_atomically
 
 if TYPE_CHECKING:
     from bltybench.metrics.outline import Outline
@@ -73,9 +73,10 @@ def compare(  # noqa: PLR0917 - typer makes options of them
 
     bounds = Tolerance(_percent(tolerance, "--tolerance"), _percent(tolerance_share, "--tolerance-share"))
     varied = read_vary(vary)
-    reference, *others = name_sides([_runs(side, reports) for side in (base, *candidates)], labels)
+    chosen = [_folders(side, reports) for side in (base, *candidates)]
+    reference, *others = name_sides([_outlines(folders) for folders in chosen], labels)
     result = compare_sides(reference, others, bounds, vary=varied, allow_invalid=allow_invalid, strict=strict)
-    _write(result, [reference, *others], html, junit)
+    _write(result, [reference, *others], [folders[0] for folders in chosen], html, junit)
     if as_json:
         sys.stdout.write(result.to_json().decode())
     else:
@@ -87,15 +88,23 @@ def compare(  # noqa: PLR0917 - typer makes options of them
         raise typer.Exit(1)
 
 
-def _write(result: Comparison, sides: Sequence[Side], html: Path | None, junit: Path | None) -> None:
+def _write(
+    result: Comparison,
+    sides: Sequence[Side],
+    first: Sequence[RunFolder],
+    html: Path | None,
+    junit: Path | None,
+) -> None:
+    """Write the files that were asked for. ``first`` has the first run of each side."""
     from bltybench.report.comparison.junit import junit as junit_xml  # noqa: PLC0415 - as above
 
     path = html
     try:
         if html is not None:
             from bltybench.report.comparison.page import write_page  # noqa: PLC0415 - imports matplotlib
+            from bltybench.report.page.answer import answer_of  # noqa: PLC0415 - as above
 
-            write_page(html, result, sides)
+            write_page(html, result, sides, [answer_of(folder).says for folder in first])
         if junit is not None:
             path = junit
             write_atomically(junit, junit_xml(result))
@@ -103,13 +112,17 @@ def _write(result: Comparison, sides: Sequence[Side], html: Path | None, junit: 
         raise UserError(f"can't be written: {error.strerror}", where=str(path)) from None
 
 
-def _runs(argument: str, reports: Path) -> list[Outline]:
-    from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
-    from bltybench.metrics.outline import outline  # noqa: PLC0415 - as above
-
+def _folders(argument: str, reports: Path) -> list[RunFolder]:
     folders = [find_run(ref, reports) for ref in argument.split(",") if ref]
     if not folders:
         raise UserError("no such run", where=repr(argument), remedy="list the runs with `bltybench runs`")
+    return folders
+
+
+def _outlines(folders: Sequence[RunFolder]) -> list[Outline]:
+    from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
+    from bltybench.metrics.outline import outline  # noqa: PLC0415 - as above
+
     # One after another, to keep only the outline of each run in memory.
     return [outline(load(folder)) for folder in folders]
 
@@ -145,7 +158,7 @@ def _show(result: Comparison, html: Path | None) -> None:
                 value_of(row.candidate, row.kind),
                 signed(row.change, row.kind),
                 low if row.low is None else f"{low} … {high}",
-                Text(row.verdict, style=STYLES[row.verdict]),
+                Text("not judged") if candidate.unlike else Text(row.verdict, style=STYLES[row.verdict]),
             )
         # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
         console.width = max(console.width, Console(width=1000).measure(table).maximum)
@@ -155,6 +168,8 @@ def _show(result: Comparison, html: Path | None) -> None:
         if candidate.unmeasured:
             console.print(Text(f"No values on either side: {', '.join(candidate.unmeasured)}", style="dim"))
         style = {Verdict.FAIL: "bold red", Verdict.PASS: "bold green"}.get(candidate.verdict, "bold yellow")
+        if candidate.verdict is Verdict.PASS and candidate.mostly_open:
+            style = "bold yellow"
         console.print(
             Text(candidate.stamp, style=style), Text(candidate.answer(result.base.label)), soft_wrap=True
         )

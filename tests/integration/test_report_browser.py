@@ -22,6 +22,7 @@ from bltybench.report.build import build
 from bltybench.report.comparison.labels import name_sides
 from bltybench.report.comparison.model import compare_sides
 from bltybench.report.comparison.page import write_page
+from bltybench.report.page.answer import answer_of
 from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.search import SearchResult
@@ -176,7 +177,7 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     compared = compare_sides(sides[0], sides[1:], Tolerance())
     assert [one.verdict for one in compared.candidates][1:] == ["not decided", "not comparable"]
-    write_page(place / "comparison.html", compared, sides)
+    write_page(place / "comparison.html", compared, sides, [answer_of(folder).says for folder, _ in runs])
     (place / "index.html").write_text(index(runs, place), encoding="utf-8")
     return {name: place / f"{name}.html" for name in ("index", "comparison")}
 

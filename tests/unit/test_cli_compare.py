@@ -233,6 +233,15 @@ def test_unlike_runs_give_one_sentence_with_the_option_that_allows_them(reports:
     assert invoke(reports, "base", "retry-users", "--vary", "retry,users")[0] == 0
 
 
+def test_unlike_runs_are_not_judged_in_any_row(reports: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    with pytest.raises(UserError):
+        invoke(reports, "base", "users", "--html", str(page))
+    rows = page.read_text(encoding="utf-8").partition("<tbody>")[2].partition("</tbody>")[0]
+    assert "not judged" in rows
+    assert "not decided" not in rows
+
+
 def test_regression_within_the_tolerance_exits_with_0(reports: Path) -> None:
     assert invoke(reports, "base", "slow", "--tolerance", "200%", "--tolerance-share", "50%")[0] == 0
 
@@ -245,6 +254,7 @@ def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Pat
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "\x1b" not in html
     assert "{{ 7*7 }}" in html
+    assert html.count("Nothing was refused: the server accepted all 480 requests") == 2
     assert html.count("<svg ") == 2 * (2 + 2 + 1)
     data = tmp_path / "compare-figures"
     assert sorted(path.name for path in data.iterdir()) == [

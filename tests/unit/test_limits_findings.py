@@ -12,6 +12,7 @@ import pytest
 from support_runs import attempt_at
 
 from bltybench.errors import UserError
+from bltybench.limits.findings.advice import pace
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.narrative import summary
@@ -67,12 +68,27 @@ def drained(outcome: str = "rate_limited", **refusal: Any) -> list[Attempt]:
 
 def test_advice_follows_the_findings() -> None:
     told = to_record(find(drained(), 0.0, 600), "run")
-    rate = "Rate: at most 120 requests per minute, one every 501 ms, not the documented 600."
+    rate = "Rate: at most 119 requests per minute, one every 501 ms, not the documented 600."
     assert told.advice[0].startswith(rate)
     assert any("Refusals carry no Retry-After" in line for line in told.advice)
     assert not set(told.says) & set(told.advice)
     early = to_record(find(drained(retry_after_s=3.0), 0.0, None), "run")
     assert any("Retry-After is safe but longer than needed" in line for line in early.advice)
+
+
+@pytest.mark.parametrize(
+    ("rate_per_min", "words"),
+    [
+        (119.82, "at most 119 requests per minute, one every 501 ms"),
+        (60.0, "at most 60 requests per minute, one every 1 s"),
+        (10 * 60 / 7.0, "at most 85.7 requests per minute, one every 700 ms"),
+        (99.99, "at most 99 requests per minute, one every 601 ms"),
+        (0.0999, "at most 0.0999 requests per minute, one every 601 s"),
+        (12_345.6, "at most 12,345 requests per minute, one every 4.87 ms"),
+    ],
+)
+def test_pace_is_rounded_to_the_slower_side(rate_per_min: float, words: str) -> None:
+    assert pace(rate_per_min) == words
 
 
 def test_client_that_was_refused_for_many_periods_is_advised_to_stop_sending() -> None:

@@ -89,6 +89,13 @@ def compared(*changes: Difference) -> Comparison:
     return msgspec.structs.replace(comparison, candidates=[one])
 
 
+def test_pass_with_most_metrics_not_decided_is_shown_as_open() -> None:
+    same = Difference("ttft.p50", "ms", True, 100.0, 100.0, 0.0, -0.01, 0.01, "same")
+    undecided = msgspec.structs.replace(same, verdict="not decided")
+    assert not compared(same, undecided).candidates[0].mostly_open
+    assert compared(same, undecided, undecided).candidates[0].mostly_open
+
+
 def written(svg: str) -> list[str]:
     """Return the texts of a figure."""
     return re.findall(r"<text[^>]*>([^<]+)", svg)

@@ -1,5 +1,7 @@
 """What the author of a client should do, from the findings."""
 
+import math
+
 from bltybench.limits.findings.model import Findings, Value
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.result import Fit
@@ -31,6 +33,8 @@ CHARGED: dict[Value, str] = {
     "refunded": " The server reserves max_tokens until the response ends, so set it no higher than you need.",
 }
 """Advice about max_tokens, by how tokens are charged."""
+EXACT = 1 + 1e-9
+"""Factor by which a computed number can miss a round one."""
 
 
 def advice(findings: Findings) -> list[str]:
@@ -62,7 +66,7 @@ def _pace(findings: Findings) -> list[str]:
         queued = verdict.status == "never_refused" and verdict.queue is not None
         return [f"Burst: {BURST['leaky_queue']}"] if queued else []
     slowest = best.safe_rate_per_min
-    rate = f"Rate: at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
+    rate = f"Rate: {pace(slowest)}"
     if documented is not None and slowest < FINDINGS.min_documented_fraction * documented:
         rate += f", not the documented {documented}"
     sure = verdict.status == "found"
@@ -87,6 +91,25 @@ def seconds(value: float) -> str:
 def per_minute(rate: float) -> str:
     """Return ``60 requests per minute`` or ``7.5 requests per minute``."""
     return f"{rate:,.0f} requests per minute" if rate >= 99.5 else f"{rate:.3g} requests per minute"
+
+
+def pace(rate_per_min: float) -> str:
+    """Return ``at most 60 requests per minute, one every 1 s``, rounded to the slower side."""
+    unit = 1.0 if rate_per_min >= 99.5 else _last_place(rate_per_min)
+    rate = math.floor(rate_per_min / unit * EXACT) * unit
+    return f"at most {per_minute(rate)}, one every {spacing(rate_per_min)}"
+
+
+def spacing(rate_per_min: float) -> str:
+    """Return the time between requests at a rate, rounded up."""
+    spacing_s = 60 / rate_per_min
+    unit = _last_place(spacing_s)
+    return seconds(math.ceil(spacing_s / unit / EXACT) * unit)
+
+
+def _last_place(value: float) -> float:
+    """Return the unit of the last of three significant digits."""
+    return float(10.0 ** (math.floor(math.log10(value)) - 2))
 
 
 def boundary(best: Fit) -> str:

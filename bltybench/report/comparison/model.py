@@ -74,6 +74,11 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
         return STAMPS[self.verdict]
 
     @property
+    def mostly_open(self) -> bool:
+        """Whether more metrics are not decided than decided."""
+        return 2 * sum(len(self.named(verdict)) for verdict in OPEN) > len(self.measured)
+
+    @property
     def measured(self) -> list[Difference]:
         """The metrics for which either side has a value."""
         return [change for change in self.changes if change.measured]

@@ -12,8 +12,11 @@ from bltybench.report.figures.drawing import write_data
 from bltybench.runs.folder import write_atomically
 
 
-def write_page(path: Path, comparison: Comparison, sides: Sequence[Side]) -> None:
-    """Write a comparison as one HTML document, and its figures' data as CSV to ``NAME-figures``."""
+def write_page(path: Path, comparison: Comparison, sides: Sequence[Side], answers: Sequence[str]) -> None:
+    """Write a comparison as one HTML document, and its figures' data as CSV to ``NAME-figures``.
+
+    ``answers`` has the answer of each side's first run.
+    """
     changes = [draw_changes(comparison, number) for number in range(len(comparison.candidates))]
     distributions = draw_distributions(sides)
     data = path.with_name(f"{path.stem}-figures")
@@ -23,6 +26,7 @@ def write_page(path: Path, comparison: Comparison, sides: Sequence[Side]) -> Non
         changes=[[templating.figure(drawing, data.name) for drawing in drawn] for drawn in changes],
         distributions=[templating.figure(drawing, data.name) for drawing in distributions],
         sides=[comparison.base, *(candidate.side for candidate in comparison.candidates)],
+        answers=answers,
         name_of=name_of,
         in_sentence=in_sentence,
         value_of=value_of,

@@ -23,14 +23,15 @@ PERCENTILES = ("p50", "p95")
 def overview(runs: Sequence[Analysis]) -> pd.DataFrame:
     """Return one row per run.
 
-    Columns: ``run``, ``scenario``, ``target``, ``valid``, ``lasted_s``, ``attempts``, ``accepted_per_min``
-    and ``tokens_per_min`` (in the best 60 s), ``refused_share`` (of attempts), ``ok_share`` (of calls),
-    ``in_flight_max``, and ``ttft_p50_ms``, ``ttft_p95_ms``, ``latency_p50_ms``, ``latency_p95_ms`` (null if
-    the sample is too small).
+    Columns: ``run``, ``label`` (null without one), ``scenario``, ``target``, ``valid``, ``lasted_s``,
+    ``attempts``, ``accepted_per_min`` and ``tokens_per_min`` (in the best 60 s), ``refused_share`` (of
+    attempts), ``ok_share`` (of calls), ``in_flight_max``, and ``ttft_p50_ms``, ``ttft_p95_ms``,
+    ``latency_p50_ms``, ``latency_p95_ms`` (null if the sample is too small).
     """
     rows = [
         {
             "run": run.manifest.run_id,
+            "label": run.manifest.label or None,
             "scenario": run.manifest.scenario,
             "target": run.manifest.target.name,
             "valid": all(finding.holds for finding in run.findings),

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from bltybench.limits.findings.advice import per_minute, seconds
+from msgspec import structs
+
+from bltybench.limits.findings.advice import pace, per_minute, seconds, spacing
 from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import (
     FAMILIES,
@@ -12,11 +14,13 @@ from bltybench.limits.models.families import (
     prose_name,
     with_article,
 )
+from bltybench.metrics.analysis import load
 from bltybench.metrics.grading import Figure, affected
 from bltybench.report import text
-from bltybench.report.page.limits_section import LimitsSection
-from bltybench.report.summary import Summary
-from bltybench.runs.search import SearchResult
+from bltybench.report.page.limits_section import LimitsSection, limits_section
+from bltybench.report.summary import Summary, summarize
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.search import SearchResult, read_search
 from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 
 PROBE = "locust -f locustfiles/limits.py"
@@ -38,6 +42,13 @@ class PageAnswer:
     """What the run leaves open."""
     trusted: bool = True
     """Whether the sentence is about the server, and not about a failed run."""
+
+
+def answer_of(folder: RunFolder) -> PageAnswer:
+    """Return the answer of a run in a folder."""
+    return answer(
+        structs.replace(summarize(load(folder)), search=read_search(folder)), limits_section(folder)
+    )
 
 
 def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
@@ -92,8 +103,8 @@ def _search(summary: Summary) -> tuple[str | None, tuple[str, ...]]:
         return "No load met the objectives", ("no load met the objectives", "start the search lower")
     unit = "calls per minute" if search.load == "rate" else "users"
     holds = f"{text.compact(search.holds)} {unit}"
-    pace = f", one every {seconds(60 / search.holds)}" if search.load == "rate" else ""
-    do = f"send at most that{pace}" if search.load == "rate" else "run at most that many users"
+    spaced = f", one every {spacing(search.holds)}" if search.load == "rate" else ""
+    do = f"send at most that{spaced}" if search.load == "rate" else "run at most that many users"
     if search.fails is None:
         return f"At least {holds}", (f"the objectives held up to {holds}, the highest load tried", do)
     fails = text.compact(search.fails)
@@ -158,7 +169,7 @@ def _pace(record: FindingsRecord, summary: Summary) -> str:
     """Return what to do about it."""
     if record.slowest is not None:
         slowest = record.slowest.rate_to_send_per_min
-        return f"send at most {per_minute(slowest)}, one every {seconds(60 / slowest)}"
+        return f"send {pace(slowest)}"
     if record.in_flight is not None:
         return f"keep at most {record.in_flight.limit} in flight"
     if not summary.rates["refused"].count:
@@ -216,8 +227,8 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
         rates = " and ".join(limit.words for limit in requests)
         # Spreading the requests of a day over it would help no client.
         paced = [limit.per_min for limit in requests if limit.per_min >= limit.limit]
-        pace = f", one every {seconds(60 / min(paced))}" if paced else ""
-        untested = f"at most {rates}{pace}, as documented"
+        spaced = f", one every {spacing(min(paced))}" if paced else ""
+        untested = f"at most {rates}{spaced}, as documented"
         added.append(("Rate", f"{untested}; this run does not show the limit that is enforced."))
     topics |= {topic for topic, _ in added}
     if "Concurrency" not in topics:
@@ -241,7 +252,7 @@ def _searched(search: SearchResult, documented: int | None) -> tuple[str, str]:
     """Return the advice of a capacity search that found a load."""
     holds, met = search.holds or 0.0, "the highest load that met the objectives"
     if search.load == "rate":
-        rate = f"at most {text.compact(holds)} calls per minute, one every {seconds(60 / holds)}"
+        rate = f"at most {text.compact(holds)} calls per minute, one every {spacing(holds)}"
         short = documented is not None and holds > documented
         more = f" The documented limit of {documented:,} may refuse longer loads." if short else ""
         return "Rate", f"{rate}: {met}.{more}"
