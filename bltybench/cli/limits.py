@@ -34,38 +34,34 @@ def limits(
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
-    findings, count = _find(folder, reports)
+    findings, examined = _find(folder, reports)
     if as_json:
         sys.stdout.write(encode(to_record(findings, manifest.run_id)).decode())
         return
-    print(f"Run {manifest.run_id}: {count} attempts")
+    print(f"Run {manifest.run_id}: {examined}")
     for line in summary(findings):
         print(line)
 
 
-def _find(folder: RunFolder, reports: Path) -> tuple[Findings, int]:
-    """Return what a run shows about limits, and the number of its attempts."""
-    from bltybench.limits.findings.conclude import find  # noqa: PLC0415
-    from bltybench.limits.probe.context import ProbeContext  # noqa: PLC0415
+def _find(folder: RunFolder, reports: Path) -> tuple[Findings, str]:
+    """Return what a run shows about limits, and the attempts that show it."""
     from bltybench.limits.session import RECORD_FILE, ProbeRecord, ProbeSession  # noqa: PLC0415
+    from bltybench.report.run_limits import analyzed_attempts, findings_of  # noqa: PLC0415
+    from bltybench.report.text import count  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
     from bltybench.runs.store import load_attempts, readable  # noqa: PLC0415
-    from bltybench.scenario.api.documented_limits import per_minute  # noqa: PLC0415
 
     start_ns, path = folder.manifest().clock.wall_ns, folder.path / RECORD_FILE
-    with readable(folder):
-        attempts = load_attempts(folder)
     try:
         probe = msgspec.json.decode(path.read_bytes(), type=ProbeRecord) if path.is_file() else None
     except ValueError:
         probe = None  # of an earlier version, which stored less
-    if probe is None:
-        limits = folder.manifest().target.documented
-        known = ProbeContext(
-            tokens_per_min=per_minute(limits, "tokens"), concurrency=per_minute(limits, "concurrency")
-        )
-        requests_per_min, probed = per_minute(limits, "requests"), (folder.path / "limits.json").is_file()
-        return find(attempts, start_ns / 1e9, requests_per_min, known=known, probed=probed), len(attempts)
+    with readable(folder):
+        if probe is None:
+            analyzed = analyzed_attempts(folder)
+            findings = findings_of(folder, analyzed.attempts)
+            return findings, analyzed.part or count(analyzed.sent, "attempt")
+        attempts = load_attempts(folder)
     session = ProbeSession(probe.task, start_ns / 1e9)
     session.attempts = attempts
     if probe.resumed is not None:
@@ -73,4 +69,4 @@ def _find(folder: RunFolder, reports: Path) -> tuple[Findings, int]:
         with readable(resumed):
             earlier = load_attempts(resumed)
         session.resume(earlier, resumed.manifest().clock.wall_ns - start_ns, probe.resumed_done)
-    return session.findings(), len(attempts)
+    return session.findings(), count(len(attempts), "attempt")

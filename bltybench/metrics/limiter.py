@@ -16,7 +16,7 @@ from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import NS, answered_ns, observed
-from bltybench.limits.observations.observation import Observation, informative_span
+from bltybench.limits.observations.observation import Observation, informative_part
 from bltybench.runs.attempt import Attempt, Outcome
 
 NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
@@ -45,9 +45,9 @@ def maker_of(fit: FitRecord | None) -> Make | None:
 
 
 def most_informative(attempts: pa.Table, size: int) -> pa.Array:
-    """Return the rows, in sending order, of the ``size`` successive attempts with the most recoveries.
+    """Return the rows of at most ``size`` successive attempts, in sending order (``informative_part``).
 
-    A recovery is an acceptance after a refusal. Attempts that were never sent are excluded.
+    Attempts that were never sent are excluded.
     """
     sent_ns = attempts["sent_ns"]
     order = pc.sort_indices(sent_ns).to_numpy()
@@ -56,7 +56,7 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
         ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
         refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
         stand_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
-        order = order[informative_span(refused | stand_in, ok, size)]
+        order = order[informative_part(refused | stand_in, ok, size)]
     return pa.array(order)
 
 

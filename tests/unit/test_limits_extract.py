@@ -89,3 +89,8 @@ def test_most_informative_returns_the_part_with_the_most_ends_of_refusals() -> N
     assert chosen[0].sent_s >= 45
     assert next(one.sent_s for one in chosen if not one.accepted) == 55
     assert most_informative(observations) == observations
+
+
+def test_part_of_a_long_run_has_its_only_refusal_even_if_it_is_the_last_request() -> None:
+    observations = [Observation(float(t), float(t), t < 99) for t in range(100)]
+    assert [one.accepted for one in most_informative(observations, count=40)].count(False) == 1

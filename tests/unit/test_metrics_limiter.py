@@ -138,7 +138,7 @@ def test_most_informative_part_of_a_long_run_has_the_recoveries() -> None:
     busy = [later(row, 12 * NS) for row in served(make)]
     whole = table(*busy, *quiet, replace(busy[0], sent_ns=None))
     part = whole.take(most_informative(whole, 110))
-    assert part.num_rows == 110
+    assert part.num_rows == 110 - 13  # the refusals before the first recovery have an unknown cause
     assert part["sent_ns"][0].as_py() > 11 * NS
     assert len(most_informative(whole, 1000)) == 240
 

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support_runs import S, attempt, manifest, realistic, write_run
+from support_runs import S, attempt, attempt_at, manifest, realistic, write_run
 
+from bltybench.cli.limits import limits
+from bltybench.limits.findings.model import encode
+from bltybench.metrics.analysis import load
+from bltybench.report import run_limits
 from bltybench.report.build import build
 from bltybench.report.figures.limits import bins
+from bltybench.report.figures.run_figures import draw_all
 from bltybench.report.page import limits_section as section_module
 from bltybench.report.page.limits_section import LimitsSection, limits_section
-from bltybench.report.summary import Summary
+from bltybench.report.page.page import page
+from bltybench.report.summary import Summary, summarize
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
 
@@ -278,6 +284,27 @@ def test_run_with_only_refusals_has_evidence_without_a_model(tmp_path: Path) -> 
     assert found.rows[0][-1] == "all refused"
     (drawing,) = found.drawings
     assert drawing.says == "The API accepted 0 of 5 requests. No rate limiter fits its decisions."
+
+
+def test_page_and_command_state_the_same_findings_of_a_long_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first minutes are quiet. The part with the recoveries begins within a window."""
+    monkeypatch.setattr(run_limits, "MAX_ATTEMPTS", 200)
+    quiet = [attempt_at(at_s, call_id="c") for at_s in range(150)]
+    at_s = [150 + i / 4 for i in range(320)]
+    busy = [attempt_at(t, "ok" if i % 40 < 25 else "rate_limited", call_id="c") for i, t in enumerate(at_s)]
+    folder = write_run(tmp_path / "20261122-141510-made", quiet + busy)
+    found = section(folder)
+    limits(folder.path.name, tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out) == json.loads(encode(found.record))
+    limits(folder.path.name, tmp_path)
+    assert found.part is not None
+    assert found.part in capsys.readouterr().out
+    run = load(folder)
+    assert f"Inferred from {found.part}." in page(run, summarize(run), draw_all(run), [], found)
+    assert found.record.observed is not None
+    assert (found.record.observed.limit, found.record.observed.period_s) == (25, 10.0)
 
 
 def test_empty_run_has_no_section(tmp_path: Path) -> None:

@@ -195,30 +195,39 @@ def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) 
 def most_informative(
     observations: Sequence[Observation], count: int = OBSERVATIONS.max_fitted
 ) -> list[Observation]:
-    """Return at most ``count`` successive observations: those with the most ends of refusals.
-
-    Requests before them still count in the limit. So acceptances show how much it holds at least, but the
-    refusals before the first end are excluded.
-    """
+    """Return the observations of ``informative_part``, in sending order."""
     ordered = sorted(observations, key=lambda observation: observation.sent_s)
-    if len(ordered) <= count:
-        return ordered
     refused: Bools = np.array([one.accepted is False for one in ordered], dtype=np.bool_)
     accepted: Bools = np.array([bool(one.accepted) for one in ordered], dtype=np.bool_)
-    span = informative_span(refused, accepted, count)
-    ends = np.flatnonzero(refused[span][:-1] & accepted[span][1:])
-    first_end = int(ends[0]) + 1 if span.start and len(ends) else 0
-    return [one for i, one in enumerate(ordered[span]) if i >= first_end or one.accepted is not False]
+    return [ordered[i] for i in informative_part(refused, accepted, count).tolist()]
 
 
-def informative_span(refused: Bools, accepted: Bools, count: int) -> slice:
-    """Return the ``count`` successive requests with the most ends of refusals, or with the most refusals.
+def informative_part(refused: Bools, accepted: Bools, count: int) -> Ints:
+    """Return at most ``count`` successive requests: those with the most ends of refusals.
+
+    Without any, those with the most refusals. Requests before them still count in the limit. So acceptances
+    show how much it holds at least, but the refusals before the first end are excluded.
+    """
+    index: Ints = np.arange(len(refused))
+    if len(refused) <= count:
+        return index
+    ends = np.flatnonzero(refused[:-1] & accepted[1:])
+    part: Ints = index[_informative_span(refused, accepted, count)]
+    within = ends[(ends >= part[0]) & (ends < part[-1])]
+    if part[0] and len(within):
+        part = part[(part > within[0]) | ~refused[part]]
+    return part
+
+
+def _informative_span(refused: Bools, accepted: Bools, count: int) -> slice:
+    """Return the span of the part.
 
     The start of a run has no unknown history, so it is preferred unless another span has twice as many.
     """
-    for events in (refused[:-1] & accepted[1:], refused[:-1]):
+    # An end of refusals is a pair of requests. A refusal can also be the last one of the span.
+    for events, size in ((refused[:-1] & accepted[1:], count - 1), (refused, count)):
         before = np.concatenate([[0], np.cumsum(events)])
-        within = before[count - 1 :] - before[: len(before) - count + 1]
+        within = before[size:] - before[: len(before) - size]
         if within.any():
             start = int(within.argmax()) if within.max() > OBSERVATIONS.max_span_ratio * within[0] else 0
             return slice(start, start + count)

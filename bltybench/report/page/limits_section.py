@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.conclude import to_record
 from bltybench.limits.findings.model import (
     AnswerRecord,
     DamagedFindingsError,
@@ -18,18 +16,16 @@ from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name,
 from bltybench.limits.observations.answer import SUBJECTS
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
-from bltybench.metrics.limiter import RANKING_COLUMNS, decisions, maker_of, most_informative
+from bltybench.metrics.limiter import decisions, maker_of
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
+from bltybench.report.run_limits import analyzed_attempts, findings_of
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
-from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
 from bltybench.scenario.api.documented_limits import TOKENS, amounts, limits_on, per_minute
 
-MAX_ATTEMPTS = 2000
-"""Maximum successive attempts to analyze: all of a probe, and the most informative part of a long run."""
 NOTHING = "–"
 UNKNOWN = "unknown"
 WINDOW_START = {"clock": "clock", "first_hit": "first request", "other": "neither clock nor first request"}
@@ -47,6 +43,8 @@ class LimitsSection:
     """Whether the findings are a probe's; otherwise they are inferred from the attempts."""
     damaged: str | None
     """Why ``limits.json`` can't be read, if it is there."""
+    part: str | None
+    """Which attempts of a long run the section is from; None if from all."""
     record: FindingsRecord
     says: list[str]
     """Its sentences, except those that its answers repeat."""
@@ -78,11 +76,8 @@ class LimitsSection:
 def limits_section(folder: RunFolder) -> LimitsSection | None:
     """Return the section, from the probe's ``limits.json`` if there is one; None if the run is empty."""
     manifest = folder.manifest()
-    others = set(ATTEMPT_SCHEMA.names) - set(RANKING_COLUMNS)
-    chosen = most_informative(pa.table(dict(attempt_columns(folder, without=others))), MAX_ATTEMPTS)
-    # One column after another: of a long run, only the chosen rows are in memory.
-    columns = attempt_columns(folder, without={"gaps_us"})
-    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}), folder)
+    analyzed = analyzed_attempts(folder)
+    attempts = analyzed.attempts
     if not attempts:
         return None
     start_s, target = manifest.clock.wall_ns / 1e9, manifest.target
@@ -96,9 +91,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
         damaged = str(error)
     probed = record is not None
     if record is None:
-        record = to_record(
-            find(attempts, start_s, per_minute(target.documented, "requests")), manifest.run_id
-        )
+        record = to_record(findings_of(folder, attempts), manifest.run_id)
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
@@ -108,6 +101,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     return LimitsSection(
         probed=probed,
         damaged=damaged,
+        part=analyzed.part,
         record=record,
         says=[line for line in record.says if line not in shown],
         rows=_table(record, attempts, target),

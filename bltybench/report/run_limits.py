@@ -1,0 +1,56 @@
+"""From a run's rows to its findings about limits, for the page, notebooks, and ``bltybench limits`` alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from bltybench.limits.findings.conclude import find
+from bltybench.limits.findings.model import Findings
+from bltybench.limits.probe.context import ProbeContext
+from bltybench.metrics.limiter import RANKING_COLUMNS, most_informative
+from bltybench.runs.attempt import Attempt
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
+from bltybench.scenario.api.documented_limits import per_minute
+
+MAX_ATTEMPTS = 2000
+"""Maximum successive attempts to analyze: all of a usual probe, and a part of a long run."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzedAttempts:
+    """The attempts that a run's findings are from, in sending order."""
+
+    attempts: list[Attempt]
+    sent: int
+    """Attempts that the whole run sent."""
+
+    @property
+    def part(self) -> str | None:
+        """Which part of the run they are; None if they are the whole run."""
+        if len(self.attempts) == self.sent:
+            return None
+        return f"{len(self.attempts):,} of {self.sent:,} attempts, chosen for their recoveries"
+
+
+def analyzed_attempts(folder: RunFolder) -> AnalyzedAttempts:
+    """Return the attempts to analyze. Of a long run, only these are in memory, one column after another."""
+    others = set(ATTEMPT_SCHEMA.names) - set(RANKING_COLUMNS)
+    ranking = pa.table(dict(attempt_columns(folder, without=others)))
+    chosen, sent_ns = most_informative(ranking, MAX_ATTEMPTS), ranking["sent_ns"]
+    columns = attempt_columns(folder, without={"gaps_us"})
+    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}), folder)
+    return AnalyzedAttempts(attempts, len(sent_ns) - sent_ns.null_count)
+
+
+def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> Findings:
+    """Return what the analyzed attempts of a run show about its limits."""
+    manifest = folder.manifest()
+    limits = manifest.target.documented
+    known = ProbeContext(
+        tokens_per_min=per_minute(limits, "tokens"), concurrency=per_minute(limits, "concurrency")
+    )
+    probed = (folder.path / "limits.json").is_file()
+    start_s, requests_per_min = manifest.clock.wall_ns / 1e9, per_minute(limits, "requests")
+    return find(attempts, start_s, requests_per_min, known=known, probed=probed)
