@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,13 @@ duration_s = 60
 users = 8
 arrivals = { kind = "closed", think_s = 0.05 }
 """
+
+SHORT = """
+duration_s = 2
+users = 2
+arrivals = { kind = "closed", think_s = 0.2 }
+"""
+KEY = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY}
 
 
 @pytest.fixture
@@ -41,15 +50,29 @@ def change_mounts(command: str, *arguments: str) -> int:
     return 127 if found is None else subprocess.run([found, *arguments], check=False).returncode
 
 
+def outputs(folder: Path) -> list[str]:
+    """Return the options that let Locust write all its files into ``folder``."""
+    files = ["--csv", f"{folder}/out", "--html", f"{folder}/out.html", "--json-file", f"{folder}/out"]
+    return [*files, "--csv-full-history"]
+
+
+def failures(output: str, option: str) -> int:
+    """Return how often the output says that one of Locust's files can't be written."""
+    return len(
+        re.findall(rf"^bltybench: {option} \S+: can't be written: No space left on device$", output, re.M)
+    )
+
+
 @pytest.mark.parametrize("processes", [(), ("--processes", "2")])
 def test_full_disk_ends_the_run_and_loses_nothing_already_written(
     tmp_path: Path, small_disk: Path, processes: tuple[str, ...]
 ) -> None:
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, LONG)
-        done = run_locust(LOCUSTFILES / "chat.py", *processes, cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+        done = run_locust(LOCUSTFILES / "chat.py", *processes, *outputs(small_disk), cwd=tmp_path, **KEY)
     assert done.code == 2, done.output
     assert "Traceback" not in done.output
+    assert failures(done.output, "--html") == 1
     assert done.output.count("records can't be written: No space left on device") == 1
     assert "everything already written is kept" in done.output
     (run,) = list_runs(small_disk)
@@ -67,3 +90,22 @@ def test_full_disk_ends_the_run_and_loses_nothing_already_written(
     assert reported.returncode in {0, 1}, reported.stderr
     assert read_attempts(run).num_rows == lines
     assert not run.attempts_spool.exists()
+
+
+def test_full_disk_of_locusts_own_files_does_not_affect_the_run_or_its_report(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    with running_sandbox() as sandbox:
+        write_scenarios(tmp_path, sandbox.base_url, SHORT)
+        reports = ("--reports", str(tmp_path / "elsewhere"))
+        done = run_locust(LOCUSTFILES / "chat.py", *reports, *outputs(small_disk), cwd=tmp_path, **KEY)
+    assert done.code == 2, done.output
+    assert "Traceback" not in done.output
+    assert [failures(done.output, option) for option in ("--csv", "--html", "--json-file")] == [1, 1, 1]
+    (run,) = list_runs(tmp_path / "elsewhere")
+    assert run.manifest().ended == "completed"
+    assert read_attempts(run).num_rows >= 10
+    assert "VALID" in done.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,12 @@ LABELS = f"[...{LIVE}.querySelectorAll('svg')].map((chart) => chart.getAttribute
 VERDICT = f"{LIVE}.querySelector('#lines').innerText"
 
 
+Web = tuple["subprocess.Popen[str]", httpx.Client]
+
+
 @pytest.fixture
-def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]:
-    """Locust's web page before a run, with a sandbox that accepts 60 requests per minute.
+def web(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Web]:
+    """Locust and its web page before a run, with a sandbox that accepts 60 requests per minute.
 
     Its parameter is the formats of the report.
     """
@@ -58,10 +62,23 @@ def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Clien
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
                 wait_for_page(client, locust)
-                yield client
+                yield locust, client
         finally:
-            os.killpg(locust.pid, signal.SIGINT)
-            locust.communicate(timeout=120)
+            end(locust)
+
+
+@pytest.fixture
+def page(web: Web) -> httpx.Client:
+    """Locust's web page before a run."""
+    return web[1]
+
+
+def end(locust: subprocess.Popen[str]) -> int:
+    """End Locust with Ctrl-C and return its exit code."""
+    if locust.poll() is None:
+        os.killpg(locust.pid, signal.SIGINT)
+        locust.communicate(timeout=120)
+    return locust.returncode
 
 
 def start_chat(tab: Tab) -> dict[str, str]:
@@ -106,7 +123,7 @@ def wait_for_phase(page: httpx.Client, phase: str) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("page", ["json,html"], indirect=True)
+@pytest.mark.parametrize("web", ["json,html"], indirect=True)
 def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: httpx.Client) -> None:
     assert page.get("/bltybench/state").json()["headline"] == "No run yet"
     with browser() as tab:
@@ -160,8 +177,10 @@ def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: htt
     assert page.get(address, headers=script | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
 
 
-@pytest.mark.parametrize("page", ["json"], indirect=True)
-def test_form_lists_scenarios_and_targets_and_a_run_that_cannot_start_says_why(page: httpx.Client) -> None:
+@pytest.mark.parametrize("web", ["json"], indirect=True)
+def test_form_lists_scenarios_and_targets_and_a_run_that_cannot_start_says_why(
+    web: Web, page: httpx.Client
+) -> None:
     shown = html.unescape(page.get("/").text)
     assert "(default): quickstart, For a test" in shown
     assert "chat: For a test" in shown
@@ -183,3 +202,8 @@ def test_form_lists_scenarios_and_targets_and_a_run_that_cannot_start_says_why(p
     assert state["report"] is None, "this run has no page"
     # The form shows the last choice, as it shows the last number of users.
     assert '"default_value": "chat: For a test"' in html.unescape(page.get("/").text)
+
+    # The process ends as its last run did.
+    assert page.post("/swarm", data=form).json()["success"]
+    wait_for_phase(page, "failed")
+    assert end(web[0]) == 2

@@ -4,6 +4,7 @@ import logging
 import sys
 from argparse import Namespace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -141,6 +142,26 @@ def test_page_and_master_listen_on_loopback_unless_told_otherwise(
     with caplog.at_level(logging.INFO):
         say_who_can_connect(options)
     assert [option in line for option, line in zip(said, caplog.messages, strict=True)] == [True] * len(said)
+
+
+def test_file_of_locust_that_cannot_be_written_is_refused_before_the_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken_failures.csv").mkdir()
+    parser = get_parser(default_config_files=[])
+    good = ["--csv", f"{tmp_path}/new/out", "--html", f"{tmp_path}/{{u}}/out.html", "--json-file", ""]
+    assert parser.parse_args(good).csv_prefix == f"{tmp_path}/new/out"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken_failures.csv"]
+    for option, value, why in (
+        ("--csv", f"{tmp_path}/taken", "Is a directory"),
+        ("--html", f"{tmp_path}/file/out.html", "Not a directory"),
+        ("--html", str(tmp_path), "Is a directory"),
+        ("--json-file", f"{tmp_path}/{'x' * 300}", "File name too long"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args([option, value])
+        assert capsys.readouterr().err.startswith(f"bltybench: {option} {value}: can't be written: {why}\n")
 
 
 def test_message_replaces_the_progress_line_of_a_terminal(

@@ -29,6 +29,11 @@ def print_error(error: UserError) -> int:
     return COULD_NOT_RUN
 
 
+def print_summary(text: str, *, json: bool) -> None:
+    """Print the report's summary. With ``json``, stdout contains Locust's JSON only."""
+    print(text, end="", file=sys.stderr if json else sys.stdout, flush=True)
+
+
 def announce(run: Run, plan: Plan | None) -> None:
     """Log the target, the maximum spend, and the plan, if not only the locustfile determines what is sent."""
     resolved, target = run.resolved, run.resolved.target

@@ -1,7 +1,6 @@
 """The plugin's reactions to Locust's events. Importing bltybench.load registers it."""
 
 import logging
-import sys
 from typing import Any
 
 import gevent
@@ -16,9 +15,10 @@ from locust.runners import Runner
 from bltybench.errors import UserError
 from bltybench.load.capacity.link import SearchLink
 from bltybench.load.capacity.search import Searcher
-from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, show_progress
+from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, print_summary, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import Role, add_arguments, parsed_options, role_of
+from bltybench.load.locust_plugin.output_files import OutputFiles, check_paths
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
@@ -88,6 +88,7 @@ class Plugin:
     def register(self, events: Events) -> None:
         """Listen to Locust's events before a run."""
         events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
+        events.init_command_line_parser.add_listener(lambda parser, **_: check_paths(parser))
         events.init.add_listener(self.on_init)
         # A worker can receive a run before ``init``.
         events.test_start.add_listener(self.on_test_start)
@@ -111,15 +112,15 @@ class Plugin:
         A locustfile without a class whose calls are recorded is left to Locust.
         """
         options = parsed_options(environment)
-        error_code = options.exit_code_on_error
-        if error_code is None:
+        self._error_code = options.exit_code_on_error
+        if self._error_code is None:
             options.exit_code_on_error = 1
         if not UserClasses(environment.user_classes).recorded:
             return
         self._runner = runner
+        OutputFiles(environment)
         for name in EVENTS:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
-        self._error_code = error_code
         end_at_signals(environment.events)
         let_users_end(runner, self._finished.set)
         tokens.load()
@@ -213,17 +214,17 @@ class Plugin:
             environment.process_exit_code = INTERRUPTED
         if self._launcher is not None:
             self._launcher.stop_sandbox()
-        if self.run is not None and self.run.exit_code is not None:
+        if self._failure is not None:
+            environment.process_exit_code = COULD_NOT_RUN
+        elif self.run is not None and self.run.exit_code is not None:
             environment.process_exit_code = self._exit_code(self.run, self.run.exit_code)
 
     def on_quit(self, **_: Any) -> None:
         """Print the report's summary below Locust's own tables."""
         environment = self._runner.environment
         empty = self._aborted and not environment.stats.total.num_requests
-        if self.run is not None and self.run.closing_text and not empty:
-            # With --json, stdout contains Locust's JSON only.
-            stream = sys.stderr if parsed_options(environment).json else sys.stdout
-            print(self.run.closing_text, end="", file=stream, flush=True)
+        if self.run is not None and not empty:
+            print_summary(self.run.closing_text, json=parsed_options(environment).json)
 
     # In the process that owns the run
 
