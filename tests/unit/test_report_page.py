@@ -215,7 +215,7 @@ def test_capacity_search_has_its_result_as_title(tmp_path: Path) -> None:
     build(folder)
     page = Page(folder.report_html.read_text(encoding="utf-8"))
     assert "57 calls per minute meet the objectives" in page.text
-    assert "At most 57 calls per minute, one every 1.05 s: the highest load that met" in page.text
+    assert "At most 57 calls per minute, one every 1.06 s: the highest load that met" in page.text
     assert page.text.count(found.sentence()) == 1  # beside the trials
     assert plain(found.sentence()) in folder.summary_md.read_text(encoding="utf-8")
 
