@@ -311,8 +311,7 @@ def test_distributions_limits_and_changes_show_their_values(
     fresh.press("ArrowDown")
     assert "change, %" in fresh.run("document.getElementById('tip').innerText")
     edges = "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
-    x, y = fresh.run(f"{edges}(document.querySelector('#distribution-0 svg').getBoundingClientRect())")
-    fresh.run(f"scrollTo(0, {y - 300})")
+    fresh.run("document.querySelector('#distribution-0 svg').scrollIntoView({block: 'center'})")
     x, y = fresh.run(f"{edges}(document.querySelector('#distribution-0 svg').getBoundingClientRect())")
     fresh.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     assert "at most" in fresh.run("document.getElementById('tip').innerText")
