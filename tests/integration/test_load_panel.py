@@ -34,7 +34,7 @@ ROWS = (
     f"Object.fromEntries([...({LIVE}?.querySelectorAll('tbody tr') ?? [])].map((row) => "
     "[...row.cells].map((cell) => cell.innerText)).map(([name, ...rest]) => [name, rest]))"
 )
-LABELS = f"[...{LIVE}.querySelectorAll('svg')].map((chart) => chart.getAttribute('aria-label'))"
+LABELS = f"[...{LIVE}.querySelectorAll('.plot svg')].map((chart) => chart.getAttribute('aria-label'))"
 VERDICT = f"{LIVE}.querySelector('#lines').innerText"
 
 
@@ -142,11 +142,12 @@ def test_tab_shows_charts_during_a_run_and_then_its_verdict_and_report(page: htt
         assert rows["Tokens"][1] == "100,000 per minute"
         assert rows["In flight now"][1] == "50"
         assert rows["Last Retry-After"][0].endswith(" s")
-        requests, ttft, in_flight = tab.run(LABELS)
+        requests, ttft, tokens, in_flight = tab.run(LABELS)
         assert requests.startswith(f"Requests in the last 60 s: accepted {accepted}, refused ")
-        assert requests.endswith("documented limit 60")
+        assert requests.endswith("limit 60 per minute")
         assert "p95" in ttft
-        assert in_flight.endswith("documented limit 50")
+        assert in_flight.endswith("limit 50")
+        assert tokens.endswith("limit 100,000 per minute")
         assert tab.run(f"{LIVE}.querySelectorAll('#requests polyline').length") == 3
 
         assert page.post("/stop").status_code == 200

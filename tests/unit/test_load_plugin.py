@@ -18,10 +18,13 @@ from bltybench.errors import UserError
 from bltybench.load.locust_plugin import console
 from bltybench.load.locust_plugin.form import chosen, label
 from bltybench.load.locust_plugin.live_page import (
+    LimitLine,
+    Limits,
     Line,
     LivePage,
     Phase,
     Tone,
+    chart_limits,
     clock,
     live_page,
     rows,
@@ -29,7 +32,7 @@ from bltybench.load.locust_plugin.live_page import (
 )
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.locust_plugin.panel import take_run_time
-from bltybench.load.run.live import Tick
+from bltybench.load.run.live import Live, Tick
 from bltybench.load.users import ChatUser
 from bltybench.scenario.api.documented_limits import Limit
 
@@ -115,6 +118,39 @@ def test_live_page_compares_the_last_minute_with_documented_limits() -> None:
     assert table["TTFT p50, p95"] == ("100 ms, 2,000 ms", "–")
     assert table["Last Retry-After"] == ("2.5 s", "–")
     assert table["Remaining tokens (last reported)"] == ("–", "–")
+
+
+def test_live_charts_show_each_documented_limit_per_minute_and_say_why_more_is_accepted() -> None:
+    per_s, per_min, per_hour = (Limit("requests", limit, s) for limit, s in ((2, 1), (60, 60), (100, 3600)))
+    live = Live()
+    for at_s, accepted in ((10.0, 60), (69.0, 45), (100.0, 5)):
+        live.add("local", Tick(at_s=at_s, accepted=accepted, input_tokens=800, output_tokens=30))
+        live.points.append(live.point(at_s))
+    points = list(live.points)
+    assert chart_limits(points, [per_s, per_min, per_hour]) == Limits(
+        (
+            LimitLine(120.0, "limit 2 per second (120 in 60 s)"),
+            LimitLine(60.0, "limit 60 per minute"),
+            LimitLine(100 / 60, "limit 100 per hour (1.7 in 60 s on average)"),
+        ),
+        "The best 60 s have 105: "
+        "around its reset, a fixed window of 60 requests per minute accepts up to 120.",
+    )
+    assert chart_limits(points, [per_s]).note == ""
+    # Two windows of the hour can share the minute.
+    assert chart_limits(points, [per_hour]).note.endswith(
+        "a fixed window of 100 requests per hour accepts up to 200."
+    )
+    # Six seconds fit ten times, and eleven windows of them share a minute.
+    note = chart_limits(points, [Limit("requests", 9, 6)]).note
+    assert "accepts up to 99, so the API has another limit" in note
+    tokens = chart_limits(points, [Limit("input_tokens", 1_000, 60), Limit("tokens", 1_700, 60)])
+    assert [line.text for line in tokens.lines] == [
+        "limit 1,000 input tokens per minute",
+        "limit 1,700 per minute",
+    ]
+    assert "The best 60 s have 1,600: " in tokens.note
+    assert chart_limits(points, [Limit("concurrency", 1)]).note == ""
 
 
 def test_clock_shows_the_duration_unless_the_run_consists_of_steps() -> None:

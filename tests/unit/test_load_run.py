@@ -82,8 +82,8 @@ class TestLive:
     def test_line_sums_the_last_minute_of_all_workers(self) -> None:
         live = Live()
         live.add("w0", Tick(at_s=1, accepted=50))
-        live.add("w0", Tick(at_s=62, accepted=3, refused=1, tokens=900, in_flight=4))
-        live.add("w1", Tick(at_s=62, accepted=2, tokens=100, in_flight=1, ttft_ms=[100.0, 300.0]))
+        live.add("w0", Tick(at_s=62, accepted=3, refused=1, input_tokens=900, in_flight=4))
+        live.add("w1", Tick(at_s=62, accepted=2, output_tokens=100, in_flight=1, ttft_ms=[100.0, 300.0]))
         assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  last 60 s: 5")
         line = live.line(62, 90)
         assert line.split("  ") == [
@@ -103,7 +103,7 @@ class TestLive:
 
     def test_line_of_a_shorter_run_counts_no_minute(self) -> None:
         live = Live()
-        live.add("local", Tick(at_s=15, accepted=26, tokens=12_345))
+        live.add("local", Tick(at_s=15, accepted=26, input_tokens=12_345))
         assert live.line(15, 75).startswith(" 15/75 s  last 15 s: 26 ok, 0 refused, 12.3K tokens")
 
     def test_last_reported_values_survive_ticks_without_any(self) -> None:
@@ -122,7 +122,15 @@ class TestLive:
     def test_snapshot_covers_all_processes(self) -> None:
         live = Live()
         for worker, ttft_ms in (("w0", 100.0), ("w1", 300.0)):
-            tick = Tick(at_s=1.0, accepted=5, refused=2, tokens=70, in_flight=4, ttft_ms=[ttft_ms])
+            tick = Tick(
+                at_s=1.0,
+                accepted=5,
+                refused=2,
+                input_tokens=50,
+                output_tokens=20,
+                in_flight=4,
+                ttft_ms=[ttft_ms],
+            )
             live.add(worker, tick)
         counts = live.snapshot(1.0)
         assert (counts.accepted, counts.refused, counts.tokens, counts.in_flight) == (10, 4, 140, 8)

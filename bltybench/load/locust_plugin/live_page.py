@@ -1,14 +1,16 @@
 """What the live page shows: where the run is, its figures, and its verdict when it has ended."""
 
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
 from bltybench.errors import UserError
-from bltybench.load.run.live import Point, Tick
+from bltybench.load.run.live import WINDOW_S, Point, Tick
 from bltybench.load.run.run import Run
 from bltybench.percentiles import percentile
-from bltybench.scenario.api.documented_limits import TOKENS, Limit, amounts, limits_on, per_minute
+from bltybench.scenario.api.documented_limits import TOKENS, Limit, What, amounts, limits_on
 from bltybench.text import MAX_MESSAGE_CHARS, sanitize
 
 NONE = "–"
@@ -75,6 +77,20 @@ class Row(msgspec.Struct):
     limit: str
 
 
+class LimitLine(msgspec.Struct, frozen=True):
+    """A documented limit in a chart of the last 60 s."""
+
+    height: float
+    text: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The documented limits of a chart, and why the API can accept more, if it did."""
+
+    lines: tuple[LimitLine, ...] = ()
+    note: str = ""
+
+
 class LivePage(msgspec.Struct, kw_only=True):
     """Everything that the live page shows."""
 
@@ -89,8 +105,9 @@ class LivePage(msgspec.Struct, kw_only=True):
     """The run whose report can be opened."""
     rows: list[Row] = []
     points: list[Point] = []
-    requests_per_min: int | None = None
-    concurrency: int | None = None
+    requests: Limits = Limits()
+    tokens: Limits = Limits()
+    flight: Limits = Limits()
 
 
 def live_page(shown: Run | UserError | None) -> LivePage:
@@ -102,6 +119,7 @@ def live_page(shown: Run | UserError | None) -> LivePage:
     phase, live, limits = phase_of(shown), shown.live, shown.resolved.target.documented
     now_s = shown.now_s() if shown.ended_s is None else shown.ended_s
     running = phase is Phase.RUNNING
+    points = [*live.points, live.point(now_s)]
     draining = running and shown.duration_s is not None and now_s > shown.duration_s
     return LivePage(
         phase=phase,
@@ -113,10 +131,50 @@ def live_page(shown: Run | UserError | None) -> LivePage:
         if phase is Phase.ENDED and shown.folder.report_html.is_file()
         else None,
         rows=rows(live.snapshot(now_s), limits),
-        points=[*live.points, live.point(now_s)],
-        requests_per_min=per_minute(limits, "requests"),
-        concurrency=per_minute(limits, "concurrency"),
+        points=points,
+        requests=chart_limits(points, limits_on(limits, "requests")),
+        tokens=chart_limits(points, limits_on(limits, *TOKENS)),
+        flight=chart_limits(points, limits_on(limits, "concurrency")),
     )
+
+
+def chart_limits(points: Sequence[Point], limits: Sequence[Limit]) -> Limits:
+    """Return the documented limits of a chart."""
+    lines = [LimitLine(limit.per_min, _label(limit)) for limit in limits]
+    notes = (_note(limit, max(_used(point, limit.what) for point in points)) for limit in limits)
+    return Limits(tuple(lines), next(filter(None, notes), ""))
+
+
+def _label(limit: Limit) -> str:
+    text = f"limit {amounts([limit])}"
+    if limit.period_s in {None, WINDOW_S}:
+        return text
+    # Less than a whole period can hold all of its limit.
+    mean = " on average" if limit.period_s > WINDOW_S else ""
+    per_min = f"{limit.per_min:,.0f}" if limit.per_min >= 10 else f"{limit.per_min:.2g}"
+    return f"{text} ({per_min} in 60 s{mean})"
+
+
+def _note(limit: Limit, best: int) -> str:
+    """Return how ``best`` accepted within 60 s agrees with a limit; empty if it is not above it."""
+    if limit.period_s is None or best <= limit.limit * max(1.0, WINDOW_S / limit.period_s):
+        return ""
+    most = limit.limit * (math.ceil(WINDOW_S / limit.period_s) + 1)
+    window = f"around its reset, a fixed window of {limit.words} accepts up to {most:,}"
+    other = "" if best <= most else ", so the API has another limit, or counts differently"
+    return f"The best 60 s have {best:,}: {window}{other}."
+
+
+def _used(point: Point, what: What) -> int:
+    """Return how much of a limit a point has."""
+    counts: dict[What, int] = {
+        "requests": point.accepted,
+        "tokens": point.tokens,
+        "input_tokens": point.input_tokens,
+        "output_tokens": point.output_tokens,
+        "concurrency": point.in_flight,
+    }
+    return counts[what]
 
 
 def phase_of(run: Run) -> Phase:

@@ -26,7 +26,8 @@ class Tick(msgspec.Struct, kw_only=True):
     accepted: int = 0
     refused: int = 0
     failed: int = 0
-    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     in_flight: int = 0
     ttft_ms: list[float] = []
     """The first MAX_TTFTS values of each second."""
@@ -35,11 +36,17 @@ class Tick(msgspec.Struct, kw_only=True):
     remaining_requests: int | None = None
     remaining_tokens: int | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of both directions."""
+        return self.input_tokens + self.output_tokens
+
     def add(self, attempt: Attempt, refused: bool, ttft_ms: float | None) -> None:
         """Count an attempt, and remember what its response reported about the server's limits."""
         if attempt.outcome is Outcome.OK:
             self.accepted += 1
-            self.tokens += (attempt.prompt_tokens or 0) + (attempt.completion_tokens or 0)
+            self.input_tokens += attempt.prompt_tokens or 0
+            self.output_tokens += attempt.completion_tokens or 0
         elif refused:
             self.refused += 1
         elif attempt.outcome is not Outcome.CANCELLED:
@@ -61,6 +68,9 @@ class Point(msgspec.Struct, kw_only=True):
     accepted: int
     refused: int
     failed: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
     in_flight: int
     ttft_p50_ms: float | None
     ttft_p95_ms: float | None
@@ -91,7 +101,8 @@ class Live:
             accepted=sum(tick.accepted for tick in ticks),
             refused=sum(tick.refused for tick in ticks),
             failed=sum(tick.failed for tick in ticks),
-            tokens=sum(tick.tokens for tick in ticks),
+            input_tokens=sum(tick.input_tokens for tick in ticks),
+            output_tokens=sum(tick.output_tokens for tick in ticks),
             in_flight=sum(self._in_flight.values()),
             ttft_ms=sorted(ttft_ms for tick in ticks for ttft_ms in tick.ttft_ms),
             retry_after_s=_last(tick.retry_after_s for tick in ticks),
@@ -107,6 +118,9 @@ class Live:
             accepted=counts.accepted,
             refused=counts.refused,
             failed=counts.failed,
+            tokens=counts.tokens,
+            input_tokens=counts.input_tokens,
+            output_tokens=counts.output_tokens,
             in_flight=counts.in_flight,
             ttft_p50_ms=percentile(counts.ttft_ms, 0.5),
             ttft_p95_ms=percentile(counts.ttft_ms, 0.95),
