@@ -254,6 +254,8 @@ def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Pat
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "\x1b" not in html
     assert "{{ 7*7 }}" in html
+    _, _, reasons = html.partition("What would decide the others")
+    assert "<b>Call latency p99, attempt latency p99</b>: the base has 480 of the 1,000 values" in reasons
     assert html.count("Nothing was refused: the server accepted all 480 requests") == 2
     assert html.count("<svg ") == 2 * (2 + 2 + 1)
     data = tmp_path / "compare-figures"
