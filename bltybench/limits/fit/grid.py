@@ -58,7 +58,13 @@ def coarse_grid(
         even = _geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4)
         return plain_grid(np.union1d(even, _sustained(observations)))
     longest_s = 1.05 * span_s
-    shortest_s = min(_shortest_period_s(observations, count_refused=count_refused), longest_s / 2)
+    shortest_s = _shortest_period_s(observations)
+    if count_refused:
+        # Refused requests prolong a lockout then, so it says little about the period. Many short windows
+        # would take too long to search.
+        shortest_s = span_s / (200 if traits.has_recurring_windows else 2000)
+        shortest_s = max(shortest_s, GRID.min_period_exchanges * observations.uncertainty_s())
+    shortest_s = min(shortest_s, longest_s / 2)
     wanted = [period for period in (*GRID.natural_periods_s, *hints_s) if shortest_s <= period <= longest_s]
     if traits.has_recurring_windows:
         even = _dense(shortest_s, longest_s, span_s)
@@ -180,15 +186,11 @@ def _longest_lockout_s(observations: Observations) -> float:
     return max(lockout.max_s for lockout in observations.lockouts if lockout.recovery is not None)
 
 
-def _shortest_period_s(observations: Observations, *, count_refused: bool = False) -> float:
-    """Return the shortest period that can explain the refusals and that a sequential client can detect.
-
-    If refused requests count, they prolong a lockout, so it says little about the period.
-    """
+def _shortest_period_s(observations: Observations) -> float:
+    """Return the shortest period that can explain the refusals and that a sequential client can detect."""
     span_s = observations.span_s
     lockout_s = max(lockout.min_s for lockout in observations.lockouts)
-    shortest_s = span_s / 200 if count_refused else 0.6 * lockout_s
-    return max(shortest_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
+    return max(0.6 * lockout_s, span_s / 2000, GRID.min_period_exchanges * observations.uncertainty_s())
 
 
 def precise_recoveries(observations: Observations) -> list[tuple[float, float]]:
