@@ -1,5 +1,6 @@
 """Simulated limiters behind simulated networks, and whether the probe identifies them."""
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import UNMODELED
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.models import LeakyQueue, TokenBucket
-from bltybench.limits.models.base import Model
+from bltybench.limits.models.base import Admission, Model
 from bltybench.limits.models.families import FAMILIES
+from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
@@ -23,6 +25,9 @@ MAX_DRAIN_FRACTION = 0.2
 MAX_PERIOD_ERROR = 0.02
 MAX_PRECISION = 0.2
 """Half width of the period's range, relative to the period, above which a verdict counts as abstained."""
+
+FALSE_RATIOS = (0.1, 0.5, 0.8, 1.5, 2.0, 6.0)
+"""Announced period, relative to the actual one, if it is false."""
 
 MakeModel = Callable[[int, float, random.Random], Model]
 
@@ -72,17 +77,21 @@ class Case:
 
     number: int
     plan: str
-    """quick, full, or strangers: the full plan on limiters outside the modeled families."""
+    """quick, announced (the quick plan, which is given only headers), full, or strangers: the full plan on
+    limiters outside the modeled families."""
     kind: str
     limit: int
     period_s: float
     noise: str
     documented: str
-    """What the quick plan was given: "true" limits, a wrong "limit", a wrong "period", or "nothing"."""
+    """What the quick plan was given: "true" limits, a wrong "limit", a wrong "period", or "nothing". If it is
+    given only headers: what they announce."""
     judged: str
     """right, abstained, or wrong."""
     named: str
     requests: int
+    busy_s: float
+    """Duration of the probe, in seconds."""
     took_s: float
     said: str
 
@@ -90,7 +99,7 @@ class Case:
 def play(number: int, plan_name: str) -> list[Case]:
     """Play one case of a plan. Its number is the seed."""
     start_cpu_s = time.process_time()
-    quick = plan_name == "quick"
+    quick, by_headers = plan_name in {"quick", "announced"}, plan_name == "announced"
     rng = random.Random(f"{number}/{plan_name}")
     kinds = list(UNMODELED if plan_name == "strangers" else KINDS)
     kind = kinds[number % len(kinds)]
@@ -101,10 +110,15 @@ def play(number: int, plan_name: str) -> list[Case]:
     latency_s = rng.choice([one_s for one_s in LATENCIES_S if one_s * limit <= max_drain_s] or [0.002])
     noise = NetworkNoise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
     documented = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
+    announce = None
+    if by_headers:
+        documented, announce = _announced(limit, period_s, rng)
     options = PlanOptions(
         quick=quick,
-        period_s=period_s * (2 if documented == "period" else 1) if quick else None,
-        limit=max(2, limit * 2 // 3 if documented == "limit" else limit) if quick else None,
+        period_s=period_s * (2 if documented == "period" else 1) if quick and not by_headers else None,
+        limit=max(2, limit * 2 // 3 if documented == "limit" else limit)
+        if quick and not by_headers
+        else None,
         budget=800,
     )
     start_s = START_S + rng.uniform(0, 100)
@@ -116,7 +130,8 @@ def play(number: int, plan_name: str) -> list[Case]:
     else:
         family, make = KINDS[kind]
         model = make(limit, period_s, rng)
-        verdict = VirtualLimiter(model, noise, number).play(plan(options, start_s))
+        limiter = VirtualLimiter(model, noise, number, announce)
+        verdict = limiter.play(plan(options, start_s))
         burst = _burst(model)
         judged = judge(verdict, family, burst, period_s * burst / limit, by_class=quick)
     return [
@@ -131,10 +146,31 @@ def play(number: int, plan_name: str) -> list[Case]:
             judged=judged,
             named=verdict.best.family if verdict.status == "found" and verdict.best else verdict.status,
             requests=verdict.attempts,
+            busy_s=round(limiter.busy_s, 1),
             took_s=round(time.process_time() - start_cpu_s, 3),
             said="; ".join(map(_described, verdict.consistent)) or verdict.reason,
         )
     ]
+
+
+def _announced(
+    limit: int, period_s: float, rng: random.Random
+) -> tuple[str, Callable[[Admission], Announcement]]:
+    """Return what headers announce, true or false, in words and as a function."""
+    ratio = rng.choice([1.0] * len(FALSE_RATIOS) + [*FALSE_RATIOS])
+    header = rng.choice(["window", "reset", "whole reset", "nothing"])
+
+    def announce(admission: Admission) -> Announcement:
+        window_s = ratio * period_s if header == "window" else None
+        reset_s = ratio * admission.reset_s if "reset" in header else None
+        if reset_s is not None and header == "whole reset":
+            reset_s = float(math.ceil(reset_s))
+        known = header != "nothing"
+        return Announcement(
+            limit if known else None, int(admission.remaining) if known else None, reset_s, window_s
+        )
+
+    return f"{header}, times {ratio:g}", announce
 
 
 def _burst(model: Model) -> int:

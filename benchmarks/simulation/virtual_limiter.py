@@ -1,11 +1,12 @@
 """A limiter behind a simulated network, in virtual time, that answers the bursts of a plan."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bltybench.limits.fit.result import Verdict
-from bltybench.limits.models.base import Limiter
+from bltybench.limits.models.base import Admission, Limiter
+from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.planner import Burst, ProbePlan
 
@@ -25,12 +26,19 @@ class NetworkNoise:
 
 
 class VirtualLimiter:
-    """A server with this limiter."""
+    """A server with this limiter, whose headers are what ``announce`` returns."""
 
-    def __init__(self, model: Limiter, noise: NetworkNoise, seed: int) -> None:
+    def __init__(
+        self,
+        model: Limiter,
+        noise: NetworkNoise,
+        seed: int,
+        announce: Callable[[Admission], Announcement] | None = None,
+    ) -> None:
         self._model = model
         self._noise = noise
         self._rng = random.Random(seed)
+        self._announce = announce
         self._decided_s = 0.0
         self._began_s: float | None = None
         self.ended_s = 0.0
@@ -75,4 +83,6 @@ class VirtualLimiter:
         admission = self._model.decide(self._decided_s + noise.clock_offset_s)
         lost = self._rng.random() < noise.lost
         answered_s = at_s + latency_s + admission.delay_s
-        return Observation(at_s, at_s + latency_s, None if lost else admission.accepted, answered_s)
+        accepted = None if lost else admission.accepted
+        announced = None if lost or self._announce is None else self._announce(admission)
+        return Observation(at_s, at_s + latency_s, accepted, answered_s, announced=announced)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bltybench.limits.observations.announcement import announced_window_s
 from bltybench.limits.observations.classify import classify
 from bltybench.load.run.budget import NOTHING, BudgetAccount, Spend
 from bltybench.load.run.context import RunContext
@@ -171,6 +172,7 @@ def _attempt(
         limit_requests=quota.limit_requests,
         remaining_requests=quota.remaining_requests,
         reset_requests_s=quota.reset_requests_s,
+        window_requests_s=announced_window_s(exchange.headers, quota.limit_requests),
         limit_tokens=quota.limit_tokens,
         remaining_tokens=quota.remaining_tokens,
         reset_tokens_s=quota.reset_tokens_s,

@@ -116,6 +116,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     remaining_requests: int | None = None
     reset_requests_s: float | None = None
     """Seconds from the response until the reset, whatever the header's format."""
+    window_requests_s: float | None = None
+    """Length of the window, if a policy states it."""
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens_s: float | None = None

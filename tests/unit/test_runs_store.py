@@ -95,6 +95,7 @@ def test_types_of_columns_do_not_change() -> None:
         "retry_after_s",
         "steal_share",
         "waited_s",
+        "window_requests_s",
     }
     assert names.pop("string") == {
         "call_id",

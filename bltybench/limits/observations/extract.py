@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.observation import Observation, with_decision_slack
 from bltybench.runs.attempt import Attempt
@@ -30,7 +31,13 @@ def observed(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[tuple[At
             continue
         sent_s, answered_s = (start_s + at_ns / NS for at_ns in (attempt.sent_ns, answered_ns(attempt)))
         shown.append(attempt)
-        observations.append(Observation(sent_s, answered_s, accepted, answered_s))
+        announced = Announcement(
+            attempt.limit_requests,
+            attempt.remaining_requests,
+            attempt.reset_requests_s,
+            attempt.window_requests_s,
+        )
+        observations.append(Observation(sent_s, answered_s, accepted, answered_s, announced=announced))
     return list(zip(shown, with_decision_slack(observations), strict=True))
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.thresholds import OBSERVATIONS
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +30,8 @@ class Observation:
     """When the response began, which can be long after the decision."""
     unit: bool = False
     """Whether it stands for a fixed number of tokens, and the limiter counts tokens."""
+    announced: Announcement | None = None
+    """What the response's headers announced."""
 
 
 @dataclass(frozen=True, slots=True)

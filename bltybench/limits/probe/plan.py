@@ -12,10 +12,16 @@ from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import TOO_FEW_REFILL_PERIODS
 from bltybench.limits.fit.thresholds import SELECTION
 from bltybench.limits.models.families import INTERVAL_REFILL, TOKEN_BUCKET
+from bltybench.limits.probe.announced_period import (
+    announced_limit,
+    announced_period_s,
+    read_announced_period,
+    supports,
+)
 from bltybench.limits.probe.next_query import most_informative_time, replayed
 from bltybench.limits.probe.planner import Planner, PlanOptions, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
-from bltybench.limits.probe.thresholds import PLAN
+from bltybench.limits.probe.thresholds import CONTEXT, PLAN
 
 
 def plan(options: PlanOptions, now_s: float) -> ProbePlan[Verdict]:
@@ -25,14 +31,27 @@ def plan(options: PlanOptions, now_s: float) -> ProbePlan[Verdict]:
 
 
 def _quick(planner: Planner) -> ProbePlan[Verdict]:
-    period_s = planner.options.period_s or 60.0
-    yield from _round(planner, 0, period_s, planner.options.limit, PLAN.quick_offsets)
+    given_s = planner.options.period_s
+    expected_s = given_s or (yield from read_announced_period(planner)) or CONTEXT.usual_period_s
+    verdict = yield from _quick_round(planner, expected_s)
+    if given_s is None and verdict.queue is None and not supports(verdict, expected_s):
+        # The announced period is refuted.
+        longest_s = announced_period_s(planner.observations) or 0.0
+        other_s = longest_s if expected_s < longest_s < CONTEXT.usual_period_s else CONTEXT.usual_period_s
+        if other_s != expected_s:
+            verdict = yield from _quick_round(planner, other_s)
+    return without_refill(verdict)
+
+
+def _quick_round(planner: Planner, period_s: float) -> ProbePlan[Verdict]:
+    """Send one round at this period, then bursts where the candidates differ most, within two periods."""
+    limit = planner.options.limit or announced_limit(planner.observations)
+    start_s = yield from _round(planner, 0, period_s, limit, PLAN.quick_offsets)
     verdict = planner.verdict()
     if not planner.observations or verdict.queue is not None:
         return verdict
-    end_s = planner.observations[0].sent_s + 2 * period_s - 4 * planner.latency_s()
-    yield from _settle(planner, verdict, end_s)
-    return without_refill(planner.verdict())
+    yield from _settle(planner, verdict, start_s + 2 * period_s - 4 * planner.latency_s())
+    return planner.verdict()
 
 
 def without_refill(verdict: Verdict) -> Verdict:
@@ -134,10 +153,11 @@ def _round(
     period_s: float,
     limit: int | None,
     offsets: Sequence[float] = PLAN.round_offsets,
-) -> ProbePlan[None]:
-    """Send bursts between which the algorithms free different numbers of requests."""
-    # Two idle periods empty every window and counter.
-    ready_s = planner.now_s + (2 * period_s if planner.observations else 0.0)
+) -> ProbePlan[float]:
+    """Send bursts between which the algorithms free different numbers of requests. Return when they start."""
+    # Two idle periods empty every window and counter. Before the first refusal they hold little.
+    was_refused = any(observation.accepted is False for observation in planner.observations)
+    ready_s = planner.now_s + (2 * period_s if was_refused else 0.0)
     edge_s = PLAN.edge_fractions[number % len(PLAN.edge_fractions)] * period_s
     start_s = ready_s + (-(ready_s + edge_s)) % period_s
     first = max(1, int(PLAN.first_burst_fraction * limit)) if limit else PLAN.first_burst
@@ -149,7 +169,8 @@ def _round(
             confirm_s=None if offset == 0 else PLAN.confirm_fraction * period_s,
         )
         if planner.looks_queued() and (yield from fill_queue(planner)):
-            return
+            break
+    return start_s
 
 
 def _rule_out_ban(planner: Planner, verdict: Verdict) -> ProbePlan[None]:

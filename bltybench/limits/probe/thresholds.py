@@ -99,6 +99,26 @@ class ContextThresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncedThresholds:
+    """How the quick plan uses announced periods."""
+
+    requests: int = 2
+    """Requests whose headers are read first. With two, the reset of a bucket grows."""
+    max_wait_s: float = 20.0
+    """Maximum wait for the next window, in seconds, whose first response announces a whole period."""
+    rounding_s: float = 1.0
+    """Error of a reset that is rounded to whole seconds."""
+    max_error: float = 0.25
+    """Maximum error of an announced period, relative to it, that rounding explains."""
+    usual_periods_s: tuple[float, ...] = (30.0, 60.0, 120.0)
+    """Periods to expect if a reset is longer than ``max_wait_s``."""
+    max_period_s: float = 120.0
+    """Longest announced period that the quick plan tests, in seconds."""
+    min_bucket_growth: float = 0.7
+    """How much resets grow, relative to the requests used, from which they are those of a bucket."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionThresholds:
     """Limits of a whole probe."""
 
@@ -114,4 +134,5 @@ PLAN = PlanThresholds()
 QUERY = QueryThresholds()
 QUEUE = QueueThresholds()
 CONTEXT = ContextThresholds()
+ANNOUNCED = AnnouncedThresholds()
 SESSION = SessionThresholds()
