@@ -148,10 +148,12 @@ def test_resumed_probe_measures_only_what_is_missing(tmp_path: Path) -> None:
         first = interrupted.run
         assert json.loads((first.path / "limits.json").read_text())["stopped"] == "it was interrupted"
         assert f"repeat the command with --probe-resume {first.path.name}" in interrupted.output
-        resume = (*options, "--probe-resume", str(first.path))
+        # The interrupted run can be in another directory than that of the options' default.
+        os.rename(tmp_path / "reports", tmp_path / "kept")
+        resume = (*options, "--reports", "kept", "--probe-resume", first.path.name)
         done = run_locust(locustfile, *resume, cwd=tmp_path, **ENVIRONMENT)
     assert done.code == 0, done.output
-    (resumed,) = [run for run in list_runs(tmp_path / "reports") if run.path != first.path]
+    (resumed,) = [run for run in list_runs(tmp_path / "kept") if run.path.name != first.path.name]
     stages = set(read_attempts(resumed).column("stage").to_pylist())
     assert "probe: charges" in stages
     assert not stages & {None, "probe: concurrency"}
@@ -168,6 +170,7 @@ def test_resumed_probe_measures_only_what_is_missing(tmp_path: Path) -> None:
     [
         (("--probe-ask", "weather"), "unknown item 'weather'"),
         (("--probe-second-key-env", "BLTYBENCH_NO_SUCH"), "BLTYBENCH_NO_SUCH is not set"),
+        (("--probe-resume", "nope"), "no such run: 'nope'"),
         (("--probe-budget", "0"), "must be more than 0"),
     ],
 )

@@ -63,8 +63,12 @@ class TestBeforeTheRun:
         output = refused(tmp_path, "--reports", str(tmp_path / "file" / "x"), BLTYBENCH_TEST_KEY=KEY)
         assert "cannot store a run here" in output
 
-    def test_zero_users(self, tmp_path: Path) -> None:
-        assert "--users" in refused(tmp_path, "--users", "0", BLTYBENCH_TEST_KEY=KEY)
+    @pytest.mark.parametrize("option", ["--users", "--run-time"])
+    def test_zero(self, tmp_path: Path, option: str) -> None:
+        assert f"{option} 0: must be greater than 0" in refused(tmp_path, option, "0", BLTYBENCH_TEST_KEY=KEY)
+
+    def test_tags_that_no_task_has(self, tmp_path: Path) -> None:
+        assert "Mixed: no tasks" in refused(tmp_path, "--tags", "nope", BLTYBENCH_TEST_KEY=KEY)
 
 
 def test_broken_toml(tmp_path: Path) -> None:

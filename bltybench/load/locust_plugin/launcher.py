@@ -47,7 +47,7 @@ class Launcher:
         self._role = role_of(self._options)
         self._users: int | None = self._options.num_users
         self._spawn_rate: float | None = self._options.spawn_rate
-        self._duration_s = float(self._options.run_time) if self._options.run_time else None
+        self._duration_s: float | None = self._options.run_time
         self._planning_s = 0.0
         self._sandbox: SandboxProcess | None = None
         # Values that were not entered in the web page's form, so they are not the user's choice.
@@ -109,6 +109,7 @@ class Launcher:
     def create_run(self) -> Run:
         """Create a run from the current options, and log what it will send. Raises UserError."""
         environment, options, runner = self._environment, self._options, self._environment.runner
+        self._classes().require_tasks()
         workers: list[str] = []
         if isinstance(runner, MasterRunner):
             # Before anything lets a further worker connect. Locust distributes users in this order, so the

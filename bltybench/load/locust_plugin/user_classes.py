@@ -38,6 +38,15 @@ class UserClasses:
         self.measure_limits = any(cls.measures_limits for cls in self.recorded)
         """Whether no other request may count against the rate limits."""
 
+    def require_tasks(self) -> None:
+        """Raise UserError if a recorded class has none. Locust would log that repeatedly for each user."""
+        without = [cls.__name__ for cls in self.recorded if not cls.tasks]
+        if without:
+            raise UserError(
+                f"{', '.join(without)}: no tasks, or none that --tags and --exclude-tags select",
+                remedy="mark methods with @task, or the class with abstract = True",
+            )
+
     @property
     def docstrings(self) -> dict[str, str | None]:
         """The names of the recorded classes with their docstrings."""

@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -12,8 +13,9 @@ from pydantic import SecretStr
 from bltybench.errors import UserError
 from bltybench.limits.experiments.registry import MEASUREMENTS, REQUESTS
 from bltybench.limits.probe.thresholds import PLAN
-from bltybench.limits.session import ProbeTask
+from bltybench.limits.session import RECORD_FILE, ProbeTask
 from bltybench.load.locust_plugin.console import print_error
+from bltybench.runs.folder import RunFolder, find_run
 from bltybench.scenario.api.access import read_key
 from bltybench.scenario.api.documented_limits import MINUTE_S, Limit, one_limit, per_minute
 from bltybench.scenario.target import Target
@@ -110,6 +112,20 @@ def read_second_key(options: Namespace) -> SecretStr | None:
     return key
 
 
+def resumed_run(options: Namespace) -> RunFolder | None:
+    """Return the run that the probe resumes, if there is one. Raises UserError if it can't be resumed."""
+    if not options.probe_resume:
+        return None
+    folder = find_run(options.probe_resume, Path(options.reports))
+    if not (folder.path / RECORD_FILE).is_file():
+        raise UserError(
+            f"{folder.path} is not a run of the probe, so there is nothing to resume",
+            where="--probe-resume",
+            remedy="name the run that the interrupted probe has printed",
+        )
+    return folder
+
+
 def _items(options: Namespace) -> list[str]:
     return [name.strip() for name in options.probe_ask.split(",") if name.strip()]
 
@@ -128,3 +144,4 @@ def _validate(options: Namespace) -> None:
         if value is not None and not value > 0:
             raise UserError(f"must be more than 0: {value}", where=f"--{name.replace('_', '-')}")
     read_second_key(options)
+    resumed_run(options)

@@ -36,9 +36,15 @@ from bltybench.load.probe.executor import (
     send_in_thread,
     why_stopped,
 )
-from bltybench.load.probe.options import add_arguments, check_options, read_second_key, read_task
+from bltybench.load.probe.options import (
+    add_arguments,
+    check_options,
+    read_second_key,
+    read_task,
+    resumed_run,
+)
 from bltybench.load.users import ChatUser
-from bltybench.runs.folder import find_run, write_atomically
+from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.store import load_attempts, readable
 
 logger = logging.getLogger("bltybench")
@@ -88,8 +94,8 @@ class LimitProbe(ChatUser):
 
     def _measure(self) -> None:
         session, clock = self._session, self.run_context.clock
-        if self._options.probe_resume:
-            self._resume(self._options.probe_resume)
+        if (former := resumed_run(self._options)) is not None:
+            self._resume(former)
         self._write_record()
         logger.info("%s", spend_sentence(session.task))
         clock.wait_until(0)
@@ -210,8 +216,7 @@ class LimitProbe(ChatUser):
         )
         write_atomically(self.run_context.folder.path / RECORD_FILE, msgspec.json.encode(record) + b"\n")
 
-    def _resume(self, name: str) -> None:
-        folder = find_run(name)
+    def _resume(self, folder: RunFolder) -> None:
         shift_ns = folder.manifest().clock.wall_ns - self.run_context.clock.start_wall_ns
         with readable(folder):
             attempts = load_attempts(folder)
