@@ -52,6 +52,46 @@ def test_summary_states_when_more_than_documented_was_accepted() -> None:
     assert "Documented: 10 per minute. Accepted: 12 within 60 s at 12:00:00 UTC." in lines
 
 
+def answered_after(*waits_s: float) -> list[Attempt]:
+    """Return rows of one window of 10 per 2 s, exhausted four times, with these waits in each."""
+    rows: list[Attempt] = []
+    model = FixedWindow(10, 2.0)
+    for window in range(4):
+        for number in range(40):
+            at_s = 100.0 + 4 * window + number / 16
+            accepted = model.decide(at_s).accepted
+            row = attempt_at(at_s, "ok" if accepted else "rate_limited")
+            if accepted and number < len(waits_s):
+                late_ns = round((at_s + waits_s[number]) * 1e9)
+                row = attempt_at(at_s, headers_ns=late_ns, end_ns=late_ns)
+            rows.append(row)
+    return rows
+
+
+def test_a_period_shorter_than_accepted_requests_waited_is_not_reported_by_a_probe() -> None:
+    prompt = find(answered_after(), 0.0, None, probed=True)
+    assert prompt.verdict.best is not None
+    assert prompt.verdict.best.period_s == pytest.approx(2.0, rel=0.1)
+    late = find(answered_after(0.05, 0.05, 2.5, 5.0), 0.0, None, probed=True)
+    assert late.verdict.best is None
+    assert "waited up to 5 s" in late.verdict.reason
+    assert any(
+        "8 of 72 accepted requests waited, up to 5 s (usual: 0.02 s)" in line for line in summary(late)
+    )
+
+
+def test_a_period_longer_than_accepted_requests_waited_is_reported_with_the_wait() -> None:
+    findings = find(answered_after(0.05, 0.7, 0.7), 0.0, None, probed=True)
+    assert findings.verdict.best is not None
+    assert any("waited, up to 0.7 s" in line for line in summary(findings))
+
+
+def test_waits_of_an_ordinary_run_are_those_of_long_completions() -> None:
+    findings = find(answered_after(0.05, 0.05, 2.5, 5.0), 0.0, None)
+    assert findings.waits is None
+    assert findings.verdict.best is not None
+
+
 def test_a_run_without_refusals_reports_a_lower_bound() -> None:
     (line, *_) = summary(find([attempt_at(float(t)) for t in range(30)], 0.0, None))
     assert line.startswith("At least 30 requests are accepted within 60 s")

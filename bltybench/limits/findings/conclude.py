@@ -28,6 +28,7 @@ from bltybench.limits.observations.extract import observations_of
 from bltybench.limits.observations.observation import busiest_period, most_informative
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.observations.thresholds import ANSWERS
+from bltybench.limits.observations.waits import Waits, waits_of
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.plan import without_refill
 from bltybench.limits.probe.thresholds import CONTEXT
@@ -67,7 +68,10 @@ def find(
         verdict = fit_limiter(most_informative(observations), hints_s=hints_s, probed=probed)
         if known.quick:
             verdict = without_refill(verdict)
-    verdict = _for_clients(_unless_concurrency(verdict, concurrency), documented_per_min, probed=probed)
+    # The probe's requests generate one token, so only the server's limits delay them.
+    waits = waits_of(observations) if probed else None
+    verdict = _unless_delayed(_unless_concurrency(verdict, concurrency), waits)
+    verdict = _for_clients(verdict, documented_per_min, probed=probed)
     honesty = header_honesty(groups, verdict)
     known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
@@ -86,6 +90,7 @@ def find(
         concurrency,
         answered,
         replayed,
+        waits,
     )
 
 
@@ -101,6 +106,24 @@ def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdi
     if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
         return verdict
     return _unknown(verdict, "a concurrency limit fits the refusals")
+
+
+def _unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
+    """Return the verdict without periods shorter than requests waited; ``unknown`` if the best one is.
+
+    An accepted request is dated at its sending. If the server delays it, it may count only when it is served,
+    so a burst that is served over seconds looks like one that a short window accepts.
+    """
+    if waits is None or verdict.queue is not None or verdict.best is None:
+        return verdict
+    if verdict.best.period_s <= waits.repeated_s:
+        reason = (
+            f"a period of {verdict.best.period_s:.3g} s fits, but accepted requests waited up to "
+            f"{waits.longest_s:.2g} s, so it may come from the waiting"
+        )
+        return _unknown(verdict, reason)
+    kept = tuple(fit for fit in verdict.consistent if fit.period_s > waits.repeated_s)
+    return replace(verdict, consistent=kept)
 
 
 def _for_clients(verdict: Verdict, documented_per_min: int | None, *, probed: bool) -> Verdict:

@@ -12,6 +12,7 @@ from bltybench.limits.headers.honesty import Honesty
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import Decision
 from bltybench.limits.observations.proportion import Proportion
+from bltybench.limits.observations.waits import Waits
 
 FINDINGS_VERSION = 1
 """Version of ``limits.json``. Raised when a key changes its meaning."""
@@ -40,6 +41,8 @@ class Findings:
     """Results of the other experiments."""
     replayed: Proportion | None = None
     """Decisions of the API that the request limit of ``limits.toml`` makes too; None without that limit."""
+    waits: Waits | None = None
+    """How long the probe's requests waited, if several did; None for other runs, which generate for long."""
 
     @property
     def refusal_status(self) -> int | None:

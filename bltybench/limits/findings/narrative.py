@@ -24,7 +24,7 @@ def summary(findings: Findings) -> list[str]:
 
 def sentences(findings: Findings) -> list[str]:
     """Return what was found."""
-    lines = [*_request_limit(findings), *_refusals(findings)]
+    lines = [*_request_limit(findings), *_waits(findings), *_refusals(findings)]
     lines += [*_above_documented(findings), *_headers(findings)]
     return lines + [answer.says for answer in findings.answers if answer.question not in WITH_COUNTS]
 
@@ -64,6 +64,17 @@ def _request_limit(findings: Findings) -> list[str]:
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def _waits(findings: Findings) -> list[str]:
+    """Return how long accepted requests waited, unless they were queued, which is stated with the limit."""
+    waits = findings.waits
+    if waits is None or findings.verdict.queue is not None:
+        return []
+    return [
+        f"{waits.waited} of {waits.accepted} accepted requests waited, up to {waits.longest_s:.2g} s (usual: "
+        f"{waits.usual_s:.2g} s): the server may delay requests before it refuses any."
+    ]
 
 
 def _refusals(findings: Findings) -> list[str]:

@@ -31,5 +31,18 @@ class AnswerThresholds:
     """Maximum confidence to report."""
 
 
+@dataclass(frozen=True, slots=True)
+class WaitThresholds:
+    """When an accepted request counts as delayed by the server."""
+
+    min_ratio: float = 3
+    """Response time, relative to the usual one."""
+    min_s: float = 0.5
+    """Response time in seconds. Networks cause shorter waits."""
+    min_requests: int = 2
+    """Requests that must have waited: one alone may be chance."""
+
+
 OBSERVATIONS = ObservationThresholds()
 ANSWERS = AnswerThresholds()
+WAITS = WaitThresholds()
