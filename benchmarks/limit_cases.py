@@ -144,7 +144,7 @@ def play(number: int, plan_name: str) -> list[Case]:
             noise=f"{latency_s * 1000:.0f} ms, jitter {noise.jitter:.2f}, lost {noise.lost:.0%}",
             documented=documented,
             judged=judged,
-            named=verdict.best.family if verdict.status == "found" and verdict.best else verdict.status,
+            named=_named(verdict),
             requests=verdict.attempts,
             busy_s=round(limiter.busy_s, 1),
             took_s=round(time.process_time() - start_cpu_s, 3),
@@ -171,6 +171,13 @@ def _announced(
         )
 
     return f"{header}, times {ratio:g}", announce
+
+
+def _named(verdict: Verdict) -> str:
+    """Return what the verdict names: a ban or a family; else its status."""
+    if verdict.ban is not None:
+        return "ban"
+    return verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
 
 
 def _burst(model: Model) -> int:

@@ -55,7 +55,8 @@ or nothing. Half of the headers are false, by a factor of 0.1 to 6.
 
 No family is right for an unmodeled limiter: a ban, several limits in one, or a quota shared with other
 clients. There, *abstained* is the expected result. *Right* is a model that predicts 97% of the decisions on
-other traffic, for example if only one of two limits ever binds.
+other traffic, for example if only one of two limits ever binds. A ban is right if the limiter bans, and the
+ban's length, its limit, the limit's period, and whether refusals extend the ban are in the reported ranges.
 
 The seeds are not those used to develop the fit. Two limitations: a sequential client can reach each limit
 within a fifth of a period, and no other client uses the quota. With fewer than a thousand cases of a plan,

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from bltybench.limits.fit.bans import Ban as FoundBan
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
 from bltybench.limits.models.base import Admission, Limiter, Model
@@ -16,6 +17,8 @@ TRAFFIC_RATE = 1.6
 """Mean rate of that traffic, in multiples of the limit."""
 REFILL_TOLERANCE = 0.05
 """A wrong prediction counts as right if the request is accepted within this fraction of a period."""
+MAX_SAFE_RATE = 1.01
+"""Maximum of the rate that is reported as safe, relative to the sustained rate of the limit."""
 
 
 class Ban:
@@ -35,6 +38,17 @@ class Ban:
         if not admission.accepted and (self._extends or not banned):
             self._until_s = t_s + self._ban_s
         return admission
+
+    def matches(self, found: FoundBan) -> bool:
+        """Return whether this ban is within the ranges of one that was found."""
+        limit, period_s = self._inner.limit, self._inner.period_s
+        return (
+            found.restarts in {self._extends, None}
+            and found.length_range_s[0] <= self._ban_s <= found.length_range_s[1]
+            and found.limit_range[0] <= limit <= found.limit_range[1]
+            and found.period_range_s[0] <= period_s <= found.period_range_s[1]
+            and found.safe_rate_per_min <= MAX_SAFE_RATE * limit * 60 / period_s
+        )
 
 
 class Layers:
@@ -152,8 +166,11 @@ UNMODELED: dict[str, MakeLimiter] = {
 def judge(verdict: Verdict, actual: Limiter, offset_s: float, ended_s: float, rng: random.Random) -> str:
     """Return "right" if the named model predicts ``actual``, as it can if only one of several limits binds.
 
+    A ban is right if its length, its limit, the limit's period, and whether refusals extend it are.
     The clock of ``actual`` is ``offset_s`` ahead. The probe sent its last request at ``ended_s``.
     """
+    if verdict.ban is not None:
+        return "right" if isinstance(actual, Ban) and actual.matches(verdict.ban) else "wrong"
     best = verdict.best
     if verdict.status != "found" or best is None:
         return "abstained"

@@ -17,6 +17,7 @@ from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.findings.replay import agreement
+from bltybench.limits.fit.bans import Ban
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.models import FixedWindow, Model
 from bltybench.limits.models.families import model_of
@@ -224,6 +225,35 @@ def test_without_a_fit_only_undisturbed_waits_count_for_retry_after() -> None:
     found = find(rows, 0.0, None, verdict)
     assert found.honesty.retry_enough.count == found.honesty.retry_enough.of > 0
     assert not any("Wait longer" in line for line in summary(found))
+
+
+@pytest.mark.parametrize(
+    ("restarts", "early"),
+    [
+        (True, "stop sending while you are refused, because each refusal restarts the ban."),
+        (None, "stop sending while you are refused, because each refusal may restart the ban."),
+        (False, "avoid them. All are refused until the ban ends."),
+    ],
+)
+def test_advice_after_a_ban_is_to_wait_it_out_and_not_to_probe_again(
+    *, restarts: bool | None, early: str
+) -> None:
+    best = Fit("sliding_log", 12, (12, 12), 30.0, (20.0, 31.0), None, None, None, False, 9, 70)
+    ban = Ban((19.5, 21.0), restarts, (12, 12), (9.0, 12.0), 60.0)
+    verdict = Verdict("unknown", 90, 40, 50, (best,), reason="a refusal starts a ban", ban=ban)
+    rows = [attempt_at(float(at_s), "rate_limited" if at_s % 2 else "ok") for at_s in range(6)]
+    record = to_record(find(rows, 0.0, 60, verdict), "run")
+    assert record.ban is not None
+    assert record.ban.length_range_s == (19.5, 21.0)
+    (found, *_) = record.says
+    assert found.startswith("A refusal starts a ban of 19.5 to 21 s")
+    assert ("each further refusal restarts it" in found) is (restarts is True)
+    assert "Outside bans, the server accepts 12 requests per 9 to 12 s." in found
+    advice = record.advice
+    assert advice[0] == "Rate: at most 60 requests per minute, one every 1 s. A refusal starts a ban."
+    assert f"Early retries: {early}" in advice
+    assert any("wait 21 s without sending, until the ban has ended" in line for line in advice)
+    assert not any(line.startswith("Probe again") for line in advice)
 
 
 def answer(question: str, value: float | str | bool | None) -> Answer:

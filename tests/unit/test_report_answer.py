@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, write_run
 
-from bltybench.limits.models import FixedWindow
+from benchmarks.unmodeled_limiters import Ban
+from bltybench.limits.models import FixedWindow, SlidingLog
 from bltybench.metrics.analysis import load
 from bltybench.metrics.rates import token_events, tokens_in_best
 from bltybench.report.glossary import MARKED, TERMS, gloss
@@ -79,6 +81,22 @@ def test_answer_and_pace_agree_if_windows_may_start_at_the_first_request(
     assert pace is not None
     assert says[1] == pace[1]
     assert advice["Rate"].startswith(f"at most {pace[1]} requests per minute")
+
+
+def test_run_whose_refusals_restart_a_ban_says_to_send_nothing_while_refused(tmp_path: Path) -> None:
+    model, rng, rows, at_s = Ban(SlidingLog(12, 10.0), 20.0, extends=True), Random(1), [], 0.0
+    for i in range(350):
+        accepted = model.decide(at_s).accepted
+        sent = round(at_s * S)
+        rows.append(
+            attempt(call_id=f"c{i}", sent_ns=sent, end_ns=sent + S // 50, **({} if accepted else REFUSED))
+        )
+        at_s += rng.uniform(0.1, 0.4) if accepted else rng.choice([3.0, 8.0, 14.0, 19.6, 20.5, 27.0])
+    found, advice = answered(run(tmp_path, rows, seconds=round(at_s) + 1))
+    assert "A refusal starts a ban of up to 20.5 s" in found.says
+    assert "and nothing while refused" in found.says
+    assert "each refusal restarts the ban" in advice["Early retries"]
+    assert advice["Rate"].endswith("A refusal starts a ban.")
 
 
 def test_run_without_refusals_says_so_as_its_answer(tmp_path: Path) -> None:

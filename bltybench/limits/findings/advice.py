@@ -28,6 +28,12 @@ REMAINING: dict[Value, str] = {
     "honest": "Remaining: use it to slow down in time. It is accurate.",
     "wrong": "Remaining: don't schedule by it. It is wrong.",
 }
+BANNED: dict[bool | None, str] = {
+    True: "stop sending while you are refused, because each refusal restarts the ban.",
+    None: "stop sending while you are refused, because each refusal may restart the ban.",
+    False: "avoid them. All are refused until the ban ends.",
+}
+"""Advice about early retries, by whether each refusal restarts a ban."""
 CHARGED: dict[Value, str] = {
     "reserved": " The server charges all of max_tokens, so set it no higher than you need.",
     "refunded": " The server reserves max_tokens until the response ends, so set it no higher than you need.",
@@ -50,8 +56,11 @@ def advice(findings: Findings) -> list[str]:
             "Early retries: stop sending while you are refused, because each retry may prolong the refusals. "
             f"Pauses of up to {seconds(verdict.starved_pause_s)} did not end them."
         )
+    if verdict.ban is not None:
+        lines.append(f"Early retries: {BANNED[verdict.ban.restarts]}")
     lines.append(REMAINING.get(findings.value("remaining_header")))
-    if verdict.status == "unknown" and verdict.fits:
+    # The next probe would find the same ban.
+    if verdict.status == "unknown" and verdict.fits and verdict.ban is None:
         lines.append(
             "Probe again: if the limit was in use shortly before, send nothing for some minutes first. The "
             "probe can't see earlier requests."
@@ -62,6 +71,10 @@ def advice(findings: Findings) -> list[str]:
 def _pace(findings: Findings) -> list[str]:
     """Return the advice about rate, bursts, and the boundary of windows."""
     verdict, best, documented = findings.verdict, findings.verdict.slowest, findings.documented_per_min
+    if (ban := verdict.ban) is not None:
+        per_min = ban.safe_rate_per_min
+        every = seconds(60 / per_min)
+        return [f"Rate: at most {per_minute(per_min)}, one every {every}. A refusal starts a ban."]
     if best is None:
         queued = verdict.status == "never_refused" and verdict.queue is not None
         return [f"Burst: {BURST['leaky_queue']}"] if queued else []
@@ -152,6 +165,8 @@ def _after_refusal(findings: Findings) -> str:
         fallback = f"{fallback}, up to {seconds(best.period_s)}"
     elif (pause_s := findings.verdict.starved_pause_s) is not None:
         fallback = f"longer than {seconds(pause_s)} without sending, then twice as long each time"
+    elif (ban := findings.verdict.ban) is not None:
+        fallback = f"{seconds(ban.length_range_s[1])} without sending, until the ban has ended"
     value = findings.value("retry_after")
     if value == "absent":
         return (

@@ -151,7 +151,9 @@ def _for_clients(verdict: Verdict, documented_per_min: int | None, *, probed: bo
 
 
 def _unknown(verdict: Verdict, reason: str) -> Verdict:
-    return replace(verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason)
+    return replace(
+        verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason, ban=None
+    )
 
 
 def to_record(
@@ -159,7 +161,7 @@ def to_record(
 ) -> model.FindingsRecord:
     """Return the findings in the form of ``limits.json``; ``stopped`` says why the probe ended early."""
     verdict, honesty, slots = findings.verdict, findings.honesty, findings.in_flight
-    at_s, queue = findings.busiest_at_s, verdict.queue
+    at_s, queue, ban = findings.busiest_at_s, verdict.queue, verdict.ban
     return model.FindingsRecord(
         run_id=run_id,
         stopped=stopped,
@@ -185,6 +187,7 @@ def to_record(
         delayed=None
         if queue is None
         else _copied(model.DelayRecord, queue, longest_wait_s=round(queue.longest_wait_s, 3)),
+        ban=None if ban is None else _copied(model.BanRecord, ban),
         busiest_minute=model.BusiestRecord(
             accepted=findings.busiest_count,
             at=datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None,

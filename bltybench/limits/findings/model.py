@@ -108,6 +108,18 @@ class DelayRecord(Struct, frozen=True, kw_only=True):
     longest_wait_s: float
 
 
+class BanRecord(Struct, frozen=True, kw_only=True):
+    """A time in which the server accepts nothing, because it refused a request."""
+
+    length_range_s: tuple[float, float]
+    restarts: bool | None
+    """Whether each refusal restarts the ban; None if that is unknown."""
+    limit_range: tuple[int, int]
+    """The limit that starts the ban, in requests."""
+    period_range_s: tuple[float, float]
+    safe_rate_per_min: float
+
+
 class ProportionRecord(Struct, frozen=True, kw_only=True):
     """``count`` of ``of``, with the Wilson 95% interval of the fraction."""
 
@@ -181,6 +193,7 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     rejected: tuple[RuledOutRecord, ...]
     in_flight: InFlightRecord | None = None
     delayed: DelayRecord | None = None
+    ban: BanRecord | None = None
     busiest_minute: BusiestRecord
     headers: HeaderRecord
     replayed: ProportionRecord | None = None

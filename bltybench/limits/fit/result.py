@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
+from bltybench.limits.fit.bans import Ban, BanTiming
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterFamily
 
+Number = TypeVar("Number", int, float)
 Phase = Literal["clock", "first_hit", "other"]
 Status = Literal["found", "ambiguous", "unknown", "never_refused", "always_refused", "nothing_sent"]
 
@@ -154,6 +157,8 @@ class Verdict:
     """How the server delays requests, if it queues them."""
     starved_pause_s: float | None = None
     """Longest pause between requests while all were refused, in seconds, if retries seem to prolong that."""
+    ban: Ban | None = None
+    """The ban that explains every recovery, if no family explains the decisions."""
 
     @property
     def accepts_more(self) -> bool:
@@ -174,3 +179,20 @@ class Verdict:
     def families(self) -> tuple[str, ...]:
         """The names of the consistent families, each once."""
         return tuple(dict.fromkeys(fit.family for fit in self.consistent))
+
+    def after_bans(self, timing: BanTiming) -> Ban | None:
+        """Return the ban, if this verdict is on the decisions outside it and nothing contradicts that."""
+        if self.slowest is None or self.fits[0].contradictions:
+            return None
+        return Ban(
+            timing.length_range_s,
+            timing.restarts,
+            covering([fit.limit_range for fit in self.consistent]),
+            covering([fit.period_range_s for fit in self.consistent]),
+            self.slowest.safe_rate_per_min,
+        )
+
+
+def covering(ranges: Sequence[tuple[Number, Number]]) -> tuple[Number, Number]:
+    """Return the smallest range that covers all of these."""
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

@@ -7,11 +7,11 @@ from itertools import product
 
 import numpy as np
 
-from bltybench.limits.fit.bans import describe_starvation, detect_ban, starved_pause_s
+from bltybench.limits.fit.bans import describe_starvation, detect_ban, outside_bans, starved_pause_s
 from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
 from bltybench.limits.fit.evidence import missing_refusals
 from bltybench.limits.fit.queueing import QueueTiming, detect_queue
-from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict, covering
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.thresholds import EVIDENCE, SCORING, SELECTION
@@ -88,7 +88,7 @@ def fit_limiter(
     best_cost = min(search.cost for search in searches)
     fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
     verdict = _compare(fits, counts, observations)
-    return _unless_banned(verdict, observations)
+    return _unless_banned(verdict, observations, probed=probed)
 
 
 def _one_sided(counts: tuple[int, int, int], queue: QueueTiming | None) -> Verdict:
@@ -284,31 +284,32 @@ def _merge_count_refused(fits: Sequence[Fit]) -> tuple[Fit, ...]:
         if twin.count_refused == fit.count_refused:
             continue
         simpler, other = (fit, twin) if twin.count_refused else (twin, fit)
-        limits = (*twin.limit_range, *fit.limit_range)
-        periods_s = (*twin.period_range_s, *fit.period_range_s)
-        rates = (*twin.rates_per_min, *fit.rates_per_min)
         merged[fit.family] = replace(
             simpler,
             count_refused=None,
-            limit_range=(min(limits), max(limits)),
-            period_range_s=(min(periods_s), max(periods_s)),
-            rate_range_per_min=(min(rates), max(rates)),
+            limit_range=covering([twin.limit_range, fit.limit_range]),
+            period_range_s=covering([twin.period_range_s, fit.period_range_s]),
+            rate_range_per_min=covering([twin.rates_per_min, fit.rates_per_min]),
             variants=simpler.variants + other.variants,
         )
     return tuple(merged.values())
 
 
-def _unless_banned(verdict: Verdict, observations: Observations) -> Verdict:
+def _unless_banned(verdict: Verdict, observations: Observations, *, probed: bool) -> Verdict:
     """Report no family if decisions contradict the best one and a ban explains every recovery."""
     contradictions = verdict.fits[0].contradictions
-    ban = detect_ban(observations) if contradictions else None
-    if ban is None:
+    timing = detect_ban(observations) if contradictions else None
+    if timing is None or (verdict.best is not None and timing.restarts):
         return verdict
     token_waits_s = [fit.period_s / fit.limit for fit in verdict.fits if fit.traits.kind == "bucket"]
-    if verdict.best is None and ban[1] <= SELECTION.max_bucket_wait * max(token_waits_s, default=0.0):
+    longest_wait_s = SELECTION.max_bucket_wait * max(token_waits_s, default=0.0)
+    if verdict.best is None and timing.length_range_s[1] <= longest_wait_s:
         return verdict
-    reason = (
-        f"a refusal seems to start a ban of {ban[0]:.3g} to {ban[1]:.3g} s, which no family does: "
-        f"{contradictions} of {verdict.attempts} decisions contradict the best"
-    )
-    return replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
+    reason = f"no family fits: {contradictions} of {verdict.attempts} decisions contradict the best"
+    unknown = replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
+    candidates = [one for one in SIMPLE_CANDIDATES if not one[1]]
+    inner = fit_limiter(outside_bans(observations), candidates=candidates, probed=probed)
+    ban = inner.after_bans(timing)
+    if ban is None:
+        return unknown
+    return replace(unknown, reason=f"a refusal starts {ban.described()}, which no family does", ban=ban)

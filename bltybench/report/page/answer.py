@@ -120,6 +120,8 @@ def _title(record: FindingsRecord) -> str | None:
         return text.sentence(f"{_amount(record.slowest)}, {algorithm}")
     if record.in_flight is not None:
         return f"{record.in_flight.limit} requests in flight"
+    if record.ban is not None:
+        return f"A refusal starts a ban of up to {seconds(record.ban.length_range_s[1])}"
     if record.status == "never_refused":
         return f"No limit up to {text.count(record.busiest_minute.accepted, 'request')} in 60 s"
     return {"always_refused": "Every request was refused", "nothing_sent": None}.get(
@@ -158,6 +160,8 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
         return f"the server accepts {_amount(record.slowest)} ({named})"
     if record.in_flight is not None:
         return f"the server accepts {record.in_flight.limit} requests in flight"
+    if record.ban is not None:
+        return f"a refusal starts a ban of up to {seconds(record.ban.length_range_s[1])}"
     refused = summary.rates["refused"].count
     if not refused:
         return f"nothing was refused, up to {text.count(record.busiest_minute.accepted, 'request')} in 60 s"
@@ -172,6 +176,8 @@ def _pace(record: FindingsRecord, summary: Summary) -> str:
         return f"send {pace(slowest)}"
     if record.in_flight is not None:
         return f"keep at most {record.in_flight.limit} in flight"
+    if record.ban is not None:
+        return f"send at most {per_minute(record.ban.safe_rate_per_min)}, and nothing while refused"
     if not summary.rates["refused"].count:
         return "a client below that needs no pacing"
     if record.headers.without_retry_after.count == record.headers.without_retry_after.of:
