@@ -140,8 +140,41 @@ def test_wide_range_of_rates_is_no_claim_and_names_what_is_missing() -> None:
     rows = [row(i / 50, i < 30) for i in range(60)] + [row(40 + i, True) for i in range(5)]
     told = concluded(rows)
     assert told.observed is None
-    assert "at more times after a refusal are needed" in (told.reason or "")
+    assert "at more times after a refusal" in (told.reason or "")
     assert claims(told) == []
+
+
+def test_rate_that_was_never_sustained_is_no_claim() -> None:
+    """Bursts show 8 per second, and nothing shows whether that is accepted for longer than a burst."""
+    model = SlidingLog(8, 1.0)
+    times = [11.3 * burst + i / 20 for burst in range(12) for i in range(40)]
+    told = concluded([row(at_s, model.decide(at_s).accepted) for at_s in times])
+    assert told.status == "unknown"
+    assert (told.reason or "").startswith("rates from ")
+    assert claims(told) == []
+
+
+def test_claimed_rate_is_at_most_what_was_sustained() -> None:
+    """The limit is 240 per minute, but half of the time nothing is sent."""
+    model = SlidingLog(40, 10.0)
+    times = [20 * pause + 10.1 * i / 50 for pause in range(9) for i in range(70)]
+    told = concluded([row(at_s, model.decide(at_s).accepted) for at_s in times])
+    assert told.slowest is not None
+    assert told.slowest.rate_per_min == 240
+    assert 120 <= told.slowest.rate_to_send_per_min < 200
+    assert "does not show that more is accepted for long" in told.advice[0]
+
+
+def test_single_recovery_supports_only_a_documented_limit() -> None:
+    model = FixedWindow(60, 60.0)
+    rows = random_load(lambda at_s: model.decide(10 + at_s).accepted, 2, 75, 10)
+    told = concluded(rows)
+    assert told.observed is None
+    assert "after a refusal" in (told.reason or "")
+    assert claims(told) == []
+    documented = concluded(rows, 60)
+    assert documented.slowest is not None
+    assert documented.slowest.rate_to_send_per_min == 60
 
 
 @pytest.mark.parametrize("limit", [300, 170])

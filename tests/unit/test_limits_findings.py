@@ -183,7 +183,7 @@ def test_few_refusals_of_a_probe_are_enough() -> None:
 def test_window_advice_explains_what_its_boundary_accepts() -> None:
     best = Fit("fixed_window", 60, (60, 60), 60.0, (60.0, 60.0), "clock", 0.0, None, None, 0, 0)
     verdict = Verdict("found", 200, 120, 80, (best,), (best,), 0.9)
-    lines = to_record(find([attempt_at(0)], 0.0, 60, verdict), "run").advice
+    lines = to_record(find([attempt_at(0)], 0.0, 60, verdict, probed=True), "run").advice
     assert lines[0] == "Rate: at most 60 requests per minute, one every 1 s."
     assert any(line.startswith("Burst: each window accepts 60 requests") for line in lines)
     assert any("up to 120 requests can be accepted within 60 s" in line for line in lines)
@@ -204,7 +204,7 @@ def test_summary_skips_the_request_limit_if_it_was_not_probed() -> None:
 def test_an_ambiguous_family_is_reported_with_the_reason() -> None:
     refill = Fit("interval_refill", 20, (20, 20), 10.0, (9.9, 10.1), "clock", 0.0, 10, False, 0, 0)
     verdict = Verdict("ambiguous", 50, 30, 20, (refill,), (refill,), 0.9, "fewer than 5 periods were seen")
-    (line, *_) = summary(find([attempt_at(0)], 0.0, None, verdict))
+    (line, *_) = summary(find([attempt_at(0)], 0.0, None, verdict, probed=True))
     assert line.startswith("The limiter may be an interval refill: 20 requests per 10 s")
     assert line.endswith("It can't be confirmed: fewer than 5 periods were seen.")
 
@@ -305,7 +305,9 @@ def test_limits_toml_describes_the_fitted_limiter_at_any_period(family: str, per
     observed = decided(fit.model(), edge_s - 12 * period_s, period_s)
     replayed = agreement(observed, partial(model_of, request_limit(limits_toml(fit, "a-run"))))
     assert replayed.count == replayed.of == 200
-    record = to_record(find([attempt_at(0)], 0.0, 60, Verdict("found", 1, 1, 0, (fit,), (fit,), 0.9)), "run")
+    record = to_record(
+        find([attempt_at(0)], 0.0, 60, Verdict("found", 1, 1, 0, (fit,), (fit,), 0.9), probed=True), "run"
+    )
     make = maker_of(record.observed)
     assert make is not None
     assert agreement(observed, make) == replayed
@@ -317,7 +319,7 @@ def test_a_limit_that_does_not_describe_the_run_is_reported_everywhere(period_s:
     fit = Fit("fixed_window", 12, (12, 12), period_s, (period_s, period_s), "other", edge_s, None, None, 0, 0)
     observed = decided(replace(fit, edge_s=edge_s + 0.4 * period_s).model(), edge_s, period_s)
     rows = [attempt_at(one.sent_s, "ok" if one.accepted else "rate_limited") for one in observed]
-    findings = find(rows, 0.0, 60, Verdict("found", 200, 0, 0, (fit,), (fit,), 0.9))
+    findings = find(rows, 0.0, 60, Verdict("found", 200, 0, 0, (fit,), (fit,), 0.9), probed=True)
     assert findings.replayed is not None
     assert findings.replayed.count < 0.9 * findings.replayed.of
     assert any("does not describe the API well" in line for line in summary(findings))

@@ -77,7 +77,7 @@ def analyzed(
 
 
 def header_answers(attempts: list[Attempt], verdict: Verdict) -> dict[str, Answer]:
-    findings = find(attempts, START_S, None, verdict, asked=("charges",))
+    findings = find(attempts, START_S, None, verdict, asked=("charges",), probed=True)
     return {answer.question: answer for answer in findings.answers if answer.question in QUESTIONS}
 
 

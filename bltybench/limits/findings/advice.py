@@ -80,10 +80,12 @@ def _pace(findings: Findings) -> list[str]:
         return [f"Burst: {BURST['leaky_queue']}"] if queued else []
     slowest = best.safe_rate_per_min
     rate = f"Rate: {pace(slowest)}"
-    if documented is not None and slowest < FINDINGS.min_documented_fraction * documented:
+    if documented is not None and best.rate_per_min < FINDINGS.min_documented_fraction * documented:
         rate += f", not the documented {documented}"
     sure = verdict.status == "found"
     lines = [f"{rate}." if sure else f"{rate}. Every candidate limiter accepts that."]
+    if slowest < best.rate_per_min:
+        lines[0] += " This run does not show that more is accepted for long."
     kinds = {candidate.traits.kind for candidate in verdict.consistent}
     if sure or kinds == {"window"}:
         lines.append("Burst: " + BURST[best.family].format(limit=best.limit, period=seconds(best.period_s)))

@@ -16,7 +16,7 @@ from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement
 from bltybench.limits.findings.thresholds import FINDINGS
-from bltybench.limits.fit.evidence import undetermined_rate
+from bltybench.limits.fit.evidence import missing_recoveries, undetermined_rate, unpredicted
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
@@ -25,7 +25,13 @@ from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
 from bltybench.limits.observations.extract import observations_of
-from bltybench.limits.observations.observation import busiest_period, most_informative
+from bltybench.limits.observations.observation import (
+    Observation,
+    Observations,
+    busiest_period,
+    most_informative,
+    sustained_per_min,
+)
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.observations.waits import Waits, waits_of
@@ -71,7 +77,7 @@ def find(
     # The probe's requests generate one token, so only the server's limits delay them.
     waits = waits_of(observations) if probed else None
     verdict = _unless_delayed(_unless_concurrency(verdict, concurrency), waits)
-    verdict = _for_clients(verdict, documented_per_min, probed=probed)
+    verdict = _measured(verdict) if probed else _for_clients(verdict, documented_per_min, observations)
     honesty = header_honesty(groups, verdict)
     known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
@@ -126,28 +132,55 @@ def _unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
     return replace(verdict, consistent=kept)
 
 
-def _for_clients(verdict: Verdict, documented_per_min: int | None, *, probed: bool) -> Verdict:
-    """Return the verdict with rates to rely on; in an ordinary run, the slowest candidate comes first.
+def _measured(verdict: Verdict) -> Verdict:
+    """Return the verdict of a probe, whose rates need no further evidence."""
+    return replace(verdict, consistent=tuple(map(_exact, verdict.consistent)))
 
-    It is ``unknown`` if the candidates of an ordinary run differ too much to say how fast to send. A rate
-    that is documented, or that a probe measured, needs no further evidence.
+
+def _for_clients(
+    verdict: Verdict, documented_per_min: int | None, observations: Sequence[Observation]
+) -> Verdict:
+    """Return the verdict of an ordinary run with rates to rely on, the slowest candidate first.
+
+    A rate is at most what the run was accepted at for long: a lower limit may be hidden, or other clients may
+    share it. If a candidate has the documented rate, that is evidence enough. The verdict is ``unknown`` if
+    there were too few recoveries, if the best candidate does not reproduce the decisions on its own, or if
+    the candidates differ too much to say how fast to send.
     """
 
     def is_documented(fit: Fit) -> bool:
         ratio = fit.rate_per_min / (documented_per_min or math.inf)
         return 1 / EVIDENCE.same_rate <= ratio <= EVIDENCE.same_rate
 
+    documented = [fit for fit in verdict.consistent if is_documented(fit)]
     fits = [
-        replace(fit, rate_range_per_min=(fit.rate_per_min,) * 2) if probed or is_documented(fit) else fit
+        _exact(fit) if is_documented(fit) else fit if documented else _sustained(fit, observations)
         for fit in verdict.consistent
     ]
-    if probed or not fits:
-        return replace(verdict, consistent=tuple(fits))
+    if not fits:
+        return verdict
     fits.sort(key=lambda fit: fit.safe_rate_per_min)
     low, high = min(fit.rates_per_min[0] for fit in fits), max(fit.rates_per_min[1] for fit in fits)
     # Candidates that accept more than is documented do not change how fast to send.
-    reason = undetermined_rate(low, next((fit.rate_per_min for fit in fits if is_documented(fit)), high))
+    reason = undetermined_rate(low, documented[0].rate_per_min if documented else high)
+    if reason is None and not documented and verdict.queue is None:
+        part = most_informative(observations)
+        reason = missing_recoveries(len(Observations(part).recoveries))
+        reason = reason or unpredicted(agreement(part, verdict.consistent[0].model))
     return replace(verdict, consistent=tuple(fits)) if reason is None else _unknown(verdict, reason)
+
+
+def _exact(fit: Fit) -> Fit:
+    return replace(fit, rate_range_per_min=(fit.rate_per_min,) * 2)
+
+
+def _sustained(fit: Fit, observations: Sequence[Observation]) -> Fit:
+    """Return the fit with a lowest rate that the run was accepted at for long."""
+    period_s = max(EVIDENCE.min_sustained_s, EVIDENCE.min_sustained_periods * fit.period_s)
+    sustained = sustained_per_min(observations, period_s)
+    if fit.safe_rate_per_min <= EVIDENCE.max_rate_excess * sustained:
+        return fit
+    return replace(fit, rate_range_per_min=(sustained, fit.rates_per_min[1]))
 
 
 def _unknown(verdict: Verdict, reason: str) -> Verdict:

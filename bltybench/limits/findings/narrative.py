@@ -6,7 +6,7 @@ from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import replay_sentence
 from bltybench.limits.findings.thresholds import FINDINGS
-from bltybench.limits.fit.evidence import RATE_IS_OPEN
+from bltybench.limits.fit.evidence import FEW_RECOVERIES, RATE_IS_OPEN
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
 from bltybench.limits.models.families import with_article
@@ -58,7 +58,7 @@ def _request_limit(findings: Findings) -> list[str]:
             )
         return lines
     if slots is not None:
-        rate_fits = verdict.reason == ANY_LIMIT_FITS or verdict.reason.startswith(RATE_IS_OPEN)
+        rate_fits = verdict.reason.startswith((ANY_LIMIT_FITS, RATE_IS_OPEN, FEW_RECOVERIES))
         other = [f"It could also be a rate limit: {verdict.reason}."] if rate_fits else []
         return [_concurrency(slots), *other]
     if (ban := verdict.ban) is not None:

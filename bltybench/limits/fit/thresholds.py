@@ -219,6 +219,9 @@ class EvidenceThresholds:
 
     min_refusals: int = 10
     """Refusals that a run other than a probe needs. Fewer fit nearly any limit."""
+    min_recoveries: int = 2
+    """Acceptances after a refusal that such a run needs, unless the limit is documented. A single one
+    can have any cause; the time between two shows a period."""
     max_unexplained: float = 0.1
     """Maximum contradictions, as a fraction of the refusals or of the acceptances, whichever are fewer."""
     tolerance: float = 0.5
@@ -227,6 +230,14 @@ class EvidenceThresholds:
     """Maximum ratio of the sustained rates that remain possible. With more, no rate is known."""
     same_rate: float = 1.01
     """Rates within this factor are reported as one."""
+    min_predicted: float = 0.9
+    """Fraction of the decisions that the best model must make too if it is charged with its own."""
+    min_sustained_s: float = 60
+    min_sustained_periods: float = 5
+    """Duration over which a rate counts as sustained: the longer of the two, or all of a shorter run. It
+    exceeds bursts, and a window that was full at both ends adds one to ``min_sustained_periods``."""
+    max_rate_excess: float = 1.1
+    """Maximum ratio of a claimed rate to the highest sustained one. Above, the run shows less than it."""
 
 
 @dataclass(frozen=True, slots=True)

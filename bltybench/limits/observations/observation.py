@@ -195,6 +195,18 @@ def busiest_period(observations: Sequence[Observation], period_s: float = 60.0) 
     return best, at_s
 
 
+def sustained_per_min(observations: Sequence[Observation], period_s: float) -> float:
+    """Return the highest rate of acceptances over ``period_s``, in requests per minute, after a refusal.
+
+    Those before it include a burst that was saved up. If they took less than ``period_s``, their rate counts.
+    """
+    refused_s = min((one.sent_s for one in observations if one.accepted is False), default=-math.inf)
+    after = [one for one in observations if one.accepted and one.sent_s > refused_s]
+    times = [one.sent_s for one in after]
+    took_s = min(period_s, max(times) - min(times)) if times else 0.0
+    return math.inf if took_s <= 0 else busiest_period(after, took_s)[0] * 60 / took_s
+
+
 def most_informative(
     observations: Sequence[Observation], count: int = OBSERVATIONS.max_fitted
 ) -> list[Observation]:
