@@ -16,12 +16,15 @@ from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterR
 from bltybench.errors import UserError
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.options import RUN_TIME_MARGIN_S, parsed_options
+from bltybench.load.locust_plugin.user_classes import UserClasses
 from bltybench.load.run.run import Run
 
 logger = logging.getLogger("bltybench")
 
 INTERRUPT_DRAIN_S = 1.0
 """Time for requests in flight to finish after Ctrl-C, in seconds."""
+MAX_CONCLUDE_S = 10.0
+"""Maximum wait for a probe to write its findings after Ctrl-C, in seconds. The fit takes CPU time."""
 LEAVE_S = 0.05
 """Seconds for users that have just ended to leave Locust's group, which logs errors if it stops them."""
 POLL_S = 0.05
@@ -145,7 +148,8 @@ def stop_on_quit(runner: Runner) -> None:
             gevent.sleep(0.05)
         runner.greenlet.kill(block=True)
     if runner.state in {STATE_SPAWNING, STATE_RUNNING}:
-        runner.environment.stop_timeout = INTERRUPT_DRAIN_S
+        probes = UserClasses(runner.environment.user_classes).measure_limits
+        runner.environment.stop_timeout = MAX_CONCLUDE_S if probes else INTERRUPT_DRAIN_S
         runner.stop()
         if not isinstance(runner, WorkerRunner):
             runner.quit()
