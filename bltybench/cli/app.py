@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import bltybench
+from bltybench.cli.advise import advise
 from bltybench.cli.check import check
 from bltybench.cli.compare import compare
 from bltybench.cli.init import init
@@ -43,5 +44,5 @@ def _options(
     del version  # the callback prints the version
 
 
-for verb in (check, sandbox, report, limits, simulate, compare, runs, init):
+for verb in (check, sandbox, report, limits, advise, simulate, compare, runs, init):
     app.command()(verb)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bltybench.policies.tournament import LimiterResult, Tournament
-    from bltybench.scenario.target import SandboxLimits, Target
 
 
 def simulate(  # noqa: PLR0917 - typer makes options of them
@@ -70,6 +69,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
 
     The same seed gives the same result. Nothing is sent.
     """
+    from bltybench.policies.advice.known_limits import documented_limits  # noqa: PLC0415 - as below
     from bltybench.policies.pacing import PACINGS  # noqa: PLC0415 - see app.py
     from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415
     from bltybench.policies.tournament import play  # noqa: PLC0415
@@ -85,7 +85,13 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     if max_attempts is not None:
         retry = chosen.retry.model_copy(update={"max_attempts": max_attempts})
         chosen = chosen.model_copy(update={"retry": retry})
-    limits = _limits(resolved.target) if limits_file is None else load_limits(limits_file)
+    target = resolved.target
+    if limits_file is not None:
+        limits = load_limits(limits_file)
+    elif target.sandbox is not None:
+        limits = target.sandbox.limits
+    else:
+        limits = documented_limits(target.documented)
     variants = [
         limits.model_copy(update={"requests": changed_limit(limits.requests, requests, period_s, algorithm)})
         for algorithm in algorithms
@@ -109,25 +115,6 @@ def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequen
         if name not in known:
             raise UserError(f"unknown name; {nearest(name, known)}", where=f"{option} {sanitize(name)}")
     return given or known
-
-
-def _limits(target: Target) -> SandboxLimits:
-    """Return the limits of the sandbox, or the documented ones of another target as fixed windows."""
-    from bltybench.scenario.api.documented_limits import MINUTE_S, What, one_limit, per_minute  # noqa: PLC0415 - as above
-    from bltybench.scenario.target import RateLimit, SandboxLimits  # noqa: PLC0415 - as above
-
-    if target.sandbox is not None:
-        return target.sandbox.limits
-
-    def window(what: What) -> RateLimit | None:
-        limit = one_limit(target.documented, what)
-        return None if limit is None else RateLimit(limit=limit.limit, period_s=limit.period_s or MINUTE_S)
-
-    return SandboxLimits(
-        requests=window("requests"),
-        tokens=window("tokens"),
-        concurrency=per_minute(target.documented, "concurrency"),
-    )
 
 
 def _show(result: Tournament) -> None:

@@ -93,7 +93,9 @@ class Simulation:
         *,
         seed: int,
         pacing: PacingName = "none",
+        paced_by: SandboxLimits | None = None,
     ) -> None:
+        """``paced_by`` are the limits by which the clients pace themselves; by default the API's."""
         self._load = load
         self._status = limits.refusal_status
         self._service = service
@@ -102,7 +104,7 @@ class Simulation:
         self._clients = [
             _Client(
                 Retries(retry),
-                pacer_of(pacing, limits, Share(client, load.clients), self._start_s),
+                pacer_of(pacing, paced_by or limits, Share(client, load.clients), self._start_s),
                 Random(f"{seed}/retry/{client}"),
                 load.users_of(client),
             )

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bltybench.limits.findings.conclude import find
-from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.model import DamagedFindingsError, Findings, FindingsRecord, decode
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.metrics.limiter import RANKING_COLUMNS, most_informative
 from bltybench.runs.attempt import Attempt
+from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
 from bltybench.scenario.api.documented_limits import per_minute
@@ -54,3 +55,21 @@ def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> Findings:
     probed = (folder.path / "limits.json").is_file()
     start_s, requests_per_min = manifest.clock.wall_ns / 1e9, per_minute(limits, "requests")
     return find(attempts, start_s, requests_per_min, known=known, probed=probed)
+
+
+def recorded_findings(
+    folder: RunFolder, attempts: Sequence[Attempt]
+) -> tuple[FindingsRecord, bool, str | None]:
+    """Return what a run shows about its limits, whether a probe stored it, and why that can't be read.
+
+    Without ``limits.json``, or with a damaged one, the findings are inferred from the attempts.
+    """
+    damaged = None
+    try:
+        with open_regular(folder.path / "limits.json") as file:
+            return decode(file.read()), True, None
+    except FileNotFoundError:
+        pass
+    except (DamagedFindingsError, OSError) as error:
+        damaged = str(error)
+    return to_record(findings_of(folder, attempts), folder.manifest().run_id), False, damaged

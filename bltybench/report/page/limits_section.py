@@ -4,13 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bltybench.limits.findings.conclude import to_record
 from bltybench.limits.findings.model import (
     AnswerRecord,
-    DamagedFindingsError,
     FindingsRecord,
     FitRecord,
-    decode,
 )
 from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name, with_article
 from bltybench.limits.observations.answer import SUBJECTS
@@ -19,9 +16,8 @@ from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import decisions, maker_of
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
-from bltybench.report.run_limits import analyzed_attempts, findings_of
+from bltybench.report.run_limits import analyzed_attempts, recorded_findings
 from bltybench.runs.attempt import Attempt
-from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
 from bltybench.scenario.api.documented_limits import TOKENS, amounts, limits_on, per_minute
@@ -81,17 +77,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     if not attempts:
         return None
     start_s, target = manifest.clock.wall_ns / 1e9, manifest.target
-    record, damaged = None, None
-    try:
-        with open_regular(folder.path / "limits.json") as file:
-            record = decode(file.read())
-    except FileNotFoundError:
-        pass
-    except (DamagedFindingsError, OSError) as error:
-        damaged = str(error)
-    probed = record is not None
-    if record is None:
-        record = to_record(findings_of(folder, attempts), manifest.run_id)
+    record, probed, damaged = recorded_findings(folder, attempts)
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]

@@ -17,6 +17,7 @@ from bltybench.report import templating, text
 from bltybench.report.export.raw import RawFile
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.page.answer import MAX_OPEN, answer, client_advice
+from bltybench.report.page.client_settings import client_settings
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
@@ -108,6 +109,7 @@ def page(
         contents=_contents(summary, limits),
         max_open=MAX_OPEN,
         advice=client_advice(summary, limits, trusted=found.trusted),
+        settings=client_settings(summary, limits, analysis.manifest.target, trusted=found.trusted),
         title=found.title or scenario.title or analysis.manifest.scenario,
         answers=scenario.answers,
         strip=_strip(analysis, summary),

@@ -1,0 +1,229 @@
+"""``bltybench advise``: the settings of clients that keep an API's limits, and what to expect from them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from bltybench.errors import UserError
+from bltybench.text import sanitize
+
+if TYPE_CHECKING:
+    from bltybench.policies.advice.known_limits import Sources
+    from bltybench.policies.advice.prediction import Advice
+    from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+    from bltybench.runs.folder import RunFolder
+    from bltybench.scenario.target import SandboxLimits
+
+
+def advise(  # noqa: PLR0917 - typer makes options of them
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN|FILE]", help="A run, or a limits.toml.", show_default="newest run"),
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Independent clients, such as replicas.")
+    ] = 1,
+    keys: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Keys that the clients divide among them.")
+    ] = 1,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="Scenario whose calls to expect.", show_default="the run's calls, or the file's"),
+    ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(min=1, max=200_000, help="Expect a batch of calls instead of a scenario's arrivals."),
+    ] = None,
+    scenario_file: Annotated[
+        Path | None, typer.Option(help="Path of scenarios.toml.", show_default="the current directory's")
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write only the advice, as JSON, to stdout.")
+    ] = False,
+) -> None:
+    """Turn the limits of a run, a probe, or a limits.toml into settings for clients.
+
+    Prints the pace of each client, what to expect from it, and settings to copy for the openai package,
+    LiteLLM, LangChain, tenacity, and nginx. Nothing is sent.
+    """
+    from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415 - see app.py
+    from bltybench.policies.advice.prescription import prescribe  # noqa: PLC0415
+    from bltybench.policies.advice.settings import settings  # noqa: PLC0415
+
+    basis = (
+        _of_file(Path(source)) if source is not None and Path(source).is_file() else _of_run(source, reports)
+    )
+    workload = _workload(basis, scenario, scenario_file, calls, clients)
+    prescription = prescribe(basis.limits, workload.load.sizes, clients=clients, keys=keys)
+    made = Advice(
+        source=basis.name,
+        limits=basis.sources,
+        prescription=prescription,
+        workload=workload.name,
+        predicted=predict(workload.load, basis.limits, prescription, workload.service, workload.seed),
+        settings=settings(
+            prescription, model=workload.model, base_url=workload.base_url, timeout_s=workload.timeout_s
+        ),
+    )
+    if as_json:
+        sys.stdout.write(made.to_json().decode())
+    else:
+        _show(made)
+
+
+class _Basis(NamedTuple):
+    """What the advice is derived from."""
+
+    name: str
+    limits: SandboxLimits
+    sources: Sources
+    run: RunFolder | None
+    probed: bool
+
+
+class _Workload(NamedTuple):
+    """The calls to expect, and how long their responses take."""
+
+    name: str
+    load: SimulatedLoad
+    service: ServiceTime
+    seed: int
+    model: str
+    base_url: str
+    timeout_s: int
+
+
+def _of_file(path: Path) -> _Basis:
+    from bltybench.policies.advice.known_limits import completed  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.scenario_file import load_limits  # noqa: PLC0415 - as above
+    from bltybench.scenario.target import SandboxLimits  # noqa: PLC0415 - as above
+
+    none = SandboxLimits(requests=None, tokens=None, concurrency=None)
+    return _Basis(str(path), *completed(load_limits(path), none), None, probed=False)
+
+
+def _of_run(source: str | None, reports: Path) -> _Basis:
+    from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits  # noqa: PLC0415
+    from bltybench.report.run_limits import analyzed_attempts, recorded_findings  # noqa: PLC0415 - as above
+    from bltybench.runs.folder import find_run  # noqa: PLC0415 - as above
+    from bltybench.runs.store import readable  # noqa: PLC0415 - as above
+
+    folder = find_run(source, reports)
+    manifest = folder.manifest()
+    with readable(folder):
+        record, probed, _ = recorded_findings(folder, analyzed_attempts(folder).attempts)
+    known = completed(measured_limits(record), documented_limits(manifest.target.documented))
+    return _Basis(f"run {manifest.run_id}", *known, folder, probed=probed)
+
+
+def _workload(
+    basis: _Basis, scenario: str | None, scenario_file: Path | None, calls: int | None, clients: int
+) -> _Workload:
+    """Return the scenario's calls if one is given, or else the run's. A probe's calls are not typical."""
+    run = basis.run
+    if run is not None and scenario is None and not basis.probed:
+        return _calls_of(run, calls, clients)
+    from bltybench.policies.advice.settings import timeout_s  # noqa: PLC0415 - as above
+    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - as above
+    from bltybench.runs.manifest import read_scenario  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415 - as above
+
+    resolved = resolve(load_book(scenario_file), scenario)
+    chosen, target = resolved.scenario, resolved.target
+    manifest = None if run is None else run.manifest()
+    chosen = chosen.model_copy(update={"users": max(chosen.users, clients)})
+    load = load_of(chosen, resolved.base_dir, clients=clients, batch=calls)
+    return _Workload(
+        name=f"scenario {resolved.name}" if calls is None else f"{calls:,} calls of scenario {resolved.name}",
+        load=load,
+        service=service_time(target.sandbox, None),
+        seed=chosen.seed,
+        model=chosen.model if manifest is None else read_scenario(manifest).model,
+        base_url=target.base_url if manifest is None else manifest.target.base_url,
+        timeout_s=timeout_s(None),
+    )
+
+
+def _calls_of(run: RunFolder, calls: int | None, clients: int) -> _Workload:
+    from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
+    from bltybench.metrics.frame import NS_PER_S, bools, floats, ints  # noqa: PLC0415 - as above
+    from bltybench.policies.advice.settings import timeout_s  # noqa: PLC0415 - as above
+    from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad  # noqa: PLC0415 - as above
+
+    analysis = load(run)
+    done = analysis.attempts[bools(analysis.attempts, "ok")]
+    if not len(done):
+        raise UserError(
+            "no call of this run succeeded, so there are no sizes to expect",
+            where=str(run.path),
+            remedy="choose --scenario, whose calls to expect",
+        )
+    # What most APIs charge: the prompt, and all of max_tokens if the request has it.
+    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
+    prompts = done["prompt_tokens"].fillna(0)
+    sizes = tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True))
+    latencies_s = floats(done, "latency_ms") / 1000
+    due_s = sorted((ints(analysis.calls, "first_due_ns") / NS_PER_S).tolist())
+    if calls is not None:
+        due_s = [0.0] * calls
+    users = max(clients, len(due_s))
+    manifest = analysis.manifest
+    return _Workload(
+        name="the run's calls" if calls is None else f"{calls:,} calls like those of the run",
+        load=SimulatedLoad(
+            clients=clients,
+            users=users,
+            due_s=tuple(due_s),
+            think_s=0.0,
+            end_s=None,
+            sizes=sizes,
+        ),
+        service=ServiceTime(float(sorted(latencies_s)[len(latencies_s) // 2]), 0.0),
+        seed=analysis.scenario.seed,
+        model=analysis.scenario.model,
+        base_url=manifest.target.base_url,
+        timeout_s=timeout_s(float(latencies_s.max())),
+    )
+
+
+def _show(made: Advice) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    from bltybench.policies.advice.prediction import sentences  # noqa: PLC0415 - as above
+
+    console = Console(highlight=False)
+    console.print(Text(f"Advice by the limits of {sanitize(made.source)}"), soft_wrap=True)
+    for line in sentences(made.prescription, made.limits):
+        console.print(Text(f"  {line}"), soft_wrap=True)
+    shared = made.prescription.sharing
+    clients = "1 client" if shared == 1 else f"{shared:,} clients that share one limit"
+    console.print()
+    console.print(Text(f"Predicted for {clients}, {sanitize(made.workload)}:"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("pacing", no_wrap=True)
+    for column in ("calls", "gave up", "refused %", "p50 s", "p95 s", "makespan s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in made.predicted:
+        refused = row.refused_by_requests + row.refused_by_tokens + row.refused_by_concurrency
+        table.add_row(
+            row.pacing,
+            f"{row.calls:,}",
+            f"{row.gave_up:,}",
+            f"{100 * refused / row.attempts:.2f}" if row.attempts else "-",
+            *("-" if value is None else f"{value:,.2f}" for value in (row.success_p50_s, row.success_p95_s)),
+            f"{row.makespan_s:,.1f}",
+        )
+    console.print(table)
+    for setting in made.settings:
+        console.print()
+        console.print(Text(f"{setting.name}: {setting.note}", style="bold"), soft_wrap=True)
+        # Plain, so that it can be copied, or piped to a file.
+        sys.stdout.write(setting.text)

@@ -1,0 +1,72 @@
+"""The limits that a client has to keep: measured ones, and documented ones where nothing was measured."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from bltybench.limits.findings.model import FindingsRecord
+from bltybench.limits.models.families import FAMILIES
+from bltybench.scenario.api.documented_limits import MINUTE_S, Limit, What, one_limit, per_minute
+from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits
+
+SHARED = ("ticks", "count_refused")
+"""Options of a limit that findings and tables of limits.toml have in common."""
+
+Source = Literal["measured", "documented", "unknown"]
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Where each limit is from."""
+
+    requests: Source
+    tokens: Source
+    concurrency: Source
+
+
+def documented_limits(documented: Iterable[Limit]) -> SandboxLimits:
+    """Return documented limits as fixed windows: one of requests, one of tokens, and concurrency."""
+    known = list(documented)
+
+    def window(what: What) -> RateLimit | None:
+        limit = one_limit(known, what)
+        return None if limit is None else RateLimit(limit=limit.limit, period_s=limit.period_s or MINUTE_S)
+
+    return SandboxLimits(
+        requests=window("requests"),
+        tokens=window("tokens"),
+        concurrency=per_minute(known, "concurrency"),
+    )
+
+
+def measured_limits(record: FindingsRecord) -> SandboxLimits:
+    """Return the limits that a run shows: of the candidates that remain, the one that accepts least."""
+    answers = {answer.question: answer.value for answer in record.answers}
+    slowest, slots = record.slowest, record.in_flight
+    requests = None
+    if slowest is not None and slowest.family in FAMILIES:
+        period_s = slowest.limit * 60 / slowest.rate_to_send_per_min
+        fields = {"limit": slowest.limit, "period_s": period_s, "algorithm": slowest.family}
+        fields |= {name: getattr(slowest, name) for name in SHARED if slowest.family in OPTIONS[name]}
+        requests = RateLimit.model_validate(fields)
+    concurrency = answers.get("concurrency_limit")
+    if concurrency is None and requests is None and slots is not None:
+        concurrency = slots.limit
+    tokens, token_period_s = answers.get("token_limit"), answers.get("token_period_s")
+    return SandboxLimits.model_validate(
+        {
+            "requests": requests or False,
+            "tokens": {"limit": tokens, "period_s": token_period_s} if tokens and token_period_s else False,
+            "concurrency": concurrency or False,
+            "per": () if answers.get("limit_per_key") is False else ("key",),
+        }
+    )
+
+
+def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[SandboxLimits, Sources]:
+    """Return the measured limits, and the documented one of each kind that was not measured."""
+    names = ("requests", "tokens", "concurrency")
+    missing = {name: getattr(documented, name) for name in names if getattr(measured, name) is None}
+    sources: dict[str, Source] = dict.fromkeys(names, "measured")
+    sources |= {name: "unknown" if limit is None else "documented" for name, limit in missing.items()}
+    return measured.model_copy(update=missing), Sources(**sources)

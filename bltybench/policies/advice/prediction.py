@@ -1,0 +1,73 @@
+"""What ``bltybench advise`` says: the settings of each client, and what to expect from them."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bltybench.policies.advice.known_limits import Sources
+from bltybench.policies.advice.prescription import Prescription, one_key, paced_limits
+from bltybench.policies.advice.settings import Setting
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.policies.simulation import Simulation
+from bltybench.policies.tally import PolicyResult, tally
+from bltybench.scenario.retry import Retry
+from bltybench.scenario.target import SandboxLimits
+
+
+class Advice(msgspec.Struct, kw_only=True):
+    """The advice for clients of one API."""
+
+    source: str
+    """The run or file that the limits are from."""
+    limits: Sources
+    prescription: Prescription
+    workload: str
+    predicted: list[PolicyResult]
+    """The workload of the clients that share one limit: as advised, and with the same retries but no pace."""
+    settings: list[Setting]
+
+    def to_json(self) -> bytes:
+        """Return it as JSON."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+
+def predict(
+    load: SimulatedLoad,
+    limits: SandboxLimits,
+    prescription: Prescription,
+    service: ServiceTime,
+    seed: int,
+) -> list[PolicyResult]:
+    """Simulate the clients that share one limit, as advised and unpaced."""
+    retry = Retry(policy="openai", max_attempts=prescription.max_retries + 1)
+    part, paced_by = one_key(load, prescription), paced_limits(prescription)
+    paced = Simulation(part, limits, retry, service, seed=seed, pacing="limiter", paced_by=paced_by).run()
+    unpaced = Simulation(part, limits, retry, service, seed=seed).run()
+    return [
+        tally("openai", part, paced, pacing="as advised"),
+        tally("openai", part, unpaced, pacing="none"),
+    ]
+
+
+def sentences(prescription: Prescription, sources: Sources) -> Sequence[str]:
+    """Return the settings of each client in words."""
+    lines = []
+    spacing_s = prescription.spacing_s
+    if spacing_s is None:
+        lines.append("Rate: no limit of requests or tokens is known, so there is no pace to keep.")
+    else:
+        bound = prescription.bound_by
+        why = "" if bound == "requests" else " The token limit decides that pace, by the sizes of the calls."
+        rate = f"at most {prescription.requests_per_min:,} per minute"
+        lines.append(f"Rate: one request every {spacing_s:g} s, {rate}.{why}")
+    if prescription.in_flight is not None:
+        lines.append(f"Concurrency: at most {prescription.in_flight:,} requests in flight.")
+    if prescription.tokens_per_min is not None:
+        lines.append(f"Tokens: at most {prescription.tokens_per_min:,} per minute.")
+    lines.append(
+        f"Retries: {prescription.max_retries}, after Retry-After, or with exponential backoff and jitter."
+    )
+    documented = [name for name, source in msgspec.structs.asdict(sources).items() if source == "documented"]
+    if documented:
+        lines.append(f"As documented, not measured: {', '.join(documented)}.")
+    return lines

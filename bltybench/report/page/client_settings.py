@@ -1,0 +1,26 @@
+"""The settings to copy, below the advice at the top of a page."""
+
+from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits
+from bltybench.policies.advice.prescription import prescribe
+from bltybench.policies.advice.settings import Setting, settings, timeout_s
+from bltybench.report.page.limits_section import LimitsSection
+from bltybench.report.summary import Summary
+from bltybench.runs.manifest import TargetInfo
+
+
+def client_settings(
+    summary: Summary, limits: LimitsSection | None, target: TargetInfo, *, trusted: bool
+) -> Setting | None:
+    """Return the settings of one openai client that keeps the limits. None if there is no pace to keep.
+
+    What a capacity search found is below the limits, so its page has no settings by them.
+    """
+    if limits is None or summary.search is not None or not trusted:
+        return None
+    known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
+    made = prescribe(known, ())
+    if made.spacing_s is None:
+        return None
+    slowest_ms = summary.timings_ms["attempt_latency"]["max"]
+    timeout = timeout_s(None if slowest_ms is None else slowest_ms / 1000)
+    return settings(made, model=summary.model, base_url=target.base_url, timeout_s=timeout)[0]

@@ -1,0 +1,120 @@
+"""The settings that ``bltybench advise`` prints, executed against the limit that they are for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from support_cli import free_port
+from support_limiters import nginx
+from support_sandbox import NO_LIMITS, read_truth, running_sandbox
+
+from bltybench.policies.advice.prescription import prescribe
+from bltybench.policies.advice.settings import settings
+from bltybench.policies.simulated_load import CallSize
+from bltybench.sandbox.process import SandboxProcess
+from bltybench.scenario.target import SANDBOX_KEY, RateLimit
+
+LIMITS = NO_LIMITS.model_copy(
+    update={"requests": RateLimit(limit=10, period_s=1.0, algorithm="sliding_log"), "concurrency": 3}
+)
+CALLS = 25
+"""Calls that are all due immediately: without a pace, at least 15 of them are refused."""
+MAX_REFUSED = 3
+MESSAGES = [{"role": "user", "content": "Hi"}]
+REQUEST: dict[str, Any] = {"model": "deepseek-chat", "max_tokens": 1, "messages": MESSAGES}
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxProcess]:
+    monkeypatch.setenv("OPENAI_API_KEY", SANDBOX_KEY)
+    with running_sandbox(log_path=tmp_path / "log", limits=LIMITS) as running:
+        yield running
+
+
+def advised(name: str, base_url: str) -> str:
+    """Return the text of one of the settings for the sandbox's limits."""
+    made = settings(
+        prescribe(LIMITS, [CallSize(10, 1)]), model="deepseek-chat", base_url=base_url, timeout_s=30
+    )
+    (text,) = [setting.text for setting in made if setting.name == name]
+    return text
+
+
+def executed(name: str, sandbox: SandboxProcess) -> dict[str, Any]:
+    """Return what the text of one of the settings defines."""
+    found: dict[str, Any] = {}
+    exec(advised(name, sandbox.base_url), found)  # noqa: S102 - that is the test
+    return found
+
+
+def statuses(tmp_path: Path, sandbox: SandboxProcess) -> list[int | None]:
+    """Stop the sandbox and return the status of each chat request that it received."""
+    sandbox.stop()
+    return [row.status for row in read_truth(tmp_path / "log") if row.model is not None]
+
+
+def paced(received: list[int | None]) -> bool:
+    """Return whether all calls succeeded, hardly any of them after a refusal by a busy machine's jitter."""
+    return received.count(200) == CALLS and len(received) <= CALLS + MAX_REFUSED
+
+
+def all_at_once(call: Callable[[], object]) -> None:
+    """Make all calls concurrently."""
+    with ThreadPoolExecutor(CALLS) as pool:
+        for future in [pool.submit(call) for _ in range(CALLS)]:
+            future.result()
+
+
+def test_openai_with_aiolimiter_is_hardly_refused(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    found = executed("openai with aiolimiter", sandbox)
+
+    async def batch() -> None:
+        async with found["client"]:
+            await asyncio.gather(*(found["chat"](**REQUEST) for _ in range(CALLS)))
+
+    asyncio.run(batch())
+    assert paced(statuses(tmp_path, sandbox))
+
+
+def test_langchain_is_hardly_refused(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    model = executed("LangChain", sandbox)["model"]
+    for _ in range(CALLS):
+        model.invoke("Hi", max_tokens=1)
+    assert paced(statuses(tmp_path, sandbox))
+
+
+def test_tenacity_retries_until_every_call_succeeds(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    chat = executed("tenacity", sandbox)["chat"]
+    all_at_once(lambda: chat(**REQUEST))
+    received = statuses(tmp_path, sandbox)
+    assert received.count(200) == CALLS
+    assert 429 in received
+
+
+def test_nginx_paces_clients_that_do_not(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    port = free_port()
+    egress = advised("nginx as egress", sandbox.base_url).replace(":8080", f":{port}")
+    with (
+        nginx(tmp_path, egress, ""),
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1") as client,
+    ):
+        all_at_once(lambda: client.chat.completions.create(**REQUEST))
+    assert paced(statuses(tmp_path, sandbox))
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own code
+def test_litellm_router_takes_the_settings(
+    sandbox: SandboxProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    pytest.importorskip("litellm", reason="needs litellm, which no other test needs: pip install litellm")
+    router = executed("LiteLLM router", sandbox)["router"]
+    for _ in range(3):
+        router.completion(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
+    assert statuses(tmp_path, sandbox) == [200] * 3

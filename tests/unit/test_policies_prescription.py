@@ -1,0 +1,100 @@
+"""Settings of clients: the pace that limits allow, its division among clients, and what to expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bltybench.limits.models.families import FAMILIES
+from bltybench.policies.advice.known_limits import Sources, completed, documented_limits
+from bltybench.policies.advice.prediction import predict, sentences
+from bltybench.policies.advice.prescription import prescribe, safe_spacing_s
+from bltybench.policies.advice.settings import settings
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.scenario.api.documented_limits import Limit
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+SMALL = [CallSize(100, 50)]
+SOURCES = Sources(requests="measured", tokens="unknown", concurrency="documented")
+
+
+def limits(**changes: Any) -> SandboxLimits:
+    """Return 60 requests per minute and no other limit, with changes."""
+    return SandboxLimits(**({"requests": RateLimit(limit=60), "tokens": None, "concurrency": None} | changes))
+
+
+@pytest.mark.parametrize("algorithm", list(FAMILIES))
+@pytest.mark.parametrize(("limit", "period_s", "sharing"), [(60, 60.0, 1), (60, 60.0, 4), (500, 10.0, 7)])
+def test_pace_uses_most_of_every_limiter(algorithm: str, limit: int, period_s: float, sharing: int) -> None:
+    fields = {"limit": limit, "period_s": period_s, "algorithm": algorithm}
+    spacing_s = safe_spacing_s(RateLimit.model_validate(fields), sharing)
+    used = period_s / limit * sharing / spacing_s
+    assert 0.95 <= used <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket", "interval_refill"])
+def test_advice_avoids_the_refusals_of_unpaced_clients(algorithm: str) -> None:
+    enforced = limits(
+        requests=RateLimit.model_validate({"limit": 30, "period_s": 10, "algorithm": algorithm})
+    )
+    load = SimulatedLoad(3, 400, (0.0,) * 400, 0.0, None, tuple(SMALL))
+    advice = prescribe(enforced, SMALL, clients=3)
+    paced, unpaced = predict(load, enforced, advice, ServiceTime(0.2, 0.0), seed=1)
+    assert (paced.pacing, paced.ok, paced.gave_up) == ("as advised", 400, 0)
+    assert paced.refused_by_requests <= 0.01 * paced.attempts
+    assert unpaced.refused_by_requests > 0.2 * unpaced.attempts
+    assert paced.makespan_s < 1.1 * 400 / 3
+
+
+def test_clients_that_share_a_key_divide_its_limits() -> None:
+    enforced = limits(tokens=RateLimit(limit=60_000), concurrency=50)
+    one, four = (prescribe(enforced, SMALL, clients=clients) for clients in (1, 4))
+    assert (four.sharing, four.in_flight, four.tokens_per_min) == (4, 12, 14_250)
+    assert one.spacing_s is not None
+    assert four.spacing_s == pytest.approx(4 * one.spacing_s, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("clients", "keys", "per", "sharing", "keys_per_client"),
+    [(4, 2, ("key",), 2, 1), (3, 2, ("key",), 2, 1), (1, 3, ("key",), 1, 3), (4, 2, (), 4, 1)],
+)
+def test_keys_multiply_the_limits_only_if_each_has_its_own(
+    clients: int, keys: int, per: tuple[str, ...], sharing: int, keys_per_client: int
+) -> None:
+    advice = prescribe(limits(per=per), SMALL, clients=clients, keys=keys)
+    assert (advice.sharing, advice.keys_per_client) == (sharing, keys_per_client)
+    assert advice.spacing_s == pytest.approx(sharing / keys_per_client, rel=0.03)
+
+
+def test_large_calls_are_paced_by_the_token_limit() -> None:
+    advice = prescribe(limits(tokens=RateLimit(limit=60_000)), [CallSize(5000, 1000)])
+    assert (advice.bound_by, advice.tokens_per_min) == ("tokens", 57_000)
+    assert advice.spacing_s == pytest.approx(6000 / 950, rel=0.001)
+    assert "The token limit decides that pace" in sentences(advice, SOURCES)[0]
+
+
+def test_without_a_limit_there_is_no_pace() -> None:
+    advice = prescribe(limits(requests=None), SMALL)
+    assert (advice.spacing_s, advice.requests_per_min, advice.in_flight) == (None, None, None)
+    assert "no pace to keep" in sentences(advice, SOURCES)[0]
+    made = settings(advice, model="m", base_url="https://api.example/v1", timeout_s=60)
+    assert [setting.name for setting in made][-1] == "tenacity"  # no gateway
+    assert not any("pace" in setting.text for setting in made)
+
+
+def test_retries_without_an_announced_wait_cover_the_longest_period() -> None:
+    short, minute, day = (
+        prescribe(limits(requests=RateLimit(limit=10, period_s=period_s)), SMALL).max_retries
+        for period_s in (1.0, 60.0, 86_400.0)
+    )
+    assert (short, minute, day) == (3, 10, 10)
+
+
+def test_what_was_not_measured_is_as_documented() -> None:
+    documented = documented_limits([Limit("requests", 100, 60.0), Limit("concurrency", 20)])
+    known, sources = completed(limits(), documented)
+    assert (known.requests, known.tokens, known.concurrency) == (RateLimit(limit=60), None, 20)
+    assert sources == Sources(requests="measured", tokens="unknown", concurrency="documented")
+    told = sentences(prescribe(known, SMALL), sources)
+    assert told[-1] == "As documented, not measured: concurrency."
