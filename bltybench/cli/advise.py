@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from bltybench.errors import UserError
 from bltybench.text import sanitize
 
 if TYPE_CHECKING:
@@ -108,17 +107,12 @@ def _of_file(path: Path) -> _Basis:
 
 
 def _of_run(source: str | None, reports: Path) -> _Basis:
-    from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits  # noqa: PLC0415
-    from bltybench.report.run_limits import analyzed_attempts, recorded_findings  # noqa: PLC0415 - as above
+    from bltybench.report.run_limits import known_limits  # noqa: PLC0415 - as above
     from bltybench.runs.folder import find_run  # noqa: PLC0415 - as above
-    from bltybench.runs.store import readable  # noqa: PLC0415 - as above
 
     folder = find_run(source, reports)
-    manifest = folder.manifest()
-    with readable(folder):
-        record, probed, _ = recorded_findings(folder, analyzed_attempts(folder).attempts)
-    known = completed(measured_limits(record), documented_limits(manifest.target.documented))
-    return _Basis(f"run {manifest.run_id}", *known, folder, probed=probed)
+    limits, sources, probed = known_limits(folder)
+    return _Basis(f"run {folder.manifest().run_id}", limits, sources, folder, probed=probed)
 
 
 def _workload(
@@ -151,44 +145,18 @@ def _workload(
 
 
 def _calls_of(run: RunFolder, calls: int | None, clients: int) -> _Workload:
-    from bltybench.metrics.analysis import load  # noqa: PLC0415 - as above
-    from bltybench.metrics.frame import NS_PER_S, bools, floats, ints  # noqa: PLC0415 - as above
     from bltybench.policies.advice.settings import timeout_s  # noqa: PLC0415 - as above
-    from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad  # noqa: PLC0415 - as above
+    from bltybench.report.run_load import load_of_run  # noqa: PLC0415 - as above
 
-    analysis = load(run)
-    done = analysis.attempts[bools(analysis.attempts, "ok")]
-    if not len(done):
-        raise UserError(
-            "no call of this run succeeded, so there are no sizes to expect",
-            where=str(run.path),
-            remedy="choose --scenario, whose calls to expect",
-        )
-    # What most APIs charge: the prompt, and all of max_tokens if the request has it.
-    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
-    prompts = done["prompt_tokens"].fillna(0)
-    sizes = tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True))
-    latencies_s = floats(done, "latency_ms") / 1000
-    due_s = sorted((ints(analysis.calls, "first_due_ns") / NS_PER_S).tolist())
-    if calls is not None:
-        due_s = [0.0] * calls
-    users = max(clients, len(due_s))
-    manifest = analysis.manifest
+    found = load_of_run(run, clients=clients, batch=calls)
     return _Workload(
         name="the run's calls" if calls is None else f"{calls:,} calls like those of the run",
-        load=SimulatedLoad(
-            clients=clients,
-            users=users,
-            due_s=tuple(due_s),
-            think_s=0.0,
-            end_s=None,
-            sizes=sizes,
-        ),
-        service=ServiceTime(float(sorted(latencies_s)[len(latencies_s) // 2]), 0.0),
-        seed=analysis.scenario.seed,
-        model=analysis.scenario.model,
-        base_url=manifest.target.base_url,
-        timeout_s=timeout_s(float(latencies_s.max())),
+        load=found.load,
+        service=found.service,
+        seed=found.scenario.seed,
+        model=found.scenario.model,
+        base_url=run.manifest().target.base_url,
+        timeout_s=timeout_s(found.slowest_s),
     )
 
 

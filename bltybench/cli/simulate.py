@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import typer
 
@@ -17,7 +17,11 @@ from bltybench.text import sanitize
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bltybench.policies.needed_limit import NeededLimit
+    from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
     from bltybench.policies.tournament import LimiterResult, Tournament
+    from bltybench.scenario.target import SandboxLimits
+    from bltybench.scenario.workload import Scenario
 
 
 def simulate(  # noqa: PLR0917 - typer makes options of them
@@ -60,6 +64,15 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
         float | None,
         typer.Option(min=0, help="Time of a response. Default: the sandbox's delays, or 1 s."),
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Run whose calls, response time, and limits to use instead of a scenario's."),
+    ] = None,
+    need: Annotated[
+        str | None,
+        typer.Option(help="Find the smallest request limit instead: 'p95 <= 5 s', 'gave_up <= 1 %', …"),
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="Directory that contains the runs.")] = Path("reports"),
     scenario_file: Annotated[
         Path | None, typer.Option(help="Path of scenarios.toml.", show_default="the current directory's")
     ] = None,
@@ -69,42 +82,113 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
 
     The same seed gives the same result. Nothing is sent.
     """
-    from bltybench.policies.advice.known_limits import documented_limits  # noqa: PLC0415 - as below
-    from bltybench.policies.pacing import PACINGS  # noqa: PLC0415 - see app.py
-    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415
-    from bltybench.policies.tournament import play  # noqa: PLC0415
-    from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415
-    from bltybench.scenario.file.scenario_file import load_book, load_limits  # noqa: PLC0415
-    from bltybench.scenario.retry import PolicyName  # noqa: PLC0415
+    from bltybench.policies.needed_limit import needed_limit, read_objective  # noqa: PLC0415 - see app.py
+    from bltybench.policies.pacing import PACINGS  # noqa: PLC0415 - as above
+    from bltybench.policies.tournament import play, variant  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.scenario_file import load_limits  # noqa: PLC0415 - as above
+    from bltybench.scenario.retry import PolicyName  # noqa: PLC0415 - as above
 
     policies = _known("--policy", policy, get_args(PolicyName))
     pacings = [paced for paced in PACINGS if paced in _known("--pacing", pacing or ["none"], PACINGS)]
     algorithms = _known("--limiter", limiter, get_args(Algorithm)) if limiter else [None]
-    resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
-    chosen = resolved.scenario
+    objective = None if need is None else read_objective(need)
+    if run is None:
+        given = _of_scenario(scenario, scenario_file, users, duration_s, clients, calls, response_s)
+    elif scenario is None and users is None and duration_s is None:
+        given = _of_run(run, reports, clients, calls, response_s)
+    else:
+        raise UserError("can't be combined with a scenario, --users, or --duration-s", where="--run")
+    chosen = given.scenario
     if max_attempts is not None:
         retry = chosen.retry.model_copy(update={"max_attempts": max_attempts})
         chosen = chosen.model_copy(update={"retry": retry})
-    target = resolved.target
-    if limits_file is not None:
-        limits = load_limits(limits_file)
-    elif target.sandbox is not None:
-        limits = target.sandbox.limits
-    else:
-        limits = documented_limits(target.documented)
+    limits = given.limits if limits_file is None else load_limits(limits_file)
     variants = [
         limits.model_copy(update={"requests": changed_limit(limits.requests, requests, period_s, algorithm)})
         for algorithm in algorithms
     ]
-    load = load_of(chosen, resolved.base_dir, clients=clients, batch=calls)
-    service = service_time(resolved.target.sandbox, response_s)
+    if objective is not None:
+        needed = [
+            needed_limit(
+                given.load,
+                enforced,
+                variant(chosen.retry, name),
+                given.service,
+                objective,
+                seed=chosen.seed,
+                pacing=paced,
+            )
+            for enforced in variants
+            for name in policies
+            for paced in pacings
+        ]
+        _write_needed(needed, as_json=as_json)
+        return
     result = play(
-        resolved.name, chosen, load, service=service, variants=variants, policies=policies, pacings=pacings
+        given.name,
+        chosen,
+        given.load,
+        service=given.service,
+        variants=variants,
+        policies=policies,
+        pacings=pacings,
     )
     if as_json:
         sys.stdout.write(result.to_json().decode())
     else:
         _show(result)
+
+
+class _Given(NamedTuple):
+    """What is simulated: the calls, the limits, and how long responses take."""
+
+    name: str
+    scenario: Scenario
+    load: SimulatedLoad
+    service: ServiceTime
+    limits: SandboxLimits
+
+
+def _of_scenario(  # noqa: PLR0917 - the options
+    scenario: str | None,
+    scenario_file: Path | None,
+    users: int | None,
+    duration_s: float | None,
+    clients: int,
+    calls: int | None,
+    response_s: float | None,
+) -> _Given:
+    from bltybench.policies.advice.known_limits import documented_limits  # noqa: PLC0415 - as above
+    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415 - as above
+    from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415 - as above
+
+    resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
+    target = resolved.target
+    return _Given(
+        name=resolved.name,
+        scenario=resolved.scenario,
+        load=load_of(resolved.scenario, resolved.base_dir, clients=clients, batch=calls),
+        service=service_time(target.sandbox, response_s),
+        limits=documented_limits(target.documented) if target.sandbox is None else target.sandbox.limits,
+    )
+
+
+def _of_run(run: str, reports: Path, clients: int, calls: int | None, response_s: float | None) -> _Given:
+    from bltybench.policies.simulated_load import service_time  # noqa: PLC0415 - as above
+    from bltybench.report.run_limits import known_limits  # noqa: PLC0415 - as above
+    from bltybench.report.run_load import load_of_run  # noqa: PLC0415 - as above
+    from bltybench.runs.folder import find_run  # noqa: PLC0415 - as above
+
+    folder = find_run(run, reports)
+    found = load_of_run(folder, clients=clients, batch=calls)
+    return _Given(
+        name=f"run {folder.manifest().run_id}",
+        scenario=found.scenario,
+        load=found.load,
+        service=found.service if response_s is None else service_time(None, response_s),
+        limits=known_limits(folder)[0],
+    )
 
 
 def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequence[str]:
@@ -166,3 +250,27 @@ def _table(limiter: LimiterResult) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _write_needed(needed: Sequence[NeededLimit], *, as_json: bool) -> None:
+    import msgspec  # noqa: PLC0415 - as above
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(needed)).decode() + "\n")
+        return
+    console = Console(highlight=False)
+    console.print(Text(f"Smallest request limit for {needed[0].objective}:"))
+    table = Table(box=None, pad_edge=False)
+    for column in ("algorithm", "policy", "pacing"):
+        table.add_column(column, no_wrap=True)
+    for column in ("requests", "period s", "value"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in needed:
+        limit = "none is enough" if row.limit is None else f"{row.limit:,}"
+        table.add_row(
+            row.algorithm, row.policy, row.pacing, limit, f"{row.period_s:g}", _number(row.value, 2)
+        )
+    console.print(table)

@@ -9,11 +9,13 @@ from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import DamagedFindingsError, Findings, FindingsRecord, decode
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.metrics.limiter import RANKING_COLUMNS, most_informative
+from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, to_attempts
+from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, readable, to_attempts
 from bltybench.scenario.api.documented_limits import per_minute
+from bltybench.scenario.target import SandboxLimits
 
 MAX_ATTEMPTS = 2000
 """Maximum successive attempts to analyze: all of a usual probe, and a part of a long run."""
@@ -73,3 +75,11 @@ def recorded_findings(
     except (DamagedFindingsError, OSError) as error:
         damaged = str(error)
     return to_record(findings_of(folder, attempts), folder.manifest().run_id), False, damaged
+
+
+def known_limits(folder: RunFolder) -> tuple[SandboxLimits, Sources, bool]:
+    """Return the limits that a run shows, or that are documented, and whether it is a probe's run."""
+    with readable(folder):
+        record, probed, _ = recorded_findings(folder, analyzed_attempts(folder).attempts)
+    documented = documented_limits(folder.manifest().target.documented)
+    return *completed(measured_limits(record), documented), probed

@@ -1,0 +1,117 @@
+"""The smallest request limit with which a policy meets an objective."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import msgspec
+
+from bltybench.errors import UserError
+from bltybench.percentiles import percentile
+from bltybench.policies.pacing import PacingName
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.policies.simulation import SimulatedCall, Simulation
+from bltybench.scenario.retry import Retry
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+_OBJECTIVE = re.compile(r"\s*(p50|p95|p99|gave_up|refused)\s*<=\s*(\d+(?:\.\d+)?)\s*(s|%)?\s*", re.ASCII)
+UNITS = {"p50": "s", "p95": "s", "p99": "s", "gave_up": "%", "refused": "%"}
+"""Metrics of an objective, with their units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric of a simulation and its maximum, in seconds or percent."""
+
+    metric: str
+    most: float
+
+    def holds(self, calls: Sequence[SimulatedCall]) -> bool:
+        """Return whether the calls meet it."""
+        return self.value(calls) <= self.most
+
+    def value(self, calls: Sequence[SimulatedCall]) -> float:
+        """Return the metric of the calls. A call that gave up takes forever."""
+        if self.metric == "gave_up":
+            return 100 * sum(not call.ok for call in calls) / len(calls)
+        if self.metric == "refused":
+            refused = sum(len(call.refusals) for call in calls)
+            return 100 * refused / (refused + sum(call.ok for call in calls))
+        times_s = sorted(call.ended_s - call.due_s if call.ok else inf for call in calls)
+        return percentile(times_s, int(self.metric[1:]) / 100) or inf
+
+    def __str__(self) -> str:
+        """Return it as an option has it."""
+        return f"{self.metric} <= {self.most:g} {UNITS[self.metric]}"
+
+
+class NeededLimit(msgspec.Struct, kw_only=True):
+    """The smallest limit for one policy. Null if no limit is enough."""
+
+    policy: str
+    pacing: str
+    objective: str
+    period_s: float
+    algorithm: str
+    limit: int | None
+    value: float | None
+    """The metric at that limit."""
+
+
+def read_objective(text: str) -> Objective:
+    """Return the objective of an option, such as ``p95 <= 5``. Raise UserError for another form."""
+    match = _OBJECTIVE.fullmatch(text)
+    if match is None or match[3] not in {None, UNITS[match[1]]}:
+        raise UserError(
+            "must be a metric and its maximum, such as 'p95 <= 5 s', 'gave_up <= 1 %', or 'refused <= 5 %'",
+            where=f"--need {text[:40]}",
+            remedy=f"the metrics are {', '.join(UNITS)}",
+        )
+    return Objective(match[1], float(match[2]))
+
+
+def needed_limit(
+    load: SimulatedLoad,
+    limits: SandboxLimits,
+    retry: Retry,
+    service: ServiceTime,
+    objective: Objective,
+    *,
+    seed: int,
+    pacing: PacingName = "none",
+) -> NeededLimit:
+    """Search the smallest request limit, with the period and algorithm of ``limits``.
+
+    With it the objective holds, and with one request less it does not. If the metric does not only fall with
+    the limit, a still smaller one can meet the objective.
+    """
+    own = limits.requests or RateLimit(limit=1)
+
+    def simulated(limit: int) -> list[SimulatedCall]:
+        changed = limits.model_copy(update={"requests": own.model_copy(update={"limit": limit})})
+        return Simulation(load, changed, retry, service, seed=seed, pacing=pacing).run()
+
+    fails, holds = 0, 1
+    calls = simulated(holds)
+    # A limit of more than all calls refuses none of them, so a higher one changes nothing.
+    while not objective.holds(calls) and holds < 2 * len(calls):
+        fails, holds = holds, 2 * holds
+        calls = simulated(holds)
+    found = objective.holds(calls)
+    while found and holds - fails > 1:
+        middle = (fails + holds) // 2
+        tried = simulated(middle)
+        if objective.holds(tried):
+            holds, calls = middle, tried
+        else:
+            fails = middle
+    return NeededLimit(
+        policy=retry.policy,
+        pacing=pacing,
+        objective=str(objective),
+        period_s=own.period_s,
+        algorithm=own.algorithm,
+        limit=holds if found else None,
+        value=objective.value(calls) if found else None,
+    )

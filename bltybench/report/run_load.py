@@ -1,0 +1,56 @@
+"""The calls of a run as the load of a simulation."""
+
+from dataclasses import dataclass
+
+from bltybench.errors import UserError
+from bltybench.metrics.analysis import load
+from bltybench.metrics.frame import NS_PER_S, bools, floats, ints
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.runs.folder import RunFolder
+from bltybench.scenario.workload import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class RunLoad:
+    """The calls of a run, and how long its responses took."""
+
+    load: SimulatedLoad
+    service: ServiceTime
+    """The median time of a successful response, whatever its length."""
+    slowest_s: float
+    scenario: Scenario
+
+
+def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) -> RunLoad:
+    """Return the calls of a run at their due times; ``batch`` calls like them that are all due immediately.
+
+    Raise UserError if no call succeeded, so that there are no sizes and times.
+    """
+    analysis = load(folder)
+    done = analysis.attempts[bools(analysis.attempts, "ok")]
+    if not len(done):
+        raise UserError(
+            "no call of this run succeeded, so it does not show their sizes",
+            where=str(folder.path),
+            remedy="name another run, or a scenario",
+        )
+    # What most APIs charge: the prompt, and all of max_tokens if the request has it.
+    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
+    prompts = done["prompt_tokens"].fillna(0)
+    latencies_s = sorted((floats(done, "latency_ms") / 1000).tolist())
+    due_s = (
+        tuple((ints(analysis.calls, "first_due_ns") / NS_PER_S).tolist()) if batch is None else (0.0,) * batch
+    )
+    return RunLoad(
+        load=SimulatedLoad(
+            clients=clients,
+            users=max(clients, len(due_s)),
+            due_s=due_s,
+            think_s=0.0,
+            end_s=analysis.end_ns / NS_PER_S if batch is None else None,
+            sizes=tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True)),
+        ),
+        service=ServiceTime(latencies_s[len(latencies_s) // 2], 0.0),
+        slowest_s=latencies_s[-1],
+        scenario=analysis.scenario,
+    )
