@@ -11,11 +11,10 @@ import typer
 from bltybench.text import sanitize
 
 if TYPE_CHECKING:
-    from bltybench.policies.advice.known_limits import Sources
     from bltybench.policies.advice.prediction import Advice
     from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+    from bltybench.report.run_limits import KnownLimits
     from bltybench.runs.folder import RunFolder
-    from bltybench.scenario.target import SandboxLimits
 
 
 def advise(  # noqa: PLR0917 - typer makes options of them
@@ -58,13 +57,16 @@ def advise(  # noqa: PLR0917 - typer makes options of them
         _of_file(Path(source)) if source is not None and Path(source).is_file() else _of_run(source, reports)
     )
     workload = _workload(basis, scenario, scenario_file, calls, clients)
-    prescription = prescribe(basis.limits, workload.load.sizes, clients=clients, keys=keys)
+    known = basis.known
+    prescription = prescribe(
+        known.limits, workload.load.sizes, clients=clients, keys=keys, banned=known.banned
+    )
     made = Advice(
         source=basis.name,
-        limits=basis.sources,
+        limits=known.sources,
         prescription=prescription,
         workload=workload.name,
-        predicted=predict(workload.load, basis.limits, prescription, workload.service, workload.seed),
+        predicted=predict(workload.load, known.limits, prescription, workload.service, workload.seed),
         settings=settings(
             prescription, model=workload.model, base_url=workload.base_url, timeout_s=workload.timeout_s
         ),
@@ -76,13 +78,11 @@ def advise(  # noqa: PLR0917 - typer makes options of them
 
 
 class _Basis(NamedTuple):
-    """What the advice is derived from."""
+    """What the advice is derived from: a run, or a file."""
 
     name: str
-    limits: SandboxLimits
-    sources: Sources
+    known: KnownLimits
     run: RunFolder | None
-    probed: bool
 
 
 class _Workload(NamedTuple):
@@ -99,11 +99,13 @@ class _Workload(NamedTuple):
 
 def _of_file(path: Path) -> _Basis:
     from bltybench.policies.advice.known_limits import completed  # noqa: PLC0415 - as above
+    from bltybench.report.run_limits import KnownLimits  # noqa: PLC0415 - as above
     from bltybench.scenario.file.scenario_file import load_limits  # noqa: PLC0415 - as above
     from bltybench.scenario.target import SandboxLimits  # noqa: PLC0415 - as above
 
     none = SandboxLimits(requests=None, tokens=None, concurrency=None)
-    return _Basis(str(path), *completed(load_limits(path), none), None, probed=False)
+    limits, sources = completed(load_limits(path), none)
+    return _Basis(str(path), KnownLimits(limits, sources, probed=False, banned=False), None)
 
 
 def _of_run(source: str | None, reports: Path) -> _Basis:
@@ -111,8 +113,7 @@ def _of_run(source: str | None, reports: Path) -> _Basis:
     from bltybench.runs.folder import find_run  # noqa: PLC0415 - as above
 
     folder = find_run(source, reports)
-    limits, sources, probed = known_limits(folder)
-    return _Basis(f"run {folder.manifest().run_id}", limits, sources, folder, probed=probed)
+    return _Basis(f"run {folder.manifest().run_id}", known_limits(folder), folder)
 
 
 def _workload(
@@ -120,7 +121,7 @@ def _workload(
 ) -> _Workload:
     """Return the scenario's calls if one is given, or else the run's. A probe's calls are not typical."""
     run = basis.run
-    if run is not None and scenario is None and not basis.probed:
+    if run is not None and scenario is None and not basis.known.probed:
         return _calls_of(run, calls, clients)
     from bltybench.policies.advice.settings import timeout_s  # noqa: PLC0415 - as above
     from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - as above

@@ -187,7 +187,7 @@ def _of_run(run: str, reports: Path, clients: int, calls: int | None, response_s
         scenario=found.scenario,
         load=found.load,
         service=found.service if response_s is None else service_time(None, response_s),
-        limits=known_limits(folder)[0],
+        limits=known_limits(folder).limits,
     )
 
 

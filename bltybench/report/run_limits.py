@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -77,9 +78,21 @@ def recorded_findings(
     return to_record(findings_of(folder, attempts), folder.manifest().run_id), False, damaged
 
 
-def known_limits(folder: RunFolder) -> tuple[SandboxLimits, Sources, bool]:
-    """Return the limits that a run shows, or that are documented, and whether it is a probe's run."""
+class KnownLimits(NamedTuple):
+    """The limits that a client of a run's API has to keep."""
+
+    limits: SandboxLimits
+    sources: Sources
+    probed: bool
+    """Whether a probe measured them."""
+    banned: bool
+    """Whether a refusal starts a ban."""
+
+
+def known_limits(folder: RunFolder) -> KnownLimits:
+    """Return the limits that a run shows, and those documented of which it shows nothing."""
     with readable(folder):
         record, probed, _ = recorded_findings(folder, analyzed_attempts(folder).attempts)
     documented = documented_limits(folder.manifest().target.documented)
-    return *completed(measured_limits(record), documented), probed
+    limits, sources = completed(measured_limits(record), documented)
+    return KnownLimits(limits, sources, probed, banned=record.ban is not None)

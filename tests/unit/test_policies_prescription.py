@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from support_runs import attempt_at
 
+from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.model import AnswerRecord, BanRecord
 from bltybench.limits.models.families import FAMILIES
-from bltybench.policies.advice.known_limits import Sources, completed, documented_limits
+from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
 from bltybench.policies.advice.prediction import predict, sentences
 from bltybench.policies.advice.prescription import prescribe, safe_spacing_s
 from bltybench.policies.advice.settings import settings
@@ -15,6 +19,8 @@ from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLo
 from bltybench.scenario.api.documented_limits import Limit
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
+RECORD = to_record(find([attempt_at(float(t)) for t in range(20)], 0.0, None), "run")
+"""Findings of a run without refusals."""
 SMALL = [CallSize(100, 50)]
 SOURCES = Sources(requests="measured", tokens="unknown", concurrency="documented")
 
@@ -81,6 +87,37 @@ def test_without_a_limit_there_is_no_pace() -> None:
     made = settings(advice, model="m", base_url="https://api.example/v1", timeout_s=60)
     assert [setting.name for setting in made][-1] == "tenacity"  # no gateway
     assert not any("pace" in setting.text for setting in made)
+
+
+def test_page_of_a_run_without_sizes_and_with_a_token_limit_alone_has_no_pace() -> None:
+    advice = prescribe(limits(requests=None, tokens=RateLimit(limit=60_000)), ())
+    assert (advice.spacing_s, advice.bound_by, advice.tokens_per_min) == (None, None, 57_000)
+
+
+def test_clients_that_are_banned_do_not_retry_and_stay_below_the_limit() -> None:
+    ban = BanRecord(
+        length_range_s=(29.0, 30.0),
+        restarts=True,
+        limit_range=(9, 10),
+        period_range_s=(60.0, 60.0),
+        safe_rate_per_min=9.0,
+    )
+    found = measured_limits(msgspec.structs.replace(RECORD, ban=ban))
+    advice = prescribe(found, SMALL, banned=True)
+    assert advice.max_retries == 0
+    assert advice.spacing_s is not None
+    assert advice.spacing_s >= 60 / 9
+    told = sentences(advice, SOURCES)
+    assert "Retries: none. A refusal starts a ban, so stop sending until it has ended." in told
+
+
+def test_limits_of_a_probe_are_those_that_it_measured() -> None:
+    values = {"concurrency_limit": 8, "token_limit": 5000, "token_period_s": 60.0, "limit_per_key": False}
+    unused: dict[str, Any] = {"range": None, "confidence": 1.0, "evidence": (), "reason": None, "says": ""}
+    answers = [AnswerRecord(question=name, value=value, **unused) for name, value in values.items()]
+    found = measured_limits(msgspec.structs.replace(RECORD, answers=answers))
+    assert (found.requests, found.concurrency, found.per) == (None, 8, ())
+    assert found.tokens == RateLimit(limit=5000, period_s=60.0)
 
 
 def test_retries_without_an_announced_wait_cover_the_longest_period() -> None:

@@ -72,9 +72,7 @@ def _pace(findings: Findings) -> list[str]:
     """Return the advice about rate, bursts, and the boundary of windows."""
     verdict, best, documented = findings.verdict, findings.verdict.slowest, findings.documented_per_min
     if (ban := verdict.ban) is not None:
-        per_min = ban.safe_rate_per_min
-        every = seconds(60 / per_min)
-        return [f"Rate: at most {per_minute(per_min)}, one every {every}. A refusal starts a ban."]
+        return [f"Rate: {pace(ban.safe_rate_per_min)}. A refusal starts a ban."]
     if best is None:
         queued = verdict.status == "never_refused" and verdict.queue is not None
         return [f"Burst: {BURST['leaky_queue']}"] if queued else []

@@ -44,7 +44,12 @@ def measured_limits(record: FindingsRecord) -> SandboxLimits:
     answers = {answer.question: answer.value for answer in record.answers}
     slowest, slots = record.slowest, record.in_flight
     requests = None
-    if slowest is not None and slowest.family in FAMILIES:
+    if record.ban is not None:
+        # One less than the limit, because any refusal starts a ban.
+        limit = max(1, record.ban.limit_range[0] - 1)
+        period_s = limit * 60 / record.ban.safe_rate_per_min
+        requests = RateLimit(limit=limit, period_s=period_s, algorithm="sliding_log")
+    elif slowest is not None and slowest.family in FAMILIES:
         period_s = slowest.limit * 60 / slowest.rate_to_send_per_min
         fields = {"limit": slowest.limit, "period_s": period_s, "algorithm": slowest.family}
         fields |= {name: getattr(slowest, name) for name in SHARED if slowest.family in OPTIONS[name]}

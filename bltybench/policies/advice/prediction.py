@@ -64,9 +64,11 @@ def sentences(prescription: Prescription, sources: Sources) -> Sequence[str]:
         lines.append(f"Concurrency: at most {prescription.in_flight:,} requests in flight.")
     if prescription.tokens_per_min is not None:
         lines.append(f"Tokens: at most {prescription.tokens_per_min:,} per minute.")
-    lines.append(
-        f"Retries: {prescription.max_retries}, after Retry-After, or with exponential backoff and jitter."
-    )
+    if prescription.max_retries:
+        waits = "after Retry-After, or with exponential backoff and jitter"
+        lines.append(f"Retries: {prescription.max_retries}, {waits}.")
+    else:
+        lines.append("Retries: none. A refusal starts a ban, so stop sending until it has ended.")
     documented = [name for name, source in msgspec.structs.asdict(sources).items() if source == "documented"]
     if documented:
         lines.append(f"As documented, not measured: {', '.join(documented)}.")

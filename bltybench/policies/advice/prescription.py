@@ -52,17 +52,18 @@ class Prescription(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None
     """Requests that a client may have in flight."""
     max_retries: int
-    """Retries, so that a client without a Retry-After waits longer than the longest period."""
+    """Retries, so that a client without a Retry-After waits for the longest period; none during a ban."""
     bound_by: str | None
     """The limit that decides the pace: ``requests`` or ``tokens``."""
 
 
 def prescribe(
-    limits: SandboxLimits, sizes: Sequence[CallSize], *, clients: int = 1, keys: int = 1
+    limits: SandboxLimits, sizes: Sequence[CallSize], *, clients: int = 1, keys: int = 1, banned: bool = False
 ) -> Prescription:
     """Return the settings of each of ``clients`` that divide ``keys`` among them.
 
-    ``sizes`` are the calls to expect: with large ones, the token limit decides the pace.
+    ``sizes`` are the calls to expect: with large ones, the token limit decides the pace. If a refusal starts
+    a ban (``banned``), retries would prolong it.
     """
     own_limit = "key" in limits.per
     sharing = ceil(clients / keys) if own_limit else clients
@@ -74,7 +75,8 @@ def prescribe(
     if limits.tokens is not None:
         tokens_per_s = TOKEN_MARGIN * limits.tokens.limit / limits.tokens.period_s / sharing
         mean = sum(size.prompt + size.completion for size in sizes) / max(1, len(sizes))
-        paces["tokens"] = mean / tokens_per_s
+        if mean:
+            paces["tokens"] = mean / tokens_per_s
     bound_by = max(paces, key=lambda name: paces[name], default=None)
     spacing_s = None if bound_by is None else _rounded_up(paces[bound_by] / keys_per_client)
     slots = limits.concurrency
@@ -87,7 +89,7 @@ def prescribe(
         requests_per_min=None if not spacing_s else max(1, floor(60 / spacing_s)),
         tokens_per_min=None if tokens_per_s is None else floor(60 * tokens_per_s * keys_per_client),
         in_flight=None if slots is None else max(1, slots // sharing) * keys_per_client,
-        max_retries=_retries(limits),
+        max_retries=0 if banned else _retries(limits),
         bound_by=bound_by,
     )
 

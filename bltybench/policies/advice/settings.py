@@ -79,7 +79,9 @@ def _openai(values: _Values) -> Setting:
         name="openai with aiolimiter",
         language="python",
         text="\n".join(lines) + "\n",
-        note="The pace is a little slower than the limit, because requests don't arrive evenly. "
+        note="The SDK's own retries are not paced."
+        if spacing_s is None
+        else "The pace is a little slower than the limit, because requests don't arrive evenly. "
         "AsyncLimiter(1, …) sends no bursts; AsyncLimiter(60, 60) would send 60 requests immediately.",
     )
 

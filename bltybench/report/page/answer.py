@@ -177,7 +177,7 @@ def _pace(record: FindingsRecord, summary: Summary) -> str:
     if record.in_flight is not None:
         return f"keep at most {record.in_flight.limit} in flight"
     if record.ban is not None:
-        return f"send at most {per_minute(record.ban.safe_rate_per_min)}, and nothing while refused"
+        return f"send {pace(record.ban.safe_rate_per_min)}, and nothing while refused"
     if not summary.rates["refused"].count:
         return "a client below that needs no pacing"
     if record.headers.without_retry_after.count == record.headers.without_retry_after.of:

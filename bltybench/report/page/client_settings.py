@@ -11,15 +11,15 @@ from bltybench.runs.manifest import TargetInfo
 def client_settings(
     summary: Summary, limits: LimitsSection | None, target: TargetInfo, *, trusted: bool
 ) -> Setting | None:
-    """Return the settings of one openai client that keeps the limits. None if there is no pace to keep.
+    """Return the settings of one openai client that keeps the limits. None without a limit to keep.
 
     What a capacity search found is below the limits, so its page has no settings by them.
     """
     if limits is None or summary.search is not None or not trusted:
         return None
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
-    made = prescribe(known, ())
-    if made.spacing_s is None:
+    made = prescribe(known, (), banned=limits.record.ban is not None)
+    if made.spacing_s is None and made.in_flight is None:
         return None
     slowest_ms = summary.timings_ms["attempt_latency"]["max"]
     timeout = timeout_s(None if slowest_ms is None else slowest_ms / 1000)
