@@ -217,12 +217,16 @@ def test_worker_that_cannot_take_part_stops_the_run_before_it_sends_anything(
     assert [worker.name for worker in run.manifest().unfinished_workers] == [line.split()[2]]
 
 
-def test_run_does_not_wait_for_a_forked_worker_that_ended_before_it_connected(tmp_path: Path) -> None:
-    # Locust waits for all that it forked. The first worker that gets here ends.
+@pytest.mark.parametrize("connects", [False, True])
+def test_run_does_not_wait_for_a_forked_worker_that_ended_before_it(
+    tmp_path: Path, *, connects: bool
+) -> None:
+    # Locust waits for all that it forked, looking once per second. The first worker that gets here ends.
     own = (
         OWN
         + """
-import os
+import os, signal
+import gevent
 from locust.runners import WorkerRunner
 
 connect = WorkerRunner.connect_to_master
@@ -232,19 +236,24 @@ def end_first(runner):
         os.mkdir("ended")
     except FileExistsError:
         return connect(runner)
-    os._exit(3)
+    if not CONNECTS:
+        os._exit(3)
+    connect(runner)
+    gevent.spawn_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
 
 WorkerRunner.connect_to_master = end_first
 """
-    )
+    ).replace("CONNECTS", str(connects))
     with running_sandbox() as sandbox:
         write_scenarios(tmp_path, sandbox.base_url, CLOSED)
         path = write(tmp_path, own)
         done = run_locust(path, "--processes", "2", "--scenario", "chat", cwd=tmp_path, **KEY)
     assert done.code == 2, done.output
-    assert "bltybench: 1 of 2 worker processes ended before the run\n" in done.output
     assert "Traceback" not in done.output
-    assert not list_runs(tmp_path / "reports")
+    if connects and list_runs(tmp_path / "reports"):
+        assert "left before the end" in done.output  # Locust looked in the tenth of a second before
+    else:
+        assert "bltybench: 1 of 2 worker processes ended before the run\n" in done.output
 
 
 def test_worker_that_a_signal_ends_while_it_stops_writes_all_its_records(tmp_path: Path) -> None:

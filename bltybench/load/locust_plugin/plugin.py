@@ -26,7 +26,7 @@ from bltybench.load.locust_plugin.shutdown import (
     end_when_over,
     ended_as_planned,
     exit_with,
-    let_users_end,
+    let_anyone_end,
     stop_on_quit,
     stop_run,
 )
@@ -122,7 +122,7 @@ class Plugin:
         for name in EVENTS:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         end_at_signals(environment.events)
-        let_users_end(runner, self._finished.set)
+        let_anyone_end(runner, self._finished.set)
         tokens.load()
         self._link.register(runner)
         self._participant.register(runner)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import gevent
+from gevent.lock import RLock
 from locust.event import Events
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
 
@@ -75,7 +76,7 @@ def _interrupt() -> None:
 
 def exit_with(error: UserError, runner: Runner) -> NoReturn:
     """Exit because of an error before a run, and let forked workers exit, too."""
-    code = print_error(error)
+    code = runner.environment.process_exit_code = print_error(error)
     _dismiss_workers(runner)
     sys.exit(code)
 
@@ -112,23 +113,30 @@ def end_when_over(runner: Runner, run: Run, duration_s: float) -> None:
     gevent.spawn(end_run, runner)
 
 
-def let_users_end(runner: Runner, on_end: Callable[[], None]) -> None:
-    """Let a user's task call ``runner.stop()`` or ``runner.quit()``. ``on_end`` runs first.
+def let_anyone_end(runner: Runner, on_end: Callable[[], None]) -> None:
+    """Let any greenlet call ``runner.stop()`` or ``runner.quit()``, also several at the same time.
 
-    Both stop all users, the calling one included. Locust would kill it in the middle of the shutdown, so
-    another greenlet takes over.
+    Both stop all users. If one of them calls, Locust would kill it in the middle of the shutdown, so
+    ``on_end`` runs, and another greenlet takes over. While one greenlet waits for the workers' users to stop,
+    a second one waits for the first: otherwise its ``quit()`` would end what tells the first that a worker is
+    lost.
     """
+    turn = RLock()
     for name in ("stop", "quit"):
-        setattr(runner, name, partial(_end_outside_users, getattr(runner, name), runner, on_end))
+        setattr(runner, name, partial(_end, getattr(runner, name), runner, on_end, turn))
 
 
-def _end_outside_users(
-    end: Callable[..., None], runner: Runner, on_end: Callable[[], None], **options: Any
+def _end(
+    end: Callable[..., None], runner: Runner, on_end: Callable[[], None], turn: RLock, **options: Any
 ) -> None:
+    def in_turn() -> None:
+        with turn:
+            end(**options)
+
     if gevent.getcurrent() not in runner.user_greenlets:
-        return end(**options)
+        return in_turn()
     on_end()
-    gevent.spawn(end, **options)
+    gevent.spawn(in_turn)
     raise gevent.GreenletExit
 
 

@@ -97,14 +97,24 @@ class Supervisor:
                 crew.lose(client_id, LEFT)
 
     def _await_workers(self, runner: MasterRunner, processes: int) -> None:
-        """Exit if a worker that Locust forked ends before it connects. Locust would wait indefinitely."""
-        while self._starting is None and len(runner.clients) < processes:
-            if (alive := len(_forked_workers())) < processes:
-                missing = f"{processes - alive} of {processes} worker processes ended before the run"
-                code = print_error(UserError(missing, remedy="see their output, and start the run again"))
-                runner.quit()
-                sys.exit(code)
+        """Exit if a worker that Locust forked ends before the run. Locust would wait for it indefinitely.
+
+        With the web page, Locust waits for nothing once all are connected.
+        """
+        environment = runner.environment
+        options = parsed_options(environment)
+        waits = options.headless or options.autostart
+        while self._starting is None and (waits or len(runner.clients) < processes):
             gevent.sleep(WATCH_INTERVAL_S)
+            alive = len(_forked_workers())
+            # A signal to all processes, or an error before the run, ends workers, too.
+            ending = alive == processes or self._signaled.wait(LEAVE_GRACE_S)
+            if ending or self._starting is not None or environment.process_exit_code is not None:
+                continue
+            missing = f"{processes - alive} of {processes} worker processes ended before the run"
+            code = print_error(UserError(missing, remedy="see their output, and start the run again"))
+            runner.quit()
+            sys.exit(code)
 
     def _supervise(self, run: Run, crew: Crew, lead_s: float) -> None:
         if lost := crew.wait_until_ready():
