@@ -25,9 +25,7 @@ async def chat_api(scope: Scope, receive: Receive, send: Send) -> None:
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    # A framework that mounts this application puts the first part of the path elsewhere.
-    path = scope.get("root_path", "") + scope["path"].removeprefix(scope.get("root_path", ""))
-    answer = reply(scope["method"], path.rstrip("/"), authorization(scope), body)
+    answer = reply(scope["method"], scope["path"], authorization(scope), body)
     headers = [(b"content-type", answer.content_type.encode())]
     if len(answer.chunks) == 1:
         headers.append((b"content-length", str(len(answer.chunks[0])).encode()))

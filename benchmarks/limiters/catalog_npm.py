@@ -3,6 +3,7 @@
 from benchmarks.limiters.truth import (
     HEADERS,
     PER_KEY,
+    UNTIL_FIRST_UNIT,
     UNTIL_WINDOW_END,
     WINDOW,
     Limiter,
@@ -41,6 +42,15 @@ NPM = (
         merged(WINDOW, PER_KEY),
     ),
     Limiter(
+        "rate-limiter-flexible, Redis",
+        "npm",
+        "rate-limiter-flexible",
+        "rate-limiter-flexible/lib/RateLimiterRedis.js, incrTtlLuaScript",
+        ("first_hit_window",),
+        merged(WINDOW, PER_KEY),
+        redis=True,
+    ),
+    Limiter(
         "rate-limiter-flexible with a block",
         "npm",
         "rate-limiter-flexible",
@@ -71,6 +81,15 @@ NPM = (
         "koa-ratelimit/index.js: Retry-After is rounded down",
         ("first_hit_window",),
         merged(WINDOW, HEADERS, UNTIL_WINDOW_END, {"retry_after": ("too_short",)}),
+    ),
+    Limiter(
+        "koa-ratelimit, Redis",
+        "npm",
+        "koa-ratelimit",
+        "async-ratelimiter/src/index.js: Reset is when the oldest leaves; koa-ratelimit/index.js rounds down",
+        ("sliding_log",),
+        merged(HEADERS, UNTIL_FIRST_UNIT, {"retry_after": ("too_short",)}),
+        redis=True,
     ),
     Limiter(
         "koa2-ratelimit",

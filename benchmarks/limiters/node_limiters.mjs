@@ -118,6 +118,11 @@ async function flexible(make) {
   behind((key) => resolves(limiter.consume(key)));
 }
 
+async function redis() {
+  const { Redis } = await import("ioredis");
+  return new Redis(process.env.LIMITER_REDIS);
+}
+
 async function fastify(options) {
   const { default: makeApp } = await import("fastify");
   const { default: rateLimit } = await import("@fastify/rate-limit");
@@ -169,6 +174,12 @@ const START = {
     express({ legacyHeaders: false, standardHeaders: "draft-7", skipFailedRequests: true }),
   "rate-limiter-flexible": () =>
     flexible(({ RateLimiterMemory }) => new RateLimiterMemory({ points: limit, duration: periodMs / 1000 })),
+  "rate-limiter-flexible, Redis": async () => {
+    const storeClient = await redis();
+    await flexible(
+      ({ RateLimiterRedis }) => new RateLimiterRedis({ storeClient, points: limit, duration: periodMs / 1000 }),
+    );
+  },
   "rate-limiter-flexible with a block": () =>
     flexible(
       ({ RateLimiterMemory }) =>
@@ -187,6 +198,10 @@ const START = {
   "koa-ratelimit": () =>
     koa(async () =>
       (await import("koa-ratelimit")).default({ driver: "memory", db: new Map(), duration: periodMs, max: limit }),
+    ),
+  "koa-ratelimit, Redis": () =>
+    koa(async () =>
+      (await import("koa-ratelimit")).default({ driver: "redis", db: await redis(), duration: periodMs, max: limit }),
     ),
   "koa2-ratelimit": () =>
     koa(async () =>

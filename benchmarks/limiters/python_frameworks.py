@@ -65,7 +65,8 @@ def litestar(limit: int, period_s: int) -> App:
 
     @asgi("/", is_mount=True, copy_scope=True)
     async def everything(scope: Any, receive: Any, send: Any) -> None:
-        await chat_api(scope, receive, send)
+        # Litestar moves the slash from the front of the path to its end.
+        await chat_api({**scope, "path": f"/{scope['path'].strip('/')}"}, receive, send)
 
     return Litestar([everything], middleware=[config.middleware])
 

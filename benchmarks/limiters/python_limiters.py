@@ -3,9 +3,11 @@
 python -m benchmarks.limiters.python_limiters NAME LIMIT PERIOD_S PORT
 
 It runs in the environment that ``requirements.txt`` describes. Each function takes a limit and a period in
-seconds, and returns an ASGI application. Packages that only decide get a plain 429 without headers.
+seconds, and returns an ASGI application. Packages that only decide get a plain 429 without headers. The
+variable LIMITER_REDIS holds the address of a Redis server, for limiters that use one.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,13 +19,15 @@ from benchmarks.limiters import python_frameworks as frameworks
 from benchmarks.limiters.asgi import App, behind, chat_api
 
 
-def _limits(strategy: str) -> Callable[[int, int], App]:
+def _limits(strategy: str, *, redis: bool = False) -> Callable[[int, int], App]:
     def make(limit: int, period_s: int) -> App:
         from limits import RateLimitItemPerSecond
-        from limits.storage import MemoryStorage
+        from limits.storage import storage_from_string
         from limits.strategies import STRATEGIES
 
-        limiter: Any = STRATEGIES[strategy](MemoryStorage())
+        limiter: Any = STRATEGIES[strategy](
+            storage_from_string(os.environ["LIMITER_REDIS"] if redis else "memory://")
+        )
         item = RateLimitItemPerSecond(limit, period_s)
         return behind(lambda key: limiter.hit(item, key))
 
@@ -118,6 +122,8 @@ MAKE: dict[str, Callable[[int, int], App]] = {
     "limits fixed window": _limits("fixed-window"),
     "limits moving window": _limits("moving-window"),
     "limits sliding window counter": _limits("sliding-window-counter"),
+    "limits moving window, Redis": _limits("moving-window", redis=True),
+    "limits sliding window counter, Redis": _limits("sliding-window-counter", redis=True),
     "slowapi fixed window": frameworks.slowapi("fixed-window"),
     "slowapi moving window": frameworks.slowapi("moving-window"),
     "flask-limiter fixed window": frameworks.flask("fixed-window"),

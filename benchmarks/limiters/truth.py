@@ -90,6 +90,8 @@ class Limiter:
     """Statuses of its refusals."""
     max_late: float = 0.0
     """Fraction of a period by which a window can last longer."""
+    redis: bool = False
+    """Whether it keeps its state in a Redis server."""
     remark: str = ""
 
     def accepted(self, question: str, setting: Setting) -> Accepted:
