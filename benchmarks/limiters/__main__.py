@@ -9,9 +9,9 @@ Each limiter is probed at two settings. At the first, the probe knows nothing, a
 At the second, it is given the period, as the documentation would give it, and is asked everything:
 without a period, it would wait two minutes before each experiment on tokens.
 
-Needs node with npm, and nginx, haproxy, and varnish with its modules (Debian: nginx-light, haproxy, varnish,
-varnish-modules). Limiters whose program is missing are skipped and named. Python and npm packages are
-installed into --cache. The folder keeps each probe's run.
+Needs node and npm, and from Debian nginx-light, haproxy, varnish, varnish-modules, and redis-server. Limiters
+whose program is missing are skipped and named. Python and npm packages are installed into --cache. The folder
+keeps the run of each probe.
 """
 
 import argparse

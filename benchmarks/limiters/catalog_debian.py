@@ -42,16 +42,16 @@ DEBIAN = (
         "haproxy http_req_rate",
         "Debian",
         "haproxy",
-        "HAProxy's configuration manual, http_req_rate; src/freq_ctr.c: counts refused requests",
-        ("sliding_counter", "first_hit_counter"),
+        "src/freq_ctr.c, update_freq_ctr_period_slow: windows follow the first request; refused ones count",
+        ("first_hit_counter",),
         merged(EVERY_PATH, {"refused_counts": (True,)}),
     ),
     Limiter(
         "haproxy http_req_rate, accepted only",
         "Debian",
         "haproxy",
-        "HAProxy's configuration manual, http_req_rate; src/freq_ctr.c",
-        ("sliding_counter", "first_hit_counter"),
+        "src/freq_ctr.c, update_freq_ctr_period_slow: windows follow the first request",
+        ("first_hit_counter",),
         EVERY_PATH,
     ),
     Limiter(
@@ -68,8 +68,9 @@ DEBIAN = (
         "varnish vsthrottle",
         "Debian",
         "varnish varnish-modules",
-        "vmod_vsthrottle(3): a bucket of whole tokens, which loses fractions with each acceptance",
+        "vmod_vsthrottle.c, calc_tokens: whole tokens, fractions are lost with each acceptance; builtin.vcl, "
+        "vcl_synth: Retry-After is always 5",
         (),
-        merged(PER_KEY, EVERY_PATH),
+        merged(PER_KEY, EVERY_PATH, {"retry_after": ("too_long",)}),
     ),
 )
