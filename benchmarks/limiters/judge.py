@@ -14,6 +14,8 @@ MAX_RANGE = 0.2
 """Width of a range, relative to its maximum, above which an answer counts as abstained."""
 MIN_REPLAYED = 0.99
 """Minimum fraction of the run's decisions that limits.toml must repeat."""
+NOTHING_TO_FIND = "nothing to find"
+"""The right answer about something that a limiter does not have."""
 REQUEST_LIMIT, REFUSALS = "request_limit", "refusal_status"
 """Names of the first two questions: the algorithm with its limit and period, and what a refusal is."""
 
@@ -113,7 +115,7 @@ def _is_number(value: Value) -> bool:
 
 
 def _text(value: Value) -> str:
-    return "nothing to find" if value is None else str(value).lower()
+    return NOTHING_TO_FIND if value is None else str(value).lower()
 
 
 def _limit_text(limiter: Limiter, setting: Setting) -> str:

@@ -159,10 +159,12 @@ async function hono(standardHeaders) {
   const app = new Hono();
   const keyGenerator = (context) => context.req.header("authorization") ?? "nobody";
   app.post(CHAT, rateLimiter({ limit, windowMs: periodMs, standardHeaders, keyGenerator }));
-  app.all("*", async ({ req }) => {
+  app.all("*", async (context) => {
+    const { req } = context;
     const { status, type, chunks } = reply(req.method, req.path, req.header("authorization") ?? "", await req.text());
     const body = chunks.length === 1 ? chunks[0] : ReadableStream.from(paced(chunks)).pipeThrough(new TextEncoderStream());
-    return new Response(body, { status, headers: { "content-type": type } });
+    // A response made here, not by the context, would lose the limiter's headers.
+    return context.body(body, status, { "content-type": type });
   });
   listen(createServer(getRequestListener(app.fetch)));
 }

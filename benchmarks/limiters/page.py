@@ -1,11 +1,14 @@
 """The page about the limiters: docs/limits-live.md."""
 
+import os
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.limiters.judge import REQUEST_LIMIT, JudgedQuestion
+from benchmarks.limiters.judge import NOTHING_TO_FIND, REQUEST_LIMIT, JudgedQuestion
 from benchmarks.limiters.truth import Limiter, Setting
 from bltybench.limits.findings.model import ProportionRecord
 
@@ -37,7 +40,9 @@ unchanged. The right answers follow from the source or the documentation of each
 [benchmarks/limiters](../benchmarks/limiters).
 
 Each limiter is probed at two settings. At the first, the probe knows nothing, and is not asked about
-tokens. At the second, it is given the period (`--probe-period`) and asked everything.
+tokens. At the second, it is given the period (`--probe-period`) and asked everything. None of them limits
+tokens, so the answers about tokens show only that the probe finds no such limit. A server starts at most
+seconds before the probe.
 
 - *Right*: the right algorithm with the right limit and period, or the right answer to another question. If
   there is nothing to find, such as a token limit, *cannot tell* is right.
@@ -51,7 +56,10 @@ tokens. At the second, it is given the period (`--probe-period`) and asked every
 
 def page(results: Sequence[Probed]) -> str:
     """Return the page."""
-    parts = [INTRODUCTION, summary(results), "", _limiters(results), _questions(results), _not_right(results)]
+    system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    conditions = f"Measured on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {system}."
+    parts = [INTRODUCTION, conditions, summary(results), ""]
+    parts += [_limiters(results), _questions(results), _not_right(results)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -59,10 +67,14 @@ def summary(results: Sequence[Probed]) -> str:
     """Return the totals."""
     total = max(1, len(results))
     replays = [one.replay_passed for one in results if one.replay_passed is not None]
-    limits = [one.judged[0] for one in results if one.judged[0].question == REQUEST_LIMIT]
+    judged = [question for one in results for question in one.judged]
+    limits = [question for question in judged if question.question == REQUEST_LIMIT]
+    existing = [question for question in judged if NOTHING_TO_FIND not in question.truth]
     return (
         f"{len(results)} probes of {len({one.limiter.name for one in results})} limiters.\n"
-        f"All answers: {counts(results)}.\nRequest limit: {_counted(limits)}.\n"
+        f"All answers: {counts(results)}.\n"
+        f"If there was something to find: {_counted(existing)}.\n"
+        f"Request limit: {_counted(limits)}.\n"
         f"Replay: {sum(replays)} of {len(replays)} files passed.\n"
         f"Mean cost: {sum(one.requests for one in results) / total:.0f} requests and "
         f"{sum(one.seconds for one in results) / total:.0f} s per probe."
@@ -154,7 +166,7 @@ def _not_right(results: Sequence[Probed]) -> str:
         if question.judged == "wrong"
     ]
     lines = [*lines, *wrong] if wrong else [*lines[:2], "None."]
-    sources = ["", "## Sources", "", "| limiter | package | source | models |", "|---|---|---|---|"]
+    sources = ["", "## Sources", "", "| limiter | package | source | family |", "|---|---|---|---|"]
     for limiter in dict.fromkeys(one.limiter.name for one in results):
         found = next(one.limiter for one in results if one.limiter.name == limiter)
         families = ", ".join(found.families).replace("_", " ") or "none"

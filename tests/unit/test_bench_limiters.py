@@ -80,9 +80,11 @@ def found(*fits: FitRecord, **changes: Any) -> FindingsRecord:
     return FindingsRecord(**(fields | changes))
 
 
-def answer(value: Value, bounds: tuple[float, float | None] | None = None) -> AnswerRecord:
+def answer(
+    value: Value, bounds: tuple[float, float | None] | None = None, *, question: str = "q"
+) -> AnswerRecord:
     return AnswerRecord(
-        question="q", value=value, range=bounds, confidence=None, evidence=(), reason=None, says=""
+        question=question, value=value, range=bounds, confidence=None, evidence=(), reason=None, says=""
     )
 
 
@@ -178,7 +180,9 @@ def test_replay_passes_from_99_percent() -> None:
 
 
 def test_page_counts_answers_and_lists_those_that_are_wrong() -> None:
-    result = found(fit("sliding_log"), replayed=ProportionRecord(count=9, of=10, interval=None), answers=())
+    nothing = answer(None, question="token_limit")
+    replayed = ProportionRecord(count=9, of=10, interval=None)
+    result = found(fit("sliding_log"), replayed=replayed, answers=(nothing,))
     probed = Probed(
         limiter=WINDOW,
         setting=SETTING,
@@ -190,8 +194,9 @@ def test_page_counts_answers_and_lists_those_that_are_wrong() -> None:
         stopped=None,
     )
     text = page.page([probed])
-    assert "All answers: right 1, abstained 0, wrong 1." in text
-    assert "| w | 8 per 4 s | wrong | found: 8 per 4 s, sliding log | 1 |  | 1 | 90% | 100 | 60 |" in text
+    assert "All answers: right 2, abstained 0, wrong 1." in text
+    assert "If there was something to find: right 1, abstained 0, wrong 1." in text
+    assert "| w | 8 per 4 s | wrong | found: 8 per 4 s, sliding log | 2 |  | 1 | 90% | 100 | 60 |" in text
     assert "| w (8 per 4 s) | request_limit | 8 per 4 s, first hit window |" in text
     assert page.details([probed]).splitlines()[-1] == "REPLAY w (8 per 4 s): 90%"
 
