@@ -102,5 +102,5 @@ class Limiter:
 
 
 def merged(*parts: Mapping[str, Accepted]) -> dict[str, Accepted]:
-    """Return the answers of all parts, the last first."""
+    """Return the answers of all parts. Later parts replace earlier ones."""
     return {question: accepted for part in parts for question, accepted in part.items()}
