@@ -90,6 +90,21 @@ def test_window_reset_while_streams_end_is_not_mistaken_for_kept_slots() -> None
     assert "request limit" in str(answers["concurrency_limit"].reason)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "limit", "period_s"), [("first_hit_window", 7, 2.0), ("fixed_window", 10, 4.0)]
+)
+def test_streams_that_end_before_the_control_show_no_concurrency_limit(
+    algorithm: str, limit: int, period_s: float
+) -> None:
+    """The window resets in the meantime, so the retry and the control are accepted."""
+    rule = {"limit": limit, "period_s": period_s, "algorithm": algorithm}
+    limits = virtual_limits(requests=RateLimit.model_validate(rule))
+    api = VirtualApi(limits, terse=True, latency_s=0.002, ttft_s=0.002, itl_s=0.01)
+    answers = run_experiment(api, requests_per_min=round(limit * 60 / period_s))
+    assert answers["concurrency_limit"].value is None, answers
+    assert "another limit" in str(answers["concurrency_limit"].reason)
+
+
 @pytest.mark.parametrize("terse", [True, False])
 def test_overload_is_not_a_concurrency_limit(terse: bool) -> None:
     def spoil(number: int) -> tuple[int, str] | None:

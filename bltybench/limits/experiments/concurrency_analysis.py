@@ -78,6 +78,7 @@ def _refusing(
     own_end_s = _first_own_end_s(results, cancels_s[0]) if cancels_s else inf
     control_was_early = any((control.decided_s or 0.0) < own_end_s for control in controls_accepted)
     slot_was_freed = any((retry.decided_s or 0.0) < own_end_s for retry in retries_accepted)
+    control_was_in_time = any((control.decided_s or inf) < own_end_s for control in controls)
     request_limit_is_known = context.fits or context.never_refused
     reason = ""
     if not retries and not named:
@@ -88,6 +89,8 @@ def _refusing(
         reason = "a request was accepted although no slot was free, so another limit caused the refusals"
     elif not (slot_was_freed or named or request_limit_is_known or least == context.concurrency):
         reason = "refusals ended no sooner than streams did, so the unknown request limit may be the cause"
+    elif not (control_was_in_time or named or request_limit_is_known or least == context.concurrency):
+        reason = "streams ended before it was tested that no slot was free, so another limit may be the cause"
     elif least > most:
         reason = "refusals did not depend on how many streams were open"
     if reason:
