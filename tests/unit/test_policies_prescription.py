@@ -53,6 +53,12 @@ def test_advice_avoids_the_refusals_of_unpaced_clients(algorithm: str) -> None:
     assert paced.makespan_s < 1.1 * 400 / 3
 
 
+def test_pace_of_less_than_one_request_per_minute_is_only_a_spacing() -> None:
+    advice = prescribe(limits(requests=RateLimit(limit=5)), SMALL, clients=20)
+    assert (advice.spacing_s, advice.requests_per_min) == (288.0, None)
+    assert sentences(advice, SOURCES)[0] == "Rate: one request every 288 s."
+
+
 def test_clients_that_share_a_key_divide_its_limits() -> None:
     enforced = limits(tokens=RateLimit(limit=60_000), concurrency=50)
     one, four = (prescribe(enforced, SMALL, clients=clients) for clients in (1, 4))

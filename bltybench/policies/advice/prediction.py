@@ -58,8 +58,9 @@ def sentences(prescription: Prescription, sources: Sources) -> Sequence[str]:
     else:
         bound = prescription.bound_by
         why = "" if bound == "requests" else " The token limit decides that pace, by the sizes of the calls."
-        rate = f"at most {prescription.requests_per_min:,} per minute"
-        lines.append(f"Rate: one request every {spacing_s:g} s, {rate}.{why}")
+        per_min = prescription.requests_per_min
+        rate = "" if per_min is None else f", at most {per_min:,} per minute"
+        lines.append(f"Rate: one request every {spacing_s:g} s{rate}.{why}")
     if prescription.in_flight is not None:
         lines.append(f"Concurrency: at most {prescription.in_flight:,} requests in flight.")
     if prescription.tokens_per_min is not None:

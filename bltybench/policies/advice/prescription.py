@@ -46,7 +46,7 @@ class Prescription(msgspec.Struct, frozen=True, kw_only=True):
     spacing_s: float | None
     """Time between the starts of two requests of a client, in seconds."""
     requests_per_min: int | None
-    """Requests of a client per minute at that pace, rounded down."""
+    """Requests of a client per minute at that pace, rounded down; also null if it is less than one."""
     tokens_per_min: int | None
     """Tokens that a client may use per minute."""
     in_flight: int | None
@@ -86,7 +86,7 @@ def prescribe(
         sharing=sharing,
         keys_per_client=keys_per_client,
         spacing_s=spacing_s,
-        requests_per_min=None if not spacing_s else max(1, floor(60 / spacing_s)),
+        requests_per_min=None if not spacing_s else floor(60 / spacing_s) or None,
         tokens_per_min=None if tokens_per_s is None else floor(60 * tokens_per_s * keys_per_client),
         in_flight=None if slots is None else max(1, slots // sharing) * keys_per_client,
         max_retries=0 if banned else _retries(limits),
