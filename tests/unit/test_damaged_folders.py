@@ -14,7 +14,7 @@ from benchmarks.damaged_folders import SAMPLE, play
 from bltybench.cli import main
 from bltybench.cli.run_line import run_lines
 
-CASES = 40
+CASES = 30
 
 
 def test_each_damaged_folder_gives_a_result_or_one_message() -> None:
