@@ -20,7 +20,7 @@ two_cores = pytest.mark.skipif(
 
 @two_cores
 def test_all_clients_do_the_work_and_are_compared_with_the_server(tmp_path: Path) -> None:
-    clients = ["bltybench", "FastHttpUser", "aiohttp", "openai", "bare epoll"]
+    clients = ["bltybench", "FastHttpUser", "openai", "bare epoll"]
     figures = tmp_path / "figures.json"
     options = ["--runs", "1", "--seconds", "0.5", "--streams", "4", "--rates", "0", "200"]
     files = ["--json", str(figures), "--plot", str(tmp_path / "figures.png")]
