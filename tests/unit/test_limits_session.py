@@ -159,7 +159,7 @@ def test_concurrency_is_measured_if_it_refused_the_requests_of_the_request_limit
 NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     quotas=st.lists(st.tuples(NUMBERS, NUMBERS, st.one_of(st.none(), st.floats(-1e3, 1e13)), NUMBERS)),
     family=st.sampled_from(["fixed_window", "token_bucket"]),
