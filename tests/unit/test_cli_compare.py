@@ -165,7 +165,7 @@ def outcome(reports: Path, *arguments: str) -> tuple[int, str]:
     return (2 if isinstance(result.exception, UserError) else result.exit_code), result.stdout
 
 
-WITH_PAGE = ("worse", "too short", "invalid", "unlike")
+WITH_PAGE = ("same", "worse", "too short", "invalid", "unlike")
 """Rows whose page is drawn, one per verdict: a page takes seconds of CPU time."""
 
 

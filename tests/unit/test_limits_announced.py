@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.limit_cases import judge
+from benchmarks.limit_cases import judge, play
 from benchmarks.simulation.virtual_api import VirtualApi, virtual_limits
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.simulation.virtual_probe import probe
@@ -109,6 +109,11 @@ def test_the_quick_plan_leaves_few_families_in_half_the_time_if_the_period_is_an
 def test_a_false_announced_period_is_refuted(family: str, announce: Announce) -> None:
     verdict, _ = quick(family, announce)
     assert judge(verdict, family, LIMIT, PERIOD_S, by_class=True) != "wrong", verdict.consistent
+
+
+def test_a_log_that_counts_refused_requests_is_found_if_the_run_takes_hundreds_of_periods() -> None:
+    (case,) = play(7_700_004, "announced")
+    assert case.judged != "wrong", case.said
 
 
 def test_a_day_is_no_period_that_the_quick_plan_waits_for() -> None:
