@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from benchmarks.work import Meter, Work
+from benchmarks.work import Meter, Work, has_token
 
 Ask = Callable[[], Awaitable[None]]
 
@@ -34,8 +33,7 @@ class AsyncStream:
         if text.startswith("data: [DONE]"):
             self.done = True
             return
-        choices = json.loads(text[6:])["choices"]
-        if choices and choices[0]["delta"].get("content"):
+        if has_token(json.loads(text[6:])):
             self.times_ns.append(now_ns)
 
     def finish(self) -> None:
@@ -92,7 +90,8 @@ async def _openai(work: Work, meter: Meter) -> None:
                 now_ns = time.monotonic_ns()
                 if chunk.usage is not None:
                     stream.done = True
-                if chunk.choices and chunk.choices[0].delta.content:
+                delta = chunk.choices[0].delta if chunk.choices else None
+                if delta and (delta.content or delta.tool_calls or getattr(delta, "reasoning_content", None)):
                     stream.times_ns.append(now_ns)
             stream.finish()
 
@@ -102,13 +101,15 @@ async def _openai(work: Work, meter: Meter) -> None:
 async def _measure(work: Work, meter: Meter, ask: Ask) -> None:
     """Keep all streams open until the time is over, and measure the end of it."""
 
+    start_ns = await asyncio.to_thread(work.wait_for_start)
+
     async def user() -> None:
-        await asyncio.sleep(random.random() * work.spread_s)
+        await asyncio.sleep(work.user_delay_s(start_ns))
         while True:
             await ask()
 
     users = [asyncio.create_task(user()) for _ in range(work.streams)]
-    await asyncio.sleep(work.wait_s())
+    await asyncio.sleep(work.measure_in_s(start_ns))
     meter.begin()
     await asyncio.sleep(work.seconds)
     meter.end()

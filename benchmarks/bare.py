@@ -4,7 +4,6 @@ It measures nothing of a response. Its streams per second are the server's capac
 """
 
 import json
-import random
 import select
 import socket
 import time
@@ -25,26 +24,27 @@ def run(work: Work) -> None:
     ).encode() + body
     epoll = select.epoll()
     sockets: dict[int, socket.socket] = {}
-    waiting = []
     for _ in range(work.streams):
         sock = socket.create_connection((parts.hostname or "", parts.port or 80))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sockets[sock.fileno()] = sock
         epoll.register(sock.fileno(), select.EPOLLIN)
-        waiting.append((random.random() * work.spread_s, sock))
-    waiting.sort(key=lambda pair: pair[0])
     meter = Meter(work)
+    start_ns = work.wait_for_start()
     began_s = time.monotonic()
-    begin_s = began_s + work.wait_s()
+    pending = sorted(
+        ((work.user_delay_s(start_ns), sock) for sock in sockets.values()), key=lambda pair: pair[0]
+    )
+    begin_s = began_s + work.measure_in_s(start_ns)
     end_s = begin_s + work.seconds
     measuring = False
     while (now_s := time.monotonic()) < end_s:
         if not measuring and now_s >= begin_s:
             meter.begin()
             measuring = True
-        while waiting and now_s - began_s >= waiting[0][0]:
-            waiting.pop(0)[1].send(request)
-        for fileno, _ in epoll.poll(0.001 if waiting else 0.1):
+        while pending and now_s - began_s >= pending[0][0]:
+            pending.pop(0)[1].send(request)
+        for fileno, _ in epoll.poll(0.001 if pending else 0.1):
             sock = sockets[fileno]
             data = sock.recv(65536)
             if data.endswith(_END):

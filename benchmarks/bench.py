@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import accumulate, product, repeat
+from itertools import accumulate, product
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import numpy as np
 
+from benchmarks.stream_formats import USUAL
 from benchmarks.work import WORK, ClientResult, ClientStream, Work
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import read_attempts
@@ -25,8 +26,8 @@ from bltybench.runs.store import read_attempts
 REPO = Path(__file__).resolve().parents[1]
 CORES = sorted(os.sched_getaffinity(0))
 
-MAX_START_S = 12.0
-"""Time for clients that are measured together to start, all on one core that one of them may keep busy."""
+START_NS = 200_000_000
+"""Time for clients to learn when the load starts."""
 MAX_APART_NS = 500_000_000
 """Maximum time between their first measurements. An unpaced client rarely checks the clock."""
 
@@ -35,15 +36,30 @@ class BenchmarkPlan(NamedTuple):
     """The measurements to make."""
 
     clients: Sequence[str]
+    formats: Sequence[str]
     levels: Sequence[int]
     rates: Sequence[float]
     runs: int
     seconds: float
     tokens: int
 
-    def steps(self) -> Iterator[tuple[int, float, int]]:
-        """Yield run, rate, and streams, in the order of measurement."""
-        return product(range(1, self.runs + 1), self.rates, self.levels)
+    def steps(self) -> Iterator[tuple[int, "Streams"]]:
+        """Yield the number of the run and its streams, in the order of measurement."""
+        kinds = (Streams(*kind) for kind in product(self.rates, self.levels, self.formats))
+        return product(range(1, self.runs + 1), tuple(kinds))
+
+
+class Streams(NamedTuple):
+    """The streams of a measurement: events per second of each (0: unpaced), their number, and format."""
+
+    rate: float
+    number: int
+    format: str
+
+    def __str__(self) -> str:
+        """Return them for progress lines and tables."""
+        pace = f"paced, {self.rate:g}/s" if self.rate else "unpaced"
+        return f"{pace}, {self.number:,} streams, {self.format}"
 
 
 class ServerProcess:
@@ -61,9 +77,9 @@ class ServerProcess:
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
 
-    def url(self, tokens: int, rate: float, burst: int = 1) -> str:
-        """Return the base URL of streams that write ``burst`` content events at a time."""
-        return f"http://127.0.0.1:{self._port}/{tokens}x{rate:g}x{burst}/v1"
+    def url(self, tokens: int, rate: float, burst: int = 1, name: str = USUAL) -> str:
+        """Return the base URL of streams in a format that write ``burst`` content events at a time."""
+        return f"http://127.0.0.1:{self._port}/{name}-{tokens}x{rate:g}x{burst}/v1"
 
     def record(self) -> dict[str, Any]:
         """Return the server's record since the last call."""
@@ -113,6 +129,7 @@ class Measurement(msgspec.Struct, kw_only=True):
     client: str
     streams: int
     rate: float
+    format: str
     events: int
     streams_per_s: float
     cpu_us_per_event: float
@@ -126,41 +143,52 @@ class Measurement(msgspec.Struct, kw_only=True):
 
 
 def measure(
-    server: ServerProcess, clients: Sequence[str], plan: BenchmarkPlan, rate: float, streams: int
+    server: ServerProcess, clients: Sequence[str], plan: BenchmarkPlan, streams: Streams
 ) -> list[Measurement]:
     """Run ``clients`` once, at the same time. Raises RuntimeError if one of them fails."""
+    rate = streams.rate
     length_s = (plan.tokens + 4) / rate if rate else 0.2
     timeout_s = length_s + plan.seconds + 60
-    from_ns = 0
-    if len(clients) > 1:
-        timeout_s += MAX_START_S
-        from_ns = time.monotonic_ns() + round((MAX_START_S + length_s + 1.0) * 1e9)
     with tempfile.TemporaryDirectory(prefix="bltybench-") as directory, stolen() as steal:
         works = [
             Work(
-                base_url=server.url(plan.tokens, rate),
+                base_url=server.url(plan.tokens, rate, name=streams.format),
                 tokens=plan.tokens,
                 rate=rate,
-                streams=streams,
+                streams=streams.number,
                 seconds=plan.seconds,
                 spread_s=length_s,
                 result=str(Path(directory) / client / "result.json"),
-                from_ns=from_ns,
             )
             for client in clients
         ]
         server.record()
         with ThreadPoolExecutor(len(clients)) as together:
-            results = list(together.map(run_client, clients, works, repeat(timeout_s)))
+            running = [
+                together.submit(run_client, *pair, timeout_s) for pair in zip(clients, works, strict=True)
+            ]
+            while not all(work.ready.exists() for work in works) and not any(run.done() for run in running):
+                time.sleep(0.02)
+            start_ns = time.monotonic_ns() + START_NS
+            for work in works:
+                _write_whole(work.start, str(start_ns))
+            results = [run.result() for run in running]
         record = server.record()
         recorded = [result.streams or _streams_of(result.run) for result in results]
     apart_ns = max(result.from_ns for result in results) - min(result.from_ns for result in results)
     if apart_ns > MAX_APART_NS:
         raise RuntimeError(f"{' and '.join(clients)} began {apart_ns / 1e9:.1f} s apart")
     return [
-        _measurement(client, work, result, streams, record=record, steal_share=steal[0])
-        for client, work, result, streams in zip(clients, works, results, recorded, strict=True)
+        _measurement(client, work, result, ours, streams.format, record=record, steal_share=steal[0])
+        for client, work, result, ours in zip(clients, works, results, recorded, strict=True)
     ]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
+    path.parent.mkdir(exist_ok=True)
+    path.with_suffix(".part").write_text(text, "ascii")
+    path.with_suffix(".part").rename(path)
 
 
 def _measurement(
@@ -168,6 +196,7 @@ def _measurement(
     work: Work,
     result: ClientResult,
     recorded: list[ClientStream],
+    name: str,
     *,
     record: dict[str, Any],
     steal_share: float,
@@ -179,6 +208,7 @@ def _measurement(
         client=client,
         streams=work.streams,
         rate=work.rate,
+        format=name,
         events=events,
         streams_per_s=len(inside) / wall_s,
         cpu_us_per_event=result.cpu_s * 1e6 / events,
@@ -195,7 +225,7 @@ def _measurement(
 def run_client(client: str, work: Work, timeout_s: float) -> ClientResult:
     """Run a client to its end and return its result."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    Path(work.result).parent.mkdir()
+    Path(work.result).parent.mkdir(exist_ok=True)
     environment |= {WORK: msgspec.json.encode(work).decode(), "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.client", client, str(CORES[0])],

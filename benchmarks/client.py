@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bare
+from benchmarks import bare, cref
 from benchmarks.work import CLOSED_LOOP, SCENARIO, Work, read_work
 
 OURS = "bltybench"
@@ -13,7 +13,9 @@ LOCUST = {OURS: "Ours", "FastHttpUser": "Fast", "HttpUser": "Plain"}
 ASYNC = ("aiohttp", "httpx", "openai")
 BARE = "bare epoll"
 """Reads and discards: the server's capacity."""
-CLIENTS = (*LOCUST, *ASYNC, BARE)
+C_EPOLL = "C epoll"
+"""Reads and timestamps, in C: what the reads cost without Python."""
+CLIENTS = (*LOCUST, *ASYNC, BARE, C_EPOLL)
 DAY_S = 86_400
 
 
@@ -47,6 +49,8 @@ def main() -> None:
         run_locust(LOCUST[name], work)
     elif name == BARE:
         bare.run(work)
+    elif name == C_EPOLL:
+        cref.run(work)
     else:
         from benchmarks.async_clients import run  # noqa: PLC0415 - not in a Locust process
 

@@ -7,22 +7,26 @@ from bltybench.load import ScenarioUser
 
 # isort: split
 import json
-import random
 import time
 
 import gevent
+from gevent.event import AsyncResult
 from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
-from benchmarks.work import Meter, Work, read_work
+from benchmarks.work import Meter, Work, has_token, read_work
 from bltybench.load.locust_plugin.plugin import PLUGIN
 
 WORK: Work = read_work()
 METER = Meter(WORK)
 
 
+START: AsyncResult = AsyncResult()
+"""Start of the load, as soon as all clients are ready."""
+
+
 def _spread() -> None:
-    gevent.sleep(random.random() * WORK.spread_s)
+    gevent.sleep(WORK.user_delay_s(START.get()))
 
 
 class Ours(ScenarioUser):
@@ -31,8 +35,7 @@ class Ours(ScenarioUser):
     scenario = "bench"
 
     def on_start(self) -> None:
-        """Start at a random time after the run has begun. Before that, all users would wait together."""
-        self.run_context.clock.wait_until(0)
+        """Start at a random time."""
         _spread()
 
 
@@ -53,8 +56,7 @@ class LocustStream:
         if data == b"[DONE]":
             self.done = True
             return
-        choices = json.loads(data)["choices"]
-        if choices and choices[0]["delta"].get("content"):
+        if has_token(json.loads(data)):
             self.times_ns.append(now_ns)
 
     def finish(self, sent_ns: int) -> None:
@@ -111,7 +113,8 @@ def _measure() -> None:
     context = PLUGIN.context
     if context is not None:
         context.clock.wait_until(0)
-    gevent.sleep(WORK.wait_s())
+    START.set(WORK.wait_for_start())
+    gevent.sleep(WORK.measure_in_s(START.get()))
     METER.begin()
     gevent.sleep(WORK.seconds)
     if context is not None:

@@ -21,12 +21,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import CORES, REPO, ServerProcess, now, stolen
 from benchmarks.client import OURS
 from benchmarks.peer_tools import TOKENS, TOOLS, ToolRun
+from benchmarks.stream_formats import FORMATS, USUAL
 from benchmarks.work import CLOSED_LOOP, SCENARIO
 from bltybench.metrics.frame import attempts_frame
 from bltybench.runs.folder import list_runs
@@ -89,15 +91,19 @@ def _group_mb(group: int) -> float:
 
 
 def measure(
-    name: str, run: ToolRun, rate: float, server: ServerProcess, environments: Path
+    name: str, run: ToolRun, kind: tuple[float, str], server: ServerProcess, environments: Path
 ) -> dict[str, Any]:
-    """ToolRun a tool once and return its figures, from the server's record, or the reason in ``skipped``."""
+    """Run a tool once and return its figures, from the server's record, or the reason in ``skipped``.
+
+    ``kind`` is the rate of events and the format of the streams.
+    """
+    rate, form = kind
     tool = TOOLS.get(name)
     command = _ours(run) if tool is None else tool.command(run)
     if tool is not None:
         program = environments / name / "bin" / command[0]
         if not program.exists():
-            return {"tool": name, "skipped": "not installed (--install)"}
+            return {"tool": name, "rate": rate, "format": form, "skipped": "not installed (--install)"}
         command[0] = str(program)
     server.record()
     before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -127,11 +133,12 @@ def measure(
     record = server.record()
     if not record["answers"]:
         last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-        return {"tool": name, "rate": rate, "skipped": f"sent nothing: {''.join(last)[:200]}"}
+        return {"tool": name, "rate": rate, "format": form, "skipped": f"sent nothing: {''.join(last)[:200]}"}
     true_ms = [(times[0] - arrived) / 1e6 for arrived, times in record["streams"].values() if times]
     return {
         "tool": name,
         "rate": rate,
+        "format": form,
         "answers": record["answers"],
         "requests_per_s": record["answers"] / max(record["asked_s"], 1e-9),
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
@@ -146,17 +153,18 @@ def measure(
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
-        "| tool | work | requests/s | CPU ms per request | memory MB | TTFT p50 reported / true, ms | steal |"
+        "| tool | work | format | requests/s | CPU ms per request | memory MB | TTFT p50 reported / true, ms "
+        "| steal |"
     ]
-    lines.append("|" + "---|" * 7)
+    lines.append("|" + "---|" * 8)
     for row in rows:
         if "skipped" in row:
-            lines.append(f"| {row['tool']} | skipped: {row['skipped']} | | | | | |")
+            lines.append(f"| {row['tool']} | skipped: {row['skipped']} | {row['format']} | | | | | |")
             continue
         work = f"paced, {row['rate']:g}/s" if row["rate"] else "unpaced"
         reported, true = row["ttft_ms"], row["true_ttft_ms"]
         ttft = "–" if reported is None or true is None else f"{reported:.1f} / {true:.1f}"
-        cells = [row["tool"], work, f"{row['requests_per_s']:,.0f}"]
+        cells = [row["tool"], work, row["format"], f"{row['requests_per_s']:,.0f}"]
         cells += [f"{row['cpu_s'] * 1000 / row['answers']:.1f}", f"{row['memory_mb']:,.0f}", ttft]
         lines.append("| " + " | ".join([*cells, f"{row['steal_share']:.0%}"]) + " |")
     return "\n".join(lines)
@@ -224,6 +232,9 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[0.0, 50.0], help="events per second; 0: unpaced"
     )
+    parser.add_argument(
+        "--formats", nargs="+", choices=FORMATS, default=[USUAL], help=f"stream formats (default: {USUAL})"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="duration for this tool (default: 10)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
@@ -235,13 +246,12 @@ def main() -> None:
     rows = []
     with ServerProcess() as server, tempfile.TemporaryDirectory(prefix="bltybench-peers-") as folder:
         tokenizer = make_tokenizer(Path(folder) / "tokenizer")
-        for rate in options.rates:
+        for kind in product(options.rates, options.formats):
             for name in options.tools:
-                directory = Path(folder) / f"{name}-{rate:g}"
-                directory.mkdir()
-                url = server.url(TOKENS, rate)
+                directory = Path(tempfile.mkdtemp(dir=folder))
+                url = server.url(TOKENS, kind[0], name=kind[1])
                 run = ToolRun(url, options.streams, options.requests, options.seconds, tokenizer, directory)
-                rows.append(measure(name, run, rate, server, options.environments))
+                rows.append(measure(name, run, kind, server, options.environments))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     known = versions(options.environments)
     print(table(rows))

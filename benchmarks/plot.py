@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from benchmarks.bench import Measurement
+from benchmarks.bench import Measurement, Streams
 
 mpl.use("Agg")
 
@@ -14,10 +14,10 @@ Pick = Callable[[Measurement], float | None]
 
 
 def plot(
-    medians: Mapping[tuple[float, int, str], Measurement], clients: Sequence[str], path: Path, title: str
+    medians: Mapping[tuple[Streams, str], Measurement], clients: Sequence[str], path: Path, title: str
 ) -> None:
     """Draw the medians into a file."""
-    rates = sorted({rate for rate, _, _ in medians})
+    rates = sorted({streams.rate for streams, _ in medians})
     panels: list[tuple[str, float, Pick]] = []
     for rate in rates:
         mode = f"paced, {rate:g} events/s per stream" if rate else "unpaced"
@@ -32,7 +32,9 @@ def plot(
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), squeeze=False)
     for axis, (label, rate, pick) in zip(axes[0], panels, strict=True):
         for client in clients:
-            rows = [row for (at, _, name), row in medians.items() if at == rate and name == client]
+            rows = [
+                row for (streams, name), row in medians.items() if streams.rate == rate and name == client
+            ]
             points = [(row.streams, value) for row in rows if (value := pick(row)) is not None]
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=client)

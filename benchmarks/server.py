@@ -1,10 +1,9 @@
 """The benchmark server, which writes precomputed chat streams and records the time of every write.
 
 It does as little as possible, so that it is not the bottleneck: a bare epoll loop, precomputed responses, and
-requests that are only searched for their end. ``/{tokens}x{rate}/v1/chat/completions`` returns a stream of
-``tokens`` content events, written one at a time at ``rate`` per second, or all immediately if the rate is 0.
-A stream has four more events: the role, the end, the usage, and ``[DONE]``. ``/{tokens}x{rate}x{burst}``
-writes ``burst`` content events at a time.
+requests that are only searched for their end. ``/{format}-{tokens}x{rate}x{burst}/v1/chat/completions``
+returns a stream of ``tokens`` content events in one of the FORMATS, written ``burst`` at a time at ``rate``
+per second, or all immediately if the rate is 0.
 
 ``GET /record`` returns the record since the previous call: for each paced stream the arrival of its request
 and the time of each write (``time.monotonic_ns``), and the server's own CPU use.
@@ -19,11 +18,8 @@ import struct
 import sys
 import time
 from array import array
-from functools import lru_cache
-from typing import Any
 
-EVENT_BYTES = 284
-"""Size of a content event, within a few bytes of DeepSeek's and OpenAI's."""
+from benchmarks.stream_formats import StreamBody, body_of
 
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@2q")
@@ -33,49 +29,6 @@ _HEAD = (
     b"X-RateLimit-Remaining-Requests: 999999\r\nX-Request-Id: %d\r\n\r\n"
 )
 _WRITES_BETWEEN_POLLS = 16
-
-
-class StreamBody:
-    """A body of ``tokens`` content events, as chunks of ``burst`` of them."""
-
-    def __init__(self, tokens: int, burst: int) -> None:
-        bare = len(_event({"content": ""}))
-        word = " " + "x" * (EVENT_BYTES - bare - 1)
-        usage = {"prompt_tokens": 64, "completion_tokens": tokens, "total_tokens": 64 + tokens}
-        self.chunks = [
-            _chunk(_event({"role": "assistant", "content": ""})),
-            *([_chunk(_event({"content": word})) * burst] * (tokens // burst)),
-            _chunk(_event({}, finish="stop")),
-            _chunk(_event(None, usage=usage)),
-            _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n",
-        ]
-        self.whole = b"".join(self.chunks)
-
-
-def _event(delta: dict[str, str] | None, finish: str | None = None, usage: Any = None) -> bytes:
-    choices = (
-        [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-    )
-    chunk = {
-        "id": "chatcmpl-6f1c9c9be4b04d6c8e2a",
-        "object": "chat.completion.chunk",
-        "created": 1_760_000_000,
-        "model": "deepseek-chat",
-        "system_fingerprint": "fp_3b2a1c",
-        "choices": choices,
-        **({"usage": usage} if usage else {}),
-    }
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-@lru_cache
-def body_of(tokens: int, burst: int) -> StreamBody:
-    """Return the body of a stream."""
-    return StreamBody(tokens, burst)
 
 
 class ServedConnection:
@@ -220,8 +173,9 @@ class StreamServer:
         if what == "record":
             self._send(connection, self._record())
             return
-        tokens, rate, *burst = what.split("x")
-        body = body_of(int(tokens), int(burst[0]) if burst else 1)
+        name, _, numbers = what.partition("-")
+        tokens, rate, burst = numbers.split("x")
+        body = body_of(name, int(tokens), int(burst))
         self._response_count += 1
         self._last_ns = time.monotonic_ns()
         self._first_ns = self._first_ns or self._last_ns

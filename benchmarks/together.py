@@ -43,11 +43,11 @@ def run_pairs(server: ServerProcess, plan: BenchmarkPlan, say: Callable[[str], N
     """Measure the first client of ``plan`` with each of the others. Report and skip those that fail."""
     ours, *others = plan.clients
     pairs: list[Pair] = []
-    for run, rate, streams in plan.steps():
+    for run, streams in plan.steps():
         for other in others:
-            say(f"run {run}/{plan.runs}: {rate:g}/s, {streams} streams, {ours} with {other}")
+            say(f"run {run}/{plan.runs}: {streams}, {ours} with {other}")
             try:
-                measured = measure(server, [ours, other], plan, rate, streams)
+                measured = measure(server, [ours, other], plan, streams)
             except RuntimeError as error:
                 say(f"skipped: {error}\n")
             else:
@@ -60,14 +60,15 @@ def table(pairs: Sequence[Pair]) -> str:
 
     ``core`` is the CPU use of both clients, ``late`` the delay of the server's events (p99).
     """
-    grouped: dict[tuple[float, int, str], list[Pair]] = {}
+    grouped: dict[tuple[float, int, str, str], list[Pair]] = {}
     for pair in pairs:
-        grouped.setdefault((pair.other.rate, pair.other.streams, pair.other.client), []).append(pair)
-    head = "| events/s | streams | other | its CPU µs/event | ours | ratio | range | core | late | steal |"
-    lines = [head, "|" + "---|" * 10]
-    for (rate, streams, client), runs in grouped.items():
+        other = pair.other
+        grouped.setdefault((other.rate, other.streams, other.format, other.client), []).append(pair)
+    names = "events/s, streams, format, other, its CPU µs/event, ours, ratio, range, core, late, steal"
+    lines = ["| " + names.replace(", ", " | ") + " |", "|" + "---|" * 11]
+    for (rate, streams, name, client), runs in grouped.items():
         fair = [pair for pair in runs if not rate or pair.cpu_share <= MAX_CPU_SHARE]
-        cells = [f"{rate:g}" if rate else "unpaced", f"{streams:,}", client]
+        cells = [f"{rate:g}" if rate else "unpaced", f"{streams:,}", name, client]
         if fair:
             ratios = [pair.ratio for pair in fair]
             cells += [

@@ -24,11 +24,13 @@ from benchmarks.bench import (
     BenchmarkPlan,
     Measurement,
     ServerProcess,
+    Streams,
     TimingErrors,
     measure,
     now,
 )
 from benchmarks.client import CLIENTS, OURS
+from benchmarks.stream_formats import FORMATS, USUAL
 from benchmarks.together import Pair, run_pairs
 from benchmarks.together import table as pairs_table
 
@@ -71,24 +73,25 @@ def run_all(plan: BenchmarkPlan, *, together: bool) -> BenchmarkReport:
 def _run_in_turns(server: ServerProcess, plan: BenchmarkPlan) -> list[Measurement]:
     outcomes: list[Measurement] = []
     failed: set[str] = set()
-    for run, rate, streams in plan.steps():
+    for run, streams in plan.steps():
         for client in plan.clients:
             if client in failed:
                 continue
-            _show_progress(f"run {run}/{plan.runs}: {_mode(rate)}, {streams} streams, {client}")
+            _show_progress(f"run {run}/{plan.runs}: {streams}, {client}")
             try:
-                outcomes += measure(server, [client], plan, rate, streams)
+                outcomes += measure(server, [client], plan, streams)
             except RuntimeError as error:
                 _show_progress(f"skipped: {error}\n")
                 failed.add(client)
     return outcomes
 
 
-def medians(outcomes: Iterable[Measurement]) -> dict[tuple[float, int, str], Measurement]:
-    """Return the median of each figure, by rate, streams, and client."""
-    grouped: dict[tuple[float, int, str], list[Measurement]] = {}
+def medians(outcomes: Iterable[Measurement]) -> dict[tuple[Streams, str], Measurement]:
+    """Return the median of each figure, by streams and client."""
+    grouped: dict[tuple[Streams, str], list[Measurement]] = {}
     for outcome in outcomes:
-        grouped.setdefault((outcome.rate, outcome.streams, outcome.client), []).append(outcome)
+        streams = Streams(outcome.rate, outcome.streams, outcome.format)
+        grouped.setdefault((streams, outcome.client), []).append(outcome)
     return {key: _median(runs) for key, runs in grouped.items()}
 
 
@@ -128,16 +131,17 @@ def table(report: BenchmarkReport) -> str:
     """Return the figures as a Markdown table."""
     rows = medians(report.outcomes)
     head = (
-        "| work | streams | client | CPU µs/event | streams/s | arrival error ms | TTFT error ms | "
+        "| work | streams | format | client | CPU µs/event | streams/s | arrival error ms | TTFT error ms | "
         "ITL error ms | coalesced | steal |"
     )
-    lines = [head, "|" + "---|" * 10]
-    for (rate, streams, client), row in rows.items():
-        ours = rows.get((rate, streams, OURS), row)
+    lines = [head, "|" + "---|" * 11]
+    for (streams, client), row in rows.items():
+        ours = rows.get((streams, OURS), row)
         errors = row.errors
         cells = [
-            _mode(rate),
-            f"{streams:,}",
+            f"paced, {streams.rate:g}/s" if streams.rate else "unpaced",
+            f"{streams.number:,}",
+            streams.format,
             client,
             f"{row.cpu_us_per_event:.1f} (×{row.cpu_us_per_event / ours.cpu_us_per_event:.1f})",
             f"{row.streams_per_s:,.0f} (×{row.streams_per_s / max(ours.streams_per_s, 1e-9):.2f})",
@@ -157,10 +161,6 @@ def _environment(report: BenchmarkReport) -> str:
 
 def _triple(values: tuple[float, float, float]) -> str:
     return " / ".join(f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values)
-
-
-def _mode(rate: float) -> str:
-    return f"paced, {rate:g}/s" if rate else "unpaced"
 
 
 def _version(package: str) -> str | None:
@@ -192,6 +192,9 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[0.0, RATE], help="events per second; 0: unpaced"
     )
+    parser.add_argument(
+        "--formats", nargs="+", choices=FORMATS, default=[USUAL], help=f"stream formats (default: {USUAL})"
+    )
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--together", action="store_true", help="run ours with each other client on one core")
     parser.add_argument("--json", type=Path, help="file for the figures of every run")
@@ -199,10 +202,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.together and (options.plot or options.clients[0] != OURS or len(options.clients) < 2):
         parser.error(f"--together needs {OURS} and other clients, and does not support --plot")
+    if options.plot and len(options.formats) > 1:
+        parser.error("--plot draws one format")
     if len(CORES) < 2:
         sys.exit("two cores are needed: one for the client, one for the server")
     plan = BenchmarkPlan(
         clients=options.clients,
+        formats=options.formats,
         levels=options.streams or (QUICK_LEVELS if options.quick else LEVELS),
         rates=options.rates,
         runs=options.runs or (1 if options.quick else 3),

@@ -7,9 +7,11 @@ user starts at a random time within ``spread_s``. At the end, the process writes
 from __future__ import annotations
 
 import os
+import random
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -50,17 +52,36 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     spread_s: float
     result: str
     """Path of the result file."""
-    from_ns: int = 0
-    """Start of the measurement (``time.monotonic_ns``), if several clients start together."""
 
     @property
     def events(self) -> int:
         """Events of a stream: the role, the content, the end, the usage, and ``[DONE]``."""
         return self.tokens + 4
 
-    def wait_s(self) -> float:
-        """Return the time until the measurement starts: a second after the last stream has, or later."""
-        return max(self.spread_s + 1.0, (self.from_ns - time.monotonic_ns()) / 1e9)
+    @property
+    def ready(self) -> Path:
+        """Empty file that the client writes when it is ready to send."""
+        return Path(self.result).with_name("ready")
+
+    @property
+    def start(self) -> Path:
+        """File that then tells the client the start of the load (``time.monotonic_ns``)."""
+        return Path(self.result).with_name("start")
+
+    def wait_for_start(self) -> int:
+        """Wait until all clients that are measured together are ready. Return the start of the load."""
+        self.ready.touch()
+        while not self.start.exists():
+            time.sleep(0.02)
+        return int(self.start.read_text("ascii"))
+
+    def user_delay_s(self, start_ns: int) -> float:
+        """Return the time until a user starts: at random within ``spread_s`` of the start of the load."""
+        return max(0.0, (start_ns - time.monotonic_ns()) / 1e9) + random.random() * self.spread_s
+
+    def measure_in_s(self, start_ns: int) -> float:
+        """Return the time until the measurement starts: a second after the last stream has."""
+        return max(0.0, (start_ns - time.monotonic_ns()) / 1e9 + self.spread_s + 1.0)
 
     @property
     def body(self) -> dict[str, object]:
@@ -72,6 +93,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+
+
+def has_token(chunk: Any) -> bool:
+    """Return whether a decoded event holds text, reasoning, or a part of a tool call."""
+    choices = chunk["choices"]
+    delta = choices[0]["delta"] if choices else {}
+    return any(delta.get(key) for key in ("content", "reasoning_content", "tool_calls"))
 
 
 class ClientStream(msgspec.Struct, array_like=True):
