@@ -1,10 +1,11 @@
 """The steady part of a run: the warm-up is excluded, and the rest is tested for drift."""
 
+import math
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
 from bltybench.metrics.frame import NS_PER_S, Bools, Floats, Ints, floats, ints
 from bltybench.metrics.latency import min_sample
@@ -95,7 +96,7 @@ def _trend(values: Floats) -> tuple[float, float, float, float, bool]:
     pairs = pd.DataFrame({"value": values, "order": np.arange(n)})
     # Not Series.corr: it imports scipy.stats, which takes 1 s.
     rho = float(np.nan_to_num(pairs.corr(method="spearman").to_numpy()[0, 1]))
-    p_value = float(2 * ndtr(-abs(rho) * np.sqrt(n - 1)))
+    p_value = 2 * NormalDist().cdf(-abs(rho) * math.sqrt(n - 1))
     third = n // 3
     first, last = (Sample.of(part).quantile(0.5) for part in (values[:third], values[-third:]))
     change = last / first - 1 if first > 0 else 0.0

@@ -45,4 +45,4 @@ TokenCount = Annotated[int, Gt(0), Le(MAX_TOKENS)]
 class Table(BaseModel):
     """An immutable table of scenarios.toml that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
