@@ -8,6 +8,7 @@ import bltybench
 from bltybench.cli.advise import advise
 from bltybench.cli.check import check
 from bltybench.cli.compare import compare
+from bltybench.cli.import_logs import import_logs
 from bltybench.cli.init import init
 from bltybench.cli.limits import limits
 from bltybench.cli.report import report
@@ -46,3 +47,4 @@ def _options(
 
 for verb in (check, sandbox, report, limits, advise, simulate, compare, runs, init):
     app.command()(verb)
+app.command("import")(import_logs)

@@ -17,6 +17,8 @@ from bltybench.runs.folder import find_run, write_atomically
 from bltybench.runs.formats import read_formats
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bltybench.report.summary import Summary
     from bltybench.runs.folder import RunFolder
 
@@ -107,17 +109,10 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    from bltybench.metrics import grading  # noqa: PLC0415 - as above
     from bltybench.metrics.verdict import ALL_CUT_OFF, Verdict  # noqa: PLC0415 - as above
 
     console = Console(highlight=False, soft_wrap=True)
-    if summary.valid:
-        console.print(Text("VALID", style="bold green"), "the load generator was not the bottleneck")
-    else:
-        wrong = grading.affected(summary.audit)
-        console.print(Text(grading.stamp(wrong), style="bold red"), grading.sentence(wrong))
-        for reason in summary.invalid_reasons:
-            console.print(Text(f"  {reason}"))
+    _show_validity(console, summary)
     if summary.failure:
         console.print(Text("NOTHING SUCCEEDED", style="bold red"), Text(bounded(summary.failure, 400)))
     if summary.result is not None and summary.result is not Verdict.NOTHING_SUCCEEDED:
@@ -145,6 +140,25 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
         console.print(Text(f"Report {_short(folder.report_html)}"))
     else:
         console.print(Text(f"Written to {_short(folder.path)}"))
+
+
+def _show_validity(console: Console, summary: Summary) -> None:
+    from rich.text import Text  # noqa: PLC0415 - not needed for --json
+
+    from bltybench.metrics import grading  # noqa: PLC0415 - as above
+
+    source = summary.imported
+    if not summary.valid:
+        wrong = grading.affected(summary.audit)
+        console.print(Text(grading.stamp(wrong), style="bold red"), grading.sentence(wrong))
+        for reason in summary.invalid_reasons:
+            console.print(Text(f"  {reason}"))
+    elif source is None:
+        console.print(Text("VALID", style="bold green"), "the load generator was not the bottleneck")
+    if source is not None:
+        console.print(Text("IMPORTED", style="bold"), f"{count(source.rows, 'request')} of a log. It lacks:")
+        for line in source.lacks:
+            console.print(Text(f"  {bounded(line, 400)}"))
 
 
 def _short(path: Path) -> str:

@@ -21,6 +21,7 @@ class _Check(msgspec.Struct):
 class _Summary(msgspec.Struct):
     valid: bool
     checks: list[_Check]
+    imported: msgspec.Raw | None = None
 
 
 class RunLine(msgspec.Struct, kw_only=True):
@@ -38,6 +39,8 @@ class RunLine(msgspec.Struct, kw_only=True):
     valid: bool | None = None
     checks_passed: int | None = None
     checks: int | None = None
+    imported: bool = False
+    """Whether it is from a log."""
     active: bool = False
     """Whether a process still writes to the run."""
     problem: str | None = None
@@ -60,7 +63,7 @@ class RunLine(msgspec.Struct, kw_only=True):
             return "running"
         if self.valid is None:
             return "no report yet"
-        word = "VALID" if self.valid else "INVALID"
+        word = "INVALID" if not self.valid else "IMPORTED" if self.imported else "VALID"
         return f"{word}, {self.checks_passed} of {self.checks} checks" if self.checks else word
 
 
@@ -132,5 +135,6 @@ def _judge(folder: RunFolder, line: RunLine) -> None:
         line.problem = f"{folder.summary_json.name} {sanitize(error.what)}"
         return
     line.valid = summary.valid
+    line.imported = summary.imported is not None
     line.checks = len(summary.checks)
     line.checks_passed = sum(check.passed is True for check in summary.checks)

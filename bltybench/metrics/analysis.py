@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
+from bltybench.imports.record import ImportRecord, read_import
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.documented import ComparedLimit, compare
@@ -23,6 +24,7 @@ from bltybench.metrics.frame import (
 from bltybench.metrics.gaps import Gaps, kinds_of, tally_gaps
 from bltybench.metrics.goodput import Goodput, good_calls, goodput
 from bltybench.metrics.grading import Finding
+from bltybench.metrics.imported import audit_import
 from bltybench.metrics.lengths import lengths
 from bltybench.metrics.retries import Retries, retries
 from bltybench.metrics.sample import Sample
@@ -80,6 +82,8 @@ class Analysis:
     drift: pd.DataFrame
     lengths: pd.DataFrame
     spent: Spent
+    imported: ImportRecord | None
+    """The log that an imported run is from; None for a run that sent its requests."""
 
     @property
     def valid(self) -> bool:
@@ -104,7 +108,9 @@ def load(folder: RunFolder) -> Analysis:
     """Read a run, sealed or not, and compute everything. Raises UserError if it is active or damaged."""
     with readable(folder):
         attempts = attempts_frame(attempt_columns(folder, without=UNUSED_COLUMNS))
-        return _compute(attempts, gap_batches(folder), read_generator(folder), folder.manifest())
+        return _compute(
+            attempts, gap_batches(folder), read_generator(folder), folder.manifest(), read_import(folder)
+        )
 
 
 def analyze(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manifest) -> Analysis:
@@ -113,9 +119,15 @@ def analyze(attempts_table: pa.Table, generator_table: pa.Table, manifest: Manif
 
 
 def _compute(
-    everything: pd.DataFrame, batches: Iterable[pa.RecordBatch], generator_table: pa.Table, manifest: Manifest
+    everything: pd.DataFrame,
+    batches: Iterable[pa.RecordBatch],
+    generator_table: pa.Table,
+    manifest: Manifest,
+    imported: ImportRecord | None = None,
 ) -> Analysis:
     scenario = read_scenario(manifest)
+    if imported is not None:
+        everything["schedule_delay_ms"] = pd.array([pd.NA] * len(everything), dtype="Float64")
     excluded, warm_up = steady.warm_up(everything, scenario)
     attempts = everything[~excluded].reset_index(drop=True) if excluded.any() else everything
     generator = to_frame(generator_table)
@@ -159,14 +171,17 @@ def _compute(
         retry_after=quota.retry_after(refused),
         retries=retries(calls),
         quota=quota.headers(attempts),
-        findings=validity.audit(everything, generator, manifest, scenario),
-        failure=failure(everything, manifest.target),
+        findings=validity.audit(everything, generator, manifest, scenario)
+        if imported is None
+        else audit_import(imported),
+        failure=failure(everything, manifest.target if imported is None else None),
         warm_up=warm_up,
         goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),
         stages=by_stage(attempts, calls, good, scenario, everything),
         drift=steady.drift(attempts, scenario),
         lengths=lengths(attempts),
         spent=spent(everything, manifest, scenario.model),
+        imported=imported,
     )
 
 

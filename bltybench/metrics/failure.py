@@ -18,8 +18,10 @@ LOCAL = "local_resources"
 """Error type of a connection for which this machine had no descriptor, port, or memory left."""
 
 
-def failure(attempts: pd.DataFrame, target: TargetInfo) -> str | None:
+def failure(attempts: pd.DataFrame, target: TargetInfo | None) -> str | None:
     """Return the reasons with their counts, and what to check; None if any attempt succeeded.
+
+    Without a target, as for a log, there is nothing to check.
 
     None as well if the end of the run cut off every attempt: nothing failed.
     """
@@ -42,7 +44,7 @@ def failure(attempts: pd.DataFrame, target: TargetInfo) -> str | None:
     ]
     if len(ordered) > MAX_KINDS:
         parts.append("and others")
-    advice = _advice(attempts, target)
+    advice = _advice(attempts, target) if target is not None else ""
     return ", ".join(parts) + (f": {advice}" if advice else "")
 
 

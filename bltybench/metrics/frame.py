@@ -185,6 +185,7 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     last = np.r_[first[1:], len(order)] - 1
     first_rows, last_rows = order[first], order[last]
     due = floats(attempts, "due_ns")[first_rows]
+    timed = ~np.isnan(floats(attempts, "sent_ns")[last_rows])
     ok = bools(attempts, "ok")[last_rows]
     end = floats(attempts, "end_ns")[last_rows]
     waits = floats(attempts, "waited_s")
@@ -201,7 +202,7 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
             "ok": ok,
             "attempts": (last - first + 1).astype(np.int64),
             "waited_s": np.add.reduceat(waited, first),
-            "latency_ms": _nullable(np.where(ok, end - due, np.nan) / NS_PER_MS),
+            "latency_ms": _nullable(np.where(ok & timed, end - due, np.nan) / NS_PER_MS),
         }
     )
     for name in CALL_KINDS:

@@ -15,7 +15,7 @@ from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.classify import STAND_INS
-from bltybench.limits.observations.extract import NS, answered_ns, observed
+from bltybench.limits.observations.extract import EXACT, NS, Timing, answered_ns, observed
 from bltybench.limits.observations.observation import Observation, informative_part
 from bltybench.runs.attempt import Attempt, Outcome
 
@@ -61,12 +61,16 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
 
 
 def decisions(
-    attempts: Sequence[Attempt], start_s: float, make: Make | None, slots: int | None = None
+    attempts: Sequence[Attempt],
+    start_s: float,
+    make: Make | None,
+    slots: int | None = None,
+    timing: Timing = EXACT,
 ) -> pd.DataFrame:
     """Return one row per attempt that reveals a decision of the request limit, in sending order.
 
     ``start_s`` is the run's start in Unix time. ``make`` returns a new model; otherwise ``slots`` is a
-    concurrency limit. Columns (DECISIONS):
+    concurrency limit. ``timing`` is how exactly the attempts are timed. Columns (DECISIONS):
 
     - ``at_s``: time of sending, on the run's axis
     - ``observed``, ``predicted``: ``accepted`` or ``refused``; null if unknown
@@ -77,7 +81,7 @@ def decisions(
     The model is charged with the observed decisions, not with its own. If timing uncertainty allows both
     decisions, ``predicted`` equals ``observed``.
     """
-    pairs = sorted(observed(attempts, start_s), key=lambda pair: pair[1].sent_s)
+    pairs = sorted(observed(attempts, start_s, timing), key=lambda pair: pair[1].sent_s)
     frame = pd.DataFrame(index=range(len(pairs)), columns=list(DECISIONS), dtype="object")
     frame["at_s"] = [observation.sent_s - start_s for _, observation in pairs]
     frame["observed"] = [_name(observation.accepted) for _, observation in pairs]

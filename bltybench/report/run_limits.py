@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from bltybench.imports.record import read_import
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import DamagedFindingsError, Findings, FindingsRecord, decode
+from bltybench.limits.observations.extract import EXACT, Timing
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.metrics.limiter import RANKING_COLUMNS, most_informative
 from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
@@ -57,7 +59,18 @@ def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> Findings:
     )
     probed = (folder.path / "limits.json").is_file()
     start_s, requests_per_min = manifest.clock.wall_ns / 1e9, per_minute(limits, "requests")
-    return find(attempts, start_s, requests_per_min, known=known, probed=probed)
+    timing = timing_of(folder)
+    return find(attempts, start_s, requests_per_min, known=known, probed=probed, timing=timing)
+
+
+def timing_of(folder: RunFolder) -> Timing:
+    """Return how exactly the times of a run are known."""
+    source = read_import(folder)
+    if source is None:
+        return EXACT
+    return Timing(
+        source.clock_s, source.retries_inside, headers=source.headers > 0, unclear=source.unclear_limits
+    )
 
 
 def recorded_findings(

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from bltybench.imports.record import ImportRecord
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity
 from bltybench.metrics.checks import CheckResult, evaluate
@@ -94,6 +95,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     search: SearchResult | None = None
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""
+    imported: ImportRecord | None = None
+    """The log that an imported run is from, and what it lacks."""
 
     @property
     def result(self) -> Verdict | None:
@@ -180,6 +183,7 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         spent=analysis.spent._asdict(),
         arrivals=late_arrivals(analysis.generator),
         unrecorded=manifest.unrecorded,
+        imported=analysis.imported,
     )
 
 

@@ -61,6 +61,7 @@ def test_finished_run_has_all_fields(tmp_path: Path) -> None:
             "valid": True,
             "checks_passed": 2,
             "checks": 3,
+            "imported": False,
             "active": False,
             "problem": None,
         }

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
@@ -24,7 +24,7 @@ from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
-from bltybench.limits.observations.extract import observations_of
+from bltybench.limits.observations.extract import EXACT, MAX_CLOCK_S, Timing, observations_of
 from bltybench.limits.observations.observation import (
     Observation,
     Observations,
@@ -52,23 +52,27 @@ def find(
     known: ProbeContext | None = None,
     asked: Sequence[str] = (),
     probed: bool = False,
+    timing: Timing = EXACT,
 ) -> Findings:
     """Return what the attempts of a run show about its limits.
 
     ``start_s`` is the run's start in Unix time, ``verdict`` is the result for the request limit if there is
     one already, ``known`` holds the other documented limits, and ``asked`` names the requested experiments.
     ``probed``: a probe timed the requests, so that each refusal shows something. Other runs need several.
+    ``timing`` is how exactly the attempts are timed.
     """
     known = known or ProbeContext()
+    if timing.coarse:
+        attempts = [structs.replace(one, remaining_requests=None, reset_requests_s=None) for one in attempts]
     # Records come from spool files in any order.
     groups = by_experiment(sorted(attempts, key=lambda one: (one.sent_ns or one.end_ns, one.end_ns)))
     own = groups[None]
     statuses = refusal_statuses(own)
-    observations = observations_of(own, start_s)
+    observations = observations_of(own, start_s, timing)
     usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
     hints_s = tuple(filter(None, [known.expected_period_s or usual_period_s]))
     count, at_s = busiest_period(observations)
-    slots = fit_concurrency(own)
+    slots = None if timing.coarse or timing.unclear else fit_concurrency(own)
     concurrency = slots if slots is not None and slots.explains else None
     if verdict is None:
         verdict = fit_limiter(most_informative(observations), hints_s=hints_s, probed=probed)
@@ -78,7 +82,15 @@ def find(
     waits = waits_of(observations) if probed else None
     verdict = _unless_delayed(_unless_concurrency(verdict, concurrency), waits)
     verdict = _measured(verdict) if probed else _for_clients(verdict, documented_per_min, observations)
+    if timing.clock_s > MAX_CLOCK_S:
+        verdict = _blurred(verdict, busiest_period(observations, timing.clock_s)[0])
+    if timing.unclear and verdict.status not in {"never_refused", "always_refused"}:
+        verdict = _unknown(verdict, timing.unclear)
     honesty = header_honesty(groups, verdict)
+    if timing.coarse:
+        honesty = replace(honesty, retry_enough=Proportion(0, 0), retry_early=Proportion(0, 0))
+    if not timing.headers:
+        honesty = replace(honesty, without_retry_after=Proportion(0, 0))
     known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
     replayed = None
@@ -168,6 +180,19 @@ def _for_clients(
         reason = missing_recoveries(len(Observations(part).recoveries))
         reason = reason or unpredicted(agreement(part, verdict.consistent[0].model))
     return replace(verdict, consistent=tuple(fits)) if reason is None else _unknown(verdict, reason)
+
+
+def _blurred(verdict: Verdict, requests: int) -> Verdict:
+    """Return the verdict of times with a coarse clock: ``requests`` may be in the next window instead."""
+
+    def blurred(fit: Fit) -> Fit:
+        low, high = fit.limit_range
+        least = max(1, low - requests)
+        slowest, fastest = fit.rates_per_min
+        rates = (slowest * least / low, fastest * (high + requests) / high)
+        return replace(fit, limit_range=(least, high + requests), rate_range_per_min=rates)
+
+    return replace(verdict, consistent=tuple(map(blurred, verdict.consistent)))
 
 
 def _exact(fit: Fit) -> Fit:

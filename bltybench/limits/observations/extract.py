@@ -1,6 +1,7 @@
 """From the attempts of a run to observations of its request limit."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.classify import classify, refusal_statuses
@@ -10,12 +11,40 @@ from bltybench.runs.attempt import Attempt
 NS = 1e9
 
 
-def observations_of(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[Observation]:
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How exactly the times of attempts are known. Those of a run are; those of a log may not be."""
+
+    clock_s: float = 0.0
+    """Time by which an event can be later than recorded, in seconds."""
+    retries_inside: bool = False
+    """Whether an attempt can stand for several, so that its last decision can come at any time in it."""
+    headers: bool = True
+    """Whether responses are recorded with their headers, so that a missing one was missing."""
+    unclear: str | None = None
+    """Why no limiter can be inferred, whatever fits; None if one can."""
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the order of requests is too uncertain for headers and numbers in flight."""
+        return self.retries_inside or self.clock_s > MAX_CLOCK_S
+
+
+EXACT = Timing()
+MAX_CLOCK_S = 0.02
+"""Uncertainty of times up to which requests in flight and headers are analyzed, in seconds."""
+
+
+def observations_of(
+    attempts: Sequence[Attempt], start_s: float = 0.0, timing: Timing = EXACT
+) -> list[Observation]:
     """Return what attempts show of the request limit; ``start_s`` is the run's start in Unix time."""
-    return [observation for _, observation in observed(attempts, start_s)]
+    return [observation for _, observation in observed(attempts, start_s, timing)]
 
 
-def observed(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[tuple[Attempt, Observation]]:
+def observed(
+    attempts: Sequence[Attempt], start_s: float = 0.0, timing: Timing = EXACT
+) -> list[tuple[Attempt, Observation]]:
     """Return the attempts that show something of the request limit, each with its observation.
 
     Left out are those that were never sent, client errors, and what another limit, an unpaid bill, or
@@ -38,7 +67,11 @@ def observed(attempts: Sequence[Attempt], start_s: float = 0.0) -> list[tuple[At
             attempt.window_requests_s,
         )
         observations.append(Observation(sent_s, answered_s, accepted, answered_s, announced=announced))
-    return list(zip(shown, with_decision_slack(observations), strict=True))
+    if not timing.retries_inside:
+        observations = with_decision_slack(observations)
+    if timing.clock_s:
+        observations = [replace(one, decided_s=one.decided_s + timing.clock_s) for one in observations]
+    return list(zip(shown, observations, strict=True))
 
 
 def answered_ns(attempt: Attempt) -> int:

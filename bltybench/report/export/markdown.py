@@ -58,7 +58,8 @@ def plain(value: str, limit: int = 200) -> str:
 
 
 def _verdict(summary: Summary) -> str:
-    validity = "VALID" if summary.valid else grading.stamp(grading.affected(summary.audit))
+    sound = "VALID" if summary.imported is None else "IMPORTED"
+    validity = sound if summary.valid else grading.stamp(grading.affected(summary.audit))
     if summary.result is None:
         return f"{validity}, no checks"
     passed = sum(check.passed for check in summary.checks)

@@ -26,6 +26,7 @@ from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 PROBE = "locust -f locustfiles/limits.py"
 MAX_NAMED = 2
 """Maximum algorithms that the answer names if several fit."""
+NO_DURATIONS = "which limit refused: the log has no durations"
 MAX_OPEN = 3
 """Maximum open questions below the answer."""
 
@@ -77,13 +78,22 @@ def _facts(
     if search is not None:
         return (*_search(summary), () if search.ended == "found" else ("the search was not finished",))
     if limits is None:
-        return None, ("nothing was measured",), ()
+        return _without_limits(summary)
     record = limits.record
     if limits.probed:
         return _title(record), (_limit(record, summary), _pace(record, summary)), limits.still_open
     if summary.rates["refused"].count:
         return None, (_limit(record, summary), _pace(record, summary)), limits.still_open
     return None, _unlimited(summary), ()
+
+
+def _without_limits(summary: Summary) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """Return the answer of a run whose attempts have no time of sending."""
+    refused = summary.rates["refused"].count
+    if refused:
+        said = f"the server refused {refused:,} of {text.count(summary.attempts, 'request')}"
+        return None, (said,), (NO_DURATIONS,)
+    return None, _unlimited(summary) if summary.attempts else ("nothing was measured",), ()
 
 
 def _exceeds_limit(search: SearchResult, limits: LimitsSection) -> bool:
@@ -211,6 +221,8 @@ def _speed(summary: Summary, limits: LimitsSection | None) -> str:
     if calls["p50"] is not None:
         return f"half of the {what} take at most {text.milliseconds(calls['p50'])}"
     n = int(calls["n"] or 0)
+    if not n and summary.imported is not None:
+        return "the log does not show how fast it is"
     return f"{text.count(n, 'call')} succeeded, the slowest in {text.milliseconds(calls['max'])}"
 
 

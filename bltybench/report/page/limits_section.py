@@ -16,7 +16,7 @@ from bltybench.limits.probe.protocol import STAGE_PREFIX
 from bltybench.metrics.limiter import decisions, maker_of
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
-from bltybench.report.run_limits import analyzed_attempts, recorded_findings
+from bltybench.report.run_limits import analyzed_attempts, recorded_findings, timing_of
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import TargetInfo
@@ -81,7 +81,8 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
-    decided = decisions(own, start_s, maker_of(record.observed), slots.limit if slots else None)
+    in_flight = slots.limit if slots else None
+    decided = decisions(own, start_s, maker_of(record.observed), in_flight, timing_of(folder))
     # An ordinary run asked no questions, so what its headers show is among the sentences.
     shown = {answer.says for answer in record.answers} if probed else set()
     return LimitsSection(

@@ -19,7 +19,9 @@ def method_notes(analysis: Analysis) -> list[str]:
         + (f"Latency percentiles exclude the {failed:,} that failed." if failed else "All succeeded.")
     ]
     unsent = int(attempts["sent_ns"].isna().sum())
-    if unsent:
+    if unsent and analysis.imported is not None:
+        notes.append(f"{text.count(unsent, 'attempt')} without a duration: counted at the time of the log.")
+    elif unsent:
         notes.append(
             f"{text.count(unsent, 'attempt')} never sent because there was no connection: counted when due."
         )

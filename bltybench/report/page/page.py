@@ -164,7 +164,6 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
     if manifest.ended != "completed":
         planned = f" of {text.duration(scenario.duration_s)}" if scenario.has_time_limit else ""
         lasted += f"{planned} ({manifest.ended or 'killed'})"
-    shape = manifest.load_test_shape
     unrecorded = f"{', '.join(manifest.unrecorded)} (only classes that derive from ChatUser are)"
     documented = [limit.words for limit in target.documented]
     versions = [
@@ -177,7 +176,7 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Target", f"{target.name} · {target.base_url}"),
         ("Model", text.bounded(scenario.model)),
         ("Scenario", manifest.scenario),
-        ("Load", f"closed loop, users as {shape} decides" if shape else load_shape(scenario)),
+        ("Load", _load(analysis)),
         *([("Not recorded", text.bounded(unrecorded))] if manifest.unrecorded else []),
         ("Retry", scenario.retry.policy.replace("_", "-")),
         ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
@@ -185,6 +184,13 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Excluded warm-up", _warm_up(summary)),
         ("Versions", " · ".join(versions)),
     ]
+
+
+def _load(analysis: Analysis) -> str:
+    if analysis.imported is not None:
+        return f"traffic of {', '.join(analysis.imported.files)}"
+    shape = analysis.manifest.load_test_shape
+    return f"closed loop, users as {shape} decides" if shape else load_shape(analysis.scenario)
 
 
 def _warm_up(summary: Summary) -> str:
@@ -213,17 +219,24 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     if minute and (accepted.share or 0) > 1 and found is not None and found.excess:
         # The algorithm explains it, so it is not marked as an excess.
         accepted = replace(accepted, note=f"{accepted.note} {found.excess}", share=None)
+    source = analysis.imported
     return [
         accepted,
-        _limited(
+        Tile("Accepted tokens", text.NONE, "", "not in the log")
+        if source is not None and not source.tokens
+        else _limited(
             "Accepted tokens",
             per_min["total_tokens"],
             best,
             _closest(analysis, *TOKENS),
             tokens,
         ),
-        _limited("In flight", summary.in_flight_max, "at the peak", _closest(analysis, "concurrency"), mean),
-        _speed_tile(summary.timings_ms),
+        Tile("In flight", text.NONE, "", "not in the log")
+        if source is not None and not source.durations
+        else _limited(
+            "In flight", summary.in_flight_max, "at the peak", _closest(analysis, "concurrency"), mean
+        ),
+        _speed_tile(summary.timings_ms, imported=source is not None),
         Tile("Refused", text.percent(summary.refused_share), "of attempts", refused),
         Tile("Goodput", text.percent(goodput.share), "of calls", _good_calls(analysis)),
     ]
@@ -256,14 +269,14 @@ def _closest(analysis: Analysis, *whats: What) -> ComparedLimit | None:
     return max(compared, key=lambda row: row.share, default=None)
 
 
-def _speed_tile(timings_ms: dict[str, dict[str, float | None]]) -> Tile:
+def _speed_tile(timings_ms: dict[str, dict[str, float | None]], *, imported: bool) -> Tile:
     """Return TTFT, or the latency of calls if no stream succeeded."""
     label, row, noun = "TTFT", timings_ms["ttft"], "stream"
     if not row["n"]:
         label, row, noun = "Call latency", timings_ms["latency"], "call"
     n = int(row["n"] or 0)
     if n == 0:
-        return Tile(label, "–", "", "no call succeeded")
+        return Tile(label, "–", "", "not in the log" if imported else "no call succeeded")
     sample, slowest = text.count(n, noun), text.milliseconds(row["max"])
     if row["p50"] is None:
         return Tile(label, slowest, "max", f"{sample}, too few for a median")
