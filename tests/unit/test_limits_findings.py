@@ -314,7 +314,7 @@ def test_limits_toml_describes_the_fitted_limiter_at_any_period(family: str, per
 
 
 @pytest.mark.parametrize("period_s", PERIODS_S)
-def test_a_limit_that_does_not_describe_the_run_is_reported_everywhere(period_s: float) -> None:
+def test_a_limiter_that_does_not_make_the_decisions_of_the_run_is_not_found(period_s: float) -> None:
     edge_s = 1_795_358_417.3
     fit = Fit("fixed_window", 12, (12, 12), period_s, (period_s, period_s), "other", edge_s, None, None, 0, 0)
     observed = decided(replace(fit, edge_s=edge_s + 0.4 * period_s).model(), edge_s, period_s)
@@ -322,11 +322,30 @@ def test_a_limit_that_does_not_describe_the_run_is_reported_everywhere(period_s:
     findings = find(rows, 0.0, 60, Verdict("found", 200, 0, 0, (fit,), (fit,), 0.9), probed=True)
     assert findings.replayed is not None
     assert findings.replayed.count < 0.9 * findings.replayed.of
-    assert any("does not describe the API well" in line for line in summary(findings))
-    assert "does not describe the API well" in str(limits_toml_of(findings, "a-run"))
-    record = to_record(findings, "run").replayed
-    assert record is not None
-    assert (record.count, record.of) == (findings.replayed.count, findings.replayed.of)
+    assert findings.verdict.status == "ambiguous"
+    reason = f"makes only {findings.replayed.count} of the API's 200 decisions"
+    (line,) = [line for line in summary(findings) if "of the API's" in line]
+    assert "The limiter may be a fixed window" in line
+    assert f"It can't be confirmed: a limiter with these parameters {reason}" in line
+    assert limits_toml_of(findings, "a-run") is None
+    record = to_record(findings, "run")
+    assert record.replayed is not None
+    assert (record.replayed.count, record.status) == (findings.replayed.count, "ambiguous")
+    assert reason in str(record.reason)
+
+
+def test_a_limiter_gets_those_of_the_equivalent_parameters_that_make_the_decisions() -> None:
+    edge_s = 1_795_358_417.3
+    right = Fit("fixed_window", 12, (12, 12), 7.0, (6.9, 7.1), "other", edge_s, None, None, 0, 0)
+    middle = replace(right, period_s=6.97, variants=(replace(right, period_s=7.02), right))
+    observed = decided(right.model(), edge_s - 84.0, 7.0)
+    rows = [attempt_at(one.sent_s, "ok" if one.accepted else "rate_limited") for one in observed]
+    findings = find(rows, 0.0, 60, Verdict("found", 200, 0, 0, (middle,), (middle,), 0.9), probed=True)
+    assert findings.verdict.status == "found"
+    assert findings.verdict.best is not None
+    assert findings.verdict.best.period_s == 7.0
+    assert findings.replayed is not None
+    assert findings.replayed.count >= 0.99 * findings.replayed.of
 
 
 def decided(model: Model, start_s: float, period_s: float) -> list[Observation]:

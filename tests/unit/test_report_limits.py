@@ -20,6 +20,7 @@ from bltybench.report.build import build
 from bltybench.report.figures.limits import bins
 from bltybench.report.figures.run_figures import draw_all
 from bltybench.report.page import limits_section as section_module
+from bltybench.report.page.answer import answer
 from bltybench.report.page.limits_section import LimitsSection, limits_section
 from bltybench.report.page.page import page
 from bltybench.report.summary import Summary, summarize
@@ -181,6 +182,18 @@ def test_confidence_is_shown_only_if_one_algorithm_was_found(run: RunFolder) -> 
     assert found.still_open == ("two fit",)
     (run.path / "limits.json").write_text(json.dumps(RECORD))
     assert section(run).confidence is not None
+
+
+def test_answer_does_not_claim_an_algorithm_that_is_not_confirmed(
+    run: RunFolder, usual_run: tuple[RunFolder, Summary]
+) -> None:
+    unconfirmed = {"status": "ambiguous", "reason": "it makes only 98 of 100 decisions"}
+    (run.path / "limits.json").write_text(json.dumps(RECORD | unconfirmed))
+    found = answer(usual_run[1], section(run))
+    assert found.title == "60 requests per 60 s, possibly fixed window"
+    assert "(possibly a fixed window)" in found.says
+    assert unconfirmed["reason"] in found.open
+    (run.path / "limits.json").write_text(json.dumps(RECORD))
 
 
 def test_page_says_why_a_probe_stopped_early_and_how_to_continue_it(run: RunFolder) -> None:

@@ -88,7 +88,7 @@ def _pace(findings: Findings) -> list[str]:
     if sure or kinds == {"window"}:
         lines.append("Burst: " + BURST[best.family].format(limit=best.limit, period=seconds(best.period_s)))
     else:
-        lines.append("Burst: none. The candidates differ in when they accept more.")
+        lines.append("Burst: none. It is uncertain when the server accepts more.")
     if kinds == {"window"}:
         lines.append(f"Window boundary: {boundary(best)}")
     return lines

@@ -14,7 +14,7 @@ from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
-from bltybench.limits.findings.replay import agreement
+from bltybench.limits.findings.replay import agreement, confirmed, is_confirmed
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.evidence import missing_recoveries, undetermined_rate, unpredicted
 from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
@@ -94,9 +94,8 @@ def find(
     known = known.with_limit(verdict, documented_per_min)
     answered = tuple(answers(groups, start_s, known, honesty, asked))
     replayed = None
-    if verdict.status == "found" and verdict.best is not None:
-        rule = request_limit(limits_toml(verdict.best, "", answered))
-        replayed = agreement(most_informative(observations), partial(model_of, rule))
+    if verdict.status == "found":
+        verdict, replayed = _replayed(verdict, most_informative(observations), answered)
     return Findings(
         documented_per_min,
         verdict,
@@ -110,6 +109,26 @@ def find(
         replayed,
         waits,
     )
+
+
+def _replayed(
+    verdict: Verdict, observations: Sequence[Observation], answered: Sequence[Answer]
+) -> tuple[Verdict, Proportion]:
+    """Return the verdict with those of the equivalent parameters that make most decisions, and how many.
+
+    The fit is charged with the observed decisions. Charged with its own, small errors add up.
+    """
+
+    def replay(fit: Fit) -> Proportion:
+        rule = request_limit(limits_toml(fit, "", answered))
+        return agreement(observations, partial(model_of, rule))
+
+    best, *others = verdict.consistent
+    made = replay(best)
+    if not is_confirmed(made):
+        made_by = [(made, best), *((replay(fit), fit) for fit in best.variants)]
+        made, best = max(made_by, key=lambda pair: pair[0].count)
+    return confirmed(replace(verdict, consistent=(best, *others)), made), made
 
 
 def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:

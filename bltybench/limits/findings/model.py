@@ -40,7 +40,8 @@ class Findings:
     answers: tuple[Answer, ...] = ()
     """Results of the other experiments."""
     replayed: Proportion | None = None
-    """Decisions of the API that the request limit of ``limits.toml`` makes too; None without that limit."""
+    """Decisions of the API that the fitted limiter makes too, as ``limits.toml`` describes it; None if no
+    single one fits."""
     waits: Waits | None = None
     """How long the probe's requests waited, if several did; None for other runs, which generate for long."""
 

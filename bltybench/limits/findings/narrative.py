@@ -41,7 +41,8 @@ def _request_limit(findings: Findings) -> list[str]:
             line = f"The limiter is {names}; this run can't distinguish them. If it is the first: "
             line += described(best)
         other = [] if slots is None else [f"Another limit fits as well. {_concurrency(slots)}"]
-        same = [] if findings.replayed is None else [replay_sentence(findings.replayed)]
+        replayed = findings.replayed if verdict.status == "found" else None
+        same = [] if replayed is None else [replay_sentence(replayed)]
         return [line, *same, *other]
     if verdict.status == "never_refused":
         why = "only other limits refused" if findings.refused_by else verdict.reason

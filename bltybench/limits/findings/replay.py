@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from statistics import median
 
 from bltybench.limits.findings.thresholds import FINDINGS
+from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models.base import Model
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.observations.proportion import Proportion
@@ -26,15 +28,28 @@ def agreement(observations: Sequence[Observation], make: Callable[[], Model]) ->
     return Proportion(max(agreeing), known)
 
 
+def is_confirmed(replayed: Proportion) -> bool:
+    """Return whether a limiter makes enough of the decisions to be found."""
+    return replayed.count >= FINDINGS.min_replayed * replayed.of
+
+
+def confirmed(verdict: Verdict, replayed: Proportion) -> Verdict:
+    """Return the verdict on a limiter that was found; ``ambiguous`` if it makes too few of the decisions."""
+    if is_confirmed(replayed):
+        return verdict
+    reason = f"a limiter with these parameters makes only {_of_decisions(replayed)}"
+    return replace(verdict, status="ambiguous", reason=reason)
+
+
 def replay_sentence(replayed: Proportion) -> str:
-    """Return how many of a run's decisions a fitted limiter makes, and whether these are too few."""
-    fraction = replayed.count / max(1, replayed.of)
+    """Return how many of a run's decisions the limiter that was found makes."""
+    return f"A limiter with these parameters makes {_of_decisions(replayed)}."
+
+
+def _of_decisions(replayed: Proportion) -> str:
     # Rounded down, so that the percentage agrees with the comparison.
-    percent = f"{math.floor(1000 * fraction) / 10:.4g}%"
-    sentence = f"A limiter with these parameters makes {replayed.count} of the API's {replayed.of} decisions"
-    if fraction >= FINDINGS.min_replayed:
-        return f"{sentence} ({percent})."
-    return f"{sentence}, only {percent}: it does not describe the API well."
+    percent = f"{math.floor(1000 * replayed.count / max(1, replayed.of)) / 10:.4g}%"
+    return f"{replayed.count} of the API's {replayed.of} decisions ({percent})"
 
 
 def _agreeing(ordered: Sequence[Observation], model: Model, decision_point: float) -> int:

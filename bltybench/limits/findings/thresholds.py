@@ -14,7 +14,7 @@ class FindingsThresholds:
     min_precision: float = 0.0005
     """Relative half width of a period's range from which a sentence states it. Below, it rounds to 0%."""
     min_replayed: float = 0.99
-    """Fraction of a run's decisions that limits.toml must reproduce. Below, it does not describe the API."""
+    """Fraction of a run's decisions that limits.toml must reproduce. Below, the limiter is not found."""
 
 
 FINDINGS = FindingsThresholds()

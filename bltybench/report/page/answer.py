@@ -127,7 +127,7 @@ def _title(record: FindingsRecord) -> str | None:
         families = _families(record)
         named = len(families) <= MAX_NAMED
         algorithm = " or ".join(map(prose_name, families)) if named else "algorithm still open"
-        return text.sentence(f"{_amount(record.slowest)}, {algorithm}")
+        return text.sentence(f"{_amount(record.slowest)}, {_possibly(record)}{algorithm}")
     if record.in_flight is not None:
         return f"{record.in_flight.limit} requests in flight"
     if record.ban is not None:
@@ -149,6 +149,12 @@ def _families(record: FindingsRecord) -> tuple[str, ...]:
     return families
 
 
+def _possibly(record: FindingsRecord) -> str:
+    """Return a qualification of the only remaining family if it is not confirmed."""
+    only = len({fit.family for fit in record.consistent}) == 1
+    return "possibly " if only and record.status == "ambiguous" else ""
+
+
 def _amount(fit: FitRecord) -> str:
     """Return what the server accepts; of an imprecise limit, the rate at which to send."""
     if fit.rate_to_send_per_min < fit.rate_per_min:
@@ -167,7 +173,7 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
         named = " or ".join(map(with_article, families[:MAX_NAMED]))
         if len(families) > MAX_NAMED:
             named = f"{named}, or another of {len(families)} algorithms"
-        return f"the server accepts {_amount(record.slowest)} ({named})"
+        return f"the server accepts {_amount(record.slowest)} ({_possibly(record)}{named})"
     if record.in_flight is not None:
         return f"the server accepts {record.in_flight.limit} requests in flight"
     if record.ban is not None:
