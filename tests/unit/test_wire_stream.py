@@ -175,7 +175,7 @@ DELTAS: st.SearchStrategy[dict[str, Any]] = st.one_of(
 
 
 @given(st.lists(DELTAS, max_size=12), st.booleans(), st.lists(st.integers(0, 3000), max_size=12))
-def test_counting_without_parsing_agrees_with_parsing(
+def test_text_and_times_do_not_depend_on_where_reads_end(
     deltas: list[dict[str, Any]], ascii_only: bool, cuts: list[int]
 ) -> None:
     if not ascii_only:
@@ -239,42 +239,101 @@ def test_a_run_of_matching_events_can_contain_one_that_differs(odd: str) -> None
     assert state.text == "".join(texts)
 
 
-@given(st.lists(DELTAS, max_size=12), st.lists(st.integers(0, 3000), max_size=4))
-def test_reads_of_one_piece_give_the_same_as_any_reads(deltas: list[dict[str, Any]], cuts: list[int]) -> None:
-    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
-    whole = b"".join(events)
-    edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
-    for reads in (events, [whole[a:b] for a, b in pairwise(edges)]):
-        lone = StreamFold()
-        arrivals = array("q", range(1000, 1000 * (len(reads) + 1), 1000))
-        lone.take_pieces(reads, arrivals)
-        lone.close()
-        read_by_read = fold(*reads)
-        for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
-            assert getattr(lone, name) == getattr(read_by_read, name)
+USAGES = st.sampled_from([None, {"completion_tokens": 0}, {"completion_tokens": 3}, "none"])
+OTHER_EVENTS = st.one_of(
+    st.builds(lambda text: event({"content": [{"type": "text", "text": text}]}), TEXT),
+    st.builds(lambda text: event({"tool_calls": [{"index": 0, "function": {"arguments": text}}]}), TEXT),
+    st.builds(lambda text, usage: event({"content": text}, usage=usage), TEXT, USAGES),
+    st.builds(lambda text: event({"content": text}, id=None, model=None), TEXT),
+    st.builds(
+        lambda text, reason: event({"content": text}).replace(b'"finish_reason": null', reason),
+        TEXT,
+        st.sampled_from([b'"finish_reason": "stop"', b'"finish_reason": ""', b'"finish_reason": 1']),
+    ),
+    st.sampled_from(
+        [
+            b": ping\n\n",
+            b"data: [DONE]\n\n",
+            b"data: x\n\n",
+            b'data: {"choices":[]}\n\n',
+            b'data: {"choices":[{"index":1,"delta":{"content":"b"}}]}\n\n',
+            b'data:{"choices":[{"delta":{"content":"c"}}]}\n\n',
+            b'data: {"choices":[{"delta":\ndata: {"content":"d"}}]}\n\n',
+            b'data: {"choices":[{"delta":{"content":"e"}}]}\r\n\r\n',
+            b'event: error\ndata: {"message":"boom"}\n\n',
+            b'data: {"error":{"message":"boom"}}\n\n',
+        ]
+    ),
+)
+TEXT_EVENT, REASONING_EVENT = event({"content": "text"}), event({"content": None, "reasoning": "r"})
+FINISH = event({}).replace(b'"finish_reason": null', b'"finish_reason": "stop"')
+# Runs of plain text are decoded in one call, and other events end them.
+RUNS = st.sampled_from(
+    [
+        [TEXT_EVENT] * 6,
+        [REASONING_EVENT] * 6,
+        [REASONING_EVENT] * 3 + [TEXT_EVENT] * 3,
+        [TEXT_EVENT] * 3 + [REASONING_EVENT] * 3,
+        [event({"content": "text", "reasoning": "r"})] * 6,
+        [event({"content": [{"type": "text", "text": "part"}]})] * 6,
+        [event({"content": "text"}, usage={"completion_tokens": 3 - count}) for count in range(6)],
+        [event({"content": ""}), *[TEXT_EVENT] * 5],
+        [FINISH],
+    ]
+)
+EVENTS = st.lists(
+    st.one_of(DELTAS.map(event).map(lambda data: [data]), OTHER_EVENTS.map(lambda data: [data]), RUNS, RUNS),
+    max_size=8,
+).map(lambda runs: [data for run in runs for data in run])
+
+
+def state_of(fold: StreamFold) -> dict[str, Any]:
+    """Return everything that a fold knows."""
+    hidden = {"_framer", "_text", "_reasoning", "_uncommon", "_starts", "_settled"}
+    known = {name: value for name, value in vars(fold).items() if name not in hidden}
+    return known | {"text": fold.text, "reasoning": fold.reasoning, "generated": fold.generated_text}
 
 
 @given(
-    st.lists(DELTAS, max_size=12),
+    EVENTS,
     st.lists(st.integers(0, 3000), max_size=4),
-    st.lists(st.integers(1, 4), max_size=12),
+    st.just([]) | st.lists(st.integers(1, 9), max_size=12),
+    st.lists(st.integers(0, 40), max_size=4),
 )
-def test_reads_of_many_pieces_give_the_same_as_whole_reads(
-    deltas: list[dict[str, Any]], cuts: list[int], in_a_read: list[int]
+def test_batches_of_pieces_give_the_same_as_one_event_at_a_time(
+    events: list[bytes], cuts: list[int], in_a_read: list[int], folds: list[int]
 ) -> None:
-    events = [event({"content": "first"}), *[event(delta) for delta in deltas]]
     whole = b"".join(events)
-    edges = sorted({0, len(whole), *[at % len(whole) for at in cuts]})
+    edges = sorted({0, len(whole), *[at % (len(whole) + 1) for at in cuts]})
     for pieces in (events, [whole[a:b] for a, b in pairwise(edges)]):
-        marks = sorted({*(min(at, len(pieces)) for at in accumulate(in_a_read)), len(pieces)})
+        ends = accumulate(in_a_read) if in_a_read else range(len(pieces))
+        marks = sorted({*(min(at, len(pieces)) for at in ends), len(pieces)})
         arrivals = array("q", [1000 * (1 + bisect(marks, at)) for at in range(len(pieces))])
         cut = StreamFold()
-        cut.take_pieces(pieces, arrivals)
+        for a, b in pairwise(sorted({0, *(marks[at % len(marks)] for at in folds), len(pieces)})):
+            cut.take_pieces(pieces[a:b], arrivals[a:b])
         cut.close()
-        reads = [b"".join(pieces[a:b]) for a, b in pairwise([0, *marks])]
-        uncut = fold(*reads)
-        for name in ("times", "text", "reasoning", "coalesced", "other_events", "first_output_ns"):
-            assert getattr(cut, name) == getattr(uncut, name)
+        reads = [(b"".join(pieces[a:b]), arrivals[a]) for a, b in pairwise([0, *marks]) if a < b]
+        uncut = StreamFold()
+        for read, arrival_ns in reads:
+            uncut.take(read, arrival_ns)
+        uncut.close()
+        assert state_of(cut) == state_of(uncut)
+
+
+@pytest.mark.parametrize("before", [event({"content": ""}), FINISH, b"data: [DONE]\n\n"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_run_of_text_after_another_event_is_as_the_same_events_one_by_one(
+    before: bytes, apart: bool
+) -> None:
+    batches, single = StreamFold(), StreamFold()
+    text = [TEXT_EVENT] * 5
+    for number, pieces in enumerate(
+        ([TEXT_EVENT, before], text) if apart else ([TEXT_EVENT], [before, *text])
+    ):
+        batches.take_pieces(pieces, array("q", [number] * len(pieces)))
+        single.take(b"".join(pieces), number)
+    assert state_of(batches) == state_of(single)
 
 
 def test_a_stream_of_events_that_are_not_json_is_not_examined_to_its_end() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bltybench.wire.sse.chunk import Choice, Chunk, Delta, decode_any, join_surrogates
+from bltybench.wire.sse.chunk import Choice, Chunk, Delta, join_surrogates
 from bltybench.wire.sse.delta import (
     finish_reason_in,
     has_audio,
@@ -19,12 +19,12 @@ memory."""
 
 
 class Answer:
-    """A plain completion, or the chunks of a stream so far. Texts found without parsing stay bytes."""
+    """A plain completion, or the chunks of a stream so far."""
 
     def __init__(self) -> None:
-        self._text: list[str | bytes] = []
-        self._reasoning: list[str | bytes] = []
-        self._uncommon: list[str | bytes] = []
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._uncommon: list[str] = []
         """Text that only counts: of other choices, and of rare kinds."""
         self._starts, self._settled = [0, 0, 0], 0
         self._tool_calls: dict[int, dict[str, Any]] = {}
@@ -39,12 +39,12 @@ class Answer:
     @property
     def text(self) -> str:
         """Text of the first choice."""
-        return join_surrogates(_joined(self._text))
+        return join_surrogates("".join(self._text))
 
     @property
     def reasoning(self) -> str:
         """Reasoning of the first choice."""
-        return join_surrogates(_joined(self._reasoning))
+        return join_surrogates("".join(self._reasoning))
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ class Answer:
         """Everything that the server generated, in all choices: the text from which tokens are counted."""
         functions = (call["function"] for call in self.tool_calls)
         calls = (f"{function.get('name', '')}{function.get('arguments', '')}" for function in functions)
-        return "".join((self.reasoning, self.text, join_surrogates(_joined(self._uncommon)), *calls))
+        return "".join((self.reasoning, self.text, join_surrogates("".join(self._uncommon)), *calls))
 
     @property
     def finished(self) -> bool:
@@ -86,7 +86,7 @@ class Answer:
         if sum(map(len, texts)) - self._settled < MAX_PARTS:
             return
         for parts, start in zip(texts, self._starts, strict=True):
-            parts[start:] = [_joined(parts[start:])]
+            parts[start:] = ["".join(parts[start:])]
         self._starts = [len(parts) for parts in texts]
         self._settled = sum(self._starts)
 
@@ -126,8 +126,8 @@ class Answer:
         text = text_in(content) if content else ""
         if refusal and not text:
             text = text_in(refusal)
-        has_reasoning = delta.reasoning_content or delta.reasoning or not isinstance(content, str)
-        reasoning = reasoning_in(delta) if has_reasoning else ""
+        has_parts = content is not None and not isinstance(content, str)
+        reasoning = reasoning_in(delta) if delta.reasoning_content or delta.reasoning or has_parts else ""
         if text:
             (self._text if first else self._uncommon).append(text)
         if reasoning:
@@ -140,26 +140,3 @@ class Answer:
             self._uncommon.append(uncommon_text_in(delta, tool_calls=not first))
         output = bool(text or delta.tool_calls or delta.function_call or (delta.audio and has_audio(delta)))
         return output or bool(reasoning), output
-
-
-def _joined(parts: list[str | bytes]) -> str:
-    """Join parts of a text: strings, and bytes as they stand in JSON strings, with quotes between them."""
-    return "".join(part if isinstance(part, str) else _unescaped(part) for part in parts)
-
-
-def _unescaped(part: bytes) -> str:
-    try:
-        return _decoded(part.replace(b'"', b""))
-    except ValueError:
-        return "".join(map(_decoded_or_raw, part.split(b'"')))
-
-
-def _decoded_or_raw(text: bytes) -> str:
-    try:
-        return _decoded(text)
-    except ValueError:
-        return text.decode("utf-8", "replace")
-
-
-def _decoded(text: bytes) -> str:
-    return str(decode_any(b'"' + text + b'"'))

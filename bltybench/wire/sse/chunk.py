@@ -6,9 +6,12 @@ value there does not make the whole event unreadable.
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -47,6 +50,48 @@ class Chunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
+class TextPart(msgspec.Struct, gc=False):
+    """A typed part of the content (Mistral)."""
+
+    type: Literal["text"]
+    text: str
+
+
+class TextDelta(msgspec.Struct, gc=False):
+    """A delta that adds text or reasoning, and nothing else."""
+
+    content: str | list[TextPart] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: None = None
+    function_call: None = None
+    refusal: None = None
+    audio: None = None
+
+
+class TextChoice(msgspec.Struct, gc=False):
+    """The first choice, while it is not finished."""
+
+    delta: TextDelta
+    index: Literal[0] = 0
+    message: None = None
+    text: None = None
+    finish_reason: None = None
+    usage: None = None
+    error: None = None
+
+
+class TextChunk(msgspec.Struct, gc=False):
+    """A chunk like most of a stream: text of one choice. The decoder rejects all others."""
+
+    choices: tuple[TextChoice]
+    usage: Any = None
+    x_groq: None = None
+    error: None = None
+
+
+decode_chunks = msgspec.json.Decoder(list[Chunk]).decode
+decode_text_chunks = msgspec.json.Decoder(list[TextChunk]).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_any = msgspec.json.Decoder().decode
 _HALF_PAIR = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -59,6 +104,20 @@ def decode_chunk(data: bytes) -> Chunk:
         return _decode_chunk(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return msgspec.convert(_decode_lenient(data), Chunk)
+
+
+def decode_batch(events: bytes, decode: Callable[[bytes], list[T]]) -> list[T] | None:
+    """Decode whole events in one call, if each is JSON in one line of data; return None otherwise.
+
+    Decoding them one by one takes several times as long.
+    """
+    data = events[5:-2].replace(b"\n\ndata:", b",")
+    if not events.startswith(b"data:") or b"\n" in data:
+        return None
+    try:
+        return decode(b"[%b]" % data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode_any(data: bytes) -> Any:

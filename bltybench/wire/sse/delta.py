@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bltybench.wire.sse.chunk import Delta, join_surrogates
+from bltybench.wire.sse.chunk import Delta, TextPart, join_surrogates
 
 REASONING_PARTS = frozenset(
     {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning.text"}
@@ -32,6 +32,11 @@ def text_in(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(_part_text(part) for part in _parts(content) if not _is_reasoning(part))
+
+
+def text_of(parts: list[TextPart] | None) -> str:
+    """Return the text of typed parts."""
+    return "".join([part.text for part in parts]) if parts else ""
 
 
 def reasoning_in(delta: Delta) -> str:

@@ -4,6 +4,8 @@ Framing follows the WHATWG rules (lines end in CRLF, LF, or CR; a blank line end
 can open the stream). It never decodes text, so a read can end within a character.
 """
 
+from collections.abc import Sequence
+from operator import methodcaller
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
@@ -14,6 +16,9 @@ class Event(NamedTuple):
 
     name: bytes
     data: bytes
+
+
+_ends_event = methodcaller("endswith", b"\n\n")
 
 
 class Framer:
@@ -29,6 +34,12 @@ class Framer:
     def between_events(self) -> bool:
         """Whether the next byte begins an event."""
         return self._started and not self.unfinished and not self._after_cr
+
+    def are_whole(self, pieces: Sequence[bytes]) -> bool:
+        """Return whether each piece is whole events as they stand, as most servers send them."""
+        if pieces[0].startswith(b"data:"):
+            self._started = True  # without a byte order mark
+        return self.between_events and all(map(_ends_event, pieces)) and b"\r" not in b"".join(pieces)
 
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. All line ends become LF."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import ne
 from typing import Any
 
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.sse.answer import Answer
-from bltybench.wire.sse.chunk import decode_chunk, decode_or_none
+from bltybench.wire.sse.chunk import (
+    Chunk,
+    decode_batch,
+    decode_chunk,
+    decode_chunks,
+    decode_or_none,
+    decode_text_chunks,
+)
+from bltybench.wire.sse.delta import text_of
 from bltybench.wire.sse.error_shapes import error_in
-from bltybench.wire.sse.event_template import NO_TEMPLATE, learn_template
 from bltybench.wire.sse.framing import Framer, parse_block
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -19,10 +27,12 @@ MAX_BAD_EVENTS = 1_000
 """Events that are not JSON after which a broken stream is not examined further. Each takes as long as several
 good ones, and a small compressed body can hold millions."""
 
-_MAX_TEMPLATES = 16
-"""Templates to learn without using any. Then a stream whose events always differ costs only its parsing."""
-_MAX_RUN_TRIES = 4
-"""Tries per fold to take its remaining events as one run. Each costs as much as the fold is long."""
+_MIN_TEXTS = 4
+"""Events from which on it pays to try decoding them as text alone."""
+_DONE_END = b"[DONE]\n\n"
+
+_Group = tuple[bytes, int, bool]
+"""Whole events of one piece, their arrival, and whether nothing follows the last one in its read."""
 
 
 class StreamFold(Answer):
@@ -31,10 +41,6 @@ class StreamFold(Answer):
     def __init__(self) -> None:
         super().__init__()
         self._framer = Framer()
-        self._template = NO_TEMPLATE
-        self._tries = _MAX_TEMPLATES
-        self._learned_at = 0
-        self._raw: list[bytes] = []
         self.times = array("q")
         """Arrival of each event with content, reasoning, a tool call, a refusal, or audio."""
         self.first_output_ns: int | None = None
@@ -52,103 +58,123 @@ class StreamFold(Answer):
     def take_pieces(self, pieces: Sequence[bytes], arrivals: array[int]) -> None:
         """Fold reads as the HTTP parser split them: ``pieces[i]`` arrived at ``arrivals[i]``.
 
-        The pieces of one read have the same arrival. Most servers write each event as a chunk of its own;
-        consecutive pieces of that kind that match the template are folded in one batch.
+        The pieces of one read have the same arrival.
         """
-        at, tries = 0, _MAX_RUN_TRIES
-        while at < len(pieces):
-            before = self._template.before
-            if tries and before and pieces[at].startswith(before) and self._framer.between_events:
-                tries -= 1
-                until = self._take_run(pieces, at)
-                if until > at:
-                    self._record_run(at, until, arrivals)
-                    at = until
-                    continue
-            arrival_ns = arrivals[at]
-            at += 1
-            last = at == len(pieces) or arrivals[at] != arrival_ns
-            self.take(pieces[at - 1], arrival_ns, last=last)
+        if not pieces:
+            return
+        ends_read = [*map(ne, arrivals[1:], arrivals), True]
+        if self._framer.are_whole(pieces):
+            groups = list(zip(pieces, arrivals, ends_read, strict=True))
+        else:
+            groups = self._framed(zip(pieces, arrivals, ends_read, strict=True))
+        done: list[_Group] = []
+        if groups and groups[-1][0].endswith(_DONE_END):
+            whole, arrival_ns, ends = groups.pop()
+            cut = whole.rfind(b"\n\n", 0, -2)
+            if cut >= 0:
+                groups.append((whole[: cut + 2], arrival_ns, False))
+                whole = whole[cut + 2 :]
+            done = [(whole, arrival_ns, ends)]
+        # The first event has the id and the model, the last two the finish reason and the usage.
+        first = 0 if self._is_identified() else 1
+        end = max(first, len(groups) - 2 if done else len(groups))
+        self._take_groups(groups[:first])
+        if not self._take_texts(groups[first:end]):
+            self._take_groups(groups[first:end])
+        self._take_groups(groups[end:])
+        for group in done:
+            self._take_events(*group)
 
-    def _take_run(self, pieces: Sequence[bytes], at: int) -> int:
-        """Take the run of pieces from ``at`` on that match the template. Return the index after it."""
-        template = self._template
-        until = len(pieces)
-        while until > at and not pieces[until - 1].startswith(template.before):
-            until -= 1
-        while until > at:
-            run = pieces[at:until]
-            texts, rebuilt = template.rebuild(run, 2)
-            if texts and rebuilt == b"".join(run):
-                self._raw.append(texts)
-                return until
-            # One of them differs, but perhaps not one of the first.
-            until = at + (until - at) // 4
-        return at
-
-    def _record_run(self, at: int, until: int, arrivals: array[int]) -> None:
-        """Record the arrivals of pieces that are one event each."""
-        times = arrivals[at:until]
-        self.times.extend(times)
-        # In each read, another event followed all but the last one, and that one too if the read continues.
-        reads = 1 if times[0] == times[-1] else len(set(times))
-        continues = until < len(arrivals) and arrivals[until] == times[-1]
-        self.coalesced += len(times) - reads + continues
-
-    def take(self, data: bytes, arrival_ns: int, *, last: bool = True) -> None:
-        """Fold a read, or a part of one; ``last`` is whether nothing follows in the same read."""
+    def _framed(self, pieces: Iterable[_Group]) -> list[_Group]:
+        """Return the whole events that pieces complete."""
         framer = self._framer
-        whole = framer.feed(data)
-        raw = self._raw
-        at = fresh = 0
-        last_is_content, runs = False, True
-        before, after, _, start, end, overhead, _ = self._template
+        groups: list[_Group] = []
+        for data, arrival_ns, ends_read in pieces:
+            whole = framer.feed(data)
+            if whole:
+                groups.append((whole, arrival_ns, ends_read and not framer.unfinished))
+        return groups
+
+    def take(self, data: bytes, arrival_ns: int) -> None:
+        """Fold one read, event by event."""
+        whole = self._framer.feed(data)
+        self._take_events(whole, arrival_ns, ends_read=not self._framer.unfinished)
+
+    def _take_texts(self, groups: list[_Group]) -> bool:
+        """Fold whole events if each holds text, or each holds reasoning. Return whether they do."""
+        if len(groups) < _MIN_TEXTS or self.done or self._is_broken() or not self._is_identified():
+            return False
+        wholes, arrivals, ends_read = zip(*groups, strict=True)
+        chunks = decode_batch(b"".join(wholes), decode_text_chunks)
+        if chunks is None or len(chunks) != len(groups):
+            return False
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        contents = [delta.content for delta in deltas]
+        texts = [text if isinstance(text, str) else text_of(text) for text in contents]
+        reasoning = [delta.reasoning_content or delta.reasoning or "" for delta in deltas]
+        first = next((i for i, text in enumerate(texts) if text), len(texts))
+        if any(reasoning[first:]) or not (all(texts[first:]) and all(reasoning[:first])):
+            return False
+        self._reasoning += reasoning[:first]
+        self._text += texts[first:]
+        if self.first_output_ns is None and first < len(texts):
+            self.first_output_ns = arrivals[first]
+        for usage in [chunk.usage for chunk in chunks if chunk.usage is not None]:
+            self._add_usage(usage)
+        self._unfinished.add(0)
+        self.times.extend(arrivals)
+        self.coalesced += len(groups) - sum(ends_read)
+        return True
+
+    def _is_identified(self) -> bool:
+        return self.response_id is not None and self.model is not None
+
+    def _take_groups(self, groups: list[_Group]) -> None:
+        """Fold whole events, decoded in one batch if each is JSON in a line of its own."""
+        if not groups:
+            return
+        whole = b"".join([group[0] for group in groups])
+        chunks = None if self.done or self._is_broken() else decode_batch(whole, decode_chunks)
+        counts = [group[0].count(b"\n\n") for group in groups]
+        if chunks is None or len(chunks) != sum(counts):
+            for group in groups:
+                self._take_events(*group)
+            return
+        blocks: list[bytes] = []
+        at = 0
+        for (_, arrival_ns, ends_read), count in zip(groups, counts, strict=True):
+            fresh, content = 0, False
+            for chunk in chunks[at : at + count] if count > 1 else (chunks[at],):
+                if chunk.error or not (chunk.choices or chunk.usage is not None):
+                    blocks = blocks or whole.split(b"\n\n")
+                    content = self._parse(blocks[at], arrival_ns)
+                else:
+                    content = self._add_chunk(chunk, arrival_ns)
+                fresh += content
+                at += 1
+            if fresh:
+                self._add_times(fresh, arrival_ns, alone=ends_read and content)
+
+    def _take_events(self, whole: bytes, arrival_ns: int, ends_read: bool) -> None:
+        """Fold whole events of one read, or of a part of it, one by one."""
+        fresh, content, at = 0, False, 0
         while (stop := whole.find(b"\n\n", at)) >= 0:
-            if runs and before and whole.startswith(before, stop + 2) and whole.startswith(before, at):
-                texts, run_end = self._run(whole, at)
-                if texts:
-                    raw.append(texts)
-                    fresh += texts.count(b'"') + 1
-                    at, last_is_content = run_end, True
-                    continue
-                runs = False  # one try per read: it costs as much as the read is long
-            block = whole[at:stop]
-            at, size = stop + 2, stop - at
-            if (
-                size > overhead
-                and block.startswith(before)
-                and block.endswith(after)
-                and block.find(b'"', start) == size + end
-                and block[end - 1] != 0x5C
-                and b"\n" not in block
-            ):
-                last_is_content = True
-                raw.append(block[start:end])
-            else:
-                last_is_content = self._parse(block, arrival_ns)
-                before, after, _, start, end, overhead, _ = self._template
-            fresh += last_is_content
+            content = self._parse(whole[at:stop], arrival_ns)
+            fresh += content
+            at = stop + 2
+        if fresh:
+            self._add_times(fresh, arrival_ns, alone=ends_read and content)
+
+    def _add_times(self, fresh: int, arrival_ns: int, *, alone: bool) -> None:
+        """Record the arrival of events with content. ``alone``: nothing follows the last one in its read.
+
+        Otherwise the read's timestamp is that of later bytes, and so an upper bound.
+        """
         if fresh == 1:
             self.times.append(arrival_ns)
-        elif fresh:
+        else:
             self.times.extend([arrival_ns] * fresh)
-        if fresh:
-            # If bytes of another event were in the same read, the timestamp is theirs: an upper bound.
-            alone = last and last_is_content and not framer.unfinished
-            self.coalesced += fresh - 1 if alone else fresh
-
-    def _run(self, whole: bytes, at: int) -> tuple[bytes, int]:
-        """Return the texts of matching events from ``at`` on, and their end. No texts: one may not match."""
-        blocks = whole[at:].split(b"\n\n")
-        while not blocks[-1].startswith(self._template.before):
-            blocks.pop()
-        texts, run = self._template.rebuild(blocks, 0)
-        return (texts, at + len(run)) if whole.startswith(run, at) else (b"", at)
-
-    def settle(self) -> None:
-        """Join the texts since the last call. One object per token would take ten times the memory."""
-        self._flush()
-        super().settle()
+        self.coalesced += fresh - alone
 
     def overrun(self) -> Failure | None:
         """Return the limit that the stream exceeds, if any."""
@@ -169,7 +195,6 @@ class StreamFold(Answer):
             self.done = True
         elif event is not None and end_ns is not None and self._parse(rest, end_ns):
             self.times.append(end_ns)
-        self._flush()
 
     def _parse(self, block: bytes, arrival_ns: int) -> bool:
         """Parse one event. Return whether it holds content."""
@@ -182,9 +207,8 @@ class StreamFold(Answer):
             return False
         name, data = event
         if data.strip() == b"[DONE]":
-            self._flush()
             self.finished_ns = arrival_ns
-            self.done, self._template = True, NO_TEMPLATE  # later events are parsed one by one, and ignored
+            self.done = True
             self.other_events += 1
             return False
         try:
@@ -195,24 +219,22 @@ class StreamFold(Answer):
         if chunk.error or name == b"error":
             value = decode_or_none(data)
             self.error = self.error or error_in(value) or value
-        self._flush()
-        content, output = self.add(chunk)
-        self.finished_ns = arrival_ns if self.finish_reason and self.finished else self.finished_ns
-        if not content:
-            if chunk.choices or chunk.usage is not None or self.error is not None:
-                self.other_events += 1
-            else:
-                self._add_other(name, data)
+        if not chunk.choices and chunk.usage is None and self.error is None:
+            self.add(chunk)
+            self._add_other(name, data)
             return False
-        if output and self.first_output_ns is None:
+        return self._add_chunk(chunk, arrival_ns)
+
+    def _add_chunk(self, chunk: Chunk, arrival_ns: int) -> bool:
+        """Add a chunk. Return whether it holds content."""
+        content, output = self.add(chunk)
+        if self.finish_reason is not None and self.finished:
+            self.finished_ns = arrival_ns
+        if not content:
+            self.other_events += 1
+        elif output and self.first_output_ns is None:
             self.first_output_ns = arrival_ns
-        if len(self.times) > self._learned_at + 1:
-            self._tries = _MAX_TEMPLATES  # the current template has matched
-        if self._tries:
-            self._tries -= 1
-            self._learned_at = len(self.times)
-            self._template = learn_template(block, chunk)
-        return True
+        return content
 
     def _is_broken(self) -> bool:
         """Return whether the rest of the stream can't change what is recorded."""
@@ -232,9 +254,3 @@ class StreamFold(Answer):
         elif name in {b"", b"message"}:
             self._bad_events += 1
             self.bad_event = data if self.bad_event is None else self.bad_event
-
-    def _flush(self) -> None:
-        """Add the texts found without parsing, before the template that they match changes."""
-        if self._raw:
-            (self._reasoning if self._template.reasoning else self._text).append(b'"'.join(self._raw))
-            self._raw.clear()
