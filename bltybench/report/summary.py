@@ -20,6 +20,8 @@ from bltybench.metrics.verdict import Severity, Verdict, judge, severity
 from bltybench.runs.search import SearchResult
 from bltybench.scenario.api.documented_limits import per_minute
 
+TOKEN_RATES = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""Rates that a log without token counts does not have."""
 SUMMARY_VERSION = 1
 """Increased when a key is removed or changes its meaning, not when keys are added."""
 
@@ -69,8 +71,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     refused_share: float | None
     errors_share: float | None
     rates: dict[str, RateSummary]
-    in_flight_max: int
-    in_flight_mean: float
+    in_flight_max: int | None
+    in_flight_mean: float | None
     timings_ms: dict[str, dict[str, float | None]]
     timings_by: list[dict[str, Any]]
     minutes: list[dict[str, Any]]
@@ -116,6 +118,9 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
     """Return the summary of a run. If ``strict``, a run that is INVALID or not decided fails."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
     total, limits = len(attempts), manifest.target.documented
+    source = analysis.imported
+    timed, counted = source is None or source.durations > 0, source is None or source.tokens > 0
+    unknown = dict[str, None]() if counted else dict.fromkeys(TOKEN_RATES)
     checks = evaluate(analysis)
     broken = [finding for finding in analysis.findings if not finding.holds]
     knee = capacity(analysis.stages)
@@ -158,12 +163,13 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
                 count=int(row["count"]), best_per_min=row["per_min"], best_until_s=row["until_s"]
             )
             for row in records(analysis.best)
+            if row["rate"] not in unknown
         },
-        in_flight_max=analysis.in_flight.max,
-        in_flight_mean=analysis.in_flight.mean,
+        in_flight_max=analysis.in_flight.max if timed else None,
+        in_flight_mean=analysis.in_flight.mean if timed else None,
         timings_ms={row.pop("name"): row for row in records(analysis.percentiles)},
         timings_by=records(analysis.percentiles_by),
-        minutes=[{**row, "minute": row["minute"].isoformat()} for row in records(analysis.minutes)],
+        minutes=[{**row, "minute": row["minute"].isoformat()} | unknown for row in records(analysis.minutes)],
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),
         refusal_messages=records(analysis.refusal_messages),
@@ -180,10 +186,10 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         capacity=None if knee is None else knee._asdict() | {"points": records(knee.points)},
         drift=records(analysis.drift),
         lengths=records(analysis.lengths),
-        spent=analysis.spent._asdict(),
+        spent={name: unknown.get(name, value) for name, value in analysis.spent._asdict().items()},
         arrivals=late_arrivals(analysis.generator),
         unrecorded=manifest.unrecorded,
-        imported=analysis.imported,
+        imported=source,
     )
 
 

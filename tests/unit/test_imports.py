@@ -26,6 +26,7 @@ from bltybench.report.build import build
 from bltybench.report.run_limits import analyzed_attempts, findings_of
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
+from bltybench.runs.replay import write_trace
 from bltybench.runs.store import load_attempts
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
@@ -254,6 +255,8 @@ def test_whole_second_log_shows_the_limit_only_as_exactly_as_its_clock(tmp_path:
     assert "IMPORTED" in page
     assert "load generator was not the bottleneck" not in page
     assert "not in the log" in page, "tokens are unknown, not 0"
+    trace = write_trace(folder, ()).read_text().splitlines()
+    assert len(trace) == source.rows, "an imported run can be replayed"
 
 
 def test_limit_is_not_inferred_from_several_clients_unless_they_share_it(tmp_path: Path) -> None:
@@ -270,6 +273,10 @@ def test_log_without_durations_has_rates_and_no_latency(tmp_path: Path) -> None:
     summary = build(folder, formats={"json", "html"})
     assert summary.rates["refused"].count == 1
     assert summary.timings_ms["latency"]["n"] == 0
+    assert summary.in_flight_max is None
+    assert "total_tokens" not in summary.rates
+    assert {row["total_tokens"] for row in summary.minutes} == {None}
+    assert json.loads(summary.to_json())["spent"]["prompt_tokens"] is None
     assert "the log has no durations" in folder.report_html.read_text()
 
 

@@ -80,10 +80,10 @@ def _numbers(summary: Summary) -> list[list[str]]:
         ["accepted, best 60 s", text.compact(rates["accepted"].best_per_min), limit("requests")],
         [
             "tokens, best 60 s",
-            text.compact(rates["total_tokens"].best_per_min),
+            text.compact(rates["total_tokens"].best_per_min if "total_tokens" in rates else None),
             limit(*TOKENS),
         ],
-        ["in flight, peak", f"{summary.in_flight_max:,}", limit("concurrency")],
+        ["in flight, peak", text.number(summary.in_flight_max), limit("concurrency")],
         ["refusal rate", text.percent(summary.refused_share), ""],
         ["error rate", text.percent(summary.errors_share), ""],
         ["TTFT p50, p95", percentiles("ttft"), ""],

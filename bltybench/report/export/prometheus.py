@@ -44,7 +44,7 @@ def _gauges(summary: Summary) -> Iterator[tuple[str, str, list[tuple[Labels, flo
         "requests or tokens in the best rolling 60 s",
         [({"rate": name}, rate.best_per_min) for name, rate in summary.rates.items()],
     )
-    yield "in_flight_max", "peak of the attempts in flight", [({}, float(summary.in_flight_max))]
+    yield "in_flight_max", "peak of the attempts in flight", [({}, summary.in_flight_max)]
     yield "refused_share", "fraction of attempts refused for their rate", [({}, summary.refused_share)]
     yield "errors_share", "fraction of attempts that were errors", [({}, summary.errors_share)]
     yield (

@@ -256,7 +256,7 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
         added.append(("Rate", f"{untested}; this run does not show the limit that is enforced."))
     topics |= {topic for topic, _ in added}
     if "Concurrency" not in topics:
-        reached = f"this run had up to {summary.in_flight_max:,}"
+        reached = f"this run had up to {text.number(summary.in_flight_max)}"
         added += [("Concurrency", f"at most {limit.words}, as documented; {reached}.") for limit in slots]
     if "Tokens" not in topics:
         added += [

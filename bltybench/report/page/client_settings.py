@@ -13,9 +13,10 @@ def client_settings(
 ) -> Setting | None:
     """Return the settings of one openai client that keeps the limits. None without a limit to keep.
 
-    What a capacity search found is below the limits, so its page has no settings by them.
+    What a capacity search found is below the limits, so its page has no settings by them. Neither has that of
+    a log that does not name the API's address.
     """
-    if limits is None or summary.search is not None or not trusted:
+    if limits is None or summary.search is not None or not trusted or not target.base_url:
         return None
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
     made = prescribe(known, (), banned=limits.record.ban is not None)

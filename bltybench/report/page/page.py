@@ -210,7 +210,6 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     tokens = " · {:,} in, {:,} out".format(*tokens_in_best(token_events(analysis.attempts)))
     if bool(estimated_tokens(analysis.attempts).any()):
         tokens += " · estimated"
-    mean = f" · mean {summary.in_flight_mean:.1f}"
     refused = f"{rates['refused'].count:,} of {summary.attempts:,}"
     best = "in the best 60\N{NO-BREAK SPACE}s"
     requests = _closest(analysis, "requests")
@@ -219,11 +218,10 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
     if minute and (accepted.share or 0) > 1 and found is not None and found.excess:
         # The algorithm explains it, so it is not marked as an excess.
         accepted = replace(accepted, note=f"{accepted.note} {found.excess}", share=None)
-    source = analysis.imported
     return [
         accepted,
         Tile("Accepted tokens", text.NONE, "", "not in the log")
-        if source is not None and not source.tokens
+        if "total_tokens" not in per_min
         else _limited(
             "Accepted tokens",
             per_min["total_tokens"],
@@ -231,15 +229,20 @@ def _tiles(analysis: Analysis, summary: Summary, found: LimitsSection | None) ->
             _closest(analysis, *TOKENS),
             tokens,
         ),
-        Tile("In flight", text.NONE, "", "not in the log")
-        if source is not None and not source.durations
-        else _limited(
-            "In flight", summary.in_flight_max, "at the peak", _closest(analysis, "concurrency"), mean
-        ),
-        _speed_tile(summary.timings_ms, imported=source is not None),
+        _in_flight_tile(analysis, summary),
+        _speed_tile(summary.timings_ms, imported=summary.imported is not None),
         Tile("Refused", text.percent(summary.refused_share), "of attempts", refused),
         Tile("Goodput", text.percent(goodput.share), "of calls", _good_calls(analysis)),
     ]
+
+
+def _in_flight_tile(analysis: Analysis, summary: Summary) -> Tile:
+    if summary.in_flight_max is None:
+        return Tile("In flight", text.NONE, "", "not in the log")
+    mean = f" · mean {summary.in_flight_mean:.1f}"
+    return _limited(
+        "In flight", summary.in_flight_max, "at the peak", _closest(analysis, "concurrency"), mean
+    )
 
 
 def _good_calls(analysis: Analysis) -> str:
