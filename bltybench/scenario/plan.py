@@ -1,13 +1,13 @@
 """The plan of a run: what it will send and spend, and whether it can start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
-from bltybench.scenario.prompts.request_files import require_bounds
+from bltybench.scenario.prompts.request_files import require_bounds, without_bounds
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.workload import Scenario
 from bltybench.text import sanitize
@@ -28,6 +28,8 @@ class Plan:
     """Price of the scenario's model, if the target has one."""
     at_most: bool = False
     """Whether a search: ``requests`` is then its cap, and it usually sends far fewer."""
+    unbounded: str | None = None
+    """Which bodies have no bound of their completion, so that there is none for the run; None if all have."""
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -49,6 +51,8 @@ class Plan:
     def sentence(self) -> str:
         """Return what the run will send, as shown before it starts."""
         request = self.per_request
+        if self.unbounded is not None:
+            return self._without_bound(self.unbounded)
         if self.requests is None:
             text = (
                 "Closed loop: sends as fast as it receives responses. Each request has about "
@@ -63,6 +67,18 @@ class Plan:
             f"{self.prompt_tokens:,} prompt tokens and at most {self.answer_tokens:,} completion tokens"
         )
         return text + ("" if self.money is None else f", for at most {self.money:,.4g}")
+
+    def _without_bound(self, which: str) -> str:
+        prompt = self.per_request.prompt
+        text = f"Closed loop: sends as fast as it receives responses. Each request has about {prompt:,.0f}"
+        if self.requests is not None:
+            text = f"Sends {'at most' if self.at_most else 'about'} {self.requests:,} requests with "
+            text += f"{self.prompt_tokens:,}"
+        cost = "" if self.price is None else " or the cost"
+        return (
+            f"{text} prompt tokens. Nothing bounds the completion tokens{cost}: {which} have neither "
+            "max_tokens nor max_completion_tokens"
+        )
 
     def exceeds(self, target: Target) -> list[str]:
         """Return the caps of the target's budget that the plan would exceed, as text."""
@@ -109,6 +125,7 @@ def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, b
         )
     require_bounds(name, scenario, target, base_dir)
     smallest, plan = _count(name, scenario, target, base_dir)
+    plan = replace(plan, unbounded=without_bounds(scenario, base_dir))
     budget = target.budget
     if budget.money is not None and plan.price is None:
         model = sanitize(scenario.model)

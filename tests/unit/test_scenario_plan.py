@@ -106,3 +106,21 @@ def test_smallest_sufficient_budget_is_accepted() -> None:
     found, target = plan({"kind": "closed"}, target={"budget": {"tokens": 110, "money": 0.0004}})
     assert found.exceeds(target) == []
     assert found.per_request.total == 120
+
+
+def test_bodies_without_a_bound_are_named_instead_of_a_maximum(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    rows: list[dict[str, Any]] = [{"messages": talk, "max_tokens": 9}, {"messages": talk}, {"messages": talk}]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mix = [{"name": "a", "requests": {"file": "b.jsonl"}}]
+    open_loop, _ = plan({"kind": "constant", "rate_per_min": 50}, tmp_path, mix=mix)
+    assert open_loop.sentence().endswith(
+        "Nothing bounds the completion tokens or the cost: 2 of 3 bodies in b.jsonl (the first: line 2) have "
+        "neither max_tokens nor max_completion_tokens"
+    )
+    assert open_loop.sentence().startswith("Sends about 50 requests with ")
+    closed, _ = plan({"kind": "closed"}, tmp_path, mix=mix)
+    assert "at most" not in closed.sentence()
+    (tmp_path / "b.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    bounded, _ = plan({"kind": "closed"}, tmp_path, mix=mix)
+    assert "at most 9 completion tokens" in bounded.sentence()

@@ -45,6 +45,23 @@ def require_bounds(name: str, scenario: Scenario, target: Target, base_dir: Path
                 )
 
 
+def without_bounds(scenario: Scenario, base_dir: Path) -> str | None:
+    """Return which bodies of a scenario have no bound of their completion; None if all have one."""
+    found: list[str] = []
+    for call in scenario.mix:
+        if call.requests is None:
+            continue
+        every = read_requests(base_dir / call.requests.file).every
+        missing = [row.where for row in every if row.max_tokens is None]
+        if missing:
+            place = missing[0].removeprefix(str(base_dir / call.requests.file)).lstrip(":, ")
+            first = place if place.startswith("entry") else f"line {place}"
+            found.append(
+                f"{len(missing):,} of {len(every):,} bodies in {call.requests.file} (the first: {first})"
+            )
+    return " and ".join(found) or None
+
+
 def _request(row: object, where: str) -> Conversation:
     """Return the request of a line. Its messages and bound are those of its body."""
     body = row.get("body") if isinstance(row, dict) and "body" in row else row
