@@ -171,7 +171,7 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             seconds=generator_seconds(90),
             about=manifest(run_id=name, resolved=resolved, **about),
         )
-        runs.append((folder, build(folder)))
+        runs.append((folder, build(folder, formats={"json"})))
     sides = name_sides(
         [[outline(load(folder))] for folder, _ in runs], [HOSTILE + folder.path.name for folder, _ in runs]
     )

@@ -28,7 +28,7 @@ REFUSED = {"outcome": Outcome.RATE_LIMITED, "status": 429}
 def answered(folder: RunFolder) -> tuple[PageAnswer, dict[str, str]]:
     """Return the answer of a run, and its advice by topic."""
     summary = msgspec.structs.replace(summarize(load(folder)), search=read_search(folder))
-    limits = limits_section(folder)
+    limits = limits_section(folder, draw=False)
     found = answer(summary, limits)
     return found, dict(client_advice(summary, limits, trusted=found.trusted))
 

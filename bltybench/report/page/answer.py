@@ -47,9 +47,8 @@ class PageAnswer:
 
 def answer_of(folder: RunFolder) -> PageAnswer:
     """Return the answer of a run in a folder."""
-    return answer(
-        structs.replace(summarize(load(folder)), search=read_search(folder)), limits_section(folder)
-    )
+    summary = structs.replace(summarize(load(folder)), search=read_search(folder))
+    return answer(summary, limits_section(folder, draw=False))
 
 
 def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:

@@ -69,8 +69,11 @@ class LimitsSection:
         return min(self.record.confidence, ANSWERS.max_confidence)
 
 
-def limits_section(folder: RunFolder) -> LimitsSection | None:
-    """Return the section, from the probe's ``limits.json`` if there is one; None if the run is empty."""
+def limits_section(folder: RunFolder, *, draw: bool = True) -> LimitsSection | None:
+    """Return the section, from the probe's ``limits.json`` if there is one; None if the run is empty.
+
+    Without ``draw``, it has no drawings, which take most of the time.
+    """
     manifest = folder.manifest()
     analyzed = analyzed_attempts(folder)
     attempts = analyzed.attempts
@@ -101,7 +104,7 @@ def limits_section(folder: RunFolder) -> LimitsSection | None:
             )
             for ruled_out in record.rejected
         ],
-        drawings=draw_all(decided, _model_name(record)),
+        drawings=draw_all(decided, _model_name(record)) if draw else [],
     )
 
 
