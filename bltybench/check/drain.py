@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bltybench.check.client import CheckResponse, Client
 from bltybench.check.evidence import PROMPT_TOKENS, SHORT, Evidence, chat
-from bltybench.check.ratelimits import RETRY_AFTER, whole
+from bltybench.check.expectations.ratelimits import RETRY_AFTER, whole
+from bltybench.check.request_keys import TEMPERATURE
 from bltybench.scenario.api.request_options import choices
 from bltybench.scenario.prompts.tokens import count_definitions
 from bltybench.scenario.target import Target
@@ -39,7 +40,8 @@ def drain(
 
     ``at_once`` bounds the requests in flight, so that the drain does not reach a concurrency limit instead.
     """
-    request = chat(client.target, evidence.model, SHORT, 1)
+    cold = TEMPERATURE not in evidence.rejected
+    request = chat(client.target, evidence.model, SHORT, 1, cold=cold)
     path = client.target.path_of_chat(evidence.model)
     done = threading.Event()
 

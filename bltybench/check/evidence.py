@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import SecretStr
-
-from bltybench.check.client import CheckResponse, Client
+from bltybench.check.client import CheckResponse
 from bltybench.scenario.api.request_options import choices, request_body
 from bltybench.scenario.prompts.tokens import count_definitions
 from bltybench.scenario.target import Target
@@ -24,7 +22,7 @@ PROMPT_TOKENS = 40
 """Upper bound on the tokens of either prompt in any common tokenizer, including the chat template."""
 
 FIXED_REQUESTS = 12
-"""Of these, three are completions."""
+"""Requests of a check without a drain. Of these, three are completions."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,13 +57,26 @@ class Evidence:
     """Window of that limit."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Reasons why a request was not sent, by field name."""
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Keys of the body that the API rejects, with its words. They were then changed or omitted."""
+    keys: dict[str, str | bool] = field(default_factory=dict)
+    """Keys to set in the target, because the API needs them."""
 
 
 def chat(
-    target: Target, model: str, messages: list[dict[str, str]], max_tokens: int, *, stream: bool = False
+    target: Target,
+    model: str,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    *,
+    stream: bool = False,
+    cold: bool = True,
 ) -> dict[str, Any]:
-    """Return the body of a chat completion request, with the target's request options."""
-    temperature = None if "temperature" in target.body else 0
+    """Return the body of a chat completion request, with the target's request options.
+
+    ``cold``: whether to ask for a temperature of 0, unless the target sets one.
+    """
+    temperature = None if "temperature" in target.body or not cold else 0
     return request_body(
         target,
         model=model,
@@ -80,44 +91,3 @@ def max_tokens(target: Target) -> int:
     """Return the maximum tokens of the three completions, if the API respects max_tokens."""
     prompt, count = PROMPT_TOKENS + count_definitions(target.body), choices(target.body)
     return 3 * prompt + count * (2 * SHORT_MAX_TOKENS + CUT_MAX_TOKENS)
-
-
-def gather(
-    client: Client, model: str, models: CheckResponse, *, keyed: bool, restricted: tuple[str, str] | None
-) -> Evidence:
-    """Send all requests except those for the 429.
-
-    ``keyed``: whether the target needs a key. ``restricted``: a key without permission, and the model it may
-    not use. Stop immediately if the key itself is refused.
-    """
-    evidence = Evidence(model=model, models=models)
-    target = client.target
-    path = target.path_of_chat(model)
-    # Keep these three together: they show how Remaining counts down.
-    evidence.plain = client.post(path, chat(target, model, SHORT, SHORT_MAX_TOKENS))
-    if evidence.plain.status == 401:
-        return evidence
-    streamed = chat(target, model, SHORT, SHORT_MAX_TOKENS, stream=True)
-    if "stream_options" not in streamed:
-        evidence.skipped["usage"] = "not requested, because the target sets stream_options = false"
-    evidence.stream = client.post(path, streamed)
-    evidence.cut = client.post(path, chat(target, model, LONG, CUT_MAX_TOKENS))
-
-    least = chat(target, model, SHORT, 1)
-    evidence.bad_json = client.post(path, b'{"model": "' + model.encode() + b'", "messages": [')
-    evidence.no_messages = client.post(
-        path, {key: value for key, value in least.items() if key != "messages"}
-    )
-    evidence.wrong_type = client.post(path, least | {"messages": "ready?"})
-    evidence.no_model = client.post(target.path_of_chat(NO_MODEL), least | {"model": NO_MODEL})
-    evidence.no_route = client.get(NOWHERE)
-    if keyed:
-        evidence.no_key = client.post_as(None, path, least)
-        evidence.wrong_key = client.post_as(SecretStr(WRONG_KEY), path, least)
-    else:
-        evidence.skipped["no_key"] = evidence.skipped["wrong_key"] = "the target has no api_key_env"
-    if restricted is not None:
-        key, barred_model = restricted
-        barred = least | {"model": barred_model}
-        evidence.forbidden = client.post_as(SecretStr(key), target.path_of_chat(barred_model), barred)
-    return evidence

@@ -45,6 +45,12 @@ class Checkup(msgspec.Struct, kw_only=True):
     """Whether nothing is broken."""
     counts: dict[str, int] = {}
     """Number of findings per status."""
+    works: list[str] = []
+    """What works with the API."""
+    fails: list[str] = []
+    """What does not, with the consequence."""
+    keys: dict[str, str | bool] = {}
+    """Keys to set in the target."""
     findings: list[CheckFinding]
 
     def __post_init__(self) -> None:

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 
-from bltybench.check import completion, drain, errors, models, ratelimits, stream
+from bltybench.check import drain, models
+from bltybench.check.capabilities import capabilities
 from bltybench.check.client import Client, refuse_key
-from bltybench.check.evidence import FIXED_REQUESTS, MODELS, Evidence, gather, max_tokens
+from bltybench.check.evidence import FIXED_REQUESTS, MODELS, Evidence, max_tokens
+from bltybench.check.expectations import completion, errors, ratelimits, request, stream
 from bltybench.check.finding import CheckFinding, Checkup
+from bltybench.check.gather import gather
 from bltybench.check.reach import reach
+from bltybench.check.request_keys import MAX_REPEATS
 from bltybench.errors import UserError
 from bltybench.sandbox.process import start_if_absent
 from bltybench.scenario.api.access import read_key
@@ -16,7 +20,7 @@ from bltybench.scenario.api.documented_limits import one_limit, per_minute
 from bltybench.scenario.target import Target
 from bltybench.text import sanitize
 
-GROUPS = (models.group, completion.group, stream.group, errors.group, ratelimits.group)
+GROUPS = (models.group, request.group, completion.group, stream.group, errors.group, ratelimits.group)
 RESTRICTED_SUFFIX = "_RESTRICTED"
 """Suffix of the environment variable (after ``api_key_env``) for a key without permission for the model."""
 
@@ -76,13 +80,18 @@ def check(
                     1, (per_minute(target.documented, "concurrency") or 2 * drain.MAX_IN_FLIGHT) // 2
                 )
                 drain.drain(client, evidence, limit=limit, at_once=at_once, tell=tell)
+    findings += judge(evidence)
+    works, fails = capabilities(findings)
     return Checkup(
         target=name,
         base_url=target.base_url,
         model=sanitize(evidence.model),
         started=started.isoformat(timespec="seconds"),
         requests_sent=client.sent,
-        findings=[*findings, *judge(evidence)],
+        works=works,
+        fails=fails,
+        keys=evidence.keys,
+        findings=findings,
     )
 
 
@@ -123,7 +132,7 @@ def _why_unspent(target: Target, limit: int | None, spend: bool | None) -> str |
 
 def _announce(name: str, target: Target, spent: int | None, tell: Callable[[str], None]) -> None:
     """Print the maximum spend. Raise UserError if it exceeds the target's budget."""
-    requests = FIXED_REQUESTS + (drain.max_requests(spent) if spent else 0)
+    requests = FIXED_REQUESTS + MAX_REPEATS + (drain.max_requests(spent) if spent else 0)
     tokens = max_tokens(target) + (drain.max_tokens(target, spent) if spent else 0)
     for needed, unit in ((requests, "requests"), (tokens, "tokens")):
         cap = getattr(target.budget, unit)

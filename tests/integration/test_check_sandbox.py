@@ -41,10 +41,14 @@ def test_json_output_matches_the_documented_format(tmp_path: Path) -> None:
         "requests_sent",
         "passed",
         "counts",
+        "works",
+        "fails",
+        "keys",
         "findings",
     }
     assert (found["format_version"], found["target"], found["passed"]) == (1, "mine", True)
     assert found["requests_sent"] == 12
+    assert (found["fails"], found["keys"]) == ([], {})
     assert set(found["counts"]) == STATUSES
     assert sum(found["counts"].values()) == len(found["findings"])
     for one in found["findings"]:
@@ -80,7 +84,7 @@ def test_maximum_spend_is_printed_before_sending(tmp_path: Path) -> None:
         write_book(tmp_path, remote_target(sandbox.base_url))
         done = bltybench("check", "--target", "mine", cwd=tmp_path, env={"MINE_KEY": SECRET})
     first = done.stderr.splitlines()[0]
-    assert "at most 12 requests" in first
+    assert "at most 15 requests" in first
     assert "tokens" in first
     assert "not provoked" in done.stdout
     assert SECRET not in done.stdout + done.stderr

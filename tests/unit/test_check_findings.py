@@ -10,10 +10,13 @@ import pytest
 from pydantic import SecretStr
 from support_fakeapi import KEY, LIMIT, MODEL, FakeApi, chunk, error, sse
 
+from bltybench.check.capabilities import capabilities
 from bltybench.check.client import Client
 from bltybench.check.drain import drain
-from bltybench.check.evidence import FIXED_REQUESTS, MODELS, WRONG_KEY, Evidence, gather
+from bltybench.check.evidence import FIXED_REQUESTS, MODELS, WRONG_KEY, Evidence
 from bltybench.check.finding import CheckFinding, Checkup, Status
+from bltybench.check.gather import gather
+from bltybench.check.request_keys import MAX_REPEATS
 from bltybench.check.run import judge
 from bltybench.scenario.api.access import read_access
 from bltybench.scenario.target import Target
@@ -371,3 +374,45 @@ def test_check_passes_only_without_broken_findings() -> None:
         "unclear": 0,
         "skipped": 0,
     }
+
+
+def strict(api: FakeApi, *, helps: bool = True) -> httpx.MockTransport:
+    """Return a transport to an API that rejects max_tokens, a temperature, and stream_options."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        try:
+            body = json.loads(request.content)
+        except ValueError:
+            return api(request)
+        for key in ("max_tokens", "temperature", "stream_options"):
+            if key in body:
+                return error(400, "invalid_request_error", f"Unsupported parameter: '{key}'.")
+        if not helps:
+            return error(400, "invalid_request_error", "This account can't use the model.")
+        body["max_tokens"] = body.pop("max_completion_tokens", 1)
+        headers = {name: value for name, value in request.headers.items() if name != "content-length"}
+        return api(httpx.Request("POST", request.url, headers=headers, content=json.dumps(body)))
+
+    return httpx.MockTransport(handle)
+
+
+def test_rejected_keys_are_changed_and_become_keys_of_the_target() -> None:
+    client = Client(TARGET, ACCESS, transport=strict(FakeApi()))
+    evidence = gather(client, MODEL, client.get(MODELS), keyed=True, restricted=None)
+    found = {finding.name: finding for finding in judge(evidence)}
+    assert evidence.keys == {"max_tokens_key": "max_completion_tokens", "stream_options": False}
+    assert client.sent <= FIXED_REQUESTS + MAX_REPEATS
+    assert found["a completion is made"].status is Status.HOLDS
+    assert "Unsupported parameter: 'temperature'" in found["temperature"].observed
+    assert "max_tokens_key" in str(found["bound of completions"].remedy)
+    works, fails = capabilities(list(found.values()))
+    assert works[:2] == ["completions", "streams"]
+    assert all(line.endswith(")") for line in fails)
+
+
+def test_keys_are_not_blamed_if_changing_them_does_not_help() -> None:
+    client = Client(TARGET, ACCESS, transport=strict(FakeApi(), helps=False))
+    evidence = gather(client, MODEL, client.get(MODELS), keyed=True, restricted=None)
+    assert evidence.keys == {}
+    assert evidence.rejected == {}
+    assert client.target == TARGET

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltybench.check.client import MAX_BODY_BYTES, MAX_PIECE_BYTES, CheckResponse, Client
-from bltybench.check.ratelimits import server_time, whole
+from bltybench.check.expectations.ratelimits import server_time, whole
+from bltybench.check.expectations.stream import events
 from bltybench.check.reach import tls_context
-from bltybench.check.stream import events
 from bltybench.errors import UserError
 from bltybench.scenario.target import Target
 

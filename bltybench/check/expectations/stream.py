@@ -5,9 +5,10 @@ import re
 from contextlib import suppress
 from typing import Any
 
+from bltybench.check.capabilities import NO_DONE, NO_STREAM_USAGE
 from bltybench.check.client import CheckResponse
-from bltybench.check.completion import COUNTS, FINISHES, TEXT_KEYS, usage_verdict
 from bltybench.check.evidence import Evidence
+from bltybench.check.expectations.completion import COUNTS, FINISHES, TEXT_KEYS, usage_verdict
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, verdict
 
 group = Group("streaming")
@@ -110,7 +111,7 @@ def _finish_reason(response: CheckResponse) -> Verdict:
 def _done(response: CheckResponse) -> Verdict:
     received = events(response.body)
     if DONE not in received:
-        return broken("it never arrives")
+        return broken(NO_DONE)
     return holds("at the end") if received[-1] == DONE else broken("events follow it")
 
 
@@ -123,7 +124,7 @@ def _done(response: CheckResponse) -> Verdict:
 def _usage(response: CheckResponse) -> Verdict:
     chunks = _chunks(response)
     if all(chunk.get("usage") is None for chunk in chunks):
-        return broken("no chunk has usage")
+        return broken(NO_STREAM_USAGE)
     last = chunks[-1]
     if last.get("usage") is None:
         return broken("chunks follow the one with usage")

@@ -3,6 +3,7 @@
 import time
 from typing import Any, TypeGuard
 
+from bltybench.check.capabilities import NO_USAGE
 from bltybench.check.client import CheckResponse
 from bltybench.check.evidence import CUT_MAX_TOKENS, Evidence
 from bltybench.check.judge import Group, Verdict, broken, holds, skipped, unclear, verdict
@@ -31,7 +32,7 @@ def first_choice(response: CheckResponse) -> dict[str, Any]:
 def usage_verdict(response: CheckResponse, usage: Any) -> Verdict:
     """Check a ``usage`` object: three counts, the third being the sum of the others."""
     if not isinstance(usage, dict):
-        return broken("usage is missing")
+        return broken(NO_USAGE)
     prompt, completion, total = (usage.get(key) for key in COUNTS)
     if not (is_count(prompt) and is_count(completion) and is_count(total)):
         return broken(response.show({key: usage.get(key) for key in COUNTS}))

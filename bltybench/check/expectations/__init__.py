@@ -1,0 +1,1 @@
+"""What a check expects of an API. Each module is one group of findings."""
