@@ -1,7 +1,10 @@
 """Distance of retry and pacing policies from the optimum, over random limiters and loads, in virtual time.
 
 python -m benchmarks.policies --cases 500 --seed 7      # prints the tables of docs/retries.md
+python -m benchmarks.policies --cases 500 --seed 11 --pacing limiter
 """
+
+from __future__ import annotations
 
 import argparse
 import random
@@ -60,6 +63,16 @@ class Row:
         if result.refusals_per_success is not None:
             self.refusals.append(result.refusals_per_success)
         self.gave_up.append(100 * result.gave_up / result.calls)
+
+    def with_cases_of(self, other: Row) -> Row:
+        """Return the results of both."""
+        return Row(
+            self.policy,
+            self.pacing,
+            self.below + other.below,
+            self.refusals + other.refusals,
+            self.gave_up + other.gave_up,
+        )
 
     def markdown(self) -> str:
         """Return a row of the table."""
@@ -128,23 +141,32 @@ def rows_of_all() -> list[Row]:
 
 
 def main() -> None:
-    """Print a table for cases with one client, and one for cases with several."""
+    """Print a table for cases with one client, one for cases with several, and one for all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--pacing", choices=PACINGS, help="only rows with this pacing; by default all")
     given = parser.parse_args()
     cases = [random_case(given.seed * 1_000_000 + number) for number in range(given.cases)]
+    tables = []
     for who, chosen in (
         ("one client", [case for case in cases if case.load.clients == 1]),
         ("several clients", [case for case in cases if case.load.clients > 1]),
     ):
-        rows = rows_of_all()
+        rows = [row for row in rows_of_all() if given.pacing in {None, row.pacing}]
         attempts = measure(chosen, rows)
-        print(f"\n{len(chosen)} cases with {who}, {attempts:,} attempts\n")
-        print("| policy | pacing | median | p95 | close, % | refusals per success | gave up, % |")
-        print("|---|---|---|---|---|---|---|")
-        for row in rows:
-            print(row.markdown())
+        tables.append(rows)
+        print_table(f"{len(chosen)} cases with {who}, {attempts:,} attempts", rows)
+    print_table("All cases", [one.with_cases_of(other) for one, other in zip(*tables, strict=True)])
+
+
+def print_table(title: str, rows: Sequence[Row]) -> None:
+    """Print a Markdown table."""
+    print(f"\n{title}\n")
+    print("| policy | pacing | median | p95 | close, % | refusals per success | gave up, % |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(row.markdown(), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Pacing: when a client sends its next request, before it is refused."""
 
 from collections import deque
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Iterable
+from math import floor, inf
 from random import Random
 from typing import Literal, NamedTuple, get_args
 
-from bltybench.limits.models import TokenBucket
-from bltybench.limits.models.families import model_of
+from bltybench.limits.models import Model, TokenBucket
+from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 PacingName = Literal["none", "token_bucket", "even", "aimd", "adaptive", "limiter"]
@@ -26,6 +26,10 @@ ADAPTIVE_HOLD_S = 1.0
 """Time for which a throttled request is held before it tries again, in seconds."""
 REFUSED_HOLD_S, MAX_HOLD_S = 1.0, 60.0
 """Hold of ``limiter`` after a refusal without an announced wait, and the longest hold, in seconds."""
+BORROW_GAP = 2.0
+"""Time between requests beyond the client's share, in multiples of the limit's time per request."""
+MAX_BACKOFF_PERIODS = 0.5
+"""Longest wait before the next request beyond the client's share, in periods."""
 MARGIN_S = 1e-6
 """Time by which a held request is sent after its wait, in seconds, so that rounding can't make it early."""
 
@@ -41,6 +45,13 @@ class Share(NamedTuple):
         return total // self.clients + (self.client < total % self.clients)
 
 
+class SentRequest(NamedTuple):
+    """When a request was sent, in seconds, and its tokens."""
+
+    at_s: float
+    tokens: int
+
+
 class Pacer:
     """Base class. It sends every request immediately."""
 
@@ -52,37 +63,73 @@ class Pacer:
     def send(self, now_s: float, tokens: int) -> None:
         """Count a request that is sent."""
 
-    def answer(self, now_s: float, announced_s: float | None, *, refused: bool) -> None:
+    def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Count the end of a response."""
+
+
+class _Copied(NamedTuple):
+    """A copy of one of the server's limiters."""
+
+    model: Model
+    counts_tokens: bool
+    scale: int = 1
+    """Units of the model per request or token."""
+
+    def cost(self, tokens: int) -> float:
+        """Return what a request costs."""
+        return float(self.scale * (tokens if self.counts_tokens else 1))
+
+
+class _Copy:
+    """Copies of the server's limiters."""
+
+    def __init__(self, copied: Iterable[_Copied]) -> None:
+        self._copied = tuple(copied)
+
+    def wait_s(self, now_s: float, tokens: int) -> float:
+        """Return how long until a request fits; infinity if it never does."""
+        waits_s = [one.model.peek(now_s, one.cost(tokens)).retry_after_s or 0.0 for one in self._copied]
+        return max(waits_s, default=0.0)
+
+    def charge(self, now_s: float, tokens: int) -> None:
+        """Count a request, even if it does not fit."""
+        for one in self._copied:
+            one.model.charge(now_s, one.cost(tokens))
+
+    def refund(self, now_s: float, charged_s: float, tokens: int) -> None:
+        """Refund a request, except to limiters that count refused ones."""
+        for one in self._copied:
+            if not one.model.count_refused:
+                one.model.refund(now_s, charged_s, one.cost(tokens))
+
+    def exhaust(self, now_s: float) -> None:
+        """Count what others must have used: no request fits now."""
+        for one in self._copied:
+            one.model.charge(now_s, float(floor(one.model.peek(now_s).remaining)))
 
 
 class BucketPacer(Pacer):
     """Token buckets for requests and tokens, at the rates of the limits."""
 
     def __init__(self, limits: SandboxLimits, share: Share, *, burst: bool) -> None:
-        def bucket(limit: RateLimit) -> TokenBucket:
+        def bucket(limit: RateLimit, capacity: int | None) -> TokenBucket:
             own = _own(limit, share)
-            return TokenBucket(own.limit, own.period_s)
+            return TokenBucket(own.limit, own.period_s, capacity)
 
-        self._requests = None if limits.requests is None else bucket(limits.requests)
-        self._tokens = None if limits.tokens is None else bucket(limits.tokens)
-        if self._requests is not None and not burst:
-            self._requests = TokenBucket(self._requests.limit, self._requests.period_s, burst=1)
+        self._copy = _Copy(
+            _Copied(bucket(limit, None if burst or counts_tokens else 1), counts_tokens)
+            for limit, counts_tokens in _known(limits)
+        )
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
-        """Return how long to hold the next request."""
+        """Return how long to hold the next request. One that never fits is sent: waiting doesn't help."""
         del rng
-        waits_s = [bucket.peek(now_s, cost).retry_after_s for bucket, cost in self._costs(tokens)]
-        return _longest(waits_s)
+        wait_s = self._copy.wait_s(now_s, tokens)
+        return 0.0 if wait_s == inf else wait_s
 
     def send(self, now_s: float, tokens: int) -> None:
         """Charge a request."""
-        for bucket, cost in self._costs(tokens):
-            bucket.charge(now_s, cost)
-
-    def _costs(self, tokens: int) -> list[tuple[TokenBucket, float]]:
-        pairs = ((self._requests, 1.0), (self._tokens, float(tokens)))
-        return [(bucket, cost) for bucket, cost in pairs if bucket is not None]
+        self._copy.charge(now_s, tokens)
 
 
 class AimdPacer(Pacer):
@@ -104,9 +151,9 @@ class AimdPacer(Pacer):
         del tokens
         self._next_s = now_s + 1 / self._rate(now_s)
 
-    def answer(self, now_s: float, announced_s: float | None, *, refused: bool) -> None:
+    def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Reduce the rate after a refusal."""
-        del announced_s
+        del sent, announced_s
         if refused and now_s - self._since_s >= AIMD_PAUSE_S:
             self._per_s = max(AIMD_MIN_PER_S, self._rate(now_s) * AIMD_DECREASE)
             self._since_s = now_s
@@ -132,52 +179,88 @@ class AdaptivePacer(Pacer):
         self._tries.append(now_s)
         return ADAPTIVE_HOLD_S if rng.random() < (tries - ADAPTIVE_K * accepted) / (tries + 1) else 0.0
 
-    def answer(self, now_s: float, announced_s: float | None, *, refused: bool) -> None:
+    def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Count an accepted request."""
-        del announced_s
+        del sent, announced_s
         if not refused:
             self._accepted.append(now_s)
 
 
 class LimiterPacer(Pacer):
-    """Our own: a copy of the server's limiter, as limits.toml has it, decides before the server does."""
+    """Our own: copies of the server's limiter, as limits.toml has it, decide before the server does.
+
+    One copy has the client's share of each limit. A request that doesn't fit it is borrowed from what others
+    leave: it is sent if the other copy, of the whole limit, accepts it. A refusal shows that the whole limit
+    is exhausted. The time between borrowed requests doubles with each refused one and halves with each
+    accepted one.
+    """
 
     def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
-        self._models = [
-            (None if limit is None else model_of(_own(limit, share)))
-            for limit in (limits.requests, limits.tokens)
-        ]
+        self._limits, self._share = _known(limits), share
+        self._own = _Copy(_copied(limit, share, counts_tokens) for limit, counts_tokens in self._limits)
+        self._whole = _Copy(
+            _copied(limit, Share(0, 1), counts_tokens) for limit, counts_tokens in self._limits
+        )
         self._slots = inf if limits.concurrency is None else max(1, share.of(limits.concurrency))
         self._start_s = start_s
         self._in_flight = 0
         self._held_until_s = 0.0
+        self._borrowed_s: set[float] = set()
+        """Send times of borrowed requests without an answer."""
+        self._borrow_at_s = self._backoff_s = 0.0
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
-        """Return how long to hold the next request."""
+        """Return how long to hold the next request. One that never fits is sent: waiting doesn't help."""
         del rng
         if self._in_flight >= self._slots:
             return inf
-        server_s = self._start_s + now_s
-        waits_s = [
-            model.peek(server_s, cost).retry_after_s
-            for model, cost in zip(self._models, (1.0, float(tokens)), strict=True)
-            if model is not None
-        ]
-        return max(_longest(waits_s), self._held_until_s - now_s)
+        wait_s = self._own.wait_s(self._start_s + now_s, tokens)
+        if wait_s:
+            whole_s = self._whole.wait_s(self._start_s + now_s, tokens)
+            wait_s = 0.0 if whole_s == inf else min(wait_s, max(whole_s, self._borrow_at_s - now_s))
+        return max(wait_s, self._held_until_s - now_s)
 
     def send(self, now_s: float, tokens: int) -> None:
         """Charge a request."""
+        server_s = self._start_s + now_s
+        if self._own.wait_s(server_s, tokens):
+            self._borrowed_s.add(now_s)
         self._in_flight += 1
-        for model, cost in zip(self._models, (1.0, float(tokens)), strict=True):
-            if model is not None:
-                model.charge(self._start_s + now_s, cost)
+        self._own.charge(server_s, tokens)
+        self._whole.charge(server_s, tokens)
+        self._borrow_at_s = max(self._borrow_at_s, now_s + self._gap_s(tokens))
 
-    def answer(self, now_s: float, announced_s: float | None, *, refused: bool) -> None:
-        """Release the slot. A refusal means that others use the limit too, so hold all requests."""
+    def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
+        """Release the slot. After a refusal, hold all requests, and borrow later."""
         self._in_flight -= 1
-        if refused:
-            hold_s = min(announced_s or REFUSED_HOLD_S, MAX_HOLD_S)
-            self._held_until_s = max(self._held_until_s, now_s + hold_s)
+        borrowed = sent.at_s in self._borrowed_s
+        self._borrowed_s.discard(sent.at_s)
+        if not refused:
+            self._backoff_s /= 2 if borrowed else 1
+            return
+        server_s = self._start_s + now_s
+        if borrowed:
+            self._own.refund(server_s, self._start_s + sent.at_s, sent.tokens)
+        self._whole.exhaust(server_s)
+        hold_s = announced_s or REFUSED_HOLD_S
+        if self._slots == inf:
+            # Retry-After is rounded up to whole seconds, and the copy can know it better.
+            hold_s = max(hold_s - 1, min(hold_s, self._whole.wait_s(server_s, sent.tokens)))
+        self._held_until_s = max(self._held_until_s, now_s + min(hold_s, MAX_HOLD_S))
+        longest_s = MAX_BACKOFF_PERIODS * max((limit.period_s for limit, _ in self._limits), default=0.0)
+        self._backoff_s = min(max(2 * self._backoff_s, self._gap_s(sent.tokens)), longest_s)
+        # From half to one and a half of it, so that the clients don't borrow at the same time.
+        spread = 0.5 + (self._share.client + 0.5) / self._share.clients
+        self._borrow_at_s = now_s + self._backoff_s * spread
+
+    def _gap_s(self, tokens: int) -> float:
+        """Return the least time between borrowed requests; short if a share is only a few requests."""
+        gaps_s = (
+            limit.period_s
+            * min(BORROW_GAP * (tokens if counts_tokens else 1) / limit.limit, 1 / self._share.clients)
+            for limit, counts_tokens in self._limits
+        )
+        return max(gaps_s, default=0.0)
 
 
 def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: float) -> Pacer:
@@ -193,6 +276,22 @@ def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: flo
     return makers[name]()
 
 
+def _known(limits: SandboxLimits) -> list[tuple[RateLimit, bool]]:
+    """Return the limits on requests and on tokens, and whether they count tokens."""
+    pairs = ((limits.requests, False), (limits.tokens, True))
+    return [(limit, counts_tokens) for limit, counts_tokens in pairs if limit is not None]
+
+
+def _copied(limit: RateLimit, share: Share, counts_tokens: bool) -> _Copied:
+    """Return a copy of a client's share of a limiter.
+
+    A counter rounds down what is used, which would add up to a request per client. So it counts fractions.
+    """
+    own = _own(limit, share)
+    scale = share.clients if FAMILIES[limit.algorithm].kind == "counter" else 1
+    return _Copied(model_of(own.model_copy(update={"limit": own.limit * scale})), counts_tokens, scale)
+
+
 def _own(limit: RateLimit, share: Share) -> RateLimit:
     """Return a client's share of a limit. With more clients than requests, each has one per longer period."""
     if limit.limit >= share.clients:
@@ -204,8 +303,3 @@ def _own(limit: RateLimit, share: Share) -> RateLimit:
     if limit.queue is not None:
         changes["queue"] = share.of(limit.queue)
     return limit.model_copy(update=changes)
-
-
-def _longest(waits_s: list[float | None]) -> float:
-    """Return the longest wait. A request that never fits is sent, because waiting doesn't help."""
-    return max((wait_s for wait_s in waits_s if wait_s is not None and wait_s != inf), default=0.0)

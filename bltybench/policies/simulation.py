@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.failed_attempt import FailedAttempt
-from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, Share, pacer_of
+from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, SentRequest, Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
@@ -43,6 +43,8 @@ class SimulatedCall:
     """Wait before the current attempt, in seconds."""
     accepted_s: float | None = None
     """Time at which the attempt that succeeded was sent, in seconds."""
+    sent_s: float = 0.0
+    """Time at which the last attempt was sent, in seconds."""
     ended_s: float = 0.0
 
     @property
@@ -95,7 +97,7 @@ class Simulation:
         pacing: PacingName = "none",
         paced_by: SandboxLimits | None = None,
     ) -> None:
-        """``paced_by`` are the limits by which the clients pace themselves; by default the API's."""
+        """``paced_by`` are limits by which each client paces itself; by default its share of the API's."""
         self._load = load
         self._status = limits.refusal_status
         self._service = service
@@ -104,7 +106,9 @@ class Simulation:
         self._clients = [
             _Client(
                 Retries(retry),
-                pacer_of(pacing, paced_by or limits, Share(client, load.clients), self._start_s),
+                pacer_of(pacing, limits, Share(client, load.clients), self._start_s)
+                if paced_by is None
+                else pacer_of(pacing, paced_by, Share(0, 1), self._start_s),
                 Random(f"{seed}/retry/{client}"),
                 load.users_of(client),
             )
@@ -188,6 +192,7 @@ class Simulation:
 
     def _send(self, now_s: float, call: SimulatedCall) -> None:
         size = call.size
+        call.sent_s = now_s
         answer = self._api.decide(self._start_s + now_s, size.prompt + size.completion)
         if answer.decision is Decision.ACCEPTED:
             call.accepted_s = now_s
@@ -199,7 +204,8 @@ class Simulation:
     def _respond(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
         client = self._clients[call.client]
         refused = answer.decision is not Decision.ACCEPTED
-        client.pacer.answer(now_s, answer.announced_s, refused=refused)
+        sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
+        client.pacer.answer(sent, now_s, answer.announced_s, refused=refused)
         if refused:
             self._refused(now_s, call, answer)
         else:

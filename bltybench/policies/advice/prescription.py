@@ -155,13 +155,9 @@ def one_key(load: SimulatedLoad, prescription: Prescription) -> SimulatedLoad:
 
 
 def paced_limits(prescription: Prescription) -> SandboxLimits:
-    """Return the limits by which the clients that share one limit pace themselves."""
-    spacing_s = prescription.spacing_s
+    """Return the limits by which each client that shares one limit paces itself."""
+    keys, spacing_s, slots = prescription.keys_per_client, prescription.spacing_s, prescription.in_flight
     pace = None
     if spacing_s is not None:
-        group_s = spacing_s * prescription.keys_per_client / prescription.sharing
-        pace = RateLimit(limit=1, period_s=group_s, algorithm="token_bucket")
-    slots = prescription.in_flight
-    if slots is not None:
-        slots = slots * prescription.sharing // prescription.keys_per_client
-    return SandboxLimits(requests=pace, tokens=None, concurrency=slots)
+        pace = RateLimit(limit=1, period_s=spacing_s * keys, algorithm="token_bucket")
+    return SandboxLimits(requests=pace, tokens=None, concurrency=None if slots is None else slots // keys)
