@@ -12,29 +12,32 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.advice import advice
+from bltybench.limits.findings.cautious import (
+    blurred,
+    for_clients,
+    measured,
+    unknown,
+    unless_concurrency,
+    unless_delayed,
+)
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement, confirmed, is_confirmed
-from bltybench.limits.findings.thresholds import FINDINGS
-from bltybench.limits.fit.evidence import missing_recoveries, undetermined_rate, unpredicted
-from bltybench.limits.fit.in_flight import ConcurrencyFit, fit_concurrency
-from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
+from bltybench.limits.fit.in_flight import fit_concurrency
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
 from bltybench.limits.observations.extract import EXACT, MAX_CLOCK_S, Timing, observations_of
 from bltybench.limits.observations.observation import (
     Observation,
-    Observations,
     busiest_period,
     most_informative,
-    sustained_per_min,
 )
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.observations.thresholds import ANSWERS
-from bltybench.limits.observations.waits import Waits, waits_of
+from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.plan import without_refill
 from bltybench.limits.probe.thresholds import CONTEXT
@@ -80,12 +83,12 @@ def find(
             verdict = without_refill(verdict)
     # The probe's requests generate one token, so only the server's limits delay them.
     waits = waits_of(observations) if probed else None
-    verdict = _unless_delayed(_unless_concurrency(verdict, concurrency), waits)
-    verdict = _measured(verdict) if probed else _for_clients(verdict, documented_per_min, observations)
+    verdict = unless_delayed(unless_concurrency(verdict, concurrency), waits)
+    verdict = measured(verdict) if probed else for_clients(verdict, documented_per_min, observations)
     if timing.clock_s > MAX_CLOCK_S:
-        verdict = _blurred(verdict, busiest_period(observations, timing.clock_s)[0])
+        verdict = blurred(verdict, busiest_period(observations, timing.clock_s)[0])
     if timing.unclear and verdict.status not in {"never_refused", "always_refused"}:
-        verdict = _unknown(verdict, timing.unclear)
+        verdict = unknown(verdict, timing.unclear)
     honesty = header_honesty(groups, verdict)
     if timing.coarse:
         honesty = replace(honesty, retry_enough=Proportion(0, 0), retry_early=Proportion(0, 0))
@@ -129,108 +132,6 @@ def _replayed(
         made_by = [(made, best), *((replay(fit), fit) for fit in best.variants)]
         made, best = max(made_by, key=lambda pair: pair[0].count)
     return confirmed(replace(verdict, consistent=(best, *others)), made), made
-
-
-def _unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
-    """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal.
-
-    Responses release slots when they end, so a concurrency limit looks like a rate over about one response
-    time. A rate over a much longer period can't be mistaken for it.
-    """
-    best = verdict.best
-    if slots is None or verdict.reason == ANY_LIMIT_FITS:
-        return verdict
-    if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
-        return verdict
-    return _unknown(verdict, "a concurrency limit fits the refusals")
-
-
-def _unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
-    """Return the verdict without periods shorter than requests waited; ``unknown`` if the best one is.
-
-    An accepted request is dated at its sending. If the server delays it, it may count only when it is served,
-    so a burst that is served over seconds looks like one that a short window accepts.
-    """
-    if waits is None or verdict.queue is not None or verdict.best is None:
-        return verdict
-    if verdict.best.period_s <= waits.repeated_s:
-        reason = (
-            f"a period of {verdict.best.period_s:.3g} s fits, but accepted requests waited up to "
-            f"{waits.longest_s:.2g} s, so it may come from the waiting"
-        )
-        return _unknown(verdict, reason)
-    kept = tuple(fit for fit in verdict.consistent if fit.period_s > waits.repeated_s)
-    return replace(verdict, consistent=kept)
-
-
-def _measured(verdict: Verdict) -> Verdict:
-    """Return the verdict of a probe, whose rates need no further evidence."""
-    return replace(verdict, consistent=tuple(map(_exact, verdict.consistent)))
-
-
-def _for_clients(
-    verdict: Verdict, documented_per_min: int | None, observations: Sequence[Observation]
-) -> Verdict:
-    """Return the verdict of an ordinary run with rates to rely on, the slowest candidate first.
-
-    A rate is at most what the run was accepted at for long: a lower limit may be hidden, or other clients may
-    share it. If a candidate has the documented rate, that is evidence enough. The verdict is ``unknown`` if
-    there were too few recoveries, if the best candidate does not reproduce the decisions on its own, or if
-    the candidates differ too much to say how fast to send.
-    """
-
-    def is_documented(fit: Fit) -> bool:
-        ratio = fit.rate_per_min / (documented_per_min or math.inf)
-        return 1 / EVIDENCE.same_rate <= ratio <= EVIDENCE.same_rate
-
-    documented = [fit for fit in verdict.consistent if is_documented(fit)]
-    fits = [
-        _exact(fit) if is_documented(fit) else fit if documented else _sustained(fit, observations)
-        for fit in verdict.consistent
-    ]
-    if not fits:
-        return verdict
-    fits.sort(key=lambda fit: fit.safe_rate_per_min)
-    low, high = min(fit.rates_per_min[0] for fit in fits), max(fit.rates_per_min[1] for fit in fits)
-    # Candidates that accept more than is documented do not change how fast to send.
-    reason = undetermined_rate(low, documented[0].rate_per_min if documented else high)
-    if reason is None and not documented and verdict.queue is None:
-        part = most_informative(observations)
-        reason = missing_recoveries(len(Observations(part).recoveries))
-        reason = reason or unpredicted(agreement(part, verdict.consistent[0].model))
-    return replace(verdict, consistent=tuple(fits)) if reason is None else _unknown(verdict, reason)
-
-
-def _blurred(verdict: Verdict, requests: int) -> Verdict:
-    """Return the verdict of times with a coarse clock: ``requests`` may be in the next window instead."""
-
-    def blurred(fit: Fit) -> Fit:
-        low, high = fit.limit_range
-        least = max(1, low - requests)
-        slowest, fastest = fit.rates_per_min
-        rates = (slowest * least / low, fastest * (high + requests) / high)
-        return replace(fit, limit_range=(least, high + requests), rate_range_per_min=rates)
-
-    return replace(verdict, consistent=tuple(map(blurred, verdict.consistent)))
-
-
-def _exact(fit: Fit) -> Fit:
-    return replace(fit, rate_range_per_min=(fit.rate_per_min,) * 2)
-
-
-def _sustained(fit: Fit, observations: Sequence[Observation]) -> Fit:
-    """Return the fit with a lowest rate that the run was accepted at for long."""
-    period_s = max(EVIDENCE.min_sustained_s, EVIDENCE.min_sustained_periods * fit.period_s)
-    sustained = sustained_per_min(observations, period_s)
-    if fit.safe_rate_per_min <= EVIDENCE.max_rate_excess * sustained:
-        return fit
-    return replace(fit, rate_range_per_min=(sustained, fit.rates_per_min[1]))
-
-
-def _unknown(verdict: Verdict, reason: str) -> Verdict:
-    return replace(
-        verdict, status="unknown", fits=(), consistent=(), confidence=None, reason=reason, ban=None
-    )
 
 
 def to_record(
