@@ -188,6 +188,8 @@ class Trace(_Recorded):
     kind: Literal["trace"]
     file: str
     """Azure or BurstGPT (CSV), Mooncake or bltybench's own (JSONL): see docs/workloads.md."""
+    time_unit: Literal["s", "ms"] | None = None
+    """Unit of ``timestamp`` in Mooncake's format. Required if its values are whole numbers."""
 
 
 class Replay(_Recorded):

@@ -73,7 +73,7 @@ def test_azure_trace_is_replayed_as_recorded(tmp_path: Path) -> None:
 
 def test_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
     recorded("mooncake-conversation.jsonl", tmp_path)
-    attempts = as_recorded(*replay(tmp_path, "speed = 4, scale = 0.5, start_s = 60", 5))
+    attempts = as_recorded(*replay(tmp_path, "speed = 4, scale = 0.5, start_s = 60, time_unit = 'ms'", 5))
     assert len(attempts) > 10
 
 

@@ -122,8 +122,8 @@ def bailian(prompt: int, ids: list[int], at_s: float = 0.0) -> str:
             "t:2: has 1 hash_ids, but an input_length of 40 needs 3 blocks of 16",
         ),
         (
-            mooncake(timestamp=1) + "\n" + mooncake(timestamp=1.5),
-            "t:2: timestamp 1.5 has a decimal point, but the first row's has none",
+            mooncake() + "\n" + mooncake(timestamp=3000),
+            't:2: timestamp 3000 can be in seconds or in milliseconds\n  → add time_unit = "ms"',
         ),
         (mooncake(hash_ids="x"), "t:1: hash_ids is not a list of integers"),
         ("{}\n", "t:1: input_length is not an integer"),
@@ -150,8 +150,17 @@ def composer(**fields: Any) -> Composer:
 def test_timestamps_with_a_decimal_point_are_seconds(tmp_path: Path) -> None:
     rows = bailian(9, [1], 2.0) + bailian(9, [1], 3.5) + bailian(9, [1], 4)
     assert [arrival.at_s for arrival in read(tmp_path, rows)] == [0, 1.5, 2]
+
+
+@pytest.mark.parametrize(("unit", "at_s"), [("ms", [0, 1.5]), ("s", [0, 1500])])
+def test_whole_timestamps_have_the_given_unit(tmp_path: Path, unit: str, at_s: list[float]) -> None:
     rows = mooncake(timestamp=2000) + "\n" + mooncake(timestamp=3500)
-    assert [arrival.at_s for arrival in read(tmp_path, rows)] == [0, 1.5]
+    assert [arrival.at_s for arrival in read(tmp_path, rows, duration_s=9999, time_unit=unit)] == at_s
+
+
+def test_unit_of_a_format_with_one_unit_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at_s of this format has a unit of its own"):
+        read(tmp_path, own([1]), time_unit="ms")
 
 
 def test_trace_without_block_ids_has_lengths_only(tmp_path: Path) -> None:
@@ -208,7 +217,7 @@ def test_row_determines_the_call(tmp_path: Path) -> None:
 def test_recorded_mooncake_trace_is_read() -> None:
     if not (TRACES / MOONCAKE).exists():
         pytest.skip(f"the recorded traces are not in {TRACES}")
-    found = list(schedule(Trace(kind="trace", file=MOONCAKE), 1e6, 1, TRACES))
+    found = list(schedule(Trace(kind="trace", file=MOONCAKE, time_unit="ms"), 1e6, 1, TRACES))
     lines = [json.loads(line) for line in (TRACES / MOONCAKE).read_text().splitlines()]
     assert len(found) == len(lines)
     first_ms = lines[0]["timestamp"]

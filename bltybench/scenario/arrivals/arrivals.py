@@ -155,8 +155,10 @@ def _trace(
 ) -> Iterator[Arrival]:
     path = base_dir / arrivals.file
     until_s = arrivals.start_s + min(duration_s * arrivals.speed, arrivals.length_s or float("inf"))
-    trace.check(path, arrivals.start_s, until_s, calls)
-    rows = trace.scaled(trace.rows(path, arrivals.start_s, until_s), arrivals.scale, Random(f"{seed}:trace"))
+    unit = arrivals.time_unit
+    trace.check(path, arrivals.start_s, until_s, calls, unit)
+    recorded = trace.rows(path, arrivals.start_s, until_s, time_unit=unit)
+    rows = trace.scaled(recorded, arrivals.scale, Random(f"{seed}:trace"))
     return (
         Arrival(
             index,

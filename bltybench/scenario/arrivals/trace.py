@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, Line, TraceRow
+from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, Line, TimeUnit, TraceRow
 from bltybench.scenario.files import open_text, version_of
 
 LFS = "version https://git-lfs"
@@ -19,19 +19,30 @@ LFS = "version https://git-lfs"
 HEADERS = " or ".join(dict.fromkeys(known.header for known in FORMATS))
 
 
-def check(path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None) -> None:
+def check(
+    path: Path,
+    start_s: float,
+    until_s: float,
+    calls: Collection[str] | None = None,
+    time_unit: TimeUnit | None = None,
+) -> None:
     """Validate the part from ``start_s`` to ``until_s`` once. Later calls skip it until the file changes.
 
     Raise UserError with file and line for an error, a row whose call is not in ``calls``, or an empty part.
     """
-    _check(path, version_of(path), start_s, until_s, None if calls is None else tuple(calls))
+    _check(path, version_of(path), start_s, until_s, None if calls is None else tuple(calls), time_unit)
 
 
 @lru_cache(maxsize=4)
 def _check(
-    path: Path, _version: tuple[int, int], start_s: float, until_s: float, calls: tuple[str, ...] | None
+    path: Path,
+    _version: tuple[int, int],
+    start_s: float,
+    until_s: float,
+    calls: tuple[str, ...] | None,
+    time_unit: TimeUnit | None,
 ) -> None:
-    if sum(1 for _row in rows(path, start_s, until_s, calls)) == 0:
+    if sum(1 for _row in rows(path, start_s, until_s, calls, time_unit)) == 0:
         raise UserError(
             f"has no rows between {start_s:g} s and {until_s:g} s",
             where=str(path),
@@ -40,14 +51,24 @@ def _check(
 
 
 def rows(
-    path: Path, start_s: float, until_s: float, calls: Collection[str] | None = None
+    path: Path,
+    start_s: float,
+    until_s: float,
+    calls: Collection[str] | None = None,
+    time_unit: TimeUnit | None = None,
 ) -> Iterator[TraceRow]:
-    """Yield the rows from ``start_s`` to before ``until_s``, in the trace's own seconds."""
+    """Yield the rows from ``start_s`` to before ``until_s``, in the trace's own seconds.
+
+    ``time_unit`` is the unit of its times, if the format leaves it open.
+    """
     lines = open_text(path, what="trace file")
     number, first = next(lines, (1, ""))
     form = _format(path, first)
     source = chain([(number, first)], lines) if form.keeps_first_line else lines
-    parse = form.reader(first.strip())
+    if time_unit is not None and not form.has_units:
+        what = f"time_unit is set, but {form.time} of this format has a unit of its own"
+        raise UserError(what, where=str(path), remedy="remove time_unit")
+    parse = form.reader(first.strip(), time_unit)
     begin_s: float | None = None
     last_s = 0.0
     for number, line in source:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from bltybench.errors import UserError
 from bltybench.scenario.files import read_json
@@ -84,6 +84,7 @@ class Line:
         return value
 
 
+TimeUnit = Literal["s", "ms"]
 Parse = Callable[[Line], TraceRow]
 """Function from a line to a row. Raises UserError."""
 
@@ -99,12 +100,14 @@ class Format:
     """Name of its time column."""
     fits: Callable[[str], bool]
     """Whether a file with this first line has this format."""
-    reader: Callable[[str], Parse]
-    """Factory of a parser, called with the first line."""
+    reader: Callable[[str, TimeUnit | None], Parse]
+    """Factory of a parser, called with the first line and the given unit of time."""
     keeps_first_line: bool = False
     """Whether the first line is already a row."""
     from_first_row: bool = True
     """Whether times count from the first row. Otherwise they are the run's own."""
+    has_units: bool = False
+    """Whether files in this format have different units of time."""
 
 
 # Azure LLM inference traces (Azure Public Dataset, 2023 and 2024)
@@ -113,7 +116,7 @@ AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
-def _azure(_: str) -> Parse:
+def _azure(_: str, _unit: TimeUnit | None) -> Parse:
     # Seconds since a nearby day: a float resolves nanoseconds over weeks, not over half a century.
     epoch: datetime | None = None
 
@@ -150,7 +153,7 @@ def _moment(line: Line, text: str) -> tuple[datetime, float]:
 _BURSTGPT_COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
 
 
-def _burstgpt(header: str) -> Parse:
+def _burstgpt(header: str, _unit: TimeUnit | None) -> Parse:
     names = [name.strip() for name in header.split(",")]
     columns = [names.index(name) for name in _BURSTGPT_COLUMNS]
 
@@ -178,11 +181,11 @@ _MOONCAKE_HEADER = '{"timestamp": 0, "input_length": 6758, "output_length": 500,
 
 
 class _Blocks:
-    """Parser of a trace with blocks, which infers the unit of time and the size of blocks from its rows."""
+    """Parser of a trace with blocks, which infers the size of blocks from its rows."""
 
-    def __init__(self, _: str) -> None:
-        self._in_ms: bool | None = None
-        """Whether timestamps are whole numbers, which are milliseconds. Others are seconds."""
+    def __init__(self, _: str, unit: TimeUnit | None) -> None:
+        self._unit = unit
+        """Unit of timestamps. Without a given one, a decimal point means seconds."""
         self._sizes: tuple[int, ...] = BLOCK_SIZES
         """Block sizes that fit all rows so far. A prompt of two or more blocks leaves one."""
 
@@ -214,16 +217,15 @@ class _Blocks:
 
     def _at_s(self, line: Line, row: dict[str, Any]) -> float:
         timestamp = line.seconds(row, "timestamp")
-        is_whole = isinstance(row["timestamp"], int)
-        if self._in_ms is None:
-            self._in_ms = is_whole
-        if self._in_ms and not is_whole:
-            raise UserError(
-                f"timestamp {timestamp:g} has a decimal point, but the first row's has none",
-                where=line.where,
-                remedy="write seconds as 1.0 or milliseconds as 1000, the same in all rows",
-            )
-        return timestamp / 1000 if self._in_ms else timestamp
+        if self._unit is None and timestamp:
+            if isinstance(row["timestamp"], int):
+                raise UserError(
+                    f"timestamp {timestamp:g} can be in seconds or in milliseconds",
+                    where=line.where,
+                    remedy='add time_unit = "ms" (as in Mooncake\'s traces) or "s" to the arrivals',
+                )
+            self._unit = "s"
+        return timestamp / 1000 if self._unit == "ms" else timestamp
 
 
 # bltybench's own: seconds since the start of the run, and properties of the request
@@ -271,7 +273,7 @@ FORMATS = (
         f'a line looks like {_OWN_HEADER}; "call" can name a call of the mix',
         "at_s",
         lambda first: first.startswith("{") and '"at_s"' in first,
-        lambda _: _own,
+        lambda _first, _unit: _own,
         keeps_first_line=True,
         from_first_row=False,
     ),
@@ -282,6 +284,7 @@ FORMATS = (
         lambda first: first.startswith("{"),
         _Blocks,
         keeps_first_line=True,
+        has_units=True,
     ),
 )
 """Formats in the order in which they are tried."""
