@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import unmodeled_limiters
+from benchmarks import limit_pairs, unmodeled_limiters
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import UNMODELED
 from bltybench.limits.fit.result import Fit, Verdict
@@ -71,14 +71,18 @@ KINDS: dict[str, tuple[str, MakeModel]] = {
 }
 
 
+KINDS_OF = {"strangers": list(UNMODELED), "pairs": list(limit_pairs.KINDS)}
+"""Kinds of limiters of the plans that don't play ``KINDS``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A limiter behind a network, and the probe's verdict on it."""
 
     number: int
     plan: str
-    """quick, announced (the quick plan, which is given only headers), full, or strangers: the full plan on
-    limiters outside the modeled families."""
+    """quick, announced (the quick plan, which is given only headers), full, pairs (the full plan on two
+    limits at once), or strangers: the full plan on limiters outside the modeled families."""
     kind: str
     limit: int
     period_s: float
@@ -101,13 +105,18 @@ def play(number: int, plan_name: str) -> list[Case]:
     start_cpu_s = time.process_time()
     quick, by_headers = plan_name in {"quick", "announced"}, plan_name == "announced"
     rng = random.Random(f"{number}/{plan_name}")
-    kinds = list(UNMODELED if plan_name == "strangers" else KINDS)
+    kinds = KINDS_OF.get(plan_name, list(KINDS))
     kind = kinds[number % len(kinds)]
-    limit = rng.randint(5, 60)
+    limit = rng.randint(limit_pairs.MIN_LONG_LIMIT if plan_name == "pairs" else 5, 60)
     # Half of the periods are unusual, so that a preference for usual ones gains nothing.
     period_s = rng.choice(USUAL_PERIODS_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)
-    max_drain_s = MAX_DRAIN_FRACTION * period_s
-    latency_s = rng.choice([one_s for one_s in LATENCIES_S if one_s * limit <= max_drain_s] or [0.002])
+    pair, held, held_s = None, limit, period_s
+    if plan_name == "pairs":
+        period_s = max(period_s, limit_pairs.MIN_LONG_PERIOD_S)
+        pair = limit_pairs.make_pair(kind, limit, period_s, rng)
+        held, held_s = pair.limit, pair.period_s
+    max_drain_s = MAX_DRAIN_FRACTION * held_s
+    latency_s = rng.choice([one_s for one_s in LATENCIES_S if one_s * held <= max_drain_s] or [0.002])
     noise = NetworkNoise(latency_s, rng.uniform(0, 0.4), rng.uniform(-0.2, 0.2), rng.choice([0.0, 0.02]))
     documented = rng.choice(["true"] * 4 + ["limit", "period"]) if quick else "nothing"
     announce = None
@@ -122,7 +131,11 @@ def play(number: int, plan_name: str) -> list[Case]:
         budget=800,
     )
     start_s = START_S + rng.uniform(0, 100)
-    if plan_name == "strangers":
+    if pair is not None:
+        limiter = VirtualLimiter(pair, noise, number)
+        verdict = limiter.play(plan(options, start_s))
+        judged = limit_pairs.judge(verdict, pair)
+    elif plan_name == "strangers":
         unmodeled = UNMODELED[kind](limit, period_s, rng)
         limiter = VirtualLimiter(unmodeled, noise, number)
         verdict = limiter.play(plan(options, start_s))
@@ -138,7 +151,7 @@ def play(number: int, plan_name: str) -> list[Case]:
         Case(
             number=number,
             plan=plan_name,
-            kind=kind,
+            kind=kind if pair is None or pair.both_hit else f"{kind} (one was hit)",
             limit=limit,
             period_s=period_s,
             noise=f"{latency_s * 1000:.0f} ms, jitter {noise.jitter:.2f}, lost {noise.lost:.0%}",
@@ -177,7 +190,9 @@ def _named(verdict: Verdict) -> str:
     """Return what the verdict names: a ban or a family; else its status."""
     if verdict.ban is not None:
         return "ban"
-    return verdict.best.family if verdict.status == "found" and verdict.best else verdict.status
+    if verdict.status != "found" or verdict.best is None:
+        return verdict.status
+    return "two limits" if verdict.has_two_limits else verdict.best.family
 
 
 def _burst(model: Model) -> int:
@@ -189,9 +204,10 @@ def _burst(model: Model) -> int:
 
 def _described(fit: Fit) -> str:
     low_s, high_s = fit.period_range_s
+    also = "" if fit.also is None else f", and {_described(fit.also)}"
     return (
         f"{fit.family}{'+' if fit.count_refused else ''} {fit.limit} {fit.limit_range} "
-        f"{fit.period_s:.4g} ({low_s:.4g}-{high_s:.4g}) {fit.phase} {fit.cost}"
+        f"{fit.period_s:.4g} ({low_s:.4g}-{high_s:.4g}) {fit.phase} {fit.cost}{also}"
     )
 
 

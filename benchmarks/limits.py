@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from benchmarks import case_runner
 from benchmarks.case_runner import PAGE
-from benchmarks.limit_cases import KINDS, Case, play
-from benchmarks.unmodeled_limiters import UNMODELED
+from benchmarks.limit_cases import KINDS, KINDS_OF, Case, play
 
 PLANS = {
     "quick": "The quick plan",
     "announced": "The quick plan, given only headers",
     "full": "The full plan",
+    "pairs": "Two limits at once, the full plan",
     "strangers": "Unmodeled limiters, the full plan",
 }
 FIRST_CASE = 8_000_000
@@ -53,6 +53,10 @@ distinguish classes of algorithms only, so it is also right if it names several 
 class. The full plan is given neither. Given only headers, the quick plan reads a window or resets from them,
 or nothing. Half of the headers are false, by a factor of 0.1 to 6.
 
+Of two limits at once, the period of the long one is 5 to 60 times that of the short one. Each was hit if it
+refused at least three requests that the other would have accepted. *Right* then names both, with their
+parameters. If only one was hit, *right* is this one.
+
 No family is right for an unmodeled limiter: a ban, several limits in one, or a quota shared with other
 clients. There, *abstained* is the expected result. *Right* is a model that predicts 97% of the decisions on
 other traffic, for example if only one of two limits ever binds. A ban is right if the limiter bans, and the
@@ -85,8 +89,11 @@ def _section(plan: str, cases: Sequence[Case]) -> str:
         "| actual \\\\ named | " + " | ".join(name.replace("_", " ") for name in names) + " | wrong |",
         "|---" * (len(names) + 2) + "|",
     ]
-    for kind in UNMODELED if plan == "strangers" else KINDS:
+    kinds = KINDS_OF.get(plan, list(KINDS))
+    for kind in [*kinds, *(f"{kind} (one was hit)" for kind in kinds if plan == "pairs")]:
         of_kind = [case for case in cases if case.kind == kind]
+        if not of_kind and kind not in kinds:
+            continue
         counts = Counter(case.named for case in of_kind)
         wrong = sum(case.judged == "wrong" for case in of_kind)
         cells = [kind, *(str(counts[name] or "") for name in names), str(wrong or "")]

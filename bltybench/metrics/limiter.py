@@ -13,6 +13,7 @@ from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.fit.in_flight import predict_accepted
 from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import EXACT, NS, Timing, answered_ns, observed
@@ -41,7 +42,9 @@ def maker_of(fit: FitRecord | None) -> Make | None:
     options = model_options(
         fit.family, phase_s=fit.phase_s, ticks=fit.ticks, count_refused=fit.count_refused, free=fit.free
     )
-    return partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
+    make = partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
+    also = maker_of(fit.also)
+    return make if also is None else lambda: Both(make(), also())
 
 
 def most_informative(attempts: pa.Table, size: int) -> pa.Array:

@@ -295,11 +295,13 @@ def _copied(limit: RateLimit, share: Share, counts_tokens: bool) -> _Copied:
 def _own(limit: RateLimit, share: Share) -> RateLimit:
     """Return a client's share of a limit. With more clients than requests, each has one per longer period."""
     if limit.limit >= share.clients:
-        changes: dict[str, float] = {"limit": share.of(limit.limit)}
+        changes: dict[str, object] = {"limit": share.of(limit.limit)}
     else:
         changes = {"limit": 1, "period_s": limit.period_s * share.clients / limit.limit}
     if limit.burst is not None:
         changes["burst"] = max(1, share.of(limit.burst))
     if limit.queue is not None:
         changes["queue"] = share.of(limit.queue)
+    if limit.also is not None:
+        changes["also"] = _own(limit.also, share)
     return limit.model_copy(update=changes)

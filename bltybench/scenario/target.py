@@ -82,12 +82,17 @@ class RateLimit(Table):
     """Whether a leaky queue delays requests (default) or serves them immediately."""
     count_refused: bool | None = None
     """Whether refused requests count too. Default: false."""
+    also: "RateLimit | None" = None
+    """Another limit on the same requests, of a shorter period for example. A request has to fit both, and is
+    charged to both or to none."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         for name in self.options():
             if self.algorithm not in OPTIONS[name]:
                 raise ValueError(f"{name} requires {', '.join(OPTIONS[name])}, not {self.algorithm}")
+        if self.also is not None and (self.count_refused or self.also.count_refused):
+            raise ValueError("count_refused can't be combined with also")
         return self
 
     def options(self) -> dict[str, float | bool]:

@@ -89,7 +89,10 @@ def _pace(findings: Findings) -> list[str]:
         lines.append("Burst: " + BURST[best.family].format(limit=best.limit, period=seconds(best.period_s)))
     else:
         lines.append("Burst: none. It is uncertain when the server accepts more.")
-    if kinds == {"window"}:
+    if best.also is not None:
+        period = seconds(best.also.period_s)
+        lines[1] = f"Burst: at most {best.also.limit} requests, and no more than these per {period}."
+    elif kinds == {"window"}:
         lines.append(f"Window boundary: {boundary(best)}")
     return lines
 

@@ -20,7 +20,7 @@ from bltybench.limits.observations.waits import Waits
 
 
 def unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
-    """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal.
+    """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal, or those of one limit.
 
     Responses release slots when they end, so a concurrency limit looks like a rate over about one response
     time. A rate over a much longer period can't be mistaken for it.
@@ -28,7 +28,11 @@ def unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdic
     best = verdict.best
     if slots is None or verdict.reason == ANY_LIMIT_FITS:
         return verdict
-    if best is not None and best.period_s > FINDINGS.max_release_period * slots.latency_s:
+    if best is not None and best.shortest_period_s > FINDINGS.max_release_period * slots.latency_s:
+        return verdict
+    if best is not None and best.also is not None:
+        return unknown(verdict, "two limits fit, but the shorter one may be on requests in flight")
+    if not slots.explains:
         return verdict
     return unknown(verdict, "a concurrency limit fits the refusals")
 
@@ -41,13 +45,13 @@ def unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
     """
     if waits is None or verdict.queue is not None or verdict.best is None:
         return verdict
-    if verdict.best.period_s <= waits.repeated_s:
+    if verdict.best.shortest_period_s <= waits.repeated_s:
         reason = (
-            f"a period of {verdict.best.period_s:.3g} s fits, but accepted requests waited up to "
+            f"a period of {verdict.best.shortest_period_s:.3g} s fits, but accepted requests waited up to "
             f"{waits.longest_s:.2g} s, so it may come from the waiting"
         )
         return unknown(verdict, reason)
-    kept = tuple(fit for fit in verdict.consistent if fit.period_s > waits.repeated_s)
+    kept = tuple(fit for fit in verdict.consistent if fit.shortest_period_s > waits.repeated_s)
     return replace(verdict, consistent=kept)
 
 

@@ -25,7 +25,6 @@ from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement, confirmed, is_confirmed
 from bltybench.limits.fit.in_flight import fit_concurrency
 from bltybench.limits.fit.result import Fit, Verdict
-from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
@@ -38,6 +37,7 @@ from bltybench.limits.observations.observation import (
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.observations.waits import waits_of
+from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.plan import without_refill
 from bltybench.limits.probe.thresholds import CONTEXT
@@ -78,12 +78,12 @@ def find(
     slots = None if timing.coarse or timing.unclear else fit_concurrency(own)
     concurrency = slots if slots is not None and slots.explains else None
     if verdict is None:
-        verdict = fit_limiter(most_informative(observations), hints_s=hints_s, probed=probed)
+        verdict = fit_limits(most_informative(observations), hints_s=hints_s, probed=probed)
         if known.quick:
             verdict = without_refill(verdict)
     # The probe's requests generate one token, so only the server's limits delay them.
     waits = waits_of(observations) if probed else None
-    verdict = unless_delayed(unless_concurrency(verdict, concurrency), waits)
+    verdict = unless_delayed(unless_concurrency(verdict, slots), waits)
     verdict = measured(verdict) if probed else for_clients(verdict, documented_per_min, observations)
     if timing.clock_s > MAX_CLOCK_S:
         verdict = blurred(verdict, busiest_period(observations, timing.clock_s)[0])
@@ -205,6 +205,7 @@ def _fit(best: Fit) -> model.FitRecord:
         period_range_s=written.period_range_s,
         phase_s=written.phase_s(),
         free=free,
+        also=None if best.also is None else _fit(best.also),
     )
 
 

@@ -39,14 +39,17 @@ def limits_toml(
     lines += _concurrency(values) + _charges(values)
     lines += [f"{name} = false" for name in ("requests", "tokens") if not found[name]]
     if best is not None:
-        written = best.written()
-        lines += ["", "[requests]", f"limit = {written.limit}", f"period_s = {written.period_s}"]
-        lines.append(f'algorithm = "{written.family}"')
-        options = written.options()
-        if values.get("refused_counts") is True and best.traits.kind == "window":
-            options["count_refused"] = True
-        lines += [f"{name} = {str(value).lower()}" for name, value in options.items()]
+        counts = values.get("refused_counts") is True and best.traits.kind == "window" and best.also is None
+        lines += _table("requests", best.written(), **({"count_refused": True} if counts else {}))
+        if best.also is not None:
+            lines += _table("requests.also", best.also.written())
     return "\n".join([*lines, *tokens]) + "\n"
+
+
+def _table(name: str, written: Fit, **options: bool) -> list[str]:
+    lines = ["", f"[{name}]", f"limit = {written.limit}", f"period_s = {written.period_s}"]
+    lines.append(f'algorithm = "{written.family}"')
+    return lines + [f"{key} = {str(value).lower()}" for key, value in (written.options() | options).items()]
 
 
 def request_limit(text: str) -> RateLimit:

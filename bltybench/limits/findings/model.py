@@ -73,6 +73,10 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     free: int | None = None
     count_refused: bool | None
     contradictions: int
+    refusals: int | None = None
+    """Of two limits: refusals by this one while the other would have accepted."""
+    also: "FitRecord | None" = None
+    """A second limit, which sustains a higher rate. A request has to fit both."""
 
     @property
     def rate_to_send_per_min(self) -> float:

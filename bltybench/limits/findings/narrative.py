@@ -40,6 +40,8 @@ def _request_limit(findings: Findings) -> list[str]:
         else:
             line = f"The limiter is {names}; this run can't distinguish them. If it is the first: "
             line += described(best)
+        if best.also is not None:
+            line = _two_limits(best, best.also, verdict.refused)
         other = [] if slots is None else [f"Another limit fits as well. {_concurrency(slots)}"]
         replayed = findings.replayed if verdict.status == "found" else None
         same = [] if replayed is None else [replay_sentence(replayed)]
@@ -73,6 +75,17 @@ def _request_limit(findings: Findings) -> list[str]:
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def _two_limits(first: Fit, second: Fit, refused: int) -> str:
+    """Return both limits, and how many refusals came from which."""
+    either = refused - (first.refusals or 0) - (second.refusals or 0)
+    return (
+        f"A request has to fit two limits. The first is {with_article(first.family)}: {described(first)} The "
+        f"second is {with_article(second.family)}: {described(second)} Of {refused} refusals, "
+        f"{first.refusals} came from the first alone, {second.refusals} from the second alone, and {either} "
+        "can be by either."
+    )
 
 
 def _waits(findings: Findings) -> list[str]:

@@ -10,6 +10,7 @@ from bltybench.limits.fit.bans import Ban, BanTiming
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterFamily
 
 Number = TypeVar("Number", int, float)
@@ -18,6 +19,8 @@ Status = Literal["found", "ambiguous", "unknown", "never_refused", "always_refus
 
 ANY_LIMIT_FITS = "nearly any limit fits, so more observations are needed"
 """``Verdict.reason`` if the decisions hardly contradict any limit."""
+NO_FAMILY_FITS = "no family fits"
+"""Start of ``Verdict.reason`` if the decisions contradict every family."""
 PERIOD_DIGITS = 8
 """Significant digits of a period in files. A run of 10,000 periods then drifts by 0.01% of one."""
 PHASE_DECIMALS = 4
@@ -54,11 +57,20 @@ class Fit:
     """Range of the sustained rates that fit as well. None if it is that of the limit and the period."""
     variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
     """Other parameters that fit as well, spread over the whole range."""
+    also: Fit | None = None
+    """A second limit of the server, which sustains a higher rate. A request has to fit both."""
+    refusals: int | None = None
+    """Of two limits: refusals by this one while the other would have accepted; None of a single limit."""
 
     @property
     def traits(self) -> LimiterFamily:
         """The properties of the family."""
         return FAMILIES[self.family]
+
+    @property
+    def shortest_period_s(self) -> float:
+        """The period; of two limits, the shorter one."""
+        return self.period_s if self.also is None else min(self.period_s, self.also.period_s)
 
     @property
     def rate_per_min(self) -> float:
@@ -81,8 +93,9 @@ class Fit:
 
     @property
     def precision(self) -> float:
-        """Half width of the period's range, relative to the period."""
-        return (self.period_range_s[1] - self.period_range_s[0]) / 2 / self.period_s
+        """Half width of the period's range, relative to the period; of two limits, the wider one."""
+        own = (self.period_range_s[1] - self.period_range_s[0]) / 2 / self.period_s
+        return own if self.also is None else max(own, self.also.precision)
 
     def written(self) -> Fit:
         """Return the fit with the period as files state it.
@@ -93,7 +106,8 @@ class Fit:
         period_s, *range_s = (
             float(f"{value:.{PERIOD_DIGITS}g}") for value in (self.period_s, *self.period_range_s)
         )
-        return replace(self, period_s=period_s, period_range_s=(range_s[0], range_s[1]))
+        also = None if self.also is None else self.also.written()
+        return replace(self, period_s=period_s, period_range_s=(range_s[0], range_s[1]), also=also)
 
     def phase_s(self, period_s: float | None = None) -> float | None:
         """Return the phase, in seconds after a multiple of the period in Unix time; None if unknown."""
@@ -116,7 +130,8 @@ class Fit:
 
     def model(self, period_s: float | None = None) -> Model:
         """Return a new model with these parameters, or with another period, on Unix time."""
-        return self.traits.model(self.limit, period_s or self.period_s, **self.options(period_s))
+        model = self.traits.model(self.limit, period_s or self.period_s, **self.options(period_s))
+        return model if self.also is None else Both(model, self.also.model())
 
 
 def model_options(
@@ -159,6 +174,16 @@ class Verdict:
     """Longest pause between requests while all were refused, in seconds, if retries seem to prolong that."""
     ban: Ban | None = None
     """The ban that explains every recovery, if no family explains the decisions."""
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the decisions contradict every family, and no ban explains them."""
+        return self.status == "unknown" and self.reason.startswith(NO_FAMILY_FITS) and self.ban is None
+
+    @property
+    def has_two_limits(self) -> bool:
+        """Whether two limits were found."""
+        return self.best is not None and self.best.also is not None
 
     @property
     def accepts_more(self) -> bool:

@@ -11,7 +11,7 @@ from bltybench.limits.fit.bans import describe_starvation, detect_ban, outside_b
 from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
 from bltybench.limits.fit.evidence import missing_refusals
 from bltybench.limits.fit.queueing import QueueTiming, detect_queue
-from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict, covering
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, NO_FAMILY_FITS, Fit, Verdict, covering
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.thresholds import EVIDENCE, SCORING, SELECTION
@@ -203,7 +203,7 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
     if best.cost > allowed:
         _, accepted, refused = _counts(observations)
         reason = (
-            f"no family fits: {best.contradictions} of {accepted + refused} decisions contradict the best "
+            f"{NO_FAMILY_FITS}: {best.contradictions} of {accepted + refused} decisions contradict the best "
             f"({refused} are refusals)"
         )
         if ambiguous_cost > SCORING.hard_weight * best.contradictions:
@@ -305,7 +305,7 @@ def _unless_banned(verdict: Verdict, observations: Observations, *, probed: bool
     longest_wait_s = SELECTION.max_bucket_wait * max(token_waits_s, default=0.0)
     if verdict.best is None and timing.length_range_s[1] <= longest_wait_s:
         return verdict
-    reason = f"no family fits: {contradictions} of {verdict.attempts} decisions contradict the best"
+    reason = f"{NO_FAMILY_FITS}: {contradictions} of {verdict.attempts} decisions contradict the best"
     unknown = replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
     candidates = [one for one in SIMPLE_CANDIDATES if not one[1]]
     inner = fit_limiter(outside_bans(observations), candidates=candidates, probed=probed)

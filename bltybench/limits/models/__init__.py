@@ -1,7 +1,7 @@
 """Limiter models: pure objects over times in seconds that the caller passes. No sockets, files, or clocks."""
 
 from bltybench.limits.models.base import Admission, Limiter, Model
-from bltybench.limits.models.composite import AllOf
+from bltybench.limits.models.composite import AllOf, Both
 from bltybench.limits.models.concurrency import Concurrency
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
 from bltybench.limits.models.interval_refill import IntervalRefill
@@ -13,6 +13,7 @@ from bltybench.limits.models.token_bucket import TokenBucket
 __all__ = [
     "Admission",
     "AllOf",
+    "Both",
     "Concurrency",
     "FirstHitCounter",
     "FirstHitWindow",

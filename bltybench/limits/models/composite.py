@@ -35,3 +35,50 @@ class AllOf:
             return peeked
         model.charge(t_s, cost)
         return peeked if peeked.accepted else model.peek(t_s, cost)
+
+
+class Both(Model):
+    """Two limits on the same requests, as one model.
+
+    A request is accepted, and charged to both, iff both accept it. ``limit`` and ``period_s`` are those of
+    ``first``. Source: Azure OpenAI, "Understanding rate limits": requests per 1 or 10 s and per minute.
+    """
+
+    counts_refused = False
+
+    def __init__(self, first: Model, second: Model) -> None:
+        if first.count_refused or second.count_refused:
+            raise ValueError("two limits at once can't count refused requests")
+        super().__init__(first.limit, first.period_s)
+        self.models = (first, second)
+
+    def _advance(self, t_s: float) -> None:
+        for model in self.models:
+            model.peek(t_s)
+
+    def _fits(self, t_s: float, cost: float) -> bool:
+        return all(model._fits(t_s, cost) for model in self.models)
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        waits_s = (model.peek(t_s, cost).retry_after_s or 0.0 for model in self.models)
+        return t_s + max(waits_s)
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        for model in self.models:
+            model.charge(t_s, cost)
+
+    def _refund(self, charged_s: float, cost: float) -> None:
+        for model in self.models:
+            model.refund(self._last_s, charged_s, cost)
+
+    def remaining(self, t_s: float) -> float:
+        """Return the cost that still fits both."""
+        return min(model.remaining(t_s) for model in self.models)
+
+    def reset_s(self, t_s: float) -> float:
+        """Return the seconds until both are completely available."""
+        return max(model.reset_s(t_s) for model in self.models)
+
+    def delay_s(self, t_s: float) -> float:
+        """Return the longer of both delays."""
+        return max(model.delay_s(t_s) for model in self.models)

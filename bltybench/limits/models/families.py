@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bltybench.limits.models.base import Model
+from bltybench.limits.models.composite import Both
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
 from bltybench.limits.models.interval_refill import IntervalRefill
 from bltybench.limits.models.leaky_queue import LeakyQueue
@@ -67,7 +68,8 @@ FAMILIES = {
 
 def model_of(limit: RateLimit) -> Model:
     """Return a new limiter with the algorithm, limit, period, and options of a table of scenarios.toml."""
-    return FAMILIES[limit.algorithm].model(limit.limit, limit.period_s, **limit.options())
+    model = FAMILIES[limit.algorithm].model(limit.limit, limit.period_s, **limit.options())
+    return model if limit.also is None else Both(model, model_of(limit.also))
 
 
 def prose_name(family: str) -> str:

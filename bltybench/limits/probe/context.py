@@ -40,7 +40,8 @@ class ProbeContext:
         """Return a copy with the verdict on the request limit."""
         return replace(
             self,
-            fits=verdict.consistent,
+            # Experiments count what one limit accepts.
+            fits=tuple(fit for fit in verdict.consistent if fit.also is None),
             never_refused=verdict.status == "never_refused",
             requests_per_min=documented_per_min,
         )

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import TOO_FEW_REFILL_PERIODS
 from bltybench.limits.fit.thresholds import SELECTION
 from bltybench.limits.models.families import INTERVAL_REFILL, TOKEN_BUCKET
+from bltybench.limits.observations.observation import Lockout, Observations
 from bltybench.limits.probe.announced_period import (
     announced_limit,
     announced_period_s,
@@ -84,6 +87,16 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         # At least two rounds: another phase may fit the edge of the first one too.
         if number and len(verdict.families) == 1:
             break
+    if verdict.contradicted or verdict.has_two_limits:
+        yield from _reach_both(planner)
+        verdict = planner.verdict()
+    if not (verdict.contradicted or verdict.has_two_limits):
+        yield from _name_family(planner, verdict)
+    return planner.verdict()
+
+
+def _name_family(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
+    """Send what distinguishes the remaining families, and what narrows the range of the period."""
     if len(verdict.families) > 1:
         settle_s = PLAN.settle_periods * max(_window_periods(verdict, verdict.consistent[0]))
         yield from _settle(planner, verdict, planner.now_s + settle_s)
@@ -101,7 +114,6 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         verdict = narrowed
     yield from _recheck_after_idle(planner, planner.verdict())
     yield from _confirm_interval_refill(planner, planner.verdict())
-    return planner.verdict()
 
 
 def _is_precise(verdict: Verdict) -> bool:
@@ -130,13 +142,39 @@ def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted
     return "accepted"
 
 
-def _recover(planner: Planner) -> ProbePlan[bool]:
+def _reach_both(planner: Planner) -> ProbePlan[None]:
+    """Exhaust both of two limits: send as soon as refusals end, and again after idle intervals."""
+    for number, idle in enumerate(PLAN.pair_idles):
+        best = planner.verdict().best
+        if number and _is_precise(planner.verdict()):
+            return
+        if number:
+            longest_s = max(lockout.max_s for lockout in _ended_lockouts(planner))
+            at_s = planner.now_s + idle * (best.period_s if best else longest_s)
+            yield from planner.send(at_s, planner.left // 3, "sending after an idle interval")
+        if number and best is not None and best.also is not None:
+            yield from _round(planner, number, best.also.period_s, best.also.limit)
+        for _ in range(PLAN.pair_bursts):
+            usual_s = float(np.median([lockout.max_s for lockout in _ended_lockouts(planner)]))
+            first_s = PLAN.first_poll * usual_s
+            if planner.left < PLAN.pair_reserve or not (yield from _recover(planner, first_s)):
+                return
+            if _ended_lockouts(planner)[-1].max_s > PLAN.min_lockout_ratio * usual_s:
+                break
+
+
+def _ended_lockouts(planner: Planner) -> list[Lockout]:
+    lockouts = Observations(planner.observations).lockouts
+    return [lockout for lockout in lockouts if lockout.recovery is not None]
+
+
+def _recover(planner: Planner, first_wait_s: float = 0.0) -> ProbePlan[bool]:
     """Retry at growing intervals until a request is accepted, then send until the next refusal.
 
     Return False if nothing is accepted within the maximum wait or the budget.
     """
     refused_s = planner.now_s
-    wait_s = max(2 * planner.latency_s(), 0.002)
+    wait_s = max(2 * planner.latency_s(), 0.002, first_wait_s)
     while planner.left > 0 and wait_s <= planner.options.max_wait_s:
         got = yield from planner.send(refused_s + wait_s, 1, "waiting for the refusals to end")
         if any(observation.accepted for observation in got):

@@ -7,9 +7,9 @@ from typing import TypeVar
 import numpy as np
 
 from bltybench.limits.fit.result import Fit, Verdict
-from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.fit.thresholds import QUEUEING
 from bltybench.limits.observations.observation import Observation, with_decision_slack
+from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.thresholds import PLAN
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class Planner:
             return self._fitted[1]
         families = None if among is None else [(one.family, bool(one.count_refused)) for one in among]
         hints_s = (self.options.period_s,) if self.options.period_s else ()
-        verdict = fit_limiter(self.observations, hints_s=hints_s, candidates=families)
+        verdict = fit_limits(self.observations, hints_s=hints_s, candidates=families)
         if among is None:
             self._fitted = len(self.observations), verdict
         return verdict

@@ -53,6 +53,17 @@ class PlanThresholds:
     extra_requests: int = 4
     """Requests sent after the first one that is accepted. If a candidate expects a later refill, each of
     them contradicts it."""
+    pair_idles: tuple[float, ...] = (0.0, 1.4, 0.6, 1.1)
+    """Idle intervals before each series of bursts that exhausts both of two limits, in periods of the longer
+    one."""
+    pair_bursts: int = 20
+    """Maximum bursts of such a series."""
+    first_poll: float = 0.3
+    """First wait after a refusal in a series, relative to the median lockout."""
+    min_lockout_ratio: float = 3
+    """Ratio of the last lockout to the median one from which the longer limit is exhausted."""
+    pair_reserve: int = 12
+    """Requests left in the budget at which no further burst begins."""
     overshoot: int = 2
     """Requests beyond the limit in a burst that is meant to exhaust it."""
 

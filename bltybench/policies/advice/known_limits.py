@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from bltybench.limits.findings.model import FindingsRecord
+from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import FAMILIES
 from bltybench.scenario.api.documented_limits import MINUTE_S, Limit, What, one_limit, per_minute
 from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits
@@ -50,10 +50,7 @@ def measured_limits(record: FindingsRecord) -> SandboxLimits:
         period_s = limit * 60 / record.ban.safe_rate_per_min
         requests = RateLimit(limit=limit, period_s=period_s, algorithm="sliding_log")
     elif slowest is not None and slowest.family in FAMILIES:
-        period_s = slowest.limit * 60 / slowest.rate_to_send_per_min
-        fields = {"limit": slowest.limit, "period_s": period_s, "algorithm": slowest.family}
-        fields |= {name: getattr(slowest, name) for name in SHARED if slowest.family in OPTIONS[name]}
-        requests = RateLimit.model_validate(fields)
+        requests = _request_limit(slowest)
     concurrency = answers.get("concurrency_limit")
     if concurrency is None and requests is None and slots is not None:
         concurrency = slots.limit
@@ -66,6 +63,15 @@ def measured_limits(record: FindingsRecord) -> SandboxLimits:
             "per": () if answers.get("limit_per_key") is False else ("key",),
         }
     )
+
+
+def _request_limit(fit: FitRecord) -> RateLimit:
+    period_s = fit.limit * 60 / fit.rate_to_send_per_min
+    fields = {"limit": fit.limit, "period_s": period_s, "algorithm": fit.family}
+    fields |= {name: getattr(fit, name) for name in SHARED if fit.family in OPTIONS[name]}
+    if fit.also is not None:
+        fields["also"] = _request_limit(fit.also)
+    return RateLimit.model_validate(fields)
 
 
 def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[SandboxLimits, Sources]:

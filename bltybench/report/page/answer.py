@@ -24,6 +24,7 @@ from bltybench.runs.search import SearchResult, read_search
 from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 
 PROBE = "locust -f locustfiles/limits.py"
+TWO_LIMITS = "two limits at once"
 MAX_NAMED = 2
 """Maximum algorithms that the answer names if several fit."""
 NO_DURATIONS = "which limit refused: the log has no durations"
@@ -126,6 +127,8 @@ def _title(record: FindingsRecord) -> str | None:
         families = _families(record)
         named = len(families) <= MAX_NAMED
         algorithm = " or ".join(map(prose_name, families)) if named else "algorithm still open"
+        if record.slowest.also is not None:
+            algorithm = TWO_LIMITS
         return text.sentence(f"{_amount(record.slowest)}, {_possibly(record)}{algorithm}")
     if record.in_flight is not None:
         return f"{record.in_flight.limit} requests in flight"
@@ -156,6 +159,8 @@ def _possibly(record: FindingsRecord) -> str:
 
 def _amount(fit: FitRecord) -> str:
     """Return what the server accepts; of an imprecise limit, the rate at which to send."""
+    if fit.also is not None:
+        return f"{_amount(structs.replace(fit, also=None))} and {_amount(fit.also)}"
     if fit.rate_to_send_per_min < fit.rate_per_min:
         return f"at least {per_minute(fit.rate_to_send_per_min)}"
     if fit.family == TOKEN_BUCKET:
@@ -172,6 +177,8 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
         named = " or ".join(map(with_article, families[:MAX_NAMED]))
         if len(families) > MAX_NAMED:
             named = f"{named}, or another of {len(families)} algorithms"
+        if record.slowest.also is not None:
+            named = TWO_LIMITS
         return f"the server accepts {_amount(record.slowest)} ({_possibly(record)}{named})"
     if record.in_flight is not None:
         return f"the server accepts {record.in_flight.limit} requests in flight"

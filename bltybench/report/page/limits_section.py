@@ -129,7 +129,10 @@ def _model_name(record: FindingsRecord) -> ModelName | None:
         return ModelName(f"a concurrency limit of {limit}", certain=True) if limit else None
     if record.observed.family not in FAMILIES:
         return None
-    return ModelName(with_article(record.observed.family), certain=record.status == "found")
+    text = with_article(record.observed.family)
+    if record.observed.also is not None:
+        text = f"{text} and {with_article(record.observed.also.family)}"
+    return ModelName(text, certain=record.status == "found")
 
 
 def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetInfo) -> list[TableRow]:
@@ -155,6 +158,8 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
             ("Start of windows", NOTHING, NOTHING, " or ".join(starts) or NOTHING),
             ("Refused requests counted", NOTHING, NOTHING, _counts_refused(record, observed)),
         ]
+    if observed is not None and observed.also is not None:
+        table += _second_limit(observed, observed.also)
     table += _refusals(record)
     tokens = [attempt.limit_tokens for attempt in attempts if attempt.limit_tokens is not None]
     token_limits = limits_on(target.documented, *TOKENS)
@@ -169,6 +174,15 @@ def _table(record: FindingsRecord, attempts: Sequence[Attempt], target: TargetIn
             in_flight = f"at most {_range(*slots.limit_range)}"
         table.append(("In flight", _or_nothing(concurrency), NOTHING, in_flight))
     return [row for row in table if set(row[1:]) != {NOTHING}]
+
+
+def _second_limit(first: FitRecord, second: FitRecord) -> list[TableRow]:
+    """Return the limit that requests have to fit too, and which refusals came from which."""
+    alone = f"{first.refusals} by the first alone, {second.refusals} by the second alone"
+    return [
+        ("Second limit", NOTHING, NOTHING, f"{_limit(second)}, {prose_name(second.family)}"),
+        ("Refusals by one limit", NOTHING, NOTHING, alone),
+    ]
 
 
 def _counts_refused(record: FindingsRecord, observed: FitRecord) -> str:

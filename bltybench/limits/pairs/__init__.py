@@ -1,0 +1,1 @@
+"""Two limits at once: which pair fits if no single limiter does."""

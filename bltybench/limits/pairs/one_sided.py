@@ -1,0 +1,110 @@
+"""Candidates for one of several limits: they never refuse what was accepted, and explain many refusals.
+
+The other limits may have made the refusals that a candidate does not explain. The state of each limit follows
+from the acceptances alone, because a request that one limit refuses is charged to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bltybench.limits.fit.grid import Grid, coarse_grid, plain_grid
+from bltybench.limits.fit.occupancy import OCCUPANCY, ChargeBounds
+from bltybench.limits.fit.result import Fit
+from bltybench.limits.fit.thresholds import GRID, SCORING
+from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LEAKY_QUEUE, TOKEN_BUCKET
+from bltybench.limits.observations.observation import Bools, Floats, Ints, Observations
+from bltybench.limits.pairs.thresholds import PAIRS
+
+FAMILIES_OF_PAIRS = tuple(name for name in FAMILIES if name not in {INTERVAL_REFILL, LEAKY_QUEUE})
+"""Families to search. An interval refill has too many parameters to be one of two limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneSided:
+    """Candidates of all families."""
+
+    family: list[str]
+    period_s: Floats
+    refused_acceptances: Ints
+    """Acceptances that each candidate refuses."""
+    explains: Bools
+    """Whether each candidate (row) can have made each refusal (column)."""
+
+
+def one_sided(observations: Observations, hints_s: tuple[float, ...]) -> OneSided:
+    """Return the candidates that explain most refusals, at many periods of each family."""
+    family: list[str] = []
+    parts: list[tuple[Floats, Ints, Bools]] = []
+    bounds = ChargeBounds(observations, count_refused=False)
+    for name in FAMILIES_OF_PAIRS:
+        grid = _grid(name, observations, hints_s)
+        for part in _batches(bounds, grid):
+            parts.append(_explained(name, bounds, part))
+            family += [name] * len(parts[-1][0])
+    period_s = np.concatenate([part[0] for part in parts])
+    refused = np.concatenate([part[1] for part in parts])
+    explains = np.concatenate([part[2] for part in parts])
+    kept = _diverse(family, period_s, explains.sum(axis=1) - SCORING.hard_weight * refused)
+    return OneSided([family[i] for i in kept.tolist()], period_s[kept], refused[kept], explains[kept])
+
+
+def explained_by(fit: Fit, observations: Observations) -> Bools:
+    """Return the refusals that a limit can have made, and the lost requests that it surely refused."""
+    bounds = ChargeBounds(observations, count_refused=False)
+    turns = fit.limit if fit.family == TOKEN_BUCKET else fit.ticks or 1
+    edge_s = 0.0 if fit.edge_s is None else fit.edge_s - observations.origin_s
+    grid = Grid(*(np.array([value]) for value in (fit.period_s / turns, edge_s, fit.limit / turns)))
+    surely, perhaps = (
+        used[0] + 1 > fit.limit + SCORING.rounding for used in OCCUPANCY[fit.family](bounds, grid)
+    )
+    mask: Bools = np.where(observations.refused, perhaps, surely & ~observations.accepted)
+    return mask
+
+
+def _grid(family: str, observations: Observations, hints_s: tuple[float, ...]) -> Grid:
+    """Return the coarse grid of a family for any period, because lockouts can be those of another limit."""
+    if family == TOKEN_BUCKET:
+        return coarse_grid(family, observations, count_refused=False, hints_s=hints_s)
+    grid = coarse_grid(family, observations, count_refused=True, hints_s=hints_s)
+    shortest_s = GRID.min_period_exchanges * observations.uncertainty_s()
+    usual_s = np.array([s for s in GRID.natural_periods_s if shortest_s <= s < grid.period.min()])
+    clock_s = -observations.origin_s % usual_s if FAMILIES[family].has_phase else np.zeros_like(usual_s)
+    return grid.plus(plain_grid(usual_s, clock_s))
+
+
+def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
+    size = max(1, SCORING.batch_cells // max(1, len(bounds.columns)))
+    for start in range(0, len(grid), size):
+        yield grid.take(np.arange(start, min(start + size, len(grid))))
+
+
+def _explained(family: str, bounds: ChargeBounds, grid: Grid) -> tuple[Floats, Ints, Bools]:
+    """Return the best candidates of each period: their periods, refused acceptances, and refusals."""
+    used_min, used_max = OCCUPANCY[family](bounds, grid)
+    needed = np.sort(np.ceil(used_min[:, bounds.accepted_at] + 1 - SCORING.rounding), axis=1)
+    available = used_max[:, bounds.refused_at] + 1 - SCORING.rounding
+    periods, counts, explained = [], [], []
+    for count in PAIRS.refused_acceptances:
+        limit = needed[:, max(0, needed.shape[1] - 1 - count)]
+        periods.append(grid.period * limit if family == TOKEN_BUCKET else grid.period)
+        counts.append((needed > limit[:, None]).sum(axis=1))
+        explained.append(available > limit[:, None])
+    return np.concatenate(periods), np.concatenate(counts), np.concatenate(explained)
+
+
+def _diverse(family: Sequence[str], period_s: Floats, score: Ints) -> Ints:
+    """Return the best candidates at each of several periods of each family."""
+    low, high = np.log(period_s.min()), np.log(period_s.max())
+    bins = np.minimum((np.log(period_s) - low) / (high - low) * PAIRS.period_bins, PAIRS.period_bins - 1)
+    kept: list[int] = []
+    taken: dict[tuple[str, int], int] = {}
+    for i in np.argsort(-score, kind="stable").tolist():
+        place = (family[i], int(bins[i]))
+        taken[place] = taken.get(place, 0) + 1
+        if taken[place] <= PAIRS.per_bin:
+            kept.append(i)
+    return np.array(kept, dtype=np.int64)

@@ -1,0 +1,141 @@
+"""Identify the limiter, or two limits at once if no single one fits the observed decisions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.scoring import allowed_cost
+from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.models.families import with_article
+from bltybench.limits.observations.observation import Bools, Observation, Observations
+from bltybench.limits.pairs.one_sided import FAMILIES_OF_PAIRS, OneSided, explained_by, one_sided
+from bltybench.limits.pairs.thresholds import PAIRS
+
+CANDIDATES = tuple((family, False) for family in FAMILIES_OF_PAIRS)
+"""The families of each limit. A limit that counts refused requests depends on the other one's refusals."""
+NOTHING = Verdict("nothing_sent", 0, 0, 0)
+"""The verdict on one of two limits if it was not fitted."""
+
+
+def fit_limits(
+    observed: Sequence[Observation],
+    *,
+    hints_s: tuple[float, ...] = (),
+    candidates: Sequence[tuple[str, bool]] | None = None,
+    probed: bool = True,
+) -> Verdict:
+    """Return the limiter that fits the observations (``fit_limiter``), or two limits if none does.
+
+    Two limits are one fit, whose ``also`` is the limit that sustains the higher rate.
+    """
+    single = fit_limiter(observed, hints_s=hints_s, candidates=candidates, probed=probed)
+    if candidates is not None or not single.contradicted:
+        return single
+    ordered = sorted(observed, key=lambda observation: observation.sent_s)
+    observations = Observations(ordered)
+    tried: set[bytes] = set()
+    for explained in _starts(observations, hints_s):
+        first, second = _alternating(ordered, observations, explained, hints_s, tried, probed=probed)
+        pairs = [_joint(*fits, observations) for fits in product(first.consistent, second.consistent)]
+        fits = tuple(pair for pair in pairs if pair is not None)
+        # All combinations have to fit, because each limit was fitted given only the best of the other.
+        if fits and len(fits) == len(pairs) and fits[0].cost + PAIRS.margin <= single.fits[0].cost:
+            return _verdict(single, first, second, fits)
+    return single
+
+
+def _verdict(single: Verdict, first: Verdict, second: Verdict, fits: tuple[Fit, ...]) -> Verdict:
+    """Return the verdict on two limits, whose combinations are ``fits``."""
+    confidence = (first.confidence or 0.0) * (second.confidence or 0.0)
+    both = replace(single, status="found", consistent=fits, confidence=confidence, reason="")
+    open_reason = first.reason or second.reason
+    if not open_reason:
+        return both
+    one, other = (" or ".join(map(with_article, verdict.families)) for verdict in (first, second))
+    reason = f"one of two limits is {one}, the other {other}: {open_reason}"
+    return replace(both, status="ambiguous", reason=reason)
+
+
+def _starts(observations: Observations, hints_s: tuple[float, ...]) -> list[Bools]:
+    """Return the refusals that one limit explains, for the best pairs on the coarse grid."""
+    found = one_sided(observations, hints_s)
+    missed = (~found.explains).astype(np.float32)
+    refused = found.refused_acceptances
+    cost = missed @ missed.T + refused[:, None] + refused[None, :]
+    allowed = PAIRS.max_unexplained * found.explains.shape[1]
+    starts: list[Bools] = []
+    taken: set[tuple[str, int, str, int]] = set()
+    for flat in np.argsort(cost, axis=None, kind="stable").tolist():
+        first, second = divmod(flat, len(refused))
+        if cost[first, second] > allowed or len(starts) == PAIRS.started:
+            break
+        place = (*_place(found, first), *_place(found, second))
+        if first != second and place not in taken:
+            taken |= {place, (*place[2:], *place[:2])}
+            starts.append(_at_requests(found.explains[second], observations))
+    return starts
+
+
+def _place(found: OneSided, i: int) -> tuple[str, int]:
+    return found.family[i], round(float(np.log2(found.period_s[i])))
+
+
+def _at_requests(refusals: Bools, observations: Observations) -> Bools:
+    mask = np.zeros(len(observations), dtype=np.bool_)
+    mask[np.flatnonzero(observations.refused)[refusals]] = True
+    return mask
+
+
+def _alternating(
+    observed: Sequence[Observation],
+    observations: Observations,
+    explained: Bools,
+    hints_s: tuple[float, ...],
+    tried: set[bytes],
+    *,
+    probed: bool,
+) -> tuple[Verdict, Verdict]:
+    """Return two verdicts, each on the acceptances and the refusals that the other limit does not explain.
+
+    ``explained`` are the refusals that one of them explains at first, and ``tried`` those of earlier starts.
+    """
+    verdicts = [NOTHING, NOTHING]
+    while explained.tobytes() not in tried and len(tried) < PAIRS.max_fits:
+        tried.add(explained.tobytes())
+        rest = [one for one, without in zip(observed, explained, strict=True) if not without]
+        verdict = fit_limiter(rest, hints_s=hints_s, candidates=CANDIDATES, probed=probed)
+        verdicts = [verdicts[1], verdict]
+        if not verdict.fits or verdict.ban is not None or verdict.queue is not None:
+            return NOTHING, NOTHING
+        best = verdict.best or verdict.fits[0]
+        explained = explained_by(best, observations)
+    return verdicts[0], verdicts[1]
+
+
+def _joint(one: Fit, other: Fit, observations: Observations) -> Fit | None:
+    """Return both limits as one fit; None if they don't explain the decisions, or if one is not needed."""
+    first, second = sorted((one, other), key=lambda fit: fit.rate_per_min)
+    perhaps = [explained_by(fit, observations) & observations.refused for fit in (first, second)]
+    alone = [int((perhaps[i] & ~perhaps[1 - i]).sum()) for i in (0, 1)]
+    # A decision that both contradict is counted twice.
+    cost, contradictions = one.cost + other.cost, one.contradictions + other.contradictions
+    if cost > allowed_cost(observations) or min(alone) < PAIRS.min_refusals:
+        return None
+
+    def paired(first: Fit, second: Fit, variants: tuple[Fit, ...] = ()) -> Fit:
+        also = replace(second, refusals=alone[1], variants=())
+        return replace(
+            first,
+            also=also,
+            refusals=alone[0],
+            contradictions=contradictions,
+            cost=cost,
+            variants=variants,
+        )
+
+    variants = [paired(variant, second) for variant in first.variants]
+    variants += [paired(first, variant) for variant in second.variants]
+    return paired(first, second, tuple(variants))

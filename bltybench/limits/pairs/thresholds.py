@@ -1,0 +1,32 @@
+"""The numbers that the search for two limits relies on, with their units and reasons."""
+
+from dataclasses import dataclass
+
+from bltybench.limits.fit.thresholds import SCORING
+
+
+@dataclass(frozen=True, slots=True)
+class PairThresholds:
+    """How two limits are searched, and when they are reported."""
+
+    refused_acceptances: tuple[int, ...] = (0, 1, 3)
+    """Acceptances that a candidate of the coarse grid can refuse. The true limit can, because its period and
+    its phase are not exact there."""
+    period_bins: int = 24
+    """Periods to distinguish per family, evenly spaced on a logarithmic scale."""
+    per_bin: int = 4
+    """Candidates to keep for each of them: those that explain most refusals."""
+    started: int = 3
+    """Best pairs on the coarse grid to refine, of different families or periods."""
+    max_fits: int = 6
+    """Maximum fits of one limit given the other one. Usually, the second of each is like the first."""
+    min_refusals: int = 3
+    """Refusals that each limit must explain while the other would have accepted."""
+    margin: float = 4 * SCORING.contradiction_cost
+    """Cost by which a pair must be better than the best single family: it has four more parameters."""
+    max_unexplained: float = 0.15
+    """Maximum contradictions of a pair on the coarse grid, as a fraction of the refusals. Above, no pair is
+    refined."""
+
+
+PAIRS = PairThresholds()
