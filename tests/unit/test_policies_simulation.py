@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulate import MAX_ATTEMPTS, attempts_per_s
 from bltybench.cli import main
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
@@ -242,3 +243,10 @@ def test_command_explains_what_it_cannot_simulate(
 ) -> None:
     assert simulate(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_benchmark_of_the_speed_counts_every_attempt() -> None:
+    assert attempts_per_s("none", 100)[0] == 100
+    attempts, per_s = attempts_per_s("fixed", 10_000)
+    assert 10_000 < attempts < 10_000 * MAX_ATTEMPTS
+    assert per_s > 0

@@ -90,10 +90,7 @@ class Model(ABC):
 
     def peek(self, t_s: float, cost: float = 1.0) -> Admission:
         """Return the decision without charging; ``remaining`` is the cost that fits before the request."""
-        self._move_to(t_s)
-        if not (cost >= 0 and math.isfinite(cost)):
-            raise ValueError(f"cost must be 0 or more: {cost}")
-        return self._admission(t_s, cost, accepted=self._fits(t_s, cost))
+        return self._admission(t_s, cost, accepted=self._accepts(t_s, cost))
 
     def charge(self, t_s: float, cost: float = 1.0) -> None:
         """Count a request, even if it does not fit."""
@@ -109,10 +106,16 @@ class Model(ABC):
 
     def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Accept and charge, or refuse. A refused request is charged too if the model counts refused ones."""
-        accepted = self.peek(t_s, cost).accepted
+        accepted = self._accepts(t_s, cost)
         if accepted or self.count_refused:
             self._charge(t_s, cost)
         return self._admission(t_s, cost, accepted=accepted, delay_s=self.delay_s(t_s) if accepted else 0.0)
+
+    def _accepts(self, t_s: float, cost: float) -> bool:
+        self._move_to(t_s)
+        if not (cost >= 0 and math.isfinite(cost)):
+            raise ValueError(f"cost must be 0 or more: {cost}")
+        return self._fits(t_s, cost)
 
     def _admission(self, t_s: float, cost: float, *, accepted: bool, delay_s: float = 0.0) -> Admission:
         wait_s = None if accepted else self._wait_s(t_s, cost)

@@ -1,0 +1,56 @@
+"""Simulated attempts per second of one process, by policy and number of attempts.
+
+python -m benchmarks.simulate      # prints the table of docs/retries.md
+"""
+
+import argparse
+import time
+
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulation import Simulation
+from bltybench.scenario.retry import PolicyName, Retry
+from bltybench.scenario.target import RateLimit, SandboxLimits
+
+POLICIES: tuple[PolicyName, ...] = ("none", "fixed", "exponential", "openai")
+"""Policies without state, and that of an SDK."""
+RATE_PER_S, LIMIT_PER_MIN = 100.0, 3000
+"""Calls per second, evenly spaced, and the request limit: half of what is sent."""
+MAX_ATTEMPTS = 5
+SIZE = CallSize(prompt=100, completion=100)
+
+
+def attempts_per_s(policy: PolicyName, calls: int) -> tuple[int, float]:
+    """Return the attempts of a simulation, and how many of them it made per second of CPU time."""
+    load = SimulatedLoad(
+        clients=1,
+        users=calls,
+        due_s=tuple(number / RATE_PER_S for number in range(calls)),
+        think_s=0.0,
+        end_s=calls / RATE_PER_S,
+        sizes=(SIZE,),
+    )
+    limits = SandboxLimits(requests=RateLimit(limit=LIMIT_PER_MIN), tokens=None, concurrency=None)
+    retry = Retry(policy=policy, max_attempts=MAX_ATTEMPTS)
+    simulation = Simulation(load, limits, retry, ServiceTime(1.0, 0.0), seed=1)
+    started_s = time.process_time()
+    made = simulation.run()
+    took_s = time.process_time() - started_s
+    attempts = sum(len(call.refusals) + call.ok for call in made)
+    return attempts, attempts / took_s
+
+
+def main() -> None:
+    """Print a row for each policy and number of calls."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, nargs="+", default=[10_000, 40_000])
+    given = parser.parse_args()
+    print("| policy | calls | attempts | attempts per CPU second |")
+    print("|---|---|---|---|")
+    for policy in POLICIES:
+        for calls in given.calls:
+            attempts, per_s = attempts_per_s(policy, calls)
+            print(f"| `{policy}` | {calls:,} | {attempts:,} | {per_s:,.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
