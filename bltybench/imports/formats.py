@@ -125,7 +125,7 @@ def _of_template(kind: str, pattern: str, path: re.Pattern[str], name: str | Non
 def inferred(file: Path, path: re.Pattern[str]) -> LogFormat:
     """Return the format that the first rows of a file have. Raise UserError unless exactly one fits."""
     with Source(file) as source:
-        first = source.text.read(SNIFFED_CHARS)
+        first = source.read(SNIFFED_CHARS)
     if not first.strip():
         raise UserError("is empty", where=str(file), remedy="name another log")
     with Source(file) as source:

@@ -51,9 +51,10 @@ def parse(row: dict[str, Any], path: re.Pattern[str]) -> LogRow | Skipped:
         kind = Fault.CANCELLED if "ABORTED" in error.upper() else Fault.RESET
         failure = Failure(kind, error or "no response")
     content = table(response.get("content"))
+    received = response.get("headers")
     headers = [
         (str(one.get("name")), str(one.get("value")))
-        for one in map(table, response.get("headers") or ())
+        for one in map(table, received if isinstance(received, list) else ())
         if str(one.get("name")).lower() != "content-encoding"  # a HAR file has decoded bodies
     ]
     result = responded(status, headers, _content(content), end_ns, stream=stream, failure=failure)

@@ -55,7 +55,7 @@ def parse(row: dict[str, Any]) -> LogRow | Skipped:
         )
     first_ns = optional_time_ns(fields.get("completionstarttime"), "completionStartTime")
     ttft_s = fields.get("timetofirsttoken")
-    if first_ns is None and ttft_s not in {None, ""}:
+    if first_ns is None and ttft_s is not None and ttft_s != "":
         first_ns = start_ns + seconds_ns(ttft_s, "timeToFirstToken")
     streamed = first_ns is not None and start_ns < first_ns <= end_ns
     parameters = _object(fields.get("modelparameters"))

@@ -3,13 +3,13 @@
 import json
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from bltybench.imports.failures import failed, of_status, succeeded, take_usage
 from bltybench.imports.row import (
     BrokenRowError,
     LogRow,
     Skipped,
+    host_of,
     optional_time_ns,
     table,
     time_ns,
@@ -85,7 +85,7 @@ def _of_payload(row: dict[str, Any]) -> LogRow | Skipped:
     start_ns, end_ns = time_ns(row.get("startTime"), "startTime"), time_ns(row.get("endTime"), "endTime")
     clock_ns = start_ns if start_ns % 1_000_000_000 else end_ns
     error = table(row.get("error_information")) or table(metadata.get("error_information"))
-    status = row.get("status") or metadata.get("status") or "success"
+    status = str(row.get("status") or metadata.get("status") or "success")
     if status not in {"success", "failure"}:
         raise BrokenRowError("its status is neither success nor failure")
     headers = _headers(row)
@@ -127,7 +127,7 @@ def _of_payload(row: dict[str, Any]) -> LogRow | Skipped:
         first_token_ns=first_ns if streamed else None,
         max_tokens=whole(parameters.get("max_tokens") or parameters.get("max_completion_tokens")),
         client=_client(row, metadata),
-        host=urlsplit(str(row.get("api_base") or "")).hostname,
+        host=host_of(row.get("api_base")),
     )
 
 

@@ -50,7 +50,7 @@ def _parse(span: dict[str, Any]) -> LogRow | Skipped:
     operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
     if operation is None and "gen_ai.request.model" in attributes:
         operation = "chat"  # of the conventions before they named operations
-    if operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in OPERATIONS:
         return Skipped("spans of other operations")
     start_ns, end_ns = (_unix_ns(span, name) for name in ("startTimeUnixNano", "endTimeUnixNano"))
     status, kind = table(span.get("status")), attributes.get("error.type")

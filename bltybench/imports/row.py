@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from bltybench.wire.result import ExchangeResult
 
@@ -87,7 +88,8 @@ def time_ns(value: Any, name: str) -> int:
 
 def optional_time_ns(value: Any, name: str) -> int | None:
     """Return the same, or None if there is no value."""
-    return None if value is None or value in {"", 0} else time_ns(value, name)
+    missing = value is None or (isinstance(value, str | int | float) and value in {"", 0})
+    return None if missing else time_ns(value, name)
 
 
 @lru_cache(maxsize=1024)
@@ -108,6 +110,14 @@ def seconds_ns(value: Any, name: str) -> int:
         # A float of Unix seconds resolves 0.2 µs, so further digits are noise.
         return round(value * 1e6) * 1000
     raise BrokenRowError(f"{name} is no number of seconds")
+
+
+def host_of(url: Any) -> str | None:
+    """Return the host in a URL; None if there is none."""
+    try:
+        return urlsplit(str(url or "")).hostname
+    except ValueError:
+        return None
 
 
 def whole(value: Any) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bltybench.errors import UserError
-from bltybench.imports.formats import LogFormat
+from bltybench.imports.formats import SNIFFED_CHARS, LogFormat
 from bltybench.imports.record import FILE, IMPORTED, ImportRecord
 from bltybench.imports.row import BrokenRowError, LogRow, Skipped
 from bltybench.imports.source import Report, Source
@@ -113,7 +113,7 @@ def _requests(
     """Yield the requests to import. Count the other rows in ``survey``."""
     for file in files:
         with Source(file) as start:
-            first = start.text.read(1024 * 1024)
+            first = start.read(SNIFFED_CHARS)
         with Source(file, report) as source:
             for located in form.rows(source, first):
                 where = f"{sanitize(file.name)}:{located.line}"

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bltybench.scenario.files import unreadable
 MAX_ROW_CHARS = 32 * 1024 * 1024
 """Longest row, in characters. Bodies of requests can hold images."""
 GZIP = b"\x1f\x8b"
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""Errors of the disk, and of a damaged gzip file."""
 REPORT_S = 0.5
 """Time between two reports of progress, in seconds."""
 
@@ -64,7 +67,7 @@ class Source:
         self._show()
         try:
             return self.text.read(chars)
-        except (OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise UserError(f"can't be read: {error}", where=str(self.path)) from None
 
     def lines(self) -> Rows:
@@ -102,7 +105,7 @@ class Source:
         self._show()
         try:
             return self.text.readline(MAX_ROW_CHARS + 1)
-        except (OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise UserError(f"can't be read: {error}", where=str(self.path)) from None
 
     def _show(self) -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bltybench.errors import UserError
 from bltybench.imports.formats import USUAL_PATHS, inferred, named
 from bltybench.imports.json_rows import rows
 from bltybench.imports.record import ImportRecord, read_import
-from bltybench.imports.row import BrokenRowError
+from bltybench.imports.row import BrokenRowError, LogRow, Skipped
 from bltybench.imports.run import Choice, import_logs
 from bltybench.imports.source import Source
 from bltybench.limits.findings.conclude import to_record
@@ -292,3 +293,41 @@ def test_command_hides_the_client_and_says_what_the_log_lacks(
     assert "The log lacks:" in result.output
     [manifest] = (tmp_path / "reports").glob("*/manifest.json")
     assert "alice" not in manifest.read_text()
+
+
+WEIRD: tuple[Any, ...] = ([], {}, [1], None, "", "x", "http://[", -1, 0, True, 1e300, float("nan"), "\x00")
+
+
+def mutated(row: Any) -> Iterator[Any]:
+    """Yield copies of a row with another value at one place."""
+    if isinstance(row, dict):
+        for key, value in row.items():
+            yield from ({**row, key: other} for other in (*WEIRD, *mutated(value)))
+    elif isinstance(row, list):
+        for at, value in enumerate(row):
+            yield from ([*row[:at], other, *row[at + 1 :]] for other in (*WEIRD, *mutated(value)))
+
+
+@pytest.mark.parametrize("log", [name for name in EXPECTED if not name.endswith(".log")])
+def test_any_value_of_a_row_gives_a_request_or_a_broken_row(log: str) -> None:
+    form = inferred(LOGS / log, PATHS)
+    with Source(LOGS / log) as source:
+        good = [
+            row.value for row in form.rows(source, (LOGS / log).read_text()) if isinstance(row.value, dict)
+        ]
+    for row in good[:3]:
+        for other in mutated(row):
+            try:
+                found = list(form.parse(other))
+            except BrokenRowError:
+                continue
+            assert all(isinstance(one, LogRow | Skipped | BrokenRowError) for one in found)
+
+
+def test_damaged_gzip_file_is_one_error(tmp_path: Path) -> None:
+    log = tmp_path / "a.gz"
+    packed = gzip.compress((LOGS / "envoy.log").read_bytes() * 200)
+    for damaged in (packed[:-40], packed[:30] + b"\x00" * 40 + packed[70:]):
+        log.write_bytes(damaged)
+        with pytest.raises(UserError, match="can't be read"):
+            imported(tmp_path / "runs", log, "envoy")
