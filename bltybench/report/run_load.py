@@ -24,7 +24,7 @@ class RunLoad:
 def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) -> RunLoad:
     """Return the calls of a run at their due times; ``batch`` calls like them that are all due immediately.
 
-    Raise UserError if no call succeeded, so that there are no sizes and times.
+    Raise UserError if no call succeeded, or none has a duration, so that there are no sizes and times.
     """
     analysis = load(folder)
     done = analysis.attempts[bools(analysis.attempts, "ok")]
@@ -34,10 +34,16 @@ def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) ->
             where=str(folder.path),
             remedy="name another run, or a scenario",
         )
+    if not done["latency_ms"].notna().any():
+        raise UserError(
+            "this run has no durations, so it does not show how long responses take",
+            where=str(folder.path),
+            remedy="import a log with durations, or name a scenario",
+        )
     # What most APIs charge: the prompt, and all of max_tokens if the request has it.
     completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
     prompts = done["prompt_tokens"].fillna(0)
-    latencies_s = sorted((floats(done, "latency_ms") / 1000).tolist())
+    latencies_s = sorted((floats(done[done["latency_ms"].notna()], "latency_ms") / 1000).tolist())
     due_s = (
         tuple((ints(analysis.calls, "first_due_ns") / NS_PER_S).tolist()) if batch is None else (0.0,) * batch
     )

@@ -25,6 +25,7 @@ from bltybench.imports.source import Source
 from bltybench.limits.findings.conclude import to_record
 from bltybench.report.build import build
 from bltybench.report.run_limits import analyzed_attempts, findings_of
+from bltybench.report.run_load import load_of_run
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.replay import write_trace
@@ -278,6 +279,8 @@ def test_log_without_durations_has_rates_and_no_latency(tmp_path: Path) -> None:
     assert "total_tokens" not in summary.rates
     assert {row["total_tokens"] for row in summary.minutes} == {None}
     assert json.loads(summary.to_json())["spent"]["prompt_tokens"] is None
+    with pytest.raises(UserError, match="has no durations"):
+        load_of_run(folder, clients=1)
     assert "the log has no durations" in folder.report_html.read_text()
 
 
