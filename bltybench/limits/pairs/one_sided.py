@@ -15,7 +15,13 @@ from bltybench.limits.fit.grid import Grid, coarse_grid, plain_grid
 from bltybench.limits.fit.occupancy import OCCUPANCY, ChargeBounds
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.fit.thresholds import GRID, SCORING
-from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LEAKY_QUEUE, TOKEN_BUCKET
+from bltybench.limits.models.families import (
+    FAMILIES,
+    FIXED_WINDOW,
+    INTERVAL_REFILL,
+    LEAKY_QUEUE,
+    TOKEN_BUCKET,
+)
 from bltybench.limits.observations.observation import Bools, Floats, Ints, Observations
 from bltybench.limits.pairs.thresholds import PAIRS
 
@@ -70,10 +76,24 @@ def _grid(family: str, observations: Observations, hints_s: tuple[float, ...]) -
     if family == TOKEN_BUCKET:
         return coarse_grid(family, observations, count_refused=False, hints_s=hints_s)
     grid = coarse_grid(family, observations, count_refused=True, hints_s=hints_s)
+    if family == FIXED_WINDOW:
+        # The grid has the most precise recoveries as edges, which are those of the shorter limit.
+        edges, period = _long_edges(observations), np.unique(grid.period)
+        grid = grid.plus(plain_grid(np.repeat(period, len(edges)), np.tile(edges, len(period))))
     shortest_s = GRID.min_period_exchanges * observations.uncertainty_s()
     usual_s = np.array([s for s in GRID.natural_periods_s if shortest_s <= s < grid.period.min()])
     clock_s = -observations.origin_s % usual_s if FAMILIES[family].has_phase else np.zeros_like(usual_s)
     return grid.plus(plain_grid(usual_s, clock_s))
+
+
+def _long_edges(observations: Observations) -> Floats:
+    """Return where the longest lockouts can have ended."""
+    ended = [lockout for lockout in observations.lockouts if lockout.recovery is not None]
+    longest = sorted(ended, key=lambda lockout: -lockout.max_s)[: PAIRS.long_lockouts]
+    recoveries = np.array([lockout.recovery for lockout in longest])
+    low, high = recoveries[:, :1], recoveries[:, 1:]
+    edges: Floats = (low + np.array([0.02, 0.5, 0.98]) * (high - low)).ravel()
+    return edges
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:

@@ -14,6 +14,8 @@ class PairThresholds:
     its phase are not exact there."""
     period_bins: int = 24
     """Periods to distinguish per family, evenly spaced on a logarithmic scale."""
+    long_lockouts: int = 3
+    """Longest lockouts whose ends are tried as edges of windows."""
     per_bin: int = 4
     """Candidates to keep for each of them: those that explain most refusals."""
     started: int = 3
