@@ -47,7 +47,7 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     """Turn the limits of a run, a probe, or a limits.toml into settings for clients.
 
     Prints the pace of each client, what to expect from it, and settings to copy for the openai package,
-    LiteLLM, LangChain, tenacity, and nginx. Nothing is sent.
+    LiteLLM, LangChain, tenacity, nginx, and Envoy. Nothing is sent.
     """
     from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415 - see app.py
     from bltybench.policies.advice.prescription import prescribe  # noqa: PLC0415

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml  # type: ignore[import-untyped]
 from support_runs import attempt_at
 
 from bltybench.limits.findings.conclude import find, to_record
@@ -93,6 +94,34 @@ def test_without_a_limit_there_is_no_pace() -> None:
     made = settings(advice, model="m", base_url="https://api.example/v1", timeout_s=60)
     assert [setting.name for setting in made][-1] == "tenacity"  # no gateway
     assert not any("pace" in setting.text for setting in made)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [("https://api.example/v1", "api.example", 443), ("http://127.0.0.1:9000/v1", "127.0.0.1", 9000)],
+)
+def test_envoy_limits_the_clients_of_a_key_together(url: str, host: str, port: int) -> None:
+    fast = prescribe(limits(requests=RateLimit(limit=6000, period_s=60.0)), SMALL, clients=4)
+    made = settings(fast, model="m", base_url=url, timeout_s=60)
+    (text,) = [setting.text for setting in made if setting.name == "Envoy as egress"]
+    resources = yaml.safe_load(text)["static_resources"]
+    (listener,), (cluster,) = resources["listeners"], resources["clusters"]
+    (manager,) = listener["filter_chains"][0]["filters"]
+    limiter, router = manager["typed_config"]["http_filters"]
+    assert router["name"] == "envoy.filters.http.router"
+    bucket = limiter["typed_config"]["token_bucket"]
+    fill_s = float(bucket["fill_interval"].removesuffix("s"))
+    assert fill_s >= 0.05
+    assert bucket["max_tokens"] == bucket["tokens_per_fill"]
+    assert fast.spacing_s is not None
+    assert bucket["tokens_per_fill"] / fill_s == pytest.approx(4 / fast.spacing_s)
+    (virtual_host,) = manager["typed_config"]["route_config"]["virtual_hosts"]
+    assert virtual_host["routes"][0]["route"]["cluster"] == cluster["name"]
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    assert endpoint["address"]["socket_address"] == {"address": host, "port_value": port}
+    assert cluster.get("transport_socket", {}).get("typed_config", {}).get("sni") == (
+        host if port == 443 else None
+    )
 
 
 def test_page_of_a_run_without_sizes_and_with_a_token_limit_alone_has_no_pace() -> None:

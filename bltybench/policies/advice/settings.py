@@ -2,6 +2,7 @@
 
 from math import ceil, floor, log10
 from textwrap import dedent
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -9,7 +10,8 @@ from bltybench.policies.advice.prescription import Prescription
 
 NGINX_QUEUE_S = 60
 """Time for which the gateway holds a request at most, in seconds."""
-
+MIN_ENVOY_FILL_S = 0.05
+"""Shortest time between two fills of a bucket that Envoy accepts, in seconds."""
 
 MIN_TIMEOUT_S, DEFAULT_TIMEOUT_S = 30, 120
 """Shortest timeout, and that without a measured latency, in seconds."""
@@ -29,7 +31,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 def settings(prescription: Prescription, *, model: str, base_url: str, timeout_s: int) -> list[Setting]:
     """Return the settings that pace a client as prescribed. Keys are read from the environment."""
     values = _Values(prescription, model, base_url, timeout_s)
-    return [_openai(values), _litellm(values), _langchain(values), _tenacity(values), *_nginx(values)]
+    return [_openai(values), _litellm(values), _langchain(values), _tenacity(values), *_gateways(values)]
 
 
 def timeout_s(slowest_s: float | None) -> int:
@@ -181,12 +183,16 @@ def _tenacity(values: _Values) -> Setting:
     )
 
 
-def _nginx(values: _Values) -> list[Setting]:
-    """Return a gateway that paces all clients of one key together; none if there is no pace to keep."""
+def _gateways(values: _Values) -> list[Setting]:
+    """Return gateways that limit all clients of one key together; none if there is no pace to keep."""
     if values.spacing_s is None:
         return []
     prescription = values.prescription
-    per_min = 60 * prescription.sharing / prescription.keys_per_client / values.spacing_s
+    group_s = values.spacing_s * prescription.keys_per_client / prescription.sharing
+    return [_nginx(values, 60 / group_s), _envoy(values, group_s)]
+
+
+def _nginx(values: _Values, per_min: float) -> Setting:
     rate = f"{floor(per_min)}r/m" if per_min < 6000 else f"{floor(per_min / 60)}r/s"
     queue = max(1, floor(per_min / 60 * NGINX_QUEUE_S))
     scheme, _, rest = values.url.partition("://")
@@ -208,14 +214,80 @@ def _nginx(values: _Values) -> list[Setting]:
         }}
         """
     )
-    return [
-        Setting(
-            name="nginx as egress",
-            language="nginx",
-            text=text,
-            note="Paces all clients of one key together, so no client needs a pace of its own.",
-        )
-    ]
+    return Setting(
+        name="nginx as egress",
+        language="nginx",
+        text=text,
+        note="Paces all clients of one key together, so no client needs a pace of its own.",
+    )
+
+
+def _envoy(values: _Values, spacing_s: float) -> Setting:
+    requests = ceil(MIN_ENVOY_FILL_S / spacing_s)
+    url = urlsplit(values.url)
+    tls = url.scheme == "https"
+    host, port = _quoted(url.hostname or ""), url.port or (443 if tls else 80)
+    extensions = "type.googleapis.com/envoy.extensions"
+    text = f"""\
+static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: 8080}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": {extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: egress
+          route_config:
+            virtual_hosts:
+            - name: api
+              domains: ["*"]
+              routes:
+              - match: {{prefix: /}}
+                route: {{cluster: api, host_rewrite_literal: {host}, timeout: {values.timeout_s}s}}
+          http_filters:
+          - name: envoy.filters.http.local_ratelimit
+            typed_config:
+              "@type": {extensions}.filters.http.local_ratelimit.v3.LocalRateLimit
+              stat_prefix: egress
+              token_bucket:
+                max_tokens: {requests}
+                tokens_per_fill: {requests}
+                fill_interval: {requests * spacing_s:.9f}s
+              filter_enabled: {{default_value: {{numerator: 100, denominator: HUNDRED}}}}
+              filter_enforced: {{default_value: {{numerator: 100, denominator: HUNDRED}}}}
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": {extensions}.filters.http.router.v3.Router
+  clusters:
+  - name: api
+    type: LOGICAL_DNS
+    load_assignment:
+      cluster_name: api
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}
+"""
+    if tls:
+        text += f"""\
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": {extensions}.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: {host}
+        common_tls_context:
+          validation_context:
+            trusted_ca: {{filename: /etc/ssl/certs/ca-certificates.crt}}
+            match_typed_subject_alt_names:
+            - {{san_type: DNS, matcher: {{exact: {host}}}}}
+"""
+    return Setting(
+        name="Envoy as egress",
+        language="yaml",
+        text=text,
+        note="For the clients of one key. It refuses requests beyond the pace with 429 instead of holding "
+        "them, so the clients need their own pace or retries.",
+    )
 
 
 def _quoted(text: str) -> str:
