@@ -288,7 +288,8 @@ def _copied(limit: RateLimit, share: Share, counts_tokens: bool) -> _Copied:
     A counter rounds down what is used, which would add up to a request per client. So it counts fractions.
     """
     own = _own(limit, share)
-    scale = share.clients if FAMILIES[limit.algorithm].kind == "counter" else 1
+    is_counter = FAMILIES[limit.algorithm].kind == "counter" and limit.also is None
+    scale = share.clients if is_counter else 1
     return _Copied(model_of(own.model_copy(update={"limit": own.limit * scale})), counts_tokens, scale)
 
 
@@ -302,6 +303,8 @@ def _own(limit: RateLimit, share: Share) -> RateLimit:
         changes["burst"] = max(1, share.of(limit.burst))
     if limit.queue is not None:
         changes["queue"] = share.of(limit.queue)
+    if limit.also is not None:
+        changes["also"] = _own(limit.also, share)
     if limit.also is not None:
         changes["also"] = _own(limit.also, share)
     return limit.model_copy(update=changes)

@@ -146,6 +146,18 @@ def test_busy_clients_that_pace_by_the_limiter_keep_to_their_shares(algorithm: A
     assert sum(len(call.refusals) for call in calls) < 100
 
 
+def test_clients_share_both_of_two_limits_at_once() -> None:
+    second = RateLimit(limit=6, period_s=1.0, algorithm="sliding_log")
+    both = RateLimit(limit=12, period_s=8.0, algorithm="sliding_log", also=second)
+    pacer = LimiterPacer(limits(requests=both), Share(client=0, clients=3), start_s=0.0)
+    waits_s = []
+    for _ in range(3):
+        waits_s.append(pacer.wait_s(0.0, 10, RNG))
+        pacer.send(0.0, 10)
+    assert waits_s[:2] == [0, 0]
+    assert waits_s[2] > 0
+
+
 def test_client_borrows_what_others_leave_until_it_is_refused() -> None:
     pacer = LimiterPacer(limits(120, 80.0, "token_bucket"), Share(client=0, clients=3), start_s=0.0)
     sent_s: list[float] = []
