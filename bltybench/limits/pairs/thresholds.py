@@ -22,9 +22,10 @@ class PairThresholds:
     """Best pairs on the coarse grid to refine, of different families or periods."""
     max_fits: int = 6
     """Maximum fits of one limit given the other one. Usually, the second of each is like the first."""
-    min_refusals: int = 3
-    """Refusals that each limit must explain while the other would have accepted."""
-    margin: float = 4 * SCORING.contradiction_cost
+    min_refusals: int = 6
+    """Refusals that each limit must explain while the other would have accepted. Bans and other clients make
+    refusals that a second limit explains by chance, up to about four."""
+    margin: float = 8 * SCORING.contradiction_cost
     """Cost by which a pair must be better than the best single family: it has four more parameters."""
     max_unexplained: float = 0.15
     """Maximum contradictions of a pair on the coarse grid, as a fraction of the refusals. Above, no pair is
