@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
 from math import inf
+from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
@@ -129,7 +130,7 @@ class Simulation:
                 self._new_call(index % load.clients, due_s)
         events = self._events
         # Calls with known due times are not among the events, because a short heap is faster.
-        arrivals = deque(self._calls if load.due_s is not None else ())
+        arrivals = deque(sorted(self._calls, key=attrgetter("due_s")) if load.due_s is not None else ())
         while events or arrivals:
             if arrivals and not (events and events[0].at_s <= arrivals[0].due_s):
                 call = arrivals.popleft()
