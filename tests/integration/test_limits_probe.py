@@ -19,12 +19,17 @@ from bltybench.scenario.target import RateLimit, SandboxLimits
 
 PERIOD_S = 2.0
 LIMIT = 8
-OTHER_FAMILIES = ("first_hit_counter", "interval_refill")
-"""Families that no limiter in interop/test_limits_others.py has."""
-MIN_FOUND = 1
+OTHER_FAMILIES = (
+    "first_hit_window",
+    "sliding_log",
+    "sliding_counter",
+    "first_hit_counter",
+    "interval_refill",
+)
+MIN_FOUND = 4
 """Minimum number of these that are identified. A busy machine can leave several candidates, and an interval
 refill needs more periods."""
-CONCURRENT_PROBES = 2
+CONCURRENT_PROBES = 4
 
 Document = dict[str, Any]
 
