@@ -24,7 +24,7 @@ from bltybench.runs.attempt import Attempt
 from bltybench.scenario.target import RateLimit
 
 REQUEST_LIMIT_ONLY = ProbeTask(questions=("requests",), budget=200)
-SEEDS = range(1, 4)
+SEEDS = range(1, 5)
 
 
 def answers(findings: Findings) -> dict[str, Answer]:
