@@ -127,6 +127,7 @@ def test_each_choice_is_an_event_and_the_first_gives_the_text() -> None:
     "data",
     [
         b'data: {"error":{"message":"boom","type":"server_error"}}\n\n',
+            b"\n",
         b'event: error\ndata: {"message":"boom"}\n\n',
         b"event: error\ndata: boom\n\n",
         b'data: {"error":"boom"}\n\n',
@@ -260,6 +261,7 @@ OTHER_EVENTS = st.one_of(
             b'data:{"choices":[{"delta":{"content":"c"}}]}\n\n',
             b'data: {"choices":[{"delta":\ndata: {"content":"d"}}]}\n\n',
             b'data: {"choices":[{"delta":{"content":"e"}}]}\r\n\r\n',
+            b"\n",
             b'event: error\ndata: {"message":"boom"}\n\n',
             b'data: {"error":{"message":"boom"}}\n\n',
         ]
@@ -279,6 +281,8 @@ RUNS = st.sampled_from(
         [event({"content": "text"}, usage={"completion_tokens": 3 - count}) for count in range(6)],
         [event({"content": ""}), *[TEXT_EVENT] * 5],
         [FINISH],
+        [TEXT_EVENT, b"\n", TEXT_EVENT],
+        [b"\n"] * 2,
     ]
 )
 EVENTS = st.lists(
@@ -319,6 +323,13 @@ def test_batches_of_pieces_give_the_same_as_one_event_at_a_time(
             uncut.take(read, arrival_ns)
         uncut.close()
         assert state_of(cut) == state_of(uncut)
+
+
+def test_a_line_end_after_an_event_in_its_read_follows_it_however_the_read_is_split() -> None:
+    split, whole = StreamFold(), StreamFold()
+    split.take_pieces([TEXT_EVENT, b"\n"], array("q", [1, 1]))
+    whole.take(TEXT_EVENT + b"\n", 1)
+    assert split.coalesced == whole.coalesced == 1
 
 
 @pytest.mark.parametrize("before", [event({"content": ""}), FINISH, b"data: [DONE]\n\n"])

@@ -163,7 +163,7 @@ class StreamFold(Answer):
             fresh += content
             at = stop + 2
         if fresh:
-            self._add_times(fresh, arrival_ns, alone=ends_read and content)
+            self._add_times(fresh, arrival_ns, alone=ends_read and content and at == len(whole))
 
     def _add_times(self, fresh: int, arrival_ns: int, *, alone: bool) -> None:
         """Record the arrival of events with content. ``alone``: nothing follows the last one in its read.
