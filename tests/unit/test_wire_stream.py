@@ -127,7 +127,6 @@ def test_each_choice_is_an_event_and_the_first_gives_the_text() -> None:
     "data",
     [
         b'data: {"error":{"message":"boom","type":"server_error"}}\n\n',
-        b"\n",
         b'event: error\ndata: {"message":"boom"}\n\n',
         b"event: error\ndata: boom\n\n",
         b'data: {"error":"boom"}\n\n',
