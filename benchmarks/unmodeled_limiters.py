@@ -2,11 +2,9 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from bltybench.limits.fit.bans import Ban as FoundBan
-from bltybench.limits.fit.result import Verdict
-from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
+from bltybench.limits.fit.result import Ban, Verdict
+from bltybench.limits.models import Banned, FirstHitWindow, FixedWindow, SlidingLog, TokenBucket
 from bltybench.limits.models.base import Admission, Limiter, Model
 
 MIN_PREDICTED = 0.97
@@ -19,36 +17,6 @@ REFILL_TOLERANCE = 0.05
 """A wrong prediction counts as right if the request is accepted within this fraction of a period."""
 MAX_SAFE_RATE = 1.01
 """Maximum of the rate that is reported as safe, relative to the sustained rate of the limit."""
-
-
-class Ban:
-    """A limiter that bans a client after a refusal. If it ``extends``, each refusal restarts the ban."""
-
-    def __init__(self, inner: Model, ban_s: float, *, extends: bool = False) -> None:
-        self._inner, self._ban_s, self._extends = inner, ban_s, extends
-        self._until_s = float("-inf")
-
-    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
-        """Return the inner limiter's decision, or a refusal during a ban."""
-        banned = t_s < self._until_s
-        if banned:
-            admission = replace(self._inner.peek(t_s, cost), accepted=False)
-        else:
-            admission = self._inner.decide(t_s, cost)
-        if not admission.accepted and (self._extends or not banned):
-            self._until_s = t_s + self._ban_s
-        return admission
-
-    def matches(self, found: FoundBan) -> bool:
-        """Return whether this ban is within the ranges of one that was found."""
-        limit, period_s = self._inner.limit, self._inner.period_s
-        return (
-            found.restarts in {self._extends, None}
-            and found.length_range_s[0] <= self._ban_s <= found.length_range_s[1]
-            and found.limit_range[0] <= limit <= found.limit_range[1]
-            and found.period_range_s[0] <= period_s <= found.period_range_s[1]
-            and found.safe_rate_per_min <= MAX_SAFE_RATE * limit * 60 / period_s
-        )
 
 
 class Layers:
@@ -126,9 +94,9 @@ class Forgetful:
 MakeLimiter = Callable[[int, float, random.Random], Limiter]
 
 
-def _ban(family: type[Model], *, extends: bool = False) -> MakeLimiter:
-    return lambda limit, period_s, rng: Ban(
-        family(limit, period_s), period_s * rng.choice([0.5, 1, 2, 3]), extends=extends
+def _ban(family: type[Model], *, restarts: bool = False) -> MakeLimiter:
+    return lambda limit, period_s, rng: Banned(
+        family(limit, period_s), period_s * rng.choice([0.5, 1, 2, 3]), restarts=restarts
     )
 
 
@@ -141,7 +109,7 @@ def _two(family: type[Model]) -> MakeLimiter:
 UNMODELED: dict[str, MakeLimiter] = {
     "ban after a log": _ban(SlidingLog),
     "ban after a window": _ban(FirstHitWindow),
-    "ban that refusals extend": _ban(SlidingLog, extends=True),
+    "ban that refusals extend": _ban(SlidingLog, restarts=True),
     "two logs": _two(SlidingLog),
     "two windows": _two(FixedWindow),
     "bucket that discards partial refills": lambda limit, period_s, _: Forgetful(limit, period_s),
@@ -163,14 +131,25 @@ UNMODELED: dict[str, MakeLimiter] = {
 }
 
 
+def _matches(actual: Banned, found: Ban) -> bool:
+    """Return whether a ban is within the ranges of the one that was found."""
+    return (
+        found.restarts in {actual.restarts, None}
+        and found.length_range_s[0] <= actual.ban_s <= found.length_range_s[1]
+        and found.limit_range[0] <= actual.limit <= found.limit_range[1]
+        and found.period_range_s[0] <= actual.period_s <= found.period_range_s[1]
+        and found.safe_rate_per_min <= MAX_SAFE_RATE * actual.limit * 60 / actual.period_s
+    )
+
+
 def judge(verdict: Verdict, actual: Limiter, offset_s: float, ended_s: float, rng: random.Random) -> str:
     """Return "right" if the named model predicts ``actual``, as it can if only one of several limits binds.
 
-    A ban is right if its length, its limit, the limit's period, and whether refusals extend it are.
+    A ban is right if its length, its limit, the limit's period, and whether refusals restart it are.
     The clock of ``actual`` is ``offset_s`` ahead. The probe sent its last request at ``ended_s``.
     """
     if verdict.ban is not None:
-        return "right" if isinstance(actual, Ban) and actual.matches(verdict.ban) else "wrong"
+        return "right" if isinstance(actual, Banned) and _matches(actual, verdict.ban) else "wrong"
     best = verdict.best
     if verdict.status != "found" or best is None:
         return "abstained"

@@ -105,7 +105,8 @@ def _of_file(path: Path) -> _Basis:
 
     none = SandboxLimits(requests=None, tokens=None, concurrency=None)
     limits, sources = completed(load_limits(path), none)
-    return _Basis(str(path), KnownLimits(limits, sources, probed=False, banned=False), None)
+    banned = limits.requests is not None and limits.requests.ban_s is not None
+    return _Basis(str(path), KnownLimits(limits, sources, probed=False, banned=banned), None)
 
 
 def _of_run(source: str | None, reports: Path) -> _Basis:

@@ -112,12 +112,14 @@ def changed_limit(
 
 def _greeting(settings: SandboxSettings, host: str, port: int, ca_file: str | None = None) -> str:
     """Return the start-up text, with a command to paste."""
+    from bltybench.limits.models.families import in_words  # noqa: PLC0415 - see above
+
     name = f"[{host}]" if ":" in host else host
     base_url = f"{'https' if ca_file else 'http'}://{name}:{port}/v1"
     key, model = settings.keys[0].key, settings.models[0]
     limits = settings.limits
     lines = [
-        f"  {rate.limit:,} {unit} per {rate.period_s:g} s ({rate.algorithm})"
+        f"  {in_words(rate, unit)}"
         for unit, rate in (("requests", limits.requests), ("tokens", limits.tokens))
         if rate
     ]

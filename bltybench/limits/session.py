@@ -10,6 +10,7 @@ from bltybench.limits.experiments.registry import EXPERIMENTS, MEASUREMENTS, by_
 from bltybench.limits.findings.conclude import find
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.model import Findings
+from bltybench.limits.findings.replay import is_confirmed
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import classify, refusal_statuses
@@ -192,13 +193,18 @@ class ProbeSession:
 
 def limits_toml_of(findings: Findings, run_id: str) -> str | None:
     """Return the text of limits.toml; None if the findings hold nothing that the sandbox can enforce."""
-    best = findings.verdict.best if findings.verdict.status == "found" else None
+    verdict, best, ban = findings.verdict, None, None
+    if verdict.status == "found":
+        best = verdict.best
+    elif verdict.ban is not None and findings.replayed is not None and is_confirmed(findings.replayed):
+        ban = verdict.ban
+        best = ban.fits[0]
     enforceable = any(
         answer.question in ENFORCEABLE and answer.value is not None for answer in findings.answers
     )
     if best is None and not enforceable:
         return None
-    return limits_toml(best, run_id, findings.answers, findings.replayed)
+    return limits_toml(best, run_id, findings.answers, findings.replayed, ban=ban)
 
 
 def _shifted(attempt: Attempt, shift_ns: int) -> Attempt:

@@ -5,7 +5,7 @@ from itertools import product
 
 import msgspec
 
-from bltybench.limits.models.families import prose_name
+from bltybench.limits.models.families import in_words
 from bltybench.policies.optimum import Optimum, optimum
 from bltybench.policies.pacing import PacingName
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
@@ -39,7 +39,7 @@ class LimiterResult(msgspec.Struct, kw_only=True):
     def sentence(self) -> str:
         """Return the limits in words."""
         limits = [
-            f"{limit['limit']:,} {unit} per {limit['period_s']:g} s ({prose_name(str(limit['algorithm']))})"
+            in_words(RateLimit.model_validate(limit), unit)
             for unit, limit in (("requests", self.requests), ("tokens", self.tokens))
             if limit is not None
         ]

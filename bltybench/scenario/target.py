@@ -85,6 +85,10 @@ class RateLimit(Table):
     also: "RateLimit | None" = None
     """Another limit on the same requests, of a shorter period for example. A request has to fit both, and is
     charged to both or to none."""
+    ban_s: PositiveFloat | None = None
+    """Length of the ban that a refusal starts: all requests are refused meanwhile. Default: no ban."""
+    ban_restarts: bool | None = None
+    """Whether a request during a ban starts it again. Default: false."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -93,6 +97,12 @@ class RateLimit(Table):
                 raise ValueError(f"{name} requires {', '.join(OPTIONS[name])}, not {self.algorithm}")
         if self.also is not None and (self.count_refused or self.also.count_refused):
             raise ValueError("count_refused can't be combined with also")
+        if self.also is not None and self.also.ban_s is not None:
+            raise ValueError("ban_s belongs next to also, not inside it, because a ban refuses everything")
+        if self.ban_s is not None and self.count_refused:
+            raise ValueError("count_refused can't be combined with ban_s")
+        if self.ban_restarts and self.ban_s is None:
+            raise ValueError("ban_restarts requires ban_s")
         return self
 
     def options(self) -> dict[str, float | bool]:

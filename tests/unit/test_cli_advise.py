@@ -77,15 +77,16 @@ def test_batch_of_calls_replaces_the_due_times_of_the_run(reports: Path) -> None
     assert 29 <= paced["makespan_s"] < 33
 
 
-def test_limits_toml_is_enough_with_the_calls_of_a_scenario(tmp_path: Path) -> None:
+def test_limits_toml_with_a_ban_is_enough_with_the_calls_of_a_scenario(tmp_path: Path) -> None:
     file = tmp_path / "limits.toml"
-    file.write_text("concurrency = 8\ntokens = false\n[requests]\nlimit = 100\nperiod_s = 10\n")
+    file.write_text("concurrency = 8\ntokens = false\n[requests]\nlimit = 100\nperiod_s = 10\nban_s = 30\n")
     scenarios = str(ROOT / "scenarios.toml")
     found = told(str(file), "--scenario-file", scenarios, "--scenario", "chat", "--calls", "200")
     assert found["source"] == str(file)
     assert found["limits"] == {"requests": "measured", "tokens": "unknown", "concurrency": "measured"}
     assert found["workload"] == "200 calls of scenario chat"
     assert 0.1 <= found["prescription"]["spacing_s"] < 0.12
+    assert found["prescription"]["max_retries"] == 0
 
 
 @pytest.mark.parametrize(

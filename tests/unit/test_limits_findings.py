@@ -17,8 +17,7 @@ from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.findings.replay import agreement
-from bltybench.limits.fit.bans import Ban
-from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.result import Ban, Fit, Verdict
 from bltybench.limits.models import FixedWindow, Model
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
@@ -239,7 +238,8 @@ def test_advice_after_a_ban_is_to_wait_it_out_and_not_to_probe_again(
     *, restarts: bool | None, early: str
 ) -> None:
     best = Fit("sliding_log", 12, (12, 12), 30.0, (20.0, 31.0), None, None, None, False, 9, 70)
-    ban = Ban((19.5, 21.0), restarts, (12, 12), (9.0, 12.0), 60.0)
+    inner = Fit("sliding_log", 12, (12, 12), 10.0, (9.0, 12.0), None, None, None, False, 0, 0)
+    ban = Ban((19.5, 21.0), restarts, (inner,))
     verdict = Verdict("unknown", 90, 40, 50, (best,), reason="a refusal starts a ban", ban=ban)
     rows = [attempt_at(float(at_s), "rate_limited" if at_s % 2 else "ok") for at_s in range(6)]
     record = to_record(find(rows, 0.0, 60, verdict), "run")

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
-from benchmarks.unmodeled_limiters import Ban
 from bltybench.limits.fit.bans import detect_ban
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.models import FirstHitWindow, FixedWindow, SlidingLog
+from bltybench.limits.models import Banned, FirstHitWindow, FixedWindow, SlidingLog
 from bltybench.limits.models.base import Limiter, Model
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.probe.plan import plan
@@ -118,7 +117,7 @@ def test_recoveries_that_almost_any_length_explains_are_no_ban() -> None:
 
 @pytest.mark.parametrize(("family", "restarts"), [(SlidingLog, True), (FirstHitWindow, False)])
 def test_probe_measures_a_ban_and_the_limit_that_starts_it(family: type[Model], *, restarts: bool) -> None:
-    limiter = Ban(family(12, 10.0), 20.0, extends=restarts)
+    limiter = Banned(family(12, 10.0), 20.0, restarts=restarts)
     verdict = VirtualLimiter(limiter, NetworkNoise(lost=0.02), 1).play(plan(PlanOptions(), START_S))
     assert verdict.status == "unknown"
     ban = verdict.ban
@@ -159,10 +158,10 @@ STARVING: dict[str, Callable[[int, float], Limiter]] = {
     "a log that counts refused requests": lambda limit, period_s: SlidingLog(
         limit, period_s, count_refused=True
     ),
-    "a window that refusals restart": lambda limit, period_s: Ban(
-        FirstHitWindow(limit, period_s), period_s, extends=True
+    "a window that refusals restart": lambda limit, period_s: Banned(
+        FirstHitWindow(limit, period_s), period_s, restarts=True
     ),
-    "a ban of many periods": lambda limit, period_s: Ban(SlidingLog(limit, period_s), 20 * period_s),
+    "a ban of many periods": lambda limit, period_s: Banned(SlidingLog(limit, period_s), 20 * period_s),
 }
 
 

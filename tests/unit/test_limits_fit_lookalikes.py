@@ -9,11 +9,12 @@ import pytest
 
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
-from benchmarks.unmodeled_limiters import Ban, Forgetful
+from benchmarks.unmodeled_limiters import Forgetful
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.models import (
+    Banned,
     FirstHitCounter,
     FirstHitWindow,
     FixedWindow,
@@ -64,14 +65,14 @@ def test_no_family_is_reported_for_a_limiter_on_several_nodes() -> None:
 def test_a_ban_is_not_mistaken_for_a_window() -> None:
     """If the limit is exhausted directly after the ban, the ban ends as regularly as a window resets."""
     for seed in range(2):
-        verdict = probe(Ban(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S), seed=seed)
+        verdict = probe(Banned(FirstHitWindow(LIMIT, PERIOD_S), 2 * PERIOD_S), seed=seed)
         assert verdict.status == "unknown", verdict.consistent
 
 
 def test_a_ban_is_not_mistaken_for_a_longer_log() -> None:
     """A client that retries too early is banned again, so the log seems to have a longer period."""
     for seed in range(2):
-        limiter = Ban(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
+        limiter = Banned(SlidingLog(3 * LIMIT, PERIOD_S), PERIOD_S / 2)
         verdict = probe(limiter, PlanOptions(budget=800), NetworkNoise(0.05, 0.25), seed)
         assert verdict.status == "unknown", verdict.consistent
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from benchmarks.simulation.virtual_probe import probe
 from bltybench.limits.findings.conclude import find, to_record
+from bltybench.limits.findings.limits_toml import request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.narrative import summary
 from bltybench.limits.observations.answer import Answer
@@ -55,6 +56,20 @@ def test_server_that_never_refuses_gets_lower_bounds_within_the_budget() -> None
         assert answer.value is None
         assert bounds(answer)[0] > 0
     assert limits_toml_of(findings, "run") is None
+
+
+def test_limits_toml_of_a_ban_makes_the_decisions_of_the_api_and_says_what_is_uncertain() -> None:
+    limit = RateLimit(limit=12, period_s=10.0, algorithm="sliding_log", ban_s=20.0, ban_restarts=True)
+    findings = probe(VirtualApi(virtual_limits(requests=limit)), REQUEST_LIMIT_ONLY)
+    assert findings.replayed is not None
+    assert findings.replayed.count >= 0.99 * findings.replayed.of > 100
+    text = str(limits_toml_of(findings, "run"))
+    assert "# Its limit outside bans is uncertain: " in text
+    written = request_limit(text)
+    assert written.ban_s == pytest.approx(20.0, rel=0.05)
+    assert written.ban_restarts
+    assert written.limit == 12
+    assert any("of the API's" in line for line in summary(findings))
 
 
 @pytest.mark.parametrize("status", [402, 403, 429])

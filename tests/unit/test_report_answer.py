@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from support_runs import S, attempt, generator_seconds, manifest, write_run
 
-from benchmarks.unmodeled_limiters import Ban
-from bltybench.limits.models import FixedWindow, SlidingLog
+from bltybench.limits.models import Banned, FixedWindow, SlidingLog
 from bltybench.metrics.analysis import load
 from bltybench.metrics.rates import token_events, tokens_in_best
 from bltybench.report.glossary import MARKED, TERMS, gloss
@@ -84,7 +83,7 @@ def test_answer_and_pace_agree_if_windows_may_start_at_the_first_request(
 
 
 def test_run_whose_refusals_restart_a_ban_says_to_send_nothing_while_refused(tmp_path: Path) -> None:
-    model, rng, rows, at_s = Ban(SlidingLog(12, 10.0), 20.0, extends=True), Random(1), [], 0.0
+    model, rng, rows, at_s = Banned(SlidingLog(12, 10.0), 20.0, restarts=True), Random(1), [], 0.0
     for i in range(350):
         accepted = model.decide(at_s).accepted
         sent = round(at_s * S)

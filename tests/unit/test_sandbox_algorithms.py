@@ -40,6 +40,17 @@ def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
             [0, 1, 30, 40, 62],
             [True, True, False, False, False],
         ),
+        ({"ban_s": 70.0}, [0, 1, 2, 71, 73], [True, True, False, False, True]),
+        (
+            {"ban_s": 70.0, "ban_restarts": True},
+            [0, 1, 2, 71, 140, 211],
+            [True, True, False, False, False, True],
+        ),
+        (
+            {"algorithm": "sliding_log", "ban_s": 5.0, "also": {"limit": 1, "period_s": 1.0}},
+            [0, 0.5, 2, 5.5],
+            [True, False, False, True],
+        ),
     ],
 )
 def test_options_reach_the_limiter_model(
@@ -59,6 +70,30 @@ def test_options_reach_the_limiter_model(
 def test_option_of_another_algorithm_is_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="requires"):
         RateLimit(limit=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"ban_restarts": True}, "ban_restarts requires ban_s"),
+        ({"ban_s": 0.0}, "greater than 0"),
+        ({"ban_s": 5.0, "count_refused": True}, "can't be combined with ban_s"),
+        ({"also": {"limit": 1, "ban_s": 5.0}}, "next to also"),
+    ],
+)
+def test_settings_of_a_ban_that_mean_nothing_are_rejected(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        RateLimit(limit=2, **options)
+
+
+def test_a_ban_sets_the_headers_and_does_not_start_if_another_limit_refuses() -> None:
+    one = quota(requests=RateLimit(limit=1, ban_s=100.0), tokens=RateLimit(limit=50))
+    assert isinstance(one.admit(NOON, 60), Refusal)
+    assert isinstance(one.admit(NOON + 1, 10), Grant)
+    refused = one.admit(NOON + 2, 10)
+    assert isinstance(refused, Refusal)
+    assert headers_of(refused)["retry-after"] == "100"
+    assert headers_of(refused)["x-ratelimit-remaining"] == "0"
 
 
 def test_leaky_queue_delays_a_request() -> None:

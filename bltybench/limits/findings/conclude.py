@@ -24,7 +24,7 @@ from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement, confirmed, is_confirmed
 from bltybench.limits.fit.in_flight import fit_concurrency
-from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.result import Ban, Fit, Verdict
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
@@ -99,6 +99,9 @@ def find(
     replayed = None
     if verdict.status == "found":
         verdict, replayed = _replayed(verdict, most_informative(observations), answered)
+    elif verdict.ban is not None:
+        ban, replayed = _replayed_ban(verdict.ban, most_informative(observations), answered)
+        verdict = replace(verdict, ban=ban)
     return Findings(
         documented_per_min,
         verdict,
@@ -132,6 +135,23 @@ def _replayed(
         made_by = [(made, best), *((replay(fit), fit) for fit in best.variants)]
         made, best = max(made_by, key=lambda pair: pair[0].count)
     return confirmed(replace(verdict, consistent=(best, *others)), made), made
+
+
+def _replayed_ban(
+    ban: Ban, observations: Sequence[Observation], answered: Sequence[Answer]
+) -> tuple[Ban, Proportion]:
+    """Return the ban with the family first that makes most decisions, and how many.
+
+    If several make as many, the slowest is first: a client that respects it starts no ban.
+    """
+
+    def replay(fit: Fit) -> Proportion:
+        rule = request_limit(limits_toml(fit, "", answered, ban=ban))
+        return agreement(observations, partial(model_of, rule))
+
+    made_by = {fit: replay(fit) for fit in ban.fits}
+    fits = sorted(ban.fits, key=lambda fit: (-made_by[fit].count, fit.rate_per_min))
+    return replace(ban, fits=tuple(fits)), made_by[fits[0]]
 
 
 def to_record(

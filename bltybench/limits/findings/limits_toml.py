@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from bltybench.limits.findings.model import Value
 from bltybench.limits.findings.replay import replay_sentence
-from bltybench.limits.fit.result import Fit
+from bltybench.limits.fit.result import Ban, Fit
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.scenario.target import RateLimit
@@ -15,11 +15,17 @@ ERROR_STATUS = {"malformed_counts": 400, "unknown_model_counts": 404}
 
 
 def limits_toml(
-    best: Fit | None, run_id: str, answers: Sequence[Answer] = (), replayed: Proportion | None = None
+    best: Fit | None,
+    run_id: str,
+    answers: Sequence[Answer] = (),
+    replayed: Proportion | None = None,
+    *,
+    ban: Ban | None = None,
 ) -> str:
     """Return the text of ``limits.toml``; ``best`` is the request limit, None if it is unknown.
 
-    ``replayed`` says how many of the run's decisions this request limit makes too.
+    ``replayed`` says how many of the run's decisions this request limit makes too. ``ban`` is the ban that
+    its refusals start.
     """
     values = {answer.question: answer.value for answer in answers}
     tokens = _tokens(values)
@@ -34,19 +40,23 @@ def limits_toml(
     ]
     if replayed is not None:
         lines.append(f"# {replay_sentence(replayed)}")
+    if ban is not None:
+        lines.append(f"# Its limit outside bans is uncertain: {ban.described_limit()}.")
     if not all(found.values()):
         lines.append(f"# Unknown, and not enforced: {', '.join(name for name in found if not found[name])}.")
     lines += _concurrency(values) + _charges(values)
     lines += [f"{name} = false" for name in ("requests", "tokens") if not found[name]]
     if best is not None:
-        counts = values.get("refused_counts") is True and best.traits.kind == "window" and best.also is None
-        lines += _table("requests", best.written(), **({"count_refused": True} if counts else {}))
+        may_count = best.traits.kind == "window" and best.also is None and ban is None
+        counts = values.get("refused_counts") is True and may_count
+        options = {} if ban is None else ban.options()
+        lines += _table("requests", best.written(), **options, **({"count_refused": True} if counts else {}))
         if best.also is not None:
             lines += _table("requests.also", best.also.written())
     return "\n".join([*lines, *tokens]) + "\n"
 
 
-def _table(name: str, written: Fit, **options: bool) -> list[str]:
+def _table(name: str, written: Fit, **options: float | bool) -> list[str]:
     lines = ["", f"[{name}]", f"limit = {written.limit}", f"period_s = {written.period_s}"]
     lines.append(f'algorithm = "{written.family}"')
     return lines + [f"{key} = {str(value).lower()}" for key, value in (written.options() | options).items()]

@@ -65,12 +65,12 @@ def _request_limit(findings: Findings) -> list[str]:
         other = [f"It could also be a rate limit: {verdict.reason}."] if rate_fits else []
         return [_concurrency(slots), *other]
     if (ban := verdict.ban) is not None:
-        (least, most), (shortest_s, longest_s) = ban.limit_range, ban.period_range_s
-        limit = f"{least}" if least == most else f"{least} to {most}"
         restarts = ", and each further refusal restarts it" if ban.restarts else ""
+        same = [] if findings.replayed is None else [replay_sentence(findings.replayed)]
         return [
-            f"A refusal starts {ban.described()}{restarts}. Outside bans, the server accepts {limit} "
-            f"requests per {shortest_s:.2g} to {longest_s:.2g} s."
+            f"A refusal starts {ban.described()}{restarts}. Outside bans, the server accepts "
+            f"{ban.described_limit()}.",
+            *same,
         ]
     if verdict.status == "nothing_sent" and findings.answers:
         return []

@@ -67,7 +67,6 @@ def _agreeing(ordered: Sequence[Observation], model: Model, decision_point: floa
             accepted = free_s <= max(now_s, decided_s + uncertainty_s)
             at_s = max(at_s, free_s) if accepted else at_s
         now_s = at_s
-        if accepted or model.count_refused:
-            model.charge(now_s)
+        (model.charge if accepted else model.refuse)(now_s)
         agreeing += accepted == observation.accepted
     return agreeing

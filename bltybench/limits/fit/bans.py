@@ -35,18 +35,6 @@ class BanTiming:
         return f"a ban of {low_s:.3g} to {high_s:.3g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class Ban(BanTiming):
-    """A time in which the server accepts nothing, after a request that exceeded a limit."""
-
-    limit_range: tuple[int, int]
-    """That limit, in requests, for all families that explain the decisions outside bans."""
-    period_range_s: tuple[float, float]
-    """Period of that limit, in seconds."""
-    safe_rate_per_min: float
-    """Lowest sustained rate of these families, in requests per minute."""
-
-
 def detect_ban(observations: Observations) -> BanTiming | None:
     """Return the ban that explains every recovery; None if none does."""
     ended = [lockout for lockout in observations.lockouts if lockout.recovery is not None]

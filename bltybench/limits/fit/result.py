@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from bltybench.limits.fit.bans import Ban, BanTiming
+from bltybench.limits.fit.bans import BanTiming
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.thresholds import EVIDENCE
 from bltybench.limits.models.base import Model
@@ -153,6 +153,40 @@ def model_options(
 
 
 @dataclass(frozen=True, slots=True)
+class Ban(BanTiming):
+    """A time in which the server accepts nothing, after a request that exceeded a limit."""
+
+    fits: tuple[Fit, ...]
+    """The families that explain the decisions outside bans, best first."""
+
+    def described_limit(self) -> str:
+        """Return the limit that starts the ban as a part of a sentence."""
+        (least, most), (shortest_s, longest_s) = self.limit_range, self.period_range_s
+        limit = f"{least}" if least == most else f"{least} to {most}"
+        return f"{limit} requests per {shortest_s:.2g} to {longest_s:.2g} s"
+
+    def options(self) -> dict[str, float | bool]:
+        """Return the sandbox's settings for this ban, with the middle of its possible lengths."""
+        length_s = float(f"{sum(self.length_range_s) / 2:.{PERIOD_DIGITS}g}")
+        return {"ban_s": length_s} | ({"ban_restarts": True} if self.restarts else {})
+
+    @property
+    def limit_range(self) -> tuple[int, int]:
+        """The limit that starts the ban, in requests, for all families."""
+        return covering([fit.limit_range for fit in self.fits])
+
+    @property
+    def period_range_s(self) -> tuple[float, float]:
+        """Period of that limit, in seconds, for all families."""
+        return covering([fit.period_range_s for fit in self.fits])
+
+    @property
+    def safe_rate_per_min(self) -> float:
+        """Lowest sustained rate of the families, in requests per minute."""
+        return min(fit.safe_rate_per_min for fit in self.fits)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the observations imply."""
 
@@ -207,15 +241,9 @@ class Verdict:
 
     def after_bans(self, timing: BanTiming) -> Ban | None:
         """Return the ban, if this verdict is on the decisions outside it and nothing contradicts that."""
-        if self.slowest is None or self.fits[0].contradictions:
+        if not self.consistent or self.fits[0].contradictions:
             return None
-        return Ban(
-            timing.length_range_s,
-            timing.restarts,
-            covering([fit.limit_range for fit in self.consistent]),
-            covering([fit.period_range_s for fit in self.consistent]),
-            self.slowest.safe_rate_per_min,
-        )
+        return Ban(timing.length_range_s, timing.restarts, self.consistent)
 
 
 def covering(ranges: Sequence[tuple[Number, Number]]) -> tuple[Number, Number]:

@@ -1,5 +1,6 @@
 """Limiter models: pure objects over times in seconds that the caller passes. No sockets, files, or clocks."""
 
+from bltybench.limits.models.banned import Banned
 from bltybench.limits.models.base import Admission, Limiter, Model
 from bltybench.limits.models.composite import AllOf, Both
 from bltybench.limits.models.concurrency import Concurrency
@@ -13,6 +14,7 @@ from bltybench.limits.models.token_bucket import TokenBucket
 __all__ = [
     "Admission",
     "AllOf",
+    "Banned",
     "Both",
     "Concurrency",
     "FirstHitCounter",

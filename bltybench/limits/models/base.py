@@ -71,6 +71,11 @@ class Model(ABC):
     def _charge(self, t_s: float, cost: float) -> None:
         """Count a request."""
 
+    def _refuse(self, t_s: float, cost: float) -> None:
+        """Count a request that was refused, by this limit or by another one."""
+        if self.count_refused:
+            self._charge(t_s, cost)
+
     @abstractmethod
     def _refund(self, charged_s: float, cost: float) -> None:
         """Refund cost that was charged at ``charged_s``, if it still counts."""
@@ -97,6 +102,11 @@ class Model(ABC):
         self._move_to(t_s)
         self._charge(t_s, cost)
 
+    def refuse(self, t_s: float, cost: float = 1.0) -> None:
+        """Count a refused request, if the model counts those."""
+        self._move_to(t_s)
+        self._refuse(t_s, cost)
+
     def refund(self, t_s: float, charged_s: float, cost: float) -> None:
         """Refund at ``t_s`` at most the cost that was charged at ``charged_s``."""
         self._move_to(t_s)
@@ -107,8 +117,7 @@ class Model(ABC):
     def decide(self, t_s: float, cost: float = 1.0) -> Admission:
         """Accept and charge, or refuse. A refused request is charged too if the model counts refused ones."""
         accepted = self._accepts(t_s, cost)
-        if accepted or self.count_refused:
-            self._charge(t_s, cost)
+        (self._charge if accepted else self._refuse)(t_s, cost)
         return self._admission(t_s, cost, accepted=accepted, delay_s=self.delay_s(t_s) if accepted else 0.0)
 
     def _accepts(self, t_s: float, cost: float) -> bool:

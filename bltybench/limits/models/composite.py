@@ -31,9 +31,7 @@ class AllOf:
 
     @staticmethod
     def _refused(model: Model, t_s: float, cost: float, peeked: Admission) -> Admission:
-        if not model.count_refused:
-            return peeked
-        model.charge(t_s, cost)
+        model.refuse(t_s, cost)
         return peeked if peeked.accepted else model.peek(t_s, cost)
 
 

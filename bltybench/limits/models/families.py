@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bltybench.limits.models.banned import Banned
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
@@ -69,7 +70,19 @@ FAMILIES = {
 def model_of(limit: RateLimit) -> Model:
     """Return a new limiter with the algorithm, limit, period, and options of a table of scenarios.toml."""
     model = FAMILIES[limit.algorithm].model(limit.limit, limit.period_s, **limit.options())
-    return model if limit.also is None else Both(model, model_of(limit.also))
+    if limit.also is not None:
+        model = Both(model, model_of(limit.also))
+    return model if limit.ban_s is None else Banned(model, limit.ban_s, restarts=bool(limit.ban_restarts))
+
+
+def in_words(limit: RateLimit, unit: str) -> str:
+    """Return a limit in words, such as "60 requests per 60 s (fixed window)"."""
+    words = f"{limit.limit:,} {unit} per {limit.period_s:g} s ({prose_name(limit.algorithm)})"
+    if limit.also is not None:
+        words += f" and {in_words(limit.also, unit)}"
+    if limit.ban_s is None:
+        return words
+    return f"{words}, and a ban of {limit.ban_s:g} s after a refusal"
 
 
 def prose_name(family: str) -> str:
