@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Collection
@@ -54,8 +53,6 @@ def report(  # noqa: PLR0917 - typer makes options of them
     that is not decided or INVALID exits with 0, with --strict with 1. Exits with 2 if the report can't be
     written.
     """
-    # Hardly any object created here is released before the end, so frequent collections only cost time.
-    gc.set_threshold(100_000, 20, 100)
     from bltybench.report.build import build  # noqa: PLC0415 - pandas takes 1 s to import
 
     chosen = read_formats(formats, "--format")

@@ -6,8 +6,6 @@ from itertools import accumulate
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.fit.in_flight import predict_accepted
@@ -15,17 +13,14 @@ from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES
-from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import EXACT, NS, Timing, answered_ns, observed
-from bltybench.limits.observations.observation import Observation, informative_part
-from bltybench.runs.attempt import Attempt, Outcome
+from bltybench.limits.observations.observation import Observation
+from bltybench.runs.attempt import Attempt
 
 NEEDED = ["needed_at_least_s", "needed_at_most_s", "needed_by_model_s"]
 NUMBERS = ["at_s", "remaining", "remaining_expected", "retry_after_s", *NEEDED]
 DECISIONS = ("at_s", "observed", "predicted", *NUMBERS[1:])
 """Columns of ``decisions``."""
-RANKING_COLUMNS = ("sent_ns", "outcome", "status")
-"""Columns that ``most_informative`` reads."""
 ROUNDING_S = 1.0
 """Excess of an accurate Retry-After that is rounded up to whole seconds, in seconds."""
 DECISION_POINTS = (0.5, 0.0, 1.0)
@@ -45,22 +40,6 @@ def maker_of(fit: FitRecord | None) -> Make | None:
     make = partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
     also = maker_of(fit.also)
     return make if also is None else lambda: Both(make(), also())
-
-
-def most_informative(attempts: pa.Table, size: int) -> pa.Array:
-    """Return the rows of at most ``size`` successive attempts, in sending order (``informative_part``).
-
-    Attempts that were never sent are excluded.
-    """
-    sent_ns = attempts["sent_ns"]
-    order = pc.sort_indices(sent_ns).to_numpy()
-    order = order[: len(sent_ns) - sent_ns.null_count]  # nulls come last
-    if len(order) > size:
-        ok = pc.equal(attempts["outcome"], Outcome.OK.value).to_numpy()[order]
-        refused = pc.equal(attempts["outcome"], Outcome.RATE_LIMITED.value).to_numpy()[order]
-        stand_in = np.isin(attempts["status"].fill_null(0).to_numpy()[order], STAND_INS)
-        order = order[informative_part(refused | stand_in, ok, size)]
-    return pa.array(order)
 
 
 def decisions(

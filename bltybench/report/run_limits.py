@@ -1,19 +1,23 @@
 """From a run's rows to its findings about limits, for the page, notebooks, and ``bltybench limits`` alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bltybench.imports.record import read_import
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import DamagedFindingsError, Findings, FindingsRecord, decode
+from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import EXACT, Timing
+from bltybench.limits.observations.observation import informative_part
 from bltybench.limits.probe.context import ProbeContext
-from bltybench.metrics.limiter import RANKING_COLUMNS, most_informative
 from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
-from bltybench.runs.attempt import Attempt
+from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, readable, to_attempts
@@ -22,6 +26,8 @@ from bltybench.scenario.target import SandboxLimits
 
 MAX_ATTEMPTS = 2000
 """Maximum successive attempts to analyze: all of a usual probe, and a part of a long run."""
+RANKING_COLUMNS = ("sent_ns", "outcome", "status")
+"""Columns that ``most_informative`` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,31 @@ def analyzed_attempts(folder: RunFolder) -> AnalyzedAttempts:
     columns = attempt_columns(folder, without={"gaps_us"})
     attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}), folder)
     return AnalyzedAttempts(attempts, len(sent_ns) - sent_ns.null_count)
+
+
+def most_informative(attempts: pa.Table, size: int) -> pa.Array:
+    """Return the rows of at most ``size`` successive attempts, in sending order (``informative_part``).
+
+    Attempts that were never sent are excluded.
+    """
+    sent_ns = attempts["sent_ns"]
+    order = np.from_dlpack(pc.sort_indices(sent_ns))
+    order = order[: len(sent_ns) - sent_ns.null_count]  # nulls come last
+    if len(order) > size:
+        refused = _is_any(attempts["outcome"], [Outcome.RATE_LIMITED]) | _is_any(
+            attempts["status"], STAND_INS
+        )
+        ok = _is_any(attempts["outcome"], [Outcome.OK])
+        order = order[informative_part(refused[order], ok[order], size)]
+    # pa.array would import pandas.
+    return pa.Array.from_buffers(pa.uint64(), len(order), [None, pa.py_buffer(np.ascontiguousarray(order))])
+
+
+def _is_any(column: pa.ChunkedArray, values: Collection[object]) -> npt.NDArray[np.bool_]:
+    """Return which rows of a column have one of the values."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    codes = [code for code, value in enumerate(encoded.dictionary.to_pylist()) if value in values]
+    return np.isin(np.from_dlpack(encoded.indices), codes)
 
 
 def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> Findings:

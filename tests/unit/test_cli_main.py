@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support_runs import S, attempt, write_run
 
 import bltybench
 from bltybench.cli import main
 from bltybench.errors import UserError
+from bltybench.runs.attempt import Outcome
+from bltybench.runs.sealing import seal
 
 HEAVY = ("locust", "gevent", "pandas", "matplotlib", "pyarrow", "starlette", "uvicorn", "httpx")
 
@@ -78,19 +82,38 @@ def test_internal_error_is_not_hidden(run: Run) -> None:
         run.with_runs_raising(ZeroDivisionError())
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["check", "--help"], ["sandbox", "--help"], ["report", "--help"]]
-)
-def test_heavy_modules_are_imported_only_when_needed(arguments: list[str]) -> None:
+def imported_by(script: str, names: tuple[str, ...]) -> str:
+    """Return which modules a process that runs commands has imported."""
     code = (
         "import sys\n"
         "from bltybench.cli import main\n"
-        f"sys.argv = ['bltybench', *{arguments!r}]\n"
-        "assert main() == 0\n"
-        f"sys.exit(', '.join(name for name in {HEAVY!r} if name in sys.modules))\n"
+        "def command(*arguments):\n"
+        "    sys.argv = ['bltybench', *arguments]\n"
+        "    assert main() == 0\n"
+        f"{script}\n"
+        f"sys.exit(', '.join(name for name in {names!r} if name in sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
+    return done.stderr.strip()
+
+
+def test_version_imports_no_command() -> None:
+    assert imported_by("command('--version')", (*HEAVY, "pydantic", "numpy", "msgspec")) == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = "command('--help')\nfor verb in ('check', 'sandbox', 'report'): command(verb, '--help')"
+    assert imported_by(script, HEAVY) == ""
+
+
+def test_runs_and_limits_do_not_import_pandas(tmp_path: Path) -> None:
+    # Some columns with and some without nulls, and refusals.
+    refused = {"outcome": Outcome.RATE_LIMITED, "status": 429, "retry_after_s": 1.0}
+    rows = [attempt(sent_ns=at * S, **(refused if at % 3 == 0 else {})) for at in range(1, 40)]
+    run = write_run(tmp_path / "run", rows)
+    seal(run)
+    script = f"command('runs', '--reports', {str(tmp_path)!r})\ncommand('limits', {str(run.path)!r})"
+    assert imported_by(script, ("pandas", "scipy.stats", "matplotlib", "locust")) == ""
 
 
 @pytest.mark.parametrize("verb", ["check.run", "cli.run_line", "report"])

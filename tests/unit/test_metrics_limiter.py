@@ -13,14 +13,8 @@ from support_runs import attempt, table
 from bltybench.limits.findings.model import FitRecord
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.families import FAMILIES
-from bltybench.metrics.limiter import (
-    DECISIONS,
-    decisions,
-    maker_of,
-    most_informative,
-    remaining_counts,
-    retry_after_waits,
-)
+from bltybench.metrics.limiter import DECISIONS, decisions, maker_of, remaining_counts, retry_after_waits
+from bltybench.report.run_limits import most_informative
 from bltybench.runs.attempt import Attempt, Outcome
 
 NS = 1_000_000_000
