@@ -157,6 +157,10 @@ def generator_seconds(seconds: int, *, seed: int = 1, **fields: Any) -> list[Gen
     ]
 
 
+CHECKED = {"tool_calls": 1, "json_valid": True, "schema_valid": False}
+"""Columns of an answer that was checked, which one of ``realistic`` was."""
+
+
 def realistic(
     duration_s: float = 90.0, rate_per_min: float = 110.0, limit: int = 60, seed: int = 1
 ) -> list[Attempt]:
@@ -206,7 +210,7 @@ def realistic(
                 queue.append((made[-1].end_ns / S + wait, index, 1))
             continue
         used[window] = used.get(window, 0) + 1
-        made.append(_answered(common, sent, stream, rng))
+        made.append(_answered(common | CHECKED if index == 0 else common, sent, stream, rng))
         ends.append(made[-1].end_ns / S)
     return sorted(made, key=lambda record: record.end_ns)
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.errors import UserError
+from bltybench.load.answer_check import expected_answer
 from bltybench.load.forwarded_request import ForwardedRequest
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
@@ -100,8 +101,7 @@ class ChatClient:
         override the target's. ``parameters`` are added to the request body.
 
         Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. The run
-        ends with an error if the budget can't be kept: it caps tokens or money but the call has neither
-        ``max_tokens`` nor ``max_completion_tokens``, or it caps money but the model has no price.
+        ends with an error if the budget caps tokens or money, and the call has no ``max_tokens`` or no price.
         """
         context = self._context
         body = request_body(
@@ -242,6 +242,7 @@ class ChatClient:
             max_tokens=max_tokens,
             prompt_tokens=prompt_tokens,
             keep_text=keep_text,
+            expected=expected_answer(body),
             stage=stage or context.source.stage_now(),
             turn=turn,
             can_be_empty=bool(body.get("stop")),
@@ -288,7 +289,7 @@ class ChatClient:
         sink, reader = self._sink, self._context.reader
         exchange = Exchange(
             stream=call.stream,
-            keep_text=call.keep_text,
+            keep_text=call.keep_text or call.expected is not None,
             awaited=awaited,
             completion=call.endpoint == ENDPOINT,
             can_be_empty=call.can_be_empty,

@@ -8,6 +8,7 @@ import msgspec
 
 from bltybench.limits.observations.announcement import announced_window_s
 from bltybench.limits.observations.classify import classify
+from bltybench.load.answer_check import NOTHING_CHECKED, Expected, check_answer
 from bltybench.load.run.budget import NOTHING, BudgetAccount, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
@@ -31,6 +32,8 @@ class CallContext(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     """Our count, used if the server reports no usage."""
     keep_text: bool = False
+    expected: Expected | None = None
+    """What the body demands of the answer; None for text in any form."""
     stage: str | None = None
     turn: int | None = None
     can_be_empty: bool = False
@@ -122,6 +125,7 @@ def _attempt(
 ) -> Attempt:
     call, exchange, quota = sent.call, sent.exchange, result.quota
     prompt_tokens, completion_tokens, source = count_tokens(call, result)
+    checked = NOTHING_CHECKED if call.expected is None else check_answer(call.expected, result)
     if exchange.end_ns is None:
         raise RuntimeError("an attempt is recorded after its exchange has ended")
     # Converted to the run's axis inline, because a function call for each time would be slower.
@@ -156,7 +160,10 @@ def _attempt(
         error_code=result.error_code,
         error_message=result.error_message,
         finish_reason=result.finish_reason,
-        notes=result.notes,
+        notes=",".join(filter(None, (result.notes, checked.note))) if checked.note else result.notes,
+        tool_calls=checked.tool_calls,
+        json_valid=checked.json_valid,
+        schema_valid=checked.schema_valid,
         endpoint=call.endpoint,
         model=result.model or call.model,
         stream=call.stream,

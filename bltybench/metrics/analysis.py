@@ -66,6 +66,7 @@ class Analysis:
     errors: pd.DataFrame
     finish_reasons: pd.DataFrame
     notes: pd.DataFrame
+    answer_checks: pd.DataFrame
     refusals: pd.DataFrame
     refusal_messages: pd.DataFrame
     retry_after: pd.DataFrame
@@ -166,6 +167,7 @@ def _compute(
         errors=outcomes.errors(attempts),
         finish_reasons=outcomes.finish_reasons(attempts),
         notes=outcomes.notes(attempts),
+        answer_checks=outcomes.answer_checks(attempts),
         refusals=refused,
         refusal_messages=outcomes.refusal_messages(attempts),
         retry_after=quota.retry_after(refused),

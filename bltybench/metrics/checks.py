@@ -1,6 +1,7 @@
 """The scenario's checks against the run's metrics: each passes, fails, or is not decided."""
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -9,7 +10,7 @@ from bltybench.metrics.frame import cut_off
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.grading import Figure, affected, figure_of
 from bltybench.metrics.latency import min_sample
-from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.metrics.outcomes import ANSWER_CHECKS, ERRORS, count_of
 from bltybench.metrics.verdict import Verdict
 from bltybench.scenario.checks import ParsedCheck, parse_check
 
@@ -87,7 +88,7 @@ def metric(analysis: Analysis, name: str) -> tuple[float | None, str]:
         return _PLAIN[name](analysis), ""
     if name in _FRACTIONS:
         fraction = _FRACTIONS[name](analysis)
-        return fraction, "there were no attempts or calls to count" if fraction is None else ""
+        return fraction, "there was nothing to count" if fraction is None else ""
     sample, _, statistic = name.rpartition(".")
     row = analysis.timing(sample)
     value, n = row[statistic], int(row["n"] or 0)
@@ -96,6 +97,11 @@ def metric(analysis: Analysis, name: str) -> tuple[float | None, str]:
     if value is None:
         return None, f"n too small: {n:,} of the {min_sample(statistic):,} that {statistic} needs"
     return value, ""
+
+
+def _answer_share(run: Analysis, check: str) -> float | None:
+    shares = run.answer_checks.loc[run.answer_checks["check"] == check, "share"]
+    return None if shares.empty else float(shares.iloc[0])
 
 
 def _fraction(count: int, total: int) -> float | None:
@@ -114,6 +120,7 @@ _PLAIN: dict[str, Callable[[Analysis], float]] = {
 }
 
 _FRACTIONS: dict[str, Callable[[Analysis], float | None]] = {
+    **{f"{check}.share": partial(_answer_share, check=check) for check in ANSWER_CHECKS},
     "refused.share": lambda run: _fraction(run.count_of("refused"), len(run.attempts)),
     "errors.share": lambda run: _fraction(count_of(run.attempts, *ERRORS), len(run.attempts)),
     "goodput.share": lambda run: run.goodput.share,

@@ -8,6 +8,9 @@ from bltybench.metrics.frame import NS_PER_S, OUTCOMES, REFUSED, floats, ints
 ERRORS = tuple(name for name in OUTCOMES if name not in {"ok", "rate_limited", "cancelled"})
 """Outcomes that count as errors. Refusals have their own table, and the client itself cancels attempts."""
 
+ANSWER_CHECKS = ("tool_calls", "json_valid", "schema_valid")
+"""Columns of the record about the use of tools and of the response format."""
+
 MAX_ERROR_KINDS = 50
 """Maximum rows of errors: a server can invent any number of error types."""
 
@@ -80,6 +83,27 @@ def notes(attempts: pd.DataFrame) -> pd.DataFrame:
     """Return one row per deviation that damaged nothing: ``note``, ``count``, ``share`` of all attempts."""
     named = attempts["notes"].dropna().astype("str").str.split(",").explode()
     return _counted(pd.DataFrame({"note": named}), ["note"], len(attempts))
+
+
+def answer_checks(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each of ANSWER_CHECKS that occurred, followed by one per call if there are several.
+
+    Columns: ``check``, ``name`` (of the call, null for all), ``n`` (answers that could be checked),
+    ``count`` (that pass; for tool_calls: that call a tool), ``share``.
+    """
+    rows: list[tuple[str, str | None, int, int]] = []
+    for check in ANSWER_CHECKS:
+        known = attempts.loc[attempts[check].notna(), ["name", check]]
+        if known.empty:
+            continue
+        passed = known[check].astype("Int64") > 0
+        rows.append((check, None, len(known), int(passed.sum())))
+        by_name = passed.groupby(known["name"].astype("str"), sort=True).agg(["size", "sum"])
+        if len(by_name) > 1:
+            rows += [(check, str(name), int(n), int(count)) for name, n, count in by_name.itertuples()]
+    frame = pd.DataFrame(rows, columns=["check", "name", "n", "count"])
+    frame["share"] = frame["count"] / frame["n"]
+    return frame
 
 
 def _counted(rows: pd.DataFrame, keys: list[str], total: int | None = None) -> pd.DataFrame:

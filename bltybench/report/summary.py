@@ -81,6 +81,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     refusal_messages: list[dict[str, Any]]
     finish_reasons: list[dict[str, Any]]
     notes: list[dict[str, Any]]
+    answer_checks: list[dict[str, Any]]
+    """What answers did with tools and a response format. Empty if no request had either."""
     retry_after: list[dict[str, Any]]
     retries: dict[str, Any]
     """The policy, and its effect."""
@@ -175,6 +177,7 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         refusal_messages=records(analysis.refusal_messages),
         finish_reasons=records(analysis.finish_reasons),
         notes=records(analysis.notes),
+        answer_checks=records(analysis.answer_checks),
         retry_after=records(analysis.retry_after),
         retries={"policy": analysis.scenario.retry.model_dump(mode="json")}
         | analysis.retries._asdict()

@@ -95,6 +95,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     notes: str | None = None
     """Deviations of the server that damaged nothing, separated by commas: the names of docs/dialects.md."""
 
+    # answer, of the first choice and only if the outcome is ok
+    tool_calls: int | None = None
+    """Number of tool calls. None if the request has no ``tools``."""
+    json_valid: bool | None = None
+    """Whether the arguments of its tool calls, or else its content if the request asks for JSON, are JSON.
+    None if there is nothing to check, or if it can't be checked (note ``unchecked``)."""
+    schema_valid: bool | None = None
+    """Whether those with a schema satisfy it, and each tool called is one of the request's."""
+
     # work
     endpoint: str
     model: str | None = None

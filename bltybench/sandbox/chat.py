@@ -23,7 +23,8 @@ from bltybench.sandbox.quota import Grant, Quotas, Refusal, unix_s
 from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, PlannedChoice, plan
 from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
 from bltybench.sandbox.service_queue import ServiceQueue
-from bltybench.sandbox.stream import ChunkWriter, usage_of
+from bltybench.sandbox.stream import ChunkWriter, tool_call, usage_of
+from bltybench.sandbox.structured import CONTENT_FAULTS
 from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SandboxKey, SandboxSettings
 
@@ -101,7 +102,7 @@ class ChatEndpoint:
             row.decision = "accepted"
             row.completion_tokens = 0
             used = row.prompt_tokens or 0
-            choices = plan(request, rng)
+            choices = plan(request, rng, fault)
             async with Pacer(receive) as pacer:
                 begun_ns = row.received_ns
                 if not grant.has_slot:
@@ -116,7 +117,7 @@ class ChatEndpoint:
                 steps = max(1, *(choice.tokens for choice in choices))
                 times_ns = islice(self._times_ns(rng, served_ns), steps)
                 answer = _Answer(request, choices, row, times_ns, grant.headers)
-                if fault is not None and fault != "latency_spike":
+                if fault is not None and fault not in {"latency_spike", *CONTENT_FAULTS}:
                     # In a stream, the roles and half of the tokens come first.
                     pieces = len(choices) + sum(choice.tokens for choice in choices) // 2
                     send = FaultySend(fault, scope, send, pacer, pieces)
@@ -167,7 +168,7 @@ class _Answer:
             "object": "chat.completion",
             "created": self.created,
             "model": self.request.model,
-            "choices": [_plain_choice(index, choice) for index, choice in enumerate(self.choices)],
+            "choices": [self._plain_choice(index, choice) for index, choice in enumerate(self.choices)],
             "usage": self._usage(),
             "system_fingerprint": "fp_sandbox",
         }
@@ -204,16 +205,18 @@ class _Answer:
             await _write(send, writer.usage(self._usage()))
         await _write(send, b"data: [DONE]\n\n", more=False)
 
+    def _plain_choice(self, index: int, choice: PlannedChoice) -> dict[str, Any]:
+        text = "".join(choice.content)
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if choice.tool is not None:
+            message |= {"content": None, "tool_calls": [tool_call(self.id, index, choice.tool, text)]}
+        if choice.reasoning:
+            message["reasoning_content"] = "".join(choice.reasoning)
+        return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
+
     def _usage(self) -> dict[str, Any]:
         reasoning = sum(len(choice.reasoning) for choice in self.choices)
         return usage_of(self.row.prompt_tokens or 0, self.row.completion_tokens or 0, reasoning)
-
-
-def _plain_choice(index: int, choice: PlannedChoice) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content)}
-    if choice.reasoning:
-        message["reasoning_content"] = "".join(choice.reasoning)
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
 
 
 async def _write(send: Send, body: bytes, more: bool = True) -> None:

@@ -4,11 +4,14 @@ import random
 from dataclasses import dataclass
 
 from bltybench.sandbox.request import ChatRequest
+from bltybench.sandbox.structured import json_text
 
 DEFAULT_MAX_TOKENS = 1024
 """Tokens reserved if the request sets no max_tokens."""
 NATURAL_TOKENS = (16, 256)
 """Shortest and longest completion if the request sets no max_tokens, in tokens."""
+PIECE_CHARS = 4
+"""Characters of JSON that count as a token."""
 
 # One token each in scenario/prompts/tokens.py, with and without a leading space. Tests verify this.
 VOCABULARY = """
@@ -26,7 +29,11 @@ class PlannedChoice:
 
     reasoning: tuple[str, ...]
     content: tuple[str, ...]
+    """Pieces of the text, or of the arguments of ``tool``."""
     finish_reason: str
+    tool: str | None = None
+    """Name of the tool that it calls."""
+    is_json: bool = False
 
     @property
     def tokens(self) -> int:
@@ -34,13 +41,26 @@ class PlannedChoice:
         return len(self.reasoning) + len(self.content)
 
 
-def plan(request: ChatRequest, rng: random.Random) -> list[PlannedChoice]:
+def plan(request: ChatRequest, rng: random.Random, fault: str | None = None) -> list[PlannedChoice]:
     """Return the ``n`` completions of a request, all drawn from ``rng``.
 
     With max_tokens, a completion has exactly that length (finish_reason length), so lengths follow the load.
-    Without it, the completion ends by itself. A stop string ends it earlier (finish_reason stop).
+    Without it, the completion ends by itself. A stop string ends it earlier (finish_reason stop). JSON
+    ends by itself, and max_tokens can cut it.
     """
-    return [_choice(request, rng) for _ in range(request.n)]
+    return [_json_choice(request, rng, fault) or _choice(request, rng) for _ in range(request.n)]
+
+
+def _json_choice(request: ChatRequest, rng: random.Random, fault: str | None) -> PlannedChoice | None:
+    wanted = None if request.structure is None else request.structure.choose(rng)
+    if wanted is None:
+        return None
+    text = json_text(wanted, rng, fault)
+    pieces = [text[at : at + PIECE_CHARS] for at in range(0, len(text), PIECE_CHARS)]
+    kept = tuple(pieces[: request.max_tokens])
+    ended = "stop" if wanted.tool is None else "tool_calls"
+    finish_reason = ended if len(kept) == len(pieces) else "length"
+    return PlannedChoice((), kept, finish_reason, wanted.tool, is_json=True)
 
 
 def _choice(request: ChatRequest, rng: random.Random) -> PlannedChoice:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from bltybench.sandbox.errors import invalid
+from bltybench.sandbox.structured import Structure, structure_of
 
 CONTEXT_TOKENS = 131_072
 """Maximum prompt plus completion tokens. More is a 400."""
@@ -23,8 +24,8 @@ DECIMALS = {
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
 }
-# Accepted with any value and ignored, because completions are random words.
-WITHOUT_EFFECT: dict[str, type | tuple[type, ...]] = {
+# Checked for their type only. Most are ignored, because completions are random words.
+OTHERS: dict[str, type | tuple[type, ...]] = {
     "logit_bias": dict,
     "metadata": dict,
     "parallel_tool_calls": bool,
@@ -41,7 +42,7 @@ WITHOUT_EFFECT: dict[str, type | tuple[type, ...]] = {
 }
 KNOWN = {
     *DECIMALS,
-    *WITHOUT_EFFECT,
+    *OTHERS,
     "logprobs",
     "max_completion_tokens",
     "max_tokens",
@@ -67,6 +68,8 @@ class ChatRequest:
     max_tokens: int | None
     n: int
     stop: tuple[str, ...]
+    structure: Structure | None = None
+    """JSON that is asked for; None for text."""
 
 
 def parse_request(raw: bytes) -> ChatRequest:
@@ -87,7 +90,7 @@ def parse_request(raw: bytes) -> ChatRequest:
     messages = _messages(body["messages"])
     for name, (low, high) in DECIMALS.items():
         _number(body, name, float, low, high)
-    for name, kind in WITHOUT_EFFECT.items():
+    for name, kind in OTHERS.items():
         _typed(body, name, kind)
     _number(body, "seed", int)
     if _typed(body, "logprobs", bool) or body.get("top_logprobs") is not None:
@@ -101,6 +104,7 @@ def parse_request(raw: bytes) -> ChatRequest:
         max_tokens=_max_tokens(body),
         n=_number(body, "n", int, 1, MAX_CHOICES) or 1,
         stop=_stop(body),
+        structure=structure_of(body),
     )
 
 

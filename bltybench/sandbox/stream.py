@@ -38,8 +38,15 @@ class ChunkWriter:
         if step < thought:
             before, after = self._reasoning[index]
             return before + choice.reasoning[step].encode() + after
+        piece = choice.content[step - thought]
+        if choice.tool is not None:
+            call: dict[str, Any] = {"index": 0, "function": {"arguments": piece}}
+            if step == 0:
+                call = {"index": 0, **tool_call(self._head["id"], index, choice.tool, piece)}
+            return self._chunk(index, {"tool_calls": [call]}, None)
         before, after = self._content[index]
-        return before + choice.content[step - thought].encode() + after
+        # Words need no escapes.
+        return before + (msgspec.json.encode(piece)[1:-1] if choice.is_json else piece.encode()) + after
 
     def finish(self, index: int, reason: str) -> bytes:
         """Return the last event of a choice."""
@@ -58,6 +65,12 @@ class ChunkWriter:
         if not mark:
             raise AssertionError("the mark must be in the chunk")
         return before, after
+
+
+def tool_call(completion_id: str, index: int, name: str, arguments: str) -> dict[str, Any]:
+    """Return the tool call of a choice in the API's form."""
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{completion_id[-20:]}{index}", "type": "function", "function": function}
 
 
 def _event(chunk: dict[str, Any]) -> bytes:

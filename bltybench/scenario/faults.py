@@ -44,6 +44,10 @@ class SandboxFaults(Table):
     """Nothing follows half of the tokens, until the client gives up."""
     malformed_json: Rate = 0.0
     """One event, or the body, is cut JSON."""
+    invalid_json: Rate = 0.0
+    """JSON that the request asks for, also the arguments of a tool call, lacks its second half."""
+    null_values: Rate = 0.0
+    """All values of that JSON are null, which its schema may not allow."""
     error_event: Rate = 0.0
     """A 200 whose stream, or body, ends with an error."""
     long_content_length: Rate = 0.0

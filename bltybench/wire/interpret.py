@@ -180,6 +180,7 @@ def _read_answer(answer: Answer, exchange: Exchange, result: ExchangeResult) -> 
         result.uncounted_text = answer.generated_text
     if exchange.keep_text:
         result.text, result.reasoning, result.tool_calls = answer.text, answer.reasoning, answer.tool_calls
+        result.declined = answer.declined
 
 
 def _failed_finish(finish_reason: str | None) -> ErrorDetails | None:

@@ -44,4 +44,6 @@ class ExchangeResult(msgspec.Struct, kw_only=True, gc=False):
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    declined: bool = False
+    """Whether the model declined to answer (``refusal``), so the text is its refusal."""
     quota: Quota = msgspec.field(default_factory=Quota)

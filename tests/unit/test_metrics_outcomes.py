@@ -157,6 +157,27 @@ def test_runs_without_finish_reasons_or_notes_have_empty_tables() -> None:
     assert outcomes.notes(run).empty
 
 
+def test_checks_of_answers_are_counted_per_call_and_in_all() -> None:
+    run = frame(
+        attempt(call_id="a", name="tools", tool_calls=2, json_valid=True, schema_valid=False),
+        attempt(call_id="b", name="tools", tool_calls=0),
+        attempt(call_id="c", name="json", json_valid=True, schema_valid=True),
+        attempt(call_id="d", name="json", json_valid=False, schema_valid=False),
+        attempt(call_id="e", name="text"),
+    )
+    found = outcomes.answer_checks(run).astype("object")
+    assert found.where(found.notna(), None).to_numpy().tolist() == [
+        ["tool_calls", None, 2, 1, 0.5],
+        ["json_valid", None, 3, 2, 2 / 3],
+        ["json_valid", "json", 2, 1, 0.5],
+        ["json_valid", "tools", 1, 1, 1.0],
+        ["schema_valid", None, 3, 1, 1 / 3],
+        ["schema_valid", "json", 2, 1, 0.5],
+        ["schema_valid", "tools", 1, 0, 0.0],
+    ]
+    assert outcomes.answer_checks(frame(attempt(call_id="e", name="text"))).empty
+
+
 def test_refusals_have_a_row_per_message_whatever_its_numbers() -> None:
     def says(at: int, message: str | None, **fields: Any) -> Attempt:
         return refused(call_id=f"r{at}", sent_ns=at * S, error_message=message, **fields)

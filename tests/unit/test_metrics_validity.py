@@ -215,6 +215,9 @@ def test_every_metric_of_a_check_has_a_value() -> None:
                 last_token_ns=S // 2,
                 gaps_us=[250_000],
                 completion_tokens=2,
+                tool_calls=1,
+                json_valid=True,
+                schema_valid=False,
             )
             for i in range(1000)
         )

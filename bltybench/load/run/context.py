@@ -13,6 +13,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from bltybench.errors import UserError
+from bltybench.load.answer_check import expected_answer
 from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.budget import BudgetAccount
@@ -138,6 +139,8 @@ def open_context(
             or trial_worker is not None,
         )
         failed.pop_all()
+    for options in (target, *scenario.mix):
+        expected_answer(options.body)  # imports what checks answers before the run begins
     return context
 
 

@@ -78,6 +78,14 @@ QUOTA_NAMES = {
 """Label and unit of each rate-limit header."""
 
 
+ANSWER_CHECK_NAMES = {
+    "tool_calls": "Calls a tool",
+    "json_valid": "Is valid JSON",
+    "schema_valid": "Satisfies its schema",
+}
+"""Label of each check of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One of the main numbers: label, value, unit, and a note. Phones show the note up to the first dot."""
@@ -125,6 +133,7 @@ def page(
         timing_names=TIMING_NAMES,
         objective_names={name: TIMING_NAMES[metric][0] for name, metric in OBJECTIVES.items()},
         quota_names=QUOTA_NAMES,
+        answer_check_names=ANSWER_CHECK_NAMES,
         spans=analysis.spans,
         timings_by=_by_kind(summary),
         kind_names=KIND_NAMES,

@@ -7,6 +7,7 @@ from bltybench.wire.sse.delta import (
     finish_reason_in,
     has_audio,
     is_failure,
+    joined_tool_call,
     merge_tool_call,
     reasoning_in,
     text_in,
@@ -29,6 +30,8 @@ class Answer:
         self._starts, self._settled = [0, 0, 0], 0
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self._unfinished: set[int] = set()
+        self.declined = False
+        """Whether the model declined in the first choice (``refusal``)."""
         self.error: Any = None
         self.finish_reason: str | None = None
         """That of the first choice, unless another one failed."""
@@ -49,7 +52,7 @@ class Answer:
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """Tool calls of the first choice, with their arguments joined."""
-        return [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return [joined_tool_call(self._tool_calls[index]) for index in sorted(self._tool_calls)]
 
     @property
     def generated_text(self) -> str:
@@ -124,8 +127,9 @@ class Answer:
     def _add_delta(self, delta: Delta, *, first: bool) -> tuple[bool, bool]:
         content, refusal = delta.content, delta.refusal
         text = text_in(content) if content else ""
-        if refusal and not text:
-            text = text_in(refusal)
+        if refusal:
+            text = text or text_in(refusal)
+            self.declined = self.declined or first
         has_parts = content is not None and not isinstance(content, str)
         reasoning = reasoning_in(delta) if delta.reasoning_content or delta.reasoning or has_parts else ""
         if text:

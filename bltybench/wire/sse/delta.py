@@ -114,4 +114,12 @@ def merge_tool_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> N
         if isinstance(function.get("name"), str):
             known.setdefault("name", join_surrogates(function["name"]))
         if isinstance(function.get("arguments"), str):
-            known["arguments"] = known.get("arguments", "") + join_surrogates(function["arguments"])
+            known.setdefault("arguments", []).append(function["arguments"])
+
+
+def joined_tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call with its arguments as one text."""
+    function = call["function"]
+    if "arguments" not in function:
+        return call
+    return call | {"function": function | {"arguments": join_surrogates("".join(function["arguments"]))}}
