@@ -12,7 +12,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bltybench.sandbox.app import create_app
 from bltybench.sandbox.faults.delivery import TRANSPORT
-from bltybench.sandbox.faults.handshake import tls_context
 from bltybench.sandbox.truth import TruthLog
 from bltybench.scenario.target import SandboxSettings
 
@@ -71,6 +70,8 @@ def serve(
         timeout_graceful_shutdown=1,
     )
     if ca_file is not None:
+        from bltybench.sandbox.faults.handshake import tls_context  # noqa: PLC0415 - cryptography is slow
+
         config.load()
         config.ssl = tls_context(settings, ca_file, log)
     server = _Server(config)
