@@ -3,14 +3,7 @@
 Importing this package registers the plugin with Locust.
 """
 
-import gc
-
 import locust  # isort: skip - first, because it patches the standard library
-
-from bltybench.load.run.garbage import THRESHOLDS
-
-# For the imports, too: a quarter of their time would be collections.
-gc.set_threshold(*THRESHOLDS)
 
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
