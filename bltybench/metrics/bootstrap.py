@@ -3,6 +3,8 @@
 Percentile intervals as in B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
 """
 
+import math
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -62,11 +64,32 @@ def effective_size(below: Ints, total: Ints) -> int | None:
     if independent == 0:
         return n
     between = blocks / (blocks - 1) * float(np.sum((below - fraction * total) ** 2)) / n**2
-    from scipy.special import stdtrit  # noqa: PLC0415 - takes 0.2 s to import, and short runs do without
-
-    upper = (1 + LEVEL) / 2
-    widening = float(stdtrit(blocks - 1, upper)) / NormalDist().inv_cdf(upper)
+    widening = student_t(blocks - 1) / NormalDist().inv_cdf((1 + LEVEL) / 2)
     return max(round(n / max(between / independent * widening**2, 1.0)), 1)
+
+
+@cache
+def student_t(freedom: int) -> float:
+    """Return the bound of |T| with probability LEVEL, for Student's T with ``freedom`` degrees of freedom.
+
+    Its distribution is a finite sum in the angle θ = atan(t / √freedom) (M. Abramowitz, I. A. Stegun,
+    Handbook of Mathematical Functions (1964), 26.7.3 and 26.7.4).
+    """
+    odd = freedom % 2
+
+    def probability(angle: float) -> float:
+        term = math.cos(angle) if odd else 1.0
+        total = 0.0
+        for power in range(2 + odd, freedom + 1, 2):
+            total += term
+            term *= math.cos(angle) ** 2 * (power - 1) / power
+        total *= math.sin(angle)
+        return (angle + total) * 2 / math.pi if odd else total
+
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if probability(middle) < LEVEL else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
 
 
 def fraction_draws(count: Ints, total: Ints, rng: np.random.Generator) -> Floats:

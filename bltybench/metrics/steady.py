@@ -94,7 +94,7 @@ def drift(attempts: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
 def _trend(values: Floats) -> tuple[float, float, float, float, bool]:
     n = len(values)
     pairs = pd.DataFrame({"value": values, "order": np.arange(n)})
-    # Not Series.corr: it imports scipy.stats, which takes 1 s.
+    # Not Series.corr: it needs SciPy.
     rho = float(np.nan_to_num(pairs.corr(method="spearman").to_numpy()[0, 1]))
     p_value = 2 * NormalDist().cdf(-abs(rho) * math.sqrt(n - 1))
     third = n // 3

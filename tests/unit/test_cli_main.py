@@ -113,7 +113,7 @@ def test_runs_and_limits_do_not_import_pandas(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows)
     seal(run)
     script = f"command('runs', '--reports', {str(tmp_path)!r})\ncommand('limits', {str(run.path)!r})"
-    assert imported_by(script, ("pandas", "scipy.stats", "matplotlib", "locust")) == ""
+    assert imported_by(script, ("pandas", "matplotlib", "locust")) == ""
 
 
 @pytest.mark.parametrize("verb", ["check.run", "cli.run_line", "report"])

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from bltybench.metrics.bootstrap import effective_size, fraction_draws, interval, mean_draws, quantile_draws
+from bltybench.metrics.bootstrap import (
+    effective_size,
+    fraction_draws,
+    interval,
+    mean_draws,
+    quantile_draws,
+    student_t,
+)
 from bltybench.metrics.sample import Sample
 from bltybench.percentiles import nearest_rank
 
@@ -84,6 +93,14 @@ def test_intervals_contain_the_truth_if_values_near_in_time_are_alike(
     with_effective_size, naive = coverage(span_effect, fraction, runs=runs)
     assert 0.91 <= with_effective_size <= 0.99
     assert span_effect == 0 or naive < with_effective_size - 0.2
+
+
+def test_student_t_agrees_with_closed_formulas_and_tables() -> None:
+    # In closed form: Cauchy's distribution, and two degrees of freedom.
+    assert student_t(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-12)
+    assert student_t(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)), rel=1e-12)
+    tabulated = {3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 29: 2.045, 60: 2.000, 120: 1.980}
+    assert {freedom: round(student_t(freedom), 3) for freedom in tabulated} == tabulated
 
 
 def test_effective_size_is_unknown_for_few_spans_and_n_for_constant_values() -> None:

@@ -16,7 +16,6 @@ class Proportion:
 
     def interval(self) -> tuple[float, float] | None:
         """Return the bounds of the interval; None if ``of`` is 0."""
-        # Not scipy.stats.binomtest: importing scipy.stats takes a quarter of the time of a report.
         if not self.of:
             return None
         p, shrink = self.count / self.of, 1 + Z**2 / self.of
