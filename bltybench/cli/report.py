@@ -46,6 +46,13 @@ def report(  # noqa: PLR0917 - typer makes options of them
         bool, typer.Option("--strict", help="Let a run fail that is INVALID or not decided.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write only summary.json to stdout.")] = False,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Add the records that a worker kept because its master was gone. Can be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Write the report of a run: report.html, summary.json, summary.md, junit.xml, and the figures' data.
 
@@ -59,6 +66,8 @@ def report(  # noqa: PLR0917 - typer makes options of them
     folders = [find_run(run, reports) for run in runs] if runs else [find_run(None, reports)]
     if as_json and len(folders) > 1:
         raise UserError("--json supports one run only", remedy="pass one run, or omit --json")
+    if merge:
+        _merge(folders, merge)
     built: list[tuple[RunFolder, Summary]] = []
     for folder in folders:
         summary = build(folder, notebooks=notebooks, formats=chosen, strict=strict)
@@ -73,6 +82,16 @@ def report(  # noqa: PLR0917 - typer makes options of them
         _write_index(built, reports)
     if any(summary.failed for _, summary in built):
         raise typer.Exit(1)
+
+
+def _merge(folders: list[RunFolder], directories: list[Path]) -> None:
+    from bltybench.runs.sealing.merge import merge  # noqa: PLC0415 - as above
+
+    if len(folders) > 1:
+        raise UserError("--merge supports one run only", remedy="name one run")
+    for directory in directories:
+        done = merge(folders[0], directory)
+        print(f"Merged worker {done.worker}: {done.added:,} attempts added", file=sys.stderr)
 
 
 MAX_SHOWN_MESSAGES = 3

@@ -16,7 +16,7 @@ from bltybench.imports.survey import MAX_CLIENTS, Survey, lacks_of
 from bltybench.runs.attempt import Attempt, TokensSource
 from bltybench.runs.folder import RunFolder, create_run, write_atomically
 from bltybench.runs.manifest import MAX_RUN_NS, Clock, Host, Manifest, TargetInfo, package_versions
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import Spool
 from bltybench.scenario.workload import NO_TIME_LIMIT_S, Closed, Scenario
 from bltybench.text import sanitize

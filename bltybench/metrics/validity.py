@@ -78,7 +78,7 @@ def audit(
             manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
             "the run recorded its end",
             affects=[Figure.RATES, Figure.LIMITS],
-            reason="the run was killed, so its last attempts are missing",
+            reason=f"the run was killed, so its last attempts are missing{_merged(manifest)}",
             remedy="repeat the run, and let it finish or stop it with Ctrl-C",
         ),
         finding_of(
@@ -105,6 +105,13 @@ def audit(
         findings += [*_loop(attempts, generator), _cpu(generator, scenario)]
     harmless = all(finding.holds for finding in findings)
     return [*findings, *_steal(generator, harmless=harmless), *free_users(attempts, generator, scenario)]
+
+
+def _merged(manifest: Manifest) -> str:
+    if not manifest.merged_workers:
+        return ""
+    names, count = ", ".join(manifest.merged_workers), len(manifest.merged_workers)
+    return f", except those of {count} of {manifest.workers} workers, which were merged: {names}"
 
 
 def all_workers_finished(findings: Iterable[Finding]) -> bool:

@@ -20,7 +20,7 @@ from bltybench.report.summary import Summary, summarize
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
 from bltybench.runs.ownership import sole_owner
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 from bltybench.runs.search import read_search
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,8 @@ logger = logging.getLogger("bltybench")
 
 REPORTS = Path("reports")
 """Default folder for runs, below the current directory."""
+RESULT_FILES = ("probe.json", "limits.json", "limits.toml")
+"""Files that a probe writes to the run's directory. They change until it has finished."""
 PARTIAL = ".partial"
 """End of the names of temporary files."""
 
@@ -60,6 +63,16 @@ class RunFolder:
     summary_md = _File("summary.md")
     """The summary, for a pull request."""
     metrics_prom = _File("metrics.prom")
+    spill_json = _File("spill.json")
+    """Only in the directory of a worker that does not see that of the run: to which run it belongs."""
+
+    def spool_files(self, worker: str) -> list[str]:
+        """Return the names of the files to which a worker appends during a run."""
+        return [f"{spool.name}/{worker}.jsonl" for spool in (self.attempts_spool, self.generator_spool)]
+
+    def final_files(self, worker: str) -> list[str]:
+        """Return the names of files that are complete when a worker has finished. The last one says so."""
+        return [*RESULT_FILES, f"{self.attempts_spool.name}/{worker}.part"]
 
     def manifest(self) -> Manifest:
         """Read the manifest. Raise UserError if it is missing, damaged, or in a newer format."""
@@ -79,6 +92,27 @@ class RunFolder:
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest atomically."""
         write_atomically(self.manifest_json, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+
+
+class Spill(msgspec.Struct, frozen=True, kw_only=True):
+    """``spill.json``: the owner of the records of a worker that does not see the run's directory."""
+
+    run_id: Annotated[str, msgspec.Meta(pattern=r"^[^/]+$")]
+    worker: Annotated[str, msgspec.Meta(pattern=r"^w\d{1,6}$")]
+    """The worker's name in the records."""
+
+
+def create_spill(reports: Path, spill: Spill) -> RunFolder:
+    """Create a directory for the records of one worker of a run. Raise UserError if that fails."""
+    folder = RunFolder(reports / f"spill-{spill.worker}" / spill.run_id)
+    try:
+        folder.path.mkdir(parents=True)
+        folder.attempts_spool.mkdir()
+        folder.generator_spool.mkdir()
+        folder.spill_json.write_bytes(msgspec.json.encode(spill))
+    except OSError as error:
+        raise _no_storage(reports, reason(error)) from None
+    return folder
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -145,6 +145,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     """Why the load ended: completed, interrupted, budget, worker lost, or first calls failed."""
     unfinished_workers: list[UnfinishedWorker] = []
+    merged_workers: list[str] = []
+    """Workers whose records were merged after the run."""
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""
     load_test_shape: str | None = None

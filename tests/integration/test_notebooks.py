@@ -17,7 +17,7 @@ from support_runs import attempt, realistic, write_run
 from bltybench.errors import UserError
 from bltybench.report.notebooks import RUN_VARIABLE, export
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 
 NOTEBOOKS = export.notebooks()
 

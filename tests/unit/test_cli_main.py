@@ -11,7 +11,7 @@ import bltybench
 from bltybench.cli import main
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 
 HEAVY = ("locust", "gevent", "pandas", "matplotlib", "pyarrow", "starlette", "uvicorn", "httpx")
 

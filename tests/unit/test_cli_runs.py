@@ -20,7 +20,7 @@ from bltybench.runs.attempt import FORMAT_VERSION, Attempt, Outcome
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock, TargetInfo
 from bltybench.runs.ownership import WriterLock
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 
 START = datetime(2026, 11, 22, 14, 15, 10, tzinfo=UTC)
 

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from locust import User
+from locust import User, runners
 from locust.runners import STATE_MISSING, STATE_RUNNING, MasterRunner, WorkerNode, WorkerNodes
 
 from bltybench import __version__
 from bltybench.errors import UserError
-from bltybench.load.locust_plugin.crew import Crew, FixedWorkers
+from bltybench.load.distributed.presence import Part, Presence, part_of
+from bltybench.load.locust_plugin.crew import Crew, FixedWorkers, tolerate_cuts
 from bltybench.load.locust_plugin.options import Role, role_of
-from bltybench.load.run.presence import Part, Presence, part_of
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import create_run
 
@@ -52,7 +52,7 @@ class TestPresence:
         code = f"""
 import os, signal
 from pathlib import Path
-from bltybench.load.run.presence import Presence
+from bltybench.load.distributed.presence import Presence
 from bltybench.runs.folder import RunFolder
 Presence(RunFolder(Path({str(folder.path)!r})), "w0")
 print("locked", flush=True)
@@ -145,6 +145,20 @@ class TestCrew:
         for started, lost in ((True, ["w0"]), (False, [])):
             crew, run, nodes = self.crew(started=started)
             nodes["a"].state = STATE_MISSING
+            crew.find_lost()
+            assert list(run.lost) == lost
+
+    def test_worker_on_another_machine_can_be_silent_while_the_network_is_cut(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runners, "HEARTBEAT_LIVENESS", runners.HEARTBEAT_LIVENESS)
+        tolerate_cuts()
+        for silent_s, lost in ((4, []), (5, ["w0"]), (30, ["w0"]), (31, ["w0", "w1"])):
+            crew, run, nodes = self.crew()
+            crew.take_ready("b", is_remote=True)
+            for node in nodes.values():
+                # Locust counts down, once per second.
+                node.heartbeat = runners.HEARTBEAT_LIVENESS - silent_s
             crew.find_lost()
             assert list(run.lost) == lost
 

@@ -13,7 +13,7 @@ from support_runs import WALL_NS, realistic, write_run
 
 from bltybench.metrics import analysis
 from bltybench.metrics.analysis import Analysis
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 
 FATE = """case when outcome = 'rate_limited' then 'refused'
   when status between 200 and 299 then 'accepted' else 'other' end"""

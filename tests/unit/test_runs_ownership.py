@@ -15,10 +15,10 @@ import pytest
 from support_runs import realistic, write_run
 
 from bltybench.errors import UserError
-from bltybench.runs import sealing
 from bltybench.runs.folder import RunFolder, find_run
 from bltybench.runs.ownership import WriterLock, is_active, sole_owner
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing import seal as sealing
+from bltybench.runs.sealing.seal import seal
 from bltybench.runs.store import read_attempts, readable
 
 TRIES = 20
@@ -96,7 +96,7 @@ import sys
 from pathlib import Path
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.ownership import sole_owner
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 from bltybench.runs.store import read_attempts
 sys.stdin.readline()
 for index in range({TRIES}):

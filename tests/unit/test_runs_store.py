@@ -12,7 +12,7 @@ import pytest
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp
 from bltybench.runs.folder import RunFolder, create_run, find_run, list_runs
-from bltybench.runs.sealing import seal
+from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import FLUSH_BYTES, Spool
 from bltybench.runs.store import (
     ATTEMPT_SCHEMA,

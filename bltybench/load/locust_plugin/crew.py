@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gevent.event import Event
+from locust import runners
 from locust.dispatch import UsersDispatcher
 from locust.runners import STATE_MISSING, MasterRunner, Runner, WorkerNode
 
@@ -29,6 +30,11 @@ LEFT = "left before the end"
 """What happened to a worker that ended by itself."""
 WATCH_INTERVAL_S = 0.5
 """Interval of the checks for lost workers, in seconds."""
+MAX_SILENCE_S = 4
+"""Maximum time without a heartbeat of a worker, in seconds."""
+MAX_CUT_S = 30
+"""The same for a worker that does not see the run's directory, because the network can fail. A connection
+that is cut for 10 s can take 20 s to recover: TCP tries again at growing intervals."""
 LEAVE_GRACE_S = 2.0
 """Time after which a worker that left is lost, in seconds. After Ctrl-C, workers can leave first."""
 
@@ -67,17 +73,24 @@ class Crew:
         self._names = dict(zip(run.workers, run.worker_names, strict=True))
         self._not_ready = set(run.workers or [ALONE])
         self._all_ready = Event()
+        self._remote: set[str] = set()
         self._absent_since_s: dict[str, float] = {}
+
+    def name_of(self, client_id: str) -> str:
+        """Return a worker's name in the records; ``?`` if it takes no part."""
+        return self._names.get(client_id, "?")
 
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._names
 
     def describe(self, client_id: str) -> str:
         """Return the name of a worker for people."""
-        return f"worker {self._names.get(client_id, '?')} ({self._processes.get(client_id, client_id)})"
+        return f"worker {self.name_of(client_id)} ({self._processes.get(client_id, client_id)})"
 
-    def take_ready(self, client_id: str) -> None:
-        """Note that a process is ready."""
+    def take_ready(self, client_id: str, *, is_remote: bool) -> None:
+        """Note that a process is ready. A remote one does not see the run's directory."""
+        if is_remote:
+            self._remote.add(client_id)
         self._not_ready.discard(client_id)
         if not self._not_ready:
             self._all_ready.set()
@@ -137,7 +150,16 @@ class Crew:
                 yield client_id, (KILLED, 0.0)
             elif node is None:
                 yield client_id, (LEFT, LEAVE_GRACE_S)
-            elif node.state == STATE_MISSING:
+            elif node.state == STATE_MISSING or self._is_silent(client_id, node):
                 yield client_id, ("stopped responding", silence_s)
             else:
                 self._absent_since_s.pop(client_id, None)
+
+    def _is_silent(self, client_id: str, node: WorkerNode) -> bool:
+        silent_s: int = runners.HEARTBEAT_LIVENESS - node.heartbeat
+        return silent_s > (MAX_CUT_S if client_id in self._remote else MAX_SILENCE_S)
+
+
+def tolerate_cuts() -> None:
+    """Let Locust wait longer for a silent worker than ``Crew`` does, which decides whether it is lost."""
+    runners.HEARTBEAT_LIVENESS = 2 * MAX_CUT_S

@@ -5,6 +5,7 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -14,6 +15,8 @@ from locust.rpc import Message
 from locust.runners import STATE_RUNNING, Runner, WorkerRunner
 
 from bltybench.errors import UserError
+from bltybench.load.distributed.courier import Courier
+from bltybench.load.distributed.messages import RECEIPT_MESSAGE, Receipt
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
@@ -30,6 +33,7 @@ from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
 from bltybench.load.run.run import worker_name
 from bltybench.load.run.run_spec import TOO_LATE, RunSpec
+from bltybench.runs.folder import Spill, create_spill
 from bltybench.runs.manifest import Clock
 
 BUDGET_MESSAGE = "bltybench_budget_exhausted"
@@ -53,15 +57,21 @@ class Participant:
         self._client_id = ""
         """Locust's id of this worker."""
         self._last_run = ""
+        self._reports = Path()
+        self._couriers: dict[str, Courier] = {}
+        """Deliveries of this worker's records, by the run's id."""
 
     def register(self, runner: Runner) -> None:
         """Listen to the process that owns the runs."""
         self._runner = runner
+        # A run replaces the options of this process by those of its master.
+        self._reports = Path(parsed_options(runner.environment).reports)
         runner.register_message(START_MESSAGE, self._on_start)
         if isinstance(runner, WorkerRunner):
             self._client_id = runner.client_id
             runner.register_message(REFUSE_MESSAGE, self._on_refuse)
             runner.register_message(HURRY_MESSAGE, self._on_hurry)
+            runner.register_message(RECEIPT_MESSAGE, self._on_receipt)
             runner.send_message(HELLO_MESSAGE, {"process": f"pid {os.getpid()} on {platform.node()}"})
         self._registered.set()
 
@@ -76,8 +86,14 @@ class Participant:
                 return
             index = spec.index_of(self._client_id)
             self._last_run = spec.run_path
-            environment, workers = self._runner.environment, len(spec.workers)
-            self.join(open_context(spec, environment, worker_name(index), index, workers))
+            environment, workers, name = self._runner.environment, len(spec.workers), worker_name(index)
+            run_path = spec.run_path
+            if not spec.sees_folder:
+                spill = create_spill(self._reports, Spill(run_id=spec.folder.path.name, worker=name))
+                spec = msgspec.structs.replace(spec, run_path=str(spill.path.absolute()))
+                courier = Courier(spec.folder, name, self._runner.send_message, run_path)
+                self._couriers[spill.path.name] = courier
+            self.join(open_context(spec, environment, name, index, workers))
         except UserError as error:
             self._decline(error)
         except Exception as error:
@@ -89,7 +105,7 @@ class Participant:
         self.context = context
         self._garbage.enter_context(rare_collections())
         self._greenlets = [
-            gevent.spawn(self._report_ready),
+            gevent.spawn(self._report_ready, self._courier_of(context)),
             gevent.spawn(self._end_seconds, context),
             gevent.spawn(context.clock.run_out),
         ]
@@ -102,15 +118,45 @@ class Participant:
                 self._end_second(self.context, never_sent=self.context.source.count_unclaimed())
             self._garbage.close()
             self.context.sink.close()
+            if courier := self._courier_of(self.context):
+                courier.finish()
             self.context = None
 
-    def _report_ready(self) -> None:
+    def hand_over(self) -> None:
+        """Wait until the master has the records of this worker, because this process ends."""
+        runner = self._runner
+        done = all(courier.done.is_set() for courier in self._couriers.values())
+        if done or not isinstance(runner, WorkerRunner):
+            return
+        # Locust has stopped listening.
+        listener = gevent.spawn(self._await_receipts, runner)
+        for courier in self._couriers.values():
+            courier.wait()
+        listener.kill()
+
+    def _await_receipts(self, runner: WorkerRunner) -> None:
+        while True:
+            msg = runner.client.recv()
+            if msg.type == RECEIPT_MESSAGE:
+                self._on_receipt(msg)
+
+    def _courier_of(self, context: RunContext) -> Courier | None:
+        return self._couriers.get(context.folder.path.name)
+
+    def _on_receipt(self, msg: Message, **_: Any) -> None:
+        receipt = msgspec.convert(msg.data, Receipt)
+        if courier := self._couriers.get(receipt.run_id):
+            courier.take(receipt)
+
+    def _report_ready(self, courier: Courier | None) -> None:
         runner = self._runner
         while runner.state != STATE_RUNNING and not runner.user_count:
             gevent.sleep(POLL_S)
         with gevent.Timeout(MAX_IDLE_WAIT_S, False):
             gevent.idle()
-        runner.send_message(READY_MESSAGE)
+        runner.send_message(READY_MESSAGE, {"is_remote": courier is not None})
+        if courier is not None:
+            courier.begin()
 
     def _on_start(self, msg: Message, **_: Any) -> None:
         if self.context is not None:

@@ -52,8 +52,7 @@ EVENTS = (
     *("spawning_complete", "quitting", "quit"),
 )
 """Events of Locust to which the plugin listens from ``init`` on."""
-INTERRUPTED = 130
-"""Exit code after a second Ctrl-C."""
+INTERRUPTED = 130  # exit code after a second Ctrl-C
 
 
 class Plugin:
@@ -209,6 +208,7 @@ class Plugin:
         try:
             stop_on_quit(self._runner)
             gevent.joinall([greenlet for greenlet in (self._leaving, self._finishing) if greenlet])
+            self._participant.hand_over()
         except KeyboardInterrupt:
             # A second Ctrl-C: exit without the report. The records are on disk.
             environment.process_exit_code = INTERRUPTED

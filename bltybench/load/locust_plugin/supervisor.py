@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -13,7 +14,8 @@ from gevent.event import Event
 from locust.rpc import Message
 from locust.runners import MasterRunner, Runner
 
-from bltybench.errors import UserError
+from bltybench.errors import UserError, reason
+from bltybench.load.distributed.messages import BATCH_MESSAGE, RECEIPT_MESSAGE, Batch, Receipt
 from bltybench.load.first_calls import MAX_ALIKE
 from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.crew import (
@@ -28,6 +30,7 @@ from bltybench.load.locust_plugin.crew import (
     WATCH_INTERVAL_S,
     Crew,
     FixedWorkers,
+    tolerate_cuts,
 )
 from bltybench.load.locust_plugin.options import parsed_options
 from bltybench.load.locust_plugin.shutdown import stop_run
@@ -52,6 +55,8 @@ class Supervisor:
         self._run: Run | None = None
         self._failing: dict[str, str] = {}
         """How the first calls of each process failed, if they did so alike."""
+        self._crews: dict[str, tuple[Run, Crew]] = {}
+        """Runs whose records can still arrive, by their ids."""
         self._processes: dict[str, str] = {}
         """Descriptions of the workers' processes, by Locust's id."""
 
@@ -61,11 +66,14 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, self._signaled.set)
         if isinstance(runner, MasterRunner):
+            tolerate_cuts()
+            setattr(runner, "quit", partial(self._gather_and_quit, runner.quit))  # noqa: B010 - mypy
             runner.environment.dispatcher_class = FixedWorkers
             if processes := parsed_options(runner.environment).processes:
                 gevent.spawn(self._await_workers, runner, processes)
         runner.register_message(HELLO_MESSAGE, self._on_hello)
         runner.register_message(READY_MESSAGE, self._on_ready)
+        runner.register_message(BATCH_MESSAGE, self._on_batch)
         runner.register_message(DECLINE_MESSAGE, self._on_decline)
         runner.register_message(FAILING_MESSAGE, self._on_failing)
 
@@ -74,6 +82,8 @@ class Supervisor:
         self._starting = gevent.getcurrent()
         self._crew = Crew(self._runner, run, self._processes)
         self._failing, self._run = {}, run
+        self._crews = {key: value for key, value in self._crews.items() if not value[0].gathered.is_set()}
+        self._crews[run.folder.path.name] = (run, self._crew)
         gevent.spawn(self._supervise, run, self._crew, lead_s)
 
     def close(self) -> None:
@@ -144,8 +154,36 @@ class Supervisor:
             self._runner.send_message(REFUSE_MESSAGE, client_id=msg.node_id)
 
     def _on_ready(self, msg: Message, **_: Any) -> None:
-        if self._crew is not None:
-            self._crew.take_ready(msg.node_id)
+        if self._crew is None or self._run is None:
+            return
+        is_remote: bool = msg.data["is_remote"]
+        if is_remote:
+            try:
+                self._run.inbox.expect(self._crew.name_of(msg.node_id))
+            except OSError as error:
+                self._abort(_unwritable(self._run, error))
+                return
+        self._crew.take_ready(msg.node_id, is_remote=is_remote)
+
+    def _on_batch(self, msg: Message, **_: Any) -> None:
+        batch = msgspec.convert(msg.data, Batch)
+        receipt = Receipt(run_id=batch.run_id, file=batch.file, size=None)
+        if batch.run_id in self._crews:
+            run, crew = self._crews[batch.run_id]
+            try:
+                receipt = run.inbox.take(crew.name_of(msg.node_id), batch)
+            except OSError as error:
+                self._abort(_unwritable(run, error))
+                return
+        self._runner.send_message(RECEIPT_MESSAGE, msgspec.structs.asdict(receipt), client_id=msg.node_id)
+
+    def _gather_and_quit(self, quit_now: Callable[[], None]) -> None:
+        """Quit when the records of all workers have arrived: afterwards, Locust receives no messages."""
+        run = self._run
+        if run is not None and run.inbox:
+            self._runner.stop()
+            run.gathered.wait()
+        quit_now()
 
     def _on_failing(self, msg: Message, **_: Any) -> None:
         self._failing[msg.node_id] = msg.data["kind"]
@@ -157,6 +195,14 @@ class Supervisor:
     def _on_decline(self, msg: Message, **_: Any) -> None:
         if self._crew is not None:
             self._abort(UserError(self._crew.lose(msg.node_id, f"can't take part: {msg.data['error']}")))
+
+
+def _unwritable(run: Run, error: OSError) -> UserError:
+    return UserError(
+        f"records of a worker can't be written: {reason(error)}",
+        where=str(run.folder.path),
+        remedy="solve this; what the workers keep can be added with `bltybench report RUN --merge DIRECTORY`",
+    )
 
 
 def _forked_workers() -> list[psutil.Process]:

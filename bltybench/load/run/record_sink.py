@@ -9,11 +9,11 @@ from locust.stats import RequestStats
 
 from bltybench.errors import UserError, reason
 from bltybench.load.deferred import DeferredRecorder
+from bltybench.load.distributed.presence import Presence
 from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.live import Tick
-from bltybench.load.run.presence import Presence
 from bltybench.load.run.stats_rows import TokenRows
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.ownership import WriterLock

@@ -17,8 +17,9 @@ from gevent.event import Event
 
 from bltybench import __version__
 from bltybench.errors import CANNOT_RUN, UserError
+from bltybench.load.distributed.inbox import Inbox
+from bltybench.load.distributed.presence import Part, part_of
 from bltybench.load.run.live import Live
-from bltybench.load.run.presence import Part, part_of
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import (
@@ -42,6 +43,8 @@ MAX_PLANNING_RATIO = 10
 that prepare at the same time share the cores."""
 DRAIN_S = 30.0
 """Time for requests in flight to finish when a run ends, in seconds. Locust's --stop-timeout overrides it."""
+NOTICE_S = 2.0
+"""Interval of the messages that records of workers have not arrived yet, in seconds."""
 MAX_CLOSE_S = 10.0
 """Time for workers to write their last records, in seconds."""
 KILLED = "ended unexpectedly: it was killed or crashed"
@@ -91,6 +94,10 @@ class Run:
         """Whether an exception was not handled in a worker."""
         self.first_calls_failed = False
         """Whether the run stops because its first calls failed alike."""
+        self.inbox = Inbox(self.folder)
+        """The records of workers that do not see the run's directory."""
+        self.gathered = Event()
+        """Set when no more records of workers are expected."""
         self._seen_alive: set[str] = set()
         self._unfinished: dict[str, UnfinishedWorker] = {}
         self.clock = _clock_in(self.max_prepare_s)
@@ -161,6 +168,8 @@ class Run:
         """
         self.ended_s = ended_s = max(0.0, self.now_s())
         self._wait_for_workers()
+        self.inbox.close()
+        self.gathered.set()
         unwritten = ""
         try:
             self._update_manifest(
@@ -222,11 +231,18 @@ class Run:
         return sum(arrival.at_s < until_s for arrival in arrivals)
 
     def _wait_for_workers(self) -> None:
-        """Wait until every worker has finished its part. Note those that did not."""
+        """Wait until every worker has finished its part. Note those that did not.
+
+        Records that still arrive extend the wait.
+        """
         wait_s = MAX_CLOSE_S + (DRAIN_S if self.started.is_set() else 0.0)
-        give_up_s = time.monotonic() + wait_s
+        begin_s = notice_s = time.monotonic()
         waiting = [name for name in self.worker_names if name not in self._unfinished]
-        while waiting and time.monotonic() < give_up_s:
+        while waiting and time.monotonic() < max(begin_s + wait_s, self.inbox.last_new_s + MAX_CLOSE_S):
+            if self.inbox and time.monotonic() > notice_s + NOTICE_S:
+                notice_s = time.monotonic()
+                received_mb = self.inbox.received_bytes / 1e6
+                logger.info("Waiting for records of %s; %.1f MB received", ", ".join(waiting), received_mb)
             for name in waiting:
                 if self.is_killed(name):
                     self.lose(name, KILLED)

@@ -55,15 +55,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         """The run's directory."""
         return RunFolder(Path(self.run_path))
 
-    def index_of(self, client_id: str) -> int:
-        """Return the index of a Locust worker. Raises UserError if it can't take part in the run."""
+    @property
+    def sees_folder(self) -> bool:
+        """Whether the run's directory is on this machine, or on a shared disk."""
         # Path.is_file would raise an error without permission.
         if not os.path.isfile(self.folder.manifest_json):
-            raise UserError(
-                "the run's directory does not exist on this machine, or can't be read",
-                where=self.run_path,
-                remedy="start workers on the master's machine (--processes), or share its reports directory",
-            )
+            return False
+        # Another machine can have a run with the same path.
+        return self.folder.manifest().clock == self.clock
+
+    def index_of(self, client_id: str) -> int:
+        """Return the index of a Locust worker. Raises UserError if it can't take part in the run."""
         if client_id not in self.workers:
             raise UserError(TOO_LATE, remedy="start all workers before starting the run")
         return self.workers.index(client_id)

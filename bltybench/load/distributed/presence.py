@@ -67,4 +67,4 @@ def part_of(folder: RunFolder, worker: str) -> Part:
 
 
 def _path(folder: RunFolder, worker: str) -> Path:
-    return folder.attempts_spool / f"{worker}.part"
+    return folder.path / folder.final_files(worker)[-1]

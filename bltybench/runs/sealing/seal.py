@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,11 +49,16 @@ def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:
     rows = sum(batch.num_rows for batch in spool_batches(spool, schema)) if parquet.is_file() else None
     if rows is not None and _rows(parquet) >= rows:
         return
+    write_parquet(parquet, schema, spool_batches(spool, schema))
+
+
+def write_parquet(parquet: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write a Parquet file and read it back before it replaces another one. Raise UserError if that fails."""
     partial = partial_name(parquet)
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer:
             written = 0
-            for batch in spool_batches(spool, schema):
+            for batch in batches:
                 writer.write_batch(batch)
                 written += batch.num_rows
         found = _rows(partial)

@@ -1,0 +1,1 @@
+"""The end of a run folder's records: their conversion to Parquet, and records that arrive later."""
