@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from bltybench import __version__
 from bltybench.errors import UserError
-from bltybench.load.answer_check import expected_answer
 from bltybench.load.forwarded_request import ForwardedRequest
+from bltybench.load.held_call import hold
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import EndedAttempt, wait_before_retry_s
@@ -33,6 +33,7 @@ from bltybench.scenario.api.request_options import (
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.scenario.retry import Retry
+from bltybench.wire.answer_check import expected_answer
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.http.connection import Connection
 from bltybench.wire.result import ExchangeResult
@@ -115,9 +116,7 @@ class ChatClient:
         )
         body |= parameters
         call = self.compose(body, name, prompt_tokens, stage, turn, options=options, keep_text=keep_text)
-        self._clock.wait_until(0)  # the run begins at the same moment for all users
-        if due_ns is None:
-            self._clock.pause_if_unconnected(self.exchange)
+        self._clock.wait_to_call(self.exchange, due_ns)
         return self._call(call, due_ns)
 
     def replay(
@@ -141,11 +140,12 @@ class ChatClient:
             max_tokens=prepared.max_tokens,
             temperature=prepared.temperature,
         )
-        call = self.compose(body, prepared.call.name, prepared.prompt_tokens, stage, options=prepared.call)
+        name, turn = prepared.call.name, prepared.turn
+        call = self.compose(body, name, prepared.prompt_tokens, stage, turn, options=prepared.call)
         clock, deferred = self._clock, self._sink.deferred
-        clock.wait_until(0)
-        if due_ns is None:
-            self._clock.pause_if_unconnected(self.exchange)
+        clock.wait_to_call(self.exchange, due_ns)
+        if prepared.after is not None and due_ns is not None:
+            call = hold(self._context, call, self.user, due_ns, prepared.after)
         if self._context.outcomes_matter or deferred.full:
             self._call(call, due_ns)
             return
@@ -171,8 +171,7 @@ class ChatClient:
 
     def forward(self, request: ForwardedRequest) -> None:
         """Send one attempt for another client. Raises StopUser if nothing more may be sent."""
-        self._clock.wait_until(0)
-        self._clock.pause_if_unconnected(self.exchange)
+        self._clock.wait_to_call(self.exchange)
         self._call(request.call, None, request)
 
     def list_models(self, name: str, stage: str) -> None:
@@ -301,7 +300,7 @@ class ChatClient:
         self.exchange = exchange
         sink.open_attempts += 1
         sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
-        sink.audit.sent((self._clock.now_ns() - due_ns) // 1000)
+        sink.audit.sent((self._clock.now_ns() - max(due_ns, call.held_until_ns or due_ns)) // 1000)
         try:
             target = self._context.target
             path = target.path_of_chat(call.model) if call.endpoint == ENDPOINT else call.endpoint

@@ -8,12 +8,12 @@ import msgspec
 
 from bltybench.limits.observations.announcement import announced_window_s
 from bltybench.limits.observations.classify import classify
-from bltybench.load.answer_check import NOTHING_CHECKED, Expected, check_answer
 from bltybench.load.run.budget import NOTHING, BudgetAccount, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.prompts import tokens
+from bltybench.wire.answer_check import NOTHING_CHECKED, Expected, check_answer
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.result import ExchangeResult
 
@@ -40,6 +40,8 @@ class CallContext(msgspec.Struct, frozen=True):
     """Whether a completion can end before its first character, because it ends at a stop string."""
     method: str = "POST"
     endpoint: str = ENDPOINT
+    held_until_ns: int | None = None
+    """Time until which it waited for the answer before it in its session."""
     reserved: Spend = NOTHING
     """Maximum cost of one attempt."""
 
@@ -145,6 +147,7 @@ def _attempt(
         request_id=result.request_id,
         response_id=result.response_id,
         due_ns=sent.due_ns,
+        held_until_ns=call.held_until_ns if sent.number == 0 else None,
         sent_ns=None if sent_ns is None else sent_ns - start_ns,
         headers_ns=None if headers_ns is None else headers_ns - start_ns,
         first_token_ns=None if first_token_ns is None else first_token_ns - start_ns,

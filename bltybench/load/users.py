@@ -89,9 +89,16 @@ class ScenarioUser(ChatUser):
         super().__init__(environment)
         self._arrival: Arrival | None = None
 
+    def start(self, group: Group) -> Greenlet:
+        """Start the user. If it is stopped, the calls that wait for its own continue."""
+        greenlet = super().start(group)
+        greenlet.link(lambda _: self._end_call())
+        return greenlet
+
     def wait_time(self) -> float:
         """Return the think time, or the seconds until the next call is due."""
         context = self.run_context
+        self._end_call()
         think_s = context.source.think_s
         if think_s is not None:
             return think_s
@@ -119,6 +126,8 @@ class ScenarioUser(ChatUser):
             return
         stream = prepared.call.stream if self.stream is None else self.stream
         if prepared.call.turns is not None:
+            if prepared.after is not None and source.sessions.wait(prepared.after):
+                due_ns = context.clock.now_ns()
             self._converse(prepared, stream, prepared.call.turns.think_s, due_ns)
             return
         try:
@@ -151,6 +160,11 @@ class ScenarioUser(ChatUser):
             if not context.clock.wait_until(due_ns):
                 return
             prepared = context.source.composer.next_turn(prepared, turn + 1, reply.text or "")
+
+    def _end_call(self) -> None:
+        """Mark the claimed arrival as ended."""
+        if self._arrival is not None and self._arrival.session is not None:
+            self.run_context.source.sessions.end(self._arrival.index)
 
     def _idle_until_end(self) -> NoReturn:
         self.run_context.clock.stopping.wait()

@@ -166,7 +166,9 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
     # server, not on the generator. The same is true of a request that was sent again.
     connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
     once = ~attempts["notes"].astype("object").str.contains(SENT_AGAIN, na=False).to_numpy(dtype=bool)
-    delays = Sample.of((floats(attempts, "schedule_delay_ms") - connecting_ns / 1e6)[once])
+    # Nor does the wait for the answer before it in a session.
+    held_ns = np.nan_to_num(floats(attempts, "held_until_ns") - floats(attempts, "due_ns"))
+    delays = Sample.of((floats(attempts, "schedule_delay_ms") - (connecting_ns + held_ns) / 1e6)[once])
     if len(delays):
         p99 = delays.quantile(0.99)
         yield finding_of(

@@ -57,7 +57,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     name: str | None = None
     """Call name from the mix or the locustfile."""
     turn: int | None = None
-    """Turn within the conversation, from 1. None outside a conversation."""
+    """Turn within the conversation or recorded session, from 1. None outside."""
     call_id: str
     """API call. All attempts of a call share it."""
     attempt: int
@@ -68,6 +68,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     # times
     due_ns: int
     """Time at which the schedule, or the retry policy, planned to send the attempt."""
+    held_until_ns: int | None = None
+    """Time until which it waited for the answer before it in a recorded session. None if it did not wait."""
     sent_ns: int | None = None
     """Time just before the first request byte was written. None if it was never sent."""
     headers_ns: int | None = None

@@ -14,11 +14,11 @@ from support_workloads import TRACES, arrivals, pace, play, refused, scheduled
 
 from bltybench.sandbox.truth import TruthRow
 
-BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
-5,ChatGPT,472,18,490,Conversation log
-5,GPT-4,87,23,110,API log
-6,ChatGPT,417,0,417,Conversation log
-9,ChatGPT,1087,9,1096,Conversation log
+BURSTGPT = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+5,s1,9.7,ChatGPT,472,400,872,Conversation log
+5,,1.2,GPT-4,87,23,110,API log
+6,s1,0.5,ChatGPT,417,0,417,Conversation log
+9,s2,1.3,ChatGPT,1087,9,1096,Conversation log
 """
 
 
@@ -77,17 +77,22 @@ def test_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
     assert len(attempts) > 10
 
 
-def test_burstgpt_trace_is_replayed_as_recorded(tmp_path: Path) -> None:
+def test_burstgpt_trace_is_replayed_as_recorded_and_its_sessions_one_call_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text(BURSTGPT)
     attempts = as_recorded(*replay(tmp_path, "speed = 4", 2))
     # Either of the two that are due together can end first.
     replayed = sorted((row["due_ns"], row["wanted_prompt_tokens"], row["max_tokens"]) for row in attempts)
     assert replayed == [
         (0, 87, 23),
-        (0, 472, 18),
+        (0, 472, 400),
         (250_000_000, 417, 1),
         (1_000_000_000, 1087, 9),
     ]
+    first, second = (
+        next(row for row in attempts if row["wanted_prompt_tokens"] == tokens) for tokens in (472, 417)
+    )
+    assert second["due_ns"] < first["end_ns"] <= second["held_until_ns"] <= second["sent_ns"]
+    assert [row["held_until_ns"] for row in attempts].count(None) == 3
 
 
 def test_malformed_trace_is_refused(tmp_path: Path) -> None:

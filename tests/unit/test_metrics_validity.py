@@ -122,6 +122,14 @@ def test_requests_that_were_sent_again_are_not_late() -> None:
     assert broken(frame(*again, late)) == ["schedule delay, p99"]
 
 
+def test_waiting_for_the_answer_before_it_in_a_session_is_no_schedule_delay() -> None:
+    held = {"due_ns": 0, "held_until_ns": S, "end_ns": 20 * S}
+    waited = [attempt(call_id=str(n), sent_ns=S + S // 100, **held) for n in range(10)]
+    assert broken(frame(*waited)) == []
+    assert frame(*waited)["schedule_delay_ms"].tolist() == [1010.0] * 10
+    assert broken(frame(*waited, attempt(call_id="late", sent_ns=2 * S, **held))) == ["schedule delay, p99"]
+
+
 def test_unread_responses_fail_the_observer_lag() -> None:
     assert broken(frame(attempt(observer_lag_us=300_000))) == ["observer lag, p99"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from support_wire import ended_exchange
 
-from bltybench.load.answer_check import AnswerCheck, check_answer, expected_answer
 from bltybench.sandbox.reply import PlannedChoice, plan
 from bltybench.sandbox.request import ChatRequest, parse_request
 from bltybench.sandbox.stream import ChunkWriter
+from bltybench.wire.answer_check import AnswerCheck, check_answer, expected_answer
 from bltybench.wire.interpret import interpret
 
 SCHEMA = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def test_both_burstgpt_formats_are_read(tmp_path: Path) -> None:
     old = BURSTGPT + "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n"
     assert read(tmp_path, old) == expected
     new = BURSTGPT_2 + "5.0,s1,3.2,GPT-4,472,18,490,API log\n45.0,s2,0.1,ChatGPT,1087,0,1087,API log\n"
-    assert read(tmp_path, new) == expected
+    assert [replace(row, session=None) for row in read(tmp_path, new)] == expected
 
 
 def test_git_lfs_pointer_is_recognized(tmp_path: Path) -> None:
@@ -126,6 +127,9 @@ def bailian(prompt: int, ids: list[int], at_s: float = 0.0) -> str:
             't:2: timestamp 3000 can be in seconds or in milliseconds\n  → add time_unit = "ms"',
         ),
         (mooncake(hash_ids="x"), "t:1: hash_ids is not a list of integers"),
+        (mooncake(chat_id=[1]), "t:1: chat_id is neither an integer nor text"),
+        (mooncake(chat_id=1, parent_chat_id=True), "t:1: parent_chat_id is neither an integer nor text"),
+        (mooncake(turn=0), "t:1: turn is 0, must be 1 or more"),
         ("{}\n", "t:1: input_length is not an integer"),
     ],
 )
@@ -183,6 +187,81 @@ def test_block_size_follows_from_the_rows(tmp_path: Path, size: int) -> None:
         assert one.prompt_tokens == 3 * size - 5 == tokens.count(content) + 4
     shared = len(next(iter(_common(prompts[1], prompts[2]))))
     assert 2 * size - 2 <= tokens.count(prompts[1][:shared]) <= 2 * size + 8
+
+
+def links(arrivals: list[Arrival]) -> list[tuple[int | None, int | None, int | None]]:
+    return [(arrival.session, arrival.after, arrival.turn) for arrival in arrivals]
+
+
+def chat(at_s: float, number: object, parent: object = -1, **fields: Any) -> str:
+    row = {"chat_id": number, "parent_chat_id": parent, "timestamp": at_s, **fields}
+    return json.dumps({**row, "type": "text", "input_length": 9, "output_length": 4})
+
+
+def test_turns_of_a_session_follow_their_parents(tmp_path: Path) -> None:
+    rows = [
+        chat(0.0, 7, turn=1),
+        chat(0.5, 8, turn=1),
+        chat(1.5, 9, 7, turn=2),
+        chat(2.5, 10, 9, turn=3),
+        chat(2.5, 11, 7, turn=2),  # the user asked again
+        chat(3.5, 12, 99, turn=5),  # its parent is not in the trace
+        bailian(9, [1], 4.5),
+    ]
+    found = read(tmp_path, "\n".join(rows))
+    expected = [(0, None, 1), (1, None, 1), (0, 0, 2), (0, 2, 3), (0, 0, 2), (5, None, 5), (6, None, 1)]
+    assert links(found) == expected
+    assert [arrival.worker(4) for arrival in found] == [0, 1, 0, 0, 0, 1, 2]
+    later = read(tmp_path, "\n".join(rows), start_s=1.0)
+    assert links(later)[:3] == [(0, None, 2), (0, 0, 3), (2, None, 2)]
+
+
+def test_ids_of_sessions_can_be_text_and_no_parent_can_be_null(tmp_path: Path) -> None:
+    rows = [chat(0.0, "a", None), chat(1.5, "b", "a"), chat(2.5, "c", "")]
+    assert links(read(tmp_path, "\n".join(rows))) == [(0, None, None), (0, 0, None), (2, None, None)]
+    same = [chat(0.0, 3), chat(1.5, 3)]
+    rows = [row.replace('"parent_chat_id": -1, ', "") for row in same]
+    assert links(read(tmp_path, "\n".join(rows))) == [(0, None, None), (0, 0, None)]
+    own_rows = [
+        {"at_s": 0, "chat_id": 1, "turn": 1},
+        {"at_s": 1, "chat_id": 2, "parent_chat_id": 1, "turn": 2},
+    ]
+    assert links(read(tmp_path, "\n".join(map(json.dumps, own_rows)))) == [(0, None, 1), (0, 0, 2)]
+
+
+def test_rows_of_a_burstgpt_session_follow_each_other(tmp_path: Path) -> None:
+    rows = ["5,s1", "6,s2", "7,s1", "8,", "9,s1"]
+    text = "".join(f"{row},0.1,GPT-4,4,1,5,Conversation log\n" for row in rows)
+    found = links(read(tmp_path, BURSTGPT_2 + text))
+    assert found == [(0, None, None), (1, None, None), (0, 0, None), (None, None, None), (0, 2, None)]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
+def test_sessions_are_scaled_as_a_whole(tmp_path: Path, scale: float) -> None:
+    rows = [
+        chat(
+            turn * 100.0 + number,
+            100 * turn + number,
+            100 * turn + number - 100 if turn else -1,
+            turn=turn + 1,
+        )
+        for turn in range(3)
+        for number in range(40)
+    ]
+    found = read(tmp_path, "\n".join(rows), 1000, scale=scale)
+    sizes = Counter(arrival.session for arrival in found)
+    assert set(sizes.values()) == {3}
+    assert len(sizes) == pytest.approx(40 * scale, abs=12)
+    by_index = {arrival.index: arrival for arrival in found}
+    for arrival in found:
+        if arrival.after is not None:
+            assert (arrival.turn or 0) - 1 == by_index[arrival.after].turn
+
+
+def test_a_request_of_a_session_has_its_turn_and_the_request_before_it(tmp_path: Path) -> None:
+    _, second = read(tmp_path, "\n".join([chat(0.0, 7, turn=1), chat(1.5, 8, 7, turn=2)]))
+    prepared = composer().prepare(second.index, second)
+    assert (prepared.turn, prepared.after) == (2, 0)
 
 
 def test_same_block_ids_give_the_same_text(tmp_path: Path) -> None:

@@ -56,13 +56,14 @@ class RunClock:
             return not self.over.is_set()
         return not self.over.wait(left_s)
 
-    def pause_if_unconnected(self, last: Exchange | None) -> None:
-        """Pause before a user's call of a closed loop if its ``last`` one could not connect.
+    def wait_to_call(self, last: Exchange | None, due_ns: int | None = None) -> None:
+        """Wait until the run begins. Then, unless a schedule set ``due_ns``, pause if ``last`` can't connect.
 
         Users without think time would otherwise try thousands of times per second. The call is due after the
         pause.
         """
-        if last is not None and last.sent_ns is None and last.end_ns is not None:
+        self.wait_until(0)
+        if due_ns is None and last is not None and last.sent_ns is None and last.end_ns is not None:
             self.wait_until(last.end_ns - self.start_ns + UNCONNECTED_PAUSE_NS)
 
     def run_out(self) -> None:

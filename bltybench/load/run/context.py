@@ -13,7 +13,6 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from bltybench.errors import UserError
-from bltybench.load.answer_check import expected_answer
 from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.budget import BudgetAccount
@@ -27,6 +26,7 @@ from bltybench.scenario.api.access import Access
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
+from bltybench.wire.answer_check import expected_answer
 from bltybench.wire.http.origin import Origin
 from bltybench.wire.scheduling.reader import Reader
 

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from gevent.event import Event
+
 from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
@@ -17,6 +19,34 @@ from bltybench.scenario.workload import Closed, Scenario
 
 MAX_AHEAD, MAX_AHEAD_NS = 16, 500_000
 """Maximum requests of a closed loop composed ahead in one batch, and the maximum time for it."""
+
+
+class Sessions:
+    """The calls of recorded sessions that a user of this process has claimed and that have not ended.
+
+    A call of a session is not sent before the answer to the one before it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[int, Event] = {}
+
+    def begin(self, index: int) -> None:
+        """Add the call of an arrival, which a user has claimed."""
+        self._ended[index] = Event()
+
+    def end(self, index: int) -> None:
+        """Let the calls that wait for this one continue, whatever its outcome."""
+        ended = self._ended.pop(index, None)
+        if ended is not None:
+            ended.set()
+
+    def wait(self, index: int) -> bool:
+        """Wait until a call has ended. Return whether that took time."""
+        ended = self._ended.get(index)
+        if ended is None:
+            return False
+        ended.wait()
+        return True
 
 
 class RequestSource:
@@ -41,6 +71,7 @@ class RequestSource:
         elif isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
             self.think_s = 0.0
         base_dir = Path(spec.base_dir)
+        self.sessions = Sessions()
         self.composer = Composer(scenario, base_dir, nonce=spec.folder.path.name)
         self._clock = clock
         self._audit = audit
@@ -53,7 +84,7 @@ class RequestSource:
         self._arrivals: Iterator[Arrival] = iter(())
         if scenario.is_open_loop:
             every = schedule(arrivals, scenario.duration_s, scenario.seed, base_dir)
-            self._arrivals = (arrival for arrival in every if arrival.index % workers == index)
+            self._arrivals = (arrival for arrival in every if arrival.worker(workers) == index)
 
     # Open loop
 
@@ -69,6 +100,8 @@ class RequestSource:
         self._clock.wait_until_known()
         if arrival is not None and arrival.at_s < self._clock.now_s():
             self._audit.late_claim()
+        if arrival is not None and arrival.session is not None:
+            self.sessions.begin(arrival.index)
         return arrival
 
     def count_unclaimed(self) -> int:

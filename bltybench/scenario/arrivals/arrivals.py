@@ -1,13 +1,14 @@
 """Open-loop schedules: absolute due times, so that delays are visible and never accumulate."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean
 
 from bltybench.scenario.arrivals import trace
+from bltybench.scenario.arrivals.trace_formats import ChatId, TraceRow
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
@@ -31,6 +32,16 @@ class Arrival:
     """Tokens of each block but the last."""
     call: str | None = None
     """Set by a trace: a call of the mix. None if the mix decides."""
+    session: int | None = None
+    """Set by a trace: index of the first arrival of its session."""
+    after: int | None = None
+    """Index of the arrival before it in its session, whose answer must have ended before it is sent."""
+    turn: int | None = None
+    """Recorded turn of its session."""
+
+    def worker(self, workers: int) -> int:
+        """Return the number of the worker that sends it. A session stays on one."""
+        return (self.index if self.session is None else self.session) % workers
 
 
 def schedule(
@@ -39,7 +50,7 @@ def schedule(
     """Yield every arrival before ``duration_s``, in order of time.
 
     The schedule depends only on its arguments, wherever it is computed. Worker i of n computes all of it and
-    takes the arrivals with ``index % n == i``. Raise UserError, before the first arrival, if a trace file is
+    takes the arrivals with ``worker(n) == i``. Raise UserError, before the first arrival, if a trace file is
     missing or invalid in the part to be used. With ``calls`` (the names of the mix) a row that names another
     call is invalid too. Raise ValueError for a closed loop, which has no schedule.
     """
@@ -159,8 +170,16 @@ def _trace(
     trace.check(path, arrivals.start_s, until_s, calls, unit)
     recorded = trace.rows(path, arrivals.start_s, until_s, time_unit=unit)
     rows = trace.scaled(recorded, arrivals.scale, Random(f"{seed}:trace"))
-    return (
-        Arrival(
+    return _linked(rows, arrivals)
+
+
+def _linked(rows: Iterator[TraceRow], arrivals: Trace) -> Iterator[Arrival]:
+    """Yield an arrival per row. A chat's parent that is not among the earlier rows is ignored."""
+    known: dict[tuple[ChatId, int], Arrival] = {}
+    for index, row in enumerate(rows):
+        parent = None if row.parent is None else known.get((row.parent, row.copy))
+        session = index if parent is None else parent.session
+        arrival = Arrival(
             index,
             (row.at_s - arrivals.start_s) / arrivals.speed,
             row.prompt_tokens,
@@ -168,6 +187,10 @@ def _trace(
             blocks=row.blocks,
             block_tokens=row.block_tokens,
             call=row.call,
+            session=None if row.chat is None and parent is None else session,
+            after=None if parent is None else parent.index,
+            turn=row.turn,
         )
-        for index, row in enumerate(rows)
-    )
+        if row.chat is not None:
+            known[row.chat, row.copy] = replace(arrival, blocks=())
+        yield arrival

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.trace_formats import FORMATS, Format, Line, TimeUnit, TraceRow
+from bltybench.scenario.arrivals.trace_formats import FORMATS, ChatId, Format, Line, TimeUnit, TraceRow
 from bltybench.scenario.files import open_text, version_of
 
 LFS = "version https://git-lfs"
@@ -100,19 +100,24 @@ def scaled(source: Iterator[TraceRow], scale: float, rng: Random) -> Iterator[Tr
     """Yield each row ``scale`` times: whole copies, plus one more with the probability of the fraction.
 
     The first copy keeps its time. The others get random times before the next row, so that scaling creates no
-    simultaneous requests.
+    simultaneous requests. The rows of a session have as many copies as its first one.
     """
     if scale == 1:
         yield from source
         return
+    copies_of: dict[ChatId, int] = {}
     row = next(source, None)
     while row is not None:
         following = next(source, None)
         copies = int(scale) + (rng.random() < scale - int(scale))
+        if row.parent is not None:
+            copies = copies_of.get(row.parent, copies)
+        if row.chat is not None:
+            copies_of[row.chat] = copies
         gap_s = following.at_s - row.at_s if following is not None else 0.0
         late_s = sorted(rng.random() * gap_s for _ in range(copies - 1))
-        for late in [0.0, *late_s][:copies]:
-            yield replace(row, at_s=row.at_s + late)
+        for copy, late in enumerate([0.0, *late_s][:copies]):
+            yield replace(row, at_s=row.at_s + late, copy=copy)
         row = following
 
 

@@ -12,6 +12,12 @@ from bltybench.scenario.files import read_json
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes that the blocks of a trace can have, in tokens: 512 in Mooncake's traces, 16 in Bailian's."""
+SESSION_KEYS = ("chat_id", "parent_chat_id", "turn")
+"""Keys of Bailian's traces that make requests a session."""
+NO_PARENT = (-1, "-1", "", None)
+"""Values of ``parent_chat_id`` of the first request of a session."""
+
+ChatId = int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,13 @@ class TraceRow:
     block_tokens: int = 0
     """Tokens of each block but the last."""
     call: str | None = None
+    chat: ChatId | None = None
+    """ID of the request, to which later ones can refer as their parent."""
+    parent: ChatId | None = None
+    """``chat`` of the request before it in its session."""
+    turn: int | None = None
+    copy: int = 0
+    """Number of its copy, if the trace is scaled up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,16 @@ class Line:
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(f"{key} is not an integer")
         return self._bounded(value, key, minimum)
+
+    def session(self, row: dict[str, Any]) -> tuple[ChatId | None, ChatId | None, int | None]:
+        """Return a row's ID, its parent (without the key: the row before it with that ID), and its turn."""
+        chat = row.get("chat_id")
+        parent = row.get("parent_chat_id", chat)
+        for key, value in (("chat_id", chat), ("parent_chat_id", parent)):
+            if isinstance(value, bool) or not isinstance(value, int | str | None):
+                raise self.error(f"{key} is neither an integer nor text")
+        turn = None if row.get("turn") is None else self.whole(row, "turn", 1)
+        return chat, None if parent in NO_PARENT else parent, turn
 
     def _bounded(self, value: int, column: str, minimum: int) -> int:
         if value < minimum:
@@ -151,11 +174,13 @@ def _moment(line: Line, text: str) -> tuple[datetime, float]:
 # BurstGPT (HPMLL/BurstGPT). Newer files have more columns, so columns are found by name.
 
 _BURSTGPT_COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
+_SESSION = "Session ID"
 
 
 def _burstgpt(header: str, _unit: TimeUnit | None) -> Parse:
     names = [name.strip() for name in header.split(",")]
     columns = [names.index(name) for name in _BURSTGPT_COLUMNS]
+    session = names.index(_SESSION) if _SESSION in names else None
 
     def parse(line: Line) -> TraceRow:
         fields = line.fields(len(names))
@@ -166,10 +191,14 @@ def _burstgpt(header: str, _unit: TimeUnit | None) -> Parse:
             at_s = math.nan
         if not 0 <= at_s < math.inf:
             raise line.error(f"Timestamp {at[:40]!r} is not a number of seconds")
+        # The parent of a row is the row before it in its session.
+        chat = None if session is None else fields[session] or None
         return TraceRow(
             at_s,
             max(1, line.count(prompt, "Request tokens", 0)),
             max(1, line.count(completion, "Response tokens", 0)),
+            chat=chat,
+            parent=chat,
         )
 
     return parse
@@ -201,7 +230,7 @@ class _Blocks:
         completion = max(1, line.whole(row, "output_length", 0))
         at_s = self._at_s(line, row)
         size = self._sizes[-1] if ids else 0
-        return TraceRow(at_s, prompt, completion, blocks=tuple(ids), block_tokens=size)
+        return TraceRow(at_s, prompt, completion, tuple(ids), size, None, *line.session(row))
 
     def _fit_sizes(self, line: Line, prompt: int, blocks: int) -> None:
         fitting = tuple(size for size in self._sizes if math.ceil(prompt / size) == blocks)
@@ -231,7 +260,7 @@ class _Blocks:
 # bltybench's own: seconds since the start of the run, and properties of the request
 
 _OWN_HEADER = '{"at_s": 0.25, "prompt_tokens": 120, "max_tokens": 40}'
-_OWN_KEYS = {"at_s", "prompt_tokens", "max_tokens", "call"}
+_OWN_KEYS = {"at_s", "prompt_tokens", "max_tokens", "call", *SESSION_KEYS}
 
 
 def _own(line: Line) -> TraceRow:
@@ -246,7 +275,7 @@ def _own(line: Line) -> TraceRow:
     prompt, completion = (
         line.whole(row, key, 1) if key in row else None for key in ("prompt_tokens", "max_tokens")
     )
-    return TraceRow(at_s, prompt, completion, call=call)
+    return TraceRow(at_s, prompt, completion, (), 0, call, *line.session(row))
 
 
 def _is_burstgpt(first: str) -> bool:

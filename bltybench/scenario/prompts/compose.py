@@ -35,6 +35,10 @@ class Prepared(msgspec.Struct, frozen=True):
     temperature: float | None = None
     body: dict[str, Any] | None = None
     """The whole body, if it is sent as it was recorded."""
+    turn: int | None = None
+    """Turn of the recorded session that it belongs to."""
+    after: int | None = None
+    """Number of the request before it in that session, which must have ended."""
 
 
 class Composer:
@@ -71,6 +75,12 @@ class Composer:
         A prompt can't be shorter than its system message and one word. ``prompt_tokens`` has the actual
         length.
         """
+        prepared = self._prepare(index, arrival)
+        if arrival is None or arrival.session is None:
+            return prepared
+        return msgspec.structs.replace(prepared, turn=arrival.turn, after=arrival.after)
+
+    def _prepare(self, index: int, arrival: Arrival | None) -> Prepared:
         rng = self._rng
         rng.seed(f"{self._seed}:request:{index}")  # a new Random would be seeded twice
         chosen = bisect_right(self._weights, rng.random() * self._weights[-1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support_wire import ended_exchange
 
-from bltybench.load.answer_check import (
+from bltybench.wire.answer_check import (
     MAX_CHECKED_CHARS,
     UNCHECKED,
     AnswerCheck,
