@@ -248,7 +248,7 @@ def check(path: Path) -> str:
         try:
             resolved = resolve(book, name)
             require_budget(resolved.target_name, resolved.target)
-            resolved.target.api_key(resolved.target_name)
+            resolved.target.read_keys(resolved.target_name)
             arrivals = expected_arrivals(resolved.scenario.arrivals, resolved.scenario.duration_s)
             if MAX_COUNTED < arrivals <= MAX_ARRIVALS:
                 result = "planned, without counting a long schedule"

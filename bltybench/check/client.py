@@ -84,6 +84,8 @@ class Client:
         self.sent = 0
         self.target = target
         self._access = access
+        self.key = access.key
+        """The key of the next requests."""
         self._secrets = set(access.secrets)
         self._counting = threading.Lock()
         self._http = httpx.Client(
@@ -103,7 +105,7 @@ class Client:
 
     def get(self, path: str) -> CheckResponse:
         """GET ``path`` (relative to the base URL) with the target's key."""
-        return self._send("GET", path, None, self._access.key)
+        return self._send("GET", path, None, self.key)
 
     def get_without_key(self, path: str) -> CheckResponse:
         """GET ``path`` without a key."""
@@ -111,7 +113,7 @@ class Client:
 
     def post(self, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
         """POST ``payload``, as JSON or unchanged, with the target's key."""
-        return self.post_as(self._access.key, path, payload)
+        return self.post_as(self.key, path, payload)
 
     def post_as(self, key: SecretStr | None, path: str, payload: dict[str, Any] | bytes) -> CheckResponse:
         """POST ``payload`` with another key, or without one."""
@@ -168,20 +170,21 @@ class Client:
         )
 
 
-def refuse_key(name: str, target: Target, response: CheckResponse) -> None:
-    """Raise UserError if the response says that the key is missing or wrong."""
+def refuse_key(name: str, target: Target, response: CheckResponse, variable: str | None = None) -> None:
+    """Raise UserError if the response says that the key, of the first or a given variable, is wrong."""
     if response.status != 401:
         return
-    if target.api_key_env is None:
+    variable = variable or next(iter(target.key_names), None)
+    if variable is None:
         raise UserError(
             f"the API needs a key, but target '{name}' names none ({response.summary()})",
             where=target.base_url,
             remedy=f"set api_key_env of [targets.{name}] to the name of the environment variable",
         )
     raise UserError(
-        f"the API refuses the key in {target.api_key_env} ({response.summary()})",
+        f"the API refuses the key in {variable} ({response.summary()})",
         where=target.base_url,
-        remedy=f"export {target.api_key_env}=… with a valid key",
+        remedy=f"export {variable}=… with a valid key",
     )
 
 

@@ -22,7 +22,7 @@ from bltybench.text import sanitize
 
 GROUPS = (models.group, request.group, completion.group, stream.group, errors.group, ratelimits.group)
 RESTRICTED_SUFFIX = "_RESTRICTED"
-"""Suffix of the environment variable (after ``api_key_env``) for a key without permission for the model."""
+"""Suffix of the environment variable (after the first key) for a key without permission for the model."""
 
 
 def check(
@@ -64,7 +64,7 @@ def check(
             restricted = _restricted(target, chosen)
             evidence = gather(client, chosen, listing, keyed=access.key is not None, restricted=restricted)
             if restricted is None:
-                variable = target.api_key_env and target.api_key_env + RESTRICTED_SUFFIX
+                variable = target.key_names and target.key_names[0] + RESTRICTED_SUFFIX
                 evidence.skipped["forbidden"] = (
                     f"needs a key without permission for the model, in {variable}"
                     if variable
@@ -152,5 +152,5 @@ def _restricted(target: Target, model: str) -> tuple[str, str] | None:
             barred = [name for name in target.sandbox.models if name not in allowed]
             if barred:
                 return key.key, barred[0]
-    secret = read_key(target.api_key_env + RESTRICTED_SUFFIX) if target.api_key_env else None
+    secret = read_key(target.key_names[0] + RESTRICTED_SUFFIX) if target.key_names else None
     return (secret.get_secret_value(), model) if secret else None

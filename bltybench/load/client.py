@@ -8,32 +8,26 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from gevent import GreenletExit
 from locust import log
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
 from pydantic import SecretStr
 
-from bltybench import __version__
 from bltybench.errors import UserError
+from bltybench.load.compose_call import Draft
 from bltybench.load.forwarded_request import ForwardedRequest
 from bltybench.load.held_call import hold
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
-from bltybench.load.retry import EndedAttempt, wait_before_retry_s
+from bltybench.load.retry import EndedAttempt, falls_back, soonest, wait_before_retry_s
 from bltybench.load.run.context import RunContext
 from bltybench.policies.retries import Retries
 from bltybench.runs.attempt import Attempt
-from bltybench.scenario.api.request_options import (
-    RequestOptions,
-    choices,
-    max_completion_tokens,
-    request_body,
-)
-from bltybench.scenario.prompts import tokens
+from bltybench.scenario.api.request_options import RequestOptions
+from bltybench.scenario.api.routes import Choices, Route
 from bltybench.scenario.prompts.compose import Prepared
 from bltybench.scenario.retry import Retry
-from bltybench.wire.answer_check import expected_answer
+from bltybench.scenario.workload import Call
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.http.connection import Connection
 from bltybench.wire.result import ExchangeResult
@@ -57,17 +51,16 @@ class ChatClient:
         self._context = context
         self._clock = context.clock
         self._sink = context.sink
-        self._budget = context.budget
+        self._key = key
         self.user = next(context.user_numbers)
         """The user's number, unique in the run."""
-        self._connection = Connection(context.origin, context.reader)
+        self._connections = {
+            name: Connection(upstream.origin, context.reader) for name, upstream in context.upstreams.items()
+        }
+        self._calls = 0
+        """Calls whose routes were drawn by the user's number."""
         self._openai_clients: list[OpenAI] = []
         self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
-        headers = [("Content-Type", "application/json"), ("User-Agent", f"bltybench/{__version__}")]
-        access = context.access
-        key = key or access.key
-        self._stream_headers = access.headers([*headers, ("Accept", "text/event-stream")], key)
-        self._plain_headers = access.headers([*headers, ("Accept", "application/json")], key)
         self.exchange: Exchange | None = None
         """The current exchange, or the last one."""
         self.last: Attempt | None = None
@@ -92,6 +85,7 @@ class ChatClient:
         turn: int | None = None,
         temperature: float | None = None,
         options: RequestOptions | None = None,
+        index: int | None = None,
         **parameters: Any,
     ) -> Reply:
         """Send a chat completion, with retries as the scenario says, and return its result.
@@ -99,25 +93,30 @@ class ChatClient:
         ``name`` is its row in the tables (default: chat or stream). ``due_ns`` is when the call is due on
         the run's axis (default: now). ``prompt_tokens`` counts if the server reports no usage. ``stage`` and
         ``turn`` (of a conversation, from 1) are recorded. ``options``, such as a call of the mix,
-        override the target's. ``parameters`` are added to the request body.
+        override the target's. Calls with the same ``index`` use the same target, key, and model of the
+        scenario's lists. ``parameters`` are added to the request body.
 
         Server and network errors don't raise: check the reply's ``ok``, ``outcome``, and ``error``. The run
         ends with an error if the budget caps tokens or money, and the call has no ``max_tokens`` or no price.
         """
-        context = self._context
-        body = request_body(
-            context.target,
-            options,
-            model=model or context.scenario.model,
+        draft = Draft(
+            call_id=self._context.next_call_id(),
             messages=messages,
             stream=stream,
             max_tokens=max_tokens,
             temperature=temperature,
+            name=name,
+            prompt_tokens=prompt_tokens,
+            stage=stage,
+            turn=turn,
+            options=options,
+            keep_text=keep_text,
+            parameters=parameters,
         )
-        body |= parameters
-        call = self.compose(body, name, prompt_tokens, stage, turn, options=options, keep_text=keep_text)
+        routes = self._routes(options if isinstance(options, Call) else None, index, model)
+        call = draft.on(self._context, routes[0])
         self._clock.wait_to_call(self.exchange, due_ns)
-        return self._call(call, due_ns)
+        return self._call(call, due_ns, routes=routes, draft=draft)
 
     def replay(
         self, prepared: Prepared, *, stream: bool, due_ns: int | None = None, stage: str | None = None
@@ -131,23 +130,28 @@ class ChatClient:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        body = prepared.body or request_body(
-            self._context.target,
-            prepared.call,
-            model=self._context.scenario.model,
+        draft = Draft(
+            call_id=self._context.next_call_id(),
             messages=prepared.messages,
             stream=stream,
             max_tokens=prepared.max_tokens,
             temperature=prepared.temperature,
+            name=prepared.call.name,
+            prompt_tokens=prepared.prompt_tokens,
+            stage=stage,
+            turn=prepared.turn,
+            options=prepared.call,
+            recorded=prepared.body,
         )
-        name, turn = prepared.call.name, prepared.turn
-        call = self.compose(body, name, prepared.prompt_tokens, stage, turn, options=prepared.call)
+        own_model = None if prepared.body is None else prepared.body.get("model")
+        routes = self._routes(prepared.call, prepared.index, own_model)
+        call = draft.on(self._context, routes[0])
         clock, deferred = self._clock, self._sink.deferred
         clock.wait_to_call(self.exchange, due_ns)
         if prepared.after is not None and due_ns is not None:
             call = hold(self._context, call, self.user, due_ns, prepared.after)
         if self._context.outcomes_matter or deferred.full:
-            self._call(call, due_ns)
+            self._call(call, due_ns, routes=routes, draft=draft)
             return
         self._reserve(call, scheduled=due_ns is not None)
         sent = self._attempt(call, 0, clock.now_ns() if due_ns is None else due_ns, awaited=False)
@@ -165,23 +169,25 @@ class ChatClient:
             from bltybench.load.openai_sdk import openai_client  # noqa: PLC0415
         except UserError as error:
             self._context.abort(error)
-        made = openai_client(self, self._context, name, options)
+        made = openai_client(self, self._context, self._routes()[0], name, options)
         self._openai_clients.append(made)
         return made
 
     def forward(self, request: ForwardedRequest) -> None:
         """Send one attempt for another client. Raises StopUser if nothing more may be sent."""
         self._clock.wait_to_call(self.exchange)
-        self._call(request.call, None, request)
+        self._call(request.call, None, request=request)
 
     def list_models(self, name: str, stage: str) -> None:
         """Request the list of models. The response is then in ``body``."""
+        route = self._routes()[0]
         call = CallContext(
+            route=route,
             call_id=self._context.next_call_id(),
             name=name,
             body=b"",
             stream=False,
-            model=self._context.scenario.model,
+            model=route.model,
             stage=stage,
             method="GET",
             endpoint=MODELS,
@@ -195,7 +201,8 @@ class ChatClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._connection.close()
+        for connection in self._connections.values():
+            connection.close()
         for made in self._openai_clients:
             made.close()
 
@@ -209,71 +216,62 @@ class ChatClient:
             logger.exception("An attempt could not be recorded")
             log.unhandled_greenlet_exception = True
 
-    def compose(
-        self,
-        body: dict[str, Any],
-        name: str | None,
-        prompt_tokens: int | None,
-        stage: str | None = None,
-        turn: int | None = None,
-        *,
-        options: RequestOptions | None = None,
-        keep_text: bool = False,
-    ) -> CallContext:
-        """Return a new call with ``body``. Ends the run if the budget can't bound the call's cost."""
-        context, budget = self._context, self._budget
-        model, stream = body["model"], bool(body.get("stream"))
-        max_tokens = max_completion_tokens(body, options, context.target)
-        if prompt_tokens is None and budget.counts_tokens:
-            prompt_tokens = tokens.count_messages(body["messages"])
-        if prompt_tokens is not None:
-            prompt_tokens += tokens.count_definitions(body)
-        try:
-            reserved = budget.cost(model, prompt_tokens, max_tokens and max_tokens * choices(body))
-        except UserError as error:
-            context.abort(error)
-        return CallContext(
-            call_id=context.next_call_id(),
-            name=name or ("stream" if stream else "chat"),
-            body=msgspec.json.encode(body),
-            stream=stream,
-            model=model,
-            max_tokens=max_tokens,
-            prompt_tokens=prompt_tokens,
-            keep_text=keep_text,
-            expected=expected_answer(body),
-            stage=stage or context.source.stage_now(),
-            turn=turn,
-            can_be_empty=bool(body.get("stop")),
-            reserved=reserved,
-        )
+    def _routes(
+        self, call: Call | None = None, index: int | None = None, model: str | None = None
+    ) -> list[Route]:
+        """Return the route of a call, and those to fall back to. ``model`` is that of its body, if any.
+
+        Without ``index``, the routes of a user are drawn one after the other.
+        """
+        choices = self._context.scenario.choices(call)
+        if model is not None:
+            choices = Choices(choices.targets, {model: 1.0})
+        if index is None:
+            self._calls += 1
+        label = f"{self.user}/{self._calls}" if index is None else str(index)
+        return self._context.router.routes(choices, label)
 
     def _call(
-        self, call: CallContext, scheduled_ns: int | None, request: ForwardedRequest | None = None
+        self,
+        call: CallContext,
+        scheduled_ns: int | None,
+        *,
+        routes: Sequence[Route] = (),
+        draft: Draft | None = None,
+        request: ForwardedRequest | None = None,
     ) -> Reply:
-        """Send a call with its retries. A ``request`` of another client is one attempt, which it retries."""
+        """Send a call on one route after another, with retries once all have failed.
+
+        A ``request`` of another client is one attempt, which that client retries.
+        """
         context, clock = self._context, self._clock
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, request.number if request else 0
-        retries, wait_s = NO_RETRIES if request else context.retries, None
+        retries = NO_RETRIES if request else context.retries
         retries.begin(clock.now_s())
+        waited_s, rounds, failed = None, number, list[EndedAttempt]()
         while True:
             self._reserve(call, scheduled=scheduled_ns is not None)
             sent = self._attempt(call, number, due_ns, request=request)
             result = context.reader.read_now(sent.exchange)
-            self._budget.give_back(call.reserved - spent(self._budget, sent, result))
-            ended = EndedAttempt(sent.exchange, result, number, wait_s)
-            wait_s = wait_before_retry_s(retries, ended, clock.now_s(), self._rng)
+            context.budget_of(call.route).give_back(call.reserved - spent(context, sent, result))
+            failed.append(EndedAttempt(sent.exchange, result, rounds, waited_s))
+            wait_s: float | None = 0.0
+            if not falls_back(result) or len(failed) >= len(routes):
+                wait_s = waited_s = wait_before_retry_s(retries, soonest(failed), clock.now_s(), self._rng)
+                rounds, failed = rounds + 1, []
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
             if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):
                 return reply_of(attempt, result, number, first_due_ns)
+            if draft is not None and len(routes) > 1:
+                call = draft.on(context, routes[len(failed)])
 
     def _reserve(self, call: CallContext, *, scheduled: bool) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
         # An arrival that was due in time is sent, however late. Without a schedule, none was due.
         ended = self._clock.stopping if scheduled else self._clock.over
-        if ended.is_set() or not self._budget.take(call.reserved):
+        if ended.is_set() or not self._context.budget_of(call.route).take(call.reserved):
             raise StopUser
 
     def _attempt(
@@ -293,7 +291,9 @@ class ChatClient:
             completion=call.endpoint == ENDPOINT,
             can_be_empty=call.can_be_empty,
         )
-        connection, headers = self._connection, self._stream_headers if call.stream else self._plain_headers
+        upstream = self._context.upstreams[call.route.target]
+        connection = self._connections[upstream.name]
+        headers = upstream.headers(self._key, call.route.key, stream=call.stream)
         if request is not None:
             connection, headers = request.connection, request.headers
             exchange.pieces, request.exchange = request.pieces, exchange
@@ -302,8 +302,7 @@ class ChatClient:
         sent = SentAttempt(call, self.user, number, due_ns, sink.in_flight, exchange)
         sink.audit.sent((self._clock.now_ns() - max(due_ns, call.held_until_ns or due_ns)) // 1000)
         try:
-            target = self._context.target
-            path = target.path_of_chat(call.model) if call.endpoint == ENDPOINT else call.endpoint
+            path = upstream.target.path_of_chat(call.model) if call.endpoint == ENDPOINT else call.endpoint
             connection.send(call.method, path, headers, call.body, exchange)
             if call.endpoint == MODELS:
                 self.body = exchange.body

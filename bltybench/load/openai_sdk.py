@@ -11,10 +11,12 @@ from gevent import GreenletExit
 from locust.exception import StopUser
 
 from bltybench.errors import UserError
+from bltybench.load.compose_call import compose_call
 from bltybench.load.forwarded_request import ForwardedRequest, Pieces
 from bltybench.load.recorder import ENDPOINT, CallContext
 from bltybench.load.run.context import RunContext
 from bltybench.scenario.api.access import OWN_HEADERS
+from bltybench.scenario.api.routes import Route
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.fault import TIMEOUTS
 from bltybench.wire.http.connection import Connection
@@ -41,30 +43,30 @@ DROPPED_HEADERS = (OWN_HEADERS | {"authorization"}) - SENT_HEADERS
 class Sender(Protocol):
     """What the transport needs of a user's client."""
 
-    def compose(self, body: dict[str, Any], name: str | None, prompt_tokens: int | None) -> CallContext:
-        """Return a new call."""
-
     def forward(self, request: ForwardedRequest) -> None:
         """Send one attempt and record it."""
 
 
 def openai_client(
-    sender: Sender, context: RunContext, name: str | None, options: Mapping[str, Any]
+    sender: Sender, context: RunContext, route: Route, name: str | None, options: Mapping[str, Any]
 ) -> OpenAI:
-    """Return the package's client for the target. ``name`` is the row of its chat completions."""
-    http_client = httpx.Client(transport=RecordingTransport(sender, context, name))
-    settings = {"base_url": context.target.base_url, "api_key": UNUSED_KEY, "http_client": http_client}
+    """Return the package's client for a route's target and key. ``name`` is the row of its completions."""
+    http_client = httpx.Client(transport=RecordingTransport(sender, context, route, name))
+    target = context.upstreams[route.target].target
+    settings = {"base_url": target.base_url, "api_key": UNUSED_KEY, "http_client": http_client}
     return OpenAI(**{**options, **settings})
 
 
 class RecordingTransport(httpx.BaseTransport):
     """Sends each request as an attempt of the user, over a free connection or a new one."""
 
-    def __init__(self, sender: Sender, context: RunContext, name: str | None) -> None:
+    def __init__(self, sender: Sender, context: RunContext, route: Route, name: str | None) -> None:
         self._sender = sender
         self._context = context
+        self._route = route
+        self._upstream = context.upstreams[route.target]
         self._name = name
-        self._base = httpx.URL(context.target.base_url.rstrip("/"))
+        self._base = httpx.URL(self._upstream.target.base_url.rstrip("/"))
         self._connections: list[Connection] = []
         self._free: list[Connection] = []
         self._last: CallContext | None = None
@@ -93,14 +95,14 @@ class RecordingTransport(httpx.BaseTransport):
         repeats = retries > 0 and last is not None and last.body == request.content
         call = self._last = last if repeats and last is not None else self._call(request)
         headers = [(name, value) for name, value in request.headers.items() if name not in DROPPED_HEADERS]
-        access = self._context.access
+        access = self._upstream.access
         if not self._free:
-            self._connections.append(Connection(self._context.origin, self._context.reader))
+            self._connections.append(Connection(self._upstream.origin, self._context.reader))
             self._free.append(self._connections[-1])
         return ForwardedRequest(
             call=call,
             number=retries if repeats else 0,
-            headers=access.headers(headers, access.key),
+            headers=access.headers(headers, access.keys.get(self._route.key or "", access.key)),
             connection=self._free.pop(),
         )
 
@@ -113,9 +115,16 @@ class RecordingTransport(httpx.BaseTransport):
                 "include_usage"
             )
             prompt_tokens = None if reported else tokens.count_messages(document.get("messages", ()))
-            call = self._sender.compose(document, self._name, prompt_tokens)
+            call = compose_call(
+                context,
+                self._route,
+                context.next_call_id(),
+                document,
+                name=self._name,
+                prompt_tokens=prompt_tokens,
+            )
             return msgspec.structs.replace(call, body=body)
-        if request.method != "GET" and context.budget.counts_tokens:
+        if request.method != "GET" and self._upstream.budget.counts_tokens:
             context.abort(
                 UserError(
                     f"a request to {path[:60]} can't be bounded, but the budget caps tokens or money",
@@ -123,11 +132,12 @@ class RecordingTransport(httpx.BaseTransport):
                 )
             )
         return CallContext(
+            route=self._route,
             call_id=context.next_call_id(),
             name=path.strip("/").partition("/")[0].partition("?")[0],
             body=body,
             stream=False,
-            model=context.scenario.model,
+            model=self._route.model,
             stage=context.source.stage_now(),
             method=request.method,
             endpoint=path,

@@ -32,12 +32,12 @@ class Subject:
 
     name: str
     target: Target
-    model: str | None
-    """The model of the load; None if the locustfile chooses it."""
+    models: list[str]
+    """The models of the load; none if the locustfile chooses them."""
     can_request: bool
     """Whether the preflight may send requests. A limiter can count each of them, ``GET /models`` too."""
     can_answer: bool
-    """Whether the preflight may request one answer of one token."""
+    """Whether the preflight may request one answer of one token for each key and model."""
 
 
 def answer_tokens(target: Target) -> int:
@@ -46,9 +46,9 @@ def answer_tokens(target: Target) -> int:
 
 
 def preflight(subject: Subject) -> str:
-    """Test the name, the connection, TLS, the key, the path, and the model. Return what was found.
+    """Test the name, the connection, TLS, the keys, the path, and the models. Return what was found.
 
-    One answer is requested only if ``GET /models`` does not settle the key and the model. A server that
+    An answer is requested only if ``GET /models`` does not settle a key and a model. A server that
     does not support ``GET /models``, or is slow or busy, passes. Raise UserError for a mistake.
     """
     name, target = subject.name, subject.target
@@ -62,23 +62,38 @@ def preflight(subject: Subject) -> str:
     )
     quick = target.model_copy(update={"timeouts": patient})
     with closing(Client(quick, access)) as client:
-        listing = client.get(MODELS)
-        _require_scheme(target, listing)
-        refuse_key(name, target, listing)
-        listed = models.listed(listing)
-        if not listed:
-            _require_version(client, target)
-        known = subject.model is None or subject.model in listed
-        keyed = access.key is None or client.get_without_key(MODELS).status in {401, 403}
-        if known and keyed and listed:
-            return f"the API accepts the key and lists {'models' if subject.model is None else 'the model'}"
-        if subject.model is None or not subject.can_answer:
-            return f"the API responds, GET {MODELS} with {listing.summary()}"
-        answer = client.post(target.path_of_chat(subject.model), chat(target, subject.model, SHORT, 1))
-        refuse_key(name, target, answer)
-        if answer.status == 404 or (listed and not known and answer.status in UNKNOWN):
-            raise _unknown_model(subject.model, listed, target, answer)
-        return f"the API responds, one answer of at most one token with {answer.summary()}"
+        found: dict[str, list[str]] = {}
+        for variable in (*access.keys,) or (None,):
+            if variable is not None:
+                client.key = access.keys[variable]
+            found.setdefault(_test_key(client, subject, variable), []).append(variable or "")
+        if len(found) == 1:
+            return next(iter(found))
+        return "; ".join(f"{', '.join(keys)}: {text}" for text, keys in found.items())
+
+
+def _test_key(client: Client, subject: Subject, variable: str | None) -> str:
+    """Test one key with each model. Return what was found, or raise UserError for a mistake."""
+    name, target, models_used = subject.name, subject.target, subject.models
+    listing = client.get(MODELS)
+    _require_scheme(target, listing)
+    refuse_key(name, target, listing, variable)
+    listed = models.listed(listing)
+    if not listed:
+        _require_version(client, target)
+    unknown = [model for model in models_used if model not in listed]
+    keyed = client.key is None or client.get_without_key(MODELS).status in {401, 403}
+    if listed and keyed and not unknown:
+        plural = "s" if len(models_used) > 1 else ""
+        return f"the API accepts the key and lists {f'the model{plural}' if models_used else 'models'}"
+    if not models_used or not subject.can_answer:
+        return f"the API responds, GET {MODELS} with {listing.summary()}"
+    for model in unknown or models_used[:1]:
+        answer = client.post(target.path_of_chat(model), chat(target, model, SHORT, 1))
+        refuse_key(name, target, answer, variable)
+        if answer.status == 404 or (listed and model in unknown and answer.status in UNKNOWN):
+            raise _unknown_model(model, listed, target, answer)
+    return f"the API responds, one answer of at most one token with {answer.summary()}"
 
 
 def _reach(target: Target, access: Access) -> None:

@@ -8,10 +8,11 @@ import msgspec
 
 from bltybench.limits.observations.announcement import announced_window_s
 from bltybench.limits.observations.classify import classify
-from bltybench.load.run.budget import NOTHING, BudgetAccount, Spend
+from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
+from bltybench.scenario.api.routes import Route
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.answer_check import NOTHING_CHECKED, Expected, check_answer
 from bltybench.wire.exchange import Exchange
@@ -21,13 +22,15 @@ ENDPOINT = "/chat/completions"
 
 
 class CallContext(msgspec.Struct, frozen=True):
-    """One API call, the same in all its attempts."""
+    """One API call, the same in all its attempts on one route."""
 
+    route: Route
     call_id: str
     name: str
     body: bytes
     stream: bool
     model: str
+    """The target's name of the route's model."""
     max_tokens: int | None = None
     prompt_tokens: int | None = None
     """Our count, used if the server reports no usage."""
@@ -107,13 +110,14 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
     return attempt
 
 
-def spent(budget: BudgetAccount, sent: SentAttempt, result: ExchangeResult) -> Spend:
+def spent(context: RunContext, sent: SentAttempt, result: ExchangeResult) -> Spend:
     """Return an attempt's cost: its tokens, else 0 if unsent or with an error status, else the reserve.
 
     Tokens are estimated if the server doesn't report them, but not if the answer broke off: the server can
     have generated more than arrived.
     """
     prompt_tokens, completion_tokens, source = count_tokens(sent.call, result)
+    budget = context.budget_of(sent.call.route)
     if source is TokensSource.USAGE or (completion_tokens and result.outcome is Outcome.OK):
         return budget.cost(sent.call.model, prompt_tokens, completion_tokens or 0)
     never_sent = sent.exchange.sent_ns is None
@@ -139,6 +143,8 @@ def _attempt(
         worker=context.worker,
         user=sent.user,
         scenario=context.scenario_name,
+        target=call.route.target,
+        key=call.route.key,
         stage=call.stage,
         name=call.name,
         turn=call.turn,
@@ -169,6 +175,7 @@ def _attempt(
         schema_valid=checked.schema_valid,
         endpoint=call.endpoint,
         model=result.model or call.model,
+        requested_model=call.model,
         stream=call.stream,
         wanted_prompt_tokens=call.prompt_tokens,
         prompt_tokens=prompt_tokens,

@@ -1,6 +1,7 @@
 """The wait of a call of the run before its next attempt."""
 
 import time
+from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -27,6 +28,19 @@ class EndedAttempt(NamedTuple):
     """Attempts of the call before this one."""
     waited_s: float | None
     """Wait before this attempt, in seconds. None for the first."""
+
+
+def falls_back(result: ExchangeResult) -> bool:
+    """Return whether another route may succeed where this attempt failed."""
+    return result.outcome not in {Outcome.OK, Outcome.CANCELLED}
+
+
+def soonest(failed: Sequence[EndedAttempt]) -> EndedAttempt:
+    """Return the attempt whose server announced the shortest wait; the last one if none announced any."""
+    announced = [ended for ended in failed if ended.result.quota.retry_after_s is not None]
+    if not falls_back(failed[-1].result):
+        return failed[-1]
+    return min(announced, key=lambda ended: ended.result.quota.retry_after_s or 0.0, default=failed[-1])
 
 
 def wait_before_retry_s(retries: Retries, ended: EndedAttempt, now_s: float, rng: Random) -> float | None:

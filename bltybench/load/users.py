@@ -153,6 +153,7 @@ class ScenarioUser(ChatUser):
                 turn=turn,
                 temperature=prepared.temperature,
                 options=prepared.call,
+                index=prepared.index,
             )
             if not reply.ok or turn == prepared.turns:
                 return

@@ -20,6 +20,9 @@ FREE_IN_REPEATS = frozenset({"seed", "duration_s"})
 TARGET_KEYS = ("name", "base_url", "proxy", "body", "max_tokens_key", "header_names", "query_names")
 """What a target is, unlike its documented limits, budget, and prices."""
 
+KEYS = "keys"
+"""Key for the API keys of targets, which divide the load as the lists of a scenario do."""
+
 MAX_NAMED = 3
 """Maximum variations that a sentence names."""
 MAX_VALUE_CHARS = 40
@@ -43,7 +46,7 @@ class Variation:
 def read_vary(given: str) -> frozenset[str]:
     """Return the keys of ``--vary KEY,…``. Raises UserError if the scenario has no such key."""
     keys = frozenset(key.strip() for key in given.split(",") if key.strip())
-    known = Scenario.model_fields.keys() - NO_LOAD
+    known = {*Scenario.model_fields, KEYS} - NO_LOAD
     for key in sorted(keys):
         if _top(key) not in known:
             remedy = f"name a key of the scenario: {', '.join(sorted(known))}"
@@ -131,9 +134,10 @@ def _between(base: Sequence[Outline], candidate: Sequence[Outline]) -> list[Vari
 
 
 def _described(run: Outline) -> dict[str, Any]:
-    """Return the scenario of a run, with its target as a table."""
+    """Return the scenario of a run, with its target as a table, and the names of several keys."""
     target = msgspec.to_builtins(run.manifest.target)
-    return run.load | {"target": {key: target[key] for key in TARGET_KEYS}}
+    keys = {info.name: info.keys for info in run.manifest.targets if info.keys}
+    return run.load | {"target": {key: target[key] for key in TARGET_KEYS}, KEYS: keys}
 
 
 def _within(key: str, ours: Any, theirs: Any) -> Iterator[Variation]:

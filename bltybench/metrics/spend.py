@@ -19,11 +19,30 @@ class Spent(NamedTuple):
 
 
 def spent(attempts: pd.DataFrame, manifest: Manifest, model: str) -> Spent:
-    """Sum up every attempt, including the warm-up, at the prices of the scenario's ``model``."""
+    """Sum up every attempt, including the warm-up, at the prices of its target and model.
+
+    Older records have neither, so they are those of the only target and of the scenario's ``model``.
+    """
     prompt = int(np.nansum(floats(attempts, "prompt_tokens")))
     completion = int(np.nansum(floats(attempts, "completion_tokens")))
-    price = manifest.target.prices.get(model)
+    used = pd.DataFrame(
+        {
+            "target": attempts["target"].astype("object").fillna(manifest.target.name),
+            "model": attempts["requested_model"].astype("object").fillna(model),
+            "input": floats(attempts, "prompt_tokens"),
+            "output": floats(attempts, "completion_tokens"),
+        }
+    )
+    tokens = used.groupby(["target", "model"]).sum()
+    prices = [_price(manifest, target, name) for target, name in tokens.index]
     money = None
-    if price is not None:
-        money = (prompt * price["input_per_million"] + completion * price["output_per_million"]) / 1e6
+    if prices and None not in prices:
+        per_million = pd.DataFrame([price for price in prices if price is not None], index=tokens.index)
+        cost = tokens["input"] * per_million["input_per_million"]
+        money = float((cost + tokens["output"] * per_million["output_per_million"]).sum()) / 1e6
     return Spent(int(attempts["sent_ns"].notna().sum()), prompt, completion, money)
+
+
+def _price(manifest: Manifest, target: str, model: str) -> dict[str, float] | None:
+    infos = [info for info in manifest.targets if info.name == target]
+    return infos[0].prices.get(model) if infos else None

@@ -52,6 +52,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     worker: str
     user: int
     scenario: str
+    target: str | None = None
+    key: str | None = None
+    """Name of the environment variable that holds the key. None if the target has no such key."""
     stage: str | None = None
     """Step of the ramp or search that the call belongs to."""
     name: str | None = None
@@ -109,6 +112,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     # work
     endpoint: str
     model: str | None = None
+    """Model that the response names, or else ``requested_model``."""
+    requested_model: str | None = None
+    """Model that the request names."""
     stream: bool
     wanted_prompt_tokens: int | None = None
     """Tokens the prompt was built to have, by the local tokenizer. ``max_tokens`` is the requested

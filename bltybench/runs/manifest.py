@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import psutil
@@ -64,8 +64,12 @@ class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     base_url: str
     api_key_env: str | None = None
+    keys: dict[str, Cap] = {}
+    """Names of the variables of several keys, with their weights."""
     limits: list[Limit] = []
     """Documented limits."""
+    limits_per: tuple[Literal["key", "model"], ...] = ("key",)
+    """What has those limits of its own."""
     requests_per_min: Count | msgspec.UnsetType | None = msgspec.UNSET
     """Documented limit in a manifest of version 1, like the next two. ``documented`` has them all."""
     tokens_per_min: Count | msgspec.UnsetType | None = msgspec.UNSET
@@ -132,6 +136,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     resolved: dict[str, Any]
     """The scenario as run, with defaults and overrides applied."""
     target: TargetInfo
+    other_targets: list[TargetInfo] = []
+    """Further targets of a run with several."""
     command: list[str]
     """The command that repeats the run."""
     versions: dict[str, str]
@@ -151,6 +157,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """User classes of the locustfile whose requests were not recorded."""
     load_test_shape: str | None = None
     """The locustfile's LoadTestShape, if it decided on the number of users."""
+
+    @property
+    def targets(self) -> list[TargetInfo]:
+        """All targets, the first one first."""
+        return [self.target, *self.other_targets]
 
 
 def boot_id() -> str | None:

@@ -1,9 +1,11 @@
 """The plan of a run: what it will send and spend, and whether it can start."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.weights import fraction
 from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
@@ -25,7 +27,7 @@ class Plan:
     requests: int | None
     """None for a closed loop, which sends as fast as it receives responses."""
     price: Price | None
-    """Price of the scenario's model, if the target has one."""
+    """Mean price of the scenario's models, if the target has that of each."""
     at_most: bool = False
     """Whether a search: ``requests`` is then its cap, and it usually sends far fewer."""
     unbounded: str | None = None
@@ -111,6 +113,34 @@ class Plan:
         return all(cap is None or needed <= cap for needed, cap in room)
 
 
+Plans = Mapping[str, Plan | None]
+"""Plans by target; None for one that gets only calls that fail elsewhere."""
+
+
+def make_plans(name: str, scenario: Scenario, targets: Mapping[str, Target], base_dir: Path) -> Plans:
+    """Return the plan of each target's expected part of the load. Raise UserError as ``make_plan``."""
+    if len(targets) == 1:
+        return {one: make_plan(name, scenario, one, target, base_dir) for one, target in targets.items()}
+    plans: dict[str, Plan | None] = {}
+    for target_name, target in targets.items():
+        part, share = _part_of(scenario, target_name)
+        plan = make_plan(name, part, target_name, target, base_dir) if share else None
+        if plan is not None and plan.requests is not None:
+            plan = replace(plan, requests=round(plan.requests * share))
+        plans[target_name] = plan
+    return plans
+
+
+def _part_of(scenario: Scenario, target: str) -> tuple[Scenario, float]:
+    """Return the calls that a target gets, and their expected fraction of all calls."""
+    weights = [
+        (call, call.weight * fraction(scenario.choices(call).targets, target)) for call in scenario.mix
+    ]
+    mix = tuple(call.model_copy(update={"weight": weight}) for call, weight in weights if weight)
+    total = sum(call.weight for call in scenario.mix)
+    return scenario.model_copy(update={"mix": mix}), sum(weight for _, weight in weights) / total
+
+
 def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, base_dir: Path) -> Plan:
     """Iterate over the whole schedule of the scenario ``name`` once and sum it.
 
@@ -124,11 +154,12 @@ def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, b
             remedy="add calls to its mix, or run it with user classes that derive from ChatUser",
         )
     require_bounds(name, scenario, target, base_dir)
-    smallest, plan = _count(name, scenario, target, base_dir)
+    smallest, plan = _count(name, scenario, target, _mean_price(scenario, target), base_dir)
     plan = replace(plan, unbounded=without_bounds(scenario, base_dir))
     budget = target.budget
     if budget.money is not None and plan.price is None:
-        model = sanitize(scenario.model)
+        names = [target.model_name(model) for model in scenario.models_on(target_name)]
+        model = sanitize(next(model for model in names if model not in target.prices))
         raise UserError(
             f"model '{model}' has no price, but the budget caps money",
             where=f"targets.{target_name}.prices",
@@ -153,9 +184,28 @@ def make_plan(name: str, scenario: Scenario, target_name: str, target: Target, b
     return plan
 
 
-def _count(name: str, scenario: Scenario, target: Target, base_dir: Path) -> tuple[int, Plan]:
+def _mean_price(scenario: Scenario, target: Target) -> Price | None:
+    """Return the mean price of the models, by how often each is chosen; None if that of one is unknown."""
+    shares: dict[str, float] = {}
+    for call in scenario.mix:
+        models = scenario.choices(call).models
+        for model in models:
+            own = target.model_name(model)
+            shares[own] = shares.get(own, 0.0) + call.weight * fraction(models, model)
+    if not shares.keys() <= target.prices.keys():
+        return None
+    total = sum(shares.values())
+    parts = [(share / total, target.prices[model]) for model, share in shares.items()]
+    return Price(
+        input_per_million=sum(share * price.input_per_million for share, price in parts),
+        output_per_million=sum(share * price.output_per_million for share, price in parts),
+    )
+
+
+def _count(
+    name: str, scenario: Scenario, target: Target, price: Price | None, base_dir: Path
+) -> tuple[int, Plan]:
     """Return the smallest number of tokens of a request, and the plan."""
-    price = target.prices.get(scenario.model)
     smallest = least_tokens(scenario, base_dir, target)
     mean = mean_tokens(scenario, base_dir, target)
     per_arrival, per_answer = requests_per_arrival(scenario), mean_choices(scenario, target)

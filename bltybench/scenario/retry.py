@@ -1,8 +1,8 @@
 """The ``retry`` table of a scenario: how a call reacts to a refusal or a transient failure."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from bltybench.scenario.base import PositiveFloat, PositiveInt, Table
 
@@ -32,6 +32,16 @@ RetryableOutcome = Literal[
 """Outcomes of an attempt that can be retried, by the decision about it (docs/limits.md)."""
 
 
+def _read_fallback(value: object) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be true, false, or a list of targets")
+    if len(set(value)) < len(value):
+        raise ValueError("names the same target twice")
+    return tuple(value)
+
+
 class Retry(Table):
     """Reaction of a call to a refusal or a transient failure."""
 
@@ -57,6 +67,9 @@ class Retry(Table):
     """Outcomes that are retried."""
     retry_begun_streams: bool = False
     """Whether a stream that failed after its first token is retried."""
+    fallback: Annotated[bool | tuple[str, ...], BeforeValidator(_read_fallback)] = False
+    """Whether a failed attempt is followed immediately by one with the next key, target, or model of the
+    lists; or the targets to fall back to. The policy decides once all of them have failed."""
     budget: Literal["none", "grpc", "finagle"] = "none"
     """Limit on retries that all calls of a load-generating process share."""
 

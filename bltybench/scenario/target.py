@@ -1,5 +1,6 @@
 """Targets: the API's address, its documented limits, and the sandbox's setup."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import (
@@ -17,8 +18,18 @@ from bltybench.scenario.faults import SandboxFaults, check_tls
 SANDBOX_KEY = "sk-sandbox"
 """Public key of the sandbox. It is valid only for the sandbox on this machine."""
 
+SANDBOX_SECOND_KEY = "sk-sandbox-second"
+"""Another public key, with limits of its own."""
+
 SANDBOX_RESTRICTED_KEY = "sk-sandbox-restricted"
-"""Second public key, valid for deepseek-chat only, to produce a 403."""
+"""A public key that is valid for deepseek-chat only, to produce a 403."""
+
+PUBLIC_KEYS = {
+    "SANDBOX_KEY": SANDBOX_KEY,
+    "SANDBOX_SECOND_KEY": SANDBOX_SECOND_KEY,
+    "SANDBOX_RESTRICTED_KEY": SANDBOX_RESTRICTED_KEY,
+}
+"""The sandbox's public keys by the names that ``keys`` of a target can use without setting a variable."""
 
 
 class Budget(Table):
@@ -208,6 +219,7 @@ class SandboxSettings(Table):
     """A model whose name ends in "reasoner" reasons first: half of its tokens are ``reasoning_content``."""
     keys: tuple[SandboxKey, ...] = (
         SandboxKey(name="public", key=SANDBOX_KEY),
+        SandboxKey(name="second", key=SANDBOX_SECOND_KEY),
         SandboxKey(name="restricted", key=SANDBOX_RESTRICTED_KEY, models=("deepseek-chat",)),
     )
     """Each key has its own limits."""
@@ -223,6 +235,8 @@ class Target(Endpoint):
 
     limits: LimitsKey = Limits()
     """Unset if undocumented. ``documented`` has them in one form."""
+    limits_per: tuple[Literal["key", "model"], ...] = ("key",)
+    """What has the documented limits of its own, as ``per`` of a sandbox."""
     budget: Budget = Budget()
     prices: dict[str, Price] = Field(default_factory=dict)
     """Per model. Required if the budget caps money."""
@@ -246,3 +260,8 @@ class Target(Endpoint):
     def default_key(self) -> str | None:
         """The sandbox's public key, if the target is the sandbox."""
         return None if self.sandbox is None else SANDBOX_KEY
+
+    @property
+    def public_keys(self) -> Mapping[str, str]:
+        """The sandbox's public keys by name, if the target is the sandbox."""
+        return {} if self.sandbox is None else PUBLIC_KEYS

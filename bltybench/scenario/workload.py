@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bltybench.scenario.api.request_options import RequestOptions
+from bltybench.scenario.api.routes import Choices, Divided
 from bltybench.scenario.base import (
     MAX_DURATION_S,
     MAX_USERS,
@@ -113,8 +114,8 @@ OF_BODIES = (
 """Keys of a call that recorded bodies decide instead."""
 
 
-class Call(RequestOptions):
-    """One kind of request in a scenario's mix. Its request options override those of the target."""
+class Call(RequestOptions, Divided):
+    """One kind of request in a scenario's mix. It overrides request options of the target, and the lists."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     weight: PositiveFloat = 1.0
@@ -223,7 +224,7 @@ NO_TIME_LIMIT_S = 365 * 86_400.0
 """``duration_s`` of a run that lasts until it is stopped, in seconds: a year."""
 
 
-class Scenario(Table):
+class Scenario(Divided):
     """A load: what to send to which target, when, and how long."""
 
     title: str
@@ -264,6 +265,25 @@ class Scenario(Table):
         A capacity search has none either: it decides on each trial after the last one.
         """
         return self.arrivals.stages(self.duration_s) if isinstance(self.arrivals, Stairs | Ladder) else ()
+
+    def choices(self, call: Call | None = None) -> Choices:
+        """Return the weighted targets and models of a call."""
+        targets, models = (call.targets, call.models) if call else (None, None)
+        return Choices(
+            targets or self.targets or {self.target: 1.0}, models or self.models or {self.model: 1.0}
+        )
+
+    def target_names(self) -> list[str]:
+        """Return the names of all targets that the scenario uses, those it only falls back to last."""
+        used = [name for call in self.mix or (None,) for name in self.choices(call).targets]
+        fallback = self.retry.fallback
+        return list(dict.fromkeys([*used, *(() if isinstance(fallback, bool) else fallback)]))
+
+    def models_on(self, target: str) -> list[str]:
+        """Return the models of the calls that a target gets; of one that is only fallen back to, all."""
+        chosen = [self.choices(call) for call in self.mix or (None,)]
+        own = [one for one in chosen if target in one.targets]
+        return list(dict.fromkeys(model for one in own or chosen for model in one.models))
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

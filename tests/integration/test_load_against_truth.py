@@ -12,7 +12,8 @@ from support_sandbox import running_sandbox
 
 from bltybench.runs.store import read_generator
 from bltybench.sandbox.truth import TruthRow
-from bltybench.scenario.target import SANDBOX_KEY, RateLimit, SandboxLimits
+from bltybench.scenario.api.routes import Choices, Router
+from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_SECOND_KEY, RateLimit, SandboxLimits
 
 ROUNDING_NS = 1_000
 """Maximum rounding error of a time that is summed from gaps, in ns."""
@@ -103,18 +104,44 @@ def test_every_row_matches_the_sandbox_log(
     assert streams == {"chat.py": {False}, "stream.py": {True}}.get(locustfile, {False, True})
 
 
-def test_two_workers_share_one_schedule_and_one_run(tmp_path: Path) -> None:
+ONE = 'model = "deepseek-chat"\ntarget = "here"'
+SEVERAL = 'models = { "deepseek-chat" = 3, gpt-4o-mini = 1 }\ntargets = ["here", "there"]'
+
+
+def test_two_workers_share_one_schedule_with_keys_models_and_targets(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
+    keys = {"FIRST_KEY": SANDBOX_KEY, "SECOND_KEY": SANDBOX_SECOND_KEY}
     with running_sandbox(log, limits=LIMITS) as sandbox:
-        write_scenarios(tmp_path, sandbox.base_url, OPEN)
-        done = run_locust(
-            LOCUSTFILES / "mixed.py", "--processes", "2", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY
+        there = f'[targets.there]\nbase_url = "{sandbox.base_url}"\napi_key_env = "SECOND_KEY"\n'
+        path = write_scenarios(
+            tmp_path, sandbox.base_url, f"{OPEN}retry = {{ fallback = true }}", target=there
         )
+        text = path.read_text().replace(ONE, SEVERAL)
+        path.write_text(
+            text.replace('api_key_env = "BLTYBENCH_TEST_KEY"', 'keys = ["FIRST_KEY", "SECOND_KEY"]')
+        )
+        done = run_locust(LOCUSTFILES / "mixed.py", "--processes", "2", cwd=tmp_path, **keys)
     assert done.code == 0, done.output
-    outcomes = check_against_truth(done, log)
-    assert outcomes.total() == 60
-    attempts = done.attempts
-    assert Counter(row["worker"] for row in attempts) == {"w0": 30, "w1": 30}
-    due_ns = sorted(row["due_ns"] for row in attempts)
-    assert due_ns == [round(index * 60 / 900 * 1e9) for index in range(60)]
-    assert len({row["call_id"] for row in attempts}) == 60
+    assert "Target 'here': Sends about 30 requests" in done.output
+    assert "Preflight of target 'there': the API accepts the key and lists the models" in done.output
+    assert check_against_truth(done, log)["rate_limited"] > 0
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(done.attempts, key=lambda row: row["attempt"]):
+        calls.setdefault(row["call_id"], []).append(row)
+    assert Counter(rows[0]["worker"] for rows in calls.values()) == {"w0": 30, "w1": 30}
+    due_ns = {round(index * 60 / 900 * 1e9): index for index in range(60)}
+    assert {rows[0]["due_ns"] for rows in calls.values()} == due_ns.keys()
+    # The routes depend on the seed only, so anyone can name them.
+    router = Router(1, {"here": {"FIRST_KEY": 1, "SECOND_KEY": 1}, "there": {"SECOND_KEY": 1}}, fallback=True)
+    choices = Choices({"here": 1, "there": 1}, {"deepseek-chat": 3, "gpt-4o-mini": 1})
+    truth, names = truth_of(log), {"FIRST_KEY": "public", "SECOND_KEY": "second"}
+    for rows in calls.values():
+        routes = router.routes(choices, str(due_ns[rows[0]["due_ns"]]))
+        sent = [(row["target"], row["key"], row["requested_model"]) for row in rows]
+        assert sent == routes[: len(rows)]
+        assert len(rows) == len(routes) or rows[-1]["outcome"] == "ok"
+        assert [row["waited_s"] for row in rows] == [0.0] * (len(rows) - 1) + [None]
+        assert [truth[row["request_id"]].key for row in rows] == [names[row["key"]] for row in rows]
+    files = [path for path in done.run.path.rglob("*") if path.is_file()]
+    texts = [done.output.encode(), *(path.read_bytes() for path in files)]
+    assert not [text for text in texts for key in keys.values() if key.encode() in text]

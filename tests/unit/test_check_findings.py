@@ -22,7 +22,9 @@ from bltybench.scenario.api.access import read_access
 from bltybench.scenario.target import Target
 
 TARGET = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY")
-ACCESS = read_access("t", SecretStr(KEY), key_header=TARGET.api_key_header, headers={}, query={})
+ACCESS = read_access(
+    "t", {"UNIT_KEY": SecretStr(KEY)}, key_header=TARGET.api_key_header, headers={}, query={}
+)
 BARRED = "sk-unit-a-barred-key"
 
 

@@ -8,6 +8,7 @@ from support_wire import ended_exchange
 
 from bltybench.load.recorder import ENDPOINT, CallContext, TokenCounts, count_tokens
 from bltybench.runs.attempt import Outcome, TokensSource
+from bltybench.scenario.api.routes import Route
 from bltybench.scenario.prompts import tokens
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.interpret import interpret
@@ -33,6 +34,7 @@ def streamed(*parts: bytes, failure: Failure | None = None) -> ExchangeResult:
 
 def counts(result: ExchangeResult, endpoint: str = ENDPOINT) -> TokenCounts:
     call = CallContext(
+        route=Route("t", None, "m"),
         call_id="c",
         name="stream",
         body=b"",

@@ -180,14 +180,13 @@ def test_run_spec_survives_the_way_to_a_worker() -> None:
         base_dir="/tmp",  # noqa: S108
         scenario_name="s",
         scenario=scenario.model_dump(mode="json"),
-        target_name="t",
-        target=target.model_dump(mode="json"),
+        targets={"t": target.model_dump(mode="json")},
         workers=["a", "b"],
     )
     received = msgspec.convert(msgspec.to_builtins(spec), RunSpec)
     assert received == spec
     assert Scenario.model_validate(received.scenario) == scenario
-    assert Target.model_validate(received.target) == target
+    assert Target.model_validate(received.targets["t"]) == target
 
 
 class TestStatsRows:

@@ -44,7 +44,7 @@ def test_every_packaged_scenario_resolves_except_for_the_missing_trace(book: Boo
                 resolve(book, name)
             continue
         resolved = resolve(book, name)
-        assert resolved.target_name == ("chaos" if name == "chaos" else "sandbox")
+        assert resolved.target_name == {"chaos": "chaos", "key-pool": "sandbox-keys"}.get(name, "sandbox")
         scenario = resolved.scenario
         assert scenario.title
         assert len(scenario.answers.splitlines()) == 2
@@ -102,7 +102,7 @@ def test_unknown_names_suggest_the_nearest(book: Book) -> None:
     )
     with pytest.raises(UserError) as caught:
         resolve(book, target="zzz")
-    assert caught.value.remedy == "known: sandbox, blty, chaos"
+    assert caught.value.remedy == "known: sandbox, sandbox-keys, blty, chaos"
 
 
 def test_packaged_file_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_key_that_no_header_can_carry_is_refused_without_showing_it(
     monkeypatch.setenv("UNIT_KEY", value)
     target = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY")
     with pytest.raises(UserError) as caught:
-        target.api_key("t")
+        target.read_keys("t")
     assert kind in str(caught.value)
     assert str(caught.value).startswith("UNIT_KEY: the key can't be sent")
     assert value not in str(caught.value)
@@ -274,6 +274,6 @@ def test_key_that_no_header_can_carry_is_refused_without_showing_it(
 
 def test_spaces_around_a_key_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIT_KEY", " sk-1\n")
-    key = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY").api_key("t")
+    key = Target(base_url="http://127.0.0.1:9/v1", api_key_env="UNIT_KEY").read_keys("t").get("UNIT_KEY")
     assert key is not None
     assert key.get_secret_value() == "sk-1"

@@ -8,7 +8,8 @@ import gevent
 
 from bltybench.errors import UserError
 from bltybench.load.run.run import Run
-from bltybench.scenario.plan import Plan
+from bltybench.scenario.plan import Plan, Plans
+from bltybench.scenario.target import Target
 
 logger = logging.getLogger("bltybench")
 
@@ -34,28 +35,36 @@ def print_summary(text: str, *, json: bool) -> None:
     print(text, end="", file=sys.stderr if json else sys.stdout, flush=True)
 
 
-def announce(run: Run, plan: Plan | None) -> None:
-    """Log the target, the maximum spend, and the plan, if not only the locustfile determines what is sent."""
-    resolved, target = run.resolved, run.resolved.target
+def announce(run: Run, plans: Plans | None) -> None:
+    """Log the targets, the maximum spend, and the plans, if not only the locustfile decides what is sent."""
+    resolved, targets = run.resolved, run.resolved.targets
     logger.info(
         "Run %s: scenario %s on %s %s",
         run.folder.path.name,
         resolved.name,
-        target.base_url,
+        ", ".join(target.base_url for target in targets.values()),
         "until it ends or is stopped" if run.duration_s is None else f"for {run.duration_s:g} s",
     )
     if run.unrecorded:
         logger.info("Not recorded, because they don't derive from ChatUser: %s", ", ".join(run.unrecorded))
+    for name, target in targets.items():
+        about = f"Target '{name}': " if resolved.others else ""
+        _announce_spend(target, None if plans is None else plans[name], about)
+        if plans is not None and plans[name] is None:
+            logger.info("%sgets only calls that fail elsewhere", about)
+
+
+def _announce_spend(target: Target, plan: Plan | None, about: str) -> None:
     if plan is not None:
-        logger.info("%s", plan.sentence())
+        logger.info("%s%s", about, plan.sentence())
     budget = target.budget
     units = ((budget.requests, "requests"), (budget.tokens, "tokens"), (budget.money, "of money"))
     caps = [f"{cap:,} {unit}" for cap, unit in units if cap is not None]
     if caps:
         level = logging.INFO if target.is_local else logging.WARNING
-        logger.log(level, "This run can spend up to %s", " and ".join(caps))
+        logger.log(level, "%sThis run can spend up to %s", about, " and ".join(caps))
     if plan is not None and (exceeded := plan.exceeds(target)):
-        logger.warning("The budget will end the run early: %s", " and ".join(exceeded))
+        logger.warning("%sThe budget will end the run early: %s", about, " and ".join(exceeded))
 
 
 def show_progress(run: Run) -> None:

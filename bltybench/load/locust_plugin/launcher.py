@@ -24,9 +24,9 @@ from bltybench.runs.folder import make_reports
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario.faults import SandboxFaults
 from bltybench.scenario.file.own_load import closed_loop, own_scenario
-from bltybench.scenario.file.resolve import Resolved, require_budget, resolve
+from bltybench.scenario.file.resolve import Resolved, require_budget, require_one_route, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
-from bltybench.scenario.plan import Plan, make_plan
+from bltybench.scenario.plan import Plans, make_plans
 from bltybench.scenario.workload import NO_TIME_LIMIT_S, Scenario
 
 logger = logging.getLogger("bltybench")
@@ -49,7 +49,7 @@ class Launcher:
         self._spawn_rate: float | None = self._options.spawn_rate
         self._duration_s: float | None = self._options.run_time
         self._planning_s = 0.0
-        self._sandbox: SandboxProcess | None = None
+        self._sandboxes: list[SandboxProcess] = []
         # Values that were not entered in the web page's form, so they are not the user's choice.
         self._autostart_run_time: int | None = None
         self._default_host: str | None = None
@@ -117,11 +117,11 @@ class Launcher:
             clients = runner.clients
             workers = sorted(client.id for client in clients.ready + clients.spawning + clients.running)
         options.host = None if environment.host == self._default_host else environment.host
-        resolved, plan = self._resolve(runner.target_user_count if runner else None)
+        resolved, plans = self._resolve(runner.target_user_count if runner else None)
         self._ensure_sandbox(resolved)
         if not options.no_preflight:
             make_reports(Path(options.reports))
-            self._test_target(resolved, plan)
+            self._test_targets(resolved, plans)
         shape = environment.shape_class
         run = Run(
             resolved,
@@ -134,13 +134,13 @@ class Launcher:
             unrecorded=[cls.__name__ for cls in self._classes().unrecorded],
             load_test_shape=None if shape is None else type(shape).__name__,
         )
-        announce(run, plan)
+        announce(run, plans)
         return run
 
     def stop_sandbox(self) -> None:
-        """Stop the sandbox if it was started here."""
-        if self._sandbox is not None:
-            self._sandbox.stop()
+        """Stop the sandboxes that were started here."""
+        for sandbox in self._sandboxes:
+            sandbox.stop()
 
     def load_book(self) -> Book:
         """Return the scenario file. Raises UserError."""
@@ -158,8 +158,8 @@ class Launcher:
         name = named or book.default_scenario
         return name, book.scenario(name)
 
-    def _resolve(self, users: int | None) -> tuple[Resolved, Plan | None]:
-        """Return the scenario and its plan; None if the user classes decide what is sent."""
+    def _resolve(self, users: int | None) -> tuple[Resolved, Plans | None]:
+        """Return the scenario and its plan by target; None if the user classes decide what is sent."""
         options, classes, shape = self._options, self._classes(), self._environment.shape_class
         book = self.load_book()
         target, named = chosen(options.target), chosen(options.scenario) or classes.scenario
@@ -181,45 +181,55 @@ class Launcher:
             duration_s=duration_s,
             base_url=options.host or classes.host,
         )
-        require_budget(resolved.target_name, resolved.target)
+        for target_name, api in resolved.targets.items():
+            require_budget(target_name, api)
         resolved = with_former_run(resolved, Path(options.reports))
-        resolved.target.access(resolved.target_name)
+        for target_name, api in resolved.targets.items():
+            api.access(target_name)
+        if classes.measure_limits:
+            require_one_route(resolved)
         if not classes.replays:
             return resolved, None
         started_s = time.monotonic()
-        plan = make_plan(
-            resolved.name, resolved.scenario, resolved.target_name, resolved.target, resolved.base_dir
-        )
+        plan = make_plans(resolved.name, resolved.scenario, resolved.targets, resolved.base_dir)
         # The first plan takes the longest: it reads files, and each worker does that too.
         self._planning_s = max(self._planning_s, time.monotonic() - started_s)
         return resolved, plan
 
-    def _test_target(self, resolved: Resolved, plan: Plan | None) -> None:
-        """Send the preflight, which can need one answer if the plan leaves room for it in the budget.
+    def _test_targets(self, resolved: Resolved, plans: Plans | None) -> None:
+        """Send the preflight to each target, with at most one answer if the plan leaves room in its budget.
 
         Raise UserError if the load would fail.
         """
         # httpx takes 0.2 s to import, and workers don't need it.
         from bltybench.load.preflight import Subject, answer_tokens, preflight  # noqa: PLC0415
 
-        if resolved.target.sandbox is not None and resolved.target.sandbox.faults != SandboxFaults():
-            return  # it fails on purpose
-        target, model = resolved.target, resolved.scenario.model if plan is not None else None
-        can_answer = plan is not None and plan.leaves(target, requests=1, tokens=answer_tokens(target))
-        subject = Subject(
-            name=resolved.target_name,
-            target=target,
-            model=model,
-            can_request=not self._classes().measure_limits,
-            can_answer=can_answer,
-        )
-        logger.info("Preflight: %s", preflight(subject))
+        for name, target in resolved.targets.items():
+            if target.sandbox is not None and target.sandbox.faults != SandboxFaults():
+                continue  # it fails on purpose
+            plan = None if plans is None else plans[name]
+            chosen = () if plans is None else resolved.scenario.models_on(name)
+            models = [target.model_name(model) for model in chosen]
+            count = max(1, len(models)) * max(1, len(target.key_names))
+            can_answer = plan is not None and plan.leaves(
+                target, requests=count, tokens=count * answer_tokens(target)
+            )
+            subject = Subject(
+                name=name,
+                target=target,
+                models=models,
+                can_request=not self._classes().measure_limits,
+                can_answer=can_answer,
+            )
+            about = f" of target '{name}'" if resolved.others else ""
+            logger.info("Preflight%s: %s", about, preflight(subject))
 
     def _ensure_sandbox(self, resolved: Resolved) -> None:
-        if self._sandbox is None:
-            self._sandbox = start_if_absent(resolved.target)
-            if self._sandbox is not None:
-                logger.info("Started the sandbox at %s; it ends with this process", resolved.target.base_url)
+        for target in resolved.targets.values():
+            sandbox = start_if_absent(target)
+            if sandbox is not None:
+                self._sandboxes.append(sandbox)
+                logger.info("Started the sandbox at %s; it ends with this process", target.base_url)
 
 
 def _not_about_a_missing_limit(entry: logging.LogRecord) -> bool:

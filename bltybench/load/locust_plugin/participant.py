@@ -191,5 +191,5 @@ class Participant:
         context.sink.end_second(users=self._runner.user_count, never_sent=never_sent)
         if not isinstance(self._runner, WorkerRunner):
             self._take_tick(context.worker, context.sink.take_tick())
-        if context.budget.exhausted:
+        if context.budget_exhausted:
             self._runner.send_message(BUDGET_MESSAGE)

@@ -294,7 +294,7 @@ class Plugin:
             stop_run(self._runner, "the budget is exhausted")
 
     def _end_reason(self, run: Run) -> str:
-        exhausted = self.context is not None and self.context.budget.exhausted
+        exhausted = self.context is not None and self.context.budget_exhausted
         search_ended = self._link.searcher.ended if self._link.searcher else None
         if self._exhausted_workers or exhausted or search_ended == "budget":
             return "budget"

@@ -61,7 +61,7 @@ class ProbeStopped(Exception):  # noqa: N818 - not always an error
 
 def why_stopped(context: RunContext) -> str:
     """Return why the run sends nothing more."""
-    if context.budget.exhausted:
+    if context.budget_exhausted:
         return "the budget is exhausted"
     return "it was interrupted" if context.clock.stopping.is_set() else "the run's time is over"
 
@@ -77,7 +77,7 @@ class StepExecutor:
         self._earlier = earlier
         self._second_key = second_key
         if second_key is not None:
-            context.origin.secrets += (second_key.get_secret_value(),)
+            context.upstream.origin.secrets += (second_key.get_secret_value(),)
         self._idle: defaultdict[SecretStr | None, list[ChatClient]] = defaultdict(list)
         """Clients without a request in flight, by key."""
         self._requests: list[SentRequest] = []

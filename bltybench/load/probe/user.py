@@ -72,7 +72,7 @@ class LimitProbe(ChatUser):
         """Read the options and create the session."""
         context, self._options = self.run_context, self.environment.parsed_options
         context.clock.wait_until_known()
-        task = read_task(self._options, context.target)
+        task = read_task(self._options, context.upstream.target)
         self._session = ProbeSession(task, context.clock.start_wall_ns / 1e9)
         self._executor = StepExecutor(context, self._session.attempts, read_second_key(self._options))
         self._clients: list[ChatClient] = []
@@ -159,10 +159,11 @@ class LimitProbe(ChatUser):
             self._clients.append(ChatClient(self.run_context))
         reply = self._clients[client].chat(MESSAGES, max_tokens=1, name="probe", prompt_tokens=8)
         if reply.record.status == HTTPStatus.UNAUTHORIZED:
-            variable = self.run_context.target.api_key_env
+            target = self.run_context.upstream.target
+            variable = next(iter(target.key_names), None)
             raise UserError(
                 f"the API refuses the key{f' in {variable}' if variable else ''} (401: {reply.error})",
-                where=self.run_context.target.base_url,
+                where=target.base_url,
                 remedy=f"export {variable}=… with a valid key"
                 if variable
                 else "set the target's api_key_env",

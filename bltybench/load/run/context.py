@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +20,14 @@ from bltybench.load.run.clock import RunClock
 from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.request_source import RequestSource
 from bltybench.load.run.run_spec import RunSpec
+from bltybench.load.run.upstream import Upstream, open_upstreams
 from bltybench.policies.retries import Retries
 from bltybench.runs.folder import RunFolder
-from bltybench.scenario.api.access import Access
+from bltybench.scenario.api.routes import Route, Router
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
 from bltybench.wire.answer_check import expected_answer
-from bltybench.wire.http.origin import Origin
 from bltybench.wire.scheduling.reader import Reader
 
 ABORT_MESSAGE = "bltybench_abort"
@@ -41,7 +41,7 @@ FAILING_MESSAGE = "bltybench_failing"
 class RunContext:
     """One process's part in a run.
 
-    Only the clock, source, sink, budget, retries, and trial worker have state.
+    Only the clock, source, sink, budgets, retries, and trial worker have state.
     """
 
     environment: Environment
@@ -49,15 +49,14 @@ class RunContext:
     """The process's name in the records."""
     scenario_name: str
     scenario: Scenario
-    target: Target
-    access: Access
+    upstreams: Mapping[str, Upstream]
+    """The targets by name, the first one first."""
+    router: Router
     folder: RunFolder
-    origin: Origin
     reader: Reader
     clock: RunClock
     source: RequestSource
     sink: RecordSink
-    budget: BudgetAccount
     retries: Retries
     trial_worker: TrialWorker | None
     """This process's part in the trials, if the scenario is a capacity search."""
@@ -67,6 +66,20 @@ class RunContext:
     """Numbers for new calls, unique in the process."""
     outcomes_matter: bool
     """Whether the outcome of a call decides what is sent next."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """The first target, and usually the only one."""
+        return next(iter(self.upstreams.values()))
+
+    def budget_of(self, route: Route) -> BudgetAccount:
+        """Return this process's share of the budget of a route's target."""
+        return self.upstreams[route.target].budget
+
+    @property
+    def budget_exhausted(self) -> bool:
+        """Whether the budget of a target is exhausted, which ends the run."""
+        return any(upstream.budget.exhausted for upstream in self.upstreams.values())
 
     def next_call_id(self) -> str:
         """Return an id for a new call, unique in the run."""
@@ -88,8 +101,10 @@ def open_context(
     spec: RunSpec, environment: Environment, worker: str, index: int = 0, workers: int = 1
 ) -> RunContext:
     """Return the context of a worker. Raises UserError if the target's key or a scenario file is unusable."""
-    scenario, target = Scenario.model_validate(spec.scenario), Target.model_validate(spec.target)
-    access = target.access(spec.target_name)
+    scenario = Scenario.model_validate(spec.scenario)
+    targets = {name: Target.model_validate(table) for name, table in spec.targets.items()}
+    upstreams = open_upstreams(targets, index, workers)
+    budgets = [upstream.budget for upstream in upstreams.values()]
     clock = RunClock(spec.clock, scenario.duration_s)
     reader = Reader()
     end_run = partial(_end_run, environment)
@@ -97,11 +112,15 @@ def open_context(
     sink = RecordSink(
         spec.folder, worker, clock, reader, environment.stats, end_run=end_run, first_calls=first_calls
     )
-    budget = BudgetAccount(target.budget, target.prices, index, workers)
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
         trial_worker = TrialWorker(
-            scenario.arrivals, scenario, index, workers, clock.now_s, lambda: budget.exhausted
+            scenario.arrivals,
+            scenario,
+            index,
+            workers,
+            clock.now_s,
+            lambda: any(budget.exhausted for budget in budgets),
         )
     with ExitStack() as failed:
         # Otherwise this process would hold the folder's lock although it takes no part.
@@ -111,37 +130,37 @@ def open_context(
             worker=worker,
             scenario_name=spec.scenario_name,
             scenario=scenario,
-            target=target,
-            access=access,
-            folder=spec.folder,
-            origin=Origin(
-                target.base_url,
-                target.timeouts,
-                verify_tls=target.verify_tls,
-                ca_file=target.ca_file,
-                secrets=access.secrets,
-                query=access.query,
-                proxy=access.proxy,
+            upstreams=upstreams,
+            router=Router(
+                scenario.seed,
+                {name: _key_weights(upstream) for name, upstream in upstreams.items()},
+                scenario.retry.fallback,
             ),
+            folder=spec.folder,
             reader=reader,
             clock=clock,
             source=RequestSource(
                 scenario, spec, clock, sink.audit, index=index, workers=workers, trial_worker=trial_worker
             ),
             sink=sink,
-            budget=budget,
             retries=Retries(scenario.retry),
             trial_worker=trial_worker,
             user_numbers=count(index, workers),
             call_numbers=count(1),
             outcomes_matter=scenario.retry.policy != "none"
-            or budget.counts_tokens
+            or bool(scenario.retry.fallback)
+            or any(budget.counts_tokens for budget in budgets)
             or trial_worker is not None,
         )
         failed.pop_all()
-    for options in (target, *scenario.mix):
+    for options in (*targets.values(), *scenario.mix):
         expected_answer(options.body)  # imports what checks answers before the run begins
     return context
+
+
+def _key_weights(upstream: Upstream) -> Mapping[str, float]:
+    """Return the weights of the keys that are set. A sandbox has a public key instead."""
+    return upstream.target.keys or dict.fromkeys(upstream.access.keys, 1.0)
 
 
 def _end_run(environment: Environment, error: UserError) -> None:

@@ -21,6 +21,7 @@ from bltybench.load.distributed.inbox import Inbox
 from bltybench.load.distributed.presence import Part, part_of
 from bltybench.load.run.live import Live
 from bltybench.load.run.run_spec import RunSpec
+from bltybench.load.run.upstream import all_secrets
 from bltybench.runs.folder import RunFolder, create_run
 from bltybench.runs.manifest import (
     Clock,
@@ -31,8 +32,10 @@ from bltybench.runs.manifest import (
     package_versions,
 )
 from bltybench.runs.ownership import WriterLock
+from bltybench.scenario.api.access import Access
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import Resolved
+from bltybench.scenario.target import Target
 
 logger = logging.getLogger("bltybench")
 
@@ -152,8 +155,7 @@ class Run:
             base_dir=str(self.resolved.base_dir.absolute()),
             scenario_name=self.resolved.name,
             scenario=self.resolved.scenario.model_dump(mode="json"),
-            target_name=self.resolved.target_name,
-            target=self.resolved.target.model_dump(mode="json"),
+            targets={name: target.model_dump(mode="json") for name, target in self.resolved.targets.items()},
             workers=self.workers,
         )
 
@@ -183,7 +185,8 @@ class Run:
             unwritten = f"bltybench: {error}\n"
         self._lock.release()
         logger.info("Making the report")
-        hidden = self.resolved.target.secret_variables | self.key_names
+        secret = (target.secret_variables for target in self.resolved.targets.values())
+        hidden = self.key_names.union(*secret)
         self.exit_code, self.closing_text = _report(self.folder, self._report_options, hidden)
         if unwritten:
             self.exit_code, self.closing_text = CANNOT_RUN, unwritten + self.closing_text
@@ -194,28 +197,18 @@ class Run:
 
     def _describe(self, label: str) -> Manifest:
         resolved = self.resolved
-        target = resolved.target
-        access = target.access(resolved.target_name)
+        accesses = {name: target.access(name) for name, target in resolved.targets.items()}
+        secrets = all_secrets(list(accesses.values()))
+        first, *others = (_info(name, resolved.targets[name], access) for name, access in accesses.items())
         return Manifest(
             run_id=self.folder.path.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            label=_without(access.secrets, label),
+            label=_without(secrets, label),
             scenario=resolved.name,
             resolved=resolved.scenario.model_dump(mode="json"),
-            target=TargetInfo(
-                name=resolved.target_name,
-                base_url=target.base_url,
-                api_key_env=target.api_key_env,
-                limits=target.documented,
-                budget=target.budget.model_dump(),
-                prices={model: price.model_dump() for model, price in target.prices.items()},
-                proxy=access.proxy.address if access.proxy else None,
-                body=target.body,
-                max_tokens_key=target.max_tokens_key,
-                header_names=sorted(target.headers),
-                query_names=sorted(target.query),
-            ),
-            command=["locust", *(_without(access.secrets, arg) for arg in sys.argv[1:])],
+            target=first,
+            other_targets=others,
+            command=["locust", *(_without(secrets, arg) for arg in sys.argv[1:])],
             versions=package_versions(),
             host=Host.here(),
             clock=self.clock,
@@ -258,6 +251,24 @@ class Run:
 
     def _part(self, name: str) -> Part:
         return part_of(self.folder, name)
+
+
+def _info(name: str, target: Target, access: Access) -> TargetInfo:
+    return TargetInfo(
+        name=name,
+        base_url=target.base_url,
+        api_key_env=target.api_key_env,
+        keys=target.keys or {},
+        limits=target.documented,
+        limits_per=target.limits_per,
+        budget=target.budget.model_dump(),
+        prices={model: price.model_dump() for model, price in target.prices.items()},
+        proxy=access.proxy.address if access.proxy else None,
+        body=target.body,
+        max_tokens_key=target.max_tokens_key,
+        header_names=sorted(target.headers),
+        query_names=sorted(target.query),
+    )
 
 
 def worker_name(index: int) -> str:

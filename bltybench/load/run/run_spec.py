@@ -27,8 +27,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Directory to which the scenario's file names are relative."""
     scenario_name: str
     scenario: dict[str, Any]
-    target_name: str
-    target: dict[str, Any]
+    targets: dict[str, dict[str, Any]]
+    """By name, the first one first."""
     workers: list[str]
     """Locust's ids of the participating workers, in order. Empty if a single process does everything."""
 
@@ -39,16 +39,16 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             "the master sent no run that this bltybench understands",
             remedy=f"use bltybench {__version__} and the same locustfile for the master and all workers",
         )
-        try:
-            spec = msgspec.convert(message, cls)
-        except msgspec.ValidationError:
-            raise other from None
-        if spec.version != __version__:
+        version = message.get("version", "") if isinstance(message, dict) else __version__
+        if isinstance(message, dict) and "workers" in message and version != __version__:
             raise UserError(
-                f"the master runs bltybench {spec.version or 'before 0.2'}, this worker {__version__}",
+                f"the master runs bltybench {version or 'before 0.2'}, this worker {__version__}",
                 remedy="install the same version for the master and all workers",
             )
-        return spec
+        try:
+            return msgspec.convert(message, cls)
+        except msgspec.ValidationError:
+            raise other from None
 
     @property
     def folder(self) -> RunFolder:

@@ -42,7 +42,10 @@ Value = str | FromEnvironment
 class Access:
     """What authorizes and addresses the requests to a target, read from the environment."""
 
-    key: SecretStr | None
+    keys: Mapping[str, SecretStr]
+    """By the name of their environment variable."""
+    default_key: SecretStr | None
+    """The key of a target that names none."""
     key_header: tuple[str, str]
     """Name of the key's header, and the text before the key."""
     fixed_headers: tuple[tuple[str, str], ...]
@@ -51,6 +54,11 @@ class Access:
     proxy: Proxy | None
     secrets: tuple[str, ...]
     """Texts that must never be stored or shown."""
+
+    @property
+    def key(self) -> SecretStr | None:
+        """The only key, or the first one."""
+        return next(iter(self.keys.values()), self.default_key)
 
     def headers(
         self, defaults: Sequence[tuple[str, str]], key: SecretStr | None
@@ -65,8 +73,9 @@ class Access:
 
 def read_access(
     target_name: str,
-    key: SecretStr | None,
+    keys: Mapping[str, SecretStr],
     *,
+    default_key: SecretStr | None = None,
     key_header: str,
     headers: Mapping[str, Value],
     query: Mapping[str, Value],
@@ -75,7 +84,7 @@ def read_access(
     """Return a target's access. Raise UserError for a variable that is unset or that can't be sent."""
     sent_headers = [(name, _read(target_name, "headers", name, value)) for name, value in headers.items()]
     sent_query = [(name, _read(target_name, "query", name, value)) for name, value in query.items()]
-    secrets = [key.get_secret_value()] if key else []
+    secrets = [key.get_secret_value() for key in (*keys.values(), default_key) if key is not None]
     secrets += proxy.secrets if proxy else []
     for values, sent in ((headers, sent_headers), (query, sent_query)):
         for name, text in sent:
@@ -86,7 +95,8 @@ def read_access(
                 secrets += [text, text.rpartition(" ")[2]]
     encoded = urlencode(sent_query, quote_via=quote)
     return Access(
-        key=key,
+        keys=keys,
+        default_key=default_key,
         key_header=split_key_header(key_header),
         fixed_headers=tuple(sent_headers),
         query=f"?{encoded}" if encoded else "",

@@ -1,6 +1,7 @@
 """The endpoint of an API: its address, credentials, headers, timeouts, and TLS settings."""
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -21,6 +22,7 @@ from bltybench.scenario.api.access import (
 )
 from bltybench.scenario.api.proxy import ENVIRONMENT, proxy_variables, read_proxy, valid_proxy
 from bltybench.scenario.api.request_options import RequestOptions
+from bltybench.scenario.api.weights import KeyWeights
 from bltybench.scenario.base import PositiveFloat, Table
 
 
@@ -40,6 +42,8 @@ class Endpoint(RequestOptions):
     """Address up to and including ``/v1``, or of chat completions. A query in it is moved to ``query``."""
     api_key_env: str | None = Field(default=None, pattern=VARIABLE)
     """Name of the environment variable that holds the key."""
+    keys: KeyWeights | None = None
+    """Names of variables that hold keys, with weights: each call uses one of them."""
     api_key_header: str = "Authorization: Bearer"
     """Header that carries the key: its name and, after a colon, the text before the key."""
     headers: dict[str, Value] = Field(default_factory=dict)
@@ -48,6 +52,8 @@ class Endpoint(RequestOptions):
     """Query parameters of every request, with the same kinds of values."""
     chat_path: str = Field(default="/chat/completions", pattern=r"^/[!-~]*$")
     """Path of chat completions after base_url. ``{model}`` stands for the model."""
+    model_names: dict[str, str] = Field(default_factory=dict)
+    """This API's names of the scenario's models."""
     proxy: str | None = None
     """Address of an HTTP proxy, or "environment" for that of HTTPS_PROXY, HTTP_PROXY, and NO_PROXY."""
     proxy_auth_env: str | None = Field(default=None, pattern=VARIABLE)
@@ -128,10 +134,18 @@ class Endpoint(RequestOptions):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
+        if self.api_key_env and self.keys:
+            raise ValueError("set api_key_env for one key or keys for several, not both")
         name = split_key_header(self.api_key_header)[0].lower()
-        if self.api_key_env and name in {header.lower() for header in self.headers}:
-            raise ValueError("headers and api_key_env set the same header: keep one of them")
+        if self.key_names and name in {header.lower() for header in self.headers}:
+            setting = "keys" if self.keys else "api_key_env"
+            raise ValueError(f"headers and {setting} set the same header: keep one of them")
         return self
+
+    @property
+    def key_names(self) -> list[str]:
+        """The environment variables that hold the keys."""
+        return list(self.keys or ()) or [name for name in (self.api_key_env,) if name]
 
     @property
     def is_local(self) -> bool:
@@ -147,7 +161,7 @@ class Endpoint(RequestOptions):
     @property
     def secret_variables(self) -> set[str]:
         """The environment variables that hold secrets of this target."""
-        own = {name for name in (self.api_key_env, self.proxy_auth_env) if name}
+        own = {name for name in (*self.key_names, self.proxy_auth_env) if name}
         proxies = proxy_variables() if self.proxy == ENVIRONMENT else set()
         return own | proxies | set(variables(self.headers, self.query))
 
@@ -156,15 +170,20 @@ class Endpoint(RequestOptions):
         path = self.chat_path
         return path.replace("{model}", quote(model, safe="")) if "{" in path else path
 
+    def model_name(self, model: str) -> str:
+        """Return this API's name of a model of the scenario."""
+        return self.model_names.get(model, model)
+
     def access(self, name: str) -> Access:
-        """Return the key, headers, query, and proxy, read from the environment.
+        """Return the keys, headers, query, and proxy, read from the environment.
 
         ``name`` is the target's, for messages. Raise UserError for a variable that is unset or can't be sent.
         """
         proxy = read_proxy(self.proxy, self.proxy_auth_env, self.base_url, name)
         return read_access(
             name,
-            self.api_key(name),
+            self.read_keys(name),
+            default_key=None if self.default_key is None else SecretStr(self.default_key),
             key_header=self.api_key_header,
             headers=self.headers,
             query=self.query,
@@ -173,23 +192,29 @@ class Endpoint(RequestOptions):
 
     @property
     def default_key(self) -> str | None:
-        """The key to use if the environment has none."""
+        """The key to use if the target names none, or if the environment does not have it."""
         return None
 
-    def api_key(self, name: str) -> SecretStr | None:
-        """Return the key from the environment. ``name`` is the target's, for the message.
+    @property
+    def public_keys(self) -> Mapping[str, str]:
+        """Keys by the name of their variable, to use if the environment does not have them."""
+        return {}
+
+    def read_keys(self, name: str) -> dict[str, SecretStr]:
+        """Return the keys by the name of their variable. ``name`` is the target's, for messages.
 
         Raise UserError if a required key is not set, or if a key can't be sent. The sandbox falls back to its
-        public key, and a target without ``api_key_env`` uses no key.
+        public keys.
         """
-        key = read_key(self.api_key_env) if self.api_key_env else None
-        if key is not None:
-            return key
-        if self.default_key is not None:
-            return SecretStr(self.default_key)
-        if self.api_key_env is None:
-            return None
-        raise UserError(
-            f"target '{name}' needs an API key, but {self.api_key_env} is not set",
-            remedy=f"export {self.api_key_env}=… (read from the environment only, never stored)",
-        )
+        found: dict[str, SecretStr] = {}
+        for variable in self.key_names:
+            public = self.public_keys.get(variable)
+            key = read_key(variable) or (SecretStr(public) if public else None)
+            if key is not None:
+                found[variable] = key
+            elif self.keys or self.default_key is None:
+                raise UserError(
+                    f"target '{name}' needs an API key, but {variable} is not set",
+                    remedy=f"export {variable}=… (read from the environment only, never stored)",
+                )
+        return found

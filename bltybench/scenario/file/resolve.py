@@ -1,6 +1,6 @@
 """Resolution: the scenario and target to run, with command-line overrides applied."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -34,6 +34,13 @@ class Resolved:
     target: Target
     base_dir: Path
     """Base folder for files that the scenario names."""
+    others: dict[str, Target] = field(default_factory=dict)
+    """Further targets of the scenario by name."""
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """All targets by name, the first one first."""
+        return {self.target_name: self.target} | self.others
 
 
 def resolve(
@@ -50,17 +57,29 @@ def resolve(
     ``base_url`` replaces the target's. A key is only sent to the address it was configured for, and
     documented limits belong to one API. So another address on this machine is a target of its own, with
     neither of them and no sandbox, unless it is that of a known target. An address elsewhere is refused.
+    ``target`` replaces all targets of the scenario.
 
     Raise UserError for an unknown name, an out-of-range value, or a missing file.
     """
     name = scenario or book.default_scenario
     overrides = {"users": users, "duration_s": duration_s, "target": target}
-    chosen = _override(book.scenario(name), {k: value for k, value in overrides.items() if value is not None})
-    target_name, api = chosen.target, book.target(chosen.target)
-    if base_url:
+    scenario_table = book.scenario(name)
+    if target is not None:
+        scenario_table = _without_lists(scenario_table)
+    chosen = _override(scenario_table, {k: value for k, value in overrides.items() if value is not None})
+    target_name, *others = chosen.target_names()
+    api = book.target(target_name)
+    if base_url and others and base_url != api.base_url:
+        raise UserError(
+            f"--host {base_url} is one address, but scenario '{name}' has several targets",
+            remedy="choose one of them with --target",
+        )
+    if base_url and not others:
         target_name, api = _at(book, target_name, api, base_url)
+        chosen = _without_lists(chosen).model_copy(update={"target": target_name})
     _files_exist(name, chosen, book)
-    return Resolved(name, _in_requests(chosen, book.base_dir, api), target_name, api, book.base_dir)
+    further = {other: book.target(other) for other in others}
+    return Resolved(name, _in_requests(chosen, book.base_dir, api), target_name, api, book.base_dir, further)
 
 
 def require_budget(target_name: str, target: Target) -> None:
@@ -75,6 +94,26 @@ def require_budget(target_name: str, target: Target) -> None:
         f"      requests = 200\n"
         f"      tokens = 50_000",
     )
+
+
+def require_one_route(resolved: Resolved) -> None:
+    """Raise UserError if a scenario has several targets or models, of which a probe measures one."""
+    scenario = resolved.scenario
+    if resolved.others or len(scenario.choices().models) > 1:
+        raise UserError(
+            "the probe measures the limits of one target and one model",
+            where=f"scenarios.{resolved.name}",
+            remedy="set target and model instead of lists; of several keys, it uses the first",
+        )
+
+
+def _without_lists(scenario: Scenario) -> Scenario:
+    """Return a scenario whose only target is ``target``."""
+    retry = scenario.retry
+    if not isinstance(retry.fallback, bool):
+        retry = retry.model_copy(update={"fallback": False})
+    mix = tuple(call.model_copy(update={"targets": None}) for call in scenario.mix)
+    return scenario.model_copy(update={"targets": None, "mix": mix, "retry": retry})
 
 
 def _override(scenario: Scenario, overrides: dict[str, object]) -> Scenario:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.routes import ONE_OF
 from bltybench.scenario.base import Table
 from bltybench.scenario.checks import parse_check
 from bltybench.scenario.file.starter import starter_file
@@ -100,6 +101,21 @@ def _tuples(value: Any) -> Any:
     return value
 
 
+def _targets_in(scenario: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each target that a scenario names, with its key, as far as the shapes allow."""
+    mix, retry = scenario.get("mix"), scenario.get("retry")
+    calls = [call for call in mix if isinstance(call, dict)] if isinstance(mix, list) else []
+    lists = [("targets", scenario.get("targets"))]
+    lists += [(f"mix[{call.get('name', '')}].targets", call.get("targets")) for call in calls]
+    lists += [("retry.fallback", retry.get("fallback"))] if isinstance(retry, dict) else []
+    if "targets" not in scenario:
+        lists.append(("target", [scenario.get("target", "sandbox")]))
+    for place, names in lists:
+        for name in names if isinstance(names, dict | list) else ():
+            if isinstance(name, str):
+                yield place, name
+
+
 def _cross_check(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield inconsistencies between tables, as far as their shapes allow."""
     targets, scenarios = document.get("targets"), document.get("scenarios")
@@ -112,10 +128,13 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[str]:
     for name, scenario in scenarios.items():
         if not isinstance(scenario, dict):
             continue
-        target = scenario.get("target", "sandbox")
-        if isinstance(target, str) and target not in targets:
-            key = dotted(["scenarios", name, "target"])
-            yield f"{key} = {show(target)}: no such target; {nearest(target, list(targets))}"
+        for one, several in ONE_OF.items():
+            if one in scenario and several in scenario:
+                yield f"{dotted(['scenarios', name])}: set {one} or {several}, not both"
+        for place, target in _targets_in(scenario):
+            if target not in targets:
+                key = dotted(["scenarios", name]) + f".{place}"
+                yield f"{key} = {show(target)}: no such target; {nearest(target, list(targets))}"
         checks = scenario.get("checks")
         for metric, value in checks.items() if isinstance(checks, dict) else ():
             try:

@@ -120,7 +120,7 @@ def _value(detail: ErrorDetails, value: object) -> str:
     """Return `` = value`` if showing it helps. Possible secrets are not shown."""
     key = detail["loc"][-1] if detail["loc"] else ""
     if (
-        key == "api_key_env"
+        key in {"api_key_env", "keys"}
         or {"headers", "query"} & set(detail["loc"])
         or (isinstance(value, str) and ("@" in value or "?" in value))
     ):

@@ -65,7 +65,8 @@ class Composer:
         self._conversations: dict[str, Conversations] = {
             file: read_conversations(base_dir / file) for file in sorted(files)
         }
-        self._model = scenario.model
+        self._model = None if scenario.models else scenario.model
+        """Model of recorded bodies without one; None if it is drawn when they are sent."""
         recorded = {call.requests.file for call in scenario.mix if call.requests is not None}
         self._requests = {file: read_requests(base_dir / file) for file in sorted(recorded)}
 
@@ -125,9 +126,10 @@ class Composer:
         """Return the body of a line, in the order of the file, with its model mapped."""
         every = self._requests[source.file].every
         row = every[index % len(every)]
-        model = (row.body or {}).get("model", self._model)
-        mapped = source.models.get(model, source.models.get("*", model))
-        body = (row.body or {}) | {"model": mapped}
+        body = dict(row.body or {})
+        model = body.get("model", self._model)
+        if mapped := source.models.get(model or "", source.models.get("*", model)):
+            body["model"] = mapped
         return Prepared(
             call, row.messages, row.count_tokens(), row.max_tokens or max_tokens, index, body=body
         )
