@@ -12,8 +12,9 @@ from bltybench.load.recorder import CallContext
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.request_source import Sessions
 from bltybench.runs.attempt import Outcome
+from bltybench.scenario.api.routes import Route
 
-CALL = CallContext(call_id="c", name="chat", body=b"", stream=True, model="m")
+CALL = CallContext(route=Route("t", None, "m"), call_id="c", name="chat", body=b"", stream=True, model="m")
 
 
 def context(sessions: Sessions) -> RunContext:
