@@ -3,7 +3,7 @@
 All thresholds are in ``Thresholds``; docs/method.md gives the reasons.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from bltybench.metrics.failure import failure, lacks_resources, never_connected
 from bltybench.metrics.frame import Floats, floats
 from bltybench.metrics.grading import EVERYTHING, TIMING, Figure, Finding, finding_of
+from bltybench.metrics.run_findings import clocks, end_of_the_run, workers
 from bltybench.metrics.sample import Sample
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.manifest import Manifest
@@ -49,8 +50,6 @@ THRESHOLDS = Thresholds()
 MORE_USERS = (
     "raise users (the maximum number of calls in flight), lower the rate, or add workers: --processes -1"
 )
-ALL_WORKERS = "all workers finished"
-"""Name of the finding that fails if a worker was lost. Such a run does not pass."""
 CHECK_SERVER = "most users waited for a server that did not respond: check it first, then raise users"
 FEWER_CONNECTIONS = "lower users, raise `ulimit -n`, or spread the load over more machines"
 
@@ -72,15 +71,7 @@ def audit(
             reason="no attempt was recorded, so there is nothing to measure",
             remedy="check the output of locust; the run may be too short or its rate too low",
         ),
-        finding_of(
-            "end of the run",
-            manifest.ended_ns is not None,
-            manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
-            "the run recorded its end",
-            affects=[Figure.RATES, Figure.LIMITS],
-            reason=f"the run was killed, so its last attempts are missing{_merged(manifest)}",
-            remedy="repeat the run, and let it finish or stop it with Ctrl-C",
-        ),
+        end_of_the_run(manifest),
         finding_of(
             "self-audit",
             len(generator) > 0,
@@ -90,7 +81,8 @@ def audit(
             reason="the generator recorded no self-audit, so nothing shows that it was fast enough",
             remedy="run for more than one second, with bltybench's user classes",
         ),
-        *_workers(manifest),
+        *workers(manifest),
+        *clocks(manifest),
     ]
     if never_connected(attempts) and not lacks_resources(attempts).any():
         # Nothing was sent, so there is no sending to judge. More workers would not help.
@@ -105,34 +97,6 @@ def audit(
         findings += [*_loop(attempts, generator), _cpu(generator, scenario)]
     harmless = all(finding.holds for finding in findings)
     return [*findings, *_steal(generator, harmless=harmless), *free_users(attempts, generator, scenario)]
-
-
-def _merged(manifest: Manifest) -> str:
-    if not manifest.merged_workers:
-        return ""
-    names, count = ", ".join(manifest.merged_workers), len(manifest.merged_workers)
-    return f", except those of {count} of {manifest.workers} workers, which were merged: {names}"
-
-
-def all_workers_finished(findings: Iterable[Finding]) -> bool:
-    """Return whether no finding says that a worker was lost."""
-    return all(finding.holds for finding in findings if finding.name == ALL_WORKERS)
-
-
-def _workers(manifest: Manifest) -> Iterator[Finding]:
-    """Yield a finding for a run with workers."""
-    lost = manifest.unfinished_workers
-    if manifest.workers > 1 or lost:
-        yield finding_of(
-            ALL_WORKERS,
-            not lost,
-            f"{manifest.workers - len(lost)} of {manifest.workers}",
-            f"{manifest.workers} of {manifest.workers}",
-            affects=[Figure.RATES, Figure.LIMITS],
-            reason="; ".join(f"worker {worker.name} {worker.reason}" for worker in lost)
-            + ", so a part of the load and its last records are missing",
-            remedy="see the output of the worker, and repeat the run",
-        )
 
 
 def late_arrivals(generator: pd.DataFrame) -> dict[str, int]:

@@ -15,7 +15,8 @@ from bltybench.metrics.frame import NS_PER_S, bools, cut_off
 from bltybench.metrics.goodput import bounds_of
 from bltybench.metrics.grading import Finding, affected, grades_of
 from bltybench.metrics.outcomes import ERRORS, count_of
-from bltybench.metrics.validity import all_workers_finished, late_arrivals
+from bltybench.metrics.run_findings import all_workers_finished
+from bltybench.metrics.validity import late_arrivals
 from bltybench.metrics.verdict import Severity, Verdict, judge, severity
 from bltybench.runs.search import SearchResult
 from bltybench.scenario.api.documented_limits import per_minute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ class RunFolder:
     """Append-only JSON lines during the run, one file per process."""
     generator_spool = _File("generator")
     """The same for the self-audit."""
+    clocks_spool = _File("clocks")
+    """Measurements of the clocks of workers on other machines."""
     attempts_parquet = _File("attempts.parquet")
     """All attempts, after the run is sealed."""
     generator_parquet = _File("generator.parquet")
@@ -68,7 +71,13 @@ class RunFolder:
 
     def spool_files(self, worker: str) -> list[str]:
         """Return the names of the files to which a worker appends during a run."""
-        return [f"{spool.name}/{worker}.jsonl" for spool in (self.attempts_spool, self.generator_spool)]
+        spools = (self.clocks_spool, self.attempts_spool, self.generator_spool)
+        return [f"{spool.name}/{worker}.jsonl" for spool in spools]
+
+    def make_spools(self) -> None:
+        """Create the directories of the spool files. Raise OSError if that fails."""
+        for spool in (self.clocks_spool, self.attempts_spool, self.generator_spool):
+            spool.mkdir()
 
     def final_files(self, worker: str) -> list[str]:
         """Return the names of files that are complete when a worker has finished. The last one says so."""
@@ -107,12 +116,18 @@ def create_spill(reports: Path, spill: Spill) -> RunFolder:
     folder = RunFolder(reports / f"spill-{spill.worker}" / spill.run_id)
     try:
         folder.path.mkdir(parents=True)
-        folder.attempts_spool.mkdir()
-        folder.generator_spool.mkdir()
+        folder.make_spools()
         folder.spill_json.write_bytes(msgspec.json.encode(spill))
     except OSError as error:
         raise _no_storage(reports, reason(error)) from None
     return folder
+
+
+def remove_spill(folder: RunFolder) -> None:
+    """Remove the directory of a worker's records."""
+    shutil.rmtree(folder.path)
+    with suppress(OSError):  # it holds the records of another run
+        folder.path.parent.rmdir()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -159,8 +174,7 @@ def create_run(reports: Path, scenario: str) -> RunFolder:
         folder = RunFolder(reports / f"{run_id}{suffix}")
         try:
             folder.path.mkdir(parents=True)
-            folder.attempts_spool.mkdir()
-            folder.generator_spool.mkdir()
+            folder.make_spools()
         except FileExistsError:
             if not reports.is_dir():
                 break

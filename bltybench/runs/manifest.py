@@ -15,11 +15,16 @@ from pydantic import ValidationError
 
 from bltybench.errors import UserError
 from bltybench.runs.attempt import FORMAT_VERSION
+from bltybench.runs.clocks import WorkerClock
 from bltybench.scenario.api.documented_limits import Limit, usual_limits
 from bltybench.scenario.base import MAX_DURATION_S
 from bltybench.scenario.workload import Scenario
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+TIME_NAMESPACE = Path("/proc/self/ns/time")
+FIRST_TIME_NAMESPACE = "time:[4026531834]"
+"""The namespace in which a machine starts (linux/proc_ns.h)."""
 
 MAX_INTEGER = 2**53
 """Largest integer that a float represents exactly. No count comes near it."""
@@ -50,8 +55,8 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
     def local_start_ns(self) -> int:
         """Return the run's start on this machine's monotonic clock, in ns.
 
-        On the machine that created the anchor the value is exact. On another machine it relies on the wall
-        clocks of both, so it is as accurate as their agreement.
+        It is exact on the machine that created the anchor. Another machine gets an estimate by the wall
+        clocks, until it has measured its clock (``load.distributed.clock_exchange``).
         """
         if self.boot_id is not None and self.boot_id == boot_id():
             return self.monotonic_ns
@@ -151,6 +156,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     """Why the load ended: completed, interrupted, budget, worker lost, or first calls failed."""
     unfinished_workers: list[UnfinishedWorker] = []
+    worker_clocks: list[WorkerClock] = []
+    """Clocks of workers on other machines. The sealed records are on the run's axis."""
     merged_workers: list[str] = []
     """Workers whose records were merged after the run."""
     unrecorded: list[str] = []
@@ -165,11 +172,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def boot_id() -> str | None:
-    """Return the ID of this boot of this machine, or None if the system does not report it."""
+    """Return the ID of this boot of this machine, or None if the system does not report it.
+
+    Processes in a time namespace (a container can be in one) have a monotonic clock of their own.
+    """
     try:
-        return BOOT_ID.read_text().strip()
+        boot = BOOT_ID.read_text().strip()
     except OSError:
         return None
+    with suppress(OSError):  # older systems have no such namespaces
+        if (namespace := TIME_NAMESPACE.readlink().name) != FIRST_TIME_NAMESPACE:
+            return f"{boot} {namespace}"
+    return boot
 
 
 def package_versions() -> dict[str, str]:

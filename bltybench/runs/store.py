@@ -11,12 +11,14 @@ from typing import Any, BinaryIO, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from bltybench.errors import UserError, reason
 from bltybench.runs.attempt import Attempt, GeneratorSecond
 from bltybench.runs.checked import ENUMS, check_column
+from bltybench.runs.clocks import WorkerClock, read_clocks
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.ownership import sole_owner
@@ -56,6 +58,9 @@ BLOCK_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 64 * 1024
 
 GAP_ROWS = 16 * 1024
+
+DURATIONS = {"connect_ns", "tls_ns"}
+"""Columns in nanoseconds that are no times on the run's axis."""
 
 
 def read_attempts(folder: RunFolder, without: Collection[str] = ()) -> pa.Table:
@@ -218,13 +223,19 @@ def _column(file: pq.ParquetFile, field: pa.Field, present: set[str]) -> pa.Chun
 
 
 def spool_batches(spool: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the complete lines of all spool files of a run as Arrow. Raise UserError if one is damaged."""
+    """Yield the complete lines of all spool files of a run as Arrow, with all times on the run's axis.
+
+    Raise UserError if a file is damaged.
+    """
+    clocks = read_clocks(RunFolder(spool.parent).clocks_spool)
     for path in sorted(spool.glob("*.jsonl")):
+        clock = clocks.get(path.stem)
         try:
             with open_regular(path) as file:
                 whole = _whole_lines_bytes(file)
             if whole:
-                yield from _spool_batches(path, whole, schema)
+                batches = _spool_batches(path, whole, schema)
+                yield from batches if clock is None else (_on_axis(batch, clock) for batch in batches)
         except OSError as error:
             raise UserError(f"cannot be read: {reason(error)}", where=str(path)) from None
         except (pa.ArrowException, ValueError) as error:
@@ -241,6 +252,20 @@ def _spool_batches(path: Path, whole: int, schema: pa.Schema) -> Iterator[pa.Rec
             parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         ):
             yield _checked(batch.select(schema.names), schema)
+
+
+def _on_axis(batch: pa.RecordBatch, clock: WorkerClock) -> pa.RecordBatch:
+    """Return records of a worker on another machine with their times on the run's axis."""
+    columns = [
+        _shifted(column, clock) if name.endswith("_ns") and name not in DURATIONS else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _shifted(column: pa.Array, clock: WorkerClock) -> pa.Array:
+    drift = pc.round(pc.multiply(pc.cast(column, pa.float64(), safe=False), clock.drift_ppm / 1e6))
+    return pc.add(pc.add(column, pc.cast(drift, pa.int64())), clock.offset_ns)
 
 
 def _checked(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

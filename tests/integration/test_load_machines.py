@@ -15,7 +15,8 @@ from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.target import SANDBOX_KEY
 
-WORKERS = ("one", "two", "three")
+WORKERS = {"one": 0.25, "two": -0.25, "three": 0.0}
+"""Seconds by which each worker's clock is ahead of the others'."""
 PORT = 8000
 SCENARIOS = """
 [targets.here]
@@ -95,13 +96,13 @@ class Machines:
 
 
 @pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
-def test_machines_without_a_shared_disk_make_one_run(tmp_path: Path) -> None:
+def test_machines_without_a_shared_disk_or_clock_make_one_run(tmp_path: Path) -> None:
     log = tmp_path / "api" / "truth.jsonl"
     with Network(tmp_path, ["master", "api", *WORKERS]) as network:
         machines = Machines(network)
         sandbox = machines.sandbox(log)
         master = machines.master()
-        workers = [machines.worker(name) for name in WORKERS]
+        workers = [machines.worker(name, ahead_s=ahead_s) for name, ahead_s in WORKERS.items()]
         done = finish(master, network.directory("master"))
         ended = [
             finish(worker, network.directory(name)) for worker, name in zip(workers, WORKERS, strict=True)
@@ -113,7 +114,8 @@ def test_machines_without_a_shared_disk_make_one_run(tmp_path: Path) -> None:
     assert "Traceback" not in output
     # The union of the workers' attempts is the log of the API, and the budget is spent and not exceeded.
     rows = read_attempts(done.run).to_pylist()
-    assert {row["request_id"] for row in rows} == truth_of(log).keys()
+    served = truth_of(log)
+    assert {row["request_id"] for row in rows} == served.keys()
     assert len(rows) == 60
     assert {row["worker"] for row in rows} == {"w0", "w1", "w2"}
     assert done.run.manifest().ended == "budget"
@@ -121,6 +123,20 @@ def test_machines_without_a_shared_disk_make_one_run(tmp_path: Path) -> None:
     resolved = resolve(load_book(tmp_path / "master" / "scenarios.toml"))
     scenario = resolved.scenario
     drawn = schedule(scenario.arrivals, scenario.duration_s, scenario.seed, resolved.base_dir)
-    assert sorted(row["due_ns"] for row in rows) == [round(next(drawn).at_s * 1e9) for _ in rows]
+    manifest = done.run.manifest()
+    clocks = {clock.worker: clock for clock in manifest.worker_clocks}
+    for row, arrival in zip(sorted(rows, key=lambda row: row["due_ns"]), drawn, strict=False):
+        # The correction of a clock moves all times of its worker.
+        moved_ns = 2 * clocks[row["worker"]].uncertainty_ns if row["worker"] in clocks else 0
+        assert abs(row["due_ns"] - round(arrival.at_s * 1e9)) <= moved_ns
+    # The clocks are far apart, and the times on one axis: the API receives a request after it is sent.
+    assert sorted(round(clock.applied_ns / 1e9, 2) for clock in clocks.values()) == [-0.25, 0.25]
+    for row in rows:
+        truth, start_ns = served[row["request_id"]], manifest.clock.monotonic_ns
+        error_ns = clocks[row["worker"]].uncertainty_ns if row["worker"] in clocks else 0
+        assert truth.end_ns is not None
+        assert start_ns + row["sent_ns"] - error_ns <= truth.received_ns
+        assert truth.event_ns[-1] <= start_ns + row["end_ns"] + error_ns
+        assert error_ns < 50e6
     # Nothing is left where the workers ran.
     assert [path.name for name in WORKERS for path in (tmp_path / name).rglob("*.jsonl")] == []

@@ -17,12 +17,14 @@ from bltybench.load.distributed.courier import Courier
 from bltybench.load.distributed.inbox import Inbox
 from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
 from bltybench.load.distributed.presence import Part, Presence, part_of
+from bltybench.runs.clocks import ClockSample
 from bltybench.runs.folder import RunFolder, Spill, create_run, create_spill
 from bltybench.runs.sealing.merge import merge
 from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import Spool
 from bltybench.runs.store import load_attempts, read_generator
 
+S, MS = 10**9, 10**6
 FILE = "attempts/w0.jsonl"
 
 
@@ -90,10 +92,10 @@ class LossyNetwork:
         self.courier: Courier | None = None
         self.down = False
 
-    def send(self, _: str, data: object) -> None:
+    def send(self, sent: Batch) -> None:
         if not self.down:
-            for _copy in range(self.rng.randrange(3)):
-                gevent.spawn_later(self.rng.random() / 100, self._arrive, msgspec.convert(data, Batch))
+            for _ in range(self.rng.randrange(3)):
+                gevent.spawn_later(self.rng.random() / 100, self._arrive, sent)
 
     def _arrive(self, sent: Batch) -> None:
         receipt = self.inbox.take("w1", sent)
@@ -159,8 +161,8 @@ def test_records_are_kept_and_named_if_the_master_is_gone(
 @pytest.mark.usefixtures("_fast")
 def test_worker_stops_sending_to_a_run_that_takes_no_more_records(tmp_path: Path) -> None:
     spill = spill_of(tmp_path, create_run(tmp_path / "master", "s"))
-    sent: list[object] = []
-    courier = Courier(spill, "w1", lambda _, data: sent.append(data), "reports/run")
+    sent: list[Batch] = []
+    courier = Courier(spill, "w1", sent.append, "reports/run")
     with Spool(spill.path / FILE.replace("w0", "w1")) as spool:
         spool.append(attempt_at(1, worker="w1"))
     courier.begin()
@@ -187,9 +189,13 @@ class TestMerge:
         with Spool(spill.path / "generator/w1.jsonl") as generator:
             for second in generator_seconds(3, worker="w1"):
                 generator.append(second)
+        with Spool(spill.path / "clocks/w1.jsonl") as clocks:
+            for n in range(10):
+                clocks.append(ClockSample(host="h", at_ns=n * S, ahead_ns=MS, round_trip_ns=MS, applied_ns=0))
         return run, spill
 
     def deliver(self, run: RunFolder, spill: RunFolder, fraction: float) -> None:
+        run.clocks_spool.mkdir()
         for name in spill.spool_files("w1"):
             whole = (spill.path / name).read_bytes()
             (run.path / name).write_bytes(whole[: int(len(whole) * fraction)])
@@ -211,7 +217,9 @@ class TestMerge:
         assert merge(run, spill.path).added == 0
         ids = sorted(row.call_id for row in load_attempts(run))
         assert ids == sorted([f"w0-{n}" for n in range(5)] + [f"w1-{n}" for n in range(6)])
+        assert {row.due_ns % S for row in load_attempts(run) if row.worker == "w1"} == {S // 2 + MS}
         assert read_generator(run).num_rows == 6
+        assert [clock.offset_ns for clock in run.manifest().worker_clocks] == [MS]
         assert run.manifest().merged_workers == ["w1"]
         assert (spill.path / "attempts/w1.jsonl").exists()
 

@@ -19,7 +19,7 @@ from support_runs import (
     table,
 )
 
-from bltybench.metrics import validity
+from bltybench.metrics import run_findings, validity
 from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
 from bltybench.metrics.failure import LOCAL
@@ -78,13 +78,13 @@ def test_stall_after_the_last_send_is_ignored() -> None:
 def test_run_that_lost_a_worker_is_invalid() -> None:
     lost = [UnfinishedWorker(name="w1", reason="stopped responding")]
     about = manifest(resolved=CLOSED, workers=2, unfinished_workers=lost)
-    assert broken(frame(attempt()), about=about) == [validity.ALL_WORKERS]
+    assert broken(frame(attempt()), about=about) == [run_findings.ALL_WORKERS]
     assert broken(frame(attempt()), about=manifest(resolved=CLOSED, workers=2)) == []
     findings = validity.audit(
         frame(attempt()), audit_frame(generator_seconds(9)), about, scenario(arrivals=CLOSED["arrivals"])
     )
-    assert not validity.all_workers_finished(findings)
-    (finding,) = [finding for finding in findings if finding.name == validity.ALL_WORKERS]
+    assert not run_findings.all_workers_finished(findings)
+    (finding,) = [finding for finding in findings if finding.name == run_findings.ALL_WORKERS]
     assert (finding.actual, finding.bound) == ("1 of 2", "2 of 2")
     assert finding.reason is not None
     assert finding.reason.startswith("worker w1 stopped responding")

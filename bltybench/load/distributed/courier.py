@@ -7,23 +7,16 @@ receipt, and sends again what was not received. The files are removed when every
 import logging
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
-import msgspec
 from gevent.event import Event
 from locust.exception import RPCError
 
-from bltybench.load.distributed.messages import (
-    BATCH_MESSAGE,
-    MAX_BATCH_BYTES,
-    Batch,
-    Receipt,
-)
-from bltybench.runs.folder import RunFolder
+from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
+from bltybench.runs.folder import RunFolder, remove_spill
 
 logger = logging.getLogger("bltybench")
 
@@ -38,9 +31,7 @@ MAX_SILENCE_S = 20.0
 class Courier:
     """Sends the records of one worker in one run."""
 
-    def __init__(
-        self, folder: RunFolder, worker: str, send: Callable[[str, object], None], run_path: str
-    ) -> None:
+    def __init__(self, folder: RunFolder, worker: str, send: Callable[[Batch], None], run_path: str) -> None:
         """``folder`` is on this machine. The run's directory is ``run_path`` on another one."""
         self.done = Event()
         """Set when everything has been received, or the run takes no more records."""
@@ -71,7 +62,7 @@ class Courier:
         self._finished = True
         self._work.set()
         if self._greenlet is None:  # the run has not begun
-            self._remove()
+            remove_spill(self._folder)
             self.done.set()
 
     def wait(self) -> None:
@@ -88,7 +79,7 @@ class Courier:
         # Once more: the last records can have been written during the last delivery.
         self._deliver(self._folder.spool_files(self._worker))
         self._deliver(self._folder.final_files(self._worker))
-        self._remove()
+        remove_spill(self._folder)
         self.done.set()
 
     def _deliver(self, names: list[str]) -> None:
@@ -101,17 +92,11 @@ class Courier:
                     self._receipt.clear()
                     # The queue of a broken connection can be full. The batch is then sent again later.
                     with suppress(RPCError):
-                        batch = Batch.of(self._folder.path.name, name, self._received.get(name, 0), part)
-                        self._send(BATCH_MESSAGE, msgspec.structs.asdict(batch))
+                        self._send(Batch.of(self._folder.path.name, name, self._received.get(name, 0), part))
                     self._receipt.wait(RESEND_S)
 
     def _next_part(self, fd: int, name: str) -> bytes:
         return os.pread(fd, MAX_BATCH_BYTES, self._received.get(name, 0))
-
-    def _remove(self) -> None:
-        shutil.rmtree(self._folder.path)
-        with suppress(OSError):  # another run of this worker is not yet delivered
-            self._folder.path.parent.rmdir()
 
     def _give_up(self, why: str) -> None:
         if self._greenlet is not None:

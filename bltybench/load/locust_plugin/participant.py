@@ -15,8 +15,9 @@ from locust.rpc import Message
 from locust.runners import STATE_RUNNING, Runner, WorkerRunner
 
 from bltybench.errors import UserError
-from bltybench.load.distributed.courier import Courier
+from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer
 from bltybench.load.distributed.messages import RECEIPT_MESSAGE, Receipt
+from bltybench.load.distributed.remote_part import RemotePart
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
@@ -33,7 +34,7 @@ from bltybench.load.run.garbage import rare_collections
 from bltybench.load.run.live import Tick
 from bltybench.load.run.run import worker_name
 from bltybench.load.run.run_spec import TOO_LATE, RunSpec
-from bltybench.runs.folder import Spill, create_spill
+from bltybench.runs.folder import Spill, create_spill, remove_spill
 from bltybench.runs.manifest import Clock
 
 BUDGET_MESSAGE = "bltybench_budget_exhausted"
@@ -58,8 +59,10 @@ class Participant:
         """Locust's id of this worker."""
         self._last_run = ""
         self._reports = Path()
-        self._couriers: dict[str, Courier] = {}
-        """Deliveries of this worker's records, by the run's id."""
+        self._remote: RemotePart | None = None
+        """What this worker does in addition in the current run."""
+        self._remote_parts: dict[str, RemotePart] = {}
+        """The same for all runs, by their ids: the end of a delivery can outlast its run."""
 
     def register(self, runner: Runner) -> None:
         """Listen to the process that owns the runs."""
@@ -72,6 +75,7 @@ class Participant:
             runner.register_message(REFUSE_MESSAGE, self._on_refuse)
             runner.register_message(HURRY_MESSAGE, self._on_hurry)
             runner.register_message(RECEIPT_MESSAGE, self._on_receipt)
+            runner.register_message(ASK_MESSAGE, self._on_answer)
             runner.send_message(HELLO_MESSAGE, {"process": f"pid {os.getpid()} on {platform.node()}"})
         self._registered.set()
 
@@ -87,25 +91,29 @@ class Participant:
             index = spec.index_of(self._client_id)
             self._last_run = spec.run_path
             environment, workers, name = self._runner.environment, len(spec.workers), worker_name(index)
-            run_path = spec.run_path
-            if not spec.sees_folder:
-                spill = create_spill(self._reports, Spill(run_id=spec.folder.path.name, worker=name))
-                spec = msgspec.structs.replace(spec, run_path=str(spill.path.absolute()))
-                courier = Courier(spec.folder, name, self._runner.send_message, run_path)
-                self._couriers[spill.path.name] = courier
-            self.join(open_context(spec, environment, name, index, workers))
+            run_path, run_id = spec.run_path, spec.folder.path.name
+            with ExitStack() as failed:
+                if not spec.sees_folder:
+                    spill = create_spill(self._reports, Spill(run_id=run_id, worker=name))
+                    failed.callback(remove_spill, spill)
+                    spec = msgspec.structs.replace(spec, run_path=str(spill.path.absolute()))
+                remote = RemotePart(spec.folder, name, spec.clock, run_path, self._runner.send_message)
+                self.join(open_context(spec, environment, name, index, workers), remote)
+                failed.pop_all()
+            self._remote_parts = {key: part for key, part in self._remote_parts.items() if not part.is_done}
+            self._remote_parts[run_id] = remote
         except UserError as error:
             self._decline(error)
         except Exception as error:
             self._decline(UserError(f"{type(error).__name__}: {error}", remedy="see the worker's output"))
             raise
 
-    def join(self, context: RunContext) -> None:
+    def join(self, context: RunContext, remote: RemotePart | None = None) -> None:
         """Take part in a run. The load begins when all its processes are ready."""
-        self.context = context
+        self.context, self._remote = context, remote
         self._garbage.enter_context(rare_collections())
         self._greenlets = [
-            gevent.spawn(self._report_ready, self._courier_of(context)),
+            gevent.spawn(self._report_ready, remote),
             gevent.spawn(self._end_seconds, context),
             gevent.spawn(context.clock.run_out),
         ]
@@ -118,50 +126,58 @@ class Participant:
                 self._end_second(self.context, never_sent=self.context.source.count_unclaimed())
             self._garbage.close()
             self.context.sink.close()
-            if courier := self._courier_of(self.context):
-                courier.finish()
-            self.context = None
+            if self._remote is not None:
+                self._remote.finish()
+            self.context = self._remote = None
 
     def hand_over(self) -> None:
         """Wait until the master has the records of this worker, because this process ends."""
         runner = self._runner
-        done = all(courier.done.is_set() for courier in self._couriers.values())
-        if done or not isinstance(runner, WorkerRunner):
-            return
-        # Locust has stopped listening.
-        listener = gevent.spawn(self._await_receipts, runner)
-        for courier in self._couriers.values():
-            courier.wait()
-        listener.kill()
+        if isinstance(runner, WorkerRunner) and not all(part.is_done for part in self._remote_parts.values()):
+            # Locust has stopped listening.
+            listener = gevent.spawn(self._listen, runner)
+            for part in self._remote_parts.values():
+                part.wait()
+            listener.kill()
 
-    def _await_receipts(self, runner: WorkerRunner) -> None:
+    def _listen(self, runner: WorkerRunner) -> None:
+        reactions = {RECEIPT_MESSAGE: self._on_receipt, ASK_MESSAGE: self._on_answer}
         while True:
             msg = runner.client.recv()
-            if msg.type == RECEIPT_MESSAGE:
-                self._on_receipt(msg)
-
-    def _courier_of(self, context: RunContext) -> Courier | None:
-        return self._couriers.get(context.folder.path.name)
+            if msg.type in reactions:
+                reactions[msg.type](msg)
 
     def _on_receipt(self, msg: Message, **_: Any) -> None:
         receipt = msgspec.convert(msg.data, Receipt)
-        if courier := self._couriers.get(receipt.run_id):
-            courier.take(receipt)
+        if part := self._remote_parts.get(receipt.run_id):
+            part.take_receipt(receipt)
 
-    def _report_ready(self, courier: Courier | None) -> None:
+    def _on_answer(self, msg: Message, **_: Any) -> None:
+        answer = msgspec.convert(msg.data, Answer)
+        for part in self._remote_parts.values():
+            part.take_answer(answer)
+
+    def _report_ready(self, remote: RemotePart | None) -> None:
         runner = self._runner
         while runner.state != STATE_RUNNING and not runner.user_count:
             gevent.sleep(POLL_S)
         with gevent.Timeout(MAX_IDLE_WAIT_S, False):
             gevent.idle()
-        runner.send_message(READY_MESSAGE, {"is_remote": courier is not None})
-        if courier is not None:
-            courier.begin()
+        if remote is not None:
+            try:
+                remote.prepare()
+            except UserError as error:
+                self._decline(error)
+                return
+        runner.send_message(READY_MESSAGE, {"is_remote": remote is not None and remote.is_remote})
+        if remote is not None:
+            remote.begin()
 
     def _on_start(self, msg: Message, **_: Any) -> None:
         if self.context is not None:
             self.context.sink.audit.watch()
-            self.context.clock.begin(msgspec.convert(msg.data, Clock))
+            clock = msgspec.convert(msg.data, Clock)
+            self.context.clock.begin(clock if self._remote is None else self._remote.start(clock))
 
     def _on_hurry(self, **_: Any) -> None:
         self._runner.environment.stop_timeout = INTERRUPT_DRAIN_S

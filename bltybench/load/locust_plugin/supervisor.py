@@ -15,6 +15,7 @@ from locust.rpc import Message
 from locust.runners import MasterRunner, Runner
 
 from bltybench.errors import UserError, reason
+from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer, Question
 from bltybench.load.distributed.messages import BATCH_MESSAGE, RECEIPT_MESSAGE, Batch, Receipt
 from bltybench.load.first_calls import MAX_ALIKE
 from bltybench.load.locust_plugin.console import print_error
@@ -74,6 +75,7 @@ class Supervisor:
         runner.register_message(HELLO_MESSAGE, self._on_hello)
         runner.register_message(READY_MESSAGE, self._on_ready)
         runner.register_message(BATCH_MESSAGE, self._on_batch)
+        runner.register_message(ASK_MESSAGE, self._on_question)
         runner.register_message(DECLINE_MESSAGE, self._on_decline)
         runner.register_message(FAILING_MESSAGE, self._on_failing)
 
@@ -176,6 +178,10 @@ class Supervisor:
                 self._abort(_unwritable(run, error))
                 return
         self._runner.send_message(RECEIPT_MESSAGE, msgspec.structs.asdict(receipt), client_id=msg.node_id)
+
+    def _on_question(self, msg: Message, **_: Any) -> None:
+        answer = Answer.to(msgspec.convert(msg.data, Question))
+        self._runner.send_message(ASK_MESSAGE, msgspec.structs.asdict(answer), client_id=msg.node_id)
 
     def _gather_and_quit(self, quit_now: Callable[[], None]) -> None:
         """Quit when the records of all workers have arrived: afterwards, Locust receives no messages."""

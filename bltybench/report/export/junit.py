@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from xml.etree import ElementTree as ET
 
-from bltybench.metrics.validity import all_workers_finished
+from bltybench.metrics.run_findings import all_workers_finished
 from bltybench.metrics.verdict import ALL_CUT_OFF, Severity, Verdict, severity
 from bltybench.report.summary import Summary
 

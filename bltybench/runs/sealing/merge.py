@@ -19,7 +19,7 @@ from bltybench.errors import UserError, reason
 from bltybench.runs.files import open_regular, read_json
 from bltybench.runs.folder import RunFolder, Spill, partial_name, replace
 from bltybench.runs.ownership import sole_owner
-from bltybench.runs.sealing.seal import MAX_BATCH_ROWS, seal, write_parquet
+from bltybench.runs.sealing.seal import MAX_BATCH_ROWS, seal, store_clocks, write_parquet
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches, spool_batches
 
 CHUNK_BYTES = 1024 * 1024
@@ -57,8 +57,10 @@ def merge(folder: RunFolder, path: Path) -> Merged:
         if folder.attempts_parquet.exists() or folder.generator_parquet.exists():
             seal(folder)
             added = _replace_rows(folder, source, spill.worker)
+            store_clocks(folder, source)
         else:
             added = _continue_files(folder, source, spill.worker)
+        manifest = folder.manifest()
         if spill.worker not in manifest.merged_workers:
             merged = sorted({*manifest.merged_workers, spill.worker})
             folder.write_manifest(msgspec.structs.replace(manifest, merged_workers=merged))
@@ -82,6 +84,7 @@ def _continue_files(folder: RunFolder, source: RunFolder, worker: str) -> int:
         if path.exists() and _continues(path, folder.path / name):
             partial = partial_name(folder.path / name)
             try:
+                partial.parent.mkdir(exist_ok=True)  # a run of an older version has no clocks
                 shutil.copyfile(path, partial)
                 replace(partial, folder.path / name)
             except OSError as error:

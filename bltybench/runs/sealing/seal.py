@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bltybench.errors import UserError, reason
+from bltybench.runs.clocks import read_clocks
 from bltybench.runs.folder import PARTIAL, RunFolder, partial_name, replace
 from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches, spool_batches
 
@@ -28,14 +30,25 @@ def seal(folder: RunFolder) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
+    store_clocks(folder, folder)
     _seal(folder.attempts_spool, folder.attempts_parquet, ATTEMPT_SCHEMA)
     _seal(folder.generator_spool, folder.generator_parquet, GENERATOR_SCHEMA)
-    for spool in (folder.attempts_spool, folder.generator_spool):
+    for spool in (folder.attempts_spool, folder.generator_spool, folder.clocks_spool):
         if spool.exists():
             # Renamed first: a folder without some of its files would look like a whole run.
             leftover = partial_name(spool)
             spool.replace(leftover)
             shutil.rmtree(leftover)
+
+
+def store_clocks(folder: RunFolder, source: RunFolder) -> None:
+    """Write the clocks that workers measured into a run's manifest: ``source`` has their measurements."""
+    measured = read_clocks(source.clocks_spool)
+    if measured:
+        manifest = folder.manifest()
+        known = {clock.worker: clock for clock in manifest.worker_clocks} | measured
+        clocks = [clock for _, clock in sorted(known.items())]
+        folder.write_manifest(msgspec.structs.replace(manifest, worker_clocks=clocks))
 
 
 def _seal(spool: Path, parquet: Path, schema: pa.Schema) -> None:
