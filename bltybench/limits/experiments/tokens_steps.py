@@ -186,7 +186,9 @@ def _send_units(
     budget = min(TOKENS.max_units, context.requests_left - len(results), affordable)
     if budget < TOKENS.min_units:
         return
-    start_s = context.available_s(last_activity_s(results), _idle_s(context))
+    # After refunds, hardly any of the limit is in use.
+    idle_s = 0.0 if reservation_outcome(results) == "refunded" else _idle_s(context)
+    start_s = context.available_s(last_activity_s(results), idle_s)
     options = PlanOptions(budget=budget, rounds=1, period_s=context.expected_token_period_s)
     results = yield from _follow_plan(plan(options, start_s), unit, start_s, results)
     verdict = unit_verdict(results, context)

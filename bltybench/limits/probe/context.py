@@ -86,12 +86,22 @@ class ProbeContext:
         """
         if not self.fits:
             return now_s + max(idle_s, 2 * self.period_s)
-        at_s = now_s + idle_s
-        for fit in self.fits:
-            counter = fit.traits.kind == "counter"
-            at_s = max(at_s, now_s + (CONTEXT.idle_periods + counter) * fit.period_s)
+        at_s = max(now_s + idle_s, *(_reset_s(fit, now_s) for fit in self.fits))
         best = self.fits[0]
         if best.edge_s is not None and best.traits.has_recurring_windows:
             edge_s = best.edge_s + CONTEXT.edge_fraction * best.period_s
             at_s = edge_s + math.ceil((at_s - edge_s) / best.period_s) * best.period_s
         return at_s
+
+
+def _reset_s(fit: Fit, now_s: float) -> float:
+    """Return when nothing counts any more that was sent until ``now_s``.
+
+    An error of the period adds up from one window to the next, unless the clock shows the edges.
+    """
+    if fit.traits.kind == "window" and fit.edge_s is not None:
+        error_s = 0.0 if fit.phase == "clock" else fit.precision * (now_s - fit.edge_s)
+        if error_s <= CONTEXT.edge_fraction * fit.period_s / 2:
+            return fit.edge_s + math.ceil((now_s + error_s - fit.edge_s) / fit.period_s) * fit.period_s
+    counter = fit.traits.kind == "counter"
+    return now_s + (CONTEXT.idle_periods + counter) * fit.period_s

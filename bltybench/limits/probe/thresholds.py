@@ -33,6 +33,9 @@ class PlanThresholds:
     """Factor between one wait and the next while the period is unknown."""
     precision: float = 0.01
     """Half width of the period's range, relative to the period, at which it is known well enough."""
+    max_documented_error: float = 0.03
+    """Maximum difference between the measured and the documented period, relative to it, at which one round
+    is enough."""
     sharpenings: int = 8
     """Maximum measurements that narrow the range of the period. Each narrows it about threefold."""
     polls: int = 6
