@@ -22,7 +22,7 @@ from bltybench.limits.observations.answer import Answer
 from bltybench.limits.probe.thresholds import SESSION
 from bltybench.limits.session import ProbeSession, ProbeTask, limits_toml_of
 from bltybench.runs.attempt import Attempt
-from bltybench.scenario.target import RateLimit
+from bltybench.scenario.target import RateLimit, SandboxLimits
 
 REQUEST_LIMIT_ONLY = ProbeTask(questions=("requests",), budget=200)
 SEEDS = range(1, 5)
@@ -70,6 +70,22 @@ def test_limits_toml_of_a_ban_makes_the_decisions_of_the_api_and_says_what_is_un
     assert written.ban_restarts
     assert written.limit == 12
     assert any("of the API's" in line for line in summary(findings))
+
+
+def test_the_documented_limits_are_measured_completely_in_less_than_25_minutes() -> None:
+    api = VirtualApi(SandboxLimits(), ttft_s=0.2)
+    task = ProbeTask(requests_per_min=60, tokens_per_min=100_000, concurrency=50, second_key=True)
+    findings = probe(api, task)
+    assert findings.verdict.families == ("fixed_window",)
+    assert {name: answer.value for name, answer in answers(findings).items() if answer.value is None} == {}
+    told = answers(findings)
+    assert told["concurrency_limit"].value == 50
+    assert told["token_limit"].value == 100_000
+    assert told["token_period_s"].value == 60
+    assert told["token_algorithm"].value == "fixed_window"
+    assert told["tokens_charged"].value == "refunded"
+    assert api.now_s - START_S < 25 * 60
+    assert len(api.requests) < 900
 
 
 @pytest.mark.parametrize("status", [402, 403, 429])

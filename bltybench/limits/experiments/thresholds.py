@@ -72,6 +72,11 @@ class TokensThresholds:
     """Equal requests per limit: enough to identify the algorithm."""
     min_units: int = 4
     """Minimum affordable units. Fewer identify nothing."""
+    first_wait_periods: float = 1 / 32
+    """First wait after a refused unit if the limit is as documented, in periods. Shorter waits would use up
+    the units."""
+    max_documented_error: float = 0.02
+    """Maximum difference between the measured and the documented limit, relative to it, for that."""
     max_units: int = 120
     """Maximum units sent to find the period. A typical request limit needs fewer requests."""
     size_search_divisor: int = 6

@@ -189,7 +189,11 @@ def _send_units(
     # After refunds, hardly any of the limit is in use.
     idle_s = 0.0 if reservation_outcome(results) == "refunded" else _idle_s(context)
     start_s = context.available_s(last_activity_s(results), idle_s)
-    options = PlanOptions(budget=budget, rounds=1, period_s=context.expected_token_period_s)
+    period_s, documented = context.expected_token_period_s, context.tokens_per_min
+    # A limit that is documented per minute probably has that period.
+    is_documented = documented is not None and abs(limit / documented - 1) <= TOKENS.max_documented_error
+    wait_s = TOKENS.first_wait_periods * period_s if is_documented else 0.0
+    options = PlanOptions(budget=budget, rounds=1, period_s=period_s, first_wait_s=wait_s)
     results = yield from _follow_plan(plan(options, start_s), unit, start_s, results)
     verdict = unit_verdict(results, context)
     if verdict.best is None:

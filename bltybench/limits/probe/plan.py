@@ -73,7 +73,7 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         if (yield from _drain(planner)) != "refused":
             return planner.verdict()
         for _ in range(2):
-            if not (yield from _recover(planner)):
+            if not (yield from _recover(planner, planner.options.first_wait_s)):
                 return planner.verdict()
         verdict = planner.verdict()
     for number in range(planner.options.rounds):
