@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bltybench.imports.failures import responded
-from bltybench.imports.row import BrokenRowError, LogRow, Skipped, table, time_ns, whole
+from bltybench.imports.row import BrokenRowError, LogRow, Skipped, max_tokens_in, table, time_ns, whole
 from bltybench.runs.attempt import Outcome
 from bltybench.wire.error_body import name_or_none, redacted
 from bltybench.wire.fault import Failure, Fault
@@ -43,7 +43,7 @@ def parse(row: dict[str, Any], path: re.Pattern[str]) -> LogRow | Skipped:
     wait_ns = _ns(timings, "wait")
     headers_ns = None if wait_ns is None else min(sent_ns + (_ns(timings, "send") or 0) + wait_ns, end_ns)
     body = _request_body(request)
-    stream, limit = body.get("stream") is True, body.get("max_tokens") or body.get("max_completion_tokens")
+    stream = body.get("stream") is True if body else None
     status = whole(response.get("status")) or None
     error = str(row.get("_error") or response.get("_error") or "")
     failure = None
@@ -57,7 +57,7 @@ def parse(row: dict[str, Any], path: re.Pattern[str]) -> LogRow | Skipped:
         for one in map(table, received if isinstance(received, list) else ())
         if str(one.get("name")).lower() != "content-encoding"  # a HAR file has decoded bodies
     ]
-    result = responded(status, headers, _content(content), end_ns, stream=stream, failure=failure)
+    result = responded(status, headers, _content(content), end_ns, stream=bool(stream), failure=failure)
     if status is not None and 200 <= status < 300 and not content.get("text"):
         # Browsers keep no body of a stream or of a large response.
         result.outcome, result.error_type, result.error_message = Outcome.OK, None, None
@@ -74,7 +74,7 @@ def parse(row: dict[str, Any], path: re.Pattern[str]) -> LogRow | Skipped:
         headers_ns=headers_ns if status is not None else None,
         connect_ns=None if connect_ns is None else max(0, connect_ns - (tls_ns or 0)),
         tls_ns=tls_ns,
-        max_tokens=whole(limit),
+        max_tokens=max_tokens_in(body),
         bytes_sent=_size(request),
         bytes_received=_size(response),
         host=url.hostname,

@@ -1,16 +1,16 @@
 """Langfuse: observations exported from its page, its API, or its blob storage, as JSON or CSV."""
 
-import json
 from typing import Any
 
 from bltybench.imports.failures import failed, succeeded, take_usage
 from bltybench.imports.row import (
-    BrokenRowError,
     LogRow,
     Skipped,
+    first_flag,
+    max_tokens_in,
     optional_time_ns,
     seconds_ns,
-    table,
+    table_or_text,
     time_ns,
     whole,
 )
@@ -43,7 +43,8 @@ def parse(row: dict[str, Any]) -> LogRow | Skipped:
         result = failed(None, None, str(fields.get("statusmessage") or "") or None, end_ns)
     else:
         result = succeeded()
-        usage = _object(fields.get("usagedetails")) or _object(fields.get("usage"))
+        usage = table_or_text(fields.get("usagedetails"), "usageDetails")
+        usage = usage or table_or_text(fields.get("usage"), "usage")
         take_usage(
             result,
             prompt_tokens=_sum(usage, "input", "prompt_tokens")
@@ -58,7 +59,7 @@ def parse(row: dict[str, Any]) -> LogRow | Skipped:
     if first_ns is None and ttft_s is not None and ttft_s != "":
         first_ns = start_ns + seconds_ns(ttft_s, "timeToFirstToken")
     streamed = first_ns is not None and start_ns < first_ns <= end_ns
-    parameters = _object(fields.get("modelparameters"))
+    parameters = table_or_text(fields.get("modelparameters"), "modelParameters")
     return LogRow(
         clock_ns=start_ns if start_ns % 1_000_000_000 else end_ns,
         start_ns=start_ns,
@@ -66,21 +67,11 @@ def parse(row: dict[str, Any]) -> LogRow | Skipped:
         result=result,
         endpoint="generation",
         model=name_or_none(fields.get("model") or fields.get("providedmodelname")),
-        stream=streamed,
+        stream=streamed or first_flag(parameters.get("stream")),
         first_token_ns=first_ns if streamed else None,
-        max_tokens=whole(parameters.get("max_tokens") or parameters.get("max_completion_tokens")),
+        max_tokens=max_tokens_in(parameters),
         client=str(fields.get("userid") or "") or None,
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """Return an object, which a CSV export has as text."""
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BrokenRowError("a column that should hold JSON does not") from None
-    return table(value)
 
 
 def _first(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -9,9 +9,12 @@ from bltybench.imports.row import (
     BrokenRowError,
     LogRow,
     Skipped,
+    first_flag,
     host_of,
+    max_tokens_in,
     optional_time_ns,
     table,
+    table_or_text,
     time_ns,
     whole,
 )
@@ -81,7 +84,7 @@ def _of_payload(row: dict[str, Any]) -> LogRow | Skipped:
         return Skipped("calls of other types")
     if str(row.get("cache_hit")).lower() == "true":
         return Skipped("answers from LiteLLM's cache")
-    metadata = _object(row.get("metadata"))
+    metadata = table_or_text(row.get("metadata"), "metadata")
     start_ns, end_ns = time_ns(row.get("startTime"), "startTime"), time_ns(row.get("endTime"), "endTime")
     clock_ns = start_ns if start_ns % 1_000_000_000 else end_ns
     error = table(row.get("error_information")) or table(metadata.get("error_information"))
@@ -123,22 +126,12 @@ def _of_payload(row: dict[str, Any]) -> LogRow | Skipped:
         result=result,
         endpoint=kind or "completion",
         model=name_or_none(row.get("model") or row.get("model_group")),
-        stream=bool(row.get("stream") or parameters.get("stream") or streamed),
+        stream=streamed or first_flag(row.get("stream"), parameters.get("stream")),
         first_token_ns=first_ns if streamed else None,
-        max_tokens=whole(parameters.get("max_tokens") or parameters.get("max_completion_tokens")),
+        max_tokens=max_tokens_in(parameters),
         client=_client(row, metadata),
         host=host_of(row.get("api_base")),
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """Return an object, which a CSV export has as text."""
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BrokenRowError("its metadata is no JSON") from None
-    return table(value)
 
 
 def _client(row: dict[str, Any], metadata: dict[str, Any]) -> str | None:

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from bltybench.imports.failures import failed, succeeded, take_usage
-from bltybench.imports.row import NS_PER_S, BrokenRowError, LogRow, Skipped, seconds_ns, table, whole
+from bltybench.imports.row import (
+    NS_PER_S,
+    BrokenRowError,
+    LogRow,
+    Skipped,
+    first_flag,
+    seconds_ns,
+    table,
+    whole,
+)
 from bltybench.wire.error_body import name_or_none
 
 OPERATIONS = frozenset({"chat", "text_completion", "generate_content", "completion", "responses"})
@@ -86,7 +95,7 @@ def _parse(span: dict[str, Any]) -> LogRow | Skipped:
         result=result,
         endpoint=str(operation),
         model=name_or_none(attributes.get("gen_ai.request.model") or attributes.get("gen_ai.response.model")),
-        stream=bool(streams) or first_ns is not None,
+        stream=first_ns is not None or first_flag(streams),
         first_token_ns=first_ns,
         max_tokens=whole(attributes.get("gen_ai.request.max_tokens")),
         host=name_or_none(attributes.get("server.address")),

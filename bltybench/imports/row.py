@@ -1,5 +1,6 @@
 """One request of a log, and the reading of its times and numbers."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,7 +46,7 @@ class LogRow:
     """Outcome, status, error, tokens, and quota."""
     endpoint: str
     model: str | None = None
-    stream: bool = False
+    stream: bool | None = None
     headers_ns: int | None = None
     first_token_ns: int | None = None
     connect_ns: int | None = None
@@ -134,3 +135,24 @@ def whole(value: Any) -> int | None:
 def table(value: Any) -> dict[str, Any]:
     """Return an object; an empty one for any other value."""
     return value if isinstance(value, dict) else {}
+
+
+def table_or_text(value: Any, name: str) -> dict[str, Any]:
+    """Return the same of a value that a CSV export has as text."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise BrokenRowError(f"{name} is no JSON") from None
+    return table(value)
+
+
+def max_tokens_in(parameters: dict[str, Any]) -> int | None:
+    """Return the bound of a completion in the parameters of a request."""
+    return whole(parameters.get("max_tokens") or parameters.get("max_completion_tokens"))
+
+
+def first_flag(*values: Any) -> bool | None:
+    """Return the first value that is true or false, which some logs write as text; None if there is none."""
+    flags = ({"true": True, "false": False}.get(str(value).lower()) for value in values)
+    return next((flag for flag in flags if flag is not None), None)

@@ -171,7 +171,7 @@ def _attempt(row: LogRow, number: int, survey: Survey) -> Attempt:
     quota = result.quota
     return Attempt(
         worker=IMPORTED,
-        user=client or 0,
+        user=client,
         scenario=IMPORTED,
         call_id=f"{IMPORTED}-{number}",
         attempt=0,
@@ -201,8 +201,8 @@ def _attempt(row: LogRow, number: int, survey: Survey) -> Attempt:
         reasoning_tokens=result.reasoning_tokens,
         tokens_source=TokensSource.USAGE if known else None,
         max_tokens=row.max_tokens,
-        bytes_sent=row.bytes_sent or 0,
-        bytes_received=row.bytes_received or 0,
+        bytes_sent=row.bytes_sent,
+        bytes_received=row.bytes_received,
         limit_requests=quota.limit_requests,
         remaining_requests=quota.remaining_requests,
         reset_requests_s=quota.reset_requests_s,
@@ -211,7 +211,6 @@ def _attempt(row: LogRow, number: int, survey: Survey) -> Attempt:
         reset_tokens_s=quota.reset_tokens_s,
         retry_after_s=quota.retry_after_s,
         header_dialect=quota.dialect,
-        in_flight=0,
     )
 
 

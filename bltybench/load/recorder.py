@@ -94,13 +94,13 @@ def record(context: RunContext, sent: SentAttempt, result: ExchangeResult, waite
     latency_ms = (attempt.end_ns - (attempt.sent_ns if attempt.sent_ns is not None else attempt.due_ns)) / 1e6
     if refused:
         # An expected outcome and no failure, so it has its own row.
-        add_refusal(context.environment.stats, name, latency_ms, attempt.bytes_received)
+        add_refusal(context.environment.stats, name, latency_ms, sent.exchange.bytes_received)
     elif attempt.outcome is not Outcome.CANCELLED:
         context.environment.events.request.fire(
             request_type=sent.call.method,
             name=name,
             response_time=latency_ms,
-            response_length=attempt.bytes_received,
+            response_length=sent.exchange.bytes_received,
             exception=None if ok else AttemptError(describe(attempt)),
             context={},
         )

@@ -92,7 +92,7 @@ def by_stage(
                 "refused_share": float((tries["fate"] == "refused").mean()),
                 "errors_share": float(tries["outcome"].isin(ERRORS).mean()),
                 "goodput_share": goodput(calls[own], good[own], seconds or 0.0).share,
-                "in_flight_max": int(tries["in_flight"].max()),
+                "in_flight_max": tries["in_flight"].max(),
                 "ttft_p50_ms": shown(ttft, "p50"),
                 "ttft_p95_ms": shown(ttft, "p95"),
                 "latency_p50_ms": shown(latency, "p50"),
@@ -100,7 +100,7 @@ def by_stage(
             }
         )
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("begin_s", kind="stable", ignore_index=True)
-    return frame.astype({"users": "Int64"})
+    return frame.astype({"users": "Int64", "in_flight_max": "Int64"})
 
 
 def _window(name: str, due: Ints, scenario: Scenario) -> StageWindow:

@@ -50,7 +50,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
     # identity
     worker: str
-    user: int
+    user: int | None = None
+    """Number of the Locust user, or of the client in a log. None if the log does not name it."""
     scenario: str
     target: str | None = None
     key: str | None = None
@@ -115,7 +116,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Model that the response names, or else ``requested_model``."""
     requested_model: str | None = None
     """Model that the request names."""
-    stream: bool
+    stream: bool | None = None
+    """Whether a stream was requested. None if a log does not say."""
     wanted_prompt_tokens: int | None = None
     """Tokens the prompt was built to have, by the local tokenizer. ``max_tokens`` is the requested
     completion."""
@@ -125,8 +127,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     reasoning_tokens: int | None = None
     tokens_source: TokensSource | None = None
     max_tokens: int | None = None
-    bytes_sent: int
-    bytes_received: int
+    bytes_sent: int | None = None
+    bytes_received: int | None = None
 
     # quota, as reported by the rate-limit headers
     limit_requests: int | None = None
@@ -150,8 +152,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Longest time received bytes waited in the kernel before they were read."""
     coalesced_events: int | None = None
     """Events that shared a read with a later one. Their timestamps are upper bounds."""
-    in_flight: int
-    """Attempts this process had in flight when sending, including this one."""
+    in_flight: int | None = None
+    """Attempts this process had in flight when sending, including this one. None in an imported run."""
 
     @property
     def ttft_ns(self) -> int | None:
@@ -162,7 +164,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
     def __post_init__(self) -> None:
         """Reject a record that contradicts itself: a loud failure is better than a wrong row."""
-        if self.attempt < 0 or self.in_flight < 0:
+        if self.attempt < 0 or (self.in_flight is not None and self.in_flight < 0):
             raise ValueError(f"attempt and in_flight must be 0 or more: {self.attempt}, {self.in_flight}")
         last = self.sent_ns
         for name in ("headers_ns", "first_token_ns", "last_token_ns", "end_ns"):

@@ -19,7 +19,7 @@ from bltybench.errors import UserError
 from bltybench.imports.formats import USUAL_PATHS, inferred, named
 from bltybench.imports.json_rows import rows
 from bltybench.imports.record import ImportRecord, read_import
-from bltybench.imports.row import BrokenRowError, LogRow, Skipped
+from bltybench.imports.row import BrokenRowError, LogRow, Skipped, first_flag
 from bltybench.imports.run import Choice, import_logs
 from bltybench.imports.source import Source
 from bltybench.limits.findings.conclude import to_record
@@ -134,6 +134,32 @@ def test_details_of_each_format_are_kept(tmp_path: Path) -> None:
     assert nginx.headers_ns is not None
     assert nginx.sent_ns is not None
     assert nginx.headers_ns - nginx.sent_ns == 800_000_000
+
+
+@pytest.mark.parametrize(
+    ("log", "known"),
+    [
+        ("litellm.jsonl", [(0, None, None, None), (0, True, None, None), (0, None, None, None)]),
+        ("litellm_payloads.json", [(0, True, None, None), (0, False, None, None)]),
+        ("langfuse.json", [(0, True, None, None), (1, None, None, None)]),
+        ("otel.jsonl", [(None, True, None, None), (None, None, None, None)]),
+        ("chat.har", [(None, False, 490, 800), (None, True, None, None), (None, True, None, None)]),
+        ("nginx_combined.log", [(0, None, None, None)] * 3),
+        ("nginx.jsonl", [(0, None, 700, 900), (0, None, 700, 90)]),
+    ],
+)
+def test_what_a_log_does_not_say_is_null(log: str, known: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    _, _, attempts = imported(tmp_path, log)
+    assert [(one.user, one.stream, one.bytes_sent, one.bytes_received) for one in attempts] == known
+    assert {one.in_flight for one in attempts} == {None}
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [((None, False), False), (("True",), True), (("", 0, None), None), ((True, False), True)],
+)
+def test_flags_of_logs_can_be_text(values: tuple[object, ...], flag: bool | None) -> None:
+    assert first_flag(*values) is flag
 
 
 def test_combined_with_more_fields_is_not_guessed_but_read_if_named(tmp_path: Path) -> None:

@@ -229,7 +229,9 @@ def test_run_without_newer_columns_has_a_page(tmp_path: Path) -> None:
     summary = build(folder)
     page = Page(folder.report_html.read_text(encoding="utf-8"))
     assert summary.timings_ms["itl"]["n"] == summary.timings_ms["first_output"]["n"] == 0
-    assert summary.timings_ms["ttft"]["n"] == sum(row.outcome == "ok" and row.stream for row in realistic())
+    assert summary.timings_ms["ttft"]["n"] == sum(
+        bool(row.outcome == "ok" and row.stream) for row in realistic()
+    )
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
 
 

@@ -49,7 +49,7 @@ class Audit:
         """Count an attempt that has ended and the number of its events."""
         self._events += events
         self._coalesced += attempt.coalesced_events or 0
-        self._bytes += attempt.bytes_received
+        self._bytes += attempt.bytes_received or 0
         if attempt.observer_lag_us is not None:
             self._lags_us.append(attempt.observer_lag_us)
 

@@ -12,7 +12,7 @@ def method_notes(analysis: Analysis) -> list[str]:
     attempts = analysis.attempts
     if attempts.empty:
         return ["There were no attempts."]
-    ok, stream = bools(attempts, "ok"), bools(attempts, "stream")
+    ok, stream = bools(attempts, "ok"), attempts["stream"].to_numpy(dtype=bool, na_value=False)
     failed = len(attempts) - int(ok.sum())
     notes = [
         f"{text.count(len(attempts), 'attempt')} in {text.count(len(analysis.calls), 'call')}. "
