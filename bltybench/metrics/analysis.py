@@ -9,7 +9,7 @@ import pyarrow as pa
 from bltybench.imports.record import ImportRecord, read_import
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
-from bltybench.metrics.documented import ComparedLimit, compare
+from bltybench.metrics.documented import ComparedLimit, compare_scopes
 from bltybench.metrics.failure import failure
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
@@ -27,6 +27,7 @@ from bltybench.metrics.grading import Finding
 from bltybench.metrics.imported import audit_import
 from bltybench.metrics.lengths import lengths
 from bltybench.metrics.retries import Retries, retries
+from bltybench.metrics.routes import by_route, scopes
 from bltybench.metrics.sample import Sample
 from bltybench.metrics.spans import Spans, steady_spans
 from bltybench.metrics.spend import Spent, spent
@@ -35,6 +36,7 @@ from bltybench.metrics.steady import WarmUp
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest, read_scenario
 from bltybench.runs.store import attempt_columns, gap_batches, read_generator, readable
+from bltybench.scenario.api.documented_limits import Limit, sum_limits
 from bltybench.scenario.workload import Scenario
 
 
@@ -57,6 +59,10 @@ class Analysis:
     percentiles_by: pd.DataFrame
     best: pd.DataFrame
     documented: list[ComparedLimit]
+    """Those of each key, model, and target that has its own."""
+    limits: list[Limit]
+    """Documented limits of the whole run: those of several keys, models, or targets added up."""
+    routes: pd.DataFrame
     minutes: pd.DataFrame
     timeline: pd.DataFrame
     rolling: pd.DataFrame
@@ -144,6 +150,7 @@ def _compute(
     tokens = rates.token_events(everything)
     counted = tokens if attempts is everything else rates.token_events(attempts)
     in_flight = concurrency.in_flight(steps, end_ns)
+    documented = compare_scopes(manifest.targets, attempts, everything, end_ns)
     return Analysis(
         manifest=manifest,
         scenario=scenario,
@@ -157,7 +164,9 @@ def _compute(
         percentiles=latency.table(measures),
         percentiles_by=latency.by_kind(attempts, calls, gaps, spans),
         best=rates.best(attempts, counted),
-        documented=compare(manifest.target.documented, attempts, counted, in_flight),
+        documented=documented,
+        limits=sum_limits([target.documented for target, _, _ in scopes(manifest.targets, attempts)]),
+        routes=by_route(attempts, end_ns),
         minutes=rates.per_minute(everything, tokens, manifest.clock.wall_ns, end_ns),
         timeline=timeline.timeline(everything, tokens, steps, end_ns),
         rolling=timeline.rolling(everything, tokens, steps, end_ns),

@@ -6,9 +6,11 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.concurrency import InFlight
+from bltybench.metrics.concurrency import InFlight, in_flight, steps
 from bltybench.metrics.frame import ACCEPTED, NS_PER_S, Floats, Ints, floats, ints
-from bltybench.metrics.rates import best_rolling, request_times
+from bltybench.metrics.rates import best_rolling, request_times, token_events
+from bltybench.metrics.routes import scopes
+from bltybench.runs.manifest import TargetInfo
 from bltybench.scenario.api.documented_limits import Limit
 
 TOKEN_COLUMNS = {
@@ -27,23 +29,61 @@ class ComparedLimit(Limit, frozen=True, kw_only=True):
     """End of that period, or when the peak was first reached. None if nothing was sent."""
     share: float
     """``highest`` as a fraction of the limit, which can exceed 1."""
+    target: str | None = None
+    key: str | None = None
+    model: str | None = None
+    """What the limit applies to, of a run with several."""
+
+    @property
+    def owner(self) -> str:
+        """What the limit applies to, in words; empty if to the whole run."""
+        return ", ".join(filter(None, (self.target, self.key, self.model)))
+
+    @property
+    def each(self) -> str:
+        """What has such a limit, after the limit: ``for each key``; empty if the whole run has it."""
+        of = [name for name in ("target", "key", "model") if getattr(self, name) is not None]
+        return f" for each {' and '.join(of)}" if of else ""
 
 
 def compare(
-    limits: Sequence[Limit], attempts: pd.DataFrame, events: pd.DataFrame, in_flight: InFlight
+    limits: Sequence[Limit], attempts: pd.DataFrame, events: pd.DataFrame, flying: InFlight
 ) -> list[ComparedLimit]:
     """Compare each documented limit with the run. ``events``: the attempts' ``token_events``.
 
     A run shorter than a period is not extrapolated.
     """
-    return [_compare(limit, attempts, events, in_flight) for limit in limits]
+    return [_compare(limit, attempts, events, flying) for limit in limits]
 
 
-def _compare(
-    limit: Limit, attempts: pd.DataFrame, events: pd.DataFrame, in_flight: InFlight
-) -> ComparedLimit:
+def compare_scopes(
+    targets: Sequence[TargetInfo], attempts: pd.DataFrame, everything: pd.DataFrame, end_ns: int
+) -> list[ComparedLimit]:
+    """Compare the documented limits of each key, model, and target that has its own.
+
+    ``everything`` includes the warm-up, in which requests are in flight too.
+    """
+    whole = {str(of): rows for _, of, rows in scopes(targets, everything)}
+    found: list[ComparedLimit] = []
+    for target, of, rows in scopes(targets, attempts):
+        part = attempts[rows]
+        flying = in_flight(steps(everything[whole[str(of)]]), end_ns)
+        compared = compare(target.documented, part, token_events(part), flying)
+        found += [msgspec.structs.replace(limit, **of) for limit in compared]
+    return found
+
+
+def distinct(compared: Sequence[ComparedLimit]) -> list[ComparedLimit]:
+    """Return each limit once: that of the key, model, or target that used the largest part of it."""
+    found: dict[Limit, ComparedLimit] = {}
+    for limit in sorted(compared, key=lambda one: one.share, reverse=True):
+        found.setdefault(Limit(limit.what, limit.limit, limit.period_s), limit)
+    return [limit for limit in compared if limit in found.values()]
+
+
+def _compare(limit: Limit, attempts: pd.DataFrame, events: pd.DataFrame, flying: InFlight) -> ComparedLimit:
     if limit.period_s is None:
-        highest, until_s = float(in_flight.max), in_flight.at_s
+        highest, until_s = float(flying.max), flying.at_s
     else:
         top = best_rolling(*_weighted(limit, attempts, events), round(limit.period_s * NS_PER_S))
         highest, until_s = top.value, None if top.until_ns is None else top.until_ns / NS_PER_S

@@ -42,7 +42,7 @@ UNUSED_COLUMNS = frozenset(
 PLAIN_STRINGS = frozenset({"call_id", "request_id", "response_id", "error_message"})
 """String columns with few repeated values: not worth a category."""
 
-CALL_KINDS = ("endpoint", "stream", "model", "stage", "name", "turn")
+CALL_KINDS = ("target", "key", "endpoint", "stream", "model", "stage", "name", "turn")
 """Columns that a call takes from its first attempt."""
 
 Floats = npt.NDArray[np.float64]

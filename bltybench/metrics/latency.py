@@ -21,7 +21,7 @@ PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 COLUMNS = ["n", *(name + end for name in PERCENTILES for end in ("", "_low", "_high")), "max"]
 
-KINDS = ("stream", "endpoint", "model", "stage", "name", "turn")
+KINDS = ("target", "key", "stream", "endpoint", "model", "stage", "name", "turn")
 """Columns of attempts and calls by which latencies are broken down."""
 
 MAX_VALUES = 200

@@ -12,7 +12,7 @@ def timeline_sentence(analysis: Analysis) -> str:
     offered, accepted = analysis.count_of("offered"), analysis.count_of("accepted")
     if offered == 0:
         return "Nothing was sent."
-    limits = limits_on(analysis.manifest.target.documented, "requests")
+    limits = limits_on(analysis.limits, "requests")
     documented = f" (documented limit: {amounts(limits)})" if limits else ""
     first = first_refusal(analysis.attempts)
     if first is None and accepted == 0:

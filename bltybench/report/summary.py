@@ -61,7 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None
     """Why nothing succeeded; None if something did. A run without checks then does not pass."""
     limits: dict[str, int | None]
-    """Those documented per minute, and on concurrency."""
+    """Those documented per minute, and on concurrency, of all keys, models, and targets together."""
     documented_limits: list[ComparedLimit]
     """All of them, compared with the run."""
     attempts: int
@@ -76,6 +76,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_mean: float | None
     timings_ms: dict[str, dict[str, float | None]]
     timings_by: list[dict[str, Any]]
+    routes: list[dict[str, Any]]
+    """A row per key, requested model, and target, of those of which the run has several."""
     minutes: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
     errors: list[dict[str, Any]]
@@ -120,7 +122,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
     """Return the summary of a run. If ``strict``, a run that is INVALID or not decided fails."""
     manifest, attempts, calls = analysis.manifest, analysis.attempts, analysis.calls
-    total, limits = len(attempts), manifest.target.documented
+    total, limits = len(attempts), analysis.limits
     source = analysis.imported
     timed, counted = source is None or source.durations > 0, source is None or source.tokens > 0
     unknown = dict[str, None]() if counted else dict.fromkeys(TOKEN_RATES)
@@ -134,8 +136,8 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
     return Summary(
         run_id=manifest.run_id,
         scenario=manifest.scenario,
-        target=manifest.target.name,
-        model=analysis.scenario.model,
+        target=", ".join(target.name for target in manifest.targets),
+        model=", ".join(analysis.scenario.models_on()),
         created=manifest.created,
         duration_s=analysis.end_ns / NS_PER_S,
         ended=manifest.ended,
@@ -172,6 +174,7 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         in_flight_mean=analysis.in_flight.mean if timed else None,
         timings_ms={row.pop("name"): row for row in records(analysis.percentiles)},
         timings_by=records(analysis.percentiles_by),
+        routes=records(analysis.routes),
         minutes=[{**row, "minute": row["minute"].isoformat()} | unknown for row in records(analysis.minutes)],
         outcomes=records(analysis.outcomes),
         errors=records(analysis.errors),

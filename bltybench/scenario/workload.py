@@ -279,8 +279,8 @@ class Scenario(Divided):
         fallback = self.retry.fallback
         return list(dict.fromkeys([*used, *(() if isinstance(fallback, bool) else fallback)]))
 
-    def models_on(self, target: str) -> list[str]:
-        """Return the models of the calls that a target gets; of one that is only fallen back to, all."""
+    def models_on(self, target: str | None = None) -> list[str]:
+        """Return all models, or those of the calls that a target gets; of one only fallen back to, all."""
         chosen = [self.choices(call) for call in self.mix or (None,)]
         own = [one for one in chosen if target in one.targets]
         return list(dict.fromkeys(model for one in own or chosen for model in one.models))

@@ -116,7 +116,7 @@ def live_page(shown: Run | UserError | None) -> LivePage:
         phase = Phase.NONE if shown is None else Phase.FAILED
         lines = [] if shown is None else text_lines(f"{ERROR} {shown}")
         return LivePage(phase=phase, headline=HEADLINES[phase], lines=lines)
-    phase, live, limits = phase_of(shown), shown.live, shown.resolved.target.documented
+    phase, live, limits = phase_of(shown), shown.live, shown.resolved.documented()
     now_s = shown.now_s() if shown.ended_s is None else shown.ended_s
     running = phase is Phase.RUNNING
     points = [*live.points, live.point(now_s)]

@@ -3,6 +3,7 @@
 import re
 
 from bltybench.metrics import grading
+from bltybench.metrics.documented import distinct
 from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
 from bltybench.report.summary import Summary
@@ -69,7 +70,8 @@ def _verdict(summary: Summary) -> str:
 
 def _numbers(summary: Summary) -> list[list[str]]:
     def limit(*whats: What) -> str:
-        return amounts(limits_on(summary.documented_limits, *whats)) or text.number(None)
+        limits = limits_on(distinct(summary.documented_limits), *whats)
+        return ", ".join(amounts([limit]) + limit.each for limit in limits) or text.number(None)
 
     def percentiles(name: str) -> str:
         row = summary.timings_ms[name]

@@ -221,7 +221,7 @@ TIMED: dict[str, Callable[[Axes, Analysis, int], None]] = {
 def _lines(analysis: Analysis, *whats: What) -> list[tuple[float, str]]:
     """Return the height and the label of each documented limit in a panel of rates per minute."""
     lines: list[tuple[float, str]] = []
-    for limit in limits_on(analysis.manifest.target.documented, *whats):
+    for limit in limits_on(analysis.limits, *whats):
         usual = limit.what == whats[0] and limit.period_s in {None, MINUTE_S}
         label = f"{limit.limit:,}" if usual else amounts([limit])
         # Less than a whole period can hold all of a long period's limit, so its line is a mean.

@@ -102,7 +102,7 @@ def _failed(run: Analysis) -> str:
 
 
 def _documented(run: Analysis, what: What) -> int | None:
-    return per_minute(run.manifest.target.documented, what)
+    return per_minute(run.limits, what)
 
 
 def _of_documented(best: float, documented: int | None) -> str:

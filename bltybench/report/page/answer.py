@@ -15,6 +15,7 @@ from bltybench.limits.models.families import (
     with_article,
 )
 from bltybench.metrics.analysis import load
+from bltybench.metrics.documented import distinct
 from bltybench.metrics.grading import Figure, affected
 from bltybench.report import text
 from bltybench.report.page.limits_section import LimitsSection, limits_section
@@ -245,16 +246,16 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
     found = [] if limits is None else [_topic(line) for line in limits.record.advice]
     topics = {topic for topic, _ in found}
     search = summary.search
-    requests = limits_on(summary.documented_limits, "requests")
-    slots = limits_on(summary.documented_limits, "concurrency")
-    tokens = limits_on(summary.documented_limits, *TOKENS)
+    documented = distinct(summary.documented_limits)
+    requests, slots = limits_on(documented, "requests"), limits_on(documented, "concurrency")
+    tokens = limits_on(documented, *TOKENS)
     added: list[tuple[str, str]] = []
     exceeds = search is not None and limits is not None and _exceeds_limit(search, limits)
     if search is not None and search.holds is not None and not exceeds:
         found = [(topic, line) for topic, line in found if topic != "Rate"]
         added.append(_searched(search, summary.limits["requests_per_min"]))
     elif "Rate" not in topics and requests:
-        rates = " and ".join(limit.words for limit in requests)
+        rates = " and ".join(limit.words + limit.each for limit in requests)
         # Spreading the requests of a day over it would help no client.
         paced = [limit.per_min for limit in requests if limit.per_min >= limit.limit]
         spaced = f", one every {spacing(min(paced))}" if paced else ""
@@ -263,10 +264,16 @@ def client_advice(summary: Summary, limits: LimitsSection | None, *, trusted: bo
     topics |= {topic for topic, _ in added}
     if "Concurrency" not in topics:
         reached = f"this run had up to {text.number(summary.in_flight_max)}"
-        added += [("Concurrency", f"at most {limit.words}, as documented; {reached}.") for limit in slots]
+        added += [
+            ("Concurrency", f"at most {limit.words}{limit.each}, as documented; {reached}.")
+            for limit in slots
+        ]
     if "Tokens" not in topics:
         added += [
-            ("Tokens", f"at most {limit.words}, as documented; this run used up to {limit.highest:,.0f}.")
+            (
+                "Tokens",
+                f"at most {limit.words}{limit.each}, as documented; this run used {limit.highest:,.0f}.",
+            )
             for limit in tokens
         ]
     if not summary.rates["refused"].count:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bltybench.metrics import grading
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.documented import ComparedLimit
+from bltybench.metrics.documented import ComparedLimit, distinct
 from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.latency import PERCENTILES, min_sample
@@ -40,6 +40,8 @@ TIMING_NAMES = {
 """Label and meaning of each latency metric."""
 
 KIND_NAMES = {
+    "target": "target",
+    "key": "key",
     "stream": "response type",
     "endpoint": "endpoint",
     "model": "model",
@@ -165,7 +167,7 @@ def _contents(summary: Summary, limits: LimitsSection | None) -> dict[str, str]:
 def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
     """Return the facts about the run, as pairs of name and value."""
     manifest, scenario = analysis.manifest, analysis.scenario
-    target = manifest.target
+    targets = manifest.targets
     start = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC)
     load_s = summary.duration_s if manifest.ended_ns is None else manifest.ended_ns / NS_PER_S
     end = start + timedelta(seconds=load_s)
@@ -174,7 +176,7 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         planned = f" of {text.duration(scenario.duration_s)}" if scenario.has_time_limit else ""
         lasted += f"{planned} ({manifest.ended or 'killed'})"
     unrecorded = f"{', '.join(manifest.unrecorded)} (only classes that derive from ChatUser are)"
-    documented = [limit.words for limit in target.documented]
+    documented = [limit.words + limit.each for limit in distinct(analysis.documented)]
     versions = [
         f"{name} {manifest.versions[name]}"
         for name in ("bltybench", "locust", "python")
@@ -182,8 +184,9 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
     ]
     return [
         ("Run", manifest.run_id),
-        ("Target", f"{target.name} · {target.base_url}"),
-        ("Model", text.bounded(scenario.model)),
+        *(("Target", f"{target.name} · {target.base_url}") for target in targets),
+        *(("Keys", f"{target.name} · {', '.join(target.keys)}") for target in targets if target.keys),
+        ("Model", text.bounded(summary.model)),
         ("Scenario", manifest.scenario),
         ("Load", _load(analysis)),
         *([("Not recorded", text.bounded(unrecorded))] if manifest.unrecorded else []),
@@ -270,7 +273,9 @@ def _limited(label: str, value: float, unit: str, closest: ComparedLimit | None,
         return Tile(label, f"{value:,.0f}", unit, "no documented limit" + more)
     usual = closest.what in {"requests", "tokens"} and closest.period_s == MINUTE_S
     note = f"{closest.words}, at most {closest.highest:,.0f}"
-    if usual or closest.period_s is None:
+    if closest.owner:
+        note = f"{closest.words} for {text.bounded(closest.owner, 60)}, at most {closest.highest:,.0f}"
+    elif usual or closest.period_s is None:
         note = f"{closest.limit:,}"
     return Tile(label, f"{value:,.0f}", unit, f"limit {note}{more}", closest.share)
 

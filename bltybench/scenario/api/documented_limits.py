@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
@@ -76,6 +77,23 @@ def one_limit(limits: Iterable[Limit], what: What) -> Limit | None:
 def amounts(limits: Iterable[Limit]) -> str:
     """Return limits next to a label as one line: ``60 per minute, 5 per second``."""
     return ", ".join(limit.words if limit.what in ONE_SIDED else limit.amount for limit in limits)
+
+
+def sum_limits(scopes: Sequence[Sequence[Limit]]) -> list[Limit]:
+    """Return the limits of several keys, models, or targets together.
+
+    One that is unknown for any of them is left out.
+    """
+    if len(scopes) == 1:
+        return list(scopes[0])
+    totals: dict[tuple[What, float | None], list[int]] = {}
+    for limit in chain.from_iterable(scopes):
+        totals.setdefault((limit.what, limit.period_s), []).append(limit.limit)
+    return [
+        Limit(what, sum(limits), period_s)
+        for (what, period_s), limits in totals.items()
+        if len(limits) == len(scopes)
+    ]
 
 
 def _seconds(value: object) -> float:

@@ -1,5 +1,6 @@
 """Resolution: the scenario and target to run, with command-line overrides applied."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.documented_limits import Limit, sum_limits
 from bltybench.scenario.cost import mean_tokens
 from bltybench.scenario.file.scenario_file import Book
 from bltybench.scenario.file.validation_messages import explain
@@ -41,6 +43,14 @@ class Resolved:
     def targets(self) -> dict[str, Target]:
         """All targets by name, the first one first."""
         return {self.target_name: self.target} | self.others
+
+    def documented(self) -> list[Limit]:
+        """Return the documented limits of the whole run: those of all keys, models, and targets added up."""
+        scopes: list[list[Limit]] = []
+        for name, target in self.targets.items():
+            sizes = {"key": len(target.key_names), "model": len(self.scenario.models_on(name))}
+            scopes += [target.documented] * math.prod(max(1, sizes[per]) for per in target.limits_per)
+        return sum_limits(scopes)
 
 
 def resolve(
