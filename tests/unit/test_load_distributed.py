@@ -17,12 +17,15 @@ from bltybench.load.distributed.courier import Courier
 from bltybench.load.distributed.inbox import Inbox
 from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
 from bltybench.load.distributed.presence import Part, Presence, part_of
+from bltybench.load.distributed.scenario_files import ScenarioFiles
 from bltybench.runs.clocks import ClockSample
 from bltybench.runs.folder import RunFolder, Spill, create_run, create_spill
 from bltybench.runs.sealing.merge import merge
 from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import Spool
 from bltybench.runs.store import load_attempts, read_generator
+from bltybench.scenario.file.resolve import resolve
+from bltybench.scenario.file.scenario_file import load_book
 
 S, MS = 10**9, 10**6
 FILE = "attempts/w0.jsonl"
@@ -267,3 +270,69 @@ class TestMerge:
         lock.release()
         shutil.rmtree(spill.attempts_spool)
         assert merge(run, spill.path).added == 0
+
+
+class TestScenarioFiles:
+    """The files of a scenario on the master, and what a worker has of them."""
+
+    TOML = """
+[targets.sandbox]
+base_url = "http://127.0.0.1:8000/v1"
+[scenarios.quickstart]
+title = "T"
+duration_s = 1
+users = 1
+model = "m"
+arrivals = { kind = "trace", file = "trace.csv" }
+[[scenarios.quickstart.mix]]
+name = "m"
+"""
+
+    def master(self, folder: Path) -> ScenarioFiles:
+        folder.mkdir()
+        (folder / "scenarios.toml").write_text(self.TOML)
+        (folder / "trace.csv").write_text("at_s\n0.5\n")
+        return ScenarioFiles.of(resolve(load_book(folder / "scenarios.toml")))
+
+    def worker(self, folder: Path, files: ScenarioFiles, monkeypatch: pytest.MonkeyPatch) -> Path:
+        shutil.copytree(files.base_dir, folder)
+        monkeypatch.chdir(folder)
+        return folder
+
+    def test_worker_with_the_same_files_uses_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = self.master(tmp_path / "master")
+        folder = self.worker(tmp_path / "worker", files, monkeypatch)
+        assert [file.name for file in files.named] == ["trace.csv"]
+        assert files.find(None) == folder
+        assert files.find(Path("scenarios.toml")) == folder
+        (folder / "scenarios.toml").rename(folder / "mine.toml")
+        assert files.find(folder / "mine.toml") == folder
+
+    def test_worker_without_scenarios_needs_the_named_files_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = self.master(tmp_path / "master")
+        folder = self.worker(tmp_path / "worker", files, monkeypatch)
+        (folder / "scenarios.toml").unlink()
+        assert files.find(None) == tmp_path / "master"
+        elsewhere = msgspec.structs.replace(files, base_dir="/nowhere")
+        assert elsewhere.find(None) == folder
+
+    @pytest.mark.parametrize(
+        ("name", "what"), [("scenarios.toml", "scenarios.toml differs"), ("trace.csv", "differs from that")]
+    )
+    def test_worker_with_another_file_is_refused_by_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+    ) -> None:
+        files = self.master(tmp_path / "master")
+        folder = self.worker(tmp_path / "worker", files, monkeypatch)
+        with (folder / name).open("a") as file:
+            file.write("# changed\n")
+        with pytest.raises(UserError, match=what) as caught:
+            files.find(None)
+        assert str(folder / name) in str(caught.value)
+        (folder / name).unlink()
+        with pytest.raises(UserError, match="not found"):
+            files.find(Path("scenarios.toml"))

@@ -79,7 +79,7 @@ signal.pause()
 def test_run_of_another_version_is_a_user_error(message: object, what: str) -> None:
     if message == "valid":
         clock = {"monotonic_ns": 0, "wall_ns": 0}
-        texts = dict.fromkeys(("run_path", "base_dir", "scenario_name"), "x")
+        texts = dict.fromkeys(("run_path", "scenario_name"), "x")
         message = {"version": "0.0.1", "clock": clock, "scenario": {}, "target": {}, "workers": [], **texts}
     with pytest.raises(UserError, match=what) as caught:
         RunSpec.received(message)

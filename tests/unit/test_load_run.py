@@ -8,6 +8,7 @@ from locust.stats import RequestStats
 from support_runs import attempt
 
 from bltybench.errors import UserError
+from bltybench.load.distributed.scenario_files import FileDigest, ScenarioFiles
 from bltybench.load.run import audit as audit_module
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.budget import BudgetAccount, Spend, share
@@ -177,7 +178,11 @@ def test_run_spec_survives_the_way_to_a_worker() -> None:
     spec = RunSpec(
         run_path="/tmp/r",  # noqa: S108 - a name, never opened
         clock=Clock.now(),
-        base_dir="/tmp",  # noqa: S108
+        files=ScenarioFiles(
+            base_dir="/tmp",  # noqa: S108
+            scenarios=FileDigest(name="scenarios.toml", sha256="1"),
+            named=[FileDigest(name="trace.jsonl", sha256="2")],
+        ),
         scenario_name="s",
         scenario=scenario.model_dump(mode="json"),
         targets={"t": target.model_dump(mode="json")},

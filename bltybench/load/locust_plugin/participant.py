@@ -59,6 +59,7 @@ class Participant:
         """Locust's id of this worker."""
         self._last_run = ""
         self._reports = Path()
+        self._scenario_file: Path | None = None
         self._remote: RemotePart | None = None
         """What this worker does in addition in the current run."""
         self._remote_parts: dict[str, RemotePart] = {}
@@ -68,7 +69,9 @@ class Participant:
         """Listen to the process that owns the runs."""
         self._runner = runner
         # A run replaces the options of this process by those of its master.
-        self._reports = Path(parsed_options(runner.environment).reports)
+        options = parsed_options(runner.environment)
+        self._reports = Path(options.reports)
+        self._scenario_file = Path(options.scenario_file) if options.scenario_file else None
         runner.register_message(START_MESSAGE, self._on_start)
         if isinstance(runner, WorkerRunner):
             self._client_id = runner.client_id
@@ -90,6 +93,8 @@ class Participant:
                 return
             index = spec.index_of(self._client_id)
             self._last_run = spec.run_path
+            base_dir = str(spec.files.find(self._scenario_file))
+            spec = msgspec.structs.replace(spec, files=msgspec.structs.replace(spec.files, base_dir=base_dir))
             environment, workers, name = self._runner.environment, len(spec.workers), worker_name(index)
             run_path, run_id = spec.run_path, spec.folder.path.name
             with ExitStack() as failed:

@@ -70,7 +70,7 @@ class RequestSource:
             self.think_s = arrivals.think_s
         elif isinstance(arrivals, CapacitySearch) and arrivals.load == "users":
             self.think_s = 0.0
-        base_dir = Path(spec.base_dir)
+        base_dir = Path(spec.files.base_dir)
         self.sessions = Sessions()
         self.composer = Composer(scenario, base_dir, nonce=spec.folder.path.name)
         self._clock = clock

@@ -19,6 +19,7 @@ from bltybench import __version__
 from bltybench.errors import CANNOT_RUN, UserError
 from bltybench.load.distributed.inbox import Inbox
 from bltybench.load.distributed.presence import Part, part_of
+from bltybench.load.distributed.scenario_files import ScenarioFiles
 from bltybench.load.run.live import Live
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.load.run.upstream import all_secrets
@@ -152,7 +153,7 @@ class Run:
             version=__version__,
             run_path=str(self.folder.path.absolute()),
             clock=self.clock,
-            base_dir=str(self.resolved.base_dir.absolute()),
+            files=ScenarioFiles.of(self.resolved),
             scenario_name=self.resolved.name,
             scenario=self.resolved.scenario.model_dump(mode="json"),
             targets={name: target.model_dump(mode="json") for name, target in self.resolved.targets.items()},

@@ -8,6 +8,7 @@ import msgspec
 
 from bltybench import __version__
 from bltybench.errors import UserError
+from bltybench.load.distributed.scenario_files import ScenarioFiles
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Clock
 
@@ -23,8 +24,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute path of the run's directory."""
     clock: Clock
     """Provisional. The master sends the zero of the run's axis when all processes are ready."""
-    base_dir: str
-    """Directory to which the scenario's file names are relative."""
+    files: ScenarioFiles
     scenario_name: str
     scenario: dict[str, Any]
     targets: dict[str, dict[str, Any]]

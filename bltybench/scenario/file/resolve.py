@@ -36,6 +36,8 @@ class Resolved:
     target: Target
     base_dir: Path
     """Base folder for files that the scenario names."""
+    path: Path
+    """The file that was read: scenarios.toml, or the packaged one."""
     others: dict[str, Target] = field(default_factory=dict)
     """Further targets of the scenario by name."""
 
@@ -89,7 +91,8 @@ def resolve(
         chosen = _without_lists(chosen).model_copy(update={"target": target_name})
     _files_exist(name, chosen, book)
     further = {other: book.target(other) for other in others}
-    return Resolved(name, _in_requests(chosen, book.base_dir, api), target_name, api, book.base_dir, further)
+    chosen = _in_requests(chosen, book.base_dir, api)
+    return Resolved(name, chosen, target_name, api, book.base_dir, book.path, further)
 
 
 def require_budget(target_name: str, target: Target) -> None:
@@ -198,6 +201,17 @@ def _origin(target: Target) -> tuple[str, str | None, int]:
 
 def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
     """Raise UserError for the first missing file that the scenario names."""
+    for key, file in named_files(scenario):
+        if not (book.base_dir / file).is_file():
+            raise UserError(
+                f"no file at {book.base_dir / file}",
+                where=f"{book.path}: scenarios.{name}.{key}",
+                remedy="create it, or name another; paths are relative to the folder of scenarios.toml",
+            )
+
+
+def named_files(scenario: Scenario) -> list[tuple[str, str]]:
+    """Return the files that a scenario names, each with its key."""
     named = [("arrivals.file", scenario.arrivals.file)] if isinstance(scenario.arrivals, Trace) else []
     named += [
         (f"mix[{call.name}].conversations", call.conversations)
@@ -209,10 +223,4 @@ def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
         for call in scenario.mix
         if call.requests is not None
     ]
-    for key, file in named:
-        if not (book.base_dir / file).is_file():
-            raise UserError(
-                f"no file at {book.base_dir / file}",
-                where=f"{book.path}: scenarios.{name}.{key}",
-                remedy="create it, or name another; paths are relative to the folder of scenarios.toml",
-            )
+    return named
