@@ -49,6 +49,16 @@ class ProbeTask:
     tokens_per_min: int | None = None
     concurrency: int | None = None
 
+    @property
+    def usual_duration_s(self) -> float:
+        """Duration if the limits are as documented, in seconds."""
+        periods = (
+            SESSION.quick_periods
+            if self.quick
+            else sum(map(SESSION.usual_periods.__getitem__, self.questions))
+        )
+        return periods * (self.period_s or CONTEXT.usual_period_s)
+
 
 class ProbeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What ``bltybench limits`` and a resuming probe need besides the attempts: ``probe.json`` of a run."""

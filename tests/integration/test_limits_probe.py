@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +44,7 @@ def probe(directory: Path, *args: str, **rule: Any) -> Document:
         command = ["--probe-ask", "requests", *args]
         done = run_locust(LOCUSTFILES / "limits.py", *command, cwd=directory, BLTYBENCH_TEST_KEY="sk-sandbox")
     assert done.code == 0, done.output
+    assert re.search(r"as documented it takes about \d+ min, until \d\d:\d\d", done.output)
     document: Document = json.loads((done.run.path / "limits.json").read_text())
     assert document["stopped"] is None
     assert document["refusal_status"] in {429, None}

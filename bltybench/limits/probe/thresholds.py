@@ -1,6 +1,7 @@
 """Thresholds and schedules of the probe. Periods are those of the limiter, as measured or expected so far."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,12 @@ class SessionThresholds:
     """Maximum fraction of the budget for the request limit if the probe has other questions too."""
     request_limit_budget: int = 600
     """Maximum requests for the request limit in that case. The full plan rarely needs more."""
+    quick_periods: float = 2.5
+    """Usual duration of the quick plan, in periods of the request limit."""
+    usual_periods: Mapping[str, float] = field(
+        default_factory=lambda: {"requests": 8, "concurrency": 1.5, "tokens": 11, "charges": 4.5}
+    )
+    """Usual duration of each measurement if the limits are as documented, in periods of the request limit."""
 
 
 PLAN = PlanThresholds()

@@ -24,7 +24,7 @@ from bltybench.limits.observations.classify import Decision, classify
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
-from bltybench.limits.probe.thresholds import PLAN, SESSION
+from bltybench.limits.probe.thresholds import CONTEXT, PLAN, SESSION
 from bltybench.limits.session import RECORD_FILE, ProbeRecord, ProbeSession, ProbeTask, limits_toml_of
 from bltybench.load.client import ChatClient
 from bltybench.load.locust_plugin.plugin import PLUGIN
@@ -97,7 +97,7 @@ class LimitProbe(ChatUser):
         if (former := resumed_run(self._options)) is not None:
             self._resume(former)
         self._write_record()
-        logger.info("%s", spend_sentence(session.task))
+        logger.info("%s", plan_sentences(session.task, time.time()))
         clock.wait_until(0)
         verdict, stopped = None, ""
         try:
@@ -257,14 +257,20 @@ class LimitProbe(ChatUser):
             logger.info("%s", line)
 
 
-def spend_sentence(task: ProbeTask) -> str:
-    """Return the maximum spend of a probe as a sentence."""
+def plan_sentences(task: ProbeTask, now_s: float) -> str:
+    """Return what a probe measures, what it spends at most, and when it usually ends."""
     if task.questions == (REQUESTS,):
         max_requests = min(task.budget, PLAN.quick_budget) if task.quick else task.budget
-        return f"The probe sends up to {max_requests:,} requests of one token each"
+        spend = f"The probe sends up to {max_requests:,} requests of one token each"
+    else:
+        names = ", ".join(task.questions)
+        spend = f"The probe measures {names}: up to {task.budget:,} requests and {task.tokens:,} tokens"
+    minutes = max(1, round(task.usual_duration_s / 60))
+    end = time.strftime("%H:%M", time.localtime(now_s + task.usual_duration_s))
+    period_s = task.period_s or CONTEXT.usual_period_s
     return (
-        f"The probe measures {', '.join(task.questions)}. It sends up to {task.budget:,} requests and uses "
-        f"up to {task.tokens:,} tokens. With per-minute limits it takes about half an hour"
+        f"{spend}. With limits per {period_s:g} s as documented it takes about {minutes} min, until {end}; "
+        "other limits can take longer"
     )
 
 
