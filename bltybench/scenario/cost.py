@@ -78,7 +78,7 @@ def _recorded(call: Call, base_dir: Path) -> Conversations | None:
 
 
 def _prompt(row: Conversation, body: Mapping[str, Any]) -> int:
-    return row.count_tokens() + count_definitions(body if row.body is None else row.body)
+    return row.count_tokens() + count_definitions(row.body or {**body, **row.tool_keys})
 
 
 def _answer(row: Conversation, body: Mapping[str, Any], default: float) -> float:

@@ -123,8 +123,8 @@ class Call(RequestOptions, Divided):
     prompt_tokens: Lengths = Fixed(tokens=64)
     max_tokens: Lengths = Fixed(tokens=64)
     conversations: str | None = None
-    """A JSONL file of ``{"messages": […]}``, used instead of generated prompts. A line's ``max_tokens`` and
-    ``temperature`` replace those of the call."""
+    """A JSONL file of ``{"messages": […]}``, used instead of generated prompts. A line's parameters,
+    such as ``max_tokens`` and ``tools``, replace those of the call."""
     requests: RequestsFile | None = None
     """Recorded bodies, sent as they are in the order of the file."""
     system: str | None = None

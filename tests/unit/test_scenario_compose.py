@@ -174,7 +174,7 @@ GOOD = {"role": "user", "content": "Hello"}
         ),
         (
             {"messages": [GOOD, {"role": "assistant", "content": "Hello"}]},
-            "the last message is from the assistant: it must be from the user",
+            "the last message is from the assistant: it must be from the user or a tool",
         ),
     ],
 )
@@ -189,7 +189,8 @@ def test_conversation_error_is_named_with_its_line(tmp_path: Path, line: Any, me
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"tools": []}, "unknown key 'tools'"),
+        ({"tools": "[]"}, "tools is not a list"),
+        ({"top_p": 0.5}, "unknown key 'top_p'"),
         ({"max_token": 7}, "unknown key 'max_token'"),
         ({"max_tokens": 0}, "max_tokens must be a positive integer, not 0"),
         ({"max_tokens": True}, "max_tokens must be a positive integer, not true"),
@@ -224,6 +225,28 @@ def test_parameters_of_a_conversation_replace_those_of_the_mix(tmp_path: Path) -
         assert least_tokens(scenario(call), tmp_path) == prepared.prompt_tokens + expected[0]
         # A trace states the length of each request.
         assert made.prepare(0, Arrival(0, 0.0, 5, 3)).max_tokens == 3
+
+
+def test_tools_of_a_conversation_are_sent_and_counted(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    history = [
+        GOOD,
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "4"},
+    ]
+    rows: list[dict[str, Any]] = [
+        {"messages": history, "tools": tools, "tool_choice": "none", "response_format": None},
+        {"messages": [GOOD], "tools": []},
+    ]
+    call = Call(name="a", conversations="c.jsonl", body={"tool_choice": "auto", "top_p": 0.5})
+    for row, extra in zip(rows, ({"tools": tools, "tool_choice": "none"}, {}), strict=True):
+        (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n")
+        prepared = Composer(scenario(call), tmp_path).prepare(0)
+        assert prepared.messages == row["messages"]
+        assert prepared.call.body == {"tool_choice": "auto", "top_p": 0.5} | extra
+        definitions = tokens.count_definitions(prepared.call.body)
+        assert mean_tokens(scenario(call), tmp_path).prompt == prepared.prompt_tokens + definitions
+        assert (definitions > 0) == bool(extra)
 
 
 def test_long_file_is_read_once_and_counted_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,8 @@ class Composer:
             messages = [dict(message) for message in conversation.messages]
             marked = _put_before(messages[0], mark)
             prompt_tokens = conversation.count_tokens() + marked
+            if conversation.tool_keys:
+                call = call.model_copy(update={"body": call.body | conversation.tool_keys})
             return Prepared(call, messages, prompt_tokens, max_tokens, index, temperature=temperature)
         messages = [] if call.system is None else [{"role": "system", "content": call.system}]
         rest = self._overheads[chosen] + (_put_before(messages[0], mark) if messages else count(mark))

@@ -4,20 +4,22 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, TypeGuard
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.request_options import as_json
 from bltybench.scenario.files import open_text, read_json, version_of
 from bltybench.scenario.prompts.tokens import count_messages
 
 logger = logging.getLogger("bltybench")
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-KEYS = ("messages", "max_tokens", "temperature")
+TOOL_KEYS = ("tools", "tool_choice", "response_format")
+KEYS = ("messages", "max_tokens", "temperature", *TOOL_KEYS)
 SHAPE = 'a line looks like {"messages": [{"role": "user", "content": "…"}]}'
 SHAREGPT_ROLES = {
     "system": "system",
@@ -50,6 +52,8 @@ class Conversation:
     """The whole body, if it is sent as it is. It contains the messages and parameters."""
     where: str = ""
     """File and line, for messages."""
+    tool_keys: dict[str, Any] = field(default_factory=dict)
+    """Those of TOOL_KEYS that it has. They replace the call's."""
     _prompt_tokens: int | None = None
 
     def count_tokens(self) -> int:
@@ -149,7 +153,14 @@ def _conversation(row: Any, where: str) -> Conversation | None:
             where=where,
             remedy=f"a line can have {', '.join(KEYS)}; requests files can have any (docs/workloads.md)",
         )
-    return Conversation(row["messages"], row.get("max_tokens"), row.get("temperature"), where=where)
+    try:
+        # Empty ones mean the same as none, and APIs reject them.
+        tool_keys = {key: as_json(row[key], key) for key in TOOL_KEYS if row.get(key)}
+    except ValueError as error:
+        raise UserError(str(error), where=where, remedy=SHAPE) from None
+    return Conversation(
+        row["messages"], row.get("max_tokens"), row.get("temperature"), where=where, tool_keys=tool_keys
+    )
 
 
 def _sharegpt(turns: list[Any], where: str) -> list[dict[str, str]]:
@@ -184,12 +195,14 @@ def _problem(row: object) -> str | None:
         content = message.get("content")
         if not isinstance(content, str | list) and not (content is None and role == "assistant"):
             return f"message {index} has no content"
-    if messages[-1]["role"] != "user":
-        return f"the last message is from the {messages[-1]['role']}: it must be from the user"
-    return _parameter_problem(row.get("max_tokens"), row.get("temperature"))
+    if messages[-1]["role"] not in {"user", "tool"}:
+        return f"the last message is from the {messages[-1]['role']}: it must be from the user or a tool"
+    return _parameter_problem(row.get("max_tokens"), row.get("temperature"), row.get("tools"))
 
 
-def _parameter_problem(max_tokens: object, temperature: object) -> str | None:
+def _parameter_problem(max_tokens: object, temperature: object, tools: object) -> str | None:
+    if not isinstance(tools, list | None):
+        return "tools is not a list"
     if max_tokens is not None and not (_is_number(max_tokens, int) and max_tokens >= 1):
         return f"max_tokens must be a positive integer, not {json.dumps(max_tokens)[:40]}"
     if temperature is not None and not (_is_number(temperature, int, float) and 0 <= temperature <= 2):
