@@ -267,6 +267,13 @@ OTHER_EVENTS = st.one_of(
     ),
 )
 TEXT_EVENT, REASONING_EVENT = event({"content": "text"}), event({"content": None, "reasoning": "r"})
+CALL, OTHER_CALL = (
+    event({"tool_calls": [{"index": index, "id": "c", "function": {"name": "f", "arguments": ""}}]})
+    for index in (0, 1)
+)
+ARGUMENTS, OTHER_ARGUMENTS = (
+    event({"tool_calls": [{"index": index, "function": {"arguments": '{"a'}}]}) for index in (0, 1)
+)
 FINISH = event({}).replace(b'"finish_reason": null', b'"finish_reason": "stop"')
 # Runs of plain text are decoded in one call, and other events end them.
 RUNS = st.sampled_from(
@@ -279,6 +286,12 @@ RUNS = st.sampled_from(
         [event({"content": [{"type": "text", "text": "part"}]})] * 6,
         [event({"content": "text"}, usage={"completion_tokens": 3 - count}) for count in range(6)],
         [event({"content": ""}), *[TEXT_EVENT] * 5],
+        [CALL, *[ARGUMENTS] * 6],
+        [CALL, OTHER_CALL, *[ARGUMENTS, OTHER_ARGUMENTS] * 3],
+        [ARGUMENTS] * 5,
+        [CALL, *[ARGUMENTS] * 3, *[TEXT_EVENT] * 3],
+        [*[ARGUMENTS] * 3, OTHER_CALL, *[OTHER_ARGUMENTS] * 3],
+        [event({"content": "a", "tool_calls": [{"index": 0, "function": {"arguments": "b"}}]})] * 5,
         [FINISH],
         [TEXT_EVENT, b"\n", TEXT_EVENT],
         [b"\n"] * 2,

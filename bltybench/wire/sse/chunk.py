@@ -57,13 +57,29 @@ class TextPart(msgspec.Struct, gc=False):
     text: str
 
 
+class Arguments(msgspec.Struct, gc=False):
+    """The function of a tool call, of which its first delta had the name."""
+
+    arguments: str
+    name: None = None
+
+
+class ArgumentsPart(msgspec.Struct, gc=False):
+    """A part of the arguments of a tool call that has begun."""
+
+    index: int
+    function: Arguments
+    id: None = None
+    type: None = None
+
+
 class TextDelta(msgspec.Struct, gc=False):
-    """A delta that adds text or reasoning, and nothing else."""
+    """A delta that adds text, reasoning, or arguments of one tool call, and nothing else."""
 
     content: str | list[TextPart] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: None = None
+    tool_calls: tuple[ArgumentsPart] | None = None
     function_call: None = None
     refusal: None = None
     audio: None = None
@@ -82,7 +98,7 @@ class TextChoice(msgspec.Struct, gc=False):
 
 
 class TextChunk(msgspec.Struct, gc=False):
-    """A chunk like most of a stream: text of one choice. The decoder rejects all others."""
+    """A chunk like most of a stream: text or arguments of one choice. The decoder rejects all others."""
 
     choices: tuple[TextChoice]
     usage: Any = None

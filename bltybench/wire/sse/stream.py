@@ -17,7 +17,6 @@ from bltybench.wire.sse.chunk import (
     decode_or_none,
     decode_text_chunks,
 )
-from bltybench.wire.sse.delta import text_of
 from bltybench.wire.sse.error_shapes import error_in
 from bltybench.wire.sse.framing import Framer, parse_block
 
@@ -75,8 +74,9 @@ class StreamFold(Answer):
                 groups.append((whole[: cut + 2], arrival_ns, False))
                 whole = whole[cut + 2 :]
             done = [(whole, arrival_ns, ends)]
-        # The first event has the id and the model, the last two the finish reason and the usage.
-        first = 0 if self._is_identified() else 1
+        # The first event has the id and the model, and one of the first two usually begins a tool call. The
+        # last two have the finish reason and the usage.
+        first = 0 if self._is_identified() else 2
         end = max(first, len(groups) - 2 if done else len(groups))
         self._take_groups(groups[:first])
         if not self._take_texts(groups[first:end]):
@@ -101,7 +101,10 @@ class StreamFold(Answer):
         self._take_events(whole, arrival_ns, ends_read=not self._framer.unfinished)
 
     def _take_texts(self, groups: list[_Group]) -> bool:
-        """Fold whole events if each holds text, or each holds reasoning. Return whether they do."""
+        """Fold whole events if each holds text, reasoning, or arguments of a tool call, and nothing else.
+
+        Return whether they do, all of one kind or first reasoning and then text.
+        """
         if len(groups) < _MIN_TEXTS or self.done or self._is_broken() or not self._is_identified():
             return False
         wholes, arrivals, ends_read = zip(*groups, strict=True)
@@ -109,15 +112,10 @@ class StreamFold(Answer):
         if chunks is None or len(chunks) != len(groups):
             return False
         deltas = [chunk.choices[0].delta for chunk in chunks]
-        contents = [delta.content for delta in deltas]
-        texts = [text if isinstance(text, str) else text_of(text) for text in contents]
-        reasoning = [delta.reasoning_content or delta.reasoning or "" for delta in deltas]
-        first = next((i for i, text in enumerate(texts) if text), len(texts))
-        if any(reasoning[first:]) or not (all(texts[first:]) and all(reasoning[:first])):
+        first = self._add_arguments(deltas) if deltas[0].tool_calls else self._add_texts(deltas)
+        if first is None:
             return False
-        self._reasoning += reasoning[:first]
-        self._text += texts[first:]
-        if self.first_output_ns is None and first < len(texts):
+        if self.first_output_ns is None and first < len(deltas):
             self.first_output_ns = arrivals[first]
         for usage in [chunk.usage for chunk in chunks if chunk.usage is not None]:
             self._add_usage(usage)
