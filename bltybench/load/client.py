@@ -142,6 +142,7 @@ class ChatClient:
             turn=prepared.turn,
             options=prepared.call,
             recorded=prepared.body,
+            headers=prepared.headers,
         )
         own_model = None if prepared.body is None else prepared.body.get("model")
         routes = self._routes(prepared.call, prepared.index, own_model)
@@ -293,7 +294,7 @@ class ChatClient:
         )
         upstream = self._context.upstreams[call.route.target]
         connection = self._connections[upstream.name]
-        headers = upstream.headers(self._key, call.route.key, stream=call.stream)
+        headers = upstream.headers(self._key, call.route.key, call.headers, stream=call.stream)
         if request is not None:
             connection, headers = request.connection, request.headers
             exchange.pieces, request.exchange = request.pieces, exchange

@@ -9,6 +9,7 @@ import msgspec
 from bltybench.errors import UserError
 from bltybench.load.recorder import CallContext
 from bltybench.load.run.context import RunContext
+from bltybench.load.run.upstream import Headers
 from bltybench.scenario.api.request_options import (
     RequestOptions,
     choices,
@@ -37,6 +38,8 @@ class Draft:
     keep_text: bool = False
     recorded: Mapping[str, Any] | None = None
     """The whole body, if it is sent as it was recorded."""
+    headers: Headers = ()
+    """Recorded headers, which are sent, too."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of the body."""
 
@@ -68,6 +71,7 @@ class Draft:
             turn=self.turn,
             options=self.options,
             keep_text=self.keep_text,
+            headers=self.headers,
         )
 
 
@@ -83,6 +87,7 @@ def compose_call(
     turn: int | None = None,
     options: RequestOptions | None = None,
     keep_text: bool = False,
+    headers: Headers = (),
 ) -> CallContext:
     """Return a call with ``body``. End the run if the target's budget can't bound its cost."""
     upstream = context.upstreams[route.target]
@@ -106,6 +111,7 @@ def compose_call(
         max_tokens=max_tokens,
         prompt_tokens=prompt_tokens,
         keep_text=keep_text,
+        headers=headers,
         expected=expected_answer(body),
         stage=stage or context.source.stage_now(),
         turn=turn,

@@ -11,6 +11,7 @@ from bltybench.limits.observations.classify import classify
 from bltybench.load.run.budget import NOTHING, Spend
 from bltybench.load.run.context import RunContext
 from bltybench.load.run.stats_rows import add_refusal
+from bltybench.load.run.upstream import Headers
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.prompts import tokens
@@ -35,6 +36,8 @@ class CallContext(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     """Our count, used if the server reports no usage."""
     keep_text: bool = False
+    headers: Headers = ()
+    """Recorded headers, which are sent, too."""
     expected: Expected | None = None
     """What the body demands of the answer; None for text in any form."""
     stage: str | None = None

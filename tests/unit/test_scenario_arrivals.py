@@ -137,12 +137,12 @@ def test_trace_speed_and_duration_are_applied(tmp_path: Path) -> None:
         ),
         (
             HEADER + "2023-11-16 18:15:46,1,1\nyesterday,374,1\n",
-            "F:3: TIMESTAMP 'yesterday' is not a time\n"
+            "F:3: timestamp 'yesterday' is not a time\n"
             "  → a row looks like 2023-11-16 18:15:46.6805900,374,44",
         ),
         (
             HEADER + "2023-13-16 18:15:46,1,1\n",
-            "F:2: TIMESTAMP '2023-13-16 18:15:46' is not a time\n"
+            "F:2: timestamp '2023-13-16 18:15:46' is not a time\n"
             "  → a row looks like 2023-11-16 18:15:46.6805900,374,44",
         ),
         (

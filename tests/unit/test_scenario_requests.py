@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from bltybench.errors import UserError
+from bltybench.load.run.upstream import open_upstreams
+from bltybench.scenario.arrivals.arrivals import schedule
+from bltybench.scenario.arrivals.trace_line import TimeUnit
 from bltybench.scenario.cost import least_tokens, mean_tokens
 from bltybench.scenario.plan import make_plan
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.target import Budget, Target
-from bltybench.scenario.workload import Scenario
+from bltybench.scenario.workload import Scenario, Trace
 
 TOOLS = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
 BODIES: list[dict[str, Any]] = [
@@ -27,9 +30,10 @@ BODIES: list[dict[str, Any]] = [
 
 
 def scenario(models: dict[str, str] | None = None, **fields: Any) -> Scenario:
-    call = {"name": "own", "requests": {"file": "b.jsonl", "models": models or {}}, **fields}
+    call = {"name": "own", "requests": {"file": "b.jsonl", "models": models or {}}}
     about = {"title": "t", "model": "usual", "duration_s": 10, "users": 1, "arrivals": {"kind": "closed"}}
-    return Scenario.model_validate({**about, "mix": [call]})
+    about |= {"arrivals": fields.pop("arrivals")} if "arrivals" in fields else {}
+    return Scenario.model_validate({**about, "mix": [call | fields]})
 
 
 def write(folder: Path, *rows: object) -> Path:
@@ -53,6 +57,55 @@ def test_batch_file_sends_its_bodies(tmp_path: Path) -> None:
     batch.mkdir()
     made = [Composer(scenario(), folder) for folder in (write(plain, *BODIES), write(batch, *rows))]
     assert made[0].prepare(1) == made[1].prepare(1)
+
+
+def timed(second: float, **more: Any) -> dict[str, Any]:
+    body = {"model": "m", "messages": [{"role": "user", "content": f"at {second}"}], "max_tokens": 3}
+    return {"timestamp": f"2026-11-30T12:00:{second:06.3f}Z", "body": body, **more}
+
+
+@pytest.mark.parametrize(("form", "unit"), [("iso", None), ("s", None), ("ms", "ms")])
+def test_bodies_with_timestamps_are_sent_at_their_own_times(
+    tmp_path: Path, form: str, unit: TimeUnit | None
+) -> None:
+    rows = [timed(second) for second in (0.5, 1.25, 2.0, 4.0)]
+    if form != "iso":
+        for row, at_s in zip(rows, (1.8e9 + 0.5, 1.8e9 + 1.25, 1.8e9 + 2, 1.8e9 + 4), strict=True):
+            row["timestamp"] = at_s if form == "s" else round(at_s * 1000)
+    write(tmp_path, *rows)
+    arrivals = Trace(kind="trace", file="b.jsonl", start_s=0.5, speed=0.5, time_unit=unit)
+    composer = Composer(scenario(arrivals=arrivals), tmp_path)
+    sent = {
+        arrival.at_s: (composer.prepare(arrival.index, arrival).body or {})["messages"][0]["content"]
+        for arrival in schedule(arrivals, 10, 1, tmp_path)
+    }
+    assert sent == {0.5: "at 1.25", 2.0: "at 2.0", 6.0: "at 4.0"}
+
+
+def test_sessions_of_recorded_requests_are_kept(tmp_path: Path) -> None:
+    rows = [timed(0, chat_id=1, turn=1), timed(1, chat_id=2, parent_chat_id=1, turn=2)]
+    arrivals = Trace(kind="trace", file="b.jsonl")
+    composer = Composer(scenario(arrivals=arrivals), write(tmp_path, *rows))
+    _, second = schedule(arrivals, 10, 1, tmp_path)
+    prepared = composer.prepare(second.index, second)
+    assert (prepared.after, prepared.turn) == (0, 2)
+
+
+def test_recorded_headers_are_sent_without_credentials_and_those_of_bltybench(tmp_path: Path) -> None:
+    headers = {"X-Tenant": "blue", "authorization": "Bearer x", "Cookie": "a", "Api-Key": "y", "Host": "h",
+               "Content-Length": "3", "User-Agent": "curl", "x-title": "t"}  # fmt: skip
+    composer = Composer(scenario(), write(tmp_path, timed(0, headers=headers), timed(1, headers=None)))
+    assert composer.prepare(0).headers == (("X-Tenant", "blue"), ("x-title", "t"))
+    assert composer.prepare(1).headers == ()
+
+
+def test_target_headers_replace_recorded_ones() -> None:
+    target = Target(base_url="http://127.0.0.1:1/v1", headers={"X-Tenant": "red"})
+    (upstream,) = open_upstreams({"t": target}, 0, 1).values()
+    recorded = (("x-tenant", "blue"), ("X-Title", "t"))
+    sent = upstream.headers(None, None, recorded, stream=False)
+    assert sent == (*upstream.headers(None, None, stream=False), ("X-Title", "t"))
+    assert ("X-Tenant", "red") in sent
 
 
 def test_models_are_mapped_by_name_and_the_others_by_the_star(tmp_path: Path) -> None:
@@ -111,7 +164,11 @@ def test_token_budget_requires_a_bound_in_each_body(tmp_path: Path) -> None:
         ('{"messages": [{"content": "\\ud800"}]}', "half of a surrogate pair"),
         ('{"url": "/v1/embeddings", "body": {"messages": [{}]}}', "/v1/embeddings is not a chat completion"),
         ('{"method": "GET", "body": {"messages": [{}]}}', "is not a chat completion"),
-        ('{"headers": {}, "body": {"messages": [{}]}}', "unknown key 'headers' next to body"),
+        ('{"header": {}, "body": {"messages": [{}]}}', "unknown key 'header' next to body"),
+        ('{"headers": ["a"], "body": {"messages": [{}]}}', "headers is not an object of texts"),
+        ('{"headers": {"a": 1}, "body": {"messages": [{}]}}', "headers is not an object of texts"),
+        ('{"headers": {"a b": "c"}, "body": {"messages": [{}]}}', "'a b' is not the name of a header"),
+        ('{"headers": {"a": "\\n"}, "body": {"messages": [{}]}}', "the value of a must consist of printable"),
         ('{"messages"', "not valid JSON"),
     ],
 )

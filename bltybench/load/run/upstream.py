@@ -26,8 +26,13 @@ class Upstream:
     budget: BudgetAccount
     _headers: dict[tuple[SecretStr | None, str | None, bool], Headers] = field(default_factory=dict)
 
-    def headers(self, key: SecretStr | None, variable: str | None, *, stream: bool) -> Headers:
-        """Return a request's headers, with ``key``, or else that of an environment variable of the target."""
+    def headers(
+        self, key: SecretStr | None, variable: str | None, recorded: Headers = (), *, stream: bool
+    ) -> Headers:
+        """Return a request's headers, with ``key``, or else that of an environment variable of the target.
+
+        Of the ``recorded`` ones, those are added that the target does not set.
+        """
         found = self._headers.get((key, variable, stream))
         if found is None:
             accepted = "text/event-stream" if stream else "application/json"
@@ -36,6 +41,9 @@ class Upstream:
             found = self._headers[key, variable, stream] = self.access.headers(
                 [*own, ("Accept", accepted)], used
             )
+        if recorded:
+            names = {name.lower() for name, _ in found}
+            found = (*found, *((name, value) for name, value in recorded if name.lower() not in names))
         return found
 
 

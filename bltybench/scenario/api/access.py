@@ -23,8 +23,9 @@ OWN_HEADERS = {
 }  # fmt: skip
 """Headers that bltybench sets, because timing or framing depends on them."""
 
+CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|credential|signature|\bsig\b", re.IGNORECASE)
+"""Part of a name that suggests that the value is a credential."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|credential|signature|\bsig\b", re.IGNORECASE)
 
 
 class FromEnvironment(Table):
@@ -91,7 +92,7 @@ def read_access(
             value = values[name]
             if isinstance(value, FromEnvironment):
                 secrets += [text, text.removeprefix(value.prefix)]
-            elif _CREDENTIAL.search(name):
+            elif CREDENTIAL.search(name):
                 secrets += [text, text.rpartition(" ")[2]]
     encoded = urlencode(sent_query, quote_via=quote)
     return Access(

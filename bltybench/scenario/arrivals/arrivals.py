@@ -8,7 +8,7 @@ from random import Random
 from statistics import fmean
 
 from bltybench.scenario.arrivals import trace
-from bltybench.scenario.arrivals.trace_formats import ChatId, TraceRow
+from bltybench.scenario.arrivals.trace_line import ChatId, TraceRow
 from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
 from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
@@ -38,6 +38,8 @@ class Arrival:
     """Index of the arrival before it in its session, whose answer must have ended before it is sent."""
     turn: int | None = None
     """Recorded turn of its session."""
+    number: int | None = None
+    """Set by a trace of recorded requests: number of the request in the file, from 0."""
 
     def worker(self, workers: int) -> int:
         """Return the number of the worker that sends it. A session stays on one."""
@@ -190,6 +192,7 @@ def _linked(rows: Iterator[TraceRow], arrivals: Trace) -> Iterator[Arrival]:
             session=None if row.chat is None and parent is None else session,
             after=None if parent is None else parent.index,
             turn=row.turn,
+            number=row.number,
         )
         if row.chat is not None:
             known[row.chat, row.copy] = replace(arrival, blocks=())

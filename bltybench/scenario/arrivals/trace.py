@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.trace_formats import FORMATS, ChatId, Format, Line, TimeUnit, TraceRow
+from bltybench.scenario.arrivals.trace_formats import FORMATS
+from bltybench.scenario.arrivals.trace_line import ChatId, Format, Line, TimeUnit, TraceRow
 from bltybench.scenario.files import open_text, version_of
 
 LFS = "version https://git-lfs"

@@ -1,136 +1,16 @@
-"""Trace formats, one reader each: Azure and BurstGPT (CSV), Mooncake and bltybench's own (JSONL)."""
+"""Trace formats, one reader each: Azure and BurstGPT (CSV), Mooncake, requests files, and our own (JSONL)."""
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from itertools import count
+from typing import Any
 
 from bltybench.errors import UserError
-from bltybench.scenario.files import read_json
+from bltybench.scenario.arrivals.trace_line import SESSION_KEYS, Format, Line, Parse, TimeUnit, TraceRow
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes that the blocks of a trace can have, in tokens: 512 in Mooncake's traces, 16 in Bailian's."""
-SESSION_KEYS = ("chat_id", "parent_chat_id", "turn")
-"""Keys of Bailian's traces that make requests a session."""
-NO_PARENT = (-1, "-1", "", None)
-"""Values of ``parent_chat_id`` of the first request of a session."""
-
-ChatId = int | str
-
-
-@dataclass(frozen=True, slots=True)
-class TraceRow:
-    """One recorded request."""
-
-    at_s: float
-    """Recorded time, in seconds."""
-    prompt_tokens: int | None
-    """None only in bltybench's own format. The mix then decides."""
-    max_tokens: int | None
-    """Tokens requested if the recorded completion is empty: the smallest value an API accepts. Skipping the
-    request would reduce the load."""
-    blocks: tuple[int, ...] = ()
-    block_tokens: int = 0
-    """Tokens of each block but the last."""
-    call: str | None = None
-    chat: ChatId | None = None
-    """ID of the request, to which later ones can refer as their parent."""
-    parent: ChatId | None = None
-    """``chat`` of the request before it in its session."""
-    turn: int | None = None
-    copy: int = 0
-    """Number of its copy, if the trace is scaled up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a trace, with its location and an example for messages."""
-
-    text: str
-    where: str
-    example: str
-
-    def error(self, what: str) -> UserError:
-        """Return the error for an invalid line."""
-        return UserError(what, where=self.where, remedy=self.example)
-
-    def fields(self, count: int) -> list[str]:
-        """Return ``count`` comma-separated fields."""
-        fields = [field.strip() for field in self.text.split(",")]
-        if len(fields) != count:
-            raise self.error(f"has {len(fields)} fields, not {count}")
-        return fields
-
-    def count(self, text: str, column: str, minimum: int) -> int:
-        """Return a field as an integer."""
-        if not (text.isascii() and text.removeprefix("-").isdigit()):
-            raise self.error(f"{column} {text[:40]!r} is not an integer")
-        return self._bounded(int(text[:20]), column, minimum)
-
-    def object(self) -> dict[str, Any]:
-        """Return the line as a JSON object."""
-        row = read_json(self.text, where=self.where, remedy=self.example)
-        if not isinstance(row, dict):
-            raise self.error("not a JSON object")
-        return row
-
-    def seconds(self, row: dict[str, Any], key: str) -> float:
-        """Return a value of a JSON object as a non-negative number."""
-        value = row.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise self.error(f"{key} is not a number >= 0")
-        return float(value)
-
-    def whole(self, row: dict[str, Any], key: str, minimum: int) -> int:
-        """Return a value of a JSON object as an integer."""
-        value = row.get(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(f"{key} is not an integer")
-        return self._bounded(value, key, minimum)
-
-    def session(self, row: dict[str, Any]) -> tuple[ChatId | None, ChatId | None, int | None]:
-        """Return a row's ID, its parent (without the key: the row before it with that ID), and its turn."""
-        chat = row.get("chat_id")
-        parent = row.get("parent_chat_id", chat)
-        for key, value in (("chat_id", chat), ("parent_chat_id", parent)):
-            if isinstance(value, bool) or not isinstance(value, int | str | None):
-                raise self.error(f"{key} is neither an integer nor text")
-        turn = None if row.get("turn") is None else self.whole(row, "turn", 1)
-        return chat, None if parent in NO_PARENT else parent, turn
-
-    def _bounded(self, value: int, column: str, minimum: int) -> int:
-        if value < minimum:
-            what = f"{column} is {value}, must be {minimum} or more"
-            raise UserError(what, where=self.where, remedy="fix or remove the row")
-        return value
-
-
-TimeUnit = Literal["s", "ms"]
-Parse = Callable[[Line], TraceRow]
-"""Function from a line to a row. Raises UserError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A trace format."""
-
-    header: str
-    """Start of a file in this format."""
-    example: str
-    time: str
-    """Name of its time column."""
-    fits: Callable[[str], bool]
-    """Whether a file with this first line has this format."""
-    reader: Callable[[str, TimeUnit | None], Parse]
-    """Factory of a parser, called with the first line and the given unit of time."""
-    keeps_first_line: bool = False
-    """Whether the first line is already a row."""
-    from_first_row: bool = True
-    """Whether times count from the first row. Otherwise they are the run's own."""
-    has_units: bool = False
-    """Whether files in this format have different units of time."""
 
 
 # Azure LLM inference traces (Azure Public Dataset, 2023 and 2024)
@@ -160,7 +40,7 @@ def _azure(_: str, _unit: TimeUnit | None) -> Parse:
 def _moment(line: Line, text: str) -> tuple[datetime, float]:
     """Return the whole second and the fraction. A missing time zone means UTC."""
     match = _TIMESTAMP.fullmatch(text)
-    invalid = line.error(f"TIMESTAMP {text[:40]!r} is not a time")
+    invalid = line.error(f"timestamp {text[:40]!r} is not a time")
     if match is None:
         raise invalid
     day, clock, fraction, zone = match.groups()
@@ -213,8 +93,7 @@ class _Blocks:
     """Parser of a trace with blocks, which infers the size of blocks from its rows."""
 
     def __init__(self, _: str, unit: TimeUnit | None) -> None:
-        self._unit = unit
-        """Unit of timestamps. Without a given one, a decimal point means seconds."""
+        self._time_s = _Timestamps(unit)
         self._sizes: tuple[int, ...] = BLOCK_SIZES
         """Block sizes that fit all rows so far. A prompt of two or more blocks leaves one."""
 
@@ -228,7 +107,7 @@ class _Blocks:
         if "hash_ids" in row:
             self._fit_sizes(line, prompt, len(ids))
         completion = max(1, line.whole(row, "output_length", 0))
-        at_s = self._at_s(line, row)
+        at_s = self._time_s(line, row)
         size = self._sizes[-1] if ids else 0
         return TraceRow(at_s, prompt, completion, tuple(ids), size, None, *line.session(row))
 
@@ -244,7 +123,19 @@ class _Blocks:
             )
         self._sizes = fitting
 
-    def _at_s(self, line: Line, row: dict[str, Any]) -> float:
+
+class _Timestamps:
+    """Reader of the key ``timestamp``: a number, or the text of a time."""
+
+    def __init__(self, unit: TimeUnit | None) -> None:
+        self._unit = unit
+        """Unit of numbers. Without a given one, a decimal point means seconds."""
+
+    def __call__(self, line: Line, row: dict[str, Any]) -> float:
+        """Return the time of a row in seconds."""
+        if isinstance(row.get("timestamp"), str):
+            moment, fraction_s = _moment(line, row["timestamp"])
+            return moment.timestamp() + fraction_s
         timestamp = line.seconds(row, "timestamp")
         if self._unit is None and timestamp:
             if isinstance(row["timestamp"], int):
@@ -255,6 +146,23 @@ class _Blocks:
                 )
             self._unit = "s"
         return timestamp / 1000 if self._unit == "ms" else timestamp
+
+
+# Recorded requests with their times. scenario/prompts/request_files.py reads their bodies.
+
+_REQUESTS_HEADER = '{"timestamp": "2026-11-30T12:00:00.250Z", "body": {"model": "…", "messages": […]}}'
+_BODY = re.compile(r'\{.*"body"\s*:')
+
+
+def _requests(_: str, unit: TimeUnit | None) -> Parse:
+    time_s, numbers = _Timestamps(unit), count()
+
+    def parse(line: Line) -> TraceRow:
+        row = line.object()
+        chat, parent, turn = line.session(row)
+        return TraceRow(time_s(line, row), chat=chat, parent=parent, turn=turn, number=next(numbers))
+
+    return parse
 
 
 # bltybench's own: seconds since the start of the run, and properties of the request
@@ -296,6 +204,15 @@ FORMATS = (
         "Timestamp",
         _is_burstgpt,
         _burstgpt,
+    ),
+    Format(
+        _REQUESTS_HEADER,
+        f"a line looks like {_REQUESTS_HEADER}",
+        "timestamp",
+        lambda first: _BODY.match(first) is not None,
+        _requests,
+        keeps_first_line=True,
+        has_units=True,
     ),
     Format(
         _OWN_HEADER,

@@ -17,7 +17,7 @@ from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.prompts.prose import block_of, pool, text_of
 from bltybench.scenario.prompts.request_files import read_requests
 from bltybench.scenario.prompts.tokens import PROMPT_OVERHEAD, ROLE_OVERHEAD, count
-from bltybench.scenario.workload import Call, RequestsFile, Scenario
+from bltybench.scenario.workload import Call, RequestsFile, Scenario, Trace
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -39,6 +39,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """Turn of the recorded session that it belongs to."""
     after: int | None = None
     """Number of the request before it in that session, which must have ended."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Recorded headers to send."""
 
 
 class Composer:
@@ -67,6 +69,8 @@ class Composer:
         }
         self._model = None if scenario.models else scenario.model
         """Model of recorded bodies without one; None if it is drawn when they are sent."""
+        self._timed = scenario.arrivals.file if isinstance(scenario.arrivals, Trace) else None
+        """File of the trace. A requests file that is also the trace sends each body at its own time."""
         recorded = {call.requests.file for call in scenario.mix if call.requests is not None}
         self._requests = {file: read_requests(base_dir / file) for file in sorted(recorded)}
 
@@ -95,7 +99,8 @@ class Composer:
             prompt_tokens = arrival.prompt_tokens or prompt_tokens
             max_tokens = arrival.max_tokens or max_tokens
         if call.requests is not None:
-            return self._recorded(call, call.requests, index, max_tokens)
+            number = None if arrival is None or call.requests.file != self._timed else arrival.number
+            return self._recorded(call, call.requests, index, index if number is None else number, max_tokens)
         mark = self._mark(call, index)
         if call.conversations is not None:
             every = self._conversations[call.conversations].every
@@ -124,16 +129,24 @@ class Composer:
             turns = call.turns.min + int(rng.random() * (call.turns.max - call.turns.min + 1))
         return Prepared(call, messages, rest + user_tokens, max_tokens, index, turns, call.temperature)
 
-    def _recorded(self, call: Call, source: RequestsFile, index: int, max_tokens: int) -> Prepared:
-        """Return the body of a line, in the order of the file, with its model mapped."""
+    def _recorded(
+        self, call: Call, source: RequestsFile, index: int, number: int, max_tokens: int
+    ) -> Prepared:
+        """Return the body of a line, with its model mapped. After the last line comes the first."""
         every = self._requests[source.file].every
-        row = every[index % len(every)]
+        row = every[number % len(every)]
         body = dict(row.body or {})
         model = body.get("model", self._model)
         if mapped := source.models.get(model or "", source.models.get("*", model)):
             body["model"] = mapped
         return Prepared(
-            call, row.messages, row.count_tokens(), row.max_tokens or max_tokens, index, body=body
+            call,
+            row.messages,
+            row.count_tokens(),
+            row.max_tokens or max_tokens,
+            index,
+            body=body,
+            headers=row.headers,
         )
 
     def next_turn(self, last: Prepared, turn: int, answer: str) -> Prepared:

@@ -52,6 +52,8 @@ class Conversation:
     """The whole body, if it is sent as it is. It contains the messages and parameters."""
     where: str = ""
     """File and line, for messages."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Recorded headers that are sent, too."""
     tool_keys: dict[str, Any] = field(default_factory=dict)
     """Those of TOOL_KEYS that it has. They replace the call's."""
     _prompt_tokens: int | None = None

@@ -1,10 +1,12 @@
-"""Files of recorded request bodies, one per line, also in OpenAI's batch format."""
+"""Files of recorded request bodies, one per line, also in OpenAI's batch format, with times and headers."""
 
 from pathlib import Path
 from typing import Any
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.access import CREDENTIAL, OWN_HEADERS, valid_headers
 from bltybench.scenario.api.request_options import as_json, choices, max_completion_tokens
+from bltybench.scenario.arrivals.trace_line import SESSION_KEYS
 from bltybench.scenario.files import version_of
 from bltybench.scenario.prompts.conversations import Conversation, Conversations, read_rows
 from bltybench.scenario.target import Target
@@ -14,7 +16,9 @@ SHAPE = (
     'a line looks like {"model": "…", "messages": [{"role": "user", "content": "…"}]}, with any further keys '
     'of the body, or like {"method": "POST", "url": "/v1/chat/completions", "body": {…}}'
 )
-BATCH_KEYS = ("custom_id", "method", "url", "body")
+FRAME_KEYS = ("custom_id", "method", "url", "body", "timestamp", "headers", *SESSION_KEYS)
+UNSENT_HEADERS = frozenset({*OWN_HEADERS, "accept", "user-agent"})
+"""Recorded headers that bltybench sets itself. Credentials are those of the target."""
 CHAT_PATH = "/chat/completions"
 MAX_BODY_TOKENS = 10**9
 """Largest bound of a completion that a body can have, in tokens."""
@@ -64,25 +68,41 @@ def without_bounds(scenario: Scenario, base_dir: Path) -> str | None:
 
 def _request(row: object, where: str) -> Conversation:
     """Return the request of a line. Its messages and bound are those of its body."""
-    body = row.get("body") if isinstance(row, dict) and "body" in row else row
-    problem = _batch_problem(row) if body is not row else None
-    problem = problem or _body_problem(body)
+    frame: dict[str, Any] = row if isinstance(row, dict) and "body" in row else {"body": row}
+    body = frame["body"]
+    problem = _frame_problem(frame) or _body_problem(body)
     if problem or not isinstance(body, dict):
         raise UserError(problem or "not an object", where=where, remedy=SHAPE)
     try:
         checked: dict[str, Any] = as_json(body, "the body")
     except ValueError as error:
         raise UserError(str(error), where=where, remedy=SHAPE) from None
-    return Conversation(checked["messages"], max_completion_tokens(checked), None, body=checked, where=where)
+    headers = _headers(frame.get("headers") or {}, where)
+    bound = max_completion_tokens(checked)
+    return Conversation(checked["messages"], bound, None, body=checked, where=where, headers=headers)
 
 
-def _batch_problem(row: object) -> str | None:
-    """Return what is wrong with the frame of a batch request, or None."""
-    if not isinstance(row, dict):
-        return None
-    if unknown := row.keys() - set(BATCH_KEYS):
+def _headers(recorded: object, where: str) -> tuple[tuple[str, str], ...]:
+    """Return the recorded headers that are sent. Raise UserError for one that can't be, without its value."""
+    if not isinstance(recorded, dict) or not all(isinstance(value, str) for value in recorded.values()):
+        raise UserError("headers is not an object of texts", where=where, remedy=SHAPE)
+    sent = {
+        name: value
+        for name, value in recorded.items()
+        if name.lower() not in UNSENT_HEADERS and not CREDENTIAL.search(name)
+    }
+    try:
+        valid_headers(sent)
+    except ValueError as error:
+        raise UserError(f"headers: {error}", where=where, remedy="fix or remove the header") from None
+    return tuple(sent.items())
+
+
+def _frame_problem(frame: dict[str, Any]) -> str | None:
+    """Return what is wrong with the keys next to a body, or None."""
+    if unknown := frame.keys() - set(FRAME_KEYS):
         return f"unknown key {min(unknown)[:60]!r} next to body"
-    method, url = row.get("method", "POST"), row.get("url", CHAT_PATH)
+    method, url = frame.get("method", "POST"), frame.get("url", CHAT_PATH)
     if method != "POST" or not isinstance(url, str) or not url.endswith(CHAT_PATH):
         return f"{str(method)[:20]} {str(url)[:60]} is not a chat completion"
     return None
