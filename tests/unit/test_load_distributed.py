@@ -320,19 +320,16 @@ name = "m"
         elsewhere = msgspec.structs.replace(files, base_dir="/nowhere")
         assert elsewhere.find(None) == folder
 
-    @pytest.mark.parametrize(
-        ("name", "what"), [("scenarios.toml", "scenarios.toml differs"), ("trace.csv", "differs from that")]
-    )
+    @pytest.mark.parametrize("name", ["scenarios.toml", "trace.csv"])
     def test_worker_with_another_file_is_refused_by_its_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         files = self.master(tmp_path / "master")
         folder = self.worker(tmp_path / "worker", files, monkeypatch)
         with (folder / name).open("a") as file:
             file.write("# changed\n")
-        with pytest.raises(UserError, match=what) as caught:
+        with pytest.raises(UserError, match=f"{folder / name}: differs from that of the master"):
             files.find(None)
-        assert str(folder / name) in str(caught.value)
         (folder / name).unlink()
         with pytest.raises(UserError, match="not found"):
             files.find(Path("scenarios.toml"))

@@ -36,7 +36,7 @@ class Courier:
         self.done = Event()
         """Set when everything has been received, or the run takes no more records."""
         self._folder, self._worker, self._send, self._run_path = folder, worker, send, run_path
-        self._finished = False
+        self._finished = self._gave_up = False
         self._received: dict[str, int] = {}
         """Bytes of each file that have been received."""
         self._receipt = Event()
@@ -65,12 +65,13 @@ class Courier:
             remove_spill(self._folder)
             self.done.set()
 
-    def wait(self) -> None:
-        """Wait until everything has been received, or until there has been no receipt for some time."""
+    def wait(self) -> bool:
+        """Return whether everything is received before there has been no receipt for some time."""
         begin_s = time.monotonic()
         while not self.done.wait(INTERVAL_S):
             if time.monotonic() - max(begin_s, self._last_receipt_s) > MAX_SILENCE_S:
                 self._give_up("the master does not respond")
+        return not self._gave_up
 
     def _run(self) -> None:
         while not self._finished:
@@ -99,6 +100,7 @@ class Courier:
         return os.pread(fd, MAX_BATCH_BYTES, self._received.get(name, 0))
 
     def _give_up(self, why: str) -> None:
+        self._gave_up = True
         if self._greenlet is not None:
             self._greenlet.kill()
         self.done.set()

@@ -49,11 +49,6 @@ class RemotePart:
         """Whether this worker sends its records to the master."""
         return self._courier is not None
 
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to send."""
-        return self._courier is None or self._courier.done.is_set()
-
     def prepare(self) -> None:
         """Measure the master's clock. Raise UserError if it is too different."""
         if self._clock is not None:
@@ -96,7 +91,6 @@ class RemotePart:
         if self._courier is not None:
             self._courier.finish()
 
-    def wait(self) -> None:
-        """Wait until the rest is delivered, as long as the master responds."""
-        if self._courier is not None:
-            self._courier.wait()
+    def wait(self) -> bool:
+        """Return whether the rest is delivered. Wait for it as long as the master responds."""
+        return self._courier is None or self._courier.wait()

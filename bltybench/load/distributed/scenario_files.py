@@ -48,22 +48,21 @@ class ScenarioFiles(msgspec.Struct, frozen=True, kw_only=True):
         """
         if own is None and DEFAULT_FILE.exists():
             own = DEFAULT_FILE
-        if own is not None and _digest(own.name, own).sha256 != self.scenarios.sha256:
-            raise UserError(
-                f"{own.name} differs from that of the master",
-                where=str(own.absolute()),
-                remedy="copy the master's",
-            )
+        if own is not None:
+            _require(self.scenarios, own)
         base_dir = Path(self.base_dir) if own is None else own.parent.absolute()
         if not base_dir.is_dir():
             base_dir = Path.cwd()
         for file in self.named:
-            path = base_dir / file.name
-            if _digest(file.name, path).sha256 != file.sha256:
-                raise UserError(
-                    "differs from that of the master", where=str(path), remedy="copy the master's"
-                )
+            _require(file, base_dir / file.name)
         return base_dir
+
+
+def _require(file: FileDigest, path: Path) -> None:
+    if _digest(file.name, path).sha256 != file.sha256:
+        raise UserError(
+            "differs from that of the master", where=str(path.absolute()), remedy="copy the master's"
+        )
 
 
 def _digest(name: str, path: Path) -> FileDigest:

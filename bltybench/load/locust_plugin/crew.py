@@ -113,6 +113,11 @@ class Crew:
                 return lost
         return None
 
+    def watch_end(self) -> None:
+        """Note remote workers that stop responding while the run ends. The others have locks to look at."""
+        while not self._run.gathered.wait(WATCH_INTERVAL_S):
+            self.find_lost()
+
     def close(self) -> None:
         """Let the workers leave from now on."""
         if not self.closed.is_set():
@@ -146,6 +151,8 @@ class Crew:
         silence_s = 0.0 if self._run.started.is_set() else self._run.max_silence_s
         for client_id, name in self._names.items():
             node: Any = self._runner.clients.get(client_id)
+            if self.closed.is_set() and (node is None or client_id not in self._remote):
+                continue
             if self._run.is_killed(name):
                 yield client_id, (KILLED, 0.0)
             elif node is None:

@@ -105,7 +105,6 @@ class Participant:
                 remote = RemotePart(spec.folder, name, spec.clock, run_path, self._runner.send_message)
                 self.join(open_context(spec, environment, name, index, workers), remote)
                 failed.pop_all()
-            self._remote_parts = {key: part for key, part in self._remote_parts.items() if not part.is_done}
             self._remote_parts[run_id] = remote
         except UserError as error:
             self._decline(error)
@@ -138,12 +137,14 @@ class Participant:
     def hand_over(self) -> None:
         """Wait until the master has the records of this worker, because this process ends."""
         runner = self._runner
-        if isinstance(runner, WorkerRunner) and not all(part.is_done for part in self._remote_parts.values()):
+        parts = [part for part in self._remote_parts.values() if part.is_remote]
+        if isinstance(runner, WorkerRunner) and parts:
             # Locust has stopped listening.
             listener = gevent.spawn(self._listen, runner)
-            for part in self._remote_parts.values():
-                part.wait()
+            delivered = [part.wait() for part in parts]
             listener.kill()
+            if not all(delivered):
+                runner.environment.process_exit_code = COULD_NOT_RUN
 
     def _listen(self, runner: WorkerRunner) -> None:
         reactions = {RECEIPT_MESSAGE: self._on_receipt, ASK_MESSAGE: self._on_answer}

@@ -145,6 +145,9 @@ class Supervisor:
             _kill_stopped_workers()
             self._runner.send_message(HURRY_MESSAGE)
             stop_run(self._runner, lost)
+        if run.inbox:
+            crew.closed.wait()
+            crew.watch_end()
 
     def _on_hello(self, msg: Message, **_: Any) -> None:
         self._processes[msg.node_id] = msg.data["process"]
