@@ -43,7 +43,7 @@ def make(path: Path, attempts: int) -> None:
     """Write a sealed run of ``attempts`` attempts."""
     path.mkdir(parents=True)
     folder = RunFolder(path)
-    folder.write_manifest(_manifest(path.name))
+    folder.write_manifest(manifest_of(path.name))
     rng = np.random.default_rng(1)
     with pq.ParquetWriter(folder.attempts_parquet, ATTEMPT_SCHEMA, compression="zstd") as writer:
         for first in range(0, attempts, ROWS):
@@ -60,7 +60,7 @@ def make(path: Path, attempts: int) -> None:
     pq.write_table(pa.table(columns, schema=GENERATOR_SCHEMA), folder.generator_parquet)
 
 
-def _manifest(run_id: str) -> Manifest:
+def manifest_of(run_id: str) -> Manifest:
     return Manifest(
         run_id=run_id,
         created="2026-11-22T14:15:10Z",
