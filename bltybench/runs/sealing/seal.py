@@ -69,7 +69,7 @@ def write_parquet(parquet: Path, schema: pa.Schema, batches: Iterable[pa.RecordB
     """Write a Parquet file and read it back before it replaces another one. Raise UserError if that fails."""
     partial = partial_name(parquet)
     try:
-        with pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer:
+        with _writer(partial, schema) as writer:
             written = 0
             for batch in batches:
                 writer.write_batch(batch)
@@ -91,6 +91,19 @@ def write_parquet(parquet: Path, schema: pa.Schema, batches: Iterable[pa.RecordB
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a writer that packs the many small numbers of lists (gaps), which is fastest for both sides."""
+    lists = [field.name for field in schema if pa.types.is_list(field.type)]
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=[name for name in schema.names if name not in lists],
+        column_encoding={f"{name}.list.element": "DELTA_BINARY_PACKED" for name in lists},
+    )
 
 
 def _rows(parquet: Path) -> int:
