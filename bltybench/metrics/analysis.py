@@ -143,7 +143,7 @@ def _compute(
     load_ns = end_ns if manifest.ended_ns is None else manifest.ended_ns
     spans = steady_spans(calls, scenario, load_ns)
     gaps = _gaps(batches, everything, excluded, spans)
-    measures = latency.measures(attempts, calls, gaps, spans)
+    samples, percentiles = _percentiles(latency.measures(attempts, calls, gaps, spans))
     steps = concurrency.steps(everything)
     good = good_calls(attempts, calls, scenario.objectives)
     refused = quota.refusals(attempts)
@@ -159,9 +159,9 @@ def _compute(
         calls=calls,
         generator=generator,
         spans=spans,
-        samples={name: measure.sample for name, measure in measures.items()},
+        samples=samples,
         gaps=gaps,
-        percentiles=latency.table(measures),
+        percentiles=percentiles,
         percentiles_by=latency.by_kind(attempts, calls, gaps, spans),
         best=rates.best(attempts, counted),
         documented=documented,
@@ -194,6 +194,11 @@ def _compute(
         spent=spent(everything, manifest, scenario.model),
         imported=imported,
     )
+
+
+def _percentiles(measures: dict[str, latency.Measure]) -> tuple[dict[str, Sample], pd.DataFrame]:
+    """Return samples and percentiles, which need far less memory than the measures."""
+    return {name: measure.sample for name, measure in measures.items()}, latency.table(measures)
 
 
 def _gaps(batches: Iterable[pa.RecordBatch], everything: pd.DataFrame, excluded: Bools, spans: Spans) -> Gaps:

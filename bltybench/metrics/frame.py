@@ -78,6 +78,11 @@ def bools(frame: pd.DataFrame, column: str) -> Bools:
     return frame[column].to_numpy(dtype=np.bool_)
 
 
+def has_fate(attempts: pd.DataFrame, fate: str) -> Bools:
+    """Return which attempts have a fate. Codes are compared much faster than names."""
+    return np.asarray(attempts["fate"].cat.codes == FATES.index(fate), dtype=np.bool_)
+
+
 def to_frame(columns: Columns, exclude: str | None = None) -> pd.DataFrame:
     """Convert to nullable dtypes (Int64, Float64, boolean), and repeated strings to categories.
 
@@ -107,8 +112,7 @@ def attempts_frame(columns: Columns) -> pd.DataFrame:
     """
     frame = to_frame(columns, exclude="gaps_us")
     frame["call"] = pd.factorize(frame["call_id"])[0]
-    outcome = frame["outcome"].astype("object").to_numpy()
-    frame["ok"] = ok = np.asarray(outcome == "ok", dtype=np.bool_)
+    frame["ok"] = ok = (frame["outcome"] == Outcome.OK.value).to_numpy(dtype=np.bool_)
     frame["fate"] = pd.Categorical.from_codes(_fates(frame, ok), list(FATES))  # type: ignore[call-overload]  # stubs want a list
     sent, due = floats(frame, "sent_ns"), floats(frame, "due_ns")
     frame["at_ns"] = np.where(np.isnan(sent), due, sent).astype(np.int64)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bltybench.metrics.bootstrap import effective_size, interval, quantile_draws
@@ -29,6 +30,10 @@ MAX_VALUES = 200
 
 SEED = 1
 """Seed of the draws: the same run gives the same intervals."""
+
+
+Spanned = npt.NDArray[np.int16]
+"""The span of each value. There are few spans, and every measure keeps its own array."""
 
 
 class Spread(NamedTuple):
@@ -91,14 +96,15 @@ def measures(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spa
 
     They contain successes only, except ``schedule_delay``, which has every attempt that was sent.
     """
+    span, call_span = _spans_of(attempts, "at_ns", spans), _spans_of(calls, "first_due_ns", spans)
     return {
-        "ttft": _measure(attempts, "ttft_ms", "at_ns", spans),
-        "first_output": _measure(attempts, "first_output_ms", "at_ns", spans),
+        "ttft": _measure_of(floats(attempts, "ttft_ms"), span, spans.count),
+        "first_output": _measure_of(floats(attempts, "first_output_ms"), span, spans.count),
         "itl": Measure(gaps.pooled, _gap_spread(gaps.of())),
-        "tpot": _measure(attempts, "tpot_ms", "at_ns", spans),
-        "latency": _measure(calls, "latency_ms", "first_due_ns", spans),
-        "attempt_latency": _measure(attempts, "latency_ms", "at_ns", spans),
-        "schedule_delay": _measure(attempts, "schedule_delay_ms", "at_ns", spans),
+        "tpot": _measure_of(floats(attempts, "tpot_ms"), span, spans.count),
+        "latency": _measure_of(floats(calls, "latency_ms"), call_span, spans.count),
+        "attempt_latency": _measure_of(floats(attempts, "latency_ms"), span, spans.count),
+        "schedule_delay": _measure_of(floats(attempts, "schedule_delay_ms"), span, spans.count),
     }
 
 
@@ -123,29 +129,34 @@ def _grouped(
     attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans
 ) -> Iterator[tuple[str, str, dict[str, Measure]]]:
     """Yield each metric, each kind, and its measures by value."""
-    for metric, frame, column, at in (
-        ("latency", calls, "latency_ms", "first_due_ns"),
-        ("attempt_latency", attempts, "latency_ms", "at_ns"),
-        ("ttft", attempts, "ttft_ms", "at_ns"),
-        ("tpot", attempts, "tpot_ms", "at_ns"),
+    for frame, at, metrics in (
+        (calls, "first_due_ns", {"latency": "latency_ms"}),
+        (attempts, "at_ns", {"attempt_latency": "latency_ms", "ttft": "ttft_ms", "tpot": "tpot_ms"}),
     ):
-        values, span = floats(frame, column), spans.place(ints(frame, at))
-        for by in KINDS:
-            groups = _groups(frame[by], ~np.isnan(values))
-            yield (
-                metric,
-                by,
-                {_label(by, key): _measure_of(values[rows], span[rows], spans.count) for key, rows in groups},
-            )
-        if metric == "ttft":
-            for by in gaps.kinds.columns:
-                yield "itl", str(by), _gap_groups(gaps, str(by))
+        span = _spans_of(frame, at, spans)
+        kinds = {by: pd.factorize(frame[by], sort=True) for by in KINDS}
+        for metric, column in metrics.items():
+            values = floats(frame, column)
+            for by, (codes, names) in kinds.items():
+                groups = _groups(codes, names, ~np.isnan(values))
+                yield (
+                    metric,
+                    by,
+                    {
+                        _label(by, key): _measure_of(values[rows], span[rows], spans.count)
+                        for key, rows in groups
+                    },
+                )
+            if metric == "ttft":
+                for by in gaps.kinds.columns:
+                    yield "itl", str(by), _gap_groups(gaps, str(by))
 
 
-def _groups(kind: pd.Series[Any], known: Bools) -> Iterator[tuple[Any, Ints]]:
+def _groups(codes: Ints, names: Iterable[Any], known: Bools) -> Iterator[tuple[Any, Ints]]:
     """Yield each value of a kind, in order, with its rows; nothing if there is only one."""
-    codes, names = pd.factorize(kind, sort=True)
-    codes = np.where(known, codes, -1)
+    names = list(names)
+    # Short integers are sorted ten times faster.
+    codes = np.where(known, codes, -1).astype(np.int16 if len(names) < 1 << 15 else np.int64)
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     kept = set(np.argsort(-sizes, kind="stable")[:MAX_VALUES])
     if np.count_nonzero(sizes) < 2:
@@ -167,11 +178,11 @@ def _gap_groups(gaps: Gaps, by: str) -> dict[str, Measure]:
     return groups
 
 
-def _measure(frame: pd.DataFrame, column: str, at: str, spans: Spans) -> Measure:
-    return _measure_of(floats(frame, column), spans.place(ints(frame, at)), spans.count)
+def _spans_of(frame: pd.DataFrame, at: str, spans: Spans) -> Spanned:
+    return spans.place(ints(frame, at)).astype(np.int16)
 
 
-def _measure_of(values: Floats, span: Ints, count: int) -> Measure:
+def _measure_of(values: Floats, span: Spanned, count: int) -> Measure:
     sample, known = Sample.of(values), ~np.isnan(values)
     values, span = values[known], span[known]
 

@@ -10,6 +10,10 @@ from bltybench.metrics.frame import bools, floats
 TOLERANCE = 0.02
 """Relative difference up to which a length counts as the requested one; at least one token."""
 
+USED_COLUMNS = [
+    "wanted_prompt_tokens", "prompt_tokens", "max_tokens", "completion_tokens", "finish_reason",
+]  # fmt: skip
+"""Columns of attempts that ``lengths`` reads."""
 COLUMNS = ["what", "n", "wanted_mean", "actual_mean", "ratio", "within_2pct", "at_the_cap"]
 
 
@@ -20,7 +24,7 @@ def lengths(attempts: pd.DataFrame) -> pd.DataFrame:
     TOLERANCE, and ``at_the_cap`` the fraction of answers that ended at max_tokens. Actual lengths are the
     server's, if it reported any.
     """
-    ok = attempts[bools(attempts, "ok")]
+    ok = attempts.loc[bools(attempts, "ok"), USED_COLUMNS]
     rows: list[dict[str, Any]] = []
     for what, requested_column, column in (
         ("prompt", "wanted_prompt_tokens", "prompt_tokens"),

@@ -44,7 +44,8 @@ def refusals(attempts: pd.DataFrame) -> pd.DataFrame:
     waited = np.where(after >= 0, sent[after] - end[rows], np.nan) / NS_PER_S
     requested = floats(attempts, "retry_after_s")[rows]
     known = ~np.isnan(waited) & ~np.isnan(requested)
-    outcome = attempts["outcome"].astype("object").to_numpy()
+    outcomes = attempts["outcome"].cat
+    following_outcome = np.where(after >= 0, outcomes.codes.to_numpy()[after], -1)
     return pd.DataFrame(
         {
             "at_s": ints(attempts, "at_ns")[rows] / NS_PER_S,
@@ -53,7 +54,7 @@ def refusals(attempts: pd.DataFrame) -> pd.DataFrame:
             "error_code": attempts["error_code"].iloc[rows].array,
             "retry_after_s": pd.array(requested, dtype="Float64"),
             "latency_ms": pd.array((end[rows] - sent[rows]) / 1e6, dtype="Float64"),
-            "next_outcome": pd.array([outcome[row] if row >= 0 else None for row in after], dtype="str"),
+            "next_outcome": pd.Categorical.from_codes(following_outcome, outcomes.categories).astype("str"),
             "waited_real_s": pd.array(waited, dtype="Float64"),
             "obeyed": pd.arrays.BooleanArray(waited >= requested, ~known),
         }
@@ -96,14 +97,14 @@ def headers(attempts: pd.DataFrame) -> pd.DataFrame:
     Columns: ``quota``, ``seen`` (responses that had it), ``share`` (of all attempts with a response),
     ``min``, ``median``, ``max``.
     """
-    answered = attempts[attempts["status"].notna()]
+    answered = attempts["status"].notna().to_numpy(dtype=np.bool_)
     rows: list[tuple[str, int, float, float, float, float]] = []
     for name in QUOTAS:
-        values = floats(answered, name)
+        values = floats(attempts, name)[answered]
         values = values[~np.isnan(values)]
         if len(values):
             low, middle, high = (float(x) for x in (values.min(), np.median(values), values.max()))
-            rows.append((name, len(values), len(values) / len(answered), low, middle, high))
+            rows.append((name, len(values), len(values) / int(answered.sum()), low, middle, high))
     return pd.DataFrame(rows, columns=["quota", "seen", "share", "min", "median", "max"])
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import ACCEPTED, FATES, NS_PER_S, Floats, Ints, floats, ints
+from bltybench.metrics.frame import ACCEPTED, FATES, NS_PER_S, Floats, Ints, floats, has_fate, ints
 
 WINDOW_NS = 60 * NS_PER_S
 
@@ -55,7 +55,7 @@ def best_rolling(at_ns: Ints, weight: Floats | None = None, window_ns: int = WIN
 def request_times(attempts: pd.DataFrame, fate: str | None = None) -> Ints:
     """Return ``at_ns`` of the attempts, of one fate if given."""
     at = ints(attempts, "at_ns")
-    return at if fate is None else at[(attempts["fate"] == fate).to_numpy(dtype=np.bool_)]
+    return at if fate is None else at[has_fate(attempts, fate)]
 
 
 def times_by_fate(attempts: pd.DataFrame) -> Iterator[tuple[str, Ints]]:
@@ -72,7 +72,7 @@ def token_events(attempts: pd.DataFrame) -> pd.DataFrame:
     know each number then. Unknown counts are no event.
     """
     columns = ["at_ns", "end_ns", "prompt_tokens", "completion_tokens"]
-    accepted = attempts.loc[attempts["fate"] == ACCEPTED, columns]
+    accepted = attempts.loc[has_fate(attempts, ACCEPTED), columns]
     prompt, completion = floats(accepted, "prompt_tokens"), floats(accepted, "completion_tokens")
     has_prompt, has_completion = ~np.isnan(prompt), ~np.isnan(completion)
     prompts, completions = prompt[has_prompt], completion[has_completion]

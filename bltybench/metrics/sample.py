@@ -1,12 +1,19 @@
 """A sorted sample of measurements, compact if many values are equal."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import numpy as np
 
 from bltybench.metrics.frame import Floats, Ints
 from bltybench.percentiles import nearest_rank
+
+
+@cache
+def _ranks(count: int) -> Ints:
+    """Return 1 … ``count``, which samples of similar size share."""
+    return np.arange(1, count + 1, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Sample:
         known = values[~np.isnan(values)]
         # Checking the order is much cheaper than sorting, and many columns are in order already.
         ascending = known if bool(np.all(known[1:] >= known[:-1])) else np.sort(known)
-        return cls(ascending, np.arange(1, len(ascending) + 1, dtype=np.int64))
+        return cls(ascending, _ranks(1 << len(ascending).bit_length())[: len(ascending)])
 
     def __len__(self) -> int:
         return int(self.cumulative[-1]) if len(self.cumulative) else 0
