@@ -61,6 +61,7 @@ def make(path: Path, attempts: int) -> None:
 
 
 def manifest_of(run_id: str) -> Manifest:
+    """Return the manifest of a run that lasted an hour."""
     return Manifest(
         run_id=run_id,
         created="2026-11-22T14:15:10Z",
