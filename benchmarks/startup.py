@@ -183,7 +183,7 @@ def measure_locust(cwd: Path) -> tuple[float, float, float]:
         raise RuntimeError((cwd / "output.txt").read_text())
     rows = [msgspec.json.decode(line, type=TruthRow) for line in log.read_bytes().splitlines()]
     sent = [row for row in rows if row.path.endswith("/chat/completions")]
-    first, last = min(row.received_ns for row in sent), max(row.end_ns for row in sent)
+    first, last = min(row.received_ns for row in sent), max(row.end_ns or 0 for row in sent)
     return (first - started) / 1e9, (ended - last) / 1e9, used.ru_utime + used.ru_stime
 
 

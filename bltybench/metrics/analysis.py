@@ -115,6 +115,8 @@ def load(folder: RunFolder) -> Analysis:
     """Read a run, sealed or not, and compute everything. Raises UserError if it is active or damaged."""
     with readable(folder):
         attempts = attempts_frame(attempt_columns(folder, without=UNUSED_COLUMNS))
+        # Return the memory of the columns, which Arrow would keep.
+        pa.default_memory_pool().release_unused()
         return _compute(
             attempts, gap_batches(folder), read_generator(folder), folder.manifest(), read_import(folder)
         )

@@ -13,6 +13,8 @@ from bltybench.metrics.routes import scopes
 from bltybench.runs.manifest import TargetInfo
 from bltybench.scenario.api.documented_limits import Limit
 
+COMPARED_COLUMNS = ["at_ns", "sent_ns", "end_ns", "fate", "prompt_tokens", "completion_tokens"]
+"""Columns of attempts that show how much of a limit was used."""
 TOKEN_COLUMNS = {
     "tokens": ["prompt_tokens", "completion_tokens"],
     "input_tokens": ["prompt_tokens"],
@@ -66,8 +68,8 @@ def compare_scopes(
     whole = {str(of): rows for _, of, rows in scopes(targets, everything)}
     found: list[ComparedLimit] = []
     for target, of, rows in scopes(targets, attempts):
-        part = attempts[rows]
-        flying = in_flight(steps(everything[whole[str(of)]]), end_ns)
+        part = attempts.loc[rows, COMPARED_COLUMNS]
+        flying = in_flight(steps(everything.loc[whole[str(of)], COMPARED_COLUMNS]), end_ns)
         compared = compare(target.documented, part, token_events(part), flying)
         found += [msgspec.structs.replace(limit, **of) for limit in compared]
     return found

@@ -52,8 +52,8 @@ def refusal_messages(attempts: pd.DataFrame) -> pd.DataFrame:
     """Return the same for refusals, with a row per message; messages that differ in numbers only are one."""
     refused = attempts.loc[has_fate(attempts, REFUSED), [*KIND, "at_ns", "error_message"]]
     codes, messages = pd.factorize(refused["error_message"])
-    words = pd.Series(messages, dtype="object").str.replace(r"\d+(?:\.\d+)?", "#", regex=True)
-    refused["words"] = np.append(words.to_numpy(), None)[codes]
+    words = pd.Series([*messages, None], dtype="object").str.replace(r"\d+(?:\.\d+)?", "#", regex=True)
+    refused["words"] = words.to_numpy()[codes]
     return _kinds(refused, [*KIND, "words"]).drop(columns="words")
 
 

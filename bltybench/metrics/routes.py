@@ -69,16 +69,17 @@ def scopes(
     What all attempts have in common is not part of the description, so a run with one key has one part, with
     an empty description.
     """
-    names = attempts["target"].astype("object").fillna(targets[0].name).to_numpy()
+    names = attempts["target"]
     for target in targets:
-        own = names == target.name
+        of_target = names == target.name
+        own = (of_target | names.isna() if target is targets[0] else of_target).to_numpy(dtype=np.bool_)
         columns = [COLUMNS_OF[per] for per in target.limits_per]
+        columns = [column for column in columns if attempts.loc[own, column].nunique() > 1]
         described = {"target": target.name} if len(targets) > 1 else {}
-        keys = attempts.loc[own, columns].astype("object")
-        keys = keys.loc[:, keys.nunique() > 1]
-        if keys.empty:
+        if not columns:
             yield target, described, own
             continue
+        keys = attempts.loc[own, columns].astype("object")
         labels = {column: by for by, column in COLUMNS_OF.items()}
         for values, part in keys.groupby(list(keys.columns), dropna=False):
             of = {labels[column]: str(value) for column, value in zip(keys.columns, values, strict=True)}

@@ -27,13 +27,15 @@ def spent(attempts: pd.DataFrame, manifest: Manifest, model: str) -> Spent:
     completion = int(np.nansum(floats(attempts, "completion_tokens")))
     used = pd.DataFrame(
         {
-            "target": attempts["target"].astype("object").fillna(manifest.target.name),
-            "model": attempts["requested_model"].astype("object").fillna(model),
+            "target": attempts["target"],
+            "model": attempts["requested_model"],
             "input": floats(attempts, "prompt_tokens"),
             "output": floats(attempts, "completion_tokens"),
         }
     )
-    tokens = used.groupby(["target", "model"]).sum()
+    recorded = used.groupby(["target", "model"], dropna=False, observed=True).sum().reset_index()
+    names = {"target": manifest.target.name, "model": model}
+    tokens = recorded.astype(dict.fromkeys(names, "object")).fillna(names).groupby([*names]).sum()
     prices = [_price(manifest, target, name) for target, name in tokens.index]
     money = None
     if prices and None not in prices:
