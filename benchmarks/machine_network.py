@@ -4,6 +4,7 @@ Everything is confined to the namespaces, which end with the ``with`` block. Roo
 """
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -94,6 +95,12 @@ class Network:
         """Delay what a machine sends, and drop a fraction of it. Raise OSError if the kernel can't."""
         how = ("netem", "delay", f"{delay_ms}ms", f"{delay_ms / 10}ms", "loss", f"{loss:.2%}")
         _run("tc", "-n", self._prefix + name, "qdisc", "replace", "dev", "net", "root", *how)
+
+    def transferred_bytes(self, name: str) -> int:
+        """Return how many bytes a machine has sent and received."""
+        command = ["ip", "-n", self._prefix + name, "-json", "-statistics", "link", "show", "net"]
+        (link,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return int(link["stats64"]["rx"]["bytes"] + link["stats64"]["tx"]["bytes"])
 
     def cut(self, name: str) -> None:
         """Disconnect a machine."""

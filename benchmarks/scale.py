@@ -3,6 +3,7 @@
 python -m benchmarks.scale                     everything but soak, about six minutes
 python -m benchmarks.scale soak                ten minutes
 python -m benchmarks.scale 400x50 --seconds 60
+python -m benchmarks.scale --workers 1 3 10    a run over several machines: CPU and traffic
 
 400x50, 2000x10   concurrent streams x events per second in each, in an open loop
 long              1,000 concurrent streams of 4,000 tokens each: memory
@@ -24,8 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import scale_workers
 from benchmarks.bench import CORES, REPO, ServerProcess, percentiles, stolen
 from benchmarks.campaign import write_results
+from benchmarks.machine_network import why_impossible
 from benchmarks.work import CLOSED_LOOP, SCENARIO
 from bltybench.runs.folder import list_runs
 from bltybench.runs.store import read_attempts, read_generator
@@ -177,6 +180,9 @@ def main() -> None:
         "loads", nargs="*", help=f"loads to run: {', '.join(LOADS)} (default: {', '.join(USUAL)})"
     )
     parser.add_argument("--seconds", type=float, help="duration of each load (default: 60, growth: 120)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", metavar="N", help="numbers of workers on machines of their own"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if unknown := set(options.loads) - set(LOADS):
@@ -184,6 +190,15 @@ def main() -> None:
     if len(CORES) < 2:
         sys.exit("two cores are needed: one for the load, one for the server")
     figures = []
+    if options.workers:
+        if reason := why_impossible():
+            sys.exit(f"this machine can't have several machines: {reason}")
+        for workers in options.workers:
+            figures.append(scale_workers.run(workers))
+            print(json.dumps(figures[-1], indent=1), flush=True)
+        if options.json:
+            write_results(options.json, {"workers": figures})
+        return
     for name in options.loads or USUAL:
         figures.append(run(name, LOADS[name], options.seconds or LOADS[name].seconds))
         print(json.dumps(figures[-1], indent=1), flush=True)

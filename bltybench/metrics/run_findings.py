@@ -20,16 +20,14 @@ def end_of_the_run(manifest: Manifest) -> Finding:
         manifest.ended or ("ended" if manifest.ended_ns is not None else "killed"),
         "the run recorded its end",
         affects=[Figure.RATES, Figure.LIMITS],
-        reason=f"the run was killed, so its last attempts are missing{_merged(manifest)}",
+        reason="the run was killed" + (_merged(manifest) or ", so its last attempts are missing"),
         remedy="repeat the run, and let it finish or stop it with Ctrl-C",
     )
 
 
 def _merged(manifest: Manifest) -> str:
-    if not manifest.merged_workers:
-        return ""
     names, count = ", ".join(manifest.merged_workers), len(manifest.merged_workers)
-    return f", except those of {count} of {manifest.workers} workers, which were merged: {names}"
+    return f"; the records of {count} of {manifest.workers} workers were merged: {names}" if names else ""
 
 
 def all_workers_finished(findings: Iterable[Finding]) -> bool:
@@ -40,6 +38,7 @@ def all_workers_finished(findings: Iterable[Finding]) -> bool:
 def workers(manifest: Manifest) -> Iterator[Finding]:
     """Yield a finding for a run with workers."""
     lost = manifest.unfinished_workers
+    merged = {worker.name for worker in lost} <= {*manifest.merged_workers}
     if manifest.workers > 1 or lost:
         yield finding_of(
             ALL_WORKERS,
@@ -48,7 +47,9 @@ def workers(manifest: Manifest) -> Iterator[Finding]:
             f"{manifest.workers} of {manifest.workers}",
             affects=[Figure.RATES, Figure.LIMITS],
             reason="; ".join(f"worker {worker.name} {worker.reason}" for worker in lost)
-            + ", so a part of the load and its last records are missing",
+            + ", so a part of the load"
+            + (" is missing" if merged else " and its last records are missing")
+            + _merged(manifest),
             remedy="see the output of the worker, and repeat the run",
         )
 
@@ -66,5 +67,5 @@ def clocks(manifest: Manifest) -> Iterator[Finding]:
         f"≤ {MAX_CLOCK_ERROR_MS:g} ms",
         affects=[Figure.RATES, Figure.LIMITS],
         reason=f"the times of worker {worst.worker} ({worst.host}) are known to ±{error_ms:,.0f} ms only",
-        remedy="use a faster network between master and workers, or set the clocks with NTP",
+        remedy="use a network with shorter delays between master and workers",
     )

@@ -90,6 +90,26 @@ def test_run_that_lost_a_worker_is_invalid() -> None:
     assert finding.reason.startswith("worker w1 stopped responding")
 
 
+@pytest.mark.parametrize(
+    ("merged", "lost", "reason"),
+    [
+        ([], True, "worker w1 stopped responding, so a part of the load and its last records are missing"),
+        (["w1"], True, "so a part of the load is missing; the records of 1 of 2 workers were merged: w1"),
+        ([], False, "the run was killed, so its last attempts are missing"),
+        (["w0", "w1"], False, "the run was killed; the records of 2 of 2 workers were merged: w0, w1"),
+    ],
+)
+def test_finding_names_the_workers_whose_records_were_merged(
+    merged: list[str], lost: bool, reason: str
+) -> None:
+    gone = [UnfinishedWorker(name="w1", reason="stopped responding")] if lost else []
+    ended = {} if lost else {"ended_ns": None, "ended": None}
+    about = manifest(resolved=CLOSED, workers=2, unfinished_workers=gone, merged_workers=merged, **ended)
+    findings = [run_findings.end_of_the_run(about), *run_findings.workers(about)]
+    (broken_one,) = [finding for finding in findings if not finding.holds]
+    assert (broken_one.reason or "").endswith(reason)
+
+
 def test_steal_fails_only_with_another_finding() -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, steal_share=0.2))) == []
     stalled = audit_frame(generator_seconds(60, steal_share=0.2, stall_us=300_000))

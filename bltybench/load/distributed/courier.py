@@ -25,7 +25,7 @@ INTERVAL_S = 1.0
 RESEND_S = 5.0
 """Time after which a batch without a receipt is sent again, in seconds."""
 MAX_SILENCE_S = 20.0
-"""Time without a receipt after which a worker that ends gives up, in seconds."""
+"""Time without a receipt after which a worker that ends gives up, in seconds. It tries at least once more."""
 
 
 class Courier:
@@ -67,9 +67,9 @@ class Courier:
 
     def wait(self) -> bool:
         """Return whether everything is received before there has been no receipt for some time."""
-        begin_s = time.monotonic()
+        once_more_s = time.monotonic() + RESEND_S + INTERVAL_S
         while not self.done.wait(INTERVAL_S):
-            if time.monotonic() - max(begin_s, self._last_receipt_s) > MAX_SILENCE_S:
+            if time.monotonic() > max(once_more_s, self._last_receipt_s + MAX_SILENCE_S):
                 self._give_up("the master does not respond")
         return not self._gave_up
 
