@@ -7,6 +7,7 @@ from bltybench.check.finding import CheckFinding, Status
 
 NO_USAGE = "usage is missing"
 NO_STREAM_USAGE = "no chunk has usage"
+UNREQUESTED = "none, and it was not requested because of stream_options = false"
 NO_DONE = "it never arrives"
 
 
@@ -39,9 +40,13 @@ def capabilities(findings: Sequence[CheckFinding]) -> tuple[list[str], list[str]
     by_name = {finding.name: finding for finding in findings}
     for name, capability in CAPABILITIES.items():
         finding = by_name.get(name)
-        if finding is None or finding.status in {Status.SKIPPED, Status.UNCLEAR}:
+        if finding is None:
             continue
-        if finding.status is Status.BROKEN and capability.missing in {None, finding.observed}:
+        if finding.observed == UNREQUESTED:
+            fails.append(f"{capability.words} ({capability.consequence})")
+        elif finding.status in {Status.SKIPPED, Status.UNCLEAR}:
+            continue
+        elif finding.status is Status.BROKEN and capability.missing in {None, finding.observed}:
             fails.append(f"{capability.words} ({capability.consequence})")
         else:
             works.append(capability.words)

@@ -1,9 +1,11 @@
 """Sending the requests of a check."""
 
+import re
 from typing import Any
 
 from pydantic import SecretStr
 
+from bltybench.check.capabilities import UNREQUESTED
 from bltybench.check.client import CheckResponse, Client
 from bltybench.check.evidence import (
     CUT_MAX_TOKENS,
@@ -17,6 +19,8 @@ from bltybench.check.evidence import (
     chat,
 )
 from bltybench.check.request_keys import TEMPERATURE, send_accepted
+
+_USAGE = re.compile(rb'"usage"\s*:\s*{')
 
 
 def gather(
@@ -42,8 +46,8 @@ def gather(
     if evidence.plain.status == 401:
         return evidence
     evidence.stream = send(SHORT, SHORT_MAX_TOKENS, stream=True)
-    if client.target.stream_options is False:
-        evidence.skipped["usage"] = "not requested, because of stream_options = false"
+    if client.target.stream_options is False and not _USAGE.search(evidence.stream.body):
+        evidence.skipped["usage"] = UNREQUESTED
     evidence.cut = client.post(path, body(LONG, CUT_MAX_TOKENS))
 
     target, least = client.target, body(SHORT, 1)

@@ -409,7 +409,24 @@ def test_rejected_keys_are_changed_and_become_keys_of_the_target() -> None:
     assert "max_tokens_key" in str(found["bound of completions"].remedy)
     works, fails = capabilities(list(found.values()))
     assert works[:2] == ["completions", "streams"]
+    assert "usage in streams" in works
     assert all(line.endswith(")") for line in fails)
+
+
+def test_usage_that_was_not_requested_and_is_missing_does_not_work() -> None:
+    api = FakeApi()
+    transport = httpx.MockTransport(lambda request: _without_stream_usage(api(request)))
+    client = Client(TARGET.model_copy(update={"stream_options": False}), ACCESS, transport=transport)
+    evidence = gather(client, MODEL, client.get(MODELS), keyed=True, restricted=None)
+    _, fails = capabilities(judge(evidence))
+    assert fails == ["usage in streams (their tokens are estimated)"]
+
+
+def _without_stream_usage(response: httpx.Response) -> httpx.Response:
+    if "event-stream" not in response.headers.get("content-type", ""):
+        return response
+    kept = [event for event in response.content.split(b"\n\n") if b'"usage": {' not in event]
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=b"\n\n".join(kept))
 
 
 def test_keys_are_not_blamed_if_changing_them_does_not_help() -> None:
