@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
-    from bltybench.limits.findings.model import Findings
+    from bltybench.limits.findings.model import FindingsRecord
     from bltybench.runs.folder import RunFolder
 
 
@@ -27,24 +27,23 @@ def limits(
     Any run works; one that continues after refusals shows more. To measure on purpose, run
     `locust -f locustfiles/limits.py --headless`.
     """
-    from bltybench.limits.findings.conclude import to_record  # noqa: PLC0415
     from bltybench.limits.findings.model import encode  # noqa: PLC0415
-    from bltybench.limits.findings.narrative import summary  # noqa: PLC0415
     from bltybench.runs.folder import find_run  # noqa: PLC0415
 
     folder = find_run(run, reports)
     manifest = folder.manifest()
-    findings, examined = _find(folder, reports)
+    record, examined = _find(folder, reports)
     if as_json:
-        sys.stdout.write(encode(to_record(findings, manifest.run_id)).decode())
+        sys.stdout.write(encode(record).decode())
         return
     print(f"Run {manifest.run_id}: {examined}")
-    for line in summary(findings):
+    for line in (*record.says, *record.advice):
         print(line)
 
 
-def _find(folder: RunFolder, reports: Path) -> tuple[Findings, str]:
+def _find(folder: RunFolder, reports: Path) -> tuple[FindingsRecord, str]:
     """Return what a run shows about limits, and the attempts that show it."""
+    from bltybench.limits.findings.conclude import to_record  # noqa: PLC0415
     from bltybench.limits.session import RECORD_FILE, ProbeRecord, ProbeSession  # noqa: PLC0415
     from bltybench.report.run_limits import analyzed_attempts, findings_of  # noqa: PLC0415
     from bltybench.report.text import count  # noqa: PLC0415
@@ -59,8 +58,7 @@ def _find(folder: RunFolder, reports: Path) -> tuple[Findings, str]:
     with readable(folder):
         if probe is None:
             analyzed = analyzed_attempts(folder)
-            findings = findings_of(folder, analyzed.attempts)
-            return findings, analyzed.part or count(analyzed.sent, "attempt")
+            return findings_of(folder, analyzed.attempts), analyzed.part or count(analyzed.sent, "attempt")
         attempts = load_attempts(folder)
     session = ProbeSession(probe.task, start_ns / 1e9)
     session.attempts = attempts
@@ -69,4 +67,4 @@ def _find(folder: RunFolder, reports: Path) -> tuple[Findings, str]:
         with readable(resumed):
             earlier = load_attempts(resumed)
         session.resume(earlier, resumed.manifest().clock.wall_ns - start_ns, probe.resumed_done)
-    return session.findings(), count(len(attempts), "attempt")
+    return to_record(session.findings(), folder.path.name), count(len(attempts), "attempt")

@@ -10,18 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bltybench.imports.record import read_import
-from bltybench.limits.findings.conclude import find, to_record
-from bltybench.limits.findings.model import DamagedFindingsError, Findings, FindingsRecord, decode
+from bltybench.limits.findings.model import DamagedFindingsError, FindingsRecord, decode
 from bltybench.limits.observations.classify import STAND_INS
 from bltybench.limits.observations.extract import EXACT, Timing
 from bltybench.limits.observations.observation import informative_part
-from bltybench.limits.probe.context import ProbeContext
 from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
+from bltybench.report.inference import Inference
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, readable, to_attempts
-from bltybench.scenario.api.documented_limits import per_minute
 from bltybench.scenario.target import SandboxLimits
 
 MAX_ATTEMPTS = 2000
@@ -81,17 +79,10 @@ def _is_any(column: pa.ChunkedArray, values: Collection[object]) -> npt.NDArray[
     return np.isin(np.from_dlpack(encoded.indices), codes)
 
 
-def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> Findings:
+def findings_of(folder: RunFolder, attempts: Sequence[Attempt]) -> FindingsRecord:
     """Return what the analyzed attempts of a run show about its limits."""
     manifest = folder.manifest()
-    limits = manifest.target.documented
-    known = ProbeContext(
-        tokens_per_min=per_minute(limits, "tokens"), concurrency=per_minute(limits, "concurrency")
-    )
-    probed = (folder.path / "limits.json").is_file()
-    start_s, requests_per_min = manifest.clock.wall_ns / 1e9, per_minute(limits, "requests")
-    timing = timing_of(folder)
-    return find(attempts, start_s, requests_per_min, known=known, probed=probed, timing=timing)
+    return Inference(manifest, timing_of(folder), (folder.path / "limits.json").is_file()).record(attempts)
 
 
 def timing_of(folder: RunFolder) -> Timing:
@@ -119,7 +110,7 @@ def recorded_findings(
         pass
     except (DamagedFindingsError, OSError) as error:
         damaged = str(error)
-    return to_record(findings_of(folder, attempts), folder.manifest().run_id), False, damaged
+    return findings_of(folder, attempts), False, damaged
 
 
 class KnownLimits(NamedTuple):

@@ -22,7 +22,6 @@ from bltybench.imports.record import ImportRecord, read_import
 from bltybench.imports.row import BrokenRowError, LogRow, Skipped, first_flag
 from bltybench.imports.run import Choice, import_logs
 from bltybench.imports.source import Source
-from bltybench.limits.findings.conclude import to_record
 from bltybench.report.build import build
 from bltybench.report.run_limits import analyzed_attempts, findings_of
 from bltybench.report.run_load import load_of_run
@@ -269,7 +268,7 @@ def test_whole_second_log_shows_the_limit_only_as_exactly_as_its_clock(tmp_path:
     log = tmp_path / "access.log"
     simulated(log)
     folder, source, _ = imported(tmp_path / "runs", log, "combined+request_time")
-    record = to_record(findings_of(folder, analyzed_attempts(folder).attempts), "run")
+    record = findings_of(folder, analyzed_attempts(folder).attempts)
     assert record.in_flight is None, "a clock of whole seconds can't show requests in flight"
     for fit in record.consistent:
         assert fit.limit_range[0] < 30 < fit.limit_range[1]
@@ -291,7 +290,7 @@ def test_limit_is_not_inferred_from_several_clients_unless_they_share_it(tmp_pat
     log = tmp_path / "access.log"
     simulated(log, clients=2, minutes=3)
     folder, _, _ = imported(tmp_path / "runs", log, "combined+request_time")
-    record = to_record(findings_of(folder, analyzed_attempts(folder).attempts), "run")
+    record = findings_of(folder, analyzed_attempts(folder).attempts)
     assert record.status == "unknown"
     assert "2 clients" in str(record.reason)
 

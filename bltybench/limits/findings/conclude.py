@@ -72,12 +72,11 @@ def find(
     own = groups[None]
     statuses = refusal_statuses(own)
     observations = observations_of(own, start_s, timing)
-    usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
-    hints_s = tuple(filter(None, [known.expected_period_s or usual_period_s]))
     count, at_s = busiest_period(observations)
     slots = None if timing.coarse or timing.unclear else fit_concurrency(own)
     concurrency = slots if slots is not None and slots.explains else None
     if verdict is None:
+        hints_s = period_hints(documented_per_min, known)
         verdict = fit_limits(most_informative(observations), hints_s=hints_s, probed=probed)
         if known.quick:
             verdict = without_refill(verdict)
@@ -115,6 +114,12 @@ def find(
         replayed,
         waits,
     )
+
+
+def period_hints(documented_per_min: int | None, known: ProbeContext) -> tuple[float, ...]:
+    """Return the period that is expected because of what is documented, if any."""
+    usual_period_s = None if documented_per_min is None else CONTEXT.usual_period_s
+    return tuple(filter(None, [known.expected_period_s or usual_period_s]))
 
 
 def _replayed(

@@ -175,6 +175,33 @@ class AnswerRecord(Struct, frozen=True, kw_only=True):
     says: str
 
 
+class Sharing(Struct, frozen=True):
+    """Whether several keys, or models, share a limit."""
+
+    of: str
+    """``key`` or ``model``."""
+    names: tuple[str, ...]
+    shared: bool | None
+    """None if the run does not show it."""
+    refused: int
+    """Refusals that were compared."""
+    says: str
+    """The answer with its evidence, as a sentence."""
+
+
+class PartRecord(Struct, frozen=True):
+    """What a run shows about the limit of one of several keys, models, or targets."""
+
+    owner: dict[str, str]
+    """Its target, key, and model, as far as others differ in them."""
+    findings: "FindingsRecord"
+
+    @property
+    def name(self) -> str:
+        """The owner in words."""
+        return ", ".join(self.owner.values())
+
+
 class FindingsRecord(Struct, frozen=True, kw_only=True):
     """The content of ``limits.json``. docs/limits.md explains each key."""
 
@@ -205,6 +232,10 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     answers: tuple[AnswerRecord, ...] = ()
     says: tuple[str, ...]
     advice: tuple[str, ...] = ()
+    sharing: tuple[Sharing, ...] = ()
+    """Of a run with several keys or models."""
+    parts: tuple[PartRecord, ...] = ()
+    """The limits of those that have one of their own. Without any, the record itself is the limit's."""
 
     @property
     def slowest(self) -> FitRecord | None:

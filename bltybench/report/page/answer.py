@@ -24,6 +24,8 @@ from bltybench.runs.folder import RunFolder
 from bltybench.runs.search import SearchResult, read_search
 from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 
+MAX_PARTS = 3
+"""Maximum keys, models, or targets in a sentence."""
 PROBE = "locust -f locustfiles/limits.py"
 TWO_LIMITS = "two limits at once"
 MAX_NAMED = 2
@@ -83,8 +85,9 @@ def _facts(
     record = limits.record
     if limits.probed:
         return _title(record), (_limit(record, summary), _pace(record, summary)), limits.still_open
-    if summary.rates["refused"].count:
-        return None, (_limit(record, summary), _pace(record, summary)), limits.still_open
+    if record.parts or summary.rates["refused"].count:
+        said = _parts(record) if record.parts else (_limit(record, summary), _pace(record, summary))
+        return None, said, limits.still_open
     return None, _unlimited(summary), ()
 
 
@@ -190,6 +193,16 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
         return f"nothing was refused, up to {text.count(record.busiest_minute.accepted, 'request')} in 60 s"
     why = "a limit that is still unknown" if record.refused else "another limit than that of requests"
     return f"the server refused {refused:,} of {text.count(summary.attempts, 'request')} by {why}"
+
+
+def _parts(record: FindingsRecord) -> tuple[str, str]:
+    """Return what each key, model, or target accepts, of as many as a sentence can hold, and what to do."""
+    of = " and ".join(record.parts[0].owner)
+    known = [(part.name, part.findings.slowest) for part in record.parts]
+    named = [f"{text.bounded(name, 40)} {_amount(fit)}" for name, fit in known if fit is not None][:MAX_PARTS]
+    if len(named) < len(known):
+        named.append(f"{len(known) - len(named)} more")
+    return f"each {of} has a limit of its own: {', '.join(named)}", f"pace each {of} by itself"
 
 
 def _pace(record: FindingsRecord, summary: Summary) -> str:

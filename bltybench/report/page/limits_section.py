@@ -13,13 +13,14 @@ from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name,
 from bltybench.limits.observations.answer import SUBJECTS
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
+from bltybench.limits.sharing import is_of
 from bltybench.metrics.limiter import decisions, maker_of
 from bltybench.report.figures.drawing import Drawing
 from bltybench.report.figures.limits import ModelName, draw_all
 from bltybench.report.run_limits import analyzed_attempts, recorded_findings, timing_of
 from bltybench.runs.attempt import Attempt
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.manifest import TargetInfo
+from bltybench.runs.manifest import Manifest, TargetInfo
 from bltybench.scenario.api.documented_limits import TOKENS, amounts, limits_on, per_minute
 
 NOTHING = "–"
@@ -79,12 +80,14 @@ def limits_section(folder: RunFolder, *, draw: bool = True) -> LimitsSection | N
     attempts = analyzed.attempts
     if not attempts:
         return None
-    start_s, target = manifest.clock.wall_ns / 1e9, manifest.target
+    start_s = manifest.clock.wall_ns / 1e9
     record, probed, damaged = recorded_findings(folder, attempts)
     slots = record.in_flight if record.observed is None else None
     # The probe's other experiments test other limits.
     own = [attempt for attempt in attempts if not str(attempt.stage).startswith(STAGE_PREFIX)]
     in_flight = slots.limit if slots else None
+    # The figures compare refusals with what was accepted later, which another limit may have decided on.
+    one_limit = not record.parts and all(one.shared or not one.refused for one in record.sharing)
     decided = decisions(own, start_s, maker_of(record.observed), in_flight, timing_of(folder))
     # An ordinary run asked no questions, so what its headers show is among the sentences.
     shown = {answer.says for answer in record.answers} if probed else set()
@@ -94,7 +97,7 @@ def limits_section(folder: RunFolder, *, draw: bool = True) -> LimitsSection | N
         part=analyzed.part,
         record=record,
         says=[line for line in record.says if line not in shown],
-        rows=_table(record, attempts, target),
+        rows=_rows(record, attempts, manifest),
         still_open=_still_open(record),
         rejected=[
             (
@@ -104,11 +107,27 @@ def limits_section(folder: RunFolder, *, draw: bool = True) -> LimitsSection | N
             )
             for ruled_out in record.rejected
         ],
-        drawings=draw_all(decided, _model_name(record)) if draw else [],
+        drawings=draw_all(decided, _model_name(record)) if draw and one_limit else [],
     )
 
 
+def _rows(record: FindingsRecord, attempts: Sequence[Attempt], manifest: Manifest) -> list[TableRow]:
+    """Return the properties of the limit, or of that of each part."""
+    if not record.parts:
+        return _table(record, attempts, manifest.target)
+    targets = {target.name: target for target in manifest.targets}
+    rows: list[TableRow] = []
+    for part in record.parts:
+        own = [attempt for attempt in attempts if is_of(attempt, part.owner)]
+        target = targets.get(part.owner.get("target", ""), manifest.target)
+        table = _table(part.findings, own, target)
+        rows += [(f"{part.name}: {what}", *values) for what, *values in table]  # type: ignore[misc]
+    return rows
+
+
 def _still_open(record: FindingsRecord) -> tuple[str, ...]:
+    if record.parts:
+        return tuple(f"{part.name}: {line}" for part in record.parts for line in _still_open(part.findings))
     found: list[str] = []
     if record.status in {"ambiguous", "unknown"} and record.reason is not None:
         found.append(record.reason)

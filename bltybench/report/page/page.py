@@ -190,7 +190,10 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Scenario", manifest.scenario),
         ("Load", _load(analysis)),
         *([("Not recorded", text.bounded(unrecorded))] if manifest.unrecorded else []),
-        ("Retry", scenario.retry.policy.replace("_", "-")),
+        (
+            "Retry",
+            scenario.retry.policy.replace("_", "-") + (", fallback" if scenario.retry.fallback else ""),
+        ),
         ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
         ("Documented limits", " · ".join(documented) or "none"),
         ("Excluded warm-up", _warm_up(summary)),
