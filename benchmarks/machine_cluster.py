@@ -35,7 +35,7 @@ title = "Machines"
 model = "deepseek-chat"
 target = "here"
 duration_s = {seconds}
-users = 60
+users = 150
 seed = 7
 arrivals = {{ kind = "poisson", rate_per_min = {rate_per_min} }}
 [[scenarios.quickstart.mix]]

@@ -34,7 +34,7 @@ SECONDS = 12.0
 UNLIMITED = 100_000
 CUT_S = 10.0
 DELAY_MS, STALLS = 40.0, 0.01
-"""Of the slow connections: mean delay in each direction, and the fraction of pieces that are resent."""
+"""Mean delay of slow connections in each direction, and fraction of pieces that are sent again."""
 DRIFT_PPM = 400
 TRUTH_FLUSH_S = 1.5
 """Time after which the sandbox has written its log, in seconds."""
@@ -184,6 +184,26 @@ def killed_master(case: Case) -> None:
     )
 
 
+def stopped_worker(case: Case) -> None:
+    """A worker receives SIGTERM, as when its pod is evicted. It delivers its records before it ends."""
+    processes = case.start()
+    case.cluster.wait_for_requests(60)
+    os.killpg(processes["two"].pid, signal.SIGTERM)
+    case.end(processes, master=1)
+    lost = case.cluster.run.manifest().unfinished_workers
+    case.expect(f"lost workers: {lost}", holds=[worker.reason for worker in lost] == ["left before the end"])
+
+
+def interrupted(case: Case) -> None:
+    """Ctrl-C ends the master, and with it the run."""
+    processes = case.start()
+    case.cluster.wait_for_requests(60)
+    os.kill(processes[MASTER].pid, signal.SIGINT)
+    case.end(processes)
+    ended = case.cluster.run.manifest().ended
+    case.expect(f"the run ended: {ended}", holds=ended == "interrupted")
+
+
 def late_joiner(case: Case) -> None:
     """A worker joins when the run has begun."""
     directory = case.cluster.network.directory
@@ -247,6 +267,8 @@ CASES: dict[str, Callable[[Case], None]] = {
     "cut": cut,
     "killed worker": killed_worker,
     "killed master": killed_master,
+    "stopped worker": stopped_worker,
+    "interrupted": interrupted,
     "late joiner": late_joiner,
     "clocks": clocks,
     "other version": other_version,

@@ -19,7 +19,7 @@ from benchmarks.machine_cluster import API, MASTER, Cluster, Ended
 from benchmarks.machine_network import Network
 from bltybench.runs.store import read_attempts, read_generator
 
-RATE_PER_WORKER = 20.0
+RATE_PER_WORKER = 8.0
 """Streams per second of each worker. All machines share the cores of this one."""
 SECONDS = 20.0
 MARGIN_S = 2.0

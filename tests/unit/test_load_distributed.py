@@ -178,6 +178,25 @@ def test_worker_stops_sending_to_a_run_that_takes_no_more_records(tmp_path: Path
     assert spill.attempts_spool.exists()
 
 
+@pytest.mark.usefixtures("_fast")
+def test_records_are_kept_if_the_run_has_others_of_the_worker(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "master", "s")
+    spill = spill_of(tmp_path, run)
+    with Spool(spill.path / "attempts/w1.jsonl") as spool:
+        spool.append(attempt_at(1, worker="w1"))
+    courier: Courier
+    courier = Courier(
+        spill,
+        "w1",
+        lambda sent: courier.take(Receipt(run_id=sent.run_id, file=sent.file, size=10**6)),
+        "reports/run",
+    )
+    courier.begin()
+    courier.finish()
+    assert not courier.wait()
+    assert len(load_attempts(spill)) == 1
+
+
 class TestMerge:
     """A run with two workers, and what the second one kept."""
 

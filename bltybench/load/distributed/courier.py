@@ -80,6 +80,8 @@ class Courier:
         # Once more: the last records can have been written during the last delivery.
         self._deliver(self._folder.spool_files(self._worker))
         self._deliver(self._folder.final_files(self._worker))
+        if self._run_has_more():
+            self._give_up("it has other records of this worker")
         remove_spill(self._folder)
         self.done.set()
 
@@ -96,16 +98,19 @@ class Courier:
                         self._send(Batch.of(self._folder.path.name, name, self._received.get(name, 0), part))
                     self._receipt.wait(RESEND_S)
 
+    def _run_has_more(self) -> bool:
+        return any(size > (self._folder.path / name).stat().st_size for name, size in self._received.items())
+
     def _next_part(self, fd: int, name: str) -> bytes:
         return os.pread(fd, MAX_BATCH_BYTES, self._received.get(name, 0))
 
     def _give_up(self, why: str) -> None:
         self._gave_up = True
-        if self._greenlet is not None:
-            self._greenlet.kill()
         self.done.set()
         logger.warning(
             "Records of worker %s have not reached the run: %s. Copy %s to the master's machine, and run "
             "there: bltybench report %s --merge DIRECTORY",
             self._worker, why, self._folder.path.absolute(), shlex.quote(self._run_path),
         )  # fmt: skip
+        if self._greenlet is not None:
+            self._greenlet.kill()

@@ -27,7 +27,7 @@ from bltybench.load.locust_plugin.crew import (
     REFUSE_MESSAGE,
     START_MESSAGE,
 )
-from bltybench.load.locust_plugin.options import parsed_options
+from bltybench.load.locust_plugin.options import LOOPBACK, parsed_options
 from bltybench.load.locust_plugin.shutdown import INTERRUPT_DRAIN_S
 from bltybench.load.run.context import RunContext, open_context
 from bltybench.load.run.garbage import rare_collections
@@ -199,7 +199,8 @@ class Participant:
         environment = self._runner.environment
         self._runner.send_message(DECLINE_MESSAGE, {"error": str(error)})
         environment.process_exit_code = COULD_NOT_RUN
-        if not parsed_options(environment).processes:
+        options = parsed_options(environment)
+        if not options.processes or options.master_host != LOOPBACK:
             # The master of --processes prints it on the same terminal.
             print(f"bltybench: this worker can't take part: {error}", file=sys.stderr, flush=True)
 
