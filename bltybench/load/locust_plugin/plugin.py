@@ -35,7 +35,6 @@ from bltybench.load.locust_plugin.user_classes import UserClasses, hold_shape
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
 from bltybench.load.run.live import Tick
 from bltybench.load.run.run import Run
-from bltybench.scenario.prompts import tokens
 
 logger = logging.getLogger("bltybench")
 
@@ -122,7 +121,6 @@ class Plugin:
             getattr(environment.events, name).add_listener(getattr(self, f"on_{name}"))
         end_at_signals(environment.events)
         let_anyone_end(runner, self._finished.set)
-        tokens.load()
         self._link.register(runner)
         self._participant.register(runner)
         if role_of(options) is Role.WORKER:

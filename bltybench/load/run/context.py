@@ -25,6 +25,7 @@ from bltybench.policies.retries import Retries
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.api.routes import Route, Router
 from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import Target
 from bltybench.scenario.workload import Scenario
 from bltybench.wire.answer_check import expected_answer
@@ -101,6 +102,8 @@ def open_context(
     spec: RunSpec, environment: Environment, worker: str, index: int = 0, workers: int = 1
 ) -> RunContext:
     """Return the context of a worker. Raises UserError if the target's key or a scenario file is unusable."""
+    # Its vocabulary takes 0.3 s to load, for which the first response to count would stall the load.
+    tokens.load()
     scenario = Scenario.model_validate(spec.scenario)
     targets = {name: Target.model_validate(table) for name, table in spec.targets.items()}
     upstreams = open_upstreams(targets, index, workers)
