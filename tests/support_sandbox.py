@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from support_sandbox_forks import start_forked
 
 from bltybench.sandbox.process import SandboxProcess
 from bltybench.sandbox.truth import TruthRow
@@ -27,7 +28,7 @@ def quick_settings(**changes: Any) -> SandboxSettings:
 @contextmanager
 def running_sandbox(log_path: Path | None = None, **changes: Any) -> Iterator[SandboxProcess]:
     """A sandbox with ``quick_settings(**changes)``. After it, the log is complete."""
-    with SandboxProcess.start(quick_settings(**changes), log_path=log_path) as sandbox:
+    with start_forked(quick_settings(**changes), log_path) as sandbox:
         yield sandbox
 
 

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from support_locust import REPO
-from support_sandbox import bearer, chat_body, quick_settings, read_truth, running_sandbox
+from support_sandbox import bearer, chat_body, quick_settings, read_truth
 
 from bltybench.errors import UserError
 from bltybench.sandbox.process import SandboxProcess
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 def test_sandbox_responds_after_start_and_is_gone_after_stop() -> None:
-    with running_sandbox() as sandbox:
+    with SandboxProcess.start(quick_settings()) as sandbox:
         assert httpx.get(f"{sandbox.base_url}/models", headers=bearer()).status_code == 200
         pid = sandbox.pid
     assert gone(pid, 0.5)
@@ -87,7 +87,10 @@ def test_unwritable_log_is_reported(tmp_path: Path) -> None:
 
 def test_stop_during_a_stream_leaves_a_complete_log(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
-    with running_sandbox(log) as sandbox, httpx.Client(base_url=sandbox.base_url, headers=bearer()) as client:
+    with (
+        SandboxProcess.start(quick_settings(), log_path=log) as sandbox,
+        httpx.Client(base_url=sandbox.base_url, headers=bearer()) as client,
+    ):
         body = chat_body(stream=True, max_tokens=100_000)
         with client.stream("POST", "/chat/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -103,7 +106,7 @@ def test_stop_during_a_stream_leaves_a_complete_log(tmp_path: Path) -> None:
 
 
 def test_keys_are_not_in_arguments_or_environment() -> None:
-    with running_sandbox() as sandbox:
+    with SandboxProcess.start(quick_settings()) as sandbox:
         process = psutil.Process(sandbox.pid)
         seen = [*process.cmdline(), *process.environ().values()]
     assert not [text for text in seen if "sk-sandbox" in text]
@@ -129,7 +132,7 @@ def test_sandbox_exits_when_its_parent_dies(how: signal.Signals) -> None:
 
 
 def test_terminal_ctrl_c_reaches_only_the_parent() -> None:
-    with running_sandbox() as sandbox:
+    with SandboxProcess.start(quick_settings()) as sandbox:
         assert os.getpgid(sandbox.pid) != os.getpgid(0)
 
 
