@@ -154,7 +154,7 @@ def test_command_runs_until_ctrl_c(tmp_path: Path) -> None:
                 assert line, greeting
                 greeting += line
             base_url = greeting.split()[2]
-            assert "1 requests per 3600 s (first_hit_window)" in greeting
+            assert "1 requests per 3600 s (first-hit fixed window)" in greeting
             assert "tokens per" not in greeting
             with httpx.Client(base_url=base_url, headers=bearer(), timeout=30) as client:
                 statuses = [client.post("/chat/completions", json=chat_body()).status_code for _ in range(2)]
