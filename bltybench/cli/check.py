@@ -78,7 +78,7 @@ def check(  # noqa: PLR0917 - typer makes options of them
     if host is None and api_key_env is not None:
         raise UserError("applies to --host only", where="--api-key-env", remedy="omit it")
     path = _writable(book, scenario_file) if write else None
-    models = (scenario.model for scenario in book.scenarios.values() if scenario.target == target)
+    models = (one.models_on(target)[0] for one in book.scenarios.values() if target in one.target_names())
     checkup = run_check(
         target,
         chosen,

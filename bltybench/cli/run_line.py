@@ -97,7 +97,7 @@ def _line(folder: RunFolder) -> RunLine:
         line.problem = sanitize(error.what)
         return line
     line.active = is_active(folder.path)
-    line.scenario, line.target = sanitize(manifest.scenario), sanitize(manifest.target.name)
+    line.scenario, line.target = sanitize(manifest.scenario), sanitize(manifest.target_names)
     line.started = datetime.fromtimestamp(manifest.clock.wall_ns / 1e9, UTC).isoformat(timespec="seconds")
     line.duration_s = None if manifest.ended_ns is None else manifest.ended_ns / 1e9
     _count(folder, line)

@@ -86,7 +86,10 @@ def _advice(attempts: pd.DataFrame, target: TargetInfo) -> str:
     if statuses == {404}:
         return _not_found_advice(target)
     if statuses == {401}:
-        return f"check the key in {target.api_key_env}" if target.api_key_env else "set api_key_env"
+        names = [target.api_key_env] if target.api_key_env else list(target.keys)
+        return (
+            f"check the key{'s' * (len(names) > 1)} in {' and '.join(names)}" if names else "set api_key_env"
+        )
     return ""
 
 

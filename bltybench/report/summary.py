@@ -136,7 +136,7 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
     return Summary(
         run_id=manifest.run_id,
         scenario=manifest.scenario,
-        target=", ".join(target.name for target in manifest.targets),
+        target=manifest.target_names,
         model=", ".join(analysis.scenario.models_on()),
         created=manifest.created,
         duration_s=analysis.end_ns / NS_PER_S,

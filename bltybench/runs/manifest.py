@@ -166,6 +166,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The locustfile's LoadTestShape, if it decided on the number of users."""
 
     @property
+    def target_names(self) -> str:
+        """The names of all targets, with commas between."""
+        return ", ".join(target.name for target in self.targets)
+
+    @property
     def targets(self) -> list[TargetInfo]:
         """All targets, the first one first."""
         return [self.target, *self.other_targets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,7 +14,9 @@ import pytest
 from support_locust import LOCUSTFILES, free_port, run_locust, write_scenarios
 from support_sandbox import running_sandbox
 
-from bltybench.scenario.target import SANDBOX_KEY
+from bltybench.errors import UserError
+from bltybench.load.preflight import Subject, preflight
+from bltybench.scenario.target import SANDBOX_KEY, SANDBOX_SECOND_KEY, Target
 
 KEY = {"BLTYBENCH_TEST_KEY": SANDBOX_KEY}
 SHORT = 'duration_s = 2\nusers = 4\narrivals = { kind = "closed", think_s = 0.1 }'
@@ -120,3 +123,20 @@ def test_refusals_do_not_end_the_run_early(tmp_path: Path) -> None:
     assert "Preflight" not in done.output
     assert len(done.attempts) > 24
     assert done.code == 1, done.output
+
+
+def test_each_key_and_model_of_a_list_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_sandbox() as sandbox:
+        monkeypatch.setenv("A_KEY", SANDBOX_KEY)
+        monkeypatch.setenv("B_KEY", "sk-another-0123")
+        target = Target.model_validate({"base_url": sandbox.base_url, "keys": ["A_KEY", "B_KEY"]})
+        subject = Subject(
+            name="pool", target=target, models=["deepseek-chat"], can_request=True, can_answer=True
+        )
+        with pytest.raises(UserError, match=r"the API refuses the key in B_KEY \(401") as caught:
+            preflight(subject)
+        assert "sk-another" not in str(caught.value)
+        monkeypatch.setenv("B_KEY", SANDBOX_SECOND_KEY)
+        assert preflight(subject) == "the API accepts the key and lists the model"
+        with pytest.raises(UserError, match="the API has no model 'deepseek-cat'"):
+            preflight(replace(subject, models=["deepseek-chat", "deepseek-cat"]))

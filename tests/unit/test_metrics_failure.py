@@ -82,6 +82,8 @@ def test_only_404s_hint_at_the_address(base_url: str, advice: str) -> None:
 
 def test_only_401s_hint_at_the_key() -> None:
     attempts = frame(failed(1, status=401, error_code="invalid_api_key"))
+    pool = msgspec.structs.replace(BARE.target, keys={"A_KEY": 1, "B_KEY": 1})
+    assert "check the keys in A_KEY and B_KEY" in (failure(attempts, pool) or "")
     assert failure(attempts, target(api_key_env="MY_KEY").target) == (
         "401 invalid_api_key (once): check the key in MY_KEY"
     )

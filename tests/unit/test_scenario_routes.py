@@ -157,6 +157,13 @@ def test_plan_divides_requests_and_prices_among_targets(tmp_path: Path) -> None:
     assert b.money == pytest.approx(50 * (100 * 1 + 10 * 2) / 1e6)
 
 
+def test_fallback_without_another_entry_is_refused_unless_the_command_line_chose_one(tmp_path: Path) -> None:
+    path = write(tmp_path, 'target = "b"\nmodel = "m"\nretry = { fallback = true }')
+    with pytest.raises(UserError, match="there is nothing to fall back to"):
+        resolve(load_book(path))
+    assert resolve(load_book(path), target="b").scenario.retry.fallback is True
+
+
 def test_target_that_is_only_fallen_back_to_has_no_plan(tmp_path: Path) -> None:
     lists = 'target = "a"\nmodel = "m"\nretry = { fallback = ["b"] }'
     resolved = resolve(load_book(write(tmp_path, lists)))

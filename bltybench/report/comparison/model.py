@@ -181,7 +181,7 @@ class Side:
             label=self.label,
             scenario=first.manifest.scenario,
             runs=[run.manifest.run_id for run in self.runs],
-            target=first.manifest.target.name,
+            target=first.manifest.target_names,
             model=first.load["model"],
             versions=first.manifest.versions,
         )

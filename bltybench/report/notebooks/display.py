@@ -36,7 +36,7 @@ def heading(run: Analysis) -> Html:
     facts = [
         manifest.run_id,
         run.scenario.title or manifest.scenario,
-        f"{', '.join(target.name for target in manifest.targets)}, {', '.join(run.scenario.models_on())}",
+        f"{manifest.target_names}, {', '.join(run.scenario.models_on())}",
         f"{pd.Timestamp(manifest.created):%Y-%m-%d %H:%M} UTC",
         text.duration(run.end_ns / 1e9),
         text.count(len(run.attempts), "attempt"),

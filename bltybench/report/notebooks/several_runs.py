@@ -33,7 +33,7 @@ def overview(runs: Sequence[Analysis]) -> pd.DataFrame:
             "run": run.manifest.run_id,
             "label": run.manifest.label or None,
             "scenario": run.manifest.scenario,
-            "target": run.manifest.target.name,
+            "target": run.manifest.target_names,
             "valid": all(finding.holds for finding in run.findings),
             "lasted_s": run.end_ns / NS_PER_S,
             "attempts": len(run.attempts),

@@ -90,6 +90,8 @@ def resolve(
         target_name, api = _at(book, target_name, api, base_url)
         chosen = _without_lists(chosen).model_copy(update={"target": target_name})
     _files_exist(name, chosen, book)
+    if target is None and target_name in book.targets:
+        _has_fallback(name, chosen, book)
     further = {other: book.target(other) for other in others}
     chosen = _in_requests(chosen, book.base_dir, api)
     return Resolved(name, chosen, target_name, api, book.base_dir, book.path, further)
@@ -197,6 +199,19 @@ def _origin(target: Target) -> tuple[str, str | None, int]:
     parts = urlsplit(target.base_url)
     host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
     return parts.scheme, host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _has_fallback(name: str, scenario: Scenario, book: Book) -> None:
+    """Raise UserError if a scenario falls back to other entries, but has only one target, key, and model."""
+    names = scenario.target_names()
+    several = len(names) > 1 or len(book.target(names[0]).key_names) > 1
+    models = any(len(scenario.choices(call).models) > 1 for call in scenario.mix or (None,))
+    if scenario.retry.fallback and not several and not models:
+        raise UserError(
+            "there is nothing to fall back to",
+            where=f"{book.path}: scenarios.{name}.retry.fallback",
+            remedy="list several keys, models, or targets, or remove fallback",
+        )
 
 
 def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
