@@ -17,7 +17,13 @@ from bltybench.runs import manifest as manifest_module
 from bltybench.runs.clocks import ClockSample, fit_clock, read_clocks
 from bltybench.runs.manifest import boot_id
 from bltybench.runs.sealing.seal import seal
-from bltybench.runs.store import DURATIONS, read_attempts, read_generator
+from bltybench.runs.store import (
+    ATTEMPT_SCHEMA,
+    DURATIONS,
+    GENERATOR_SCHEMA,
+    read_attempts,
+    read_generator,
+)
 
 S, MS, US = 10**9, 10**6, 10**3
 
@@ -143,3 +149,10 @@ def test_processes_in_another_time_namespace_do_not_share_the_clock(
     link.unlink()
     link.symlink_to("time:[4026532178]")
     assert boot_id() == f"{without} time:[4026532178]"
+
+
+def test_every_column_in_nanoseconds_is_a_time_on_the_axis_or_a_known_duration() -> None:
+    names = {name for name in ATTEMPT_SCHEMA.names + GENERATOR_SCHEMA.names if name.endswith("_ns")}
+    times = {"at_ns", "due_ns", "sent_ns", "headers_ns", "first_token_ns", "first_output_ns", "last_token_ns"}
+    # A new column of either kind belongs in one of the two.
+    assert names == times | {"end_ns", "held_until_ns"} | DURATIONS
