@@ -4,6 +4,7 @@ import time
 
 import msgspec
 from gevent import GreenletExit
+from locust.exception import StopUser
 
 from bltybench.load.recorder import CallContext, SentAttempt, record
 from bltybench.load.run.context import RunContext
@@ -15,13 +16,26 @@ CUT_OFF = "the run ended before the answer to the call before it in its session"
 
 
 def hold(context: RunContext, call: CallContext, user: int, due_ns: int, after: int) -> CallContext:
-    """Wait until the call of arrival ``after`` has ended. Record this call if the run stops before that."""
+    """Wait until the call of arrival ``after`` has ended. Record this call if the run stops before that.
+
+    Raises StopUser if nothing may be sent any more.
+    """
     try:
         waited = context.source.sessions.wait(after)
     except GreenletExit:
-        failure = Failure(Fault.CANCELLED, CUT_OFF)
-        exchange = Exchange(stream=call.stream, end_ns=time.monotonic_ns(), failure=failure)
-        sent = SentAttempt(call, user, 0, due_ns, context.sink.in_flight, exchange)
-        record(context, sent, interpret(exchange), None)
+        _record_unsent(context, call, user, due_ns)
         raise
-    return msgspec.structs.replace(call, held_until_ns=context.clock.now_ns()) if waited else call
+    if not waited:
+        return call
+    if context.clock.stopping.is_set():
+        _record_unsent(context, call, user, due_ns)
+        raise StopUser
+    return msgspec.structs.replace(call, held_until_ns=context.clock.now_ns())
+
+
+def _record_unsent(context: RunContext, call: CallContext, user: int, due_ns: int) -> None:
+    held = msgspec.structs.replace(call, held_until_ns=context.clock.now_ns())
+    failure = Failure(Fault.CANCELLED, CUT_OFF)
+    exchange = Exchange(stream=call.stream, end_ns=time.monotonic_ns(), failure=failure)
+    sent = SentAttempt(held, user, 0, due_ns, context.sink.in_flight, exchange)
+    record(context, sent, interpret(exchange), None)

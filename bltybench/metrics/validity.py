@@ -159,8 +159,10 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
     if due:
         first, unsent = attempts["attempt"] == 0, attempts["sent_ns"].isna()
         sent = int((first & ~unsent).sum())
-        # The generator did its part if the network or the server refused the connection.
-        refused = int((first & unsent & ~local & (attempts["outcome"] != Outcome.CANCELLED)).sum())
+        # The generator did its part if the network or the server refused the connection, or if a call still
+        # waited for the answer before it in its session.
+        waited = attempts["held_until_ns"].notna() | (attempts["outcome"] != Outcome.CANCELLED)
+        refused = int((first & unsent & ~local & waited).sum())
         # One call can be due just when the load stops.
         min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
         yield finding_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from support_runs import (
@@ -172,6 +173,8 @@ def test_open_loop_must_send_95_percent_of_the_calls_due(kind: str) -> None:
     again = attempt(call_id="c0", attempt=1)
     cancelled = unconnected("u", outcome=Outcome.CANCELLED)
     assert broken(frame(*sent[1:], again, cancelled), about=open_loop) == ["achieved rate"]
+    held = msgspec.structs.replace(cancelled, held_until_ns=S)  # it waited for the answer before it
+    assert broken(frame(*sent[1:], held), about=open_loop) == []
 
 
 def unconnected(call_id: str, error_type: str = "connection_refused", **fields: Any) -> Attempt:
