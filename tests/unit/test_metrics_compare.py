@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from bltybench.errors import UserError
 from bltybench.metrics.analysis import analyze
 from bltybench.metrics.bootstrap import Interval
 from bltybench.metrics.compare import Difference, Judgment, Tolerance, compare, judge
-from bltybench.metrics.likeness import check_repeats, unlike
+from bltybench.metrics.likeness import check_repeats, read_vary, unlike
 from bltybench.metrics.outline import Outline, outline
 from bltybench.metrics.undecided import data_factor
 from bltybench.runs.attempt import Attempt, Outcome
@@ -236,6 +237,16 @@ def test_vary_covers_the_keys_of_a_table() -> None:
     assert unlike([base], [elsewhere]) == ""
     assert unlike([base], [elsewhere], ["target"]) == ""
     assert "target.base_url" in unlike([base], [elsewhere], ["retry"])
+
+
+def test_keys_that_divide_the_load_must_be_the_same_unless_they_are_varied() -> None:
+    base = usual("base", 1, 1.0)
+    target = msgspec.structs.replace(base.manifest.target, keys={"A_KEY": 1.0, "B_KEY": 1.0})
+    pool = replace(base, manifest=msgspec.structs.replace(base.manifest, target=target, run_id="pool"))
+    assert unlike([base], [pool]).startswith("the runs differ in keys.sandbox (unset → ")
+    assert unlike([base], [pool], read_vary("keys")) == ""
+    models = changed("models", models={"deepseek-chat": 1, "gpt-4o-mini": 1})
+    assert unlike([base], [models]).startswith("the runs differ in models (unset → ")
 
 
 def test_repeats_with_the_same_seeds_on_both_sides_differ_in_nothing() -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bltybench.errors import UserError
 from bltybench.scenario.api.routes import Choices, Route, Router
 from bltybench.scenario.api.weights import read_variables, read_weights
-from bltybench.scenario.file.resolve import require_one_route, resolve
+from bltybench.scenario.file.resolve import for_probe, resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.plan import make_plans
 from bltybench.scenario.target import Target
@@ -140,7 +140,9 @@ def test_lists_survive_the_way_to_a_worker_and_an_override_of_the_target(tmp_pat
     with pytest.raises(UserError, match="is one address, but scenario 'q' has several targets"):
         resolve(book, base_url="http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match="the probe measures the limits of one target and one model"):
-        require_one_route(resolved)
+        for_probe(resolved)
+    only_a = resolve(load_book(write(tmp_path, 'target = "a"\nmodel = "m"')))
+    assert for_probe(only_a).target.keys == {"A_KEY": 1.0}
     with pytest.raises(ValidationError, match="set model or models, not both"):
         Scenario.model_validate(scenario.model_dump() | {"model": "other"})
 

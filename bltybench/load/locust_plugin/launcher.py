@@ -24,7 +24,7 @@ from bltybench.runs.folder import make_reports
 from bltybench.sandbox.process import SandboxProcess, start_if_absent
 from bltybench.scenario.faults import SandboxFaults
 from bltybench.scenario.file.own_load import closed_loop, own_scenario
-from bltybench.scenario.file.resolve import Resolved, require_budget, require_one_route, resolve
+from bltybench.scenario.file.resolve import Resolved, for_probe, require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.plan import Plans, make_plans
 from bltybench.scenario.workload import NO_TIME_LIMIT_S, Scenario
@@ -184,10 +184,10 @@ class Launcher:
         for target_name, api in resolved.targets.items():
             require_budget(target_name, api)
         resolved = with_former_run(resolved, Path(options.reports))
+        if classes.measure_limits:
+            resolved = for_probe(resolved)
         for target_name, api in resolved.targets.items():
             api.access(target_name)
-        if classes.measure_limits:
-            require_one_route(resolved)
         if not classes.replays:
             return resolved, None
         started_s = time.monotonic()

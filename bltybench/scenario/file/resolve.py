@@ -1,7 +1,7 @@
 """Resolution: the scenario and target to run, with command-line overrides applied."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -111,15 +111,21 @@ def require_budget(target_name: str, target: Target) -> None:
     )
 
 
-def require_one_route(resolved: Resolved) -> None:
-    """Raise UserError if a scenario has several targets or models, of which a probe measures one."""
-    scenario = resolved.scenario
+def for_probe(resolved: Resolved) -> Resolved:
+    """Return a scenario with the first of several keys only.
+
+    Raise UserError if it has several targets or models, because a probe measures the limits of one.
+    """
+    scenario, target = resolved.scenario, resolved.target
     if resolved.others or len(scenario.choices().models) > 1:
         raise UserError(
             "the probe measures the limits of one target and one model",
             where=f"scenarios.{resolved.name}",
             remedy="set target and model instead of lists; of several keys, it uses the first",
         )
+    if target.keys is None:
+        return resolved
+    return replace(resolved, target=target.model_copy(update={"keys": {target.key_names[0]: 1.0}}))
 
 
 def _without_lists(scenario: Scenario) -> Scenario:
