@@ -6,11 +6,12 @@ from itertools import chain, pairwise
 
 from bltybench.limits.findings.model import Sharing
 from bltybench.limits.findings.replay import agreement, is_confirmed
+from bltybench.limits.fit.evidence import missing_recoveries
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.extract import Timing, observed
-from bltybench.limits.observations.observation import Observation, most_informative
+from bltybench.limits.observations.observation import Observation, Observations, most_informative
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.limits.pairs.select import fit_limits
 from bltybench.runs.attempt import Attempt
@@ -105,13 +106,19 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
     by_one, by_each = _explained(named, conditions)
     one = f"one limiter for all makes {by_one.count} of {by_one.of} decisions"
     each = f"one for each makes {by_each.count}"
-    if is_confirmed(by_one) and by_one.count >= by_each.count + MIN_DECISIONS:
+    # Without recoveries, a fit fails because it shows too little, not because it is wrong.
+    one_can_fail = _recovers(list(chain.from_iterable(named.values())))
+    each_can_fail = all(map(_recovers, named.values()))
+    if is_confirmed(by_one) and by_one.count >= by_each.count + MIN_DECISIONS and each_can_fail:
         return Sharing(of, names, True, refused, f"The {subject} share a limit: {one}, {each}.")
-    if is_confirmed(by_each) and by_each.count >= by_one.count + MIN_DECISIONS:
+    if is_confirmed(by_each) and by_each.count >= by_one.count + MIN_DECISIONS and one_can_fail:
         says = f"The {subject} do not share a limit: {one}, {each}."
         if meanwhile := _accepted_meanwhile(named):
             says += f" While one of them was refused, {meanwhile} requests with another were accepted."
         return Sharing(of, names, False, refused, says)
+    if not (one_can_fail and each_can_fail):
+        reason = "refusals must end more than once for each of them, so a longer run is needed"
+        return _open(of, names, refused, subject, reason)
     if is_confirmed(by_one) or is_confirmed(by_each):
         reason = f"{one}, {each}, which is about the same. Send more with one of them until it is refused"
         return _open(of, names, refused, subject, reason)
@@ -136,6 +143,13 @@ def _explained(
         if is_confirmed(by_one) or is_confirmed(by_each):
             break
     return by_one, by_each
+
+
+def _recovers(observations: Sequence[Observation]) -> bool:
+    """Return whether refusals ended often enough to rule out a limiter, if there were any."""
+    refused = any(one.accepted is False for one in observations)
+    ordered = sorted(observations, key=lambda one: one.sent_s)
+    return not refused or missing_recoveries(len(Observations(ordered).recoveries)) is None
 
 
 def _made(verdict: Verdict, observations: Sequence[Observation]) -> Proportion:
