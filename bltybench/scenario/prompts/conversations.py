@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, TypeGuard
@@ -34,7 +34,7 @@ SHAREGPT_ROLES = {
 """Roles by the name of the speaker in ShareGPT's files."""
 PROGRESS_S = 3.0
 """Seconds between two messages while a long file is read."""
-MAX_COUNTED, MAX_COUNTING_S = 500, 3.0
+MAX_COUNTED, MAX_COUNTING_S = 500, 1.0
 """Maximum conversations whose tokens are counted in advance, and the maximum time for it, in seconds. The
 tokenizer takes about 10 µs per token. The other conversations are counted when they are first sent."""
 SHORTEST = 20
@@ -70,22 +70,27 @@ Parse = Callable[[Any, str], Conversation | None]
 
 
 class Conversations:
-    """The conversations of a file, and a random sample of them whose tokens are already counted."""
+    """The conversations of a file."""
 
     def __init__(self, every: list[Conversation], line_lengths: list[int]) -> None:
         self.every = every
-        self.sample: list[Conversation] = []
-        order = list(range(len(every)))
-        Random(len(every)).shuffle(order)
-        until_s = time.monotonic() + MAX_COUNTING_S
-        for index in order[:MAX_COUNTED]:
-            if self.sample and time.monotonic() > until_s:
-                break
-            every[index].count_tokens()
-            self.sample.append(every[index])
         by_length = sorted(range(len(every)), key=line_lengths.__getitem__)
         self.shortest = [every[index] for index in by_length[:SHORTEST]]
         """The conversations with the shortest lines."""
+
+    @cached_property
+    def sample(self) -> list[Conversation]:
+        """A random sample whose tokens are counted. Only estimates need it, so workers save the time."""
+        order = list(range(len(self.every)))
+        Random(len(self.every)).shuffle(order)
+        counted: list[Conversation] = []
+        until_s = time.monotonic() + MAX_COUNTING_S
+        for index in order[:MAX_COUNTED]:
+            if counted and time.monotonic() > until_s:
+                break
+            self.every[index].count_tokens()
+            counted.append(self.every[index])
+        return counted
 
 
 def read_conversations(path: Path) -> Conversations:
