@@ -9,6 +9,7 @@ from bltybench.limits.fit.result import Verdict
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import Burst
 from bltybench.limits.probe.protocol import Experiment, ProbeRequest, SendStep
+from bltybench.limits.probe.thresholds import SESSION
 from bltybench.limits.session import ProbeSession, ProbeTask
 
 REQUEST = ProbeRequest(role="probe")
@@ -24,13 +25,17 @@ def probe(api: VirtualApi, task: ProbeTask, *, other_model: str | None = "b") ->
             tokens = sum(request.max_used_tokens for request in sent)
             context = session.context(verdict, sent=len(sent), tokens=tokens)
             results = api.play(EXPERIMENTS[name].steps(context, api.now_s), name)
-            session.learn(EXPERIMENTS[name].analyze(results, context))
+            session.done.add(name)
+            if session.learn(EXPERIMENTS[name].analyze(results, context)):
+                verdict = _measure_request_limit(api, session, len(sent) + len(results), SESSION.release_s)
     session.experiment_attempts = [attempt for attempt in api.attempts() if attempt.stage is not None]
     return session.findings()
 
 
-def _measure_request_limit(api: VirtualApi, session: ProbeSession) -> Verdict:
-    steps = plan(session.plan_options(), api.now_s)
+def _measure_request_limit(
+    api: VirtualApi, session: ProbeSession, sent: int = 0, after_s: float = 0.0
+) -> Verdict:
+    steps = plan(session.plan_options(sent), api.now_s + after_s)
     burst = next(steps)
     while True:
         first = len(session.attempts)
@@ -39,7 +44,7 @@ def _measure_request_limit(api: VirtualApi, session: ProbeSession) -> Verdict:
             burst = steps.send(session.observations_since(first))
         except StopIteration:
             return session.verdict()
-        if not continues:
+        if not continues or session.slots_refuse():
             return session.verdict()
 
 

@@ -6,11 +6,15 @@ from statistics import median_high
 
 import msgspec
 
-from bltybench.limits.experiments.registry import EXPERIMENTS, MEASUREMENTS, by_experiment
+from bltybench.limits.experiments import concurrency_steps
+from bltybench.limits.experiments.concurrency_analysis import LIMIT
+from bltybench.limits.experiments.registry import EXPERIMENTS, MEASUREMENTS, REQUESTS, by_experiment
+from bltybench.limits.findings.cautious import CONCURRENCY_FITS, unknown
 from bltybench.limits.findings.conclude import find
 from bltybench.limits.findings.limits_toml import limits_toml
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import is_confirmed
+from bltybench.limits.fit.in_flight import fit_concurrency, unless_full
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import classify, refusal_statuses
@@ -23,8 +27,7 @@ from bltybench.runs.attempt import Attempt, Outcome
 
 RECORD_FILE = "probe.json"
 """File in the run's directory that holds the ProbeRecord."""
-CONCURRENCY = "concurrency_limit"
-ENFORCEABLE = {CONCURRENCY, "token_limit"}
+ENFORCEABLE = {LIMIT, "token_limit"}
 """Questions whose answer is worth a limits.toml even if the request limit is unknown."""
 FAILURES = {Outcome.CLIENT_ERROR, Outcome.TRANSPORT_ERROR, Outcome.TIMEOUT}
 TIMES = ("due_ns", "sent_ns", "headers_ns", "first_token_ns", "first_output_ns", "last_token_ns", "end_ns")
@@ -101,17 +104,28 @@ class ProbeSession:
 
     # The request limit
 
-    def plan_options(self) -> PlanOptions:
-        """Return the budget and prior knowledge of the plan for the request limit."""
-        task, budget = self.task, self.task.budget
+    def plan_options(self, sent: int = 0) -> PlanOptions:
+        """Return the budget and prior knowledge of the plan for the request limit.
+
+        ``sent`` is the number of requests of earlier experiments.
+        """
+        task, budget, slots = self.task, self.task.budget, self._measured_concurrency
         if len(task.questions) > 1:
             budget = min(SESSION.request_limit_budget, round(SESSION.request_limit_fraction * budget))
+        budget = min(budget, task.budget - len(self.attempts) - sent)
         period_s, limit = task.period_s, None
         if task.requests_per_min is not None:
             period_s = period_s or CONTEXT.usual_period_s
             limit = max(1, round(task.requests_per_min * period_s / 60))
-        earlier = tuple(observations_of(self._earlier[None], self.start_s))
-        return PlanOptions(budget=budget, quick=task.quick, period_s=period_s, limit=limit, earlier=earlier)
+        earlier = () if slots else tuple(observations_of(self._earlier[None], self.start_s))
+        return PlanOptions(
+            budget=budget,
+            quick=task.quick,
+            period_s=period_s,
+            limit=limit,
+            earlier=earlier,
+            max_in_flight=None if slots is None else slots - 1,
+        )
 
     def verdict(self) -> Verdict:
         """Return the verdict on the request limit from which the experiments start: that of the findings.
@@ -119,7 +133,8 @@ class ProbeSession:
         The plan's own verdict ignores that released slots of a concurrency limit can imitate a rate limit.
         """
         own, documented = [*self._earlier[None], *self.attempts], self.task.requests_per_min
-        return find(own, self.start_s, documented, known=self.context(), probed=True).verdict
+        verdict = find(own, self.start_s, documented, known=self.context(), probed=True).verdict
+        return unknown(verdict, CONCURRENCY_FITS) if self.slots_refuse() else verdict
 
     def add(self, attempt: Attempt) -> bool:
         """Record an attempt for the request limit. Return False after too many failures in a row."""
@@ -139,6 +154,16 @@ class ProbeSession:
     def refused_since(self, first: int) -> bool:
         """Return whether the request limit refused an attempt from index ``first`` on."""
         return self.counts_since(first)[1] > 0
+
+    def slots_refuse(self) -> bool:
+        """Return whether the plan can end, because a limit on requests in flight explains its refusals.
+
+        Only if that is measured next, and the request limit again afterwards.
+        """
+        if concurrency_steps.NAME not in self.remaining_experiments():
+            return False
+        slots = fit_concurrency(self.attempts)
+        return slots is not None and slots.explains and slots.refused >= SESSION.min_full_refusals
 
     def observations_since(self, first: int) -> list[Observation]:
         """Return the observations from index ``first`` on, interpreted with all attempts so far."""
@@ -177,11 +202,21 @@ class ProbeSession:
         )
         return context if verdict is None else context.with_limit(verdict, task.requests_per_min)
 
-    def learn(self, answers: Iterable[Answer]) -> None:
-        """Keep what later experiments need from the answers of an experiment."""
+    def learn(self, answers: Iterable[Answer]) -> bool:
+        """Keep what later experiments need from the answers of an experiment.
+
+        Return whether the request limit must be measured again, because a limit on requests in flight was
+        measured that may have refused its requests.
+        """
+        before = self._measured_concurrency
         for answer in answers:
-            if answer.question == CONCURRENCY and isinstance(answer.value, int):
+            if answer.question == LIMIT and isinstance(answer.value, int):
                 self._measured_concurrency = answer.value
+        slots = self._measured_concurrency
+        if slots == before or slots is None or slots < 2 or REQUESTS not in self.task.questions:
+            return False
+        own = [*self._earlier[None], *self.attempts]
+        return len(unless_full(own, slots)) < len(own)
 
     def findings(self) -> Findings:
         """Return the findings from all attempts.

@@ -187,6 +187,24 @@ def test_concurrency_is_measured_if_it_refused_the_requests_of_the_request_limit
     assert answers(findings)["cancelled_frees_slot"].value is True
 
 
+def test_request_limit_that_full_slots_hid_is_measured_again_with_fewer_in_flight() -> None:
+    limits = virtual_limits(requests=RateLimit(limit=16, period_s=2.0), concurrency=6)
+    findings = probe(
+        VirtualApi(limits, terse=True, ttft_s=0.5), ProbeTask(questions=("requests", "concurrency"))
+    )
+    assert answers(findings)["concurrency_limit"].value == 6
+    best = findings.verdict.best
+    assert best is not None
+    assert (findings.verdict.status, best.family, best.limit) == ("found", "fixed_window", 16)
+    assert findings.full_refusals >= SESSION.min_full_refusals
+    assert f"{findings.full_refusals} refusals came while as many requests were in flight" in " ".join(
+        summary(findings)
+    )
+    text = str(limits_toml_of(findings, "run"))
+    assert "concurrency = 6" in text
+    assert "limit = 16" in text
+
+
 NUMBERS = st.one_of(st.none(), st.integers(-5, 10**12))
 
 

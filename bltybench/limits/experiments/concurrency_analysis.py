@@ -11,6 +11,8 @@ from bltybench.limits.observations.answer import Answer, cannot_tell, sure
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 
+LIMIT = "concurrency_limit"
+"""The question that a limit answers."""
 _SlotTest = tuple[bool, float] | None
 """Whether a cancellation freed the slot, and after how many seconds; None if another stream ended first."""
 
@@ -37,7 +39,7 @@ def analyze(results: Sequence[ProbeResult], context: ProbeContext) -> list[Answe
 
 def _unknown(reason: str, *, least: int | None = None, evidence: Sequence[str] = ()) -> list[Answer]:
     others = [cannot_tell(question, reason) for question in ("concurrency_excess", "cancelled_frees_slot")]
-    return [cannot_tell("concurrency_limit", reason, evidence, least=least), *others]
+    return [cannot_tell(LIMIT, reason, evidence, least=least), *others]
 
 
 def _unlimited(results: Sequence[ProbeResult]) -> list[Answer]:
@@ -98,7 +100,7 @@ def _refusing(
     votes = len(retries_accepted) + controls_refused + min(named, 2)
     confidence = sure(votes, len(controls_accepted)) / (1 + most - least)
     says = f"At most {least} requests can be in flight."
-    limit = Answer("concurrency_limit", least, says, confidence, tuple(evidence), range=(least, most))
+    limit = Answer(LIMIT, least, says, confidence, tuple(evidence), range=(least, most))
     says = f"Excess requests are refused with status {refusals[0].status}."
     confidence = sure(len(refusals) + len(retries_accepted))
     excess = Answer("concurrency_excess", "refused", says, confidence, (evidence[0],))
@@ -150,7 +152,7 @@ def _queueing(
         return _unknown(reason, least=_max_open(results), evidence=evidence)
     says = f"At most {serving} requests are served concurrently."
     confidence = sure(len(waiting[:2]) + len(starts_s[:2]))
-    limit = Answer("concurrency_limit", serving, says, confidence, tuple(evidence), range=(serving, serving))
+    limit = Answer(LIMIT, serving, says, confidence, tuple(evidence), range=(serving, serving))
     says = "Excess requests are queued until another one ends."
     excess = Answer("concurrency_excess", "queued", says, sure(len(starts_s)), tuple(evidence))
     return [limit, excess, _frees_slot(outcomes)]

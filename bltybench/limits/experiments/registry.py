@@ -61,6 +61,16 @@ def by_experiment(attempts: Sequence[Attempt]) -> dict[str | None, list[Attempt]
     return groups
 
 
+def measured_concurrency(attempts: AttemptsByExperiment, start_s: float, context: ProbeContext) -> int | None:
+    """Return the limit on requests in flight that an experiment measured; None if none did."""
+    group = attempts.get(concurrency_steps.NAME, ())
+    statuses = refusal_statuses([attempt for own in attempts.values() for attempt in own])
+    results = [result_of(attempt, start_s, statuses) for attempt in group]
+    found = concurrency_analysis.analyze(results, context)
+    values = [answer.value for answer in found if answer.question == concurrency_analysis.LIMIT]
+    return next((value for value in values if isinstance(value, int)), None)
+
+
 def header_honesty(attempts: AttemptsByExperiment, verdict: Verdict) -> Honesty:
     """Compare headers with decisions. If refused requests may count, a request prolongs the wait."""
     may_count = not verdict.consistent or any(

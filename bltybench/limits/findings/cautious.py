@@ -18,6 +18,8 @@ from bltybench.limits.observations.observation import (
 )
 from bltybench.limits.observations.waits import Waits
 
+CONCURRENCY_FITS = "a concurrency limit fits the refusals"
+
 
 def unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdict:
     """Return the verdict, or ``unknown`` if a concurrency limit fits every refusal, or those of one limit.
@@ -34,7 +36,7 @@ def unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdic
         return unknown(verdict, "two limits fit, but the shorter one may be on requests in flight")
     if not slots.explains:
         return verdict
-    return unknown(verdict, "a concurrency limit fits the refusals")
+    return unknown(verdict, CONCURRENCY_FITS)
 
 
 def unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:

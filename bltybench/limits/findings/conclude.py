@@ -9,7 +9,12 @@ from typing import TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from bltybench.limits.experiments.registry import answers, by_experiment, header_honesty
+from bltybench.limits.experiments.registry import (
+    answers,
+    by_experiment,
+    header_honesty,
+    measured_concurrency,
+)
 from bltybench.limits.findings import model, narrative
 from bltybench.limits.findings.advice import advice
 from bltybench.limits.findings.cautious import (
@@ -23,7 +28,7 @@ from bltybench.limits.findings.cautious import (
 from bltybench.limits.findings.limits_toml import limits_toml, request_limit
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import agreement, confirmed, is_confirmed
-from bltybench.limits.fit.in_flight import fit_concurrency
+from bltybench.limits.fit.in_flight import fit_concurrency, unless_full
 from bltybench.limits.fit.result import Ban, Fit, Verdict
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
@@ -71,9 +76,11 @@ def find(
     groups = by_experiment(sorted(attempts, key=lambda one: (one.sent_ns or one.end_ns, one.end_ns)))
     own = groups[None]
     statuses = refusal_statuses(own)
-    observations = observations_of(own, start_s, timing)
+    slots_taken = known.measured_concurrency or measured_concurrency(groups, start_s, known)
+    limited = own if slots_taken is None else unless_full(own, slots_taken)
+    observations = observations_of(limited, start_s, timing)
     count, at_s = busiest_period(observations)
-    slots = None if timing.coarse or timing.unclear else fit_concurrency(own)
+    slots = None if timing.coarse or timing.unclear or len(limited) < len(own) else fit_concurrency(own)
     concurrency = slots if slots is not None and slots.explains else None
     if verdict is None:
         hints_s = period_hints(documented_per_min, known)
@@ -113,6 +120,7 @@ def find(
         answered,
         replayed,
         waits,
+        full_refusals=len(own) - len(limited),
     )
 
 

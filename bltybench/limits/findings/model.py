@@ -44,6 +44,8 @@ class Findings:
     single one fits."""
     waits: Waits | None = None
     """How long the probe's requests waited, if several did; None for other runs, which generate for long."""
+    full_refusals: int = 0
+    """Refusals for which the measured limit on requests in flight is a reason. They are not fitted."""
 
     @property
     def refusal_status(self) -> int | None:

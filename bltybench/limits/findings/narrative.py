@@ -24,7 +24,7 @@ def summary(findings: Findings) -> list[str]:
 
 def sentences(findings: Findings) -> list[str]:
     """Return what was found."""
-    lines = [*_request_limit(findings), *_waits(findings), *_refusals(findings)]
+    lines = [*_request_limit(findings), *_full(findings), *_waits(findings), *_refusals(findings)]
     lines += [*_above_documented(findings), *_headers(findings)]
     return lines + [answer.says for answer in findings.answers if answer.question not in WITH_COUNTS]
 
@@ -75,6 +75,16 @@ def _request_limit(findings: Findings) -> list[str]:
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def _full(findings: Findings) -> list[str]:
+    """Return which refusals the measured limit on requests in flight explains."""
+    if not findings.full_refusals:
+        return []
+    return [
+        f"{findings.full_refusals} refusals came while as many requests were in flight as are allowed. They "
+        "say nothing about the request limit."
+    ]
 
 
 def _two_limits(first: Fit, second: Fit, refused: int) -> str:

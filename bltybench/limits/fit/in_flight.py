@@ -80,6 +80,35 @@ def fit_concurrency(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
     )
 
 
+def unless_full(attempts: Sequence[Attempt], limit: int) -> list[Attempt]:
+    """Return the attempts without refusals for which a limit on requests in flight is a reason.
+
+    It is one if at some moment between sending and refusal so many requests were open that were not refused.
+    """
+    statuses = refusal_statuses(attempts)
+    refused = [classify(attempt, statuses).by_concurrency_limit is False for attempt in attempts]
+    holding = [
+        attempt
+        for attempt, is_refused in zip(attempts, refused, strict=True)
+        if not is_refused and attempt.sent_ns is not None
+    ]
+    begins: Ints = np.sort(np.array([attempt.sent_ns for attempt in holding], dtype=np.int64))
+    ends: Ints = np.sort(np.array([attempt.end_ns for attempt in holding], dtype=np.int64))
+
+    def is_full(attempt: Attempt) -> bool:
+        sent_ns = attempt.sent_ns or 0
+        first, last = np.searchsorted(begins, (sent_ns, answered_ns(attempt)), side="right")
+        times = np.append(begins[first:last], sent_ns)
+        open_requests = np.searchsorted(begins, times, side="right") - np.searchsorted(ends, times)
+        return bool(open_requests.max() >= limit)
+
+    return [
+        attempt
+        for attempt, is_refused in zip(attempts, refused, strict=True)
+        if not (is_refused and is_full(attempt))
+    ]
+
+
 def predict_accepted(attempts: Sequence[Attempt], limit: int) -> list[tuple[Attempt, bool]]:
     """Return whether a limit on requests in flight would have accepted each attempt.
 

@@ -74,10 +74,14 @@ class ProbeContext:
 
     @property
     def drain_in_flight(self) -> int:
-        """Requests in flight that exhaust the request limit before much of it refills."""
+        """Requests in flight that exhaust the request limit before much of it refills.
+
+        There are fewer than a limit on them allows.
+        """
         drain_s = CONTEXT.drain_fraction * self.period_s
         needed = self.burst * self.latency_s / drain_s if drain_s else 1.0
-        return next((count for count in PLAN.in_flight if count >= needed), PLAN.in_flight[-1])
+        most = max(1, (self.measured_concurrency or PLAN.in_flight[-1] + 1) - 1)
+        return min(most, next((count for count in PLAN.in_flight if count >= needed), PLAN.in_flight[-1]))
 
     def available_s(self, now_s: float, idle_s: float = 0.0) -> float:
         """Return when the whole request limit is available and no window ends soon, if nothing is sent.

@@ -135,10 +135,12 @@ def _window_periods(verdict: Verdict, guess: Fit) -> list[float]:
 
 def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted"]]:
     """Send until a refusal, with more requests in flight if responses are too slow. Fill a queue if found."""
-    for in_flight in PLAN.in_flight:
+    most = planner.options.max_in_flight or PLAN.in_flight[-1]
+    levels = sorted({min(count, most) for count in PLAN.in_flight})
+    for in_flight in levels:
         planner.max_in_flight = in_flight
         cap = min(planner.left // 3, PLAN.drain_requests * in_flight)
-        if in_flight == PLAN.in_flight[-1]:
+        if in_flight == levels[-1]:
             cap = planner.left
         before_check = PLAN.queue_check * in_flight
         for count in (min(before_check, cap), cap - before_check):

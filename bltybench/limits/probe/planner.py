@@ -46,6 +46,8 @@ class PlanOptions:
     """Documented or announced requests per period."""
     max_wait_s: float = 300.0
     """Maximum wait for refusals to end. Longer limits need ``period_s``."""
+    max_in_flight: int | None = None
+    """Maximum requests in flight, so that a limit on them is never reached."""
     first_wait_s: float = 0.0
     """First wait after a refusal, in seconds. 0 means as short as the latency allows."""
     rounds: int = 3

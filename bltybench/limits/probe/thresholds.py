@@ -143,6 +143,10 @@ class SessionThresholds:
     """Maximum fraction of the budget for the request limit if the probe has other questions too."""
     request_limit_budget: int = 600
     """Maximum requests for the request limit in that case. The full plan rarely needs more."""
+    min_full_refusals: int = 16
+    """Refusals by a limit on requests in flight, from which the plan for the request limit ends."""
+    release_s: float = 2.0
+    """Time after which cancelled streams hold no slots any more, in seconds."""
     quick_periods: float = 2.5
     """Usual duration of the quick plan, in periods of the request limit."""
     usual_periods: Mapping[str, float] = field(

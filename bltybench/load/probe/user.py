@@ -121,9 +121,13 @@ class LimitProbe(ChatUser):
         if REQUESTS in session.done:
             logger.info("The resumed run had measured the request limit")
             return run_in_thread(session.verdict)
-        steps = plan(session.plan_options(), self._now_s())
+        return self._follow_plan(self._now_s())
+
+    def _follow_plan(self, start_s: float) -> Verdict:
+        session = self._session
+        steps = plan(session.plan_options(self._executor.sent), start_s)
         result: Burst | Verdict = next(steps)
-        while isinstance(result, Burst):
+        while isinstance(result, Burst) and not run_in_thread(session.slots_refuse):
             result = send_in_thread(steps, self._send(result))
         return run_in_thread(session.verdict)
 
@@ -190,9 +194,13 @@ class LimitProbe(ChatUser):
             results = executor.play(name, experiment, self._progress)
             self._mark_done(name)
             answers = EXPERIMENTS[name].analyze(results, context)
-            session.learn(answers)
+            again = session.learn(answers)
             for answer in answers:
                 logger.info("%s", answer.says)
+            if again:
+                logger.info("Now: %s, with fewer in flight", REQUESTS)
+                self._question = REQUESTS
+                verdict = self._follow_plan(self._now_s() + SESSION.release_s)
 
     def _find_other_model(self) -> str | None:
         own = self.run_context.scenario.model
