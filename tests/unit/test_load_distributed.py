@@ -12,14 +12,17 @@ import pytest
 from support_runs import attempt_at, generator_seconds, manifest, write_run
 
 from bltybench.errors import UserError
+from bltybench.load.distributed import clock_exchange
 from bltybench.load.distributed import courier as courier_module
+from bltybench.load.distributed.clock_exchange import Answer, MasterClock, Question
 from bltybench.load.distributed.courier import Courier
 from bltybench.load.distributed.inbox import Inbox
 from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
 from bltybench.load.distributed.presence import Part, Presence, part_of
 from bltybench.load.distributed.scenario_files import ScenarioFiles
-from bltybench.runs.clocks import ClockSample
+from bltybench.runs.clocks import ClockSample, read_clocks
 from bltybench.runs.folder import RunFolder, Spill, create_run, create_spill
+from bltybench.runs.manifest import Clock
 from bltybench.runs.sealing.merge import merge
 from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import Spool
@@ -352,3 +355,67 @@ name = "m"
         (folder / name).unlink()
         with pytest.raises(UserError, match="not found"):
             files.find(Path("scenarios.toml"))
+
+
+class Master:
+    """A master whose clocks differ from ours, and that answers some questions late or never."""
+
+    def __init__(self, *, ahead_s: float, wall_ahead_s: float = 0.0) -> None:
+        self.ahead_ns, self.wall_ahead_ns = round(ahead_s * S), round(wall_ahead_s * S)
+        self.asked = 0
+        self.clock: MasterClock | None = None
+
+    def ask(self, question: Question) -> None:
+        assert self.clock is not None
+        self.asked += 1
+        answer = Answer.to(question)
+        answer = msgspec.structs.replace(
+            answer,
+            monotonic_ns=answer.monotonic_ns + self.ahead_ns,
+            wall_ns=answer.wall_ns + self.wall_ahead_ns,
+        )
+        if self.asked % 3 == 1:
+            # The answer to an earlier question, which took very long, is not one to this question.
+            answer = msgspec.structs.replace(answer, asked_ns=answer.asked_ns - S, monotonic_ns=0)
+        self.clock.take(answer)
+
+
+class TestMasterClock:
+    def clock(self, folder: Path, master: Master, monkeypatch: pytest.MonkeyPatch) -> MasterClock:
+        monkeypatch.setattr(clock_exchange, "MAX_ANSWER_S", 0.01)
+        run = create_run(folder, "s")
+        master.clock = MasterClock(run, "w0", master.ask)
+        return master.clock
+
+    @pytest.mark.parametrize("ahead_s", [0.25, -0.25, 86_400.0])
+    def test_measured_offset_puts_the_axis_where_the_master_has_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+    ) -> None:
+        master = Master(ahead_s=ahead_s)
+        clock = self.clock(tmp_path, master, monkeypatch)
+        clock.measure_first()
+        anchor = Clock.now()
+        theirs = msgspec.structs.replace(anchor, monotonic_ns=anchor.monotonic_ns + master.ahead_ns)
+        assert abs(clock.translated(theirs).local_start_ns() - anchor.monotonic_ns) < 20 * MS
+        clock.measure()
+        clock.close()
+        (run,) = tmp_path.iterdir()
+        measured = read_clocks(RunFolder(run).clocks_spool)["w0"]
+        assert measured.exchanges == 2
+        assert abs(measured.applied_ns - master.ahead_ns) <= 20 * MS
+        assert abs(measured.offset_ns) <= measured.uncertainty_ns < 20 * MS
+
+    @pytest.mark.parametrize(
+        ("wall_ahead_s", "message"),
+        [(59, None), (-59, None), (3600, "is 3,600 s behind that of"), (-90, "is 90 s ahead of that of")],
+    )
+    def test_worker_with_another_time_of_day_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall_ahead_s: int, message: str | None
+    ) -> None:
+        clock = self.clock(tmp_path, Master(ahead_s=5, wall_ahead_s=wall_ahead_s), monkeypatch)
+        if message is None:
+            clock.measure_first()
+        else:
+            with pytest.raises(UserError, match=message):
+                clock.measure_first()
+        clock.close()
