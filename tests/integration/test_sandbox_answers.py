@@ -72,6 +72,26 @@ def test_stream_ends_with_requested_usage_and_done(api: httpx.Client) -> None:
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
+def test_tools_and_response_formats_are_answered_in_the_shape_of_the_reference(api: httpx.Client) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Zürich"]}}, "required": ["city"]}
+    function = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    body = chat_body(tools=[function], tool_choice="required", n=2)
+    del body["max_tokens"]
+    plain = api.post("/chat/completions", json=body).json()
+    for choice in plain["choices"]:
+        (call,) = choice["message"]["tool_calls"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (None, "tool_calls")
+        assert (call["type"], call["function"]["name"]) == ("function", "weather")
+        assert json.loads(call["function"]["arguments"]) == {"city": "Zürich"}
+    assert len({choice["message"]["tool_calls"][0]["id"] for choice in plain["choices"]}) == 2
+    body = chat_body(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    del body["max_tokens"]
+    chunks = events_of(api.post("/chat/completions", json=body | {"stream": True}))
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert json.loads("".join(deltas)) == {"city": "Zürich"}
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
 def test_stream_omits_usage_unless_requested(api: httpx.Client) -> None:
     chunks = events_of(api.post("/chat/completions", json=chat_body(stream=True)))
     assert all("usage" not in chunk for chunk in chunks)
