@@ -49,6 +49,21 @@ def windowed(refused_s: float = 0.01) -> list[Attempt]:
     return rows
 
 
+def test_answer_names_the_limit_of_each_target_and_how_many_are_unknown(tmp_path: Path) -> None:
+    limited = [msgspec.structs.replace(one, target="one") for one in windowed()]
+    idle = [attempt(call_id=f"i{i}", target="two", sent_ns=i * S) for i in range(20)]
+    folder = run(tmp_path, [*limited, *idle], seconds=170)
+    found, advice = answered(folder)
+    limits, pace = found.says.split("; ")[:2]
+    assert limits == "Each target has limits of its own: one 60 requests per 60 s, 1 still unknown"
+    assert pace == "pace each target by itself"
+    assert advice["Rate"].startswith("one: at most 60 requests per minute")
+    section = limits_section(folder)
+    assert section is not None
+    assert section.rows[0][0] == "one: Requests"
+    assert section.drawings == []
+
+
 def test_answer_states_limit_pace_and_speed_in_one_sentence(tmp_path: Path) -> None:
     found, advice = answered(run(tmp_path, windowed(), seconds=170))
     assert found.trusted

@@ -85,7 +85,7 @@ def _facts(
     record = limits.record
     if limits.probed:
         return _title(record), (_limit(record, summary), _pace(record, summary)), limits.still_open
-    if record.parts or summary.rates["refused"].count:
+    if summary.rates["refused"].count:
         said = _parts(record) if record.parts else (_limit(record, summary), _pace(record, summary))
         return None, said, limits.still_open
     return None, _unlimited(summary), ()
@@ -197,12 +197,12 @@ def _limit(record: FindingsRecord, summary: Summary) -> str:
 
 def _parts(record: FindingsRecord) -> tuple[str, str]:
     """Return what each key, model, or target accepts, of as many as a sentence can hold, and what to do."""
-    of = " and ".join(record.parts[0].owner)
+    of = " and ".join(dict.fromkeys(name for part in record.parts for name in part.owner))
     known = [(part.name, part.findings.slowest) for part in record.parts]
-    named = [f"{text.bounded(name, 40)} {_amount(fit)}" for name, fit in known if fit is not None][:MAX_PARTS]
-    if len(named) < len(known):
-        named.append(f"{len(known) - len(named)} more")
-    return f"each {of} has a limit of its own: {', '.join(named)}", f"pace each {of} by itself"
+    named = [f"{text.bounded(name, 40)} {_amount(fit)}" for name, fit in known if fit is not None]
+    listed = named[:MAX_PARTS] + ([f"{len(named) - MAX_PARTS} more"] if len(named) > MAX_PARTS else [])
+    listed += [f"{len(known) - len(named)} still unknown"] if len(named) < len(known) else []
+    return f"each {of} has limits of its own: {', '.join(listed)}", f"pace each {of} by itself"
 
 
 def _pace(record: FindingsRecord, summary: Summary) -> str:
