@@ -10,7 +10,7 @@ from bltybench.imports.record import ImportRecord, read_import
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
 from bltybench.metrics.documented import ComparedLimit, compare_scopes
-from bltybench.metrics.failure import failure
+from bltybench.metrics.failure import failure, main_target
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
     Bools,
@@ -187,7 +187,7 @@ def _compute(
         findings=validity.audit(everything, generator, manifest, scenario)
         if imported is None
         else audit_import(imported),
-        failure=failure(everything, manifest.target if imported is None else None),
+        failure=failure(everything, main_target(everything, manifest) if imported is None else None),
         warm_up=warm_up,
         goodput=goodput(calls, good, steady.steady_s(scenario, load_ns)),
         stages=by_stage(attempts, calls, good, scenario, everything),

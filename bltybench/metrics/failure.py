@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.manifest import TargetInfo
+from bltybench.runs.manifest import Manifest, TargetInfo
 
 MAX_KINDS = 3
 """Maximum kinds of failure to list, most frequent first."""
@@ -46,6 +46,13 @@ def failure(attempts: pd.DataFrame, target: TargetInfo | None) -> str | None:
         parts.append("and others")
     advice = _advice(attempts, target) if target is not None else ""
     return ", ".join(parts) + (f": {advice}" if advice else "")
+
+
+def main_target(attempts: pd.DataFrame, manifest: Manifest) -> TargetInfo:
+    """Return the target of most attempts, which advice is about if all failed."""
+    used = attempts["target"].value_counts()
+    targets = {target.name: target for target in manifest.targets}
+    return targets.get(str(used.index[0]), manifest.target) if len(used) else manifest.target
 
 
 def never_connected(attempts: pd.DataFrame) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.failure import failure, lacks_resources, never_connected
+from bltybench.metrics.failure import failure, lacks_resources, main_target, never_connected
 from bltybench.metrics.frame import Floats, floats
 from bltybench.metrics.grading import EVERYTHING, TIMING, Figure, Finding, finding_of
 from bltybench.metrics.run_findings import clocks, end_of_the_run, workers
@@ -86,7 +86,7 @@ def audit(
     ]
     if never_connected(attempts) and not lacks_resources(attempts).any():
         # Nothing was sent, so there is no sending to judge. More workers would not help.
-        reason = f"no connection could be made: {failure(attempts, manifest.target)}"
+        reason = f"no connection could be made: {failure(attempts, main_target(attempts, manifest))}"
         what, _, remedy = reason.rpartition(": ")
         none = finding_of(
             "connections", False, "none", "at least 1", affects=EVERYTHING, reason=what, remedy=remedy

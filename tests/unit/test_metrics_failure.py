@@ -10,7 +10,7 @@ import pytest
 from support_runs import attempt, audit_table, frame, generator_seconds, manifest, table
 
 from bltybench.metrics.analysis import analyze
-from bltybench.metrics.failure import LABELS, LOCAL, failure
+from bltybench.metrics.failure import LABELS, LOCAL, failure, main_target
 from bltybench.report.export.junit import junit
 from bltybench.report.export.markdown import markdown
 from bltybench.report.page.answer import answer, client_advice
@@ -78,6 +78,14 @@ def test_only_404s_hint_at_the_address(base_url: str, advice: str) -> None:
     # vLLM, llama.cpp, and Ollama answer 404 without /v1.
     attempts = frame(*[failed(number, status=404) for number in range(20)])
     assert failure(attempts, target(base_url).target) == f"404 (20 times): {advice}"
+
+
+def test_advice_is_about_the_target_of_most_attempts() -> None:
+    other = msgspec.structs.replace(BARE.target, name="other", base_url="http://127.0.0.1:3/v1")
+    both = msgspec.structs.replace(BARE, other_targets=[other])
+    attempts = frame(failed(1, target=BARE.target.name), failed(2, target="other"), failed(3, target="other"))
+    assert main_target(attempts, both) is other
+    assert main_target(frame(failed(1)), both) is BARE.target
 
 
 def test_only_401s_hint_at_the_key() -> None:

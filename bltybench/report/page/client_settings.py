@@ -1,21 +1,25 @@
 """The settings to copy, below the advice at the top of a page."""
 
+from bltybench.metrics.analysis import Analysis
 from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.advice.settings import Setting, settings, timeout_s
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.summary import Summary
-from bltybench.runs.manifest import TargetInfo
 
 
 def client_settings(
-    summary: Summary, limits: LimitsSection | None, target: TargetInfo, *, trusted: bool
+    summary: Summary, limits: LimitsSection | None, analysis: Analysis, *, trusted: bool
 ) -> Setting | None:
     """Return the settings of one openai client that keeps the limits. None without a limit to keep.
 
     What a capacity search found is below the limits, so its page has no settings by them. Neither has that of
-    a log that does not name the API's address.
+    a log that does not name the API's address, or a run with several targets, models, or limits, because a
+    client has one of each.
     """
+    target, several = analysis.manifest.target, analysis.manifest.other_targets
+    if several or len(analysis.scenario.models_on()) > 1 or (limits is not None and limits.record.parts):
+        return None
     if limits is None or summary.search is not None or not trusted or not target.base_url:
         return None
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))

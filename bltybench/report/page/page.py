@@ -119,7 +119,7 @@ def page(
         contents=_contents(summary, limits),
         max_open=MAX_OPEN,
         advice=client_advice(summary, limits, trusted=found.trusted),
-        settings=client_settings(summary, limits, analysis.manifest.target, trusted=found.trusted),
+        settings=client_settings(summary, limits, analysis, trusted=found.trusted),
         title=found.title or scenario.title or analysis.manifest.scenario,
         answers=scenario.answers,
         strip=_strip(analysis, summary),
