@@ -158,7 +158,7 @@ def generator_seconds(seconds: int, *, seed: int = 1, **fields: Any) -> list[Gen
 
 
 CHECKED = {"tool_calls": 1, "json_valid": True, "schema_valid": False}
-"""Columns of an answer that was checked, which one of ``realistic`` was."""
+"""Columns of an answer that was checked, as the plain ones of ``realistic`` are."""
 
 
 def realistic(
@@ -210,7 +210,7 @@ def realistic(
                 queue.append((made[-1].end_ns / S + wait, index, 1))
             continue
         used[window] = used.get(window, 0) + 1
-        made.append(_answered(common | CHECKED if index == 0 else common, sent, stream, rng))
+        made.append(_answered(common | CHECKED if not stream else common, sent, stream, rng))
         ends.append(made[-1].end_ns / S)
     return sorted(made, key=lambda record: record.end_ns)
 

@@ -278,5 +278,7 @@ METRICS = [
     Metric("refused.share", "share", True, _share("refused", "attempts")),
     Metric("errors.share", "share", True, _share("errors", "attempts")),
     Metric("calls.ok_share", "share", False, _share("calls_ok", "calls")),
+    Metric("json_valid.share", "share", False, _share("json_valid", "answers in JSON")),
+    Metric("schema_valid.share", "share", False, _share("schema_valid", "answers with a schema")),
 ]
 """The metrics of a comparison. Rates are means over whole spans of the load, not best minutes."""

@@ -55,6 +55,7 @@ def outline(run: Analysis) -> Outline:
     at, due = ints(attempts, "at_ns"), ints(calls, "first_due_ns")
     events = token_events(attempts)
     tokens = floats(events, "prompt_tokens") + floats(events, "completion_tokens")
+    json_valid, schema_valid = floats(attempts, "json_valid"), floats(attempts, "schema_valid")
     return Outline(
         manifest=run.manifest,
         load=run.scenario.model_dump(mode="json"),
@@ -80,6 +81,10 @@ def outline(run: Analysis) -> Outline:
             "calls": count(due[~cut_off(calls)]),
             "calls_ok": count(due[bools(calls, "ok")]),
             "tokens": count(ints(events, "at_ns"), tokens),
+            "json_valid": count(at[json_valid == 1]),
+            "answers in JSON": count(at[~np.isnan(json_valid)]),
+            "schema_valid": count(at[schema_valid == 1]),
+            "answers with a schema": count(at[~np.isnan(schema_valid)]),
         },
     )
 

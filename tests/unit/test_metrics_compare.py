@@ -119,6 +119,22 @@ def test_higher_error_rate_is_worse() -> None:
     assert found["refused.share"].verdict == "same" or found["refused.share"].change == 0
 
 
+def test_fewer_answers_in_valid_json_are_worse() -> None:
+    plain = [
+        attempt(call_id=f"c{i}", sent_ns=i * S, end_ns=i * S + S // 2, json_valid=True, schema_valid=True)
+        for i in range(LOAD_S)
+    ]
+    broken = [
+        msgspec.structs.replace(row, json_valid=i % 4 > 0, schema_valid=None) for i, row in enumerate(plain)
+    ]
+    found = by_metric(compare([run("a", attempts=plain)], [run("b", attempts=broken)], Tolerance()))
+    assert (found["json_valid.share"].verdict, found["json_valid.share"].change) == ("worse", -0.25)
+    assert (found["schema_valid.share"].verdict, found["schema_valid.share"].candidate) == (
+        "not decided",
+        None,
+    )
+
+
 def test_differences_between_repeats_widen_the_interval() -> None:
     steady = [run("a1", 1), run("a2", 2), run("a3", 3)]
     uneven = [run("b1", 1, factor=0.7), run("b2", 2, factor=1.0), run("b3", 3, factor=1.3)]

@@ -40,6 +40,8 @@ NAMES: dict[str, str] = {
     "refused.share": "Refusal rate",
     "errors.share": "Error rate",
     "calls.ok_share": "Calls that succeed",
+    "json_valid.share": "Answers that are valid JSON",
+    "schema_valid.share": "Answers that satisfy their schema",
 }
 """Labels of metrics, or of their samples."""
 
