@@ -91,10 +91,10 @@ class Network:
             preexec_fn=(lambda: _shift_clock(ahead_s)) if ahead_s else None,  # noqa: PLW1509
         )
 
-    def degrade(self, name: str, *, delay_ms: float, loss: float = 0.0) -> None:
-        """Delay what a machine sends, and drop a fraction of it. Raise OSError if the kernel can't."""
-        how = ("netem", "delay", f"{delay_ms}ms", f"{delay_ms / 10}ms", "loss", f"{loss:.2%}")
-        _run("tc", "-n", self._prefix + name, "qdisc", "replace", "dev", "net", "root", *how)
+    def degrade(self, name: str, *, delay_ms: float, loss: float) -> bool:
+        """Delay what a machine sends, and drop a fraction of it. Return False without netem."""
+        how = ("netem", "delay", f"{delay_ms:g}ms", f"{delay_ms / 2:g}ms", "loss", f"{loss:.2%}")
+        return not _try("tc", "-n", self._prefix + name, "qdisc", "replace", "dev", "net", "root", *how)
 
     def transferred_bytes(self, name: str) -> int:
         """Return how many bytes a machine has sent and received."""

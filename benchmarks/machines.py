@@ -34,7 +34,7 @@ SECONDS = 12.0
 UNLIMITED = 100_000
 CUT_S = 10.0
 DELAY_MS, STALLS = 40.0, 0.01
-"""Mean delay of slow connections in each direction, and fraction of pieces that are sent again."""
+"""Mean delay of slow connections, and fraction of pieces (netem: packets) that are lost and sent again."""
 DRIFT_PPM = 400
 TRUTH_FLUSH_S = 1.5
 """Time after which the sandbox has written its log, in seconds."""
@@ -136,12 +136,15 @@ def plain(case: Case) -> None:
 
 
 def slow(case: Case) -> None:
-    """All workers have slow, uneven connections to the master."""
+    """All workers have slow, uneven connections to the master: by netem, or by a relay without it."""
     workers = {}
     for name in case.cluster.workers:
-        case.cluster.relay(name, delay_ms=DELAY_MS, stalls=STALLS)
+        host = ""
+        if not case.cluster.network.degrade(name, delay_ms=DELAY_MS, loss=STALLS):
+            case.cluster.relay(name, delay_ms=DELAY_MS, stalls=STALLS)
+            host = "127.0.0.1"
         # Another clock, so that it is measured over such a connection.
-        workers[name] = case.cluster.worker(name, host="127.0.0.1", ahead_s=1.0)
+        workers[name] = case.cluster.worker(name, host=host, ahead_s=1.0)
     case.end({MASTER: case.cluster.master(), **workers})
 
 

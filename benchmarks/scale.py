@@ -183,6 +183,13 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="+", metavar="N", help="numbers of workers on machines of their own"
     )
+    rate_per_worker = scale_workers.RATE_PER_WORKER
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=rate_per_worker,
+        help=f"streams per second of each worker (default: {rate_per_worker:g})",
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if unknown := set(options.loads) - set(LOADS):
@@ -194,7 +201,7 @@ def main() -> None:
         if reason := why_impossible():
             sys.exit(f"this machine can't have several machines: {reason}")
         for workers in options.workers:
-            figures.append(scale_workers.run(workers))
+            figures.append(scale_workers.run(workers, options.rate))
             print(json.dumps(figures[-1], indent=1), flush=True)
         if options.json:
             write_results(options.json, {"workers": figures})

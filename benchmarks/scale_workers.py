@@ -20,16 +20,16 @@ from benchmarks.machine_network import Network
 from bltybench.runs.store import read_attempts, read_generator
 
 RATE_PER_WORKER = 8.0
-"""Streams per second of each worker. All machines share the cores of this one."""
+"""Default of the streams per second of each worker. All machines share the cores of this one."""
 SECONDS = 20.0
 MARGIN_S = 2.0
 """Time after the begin and before the end of the load that is not measured, in seconds."""
 
 
-def run(workers: int) -> dict[str, Any]:
-    """Run a load of ``workers`` workers and return what it cost."""
+def run(workers: int, rate_per_worker: float) -> dict[str, Any]:
+    """Run a load of ``workers`` workers, each with this rate of streams per second. Return what it cost."""
     names = [f"w{number}" for number in range(workers)]
-    rate_per_min = round(60 * RATE_PER_WORKER * workers)
+    rate_per_min = round(60 * rate_per_worker * workers)
     with (
         tempfile.TemporaryDirectory(prefix="bltybench-") as folder,
         Network(Path(folder), [MASTER, API, *names]) as network,
@@ -54,6 +54,7 @@ def run(workers: int) -> dict[str, Any]:
     shares = seconds.column("cpu_share").to_numpy()
     return {
         "workers": workers,
+        "rate_per_worker": rate_per_worker,
         "attempts": len(attempts),
         "streams_per_s": float(len(sent) / SECONDS),
         "worker_cpu_share_mean": float(np.mean(shares)),
