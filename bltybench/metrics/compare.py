@@ -100,15 +100,16 @@ def compare(
     allow_invalid: bool = False,
     unlike: str = "",
 ) -> list[Difference]:
-    """Compare two sides by every metric of METRICS.
+    """Compare two sides by every metric of METRICS. Those of OPTIONAL are omitted if neither side has a value.
 
     ``allow_invalid`` also judges metrics that the load generator affected. ``unlike`` is why nothing is
     judged.
     """
-    return [
+    differences = (
         _difference(metric, base, candidate, tolerance, allow_invalid=allow_invalid, unlike=unlike)
         for metric in METRICS
-    ]
+    )
+    return [found for found in differences if found.measured or found.metric not in OPTIONAL]
 
 
 def judge(bounds: Interval, tolerance: float, *, lower_is_better: bool) -> Judgment:
@@ -282,3 +283,5 @@ METRICS = [
     Metric("schema_valid.share", "share", False, _share("schema_valid", "answers with a schema")),
 ]
 """The metrics of a comparison. Rates are means over whole spans of the load, not best minutes."""
+OPTIONAL = ("json_valid.share", "schema_valid.share")
+"""Metrics of requests that few loads contain."""
