@@ -100,7 +100,7 @@ def compare(
     allow_invalid: bool = False,
     unlike: str = "",
 ) -> list[Difference]:
-    """Compare two sides by every metric of METRICS. Those of OPTIONAL are omitted if neither side has a value.
+    """Compare two sides by every metric of METRICS, except those of OPTIONAL that neither side has.
 
     ``allow_invalid`` also judges metrics that the load generator affected. ``unlike`` is why nothing is
     judged.

@@ -133,6 +133,10 @@ def test_fewer_answers_in_valid_json_are_worse() -> None:
         "not decided",
         None,
     )
+    without = [msgspec.structs.replace(row, json_valid=None, schema_valid=None) for row in plain]
+    found = by_metric(compare([run("a", attempts=without)], [run("b", attempts=without)], Tolerance()))
+    assert not {"json_valid.share", "schema_valid.share"} & found.keys()
+    assert "itl.p50" in found
 
 
 def test_differences_between_repeats_widen_the_interval() -> None:
