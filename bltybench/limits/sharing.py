@@ -99,10 +99,8 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
             named.setdefault(str(getattr(attempt, ATTRIBUTES[of])), []).append(observation)
     names = tuple(sorted(named))
     subject = f"{of}s {_listed(names)}{where}"
-    if not refused or len(names) not in range(2, MAX_NAMES + 1):
-        few = "only one of them met the request limit" if names else "no refusal is by the request limit"
-        reason = "nothing was refused" if not refused else f"at most {MAX_NAMES} are compared"
-        return _open(of, names, refused, subject, few if refused and len(names) < 2 else reason)
+    if too_little := _too_little(named, refused):
+        return _open(of, names, refused, subject, too_little)
     by_one, by_each = _explained(named, conditions)
     one = f"one limiter for all makes {by_one.count} of {by_one.of} decisions"
     each = f"one for each makes {by_each.count}"
@@ -123,6 +121,17 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
         reason = f"{one}, {each}, which is about the same. Send more with one of them until it is refused"
         return _open(of, names, refused, subject, reason)
     return _open(of, names, refused, subject, f"{one}, and {each}, so neither explains the run")
+
+
+def _too_little(named: Mapping[str, Sequence[Observation]], refused: int) -> str:
+    """Return why a run has nothing to compare; empty if it has."""
+    if not refused:
+        return "nothing was refused"
+    if all(one.accepted is not False for own in named.values() for one in own):
+        return "no refusal is by the request limit"
+    if len(named) < 2:
+        return "only one of them met the request limit"
+    return f"at most {MAX_NAMES} are compared" if len(named) > MAX_NAMES else ""
 
 
 def _open(of: str, names: tuple[str, ...], refused: int, subject: str, reason: str) -> Sharing:

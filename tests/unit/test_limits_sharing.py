@@ -56,6 +56,29 @@ def test_run_without_refusals_says_nothing_about_sharing() -> None:
     assert not record.parts
 
 
+def test_refusals_by_another_limit_claim_nothing_about_the_request_limit() -> None:
+    attempts = [
+        one
+        if one.outcome is Outcome.OK
+        else msgspec.structs.replace(
+            one, error_code="token_limit_exceeded", error_message="tokens per minute"
+        )
+        for one in attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+    ]
+    owners, says = divided(attempts)
+    assert owners == [{}]
+    assert says[0].endswith("share a limit: no refusal is by the request limit.")
+
+
+def test_more_keys_than_can_be_compared_claim_nothing() -> None:
+    attempts = attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+    many = [msgspec.structs.replace(one, key=f"K{index % 9}") for index, one in enumerate(attempts)]
+    _, says = divided(many)
+    assert says == [
+        "The run does not show whether the keys K0, K1, K2, and 6 more share a limit: at most 8 are compared."
+    ]
+
+
 def test_refusals_that_both_explain_claim_no_limit() -> None:
     # B is used while A is not, so either of both explanations fits.
     attempts = attempts_with_keys("FixedWindow", 0, shared=False, share=1.0, most=MOST)
