@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bltybench.limits.fit.charges import ChargeBounds, enumerate_assignments
 from bltybench.limits.fit.grid import plain_grid
-from bltybench.limits.fit.missing import enumerate_assignments
-from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.scoring import Scored, score
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.fit.thresholds import SCORING

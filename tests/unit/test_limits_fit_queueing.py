@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.fit.charges import ChargeBounds, Side
 from bltybench.limits.fit.grid import plain_grid
-from bltybench.limits.fit.occupancy import ChargeBounds, token_bucket
+from bltybench.limits.fit.occupancy import token_bucket
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.models import FixedWindow, LeakyQueue
@@ -174,5 +175,5 @@ def test_a_bucket_refills_nothing_between_overlapping_requests() -> None:
     """A request that was sent earlier was not decided on later."""
     observed = [Observation(0.0, 0.5, True), Observation(0.0, 0.6, True), Observation(0.1, 0.7, False)]
     bounds = ChargeBounds(Observations(observed), count_refused=False)
-    _, most = token_bucket(bounds, plain_grid(np.array([1.0])))
+    most = token_bucket(Side(bounds, bounds.every, least=False), plain_grid(np.array([1.0])))
     assert most[0].tolist() == [0.0, 1.0, 2.0]

@@ -11,9 +11,8 @@ def test_concurrent_requests_have_no_order() -> None:
     observations = Observations(
         [Observation(0.0, 1.0, True), Observation(0.5, 0.6, False), Observation(2.0, 2.1, True)]
     )
-    before, after = observations.offsets(observations.accepted.astype("int64"))
-    assert before.tolist() == [0, 1, 0]
-    assert after.tolist() == [0, 0, 0]
+    assert observations.overtaken(observations.accepted).tolist() == [0, 1, 0]
+    assert observations.overtaking(observations.accepted).tolist() == [0, 0, 0]
 
 
 def test_requests_with_the_same_decision_can_change_places() -> None:
@@ -21,8 +20,7 @@ def test_requests_with_the_same_decision_can_change_places() -> None:
         [Observation(0.0, 1.0, True), Observation(0.5, 0.6, True), Observation(2.0, 2.1, True)]
     )
     assert observations.hi.tolist() == [0.6, 1.0, 2.1]
-    before, _ = observations.offsets(observations.accepted.astype("int64"))
-    assert before.tolist() == [0, 0, 0]
+    assert observations.overtaken(observations.accepted).tolist() == [0, 0, 0]
 
 
 def test_a_later_refusal_dates_the_decisions_before_it() -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from bltybench.limits.fit.charges import ChargeBounds
 from bltybench.limits.fit.grid import Grid, plain_grid
-from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.queueing import QueueTiming
 from bltybench.limits.fit.result import Fit, Phase
 from bltybench.limits.fit.scoring import Scored, allowed_cost, score_contradictions

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from bltybench.limits.fit.bans import BanTiming
 from bltybench.limits.fit.queueing import QueueTiming
-from bltybench.limits.fit.thresholds import EVIDENCE
+from bltybench.limits.fit.thresholds import EVIDENCE, SCORING
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterFamily
@@ -71,6 +72,15 @@ class Fit:
     def shortest_period_s(self) -> float:
         """The period; of two limits, the shorter one."""
         return self.period_s if self.also is None else min(self.period_s, self.also.period_s)
+
+    @property
+    def penalized_cost(self) -> float:
+        """The cost plus a penalty if only a few phases fit, because one of many fits by chance.
+
+        Half of all servers are assumed to align their windows to the clock.
+        """
+        likelihood = (self.phase_share + (self.phase == "clock")) / 2 if self.phase_share < 1 else 1.0
+        return self.cost + SCORING.contradiction_cost * math.log(likelihood) / math.log(SCORING.flip_rate)
 
     @property
     def rate_per_min(self) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
+from bltybench.limits.fit.charges import ChargeBounds
 from bltybench.limits.fit.evidence import allowed_contradictions
 from bltybench.limits.fit.grid import Grid
-from bltybench.limits.fit.occupancy import OCCUPANCY, Bounds, ChargeBounds
+from bltybench.limits.fit.occupancy import OCCUPANCY
 from bltybench.limits.fit.thresholds import SCORING
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.observation import Floats, Ints, Observations
@@ -87,12 +88,8 @@ def score(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
 def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
     """Score candidates by contradictions alone, so all limits that are only ambiguous are equivalent."""
     bounds.select(bounds.every)
-    used = OCCUPANCY[family](bounds, grid)
-    hard = np.min(
-        [_contradictions(bounds, *used, whole=whole) for whole in _roundings(family, bounds)], axis=0
-    )
-    cost = SCORING.hard_weight * hard
-    return _scored(grid, cost, hard, cost.min(axis=1))
+    hard = _hard(family, bounds, _lenient(family, bounds, grid))
+    return _scored(grid, [SCORING.hard_weight * counts for counts in hard], hard)
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
@@ -103,10 +100,8 @@ def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
 
 def _lower_bound(family: str, bounds: ChargeBounds, grid: Grid) -> Ints:
     """Return the cost of the contradictions alone."""
-    used = OCCUPANCY[family](bounds, grid)
-    hard = [_contradictions(bounds, *used, whole=whole).min(axis=1) for whole in _roundings(family, bounds)]
-    cost: Ints = SCORING.hard_weight * np.min(hard, axis=0)
-    return cost
+    hard = _hard(family, bounds, _lenient(family, bounds, grid))
+    return SCORING.hard_weight * _lowest(hard)
 
 
 def _roundings(family: str, bounds: ChargeBounds) -> tuple[bool, ...]:
@@ -122,106 +117,96 @@ def _roundings(family: str, bounds: ChargeBounds) -> tuple[bool, ...]:
 
 
 def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Scored:
-    used_min, used_max = OCCUPANCY[family](bounds, grid)
-    roundings = _roundings(family, bounds)
-    hard = np.stack([_contradictions(bounds, used_min, used_max, whole=whole) for whole in roundings])
-    cost = SCORING.hard_weight * hard
+    used, roundings = _lenient(family, bounds, grid), _roundings(family, bounds)
+    hard = _hard(family, bounds, used)
+    costs = [SCORING.hard_weight * counts for counts in hard]
     if bounds.assigns_lost:
-        misread = [_misread(bounds, used_min, used_max, whole=whole) for whole in roundings]
-        cost += SCORING.misread_cost * np.stack(misread)
-    lowest = cost.min(axis=(0, 2))
+        lost = used[0][:, len(bounds.accepted) :], used[1][:, len(bounds.refused) :]
+        for i, whole in enumerate(roundings):
+            misread = bounds.never_arrived + _contradictions(bounds, *lost, whole=whole)
+            costs[i] += SCORING.misread_cost * misread
+    lowest = _lowest(costs)
     exact = np.zeros(len(grid), dtype=np.bool_)
     threshold = min(best, int(lowest.min()) + SCORING.far_cost)
     for _ in range(2):
         # Ambiguous decisions are expensive to count, so count them only for candidates that can be the best.
         near = np.flatnonzero(~exact & (lowest <= threshold + SCORING.hard_weight))
-        timing = _timing_bounds(family, bounds, grid.take(near), (used_min[near], used_max[near]))
-        for i, whole in enumerate(roundings):
-            cost[i, near] += _ambiguous(bounds, *timing, hard[i, near], whole=whole)
-        lowest[near] = cost[:, near].min(axis=(0, 2))
-        exact[near] = True
+        if len(near):
+            strict = [OCCUPANCY[family](side, grid.take(near)) for side in bounds.strict]
+            middle = [(low[near, : high.shape[1]] + high) / 2 for low, high in zip(used, strict, strict=True)]
+            for cost, counts, whole in zip(costs, hard, roundings, strict=True):
+                cost[near] += _ambiguous(bounds, strict, middle, counts[near], whole=whole)
+            lowest[near] = _lowest([cost[near] for cost in costs])
+            exact[near] = True
         threshold = min(best, int(lowest[exact].min(initial=best)))
-    rounding = cost.argmin(axis=0)
-    hard = np.take_along_axis(hard, rounding[None], axis=0)[0]
-    return _scored(grid, cost.min(axis=0), hard, lowest)
+    return _scored(grid, costs, hard)
 
 
-def _scored(grid: Grid, cost: Ints, contradictions: Ints, lowest: Ints) -> Scored:
-    """Return the best limits, given costs and contradictions per candidate (row) and limit (column)."""
-    first = cost.argmin(axis=1)
+def _lowest(costs: Sequence[Ints]) -> Ints:
+    """Return the lowest cost of each candidate, at any limit and with either rounding."""
+    lowest: Ints = np.min([cost.min(axis=1) for cost in costs], axis=0)
+    return lowest
+
+
+def _scored(grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]) -> Scored:
+    """Return the best limits, given costs and contradictions per rounding, candidate (row), and limit."""
+    cost = reduce(np.minimum, costs)
+    rows, first = np.arange(len(grid)), cost.argmin(axis=1)
     last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
-    return Scored(grid, lowest, contradictions[np.arange(len(grid)), first], first + 1, last + 1)
+    rounding = np.argmin([one[rows, first] for one in costs], axis=0)
+    contradicted = np.choose(rounding, [one[rows, first] for one in contradictions])
+    return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1)
 
 
-def _timing_bounds(family: str, bounds: ChargeBounds, grid: Grid, used: Bounds) -> tuple[Bounds, Bounds]:
-    """Return what timing alone leaves open, with no unknown request charged, and with all of them charged.
-
-    An unknown outcome is not ambiguous: each decision is compared with the outcome that fits it.
-    """
-    if not bounds.has_unknown or not len(grid):
-        return used, used
-    none_charged, all_charged = bounds.extremes()
-    return (used[0], OCCUPANCY[family](none_charged, grid)[1]), (
-        OCCUPANCY[family](all_charged, grid)[0],
-        used[1],
-    )
+def _lenient(family: str, bounds: ChargeBounds, grid: Grid) -> list[Floats]:
+    """Return the minimum usage before acceptances and the maximum before refusals."""
+    return [OCCUPANCY[family](side, grid) for side in bounds.lenient]
 
 
-def _ambiguous(bounds: ChargeBounds, low: Bounds, high: Bounds, hard: Ints, *, whole: bool) -> Ints:
+def _hard(family: str, bounds: ChargeBounds, used: Sequence[Floats]) -> list[Ints]:
+    """Return the contradictions that timing uncertainty can't explain, for each rounding."""
+    needed, available = used[0][:, : len(bounds.accepted)], used[1][:, : len(bounds.refused)]
+    return [_contradictions(bounds, needed, available, whole=whole) for whole in _roundings(family, bounds)]
+
+
+def _ambiguous(
+    bounds: ChargeBounds, strict: Sequence[Floats], middle: Sequence[Floats], hard: Ints, *, whole: bool
+) -> Ints:
     """Return the cost of ambiguous decisions, which is added to that of the contradictions.
 
     A decision costs 1 if it contradicts the middle of its bounds. More than ``max_open_fraction`` ambiguous
     decisions cost 1 each, because wide bounds fit anything.
     """
-    either = _contradictions(bounds, low[1], high[0], whole=whole) - hard
+    either = _contradictions(bounds, *strict, whole=whole) - hard
     excess = np.maximum(0, either - int(SCORING.max_open_fraction * len(bounds.every)))
-    low_middle, high_middle = (low[0] + low[1]) / 2, (high[0] + high[1]) / 2
-    cost: Ints = _contradictions(bounds, low_middle, high_middle, whole=whole) + excess
+    cost: Ints = _contradictions(bounds, *middle, whole=whole) + excess
     return cost
 
 
-def _contradictions(bounds: ChargeBounds, used_min: Floats, used_max: Floats, *, whole: bool) -> Ints:
-    """Return, for each candidate and each limit from 1 on, the decisions that contradict it."""
-    needed = used_min.take(bounds.accepted_at, axis=1)
-    available = used_max.take(bounds.refused_at, axis=1)
-    return _count(bounds, needed, available, whole=whole)
+def _contradictions(bounds: ChargeBounds, needed: Floats, available: Floats, *, whole: bool) -> Ints:
+    """Return, for each candidate and each limit from 1 on, the decisions that contradict it.
 
-
-def _misread(bounds: ChargeBounds, used_min: Floats, used_max: Floats, *, whole: bool) -> Ints:
-    """Return the lost responses whose assumed outcome the model contradicts."""
-    needed = used_min.take(bounds.lost_accepted_at, axis=1)
-    available = used_max.take(bounds.lost_refused_at, axis=1)
-    return bounds.never_arrived + _count(bounds, needed, available, whole=whole)
-
-
-def _count(bounds: ChargeBounds, needed: Floats, available: Floats, *, whole: bool) -> Ints:
-    """Return what contradicts each limit: acceptances that needed more, and refusals that it would accept.
-
-    The search spends most of its time here, so both arrays are changed in place.
+    These are acceptances that needed more, and refusals that it would accept.
     """
     # Refill sums have rounding errors. Counts, weighted or not, are exact where it matters.
     if whole:
-        needed += 1
-        needed -= SCORING.rounding
-        np.ceil(needed, out=needed)
-        np.ceil(available, out=available)
+        needed = needed - SCORING.rounding
+        needed, available = np.ceil(needed, out=needed), np.ceil(available)
     else:
-        np.floor(needed, out=needed)
-        needed += 1
-        available += SCORING.rounding
-        np.floor(available, out=available)
-    available += 1
+        available = available + SCORING.rounding
     max_limit = 2 * bounds.observations.longest_accepted_run + 10
-    steps = _histogram(available, max_limit) - _histogram(needed, max_limit)
-    counts: Ints = (needed.shape[1] + np.cumsum(steps, axis=1))[:, 1:]
+    steps = _histogram(available, max_limit)
+    steps -= _histogram(needed, max_limit)
+    counts: Ints = np.cumsum(steps, axis=1, out=steps)[:, :-1]
+    counts += needed.shape[1]
     return counts
 
 
 def _histogram(values: Floats, max_value: int) -> Ints:
-    """Return how often each row has each number up to ``max_value``. Larger values are capped in place."""
-    rows, width = len(values), max_value + 2
-    np.minimum(values, max_value + 1, out=values)
-    flat = values.astype(np.int64)
-    flat += (np.arange(rows) * width)[:, None]
-    counts: Ints = np.bincount(flat.ravel(), minlength=rows * width).reshape(rows, width)[:, : max_value + 1]
+    """Return how often each row has each whole number, with those above ``max_value`` capped."""
+    # The search spends much time here. Counting is faster than comparing with each limit.
+    rows, width = len(values), max_value + 1
+    whole = np.minimum(values, max_value).astype(np.int64)
+    whole += (np.arange(rows) * width)[:, None]
+    counts: Ints = np.bincount(whole.ravel(), minlength=rows * width).reshape(rows, width)
     return counts

@@ -6,6 +6,7 @@ from bisect import bisect_left
 
 import numpy as np
 
+from bltybench.limits.fit.charges import ChargeBounds, enumerate_assignments, impute_greedy
 from bltybench.limits.fit.grid import (
     Grid,
     aligned_grid,
@@ -17,8 +18,6 @@ from bltybench.limits.fit.grid import (
     refill_grid,
     round_numbers,
 )
-from bltybench.limits.fit.missing import enumerate_assignments, impute_greedy
-from bltybench.limits.fit.occupancy import ChargeBounds
 from bltybench.limits.fit.scoring import Scored, score, score_pruned
 from bltybench.limits.fit.thresholds import ESTIMATE, GRID, SCORING, SEARCH
 from bltybench.limits.models.families import FAMILIES, FIXED_WINDOW, INTERVAL_REFILL

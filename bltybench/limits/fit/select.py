@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -45,7 +46,7 @@ def fit_limiter(
     observed: Sequence[Observation],
     *,
     hints_s: tuple[float, ...] = (),
-    candidates: Sequence[tuple[str, bool]] | None = None,
+    candidates: tuple[tuple[str, bool], ...] | None = None,
     probed: bool = True,
 ) -> Verdict:
     """Return the limiter that fits the observations.
@@ -53,6 +54,17 @@ def fit_limiter(
     ``hints_s`` are documented or announced periods, in seconds. ``candidates`` restricts the families, each
     with whether it counts refused requests. ``probed``: a probe chose when to send.
     """
+    return _fit(tuple(observed), hints_s, candidates, probed)
+
+
+# The plan, the experiments, and the findings of a probe fit the same observations.
+@lru_cache(SELECTION.remembered)
+def _fit(
+    observed: tuple[Observation, ...],
+    hints_s: tuple[float, ...],
+    candidates: tuple[tuple[str, bool], ...] | None,
+    probed: bool,
+) -> Verdict:
     observations = Observations(observed)
     counts = _, accepted, refused = _counts(observations)
     queue = detect_queue(observed) if counts[0] else None
@@ -197,7 +209,7 @@ def _search_refill(
 
 def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observations) -> Verdict:
     """Return the verdict on the fits of all families to ``observations``; ``counts`` are of the whole run."""
-    ranked = tuple(sorted(fits, key=_penalized_cost))
+    ranked = tuple(sorted(fits, key=lambda fit: fit.penalized_cost))
     best, allowed = ranked[0], allowed_cost(observations)
     ambiguous_cost = best.cost - SCORING.hard_weight * best.contradictions
     if best.cost > allowed:
@@ -211,7 +223,7 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
         return Verdict("unknown", *counts, fits=ranked, reason=reason)
     refill_best = best.family == INTERVAL_REFILL
     margin = SELECTION.refill_exclusion_margin if refill_best else SELECTION.exclusion_margin
-    close = [fit for fit in ranked if _penalized_cost(fit) < _penalized_cost(best) + margin]
+    close = [fit for fit in ranked if fit.penalized_cost < best.penalized_cost + margin]
     if ambiguous_cost > SELECTION.max_ambiguous_fraction * allowed:
         close += [
             fit
@@ -241,15 +253,6 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
     return Verdict("ambiguous", *counts, ranked, consistent, confidence, reason)
 
 
-def _penalized_cost(fit: Fit) -> float:
-    """Return the cost plus a penalty if only a few phases fit, because one of many fits by chance.
-
-    Half of all servers are assumed to align their windows to the clock.
-    """
-    likelihood = (fit.phase_share + (fit.phase == "clock")) / 2 if fit.phase_share < 1 else 1.0
-    return fit.cost + SCORING.contradiction_cost * math.log(likelihood) / math.log(SCORING.flip_rate)
-
-
 def _acts_like(simple: Fit, refill: Fit) -> bool:
     """Return whether a simpler family describes an interval refill as well.
 
@@ -270,7 +273,7 @@ def _probability(family: str, fits: Sequence[Fit]) -> float:
     """Return the probability of a family, given equal priors for the families of ``fits``."""
     costs: dict[str, float] = {}
     for fit in fits:
-        costs[fit.family] = min(_penalized_cost(fit), costs.get(fit.family, math.inf))
+        costs[fit.family] = min(fit.penalized_cost, costs.get(fit.family, math.inf))
     best, unit = min(costs.values()), SCORING.contradiction_cost
     weights = {name: math.pow(SCORING.flip_rate, (cost - best) / unit) for name, cost in costs.items()}
     return weights[family] / sum(weights.values())
@@ -307,7 +310,7 @@ def _unless_banned(verdict: Verdict, observations: Observations, *, probed: bool
         return verdict
     reason = f"{NO_FAMILY_FITS}: {contradictions} of {verdict.attempts} decisions contradict the best"
     unknown = replace(verdict, status="unknown", consistent=(), confidence=None, reason=reason)
-    candidates = [one for one in SIMPLE_CANDIDATES if not one[1]]
+    candidates = tuple(one for one in SIMPLE_CANDIDATES if not one[1])
     inner = fit_limiter(outside_bans(observations), candidates=candidates, probed=probed)
     ban = inner.after_bans(timing)
     if ban is None:

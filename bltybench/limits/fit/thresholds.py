@@ -145,6 +145,8 @@ class SelectionThresholds:
     of the best one, widened by ``rate_factor``."""
     same_rate: float = 1.1
     """Rates within this factor are equal: one observed tick more or less explains the difference."""
+    remembered: int = 32
+    """Last fits to keep the results of. A probe fits its token limit between fits of its request limit."""
 
 
 @dataclass(frozen=True, slots=True)

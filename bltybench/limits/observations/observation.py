@@ -140,21 +140,30 @@ class Observations:
         """Maximum requests that may have been undecided at the same time."""
         return int(np.max(np.arange(len(self)) - self._first_in_flight)) + 1
 
-    def offsets(self, counted: Ints) -> tuple[Ints, Ints]:
-        """Return how the unknown order of requests in flight can change what was counted before each.
+    def overtaken(self, counted: Bools) -> Ints:
+        """Return how many of ``counted`` were sent before each request but may have been decided after it.
 
-        The first array says how many of ``counted`` were sent before a request but may have been decided
-        after it, the second the reverse. Requests with the same decision can change places and are excluded.
+        Requests with the same decision can change places and are excluded.
         """
-        index, first = np.arange(len(self)), self._first_in_flight
-        last = np.maximum(np.searchsorted(self.lo, self.hi, side="left"), index + 1)
-        before, after = np.zeros_like(index), np.zeros_like(index)
-        for code in (ACCEPTED, REFUSED, UNKNOWN):
-            total = np.concatenate([[0], np.cumsum(counted * (self.codes == code))])
-            others = self.codes != code
-            before += others * (total[index] - total[first])
-            after += others * (total[last] - total[index + 1])
-        return before, after
+        return self._with_other_decision(counted, self._first_in_flight, np.arange(len(self)))
+
+    def overtaking(self, counted: Bools) -> Ints:
+        """Return how many of ``counted`` were sent after each request but may have been decided before it.
+
+        Requests with the same decision can change places and are excluded.
+        """
+        after = np.arange(len(self)) + 1
+        return self._with_other_decision(counted, after, np.maximum(np.searchsorted(self.lo, self.hi), after))
+
+    def _with_other_decision(self, counted: Bools, first: Ints, end: Ints) -> Ints:
+        """Return how many of ``counted`` from ``first`` to before ``end`` had another decision than each."""
+        others: Ints = np.zeros(len(self), dtype=np.int64)
+        if np.any(first < end):
+            for code in (ACCEPTED, REFUSED, UNKNOWN):
+                same = self.codes == code
+                total = np.concatenate([[0], np.cumsum(counted & same)])
+                others += np.where(same, 0, total[end] - total[first])
+        return others
 
 
 def decision_slack_s(refusals_s: Iterable[float]) -> float:

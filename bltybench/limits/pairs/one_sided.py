@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bltybench.limits.fit.charges import ChargeBounds, Side
 from bltybench.limits.fit.grid import Grid, coarse_grid, plain_grid
-from bltybench.limits.fit.occupancy import OCCUPANCY, ChargeBounds
+from bltybench.limits.fit.occupancy import OCCUPANCY
 from bltybench.limits.fit.result import Fit
 from bltybench.limits.fit.thresholds import GRID, SCORING
 from bltybench.limits.models.families import (
@@ -65,7 +66,9 @@ def explained_by(fit: Fit, observations: Observations) -> Bools:
     edge_s = 0.0 if fit.edge_s is None else fit.edge_s - observations.origin_s
     grid = Grid(*(np.array([value]) for value in (fit.period_s / turns, edge_s, fit.limit / turns)))
     surely, perhaps = (
-        used[0] + 1 > fit.limit + SCORING.rounding for used in OCCUPANCY[fit.family](bounds, grid)
+        OCCUPANCY[fit.family](Side(bounds, bounds.every, least=least), grid)[0] + 1
+        > fit.limit + SCORING.rounding
+        for least in (True, False)
     )
     mask: Bools = np.where(observations.refused, perhaps, surely & ~observations.accepted)
     return mask
@@ -104,9 +107,9 @@ def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
 
 def _explained(family: str, bounds: ChargeBounds, grid: Grid) -> tuple[Floats, Ints, Bools]:
     """Return the best candidates of each period: their periods, refused acceptances, and refusals."""
-    used_min, used_max = OCCUPANCY[family](bounds, grid)
-    needed = np.sort(np.ceil(used_min[:, bounds.accepted_at] + 1 - SCORING.rounding), axis=1)
-    available = used_max[:, bounds.refused_at] + 1 - SCORING.rounding
+    least, most = (OCCUPANCY[family](side, grid) for side in bounds.lenient)
+    needed = np.sort(np.ceil(least[:, : len(bounds.accepted)] + 1 - SCORING.rounding), axis=1)
+    available = most[:, : len(bounds.refused)] + 1 - SCORING.rounding
     periods, counts, explained = [], [], []
     for count in PAIRS.refused_acceptances:
         limit = needed[:, max(0, needed.shape[1] - 1 - count)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.fit.thresholds import SELECTION
 from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.observation import Bools, Observation, Observations
 from bltybench.limits.pairs.one_sided import FAMILIES_OF_PAIRS, OneSided, explained_by, one_sided
@@ -24,13 +26,23 @@ def fit_limits(
     observed: Sequence[Observation],
     *,
     hints_s: tuple[float, ...] = (),
-    candidates: Sequence[tuple[str, bool]] | None = None,
+    candidates: tuple[tuple[str, bool], ...] | None = None,
     probed: bool = True,
 ) -> Verdict:
     """Return the limiter that fits the observations (``fit_limiter``), or two limits if none does.
 
     Two limits are one fit, whose ``also`` is the limit that sustains the higher rate.
     """
+    return _fit(tuple(observed), hints_s, candidates, probed)
+
+
+@lru_cache(SELECTION.remembered)
+def _fit(
+    observed: tuple[Observation, ...],
+    hints_s: tuple[float, ...],
+    candidates: tuple[tuple[str, bool], ...] | None,
+    probed: bool,
+) -> Verdict:
     single = fit_limiter(observed, hints_s=hints_s, candidates=candidates, probed=probed)
     if candidates is not None or not single.contradicted:
         return single

@@ -70,7 +70,6 @@ class Planner:
         self.left = options.max_requests
         """Requests left in the budget."""
         self.max_in_flight = 1
-        self._fitted: tuple[int, Verdict] | None = None
 
     def send(
         self, at_s: float, max_requests: int, purpose: str, *, confirm_s: float | None = None
@@ -106,11 +105,6 @@ class Planner:
 
     def verdict(self, among: Sequence[Fit] | None = None) -> Verdict:
         """Return the fit of all observations, or only that of the families in ``among``, which is faster."""
-        if among is None and self._fitted is not None and self._fitted[0] == len(self.observations):
-            return self._fitted[1]
-        families = None if among is None else [(one.family, bool(one.count_refused)) for one in among]
+        families = None if among is None else tuple((one.family, bool(one.count_refused)) for one in among)
         hints_s = (self.options.period_s,) if self.options.period_s else ()
-        verdict = fit_limits(self.observations, hints_s=hints_s, candidates=families)
-        if among is None:
-            self._fitted = len(self.observations), verdict
-        return verdict
+        return fit_limits(self.observations, hints_s=hints_s, candidates=families)
