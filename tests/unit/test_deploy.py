@@ -57,6 +57,8 @@ def test_compose_file_is_valid() -> None:
     (document,) = documents(COMPOSE)
     jsonschema.validate(document, schema("compose"))
     assert set(document["services"]["worker"]["depends_on"]) <= document["services"].keys()
+    mounted = {volume.split(":")[0] for volume in document["services"]["master"]["volumes"]}
+    assert mounted == document["volumes"].keys()
 
 
 def test_compose_accepts_the_file_where_it_is_installed() -> None:
