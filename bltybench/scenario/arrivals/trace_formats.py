@@ -140,7 +140,7 @@ class _Timestamps:
         if self._unit is None and timestamp:
             if isinstance(row["timestamp"], int):
                 raise UserError(
-                    f"timestamp {timestamp:g} can be in seconds or in milliseconds",
+                    f"timestamp {row['timestamp']} can be in seconds or in milliseconds",
                     where=line.where,
                     remedy='add time_unit = "ms" (as in Mooncake\'s traces) or "s" to the arrivals',
                 )
@@ -151,7 +151,7 @@ class _Timestamps:
 # Recorded requests with their times. scenario/prompts/request_files.py reads their bodies.
 
 _REQUESTS_HEADER = '{"timestamp": "2026-11-30T12:00:00.250Z", "body": {"model": "…", "messages": […]}}'
-_BODY = re.compile(r'\{.*"body"\s*:')
+_BODY = re.compile(r'\{.*"(?:body|messages)"\s*:')
 
 
 def _requests(_: str, unit: TimeUnit | None) -> Parse:
@@ -159,6 +159,8 @@ def _requests(_: str, unit: TimeUnit | None) -> Parse:
 
     def parse(line: Line) -> TraceRow:
         row = line.object()
+        if "body" not in row:
+            raise line.error("has no body, which holds the messages and all other keys of the request")
         chat, parent, turn = line.session(row)
         return TraceRow(time_s(line, row), chat=chat, parent=parent, turn=turn, number=next(numbers))
 
