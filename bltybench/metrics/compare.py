@@ -225,8 +225,8 @@ def _percentile(sample_name: str, percentile: str) -> Measurement:
         if not long_enough(run):
             return Estimate(value, missing=too_short(run))
         # As floats, which are exact for whole numbers: integer products do not use BLAS.
-        drawn = span_weights(len(timings), rng).astype(np.float64) @ timings.astype(np.float64)
-        cumulative = np.cumsum(drawn, axis=1)
+        weights = span_weights(len(timings), rng).astype(np.float64)
+        cumulative = weights @ np.cumsum(timings, axis=1, dtype=np.float64)
         step = np.argmax(cumulative >= fraction * cumulative[:, -1:], axis=1)
         ranks = np.clip(np.ceil((step + 0.5) * len(sample) / BINS), 1, len(sample))
         return Estimate(value, sample.at_ranks(ranks.astype(np.int64)))
