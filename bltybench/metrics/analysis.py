@@ -9,7 +9,7 @@ import pyarrow as pa
 from bltybench.imports.record import ImportRecord, read_import
 from bltybench.metrics import concurrency, latency, outcomes, quota, rates, steady, timeline, validity
 from bltybench.metrics.concurrency import InFlight
-from bltybench.metrics.documented import ComparedLimit, compare_scopes
+from bltybench.metrics.documented import ComparedLimit, WholeRun, compare_scopes
 from bltybench.metrics.failure import failure, main_target
 from bltybench.metrics.frame import (
     UNUSED_COLUMNS,
@@ -152,7 +152,8 @@ def _compute(
     tokens = rates.token_events(everything)
     counted = tokens if attempts is everything else rates.token_events(attempts)
     in_flight = concurrency.in_flight(steps, end_ns)
-    documented = compare_scopes(manifest.targets, attempts, everything, end_ns)
+    whole = WholeRun(counted, in_flight)
+    documented = compare_scopes(manifest.targets, attempts, everything, whole, end_ns)
     return Analysis(
         manifest=manifest,
         scenario=scenario,

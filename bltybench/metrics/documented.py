@@ -1,6 +1,7 @@
 """Documented limits compared with the run: the most that any period of each limit contained."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -48,6 +49,14 @@ class ComparedLimit(Limit, frozen=True, kw_only=True):
         return f" for each {' and '.join(of)}" if of else ""
 
 
+class WholeRun(NamedTuple):
+    """What a limit of the whole run is compared with, so that it is computed once."""
+
+    events: pd.DataFrame
+    """``token_events``."""
+    flying: InFlight
+
+
 def compare(
     limits: Sequence[Limit], attempts: pd.DataFrame, events: pd.DataFrame, flying: InFlight
 ) -> list[ComparedLimit]:
@@ -59,18 +68,25 @@ def compare(
 
 
 def compare_scopes(
-    targets: Sequence[TargetInfo], attempts: pd.DataFrame, everything: pd.DataFrame, end_ns: int
+    targets: Sequence[TargetInfo],
+    attempts: pd.DataFrame,
+    everything: pd.DataFrame,
+    whole: WholeRun,
+    end_ns: int,
 ) -> list[ComparedLimit]:
     """Compare the documented limits of each key, model, and target that has its own.
 
-    ``everything`` includes the warm-up, in which requests are in flight too.
+    ``everything`` includes the warm-up, in which requests are in flight too. ``whole`` is what both hold.
     """
-    whole = {str(of): rows for _, of, rows in scopes(targets, everything)}
+    with_warm_up = {str(of): rows for _, of, rows in scopes(targets, everything)}
     found: list[ComparedLimit] = []
     for target, of, rows in scopes(targets, attempts):
-        part = attempts.loc[rows, COMPARED_COLUMNS]
-        flying = in_flight(steps(everything.loc[whole[str(of)], COMPARED_COLUMNS]), end_ns)
-        compared = compare(target.documented, part, token_events(part), flying)
+        part, events, flying = attempts, *whole
+        if not (rows.all() and with_warm_up[str(of)].all()):
+            part = attempts.loc[rows, COMPARED_COLUMNS]
+            in_part = everything.loc[with_warm_up[str(of)], COMPARED_COLUMNS]
+            events, flying = token_events(part), in_flight(steps(in_part), end_ns)
+        compared = compare(target.documented, part, events, flying)
         found += [msgspec.structs.replace(limit, **of) for limit in compared]
     return found
 

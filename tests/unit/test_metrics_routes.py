@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pandas as pd
 import pytest
 from support_runs import S, attempt_at, frame, manifest, scenario
 
-from bltybench.metrics.documented import compare_scopes, distinct
+from bltybench.metrics.concurrency import in_flight, steps
+from bltybench.metrics.documented import ComparedLimit, WholeRun, compare_scopes, distinct
+from bltybench.metrics.rates import token_events
 from bltybench.metrics.routes import by_route
 from bltybench.metrics.spend import spent
 from bltybench.runs.attempt import Attempt
@@ -36,6 +40,11 @@ def of(**fields: object) -> Manifest:
     return manifest(target=msgspec.structs.replace(pool, **fields))
 
 
+def compared(targets: Sequence[TargetInfo], attempts: pd.DataFrame) -> list[ComparedLimit]:
+    whole = WholeRun(token_events(attempts), in_flight(steps(attempts), 40 * S))
+    return compare_scopes(targets, attempts, attempts, whole, 40 * S)
+
+
 def test_each_key_has_a_row_and_a_run_with_one_has_none() -> None:
     rows = by_route(frame(*run()), 40 * S)
     assert rows[["by", "value", "attempts", "accepted", "refused"]].to_numpy().tolist() == [
@@ -54,11 +63,11 @@ def test_each_key_has_a_row_and_a_run_with_one_has_none() -> None:
 
 def test_limits_of_each_key_are_compared_with_that_key() -> None:
     attempts = frame(*run())
-    found = compare_scopes(of().targets, attempts, attempts, 40 * S)
+    found = compared(of().targets, attempts)
     assert [(limit.key, limit.target, limit.highest) for limit in found] == [("A", None, 36), ("B", None, 40)]
     assert [limit.key for limit in distinct(found)] == ["B"]
     assert distinct(found)[0].each == " for each key"
-    (shared,) = compare_scopes(of(limits_per=()).targets, attempts, attempts, 40 * S)
+    (shared,) = compared(of(limits_per=()).targets, attempts)
     assert (shared.owner, shared.highest) == ("", 76)
 
 
@@ -66,7 +75,7 @@ def test_limits_of_several_targets_are_compared_with_their_own_requests() -> Non
     attempts = frame(*run(), *run(target="other", key=None))
     other = TargetInfo(name="other", base_url="http://127.0.0.1:2/v1", limits=[RPM])
     targets = msgspec.structs.replace(of(), other_targets=[other]).targets
-    found = compare_scopes(targets, attempts, attempts, 40 * S)
+    found = compared(targets, attempts)
     assert [limit.owner for limit in found] == ["pool, A", "pool, B", "other"]
     assert [limit.highest for limit in found] == [36, 40, 76]
 
