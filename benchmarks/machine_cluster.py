@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.machine_network import Network
+from benchmarks.machine_network import Loopback, Network
 from benchmarks.truth_check import TruthReader, compare
 from bltybench.runs.folder import RunFolder, list_runs
 from bltybench.runs.store import read_attempts
@@ -26,7 +26,7 @@ MAX_RESPONSE_NS = 500_000_000
 """Time after a kill in which the sandbox can still respond to the killed worker, in nanoseconds."""
 SCENARIO = """
 [targets.here]
-base_url = "http://{host}:8000/v1"
+base_url = "http://{host}:{port}/v1"
 api_key_env = "BLTYBENCH_TEST_KEY"
 [targets.here.budget]
 requests = {requests}
@@ -78,19 +78,37 @@ class Cluster:
     """The processes of one run. They end with the ``with`` block."""
 
     def __init__(
-        self, network: Network, workers: Iterable[str], *, requests: int, seconds: float, rate_per_min: int
+        self,
+        network: Network | Loopback,
+        workers: Iterable[str],
+        *,
+        requests: int,
+        seconds: float,
+        rate_per_min: int,
     ) -> None:
         self.network, self.workers = network, tuple(workers)
         self.log = network.directory(API) / "truth.jsonl"
         self._started: list[subprocess.Popen[str]] = []
-        host = network.address(API)
-        text = SCENARIO.format(host=host, requests=requests, seconds=seconds, rate_per_min=rate_per_min)
+        text = SCENARIO.format(
+            host=network.address(API),
+            port=network.port(PORT),
+            requests=requests,
+            seconds=seconds,
+            rate_per_min=rate_per_min,
+        )
         for name in (MASTER, *self.workers):
             (network.directory(name) / "scenarios.toml").write_text(text, encoding="utf-8")
         (network.directory(API) / "scenarios.toml").write_text(SANDBOX, encoding="utf-8")
 
     def __enter__(self) -> "Cluster":
-        options = ("--host", self.network.address(API), "--port", str(PORT), "--log", str(self.log))
+        options = (
+            "--host",
+            self.network.address(API),
+            "--port",
+            str(self.network.port(PORT)),
+            "--log",
+            str(self.log),
+        )
         self._sandbox = self._start(API, str(BIN / "bltybench"), "sandbox", *options, *NO_LIMITS)
         while "Press Ctrl-C" not in (line := self._sandbox.stdout.readline() if self._sandbox.stdout else ""):
             if self._sandbox.poll() is not None:
@@ -118,20 +136,22 @@ class Cluster:
             "--expect-workers",
             str(len(self.workers)),
         )
-        return self.locust(MASTER, "--headless", "--master", *bind, *options)
+        port = ("--master-bind-port", str(self.network.port(MASTER_PORT)))
+        return self.locust(MASTER, "--headless", "--master", *bind, *port, *options)
 
     def worker(
         self, name: str, *, ahead_s: float = 0.0, locustfile: Path | None = None, host: str = ""
     ) -> subprocess.Popen[str]:
         """Start a worker, whose clock is ahead of the others'."""
-        options = ("--worker", "--master-host", host or self.network.address(MASTER))
+        port = str(self.network.port(MASTER_PORT))
+        options = ("--worker", "--master-host", host or self.network.address(MASTER), "--master-port", port)
         return self.locust(name, *options, ahead_s=ahead_s, locustfile=locustfile)
 
     def locust(
         self, name: str, *options: str, ahead_s: float = 0.0, locustfile: Path | None = None
     ) -> subprocess.Popen[str]:
         """Start Locust on a machine."""
-        path = locustfile or REPO / "locustfiles" / "mixed.py"
+        path = locustfile or self.network.locustfile
         return self._start(name, str(BIN / "locust"), "-f", str(path), *options, ahead_s=ahead_s)
 
     def relay(self, name: str, *, delay_ms: float, stalls: float) -> None:

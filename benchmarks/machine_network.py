@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -41,6 +42,8 @@ def why_impossible() -> str | None:
 class Network:
     """Machines that are connected by a switch. The first has the address 10.77.0.1."""
 
+    locustfile = Path(__file__).resolve().parents[1] / "locustfiles" / "mixed.py"
+
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = folder, names
         self._prefix = f"blty{os.getpid()}-"
@@ -69,6 +72,10 @@ class Network:
     def address(self, name: str) -> str:
         """Return a machine's address."""
         return f"{SUBNET}.{self._names.index(name) + 1}"
+
+    def port(self, usual: int) -> int:
+        """Return the port for what usually listens at another."""
+        return usual
 
     def directory(self, name: str) -> Path:
         """Return a machine's own directory, which the others do not see."""
@@ -119,6 +126,61 @@ class Network:
         _run("ip", "netns", "add", space)
         made.callback(_run, "ip", "netns", "delete", space)
         return space
+
+
+HIDING = """
+from bltybench.load import ScenarioUser
+from bltybench.load.run.run_spec import RunSpec
+
+RunSpec.sees_folder = property(lambda spec: False)
+
+class Mixed(ScenarioUser):
+    scenario = "quickstart"
+"""
+
+
+class Loopback:
+    """The same processes without namespaces, for systems that do not allow them.
+
+    Workers see the master's directory, but do not look at it. All share one clock and one network.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._ports = folder, dict[int, int]()
+        for name in names:
+            self.directory(name).mkdir(parents=True)
+        self.locustfile = folder / "hiding.py"
+        self.locustfile.write_text(HIDING, encoding="utf-8")
+
+    def address(self, _name: str) -> str:
+        """Return the only address."""
+        return "127.0.0.1"
+
+    def port(self, usual: int) -> int:
+        """Return a port on which nothing else listens, always the same one."""
+        if usual not in self._ports:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self._ports[usual] = listener.getsockname()[1]
+        return self._ports[usual]
+
+    def directory(self, name: str) -> Path:
+        """Return a machine's own directory."""
+        return self._folder / name
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, ahead_s: float = 0.0
+    ) -> subprocess.Popen[str]:
+        """Start a process in a machine's directory. Clocks can't differ: ``ahead_s`` is ignored."""
+        del ahead_s
+        return subprocess.Popen(
+            command,
+            cwd=self.directory(name),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def _shift_clock(ahead_s: float) -> None:

@@ -73,8 +73,8 @@ class Result(msgspec.Struct):
 class Case:
     """One case while it is played."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, network: Network) -> None:
+        self.cluster, self.network = cluster, network
         self.found: list[str] = []
         self.killed_ns: int | None = None
         self.verdict = ""
@@ -105,7 +105,7 @@ class Case:
 
     def locustfile(self, name: str, beginning: str) -> Path:
         """Write a locustfile on a machine."""
-        path = self.cluster.network.directory(name) / "own.py"
+        path = self.network.directory(name) / "own.py"
         path.write_text(beginning + USERS, encoding="utf-8")
         return path
 
@@ -113,8 +113,8 @@ class Case:
         """Copy what the workers kept to the master, and merge it twice."""
         options = []
         for name in self.cluster.workers:
-            for spill in (self.cluster.network.directory(name) / "reports").glob("spill-*/*"):
-                copy = self.cluster.network.directory(MASTER) / f"{name}-{spill.parent.name}"
+            for spill in (self.network.directory(name) / "reports").glob("spill-*/*"):
+                copy = self.network.directory(MASTER) / f"{name}-{spill.parent.name}"
                 shutil.copytree(spill, copy)
                 options += ["--merge", copy.name]
         self.expect("no worker kept records", holds=bool(options))
@@ -140,7 +140,7 @@ def slow(case: Case) -> None:
     workers = {}
     for name in case.cluster.workers:
         host = ""
-        if not case.cluster.network.degrade(name, delay_ms=DELAY_MS, loss=STALLS):
+        if not case.network.degrade(name, delay_ms=DELAY_MS, loss=STALLS):
             case.cluster.relay(name, delay_ms=DELAY_MS, stalls=STALLS)
             host = "127.0.0.1"
         # Another clock, so that it is measured over such a connection.
@@ -152,9 +152,9 @@ def cut(case: Case) -> None:
     """No worker reaches the master for 10 s."""
     processes = case.start()
     case.cluster.wait_for_requests(60)
-    case.cluster.network.cut(MASTER)
+    case.network.cut(MASTER)
     time.sleep(CUT_S)
-    case.cluster.network.connect(MASTER)
+    case.network.connect(MASTER)
     case.end(processes)
     ended = case.cluster.run.manifest().ended
     case.expect(f"the run ended: {ended}", holds=ended == "completed")
@@ -209,7 +209,7 @@ def interrupted(case: Case) -> None:
 
 def late_joiner(case: Case) -> None:
     """A worker joins when the run has begun."""
-    directory = case.cluster.network.directory
+    directory = case.network.directory
     shutil.copy(directory("one") / "scenarios.toml", directory(LATE))
     processes = case.start()
     case.cluster.wait_for_requests(60)
@@ -241,7 +241,7 @@ def other_version(case: Case) -> None:
 
 def other_scenarios(case: Case) -> None:
     """A worker has another scenarios.toml."""
-    with (case.cluster.network.directory("one") / "scenarios.toml").open("a") as file:
+    with (case.network.directory("one") / "scenarios.toml").open("a") as file:
         file.write("# changed\n")
     _refused(case, "scenarios.toml: differs from that of the master")
 
@@ -297,7 +297,7 @@ def play(name: str) -> Result:
             rate_per_min=RATE_PER_MIN,
         ) as cluster,
     ):
-        case = Case(cluster)
+        case = Case(cluster, network)
         CASES[name](case)
         time.sleep(TRUTH_FLUSH_S)
         served, run = cluster.served(), cluster.run
