@@ -83,7 +83,8 @@ def fit_concurrency(attempts: Sequence[Attempt]) -> ConcurrencyFit | None:
 def unless_full(attempts: Sequence[Attempt], limit: int) -> list[Attempt]:
     """Return the attempts without refusals for which a limit on requests in flight is a reason.
 
-    It is one if at some moment between sending and refusal so many requests were open that were not refused.
+    It is one if that many other requests, none of them refused, were open at a moment between sending and
+    refusal.
     """
     statuses = refusal_statuses(attempts)
     refused = [classify(attempt, statuses).by_concurrency_limit is False for attempt in attempts]

@@ -87,6 +87,9 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         # Another phase may fit the edge of the first round too, but not with a limit that is documented.
         if len(verdict.families) == 1 and (number or _is_as_documented(verdict, planner.options)):
             break
+        # Requests at the times at which two families differ most show more than another round.
+        if number and len(verdict.families) == 2:
+            break
     if verdict.contradicted or verdict.has_two_limits:
         yield from _reach_both(planner)
         verdict = planner.verdict()
