@@ -150,7 +150,7 @@ class SessionThresholds:
     quick_periods: float = 2.5
     """Usual duration of the quick plan, in periods of the request limit."""
     usual_periods: Mapping[str, float] = field(
-        default_factory=lambda: {"requests": 8, "concurrency": 1.5, "tokens": 11, "charges": 4.5}
+        default_factory=lambda: {"requests": 11, "concurrency": 1.5, "tokens": 11, "charges": 4.5}
     )
     """Usual duration of each measurement if the limits are as documented, in periods of the request limit."""
 
