@@ -171,7 +171,10 @@ class Cluster:
         give_up_s = time.monotonic() + MAX_END_S
         while not self.log.exists() or self.log.read_bytes().count(b"/chat/completions") < count:
             if time.monotonic() > give_up_s:
-                raise RuntimeError(f"fewer than {count} requests")
+                for process in self._started[1:]:
+                    process.terminate()
+                outputs = "\n".join(Ended(process).output[-2000:] for process in self._started[1:])
+                raise RuntimeError(f"fewer than {count} requests:\n{outputs}")
             time.sleep(POLL_S)
 
     def report(self, *options: str) -> Ended:

@@ -35,6 +35,9 @@ MAX_SILENCE_S = 4
 MAX_CUT_S = 30
 """The same for a worker that does not see the run's directory, because the network can fail. A connection
 that is cut for 10 s can take 20 s to recover: TCP tries again at growing intervals."""
+MIN_PREPARE_SILENCE_S = 20.0
+"""Time for which a worker can be silent while it prepares, in seconds, even if the master's planning was
+fast. It loads a tokenizer, for example, which takes long on a busy machine."""
 LEAVE_GRACE_S = 2.0
 """Time after which a worker that left is lost, in seconds. After Ctrl-C, workers can leave first."""
 
@@ -148,7 +151,8 @@ class Crew:
         if not isinstance(self._runner, MasterRunner):
             return
         # A long preparation blocks a worker's heartbeat.
-        silence_s = 0.0 if self._run.started.is_set() else self._run.max_silence_s
+        prepares_s = max(MIN_PREPARE_SILENCE_S, self._run.max_silence_s)
+        silence_s = 0.0 if self._run.started.is_set() else prepares_s
         for client_id, name in self._names.items():
             node: Any = self._runner.clients.get(client_id)
             if self.closed.is_set() and (node is None or client_id not in self._remote):
