@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: bench test lint style types tests engine clean
+.PHONY: bench test lint style types tests servers clean
 
 bench: $(VENV)/.installed
 	$(BIN)/locust -f locustfiles/mixed.py --headless
@@ -49,13 +49,14 @@ $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
 	touch $(VENV)/.installed $@
 
-# A test runs an inference engine. It has its own environment and versions, so that ours stay as constraints.txt has them.
-ENGINE := tests/interop/engine
-engine: $(ENGINE)/.venv/.installed
+# Tests run an inference engine and a gateway. They have their own environment and versions, so that ours stay as
+# constraints.txt has them. The list is complete, so there is nothing to resolve.
+SERVERS := tests/interop/servers
+servers: $(SERVERS)/.venv/.installed
 
-$(ENGINE)/.venv/.installed: $(ENGINE)/requirements.txt
-	$(PYTHON) -m venv $(ENGINE)/.venv
-	env -u PIP_CONSTRAINT $(ENGINE)/.venv/bin/python -m pip install --quiet --no-compile -r $(ENGINE)/requirements.txt
+$(SERVERS)/.venv/.installed: $(SERVERS)/requirements.txt
+	$(PYTHON) -m venv $(SERVERS)/.venv
+	env -u PIP_CONSTRAINT $(SERVERS)/.venv/bin/python -m pip install --quiet --no-compile --no-deps -r $(SERVERS)/requirements.txt
 	touch $@
 
 clean:

@@ -16,7 +16,7 @@ from support_cli import free_port
 
 INTEROP = Path(__file__).parent / "interop"
 EXPRESS = INTEROP / "express"
-ENGINE = INTEROP / "engine"
+SERVERS = INTEROP / "servers"
 ENGINE_KEY = "sk-engine"
 
 
@@ -43,17 +43,42 @@ def express(limit: int, period_s: float) -> Iterator[str]:
 
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
-    """Start ``interop/engine/serve.py`` with a model in ``folder``, and yield its base address."""
-    python = ENGINE / ".venv" / "bin" / "python"
+    """Start ``interop/servers/engine.py`` with a model in ``folder``, and yield its base address."""
+    python = SERVERS / ".venv" / "bin" / "python"
     if not python.exists():
-        pytest.skip("needs an inference engine (make engine)")
-    command = [str(python), str(ENGINE / "serve.py"), str(folder / "random.gguf"), ENGINE_KEY]
+        pytest.skip("needs an inference engine (make servers)")
+    command = [str(python), str(SERVERS / "engine.py"), str(folder / "random.gguf"), ENGINE_KEY]
     with _process(command) as process:
         pipe = process.stdout
         assert pipe is not None
         address = pipe.readline().strip()
         assert address, "the engine did not start"
         yield address
+
+
+@contextmanager
+def lm_proxy(folder: Path, upstream: str, key: str, upstream_key: str) -> Iterator[str]:
+    """Start the gateway lm-proxy with a ``key`` in front of ``upstream``, and yield its base address."""
+    program = SERVERS / ".venv" / "bin" / "lm-proxy"
+    if not program.exists():
+        pytest.skip("needs lm-proxy (make servers)")
+    port = free_port()
+    (folder / "config.toml").write_text(
+        f"""
+host = "127.0.0.1"
+port = {port}
+[connections.upstream]
+api_type = "openai"
+api_base = "{upstream}"
+api_key = "{upstream_key}"
+[routing]
+"*" = "upstream.*"
+[groups.default]
+api_keys = ["{key}"]
+"""
+    )
+    with _process([str(program)], cwd=folder):
+        yield _answering(f"http://127.0.0.1:{port}")
 
 
 @contextmanager

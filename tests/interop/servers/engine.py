@@ -1,8 +1,8 @@
 """llama.cpp's server with a tiny model of random weights. Prints its address, and serves until killed.
 
-python serve.py MODEL.gguf KEY
+python engine.py MODEL.gguf KEY
 
-It runs in the virtual environment of ``make engine`` and uses no code of the package.
+It runs in the virtual environment of ``make servers`` and uses no code of the package.
 """
 
 import signal
