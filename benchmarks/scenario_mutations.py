@@ -150,6 +150,7 @@ def bases() -> tuple[str, ...]:
     text = starter_file("scenarios.toml").read_text(encoding="utf-8")
     text = re.sub(r" *#(?! ?/).*", "", text[text.index("\n[scenarios.quickstart]\n") + 1 :])
     text = re.sub(r'(?<=\ntarget = )".*"', '"sandbox"', text)
+    text = text.replace("fallback = true", "fallback = false")  # the only target has one key
     parts = re.split(r"\n(?=\[scenarios\.[\w-]+\]\n(?:title))", re.sub(r"\n\n+", "\n", text))
     files = []
     for part in parts:

@@ -93,7 +93,7 @@ def _call_tokens(call: Call, base_dir: Path, defaults: RequestOptions | None) ->
     if (recorded := _recorded(call, base_dir)) is not None:
         return Tokens(
             fmean(_prompt(row, body) for row in recorded.sample),
-            fmean(_answer(row, body, answer) for row in recorded.every),
+            fmean(_answer(row, body, answer) for row in recorded.every.checked),
         )
     first = definitions + max(mean(call.prompt_tokens), overhead(call) + 1)
     if call.turns is None:

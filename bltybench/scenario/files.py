@@ -1,7 +1,7 @@
 """Reading of text files that a scenario names, with clear error messages."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,29 @@ def open_text(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
         raise UserError(
             "not UTF-8 text", where=f"{path}:{number + 1}", remedy="save the file as UTF-8"
         ) from None
+
+
+def open_lines(path: Path, *, what: str, at: int = 0) -> Generator[tuple[int, bytes], None, None]:
+    """Yield each line of a file from byte ``at`` on, with its place in bytes, streaming from disk.
+
+    Raise UserError as ``open_text`` does.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            for line in file:
+                yield at, line
+                at += len(line)
+    except OSError as error:
+        raise unreadable(path, error, what=what) from None
+
+
+def decoded(line: bytes, *, where: str) -> str:
+    """Return the text of a line, without its end or a byte order mark. Raise UserError if it isn't UTF-8."""
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8 text", where=where, remedy="save the file as UTF-8") from None
 
 
 def unreadable(path: Path, error: OSError, *, what: str) -> UserError:

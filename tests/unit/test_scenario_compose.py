@@ -282,6 +282,39 @@ def test_changed_file_is_read_again(tmp_path: Path) -> None:
         assert made.prepare(0).messages[0]["content"] == content
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "txt"])
+def test_rows_beyond_the_checked_part_of_a_file_are_parsed_when_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"c.{suffix}"
+    lines = [f"Say {number}" if suffix == "txt" else json.dumps(f"Say {number}") for number in range(50)]
+    path.write_text("\n\n".join(lines), encoding="utf-8-sig")
+    whole = [row.messages for row in conversations.read_conversations(path).every]
+    conversations.read_rows.cache_clear()
+    monkeypatch.setattr(conversations, "MAX_CHECKED_BYTES", 100)
+    rows = conversations.read_conversations(path).every
+    assert 5 < len(rows.checked) < 20
+    assert [row.messages for row in rows] == whole
+    assert [row.messages for row in rows[40:]] == whole[40:]
+    with pytest.raises(IndexError):
+        rows[50]
+
+
+def test_error_beyond_the_checked_part_of_a_file_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "MAX_CHECKED_BYTES", 1)
+    path = tmp_path / "c.jsonl"
+    path.write_text('"Hello"\n"Hello again"\n"cut\n{"conversations": []}\n')
+    rows = conversations.Rows(path, "conversations file", conversations.SHAPE, conversations._conversation)
+    rows.read()
+    assert len(rows) == 4
+    with pytest.raises(UserError, match=r"c\.jsonl:3: not valid JSON"):
+        rows[2]
+    # A row without anything to send gives its place to the next one.
+    assert rows[3].messages == rows[0].messages
+
+
 def test_reading_a_long_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

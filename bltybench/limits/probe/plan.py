@@ -85,7 +85,7 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         yield from _round(planner, number, max(periods) if number else min(periods), guess.limit)
         verdict = planner.verdict()
         # Another phase may fit the edge of the first round too, but not with a limit that is documented.
-        if len(verdict.families) == 1 and (number or _is_as_documented(verdict, planner.options)):
+        if len(verdict.families) == 1 and (number or planner.options.are_met_by(verdict)):
             break
         # Requests at the times at which two families differ most show more than another round.
         if number and len(verdict.families) == 2:
@@ -117,14 +117,6 @@ def _name_family(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
         verdict = narrowed
     yield from _recheck_after_idle(planner, planner.verdict())
     yield from _confirm_interval_refill(planner, planner.verdict())
-
-
-def _is_as_documented(verdict: Verdict, options: PlanOptions) -> bool:
-    """Return whether the best candidate has the documented limit and period."""
-    best, limit, period_s = verdict.best, options.limit, options.period_s
-    if best is None or limit is None or period_s is None:
-        return False
-    return best.limit == limit and abs(best.period_s / period_s - 1) <= PLAN.max_documented_error
 
 
 def _is_precise(verdict: Verdict) -> bool:

@@ -54,6 +54,14 @@ class PlanOptions:
     earlier: tuple[Observation, ...] = ()
     """Observations of an interrupted probe of the same limit."""
 
+    def are_met_by(self, verdict: Verdict) -> bool:
+        """Return whether the best candidate has the documented limit and period."""
+        best = verdict.best
+        if best is None or self.limit is None or self.period_s is None:
+            return False
+        error = abs(best.period_s / self.period_s - 1)
+        return best.limit == self.limit and error <= PLAN.max_documented_error
+
     @property
     def max_requests(self) -> int:
         """Maximum requests that the plan sends."""

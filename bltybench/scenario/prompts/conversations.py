@@ -3,16 +3,19 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from codecs import BOM_UTF8 as BOM
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, overload
 
 from bltybench.errors import UserError
 from bltybench.scenario.api.request_options import as_json
-from bltybench.scenario.files import open_text, read_json, version_of
+from bltybench.scenario.files import decoded, open_lines, read_json, version_of
 from bltybench.scenario.prompts.tokens import count_messages
 
 logger = logging.getLogger("bltybench")
@@ -37,6 +40,8 @@ PROGRESS_S = 3.0
 MAX_COUNTED, MAX_COUNTING_S = 500, 1.0
 """Maximum conversations whose tokens are counted in advance, and the maximum time for it, in seconds. The
 tokenizer takes about 10 µs per token. The other conversations are counted when they are first sent."""
+MAX_CHECKED_BYTES = 64 * 1024 * 1024
+"""Size of the part of a file that is validated before the first request. It takes about a second."""
 SHORTEST = 20
 """Number of conversations, the shortest lines, among which the one with the fewest tokens is sought."""
 
@@ -69,12 +74,95 @@ Parse = Callable[[Any, str], Conversation | None]
 """Returns a row, given its content and its place for messages; None if it has nothing to send."""
 
 
+class Rows(Sequence[Conversation]):
+    """The rows of a file: those of its first part are parsed and kept, the others are parsed when used.
+
+    So a file of any size starts immediately, and takes little memory.
+    """
+
+    def __init__(self, path: Path, what: str, shape: str, parse: Parse) -> None:
+        self._path, self._what, self._shape, self._parse = path, what, shape, parse
+        self.checked: list[Conversation] = []
+        """The parsed rows."""
+        self.lengths: list[int] = []
+        """Length of each row's line."""
+        self._later = array("q")
+        """Number and place of each line that is not parsed yet, in pairs."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Conversation]: ...
+    def __getitem__(self, index: int | slice) -> Conversation | Sequence[Conversation]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if index < len(self.checked):
+            return self.checked[index]
+        later = 2 * (index - len(self.checked))
+        number, at = self._later[later : later + 2]
+        with closing(open_lines(self._path, what=self._what, at=at)) as lines:
+            _, line = next(lines)
+        row = self._parsed(number, line)
+        # In a row's place without anything to send comes the next one.
+        return self[(index + 1) % len(self)] if row is None else row
+
+    def read(self) -> int:
+        """Read the file. Return how many rows have nothing to send."""
+        skipped, report_s = 0, time.monotonic() + PROGRESS_S
+        lines = open_lines(self._path, what=self._what)
+        for number, (at, line) in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            if (
+                not self.lengths
+                and self._path.suffix != ".txt"
+                and line.removeprefix(BOM).lstrip()[:1] == b"["
+            ):
+                return self._read_list(b"".join([line, *(rest for _, rest in lines)]), number)
+            if at > MAX_CHECKED_BYTES:
+                self._later.extend((number, at))
+            elif (row := self._parsed(number, line)) is None:
+                skipped += 1
+                continue
+            else:
+                self.checked.append(row)
+            self.lengths.append(len(line))
+            if time.monotonic() > report_s:
+                logger.info("Reading %s: %s lines so far", self._path, f"{len(self):,}")
+                report_s = time.monotonic() + PROGRESS_S
+        return skipped
+
+    def _read_list(self, text: bytes, number: int) -> int:
+        """Read a JSON list, which has to be parsed as a whole."""
+        where = f"{self._path}:{number}"
+        entries = read_json(decoded(text, where=where), where=where, remedy=self._shape)
+        rows = [
+            self._parse(entry, f"{self._path}, entry {place}") for place, entry in enumerate(entries, start=1)
+        ]
+        self.checked = [row for row in rows if row is not None]
+        self.lengths = [
+            len(json.dumps(entry)) for entry, row in zip(entries, rows, strict=True) if row is not None
+        ]
+        return len(rows) - len(self.checked)
+
+    def _parsed(self, number: int, line: bytes) -> Conversation | None:
+        where = f"{self._path}:{number}"
+        text = decoded(line, where=where)
+        is_text = self._path.suffix == ".txt"
+        return self._parse(text if is_text else read_json(text, where=where, remedy=self._shape), where)
+
+
 class Conversations:
     """The conversations of a file."""
 
-    def __init__(self, every: list[Conversation], line_lengths: list[int]) -> None:
+    def __init__(self, every: Rows) -> None:
         self.every = every
-        by_length = sorted(range(len(every)), key=line_lengths.__getitem__)
+        by_length = sorted(range(len(every)), key=every.lengths.__getitem__)
         self.shortest = [every[index] for index in by_length[:SHORTEST]]
         """The conversations with the shortest lines."""
 
@@ -88,13 +176,14 @@ class Conversations:
         for index in order[:MAX_COUNTED]:
             if counted and time.monotonic() > until_s:
                 break
-            self.every[index].count_tokens()
-            counted.append(self.every[index])
+            row = self.every[index]
+            row.count_tokens()
+            counted.append(row)
         return counted
 
 
 def read_conversations(path: Path) -> Conversations:
-    """Read and validate the whole file, unless this process has already read it.
+    """Read a file, unless this process has already read it.
 
     Raise UserError with file and line for an error.
     """
@@ -104,40 +193,13 @@ def read_conversations(path: Path) -> Conversations:
 @lru_cache(maxsize=8)
 def read_rows(path: Path, _version: tuple[int, int], what: str, shape: str, parse: Parse) -> Conversations:
     """Read a file of rows. ``what`` and ``shape`` describe it and its lines in messages."""
-    every: list[Conversation] = []
-    lengths: list[int] = []
-    skipped = 0
-    report_s = time.monotonic() + PROGRESS_S
-    for where, row, length in _rows(path, what, shape):
-        parsed = parse(row, where)
-        if parsed is None:
-            skipped += 1
-            continue
-        every.append(parsed)
-        lengths.append(length)
-        if time.monotonic() > report_s:
-            logger.info("Reading %s: %s lines so far", path, f"{len(every):,}")
-            report_s = time.monotonic() + PROGRESS_S
-    if not every:
+    rows = Rows(path, what, shape, parse)
+    skipped = rows.read()
+    if not rows:
         raise UserError("contains no line to send", where=str(path), remedy=shape)
     if skipped:
         logger.warning("%s: skipped %s conversations in which the user says nothing", path, f"{skipped:,}")
-    return Conversations(every, lengths)
-
-
-def _rows(path: Path, what: str, shape: str) -> Iterator[tuple[str, Any, int]]:
-    """Yield place, content, and length of each row: a line of text or JSON, or an entry of a JSON list."""
-    lines = ((number, line) for number, line in open_text(path, what=what) if line.strip())
-    for index, (number, line) in enumerate(lines):
-        where = f"{path}:{number}"
-        if path.suffix == ".txt":
-            yield where, line, len(line)
-        elif index == 0 and line.lstrip().startswith("["):
-            entries = read_json("\n".join([line, *(rest for _, rest in lines)]), where=where, remedy=shape)
-            for entry, row in enumerate(entries, start=1):
-                yield f"{path}, entry {entry}", row, len(json.dumps(row))
-        else:
-            yield where, read_json(line, where=where, remedy=shape), len(line)
+    return Conversations(rows)
 
 
 def _conversation(row: Any, where: str) -> Conversation | None:

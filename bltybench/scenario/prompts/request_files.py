@@ -25,7 +25,7 @@ MAX_BODY_TOKENS = 10**9
 
 
 def read_requests(path: Path) -> Conversations:
-    """Read and validate the whole file, unless this process has already read it.
+    """Read a file, unless this process has already read it.
 
     Raise UserError with file and line for an error.
     """
@@ -55,13 +55,13 @@ def without_bounds(scenario: Scenario, base_dir: Path) -> str | None:
     for call in scenario.mix:
         if call.requests is None:
             continue
-        every = read_requests(base_dir / call.requests.file).every
-        missing = [row.where for row in every if row.max_tokens is None]
+        checked = read_requests(base_dir / call.requests.file).every.checked
+        missing = [row.where for row in checked if row.max_tokens is None]
         if missing:
             place = missing[0].removeprefix(str(base_dir / call.requests.file)).lstrip(":, ")
             first = place if place.startswith("entry") else f"line {place}"
             found.append(
-                f"{len(missing):,} of {len(every):,} bodies in {call.requests.file} (the first: {first})"
+                f"{len(missing):,} of {len(checked):,} bodies in {call.requests.file} (the first: {first})"
             )
     return " and ".join(found) or None
 
