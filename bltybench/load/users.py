@@ -116,14 +116,13 @@ class ScenarioUser(ChatUser):
             if not source.wait_for_place(self.client.user):
                 self._idle_until_end()
             # Before composing, which takes time: the next step may not include this user.
-            stage = source.stage_now()
-            prepared, due_ns = source.next_prepared(), None
+            stage, due_ns = source.stage_now(), None
         elif arrival is not None:
-            prepared, due_ns = source.composer.prepare(arrival.index, arrival), round(arrival.at_s * 1e9)
-            stage = arrival.stage
+            stage, due_ns = arrival.stage, round(arrival.at_s * 1e9)
         else:
             # The first task of an open-loop user runs before it has claimed an arrival.
             return
+        prepared = self._prepared(arrival)
         stream = prepared.call.stream if self.stream is None else self.stream
         if prepared.call.turns is not None:
             if prepared.after is not None and source.sessions.wait(prepared.after):
@@ -135,6 +134,19 @@ class ScenarioUser(ChatUser):
         finally:
             if context.trial_worker is not None:
                 context.trial_worker.call_ended()
+
+    def _prepared(self, arrival: Arrival | None) -> Prepared:
+        """Return the request to send. End the run if it is in an invalid line, of which the file has more.
+
+        The first part of a large file is validated in advance, the rest here.
+        """
+        source = self.run_context.source
+        try:
+            if arrival is None:
+                return source.next_prepared()
+            return source.composer.prepare(arrival.index, arrival)
+        except UserError as error:
+            self.run_context.abort(error)
 
     def _converse(self, prepared: Prepared, stream: bool, think_s: float, due_ns: int | None) -> None:
         """Send one turn after another until one fails after its retries, or the run is over."""

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_locust import Finished
+from support_locust import LOCUSTFILES, Finished, run_locust, write_scenarios
+from support_sandbox import running_sandbox
 from support_workloads import play, summary
+
+from bltybench.scenario.prompts.conversations import MAX_CHECKED_BYTES
+from bltybench.scenario.target import SANDBOX_KEY
 
 DURATION_S = 4.0
 
@@ -76,3 +80,21 @@ def test_failed_turn_ends_its_conversation_but_not_its_user(tmp_path: Path) -> N
         # The user continues with another conversation, unless the run's time is over.
         first_turns = [turns[0] for turns in talks if turns[0]["user"] == last["user"]]
         assert any(turn["due_ns"] > last["due_ns"] for turn in first_turns) or left_s < 0.1 + 0.25
+
+
+def test_run_ends_at_an_invalid_line_that_is_too_far_behind_in_its_file_to_be_validated_in_advance(
+    tmp_path: Path,
+) -> None:
+    lines = ['{"messages": [{"role": "user", "content": "Hello"}]}'] * 3000
+    lines[5] = '{"messages": [{"role": "user", "content": "This line has no end.'
+    (tmp_path / "bodies.jsonl").write_text("\n".join([lines[0], " " * MAX_CHECKED_BYTES, *lines]))
+    with running_sandbox() as sandbox:
+        path = write_scenarios(tmp_path, sandbox.base_url, CLOSED)
+        mix = '[[scenarios.quickstart.mix]]\nname = "recorded"\nrequests = { file = "bodies.jsonl" }\n'
+        text = path.read_text()
+        path.write_text(text[: text.index("[[scenarios.quickstart.mix]]")] + mix)
+        done = run_locust(LOCUSTFILES / "mixed.py", cwd=tmp_path, BLTYBENCH_TEST_KEY=SANDBOX_KEY)
+    assert done.code == 2, done.output
+    assert f"{tmp_path / 'bodies.jsonl'}:8: not valid JSON" in done.output
+    assert "Traceback" not in done.output
+    assert {row["outcome"] for row in done.attempts} <= {"ok", "cancelled"}

@@ -115,11 +115,6 @@ NAME = "must consist of lowercase letters, digits, - and _, and start with a let
             "scenarios.q.target = \"sandbx\": no such target; did you mean 'sandbox'?",
         ),
         ("[scenarios.q]", '[scenarios."../q"]', f'scenarios."../q": the name {NAME}'),
-        (
-            'default_scenario = "q"\n',
-            "",
-            'default_scenario (not set) = "quickstart": no such scenario; known: q',
-        ),
     ],
 )
 def test_error_names_the_key_and_the_expected_value(tmp_path: Path, old: str, new: str, line: str) -> None:

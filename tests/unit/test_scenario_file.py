@@ -116,6 +116,16 @@ def test_packaged_file_is_the_default(tmp_path: Path, monkeypatch: pytest.Monkey
         load_book()
 
 
+def test_default_is_quickstart_or_else_the_first_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "scenarios.toml"
+    target = '[targets.sandbox]\nbase_url = "http://127.0.0.1:8910/v1"\n'
+    keys = 'title = "t"\nmodel = "m"\nduration_s = 10\nusers = 2\n'
+    keys += 'arrivals = { kind = "closed" }\nmix = [{ name = "a" }]\n'
+    for names, default in (("ba", "b"), (("b", "quickstart"), "quickstart")):
+        path.write_text(target + "".join(f"[scenarios.{name}]\n{keys}" for name in names))
+        assert resolve(load_book(path)).name == default
+
+
 def test_command_line_overrides_the_file(book: Book) -> None:
     resolved = resolve(book, "chat", "blty", users=7, duration_s=12.5)
     assert (resolved.scenario.users, resolved.scenario.duration_s) == (7, 12.5)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from bltybench.errors import UserError
 from bltybench.scenario.api.routes import ONE_OF
@@ -29,12 +29,20 @@ class Book(Table):
     """The whole of scenarios.toml."""
 
     default_scenario: str = "quickstart"
-    """Scenario to run if none is named."""
+    """Scenario to run if none is named. Default: ``quickstart``, or else the first of the file."""
     targets: dict[Name, Target]
     scenarios: dict[Name, Scenario]
 
     _path: Path = PrivateAttr(default=DEFAULT_FILE)
     _base_dir: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_is_default(cls, document: dict[str, Any]) -> dict[str, Any]:
+        scenarios = document.get("scenarios")
+        if not isinstance(scenarios, dict) or not scenarios or "quickstart" in scenarios:
+            return document
+        return {"default_scenario": next(iter(scenarios))} | document
 
     @property
     def path(self) -> Path:
@@ -121,10 +129,9 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[str]:
     targets, scenarios = document.get("targets"), document.get("scenarios")
     if not isinstance(targets, dict) or not isinstance(scenarios, dict):
         return
-    default = document.get("default_scenario", "quickstart")
+    default = document.get("default_scenario")
     if isinstance(default, str) and default not in scenarios:
-        where = "default_scenario" if "default_scenario" in document else "default_scenario (not set)"
-        yield f"{where} = {show(default)}: no such scenario; {nearest(default, list(scenarios))}"
+        yield f"default_scenario = {show(default)}: no such scenario; {nearest(default, list(scenarios))}"
     for name, scenario in scenarios.items():
         if not isinstance(scenario, dict):
             continue

@@ -124,7 +124,7 @@ class Rows(Sequence[Conversation]):
                 and line.removeprefix(BOM).lstrip()[:1] == b"["
             ):
                 return self._read_list(b"".join([line, *(rest for _, rest in lines)]), number)
-            if at > MAX_CHECKED_BYTES:
+            if at > MAX_CHECKED_BYTES and self.checked:
                 self._later.extend((number, at))
             elif (row := self._parsed(number, line)) is None:
                 skipped += 1
