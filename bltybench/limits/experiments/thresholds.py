@@ -68,6 +68,8 @@ class TokensThresholds:
     """Requests kept for the test of refunds."""
     max_refund_wait_s: float = 300.0
     """Maximum wait until the limit has refilled, in seconds. Longer periods are rare."""
+    max_used_fraction: float = 0.005
+    """Fraction of the limit that may still be in use when units are sent without an idle interval before."""
     units: int = 8
     """Equal requests per limit: enough to identify the algorithm."""
     min_units: int = 4

@@ -176,7 +176,12 @@ def _unit(context: ProbeContext, limit: int, largest: int | None, *, kept: bool)
 def _send_units(
     context: ProbeContext, results: Sequence[ProbeResult], limit: int, *, kept: bool
 ) -> Experiment:
-    unit = _unit(context, limit, largest_max_tokens(results), kept=kept)
+    # After refunds, hardly any of a large limit is in use, so the units fit immediately.
+    in_use = sum(map(used, results)) if reservation_outcome(results) == "refunded" else limit
+    idle_s, available = _idle_s(context), limit
+    if in_use <= TOKENS.max_used_fraction * limit:
+        idle_s, available = 0.0, limit - in_use
+    unit = _unit(context, available, largest_max_tokens(results), kept=kept)
     reserves = fill_bounds(results).refused is not None
     tokens_left = context.tokens_left - sum(map(used, results))
     affordable = tokens_left // (2 * TOKENS.short_prompt_tokens if kept else unit.max_total_tokens)
@@ -186,8 +191,6 @@ def _send_units(
     budget = min(TOKENS.max_units, context.requests_left - len(results), affordable)
     if budget < TOKENS.min_units:
         return
-    # After refunds, hardly any of the limit is in use.
-    idle_s = 0.0 if reservation_outcome(results) == "refunded" else _idle_s(context)
     start_s = context.available_s(last_activity_s(results), idle_s)
     period_s, documented = context.expected_token_period_s, context.tokens_per_min
     # A limit that is documented per minute probably has that period.
