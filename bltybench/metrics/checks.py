@@ -31,6 +31,11 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     """Why the check is not decided, or which figures the generator affected."""
 
+    @property
+    def bound(self) -> str:
+        """What the value must be: ``< 800 ms`` or ``true``."""
+        return self.target.removeprefix("is ")
+
 
 def evaluate(analysis: Analysis) -> list[CheckResult]:
     """Evaluate the scenario's checks, in their order."""

@@ -287,6 +287,7 @@ def test_checks_have_result_and_margin() -> None:
         },
     )
     slow, enough, valid, none = evaluate(run)
+    assert (slow.bound, valid.bound) == (slow.target, "true")
     assert (slow.passed, slow.actual, slow.margin) == (False, 1000.0, -200.0)
     assert (enough.passed, enough.margin) == (True, 5.0)
     assert (valid.passed, valid.margin) == (True, None)

@@ -61,7 +61,7 @@ def junit(summary: Summary) -> bytes:
         add("an attempt succeeds", Verdict.NOT_DECIDED, "NOT DECIDED", ALL_CUT_OFF)
     for check in summary.checks:
         was = "has no value" if check.actual is None else f"was {check.actual:g} {check.unit}"
-        message = f"{check.metric} {was}, must be {check.target}"
+        message = f"{check.metric} {was}, must be {check.bound}"
         add(f"{check.metric} {check.target}", check.verdict, message, check.note or message)
     suite.close(time=f"{summary.duration_s:.3f}", timestamp=summary.created.removesuffix("Z")[:19])
     return to_xml(suites)

@@ -22,7 +22,7 @@ def markdown(summary: Summary) -> str:
     checks = [
         [
             f"`{check.metric}`",
-            plain(check.target),
+            plain(check.bound),
             text.with_unit(check.actual, check.unit) + (f" ({plain(check.note)})" if check.note else ""),
             MARKS[check.verdict],
         ]
