@@ -78,9 +78,17 @@ class RecordSink:
         self.deferred.settle()
         self.token_rows.flush()
 
+    def write(self) -> None:
+        """Write the records so far to disk."""
+        self.settle()
+        try:
+            self.attempts.flush()
+        except OSError as error:
+            self._fail(error)
+
     def end_second(self, *, users: int, never_sent: int = 0) -> None:
         """Write the records and the audit of the last second to disk."""
-        self.settle()
+        self.write()
         self.generator.append(
             self.audit.second(
                 self._clock.now_ns(),
@@ -91,7 +99,6 @@ class RecordSink:
             )
         )
         try:
-            self.attempts.flush()
             self.generator.flush()
         except OSError as error:
             self._fail(error)
