@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, cast
 
 import psutil
@@ -22,6 +23,8 @@ from bltybench.scenario.target import SandboxSettings
 
 LISTENER_FD = 200
 """Number that a forked sandbox gives its listening socket."""
+ORDERED = Lock()
+"""Held from an order to its reply: tests start several sandboxes at the same time, in threads."""
 
 
 class ForkedProcess:
@@ -58,10 +61,11 @@ def start_forked(settings: SandboxSettings, log_path: Path | None = None) -> San
     read, write = os.pipe()
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        forks = _forks()
-        socket.send_fds(forks, [b"\n"], [listener.fileno(), read])
+        with ORDERED:
+            forks = _forks()
+            socket.send_fds(forks, [b"\n"], [listener.fileno(), read])
+            reply = forks.recv(4)
         os.close(read)
-        reply = forks.recv(4)
         assert len(reply) == 4, "the process that forks sandboxes has ended"
         pid = int.from_bytes(reply, "big")
     process: Any = ForkedProcess(pid, cast(BinaryIO, os.fdopen(write, "wb")))

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from support_locust import REPO
-from support_sandbox import bearer, chat_body, quick_settings, read_truth
+from support_sandbox import bearer, chat_body, quick_settings, read_truth, running_sandbox
 
 from bltybench.errors import UserError
 from bltybench.sandbox.process import SandboxProcess
@@ -223,6 +224,17 @@ def test_internal_module_names_the_command_to_run() -> None:
     )
     assert done.returncode == 2
     assert "bltybench sandbox" in done.stderr
+
+
+def test_sandboxes_that_tests_fork_at_the_same_time_get_their_own_processes() -> None:
+    def owns_its_port(_: int) -> bool:
+        with running_sandbox() as sandbox:
+            port = int(sandbox.base_url.rpartition(":")[2].removesuffix("/v1"))
+            connections = psutil.Process(sandbox.pid).net_connections()
+        return port in {connection.laddr.port for connection in connections if connection.status == "LISTEN"}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(owns_its_port, range(16)))
 
 
 def test_locustfile_named_like_a_module_of_python_does_not_replace_it() -> None:
