@@ -315,6 +315,17 @@ def test_error_beyond_the_checked_part_of_a_file_names_its_line(
     assert rows[3].messages == rows[0].messages
 
 
+def test_many_rows_without_anything_to_send_in_a_row_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "MAX_CHECKED_BYTES", 1)
+    path = tmp_path / "c.jsonl"
+    path.write_text("\n".join(['"Hello"', *['{"conversations": []}'] * 3000, '"Hello again"']))
+    rows = conversations.Rows(path, "conversations file", conversations.SHAPE, conversations._conversation)
+    rows.read()
+    assert rows[1].messages[0]["content"] == "Hello again"
+
+
 def test_reading_a_long_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,13 +103,17 @@ class Rows(Sequence[Conversation]):
             raise IndexError(index)
         if index < len(self.checked):
             return self.checked[index]
-        later = 2 * (index - len(self.checked))
-        number, at = self._later[later : later + 2]
+        # In the place of a row without anything to send comes the next one, and after the last one the first.
+        for later in range(index - len(self.checked), len(self._later) // 2):
+            if (row := self._read_later(later)) is not None:
+                return row
+        return self.checked[0]
+
+    def _read_later(self, later: int) -> Conversation | None:
+        number, at = self._later[2 * later : 2 * later + 2]
         with closing(open_lines(self._path, what=self._what, at=at)) as lines:
             _, line = next(lines)
-        row = self._parsed(number, line)
-        # In a row's place without anything to send comes the next one.
-        return self[(index + 1) % len(self)] if row is None else row
+        return self._parsed(number, line)
 
     def read(self) -> int:
         """Read the file. Return how many rows have nothing to send."""
