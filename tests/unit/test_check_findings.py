@@ -217,15 +217,28 @@ def test_too_short_retry_after_is_broken() -> None:
     assert broken(findings(api)) == [LIMITS + "waiting helps"]
 
 
-@pytest.mark.parametrize(("reset_moves", "status"), [(True, Status.UNCLEAR), (False, Status.BROKEN)])
-def test_window_reset_within_a_second_is_not_a_fault(reset_moves: bool, status: Status) -> None:
-    api, lefts = FakeApi(), iter([3, LIMIT - 1, 1] * 10)
+@pytest.mark.parametrize(
+    ("lefts", "ahead_s", "moved_s", "status"),
+    [
+        ((3, LIMIT - 1, LIMIT - 2), 20, 4, Status.HOLDS),
+        ((3, LIMIT - 1, 1), 20, 4, Status.UNCLEAR),
+        ((3, LIMIT - 1, LIMIT - 2), 20, 0, Status.BROKEN),
+        ((LIMIT - 1, LIMIT - 1, LIMIT - 2), 2, 4, Status.HOLDS),
+        ((LIMIT - 1, LIMIT - 1, LIMIT - 2), 2, 0, Status.BROKEN),
+        # Far from its reset, a limit that moves its reset with each request should still count down.
+        ((LIMIT - 1, LIMIT - 1, LIMIT - 2), 20, 4, Status.BROKEN),
+    ],
+)
+def test_window_reset_within_a_second_is_not_a_fault(
+    lefts: tuple[int, int, int], ahead_s: int, moved_s: int, status: Status
+) -> None:
+    api, answered = FakeApi(), iter(range(100))
     now = int(time.time())
 
     def quota() -> dict[str, str]:
-        left = next(lefts)
-        late = 4 if reset_moves and left == LIMIT - 1 else 0
-        headers = {"Limit": str(LIMIT), "Remaining": str(left), "Reset": str(now + 20 + late)}
+        number = next(answered)
+        reset = now + ahead_s + (moved_s if number else 0)
+        headers = {"Limit": str(LIMIT), "Remaining": str(lefts[min(number, 2)]), "Reset": str(reset)}
         return {f"X-RateLimit-{name}": value for name, value in headers.items()}
 
     _replace(api, "quota", quota)

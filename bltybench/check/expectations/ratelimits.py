@@ -19,6 +19,9 @@ RETRY_AFTER = "Retry-After"
 
 CLOCK_SLACK_S = 2.0
 """Tolerance in seconds: whole-second headers, plus the time the response took."""
+RESET_SLACK_S = 3.0
+"""Longest time, in seconds, by which a window can begin before Date reaches Reset: Reset is rounded up, Date
+is rounded down, and servers renew Date once per second."""
 LIKELY_EPOCH_S = (1_000_000_000, 10_000_000_000)
 """Range of a Unix time in seconds, 2001 to 2286."""
 MAX_DIGITS = 15
@@ -90,7 +93,8 @@ def _countdown(evidence: Evidence) -> Verdict:
         if before is None or after is None or (reset is not None and server_time(second) >= reset):
             continue
         # Date and Reset are whole seconds, so a new window can begin before Date shows it.
-        if after > before and reset is not None and next_reset is not None and next_reset > reset:
+        moved = reset is not None and next_reset is not None and next_reset > reset
+        if moved and (after > before or server_time(second) + RESET_SLACK_S >= (reset or 0)):
             continue
         steps.append((before - after, second.ended_s - first.sent_s))
     if not steps:
