@@ -32,6 +32,7 @@ from bltybench.load.locust_plugin.live_page import (
 )
 from bltybench.load.locust_plugin.options import report_formats, say_who_can_connect
 from bltybench.load.locust_plugin.panel import take_run_time
+from bltybench.load.locust_plugin.plugin import TICK_KEY, Plugin
 from bltybench.load.run.live import Live, Tick
 from bltybench.load.users import ChatUser
 from bltybench.scenario.api.documented_limits import Limit
@@ -198,6 +199,21 @@ def test_file_of_locust_that_cannot_be_written_is_refused_before_the_load(
         with pytest.raises(SystemExit, match="2"):
             parser.parse_args([option, value])
         assert capsys.readouterr().err.startswith(f"bltybench: {option} {value}: can't be written: {why}\n")
+
+
+def test_run_that_ends_while_a_worker_reports_still_counts_in_its_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = Plugin()
+
+    def end_run() -> None:
+        plugin._participant.context = None
+
+    sink = SimpleNamespace(settle=end_run, take_tick=lambda: Tick(accepted=3))
+    monkeypatch.setattr(plugin._participant, "context", SimpleNamespace(sink=sink))
+    data: dict[str, Any] = {}
+    plugin.on_report_to_master(data)
+    assert data[TICK_KEY]["accepted"] == 3
 
 
 def test_message_replaces_the_progress_line_of_a_terminal(

@@ -188,9 +188,10 @@ class Plugin:
 
     def on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
         """Add live counts to the worker's report, before Locust adds its rows."""
-        if self.context is not None:
-            self.context.sink.settle()
-            data[TICK_KEY] = msgspec.to_builtins(self.context.sink.take_tick())
+        context = self.context
+        if context is not None:
+            context.sink.settle()  # lets other greenlets run, and they can end the run
+            data[TICK_KEY] = msgspec.to_builtins(context.sink.take_tick())
         if log.unhandled_greenlet_exception:
             data[FAILED_KEY] = True
 
