@@ -16,11 +16,11 @@ from typing import get_args
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.percentiles import percentile
 from bltybench.policies.optimum import optimum
-from bltybench.policies.pacing import PACINGS, PacingName
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.policies.tally import PolicyResult, tally
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 

@@ -83,9 +83,9 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     The same seed gives the same result. Nothing is sent.
     """
     from bltybench.policies.needed_limit import needed_limit, read_objective  # noqa: PLC0415 - see app.py
-    from bltybench.policies.pacing import PACINGS  # noqa: PLC0415 - as above
     from bltybench.policies.tournament import play, variant  # noqa: PLC0415 - as above
     from bltybench.scenario.file.scenario_file import load_limits  # noqa: PLC0415 - as above
+    from bltybench.scenario.pacing import PACINGS  # noqa: PLC0415 - as above
     from bltybench.scenario.retry import PolicyName  # noqa: PLC0415 - as above
 
     policies = _known("--policy", policy, get_args(PolicyName))

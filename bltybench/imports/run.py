@@ -18,7 +18,8 @@ from bltybench.runs.folder import RunFolder, create_run, write_atomically
 from bltybench.runs.manifest import MAX_RUN_NS, Clock, Host, Manifest, TargetInfo, package_versions
 from bltybench.runs.sealing.seal import seal
 from bltybench.runs.spool import Spool
-from bltybench.scenario.workload import NO_TIME_LIMIT_S, Closed, Scenario
+from bltybench.scenario.patterns import Closed
+from bltybench.scenario.workload import NO_TIME_LIMIT_S, Scenario
 from bltybench.text import sanitize
 
 MAX_BROKEN_SHOWN = 10

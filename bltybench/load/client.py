@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gevent import GreenletExit
+from gevent.event import Event
 from locust import log
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from bltybench.errors import UserError
 from bltybench.load.compose_call import Draft
 from bltybench.load.forwarded_request import ForwardedRequest
-from bltybench.load.held_call import hold
+from bltybench.load.held_call import hold, pace
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record, spent
 from bltybench.load.reply import Reply, reply_of
 from bltybench.load.retry import EndedAttempt, falls_back, soonest, wait_before_retry_s
@@ -60,7 +60,6 @@ class ChatClient:
         self._calls = 0
         """Calls whose routes were drawn by the user's number."""
         self._openai_clients: list[OpenAI] = []
-        self._rng = random.Random(f"{context.scenario.seed}/retry/{self.user}")
         self.exchange: Exchange | None = None
         """The current exchange, or the last one."""
         self.last: Attempt | None = None
@@ -154,7 +153,7 @@ class ChatClient:
         if self._context.outcomes_matter or deferred.full:
             self._call(call, due_ns, routes=routes, draft=draft)
             return
-        self._reserve(call, scheduled=due_ns is not None)
+        self._reserve(call, self._context.ended(scheduled=due_ns is not None))
         sent = self._attempt(call, 0, clock.now_ns() if due_ns is None else due_ns, awaited=False)
         deferred.add(sent.exchange, partial(self._record_deferred, sent))
 
@@ -245,21 +244,25 @@ class ChatClient:
 
         A ``request`` of another client is one attempt, which that client retries.
         """
-        context, clock = self._context, self._clock
+        context, clock, policy = self._context, self._clock, self._context.policy
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, request.number if request else 0
-        retries = NO_RETRIES if request else context.retries
+        ended = context.ended(scheduled=scheduled_ns is not None)
+        retries = NO_RETRIES if request else policy.retries
         retries.begin(clock.now_s())
         waited_s, rounds, failed = None, number, list[EndedAttempt]()
         while True:
-            self._reserve(call, scheduled=scheduled_ns is not None)
-            sent = self._attempt(call, number, due_ns, request=request)
+            paced, passed = pace(context, call, self.user, number=number, due_ns=due_ns, ended=ended)
+            self._reserve(paced, ended)
+            sent = self._attempt(paced, number, due_ns, request=request)
             result = context.reader.read_now(sent.exchange)
+            if passed is not None:
+                passed.answered(result)
             context.budget_of(call.route).give_back(call.reserved - spent(context, sent, result))
             failed.append(EndedAttempt(sent.exchange, result, rounds, waited_s))
             wait_s: float | None = 0.0
             if not falls_back(result) or len(failed) >= len(routes):
-                wait_s = waited_s = wait_before_retry_s(retries, soonest(failed), clock.now_s(), self._rng)
+                wait_s = waited_s = wait_before_retry_s(retries, soonest(failed), clock.now_s(), policy.rng)
                 rounds, failed = rounds + 1, []
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
@@ -268,10 +271,8 @@ class ChatClient:
             if draft is not None and len(routes) > 1:
                 call = draft.on(context, routes[len(failed)])
 
-    def _reserve(self, call: CallContext, *, scheduled: bool) -> None:
+    def _reserve(self, call: CallContext, ended: Event) -> None:
         """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
-        # An arrival that was due in time is sent, however late. Without a schedule, none was due.
-        ended = self._clock.stopping if scheduled else self._clock.over
         if ended.is_set() or not self._context.budget_of(call.route).take(call.reserved):
             raise StopUser
 

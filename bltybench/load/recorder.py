@@ -47,7 +47,9 @@ class CallContext(msgspec.Struct, frozen=True):
     method: str = "POST"
     endpoint: str = ENDPOINT
     held_until_ns: int | None = None
-    """Time until which it waited for the answer before it in its session."""
+    """Time until which it waited for the answer before it in its session, or for its pacing."""
+    paced_ns: int | None = None
+    """Time for which its pacing held it."""
     reserved: Spend = NOTHING
     """Maximum cost of one attempt."""
 
@@ -156,7 +158,8 @@ def _attempt(
         request_id=result.request_id,
         response_id=result.response_id,
         due_ns=sent.due_ns,
-        held_until_ns=call.held_until_ns if sent.number == 0 else None,
+        held_until_ns=call.held_until_ns,
+        paced_ns=call.paced_ns,
         sent_ns=None if sent_ns is None else sent_ns - start_ns,
         headers_ns=None if headers_ns is None else headers_ns - start_ns,
         first_token_ns=None if first_token_ns is None else first_token_ns - start_ns,

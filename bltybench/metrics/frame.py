@@ -176,10 +176,11 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``call_id``, ``call``, ``first_due_ns``, ``outcome`` (of its last attempt; cancelled if the run
     ended while the call waited to retry), ``ok``, ``attempts``, ``waited_s`` (sum of the policy's waits that
-    ended with another attempt), ``latency_ms`` (first due to the end of the attempt that
-    succeeded, null if none did), and CALL_KINDS.
+    ended with another attempt), ``paced_s`` (time for which pacing held it), ``latency_ms`` (first due to the
+    end of the attempt that succeeded, null if none did), and CALL_KINDS.
     """
-    own = ["call_id", "call", "first_due_ns", "outcome", "ok", "attempts", "waited_s", "latency_ms"]
+    own = ["call_id", "call", "first_due_ns", "outcome", "ok", "attempts"]
+    own += ["waited_s", "paced_s", "latency_ms"]
     if attempts.empty:
         return pd.DataFrame({name: [] for name in [*own, *CALL_KINDS]})
     codes = ints(attempts, "call")
@@ -197,6 +198,7 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     outcome[~np.isnan(waits[last_rows])] = Outcome.CANCELLED.value
     waited = np.nan_to_num(waits, nan=0.0)[order]
     waited[last] = 0.0
+    paced = np.nan_to_num(floats(attempts, "paced_ns"))[order]
     calls = pd.DataFrame(
         {
             "call_id": attempts["call_id"].iloc[first_rows].array,
@@ -206,6 +208,7 @@ def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
             "ok": ok,
             "attempts": (last - first + 1).astype(np.int64),
             "waited_s": np.add.reduceat(waited, first),
+            "paced_s": np.add.reduceat(paced, first) / NS_PER_S,
             "latency_ms": _nullable(np.where(ok & timed, end - due, np.nan) / NS_PER_MS),
         }
     )

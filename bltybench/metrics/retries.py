@@ -1,4 +1,4 @@
-"""Retries: attempts per call, the waits of the policy, and whether retrying helped."""
+"""Retries: attempts per call, the waits of the policy and of pacing, and whether retrying helped."""
 
 from typing import NamedTuple
 
@@ -30,6 +30,10 @@ class Retries(NamedTuple):
     """Calls that ended refused."""
     waited_s: float
     """Total waits of the policy."""
+    paced: int
+    """Calls that pacing held."""
+    paced_s: float
+    """Total time for which it held them."""
     by_attempts: pd.DataFrame
     """COLUMNS, one row per number of attempts."""
 
@@ -41,6 +45,7 @@ def retries(calls: pd.DataFrame) -> Retries:
     """
     attempts, ok = ints(calls, "attempts"), bools(calls, "ok")
     waited, latency = floats(calls, "waited_s"), floats(calls, "latency_ms")
+    paced_s = floats(calls, "paced_s")
     capped = np.minimum(attempts, MAX_ROWS)
     rows = []
     for number in np.unique(capped):
@@ -65,5 +70,7 @@ def retries(calls: pd.DataFrame) -> Retries:
         recovered=int((retried & ok).sum()),
         gave_up=int((calls["outcome"].astype("object") == "rate_limited").sum()),
         waited_s=float(waited.sum()),
+        paced=int((paced_s > 0).sum()),
+        paced_s=float(paced_s.sum()),
         by_attempts=pd.DataFrame(rows, columns=COLUMNS),
     )

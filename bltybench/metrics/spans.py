@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.frame import NS_PER_S, Floats, Ints, ints
-from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 
 MAX_SPANS = 30

@@ -11,8 +11,8 @@ from bltybench.metrics.latency import shown
 from bltybench.metrics.outcomes import ERRORS
 from bltybench.metrics.rates import request_times
 from bltybench.metrics.sample import Sample
-from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import stage_at
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 
 COLUMNS = [

@@ -10,8 +10,8 @@ import pandas as pd
 from bltybench.metrics.frame import NS_PER_S, Bools, Floats, Ints, floats, ints
 from bltybench.metrics.latency import min_sample
 from bltybench.metrics.sample import Sample
-from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.patterns import Ladder, Ramp, Stairs
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 
 MAX_DRIFT_P = 0.001

@@ -92,7 +92,7 @@ def audit(
             "connections", False, "none", "at least 1", affects=EVERYTHING, reason=what, remedy=remedy
         )
         return [*findings, none]
-    findings += _sending(attempts, manifest)
+    findings += _sending(attempts, manifest, paced=_total(generator, "paced"))
     if not generator.empty:
         findings += [*_loop(attempts, generator), _cpu(generator, scenario)]
     harmless = all(finding.holds for finding in findings)
@@ -125,12 +125,12 @@ def _total(generator: pd.DataFrame, column: str) -> int:
     return int(np.nansum(floats(generator, column))) if len(generator) else 0
 
 
-def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
+def _sending(attempts: pd.DataFrame, manifest: Manifest, *, paced: int) -> Iterator[Finding]:
     # A user's first call connects before it is sent. How long that takes depends on the network and the
     # server, not on the generator. The same is true of a request that was sent again.
     connecting_ns = sum(np.nan_to_num(floats(attempts, name)) for name in ("connect_ns", "tls_ns"))
     once = ~attempts["notes"].astype("object").str.contains(SENT_AGAIN, na=False).to_numpy(dtype=bool)
-    # Nor does the wait for the answer before it in a session.
+    # Nor does the wait for the answer before it in a session, or for its pacing.
     held_ns = np.nan_to_num(floats(attempts, "held_until_ns") - floats(attempts, "due_ns"))
     delays = Sample.of((floats(attempts, "schedule_delay_ms") - (connecting_ns + held_ns) / 1e6)[once])
     if len(delays):
@@ -155,20 +155,23 @@ def _sending(attempts: pd.DataFrame, manifest: Manifest) -> Iterator[Finding]:
             reason=f"this machine lacked descriptors, ports, or memory for {local.sum():,} attempts",
             remedy=FEWER_CONNECTIONS,
         )
-    due = manifest.planned_calls
-    if due:
+    # Calls behind those that pacing held until the end could not be sent.
+    due = (manifest.planned_calls or 0) - paced
+    if due > 0:
         first, unsent = attempts["attempt"] == 0, attempts["sent_ns"].isna()
         sent = int((first & ~unsent).sum())
         # The generator did its part if the network or the server refused the connection, or if a call still
-        # waited for the answer before it in its session.
+        # waited for the answer before it in its session, or for its pacing.
         waited = attempts["held_until_ns"].notna() | (attempts["outcome"] != Outcome.CANCELLED)
         refused = int((first & unsent & ~local & waited).sum())
+        held = bool((first & unsent & attempts["held_until_ns"].notna()).any())
+        unsent_why = "still waited or could not connect" if held else "could not connect"
         # One call can be due just when the load stops.
         min_sent = min(THRESHOLDS.achieved_share * due, due - 1)
         yield finding_of(
             "achieved rate",
             sent + refused >= min_sent,
-            f"{sent:,} calls of {due:,} due" + (f", and {refused:,} could not connect" if refused else ""),
+            f"{sent:,} calls of {due:,} due" + (f", and {refused:,} {unsent_why}" if refused else ""),
             f"≥ {min_sent:,.0f} calls",
             affects=[Figure.RATES],
             reason=f"only {sent + refused:,} of the {due:,} calls due were sent",

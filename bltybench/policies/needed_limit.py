@@ -9,9 +9,9 @@ import msgspec
 
 from bltybench.errors import UserError
 from bltybench.percentiles import percentile
-from bltybench.policies.pacing import PacingName
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import SimulatedCall, Simulation
+from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 

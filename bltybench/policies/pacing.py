@@ -4,15 +4,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from math import floor, inf
 from random import Random
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from bltybench.limits.models import Model, TokenBucket
 from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.target import RateLimit, SandboxLimits
-
-PacingName = Literal["none", "token_bucket", "even", "aimd", "adaptive", "limiter"]
-"""Pacing policies: docs/retries.md describes each."""
-PACINGS: tuple[PacingName, ...] = get_args(PacingName)
 
 AIMD_START_PER_S, AIMD_INCREASE_PER_S2, AIMD_DECREASE = 1.0, 0.05, 0.5
 """First rate, its increase in each second without a refusal, and its factor after one."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.patterns import Closed
 from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.target import SandboxSettings
-from bltybench.scenario.workload import Call, Closed, Scenario
+from bltybench.scenario.workload import Call, Scenario
 
 MAX_CALLS = 2_000_000
 """Maximum calls of a simulation, which are kept in memory."""

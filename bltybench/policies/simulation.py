@@ -12,10 +12,11 @@ from typing import NamedTuple
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.failed_attempt import FailedAttempt
-from bltybench.policies.pacing import MARGIN_S, Pacer, PacingName, SentRequest, Share, pacer_of
+from bltybench.policies.pacing import MARGIN_S, Pacer, SentRequest, Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
+from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SandboxLimits
 

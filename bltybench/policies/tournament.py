@@ -7,10 +7,10 @@ import msgspec
 
 from bltybench.limits.models.families import in_words
 from bltybench.policies.optimum import Optimum, optimum
-from bltybench.policies.pacing import PacingName
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.policies.tally import PolicyResult, tally
+from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import SDK_POLICIES, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 from bltybench.scenario.workload import Scenario

@@ -4,6 +4,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.quota import first_refusal
 from bltybench.report.text import clock, count, duration, milliseconds
 from bltybench.scenario.api.documented_limits import amounts, limits_on
+from bltybench.scenario.pacing import Pacing, PacingName
 from bltybench.scenario.retry import Retry
 
 
@@ -56,16 +57,21 @@ def retries_sentence(analysis: Analysis) -> str:
     retries = analysis.retries
     if retries.attempts_per_call is None:
         return "There were no calls."
+    paced = ""
+    if retries.paced:
+        held = duration(retries.paced_s)
+        paced = f" Pacing held {count(retries.paced, 'call')}, for {held} in total."
     if retries.retried == 0:
-        return (
+        none = (
             "The only call had no retries."
             if retries.calls == 1
             else f"0 of {retries.calls:,} calls had retries."
         )
+        return none + paced
     return (
         f"{retries.retried:,} of {count(retries.calls, 'call')} had retries, and {retries.recovered:,} of "
         f"those succeeded. {count(retries.gave_up, 'call')} ended refused. On average, a call took "
-        f"{retries.attempts_per_call:.2f} attempts. Waits took {duration(retries.waited_s)} in total."
+        f"{retries.attempts_per_call:.2f} attempts. Waits took {duration(retries.waited_s)} in total.{paced}"
     )
 
 
@@ -84,6 +90,23 @@ POLICY_WORDS = {
     "vercel_ai": "that of the Vercel AI SDK",
 }
 """Retry policies in words, by name. ``none`` has a sentence of its own."""
+
+
+PACING_WORDS: dict[PacingName, str] = {
+    "token_bucket": "by token buckets of the limits",
+    "even": "evenly, at the rate of the limits",
+    "aimd": "by additive increase and multiplicative decrease",
+    "adaptive": "by adaptive throttling",
+    "limiter": "by a copy of the limiter",
+}
+"""Pacing policies in words, by name. Without pacing, nothing is said."""
+
+
+def client_policy(retry: Retry, pacing: Pacing) -> str:
+    """Describe a scenario's retry policy, and its pacing if it has one."""
+    if pacing.policy == "none":
+        return retry_policy(retry)
+    return f"{retry_policy(retry)}; requests are paced {PACING_WORDS[pacing.policy]}"
 
 
 def retry_policy(retry: Retry) -> str:

@@ -183,7 +183,10 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
         notes=records(analysis.notes),
         answer_checks=records(analysis.answer_checks),
         retry_after=records(analysis.retry_after),
-        retries={"policy": analysis.scenario.retry.model_dump(mode="json")}
+        retries={
+            "policy": analysis.scenario.retry.model_dump(mode="json"),
+            "pacing": analysis.scenario.pacing.model_dump(mode="json"),
+        }
         | analysis.retries._asdict()
         | {"by_attempts": records(analysis.retries.by_attempts)},
         quota=records(analysis.quota),

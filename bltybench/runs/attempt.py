@@ -73,7 +73,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     due_ns: int
     """Time at which the schedule, or the retry policy, planned to send the attempt."""
     held_until_ns: int | None = None
-    """Time until which it waited for the answer before it in a recorded session. None if it did not wait."""
+    """Time until which it waited for the answer before it in a recorded session, or for its pacing. None if
+    it did not wait."""
+    paced_ns: int | None = None
+    """Time for which the pacing held it. None if it did not."""
     sent_ns: int | None = None
     """Time just before the first request byte was written. None if it was never sent."""
     headers_ns: int | None = None
@@ -216,5 +219,7 @@ class GeneratorSecond(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Arrivals claimed in this second that were due before a user was idle: the user limit was reached."""
     never_sent: int | None = None
     """Arrivals that were due but had no user when the run ended. In the last row only."""
+    paced: int | None = None
+    """The same, if pacing held requests before them. In the last row only."""
     backlog: int
     """Responses received but not yet parsed at the end of the second."""

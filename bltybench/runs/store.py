@@ -59,7 +59,7 @@ TAIL_BYTES = 64 * 1024
 
 GAP_ROWS = 16 * 1024
 
-DURATIONS = {"connect_ns", "tls_ns"}
+DURATIONS = {"connect_ns", "tls_ns", "paced_ns"}
 """Columns in nanoseconds that are no times on the run's axis."""
 
 

@@ -1,4 +1,4 @@
-"""Further arrival patterns: gamma, ramp, stairs, bursts, and the closed loop's ladder."""
+"""Arrival patterns: closed and open loops, recorded arrivals, and loads that change in steps."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -24,6 +24,56 @@ class Stage(NamedTuple):
     end_s: float
     users: int | None = None
     """Number of users; None in an open loop."""
+
+
+class Closed(Table):
+    """Closed loop: each user sends, waits for the response, thinks, and sends again."""
+
+    kind: Literal["closed"]
+    think_s: NonNegativeFloat = 0.0
+
+
+class Constant(Table):
+    """Open loop, evenly spaced."""
+
+    kind: Literal["constant"]
+    rate_per_min: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
+
+
+class Poisson(Table):
+    """Open loop, with independent exponential gaps."""
+
+    kind: Literal["poisson"]
+    rate_per_min: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
+
+
+class _Recorded(Table):
+    speed: PositiveFloat = 1.0
+    """2 replays twice as fast."""
+    start_s: NonNegativeFloat = 0.0
+    """Start within the recording, in its own seconds."""
+    length_s: PositiveFloat | None = None
+    """Length of the recording to use, in its own seconds. Default: what fits into the duration."""
+    scale: PositiveFloat = Field(default=1.0, ge=0.001, le=1000)
+    """Requests per recorded request: 0.5 drops a random half, 2 sends each twice."""
+
+
+class Trace(_Recorded):
+    """Open loop with recorded arrivals and lengths. The file's first line determines its format."""
+
+    kind: Literal["trace"]
+    file: str
+    """Azure or BurstGPT (CSV), Mooncake or bltybench's own (JSONL): see docs/workloads.md."""
+    time_unit: Literal["s", "ms"] | None = None
+    """Unit of ``timestamp`` in Mooncake's format. Required if its values are whole numbers."""
+
+
+class Replay(_Recorded):
+    """Open loop with the arrivals, lengths, and mix of a former run."""
+
+    kind: Literal["run"]
+    run: str = Field(min_length=1)
+    """Folder, ID, or ID prefix of the run."""
 
 
 class Gamma(Table):

@@ -7,10 +7,10 @@ from pathlib import Path
 from bltybench.errors import UserError
 from bltybench.scenario.api.weights import fraction
 from bltybench.scenario.arrivals.arrivals import expected_arrivals, schedule
-from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tokens, requests_per_arrival
 from bltybench.scenario.prompts.request_files import require_bounds, without_bounds
 from bltybench.scenario.target import Price, Target
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 from bltybench.text import sanitize
 

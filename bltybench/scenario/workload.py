@@ -16,9 +16,22 @@ from bltybench.scenario.base import (
     Table,
     TokenCount,
 )
-from bltybench.scenario.capacity import CapacitySearch
-from bltybench.scenario.patterns import MAX_RATE_PER_MIN, Bursts, Gamma, Ladder, Ramp, Stage, Stairs
+from bltybench.scenario.pacing import Pacing
+from bltybench.scenario.patterns import (
+    Bursts,
+    Closed,
+    Constant,
+    Gamma,
+    Ladder,
+    Poisson,
+    Ramp,
+    Replay,
+    Stage,
+    Stairs,
+    Trace,
+)
 from bltybench.scenario.retry import Retry
+from bltybench.scenario.trials.capacity import CapacitySearch
 
 
 class _Range(Table):
@@ -151,56 +164,6 @@ class Call(RequestOptions, Divided):
         return self
 
 
-class Closed(Table):
-    """Closed loop: each user sends, waits for the response, thinks, and sends again."""
-
-    kind: Literal["closed"]
-    think_s: NonNegativeFloat = 0.0
-
-
-class Constant(Table):
-    """Open loop, evenly spaced."""
-
-    kind: Literal["constant"]
-    rate_per_min: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
-
-
-class Poisson(Table):
-    """Open loop, with independent exponential gaps."""
-
-    kind: Literal["poisson"]
-    rate_per_min: PositiveFloat = Field(le=MAX_RATE_PER_MIN)
-
-
-class _Recorded(Table):
-    speed: PositiveFloat = 1.0
-    """2 replays twice as fast."""
-    start_s: NonNegativeFloat = 0.0
-    """Start within the recording, in its own seconds."""
-    length_s: PositiveFloat | None = None
-    """Length of the recording to use, in its own seconds. Default: what fits into the duration."""
-    scale: PositiveFloat = Field(default=1.0, ge=0.001, le=1000)
-    """Requests per recorded request: 0.5 drops a random half, 2 sends each twice."""
-
-
-class Trace(_Recorded):
-    """Open loop with recorded arrivals and lengths. The file's first line determines its format."""
-
-    kind: Literal["trace"]
-    file: str
-    """Azure or BurstGPT (CSV), Mooncake or bltybench's own (JSONL): see docs/workloads.md."""
-    time_unit: Literal["s", "ms"] | None = None
-    """Unit of ``timestamp`` in Mooncake's format. Required if its values are whole numbers."""
-
-
-class Replay(_Recorded):
-    """Open loop with the arrivals, lengths, and mix of a former run."""
-
-    kind: Literal["run"]
-    run: str = Field(min_length=1)
-    """Folder, ID, or ID prefix of the run."""
-
-
 Arrivals = Annotated[
     Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | CapacitySearch,
     Field(discriminator="kind"),
@@ -242,6 +205,7 @@ class Scenario(Divided):
     """Optional when replaying a former run, whose mix is then used, and for a locustfile's own calls."""
     arrivals: Arrivals
     retry: Retry = Retry()
+    pacing: Pacing = Pacing()
     warm_up_s: NonNegativeFloat = 0.0
     """Seconds at the start of the run, or of each stage, excluded from the results."""
     warm_up_calls: NonNegativeInt = 0

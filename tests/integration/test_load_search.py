@@ -15,9 +15,9 @@ from support_sandbox import running_sandbox
 from bltybench.limits.models import TokenBucket
 from bltybench.load.capacity.worker import trial_times
 from bltybench.runs.search import SearchResult, read_search
-from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.target import SANDBOX_KEY, Delay, RateLimit, SandboxLimits, SandboxQueue
+from bltybench.scenario.trials.bracket import Bracket
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 
 TWO = ("--processes", "2")

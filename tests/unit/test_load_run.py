@@ -20,8 +20,9 @@ from bltybench.load.run.stats_rows import BATCH, TokenRows, add_refusal
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.folder import create_run
 from bltybench.runs.manifest import Clock
+from bltybench.scenario.patterns import Constant
 from bltybench.scenario.target import Budget, Price, Target
-from bltybench.scenario.workload import Call, Constant, Scenario
+from bltybench.scenario.workload import Call, Scenario
 from bltybench.wire.scheduling.reader import Reader
 
 

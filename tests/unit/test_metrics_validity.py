@@ -175,6 +175,9 @@ def test_open_loop_must_send_95_percent_of_the_calls_due(kind: str) -> None:
     assert broken(frame(*sent[1:], again, cancelled), about=open_loop) == ["achieved rate"]
     held = msgspec.structs.replace(cancelled, held_until_ns=S)  # it waited for the answer before it
     assert broken(frame(*sent[1:], held), about=open_loop) == []
+    # Nor do calls count that were due while pacing held others, and then had no user.
+    seconds = audit_frame([*generator_seconds(59), *generator_seconds(1, paced=2)])
+    assert broken(frame(*sent[1:]), seconds, about=open_loop) == []
 
 
 def unconnected(call_id: str, error_type: str = "connection_refused", **fields: Any) -> Attempt:

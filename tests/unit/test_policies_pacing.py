@@ -15,11 +15,9 @@ from bltybench.cli import main
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.optimum import optimum
 from bltybench.policies.pacing import (
-    PACINGS,
     AdaptivePacer,
     AimdPacer,
     LimiterPacer,
-    PacingName,
     SentRequest,
     Share,
     pacer_of,
@@ -27,6 +25,7 @@ from bltybench.policies.pacing import (
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import SimulatedCall, Simulation, windows_start_s
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
 from bltybench.scenario.arrivals.trace import HEADERS
-from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Trace
+from bltybench.scenario.patterns import Closed, Constant, Poisson, Trace
+from bltybench.scenario.workload import Arrivals
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 HERE = Path()

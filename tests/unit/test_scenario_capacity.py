@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
+from bltybench.scenario.trials.bracket import Bracket
+from bltybench.scenario.trials.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
 
 
 def search(

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import Arrival
 from bltybench.scenario.cost import least_tokens, mean_tokens
+from bltybench.scenario.patterns import Closed
 from bltybench.scenario.prompts import conversations, prose, tokens
 from bltybench.scenario.prompts.compose import Composer
-from bltybench.scenario.workload import Call, Closed, Fixed, Scenario, Uniform
+from bltybench.scenario.workload import Call, Fixed, Scenario, Uniform
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SYSTEM = "You are a helpful assistant."

@@ -15,9 +15,9 @@ from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import require_budget, resolve
 from bltybench.scenario.file.scenario_file import Book, load_book
 from bltybench.scenario.file.starter import starter_file
+from bltybench.scenario.patterns import Constant, Trace
 from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.target import SANDBOX_KEY, Target
-from bltybench.scenario.workload import Constant, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 BLTY = "https://api.jdlbags.com/v1"

@@ -15,8 +15,19 @@ from pydantic import ValidationError
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
-from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stage, Stairs, stage_at
-from bltybench.scenario.workload import Arrivals, Constant, Poisson
+from bltybench.scenario.patterns import (
+    Bursts,
+    Constant,
+    Gamma,
+    Ladder,
+    Poisson,
+    Ramp,
+    Spacing,
+    Stage,
+    Stairs,
+    stage_at,
+)
+from bltybench.scenario.workload import Arrivals
 
 HERE = Path()
 

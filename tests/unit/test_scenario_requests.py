@@ -13,11 +13,12 @@ from bltybench.load.run.upstream import open_upstreams
 from bltybench.scenario.arrivals.arrivals import schedule
 from bltybench.scenario.arrivals.trace_line import TimeUnit
 from bltybench.scenario.cost import least_tokens, mean_tokens
+from bltybench.scenario.patterns import Trace
 from bltybench.scenario.plan import make_plan
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Composer
 from bltybench.scenario.target import Budget, Target
-from bltybench.scenario.workload import Scenario, Trace
+from bltybench.scenario.workload import Scenario
 
 TOOLS = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
 BODIES: list[dict[str, Any]] = [

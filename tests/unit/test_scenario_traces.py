@@ -13,9 +13,10 @@ import pytest
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
+from bltybench.scenario.patterns import Trace
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.prompts.compose import Composer
-from bltybench.scenario.workload import Call, Scenario, Trace
+from bltybench.scenario.workload import Call, Scenario
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 MOONCAKE = "mooncake-conversation.jsonl"

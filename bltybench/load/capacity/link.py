@@ -12,7 +12,7 @@ from locust.runners import LocalRunner, Runner
 from bltybench.load.capacity.search import Searcher
 from bltybench.load.capacity.worker import TrialOrder, TrialReport, TrialWorker
 from bltybench.runs.folder import RunFolder
-from bltybench.scenario.capacity import CapacitySearch
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 
 ORDER_MESSAGE = "bltybench_trial"

@@ -14,8 +14,8 @@ from gevent.event import Event
 from bltybench.load.capacity.worker import MAX_SETTLE_S, TrialOrder, TrialReport, trial_times
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.search import SearchResult, Trial
-from bltybench.scenario.bracket import Bracket
-from bltybench.scenario.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
+from bltybench.scenario.trials.bracket import Bracket
+from bltybench.scenario.trials.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
 from bltybench.scenario.workload import Scenario
 
 logger = logging.getLogger("bltybench")

@@ -13,7 +13,7 @@ from gevent.event import Event
 from bltybench.limits.observations.classify import classify
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.scenario.arrivals.arrivals import Arrival, step_times
-from bltybench.scenario.capacity import CapacitySearch, TrialAttempt
+from bltybench.scenario.trials.capacity import CapacitySearch, TrialAttempt
 from bltybench.scenario.workload import Scenario
 
 Shortfall = Literal["requests", "budget"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from locust.env import Environment
 from locust.runners import MasterRunner
 
+from bltybench.load.client_policy import limits_to_keep
 from bltybench.load.locust_plugin.console import announce
 from bltybench.load.locust_plugin.form import DEFAULT, FormLists, FormValues, chosen, label
 from bltybench.load.locust_plugin.options import (
@@ -188,6 +189,7 @@ class Launcher:
             resolved = for_probe(resolved)
         for target_name, api in resolved.targets.items():
             api.access(target_name)
+        limits_to_keep(resolved.scenario.pacing, resolved.targets, resolved.base_dir)
         if not classes.replays:
             return resolved, None
         started_s = time.monotonic()

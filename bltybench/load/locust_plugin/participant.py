@@ -127,7 +127,10 @@ class Participant:
         gevent.killall(self._greenlets)
         if self.context is not None:
             if self.context.clock.is_known:
-                self._end_second(self.context, never_sent=self.context.source.count_unclaimed())
+                unclaimed, held = self.context.source.count_unclaimed(), self.context.policy.holding
+                self._end_second(
+                    self.context, never_sent=0 if held else unclaimed, paced=unclaimed if held else 0
+                )
             self._garbage.close()
             self.context.sink.close()
             if self._remote is not None:
@@ -213,8 +216,8 @@ class Participant:
             gevent.sleep(0.5)
             self._end_second(context)
 
-    def _end_second(self, context: RunContext, never_sent: int = 0) -> None:
-        context.sink.end_second(users=self._runner.user_count, never_sent=never_sent)
+    def _end_second(self, context: RunContext, never_sent: int = 0, paced: int = 0) -> None:
+        context.sink.end_second(users=self._runner.user_count, never_sent=never_sent, paced=paced)
         if not isinstance(self._runner, WorkerRunner):
             self._take_tick(context.worker, context.sink.take_tick())
         if context.budget_exhausted:

@@ -72,7 +72,7 @@ class Audit:
             self._timer = None
 
     def second(
-        self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0
+        self, at_ns: int, *, users: int, in_flight: int, backlog: int, never_sent: int = 0, paced: int = 0
     ) -> GeneratorSecond:
         """Return the facts gathered since the last call, and start again."""
         now_s, cpu_s, steal = time.monotonic(), time.process_time(), _steal_s()
@@ -100,6 +100,7 @@ class Audit:
             bytes_received=self._bytes,
             no_free_user=self._no_free_user,
             never_sent=never_sent,
+            paced=paced,
             backlog=backlog,
         )
         self._begin()

@@ -7,13 +7,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import NoReturn
 
+from gevent.event import Event
 from locust.env import Environment
 from locust.exception import StopUser
 
 from bltybench.errors import UserError
 from bltybench.load.capacity.worker import TrialWorker
+from bltybench.load.client_policy import ClientPolicy, limits_to_keep
 from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.budget import BudgetAccount
 from bltybench.load.run.clock import RunClock
@@ -21,12 +24,12 @@ from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.request_source import RequestSource
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.load.run.upstream import Upstream, open_upstreams
-from bltybench.policies.retries import Retries
+from bltybench.policies.pacing import Share
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.api.routes import Route, Router
-from bltybench.scenario.capacity import CapacitySearch
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import Target
+from bltybench.scenario.trials.capacity import CapacitySearch
 from bltybench.scenario.workload import Scenario
 from bltybench.wire.answer_check import expected_answer
 from bltybench.wire.scheduling.reader import Reader
@@ -42,7 +45,7 @@ FAILING_MESSAGE = "bltybench_failing"
 class RunContext:
     """One process's part in a run.
 
-    Only the clock, source, sink, budgets, retries, and trial worker have state.
+    Only the clock, source, sink, budgets, policy, and trial worker have state.
     """
 
     environment: Environment
@@ -58,7 +61,7 @@ class RunContext:
     clock: RunClock
     source: RequestSource
     sink: RecordSink
-    retries: Retries
+    policy: ClientPolicy
     trial_worker: TrialWorker | None
     """This process's part in the trials, if the scenario is a capacity search."""
     user_numbers: Iterator[int]
@@ -81,6 +84,13 @@ class RunContext:
     def budget_exhausted(self) -> bool:
         """Whether the budget of a target is exhausted, which ends the run."""
         return any(upstream.budget.exhausted for upstream in self.upstreams.values())
+
+    def ended(self, *, scheduled: bool) -> Event:
+        """Return the event after which a call sends nothing more.
+
+        An arrival that was due in time is sent, however late. Without a schedule, none was due.
+        """
+        return self.clock.stopping if scheduled else self.clock.over
 
     def next_call_id(self) -> str:
         """Return an id for a new call, unique in the run."""
@@ -109,6 +119,15 @@ def open_context(
     upstreams = open_upstreams(targets, index, workers)
     budgets = [upstream.budget for upstream in upstreams.values()]
     clock = RunClock(spec.clock, scenario.duration_s)
+    policy = ClientPolicy(
+        scenario.retry,
+        scenario.pacing,
+        limits_to_keep(scenario.pacing, targets, Path(spec.files.base_dir)),
+        Share(index, workers),
+        now_s=clock.now_s,
+        start_s=lambda: clock.start_wall_ns / 1e9,
+        seed=scenario.seed,
+    )
     reader = Reader()
     end_run = partial(_end_run, environment)
     first_calls = FirstCalls(workers, partial(_report_failing, environment))
@@ -143,16 +162,24 @@ def open_context(
             reader=reader,
             clock=clock,
             source=RequestSource(
-                scenario, spec, clock, sink.audit, index=index, workers=workers, trial_worker=trial_worker
+                scenario,
+                spec,
+                clock,
+                sink.audit,
+                index=index,
+                workers=workers,
+                trial_worker=trial_worker,
+                policy=policy,
             ),
             sink=sink,
-            retries=Retries(scenario.retry),
+            policy=policy,
             trial_worker=trial_worker,
             user_numbers=count(index, workers),
             call_numbers=count(1),
             outcomes_matter=scenario.retry.policy != "none"
             or bool(scenario.retry.fallback)
             or any(budget.counts_tokens for budget in budgets)
+            or scenario.pacing.policy != "none"
             or trial_worker is not None,
         )
         failed.pop_all()

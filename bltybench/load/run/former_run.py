@@ -6,7 +6,7 @@ from pathlib import Path
 from bltybench.runs.folder import find_run
 from bltybench.runs.manifest import read_scenario
 from bltybench.scenario.file.resolve import Resolved
-from bltybench.scenario.workload import Replay, Trace
+from bltybench.scenario.patterns import Replay, Trace
 
 
 def with_former_run(resolved: Resolved, reports: Path) -> Resolved:

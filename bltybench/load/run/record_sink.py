@@ -86,7 +86,7 @@ class RecordSink:
         except OSError as error:
             self._fail(error)
 
-    def end_second(self, *, users: int, never_sent: int = 0) -> None:
+    def end_second(self, *, users: int, never_sent: int = 0, paced: int = 0) -> None:
         """Write the records and the audit of the last second to disk."""
         self.write()
         self.generator.append(
@@ -96,6 +96,7 @@ class RecordSink:
                 in_flight=self.in_flight,
                 backlog=self._reader.backlog,
                 never_sent=never_sent,
+                paced=paced,
             )
         )
         try:

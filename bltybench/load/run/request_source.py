@@ -8,14 +8,15 @@ from pathlib import Path
 from gevent.event import Event
 
 from bltybench.load.capacity.worker import TrialWorker
+from bltybench.load.client_policy import ClientPolicy
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
-from bltybench.scenario.capacity import CapacitySearch
-from bltybench.scenario.patterns import Ladder, Stage, stage_at
+from bltybench.scenario.patterns import Closed, Ladder, Stage, stage_at
 from bltybench.scenario.prompts.compose import Composer, Prepared
-from bltybench.scenario.workload import Closed, Scenario
+from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.workload import Scenario
 
 MAX_AHEAD, MAX_AHEAD_NS = 16, 500_000
 """Maximum requests of a closed loop composed ahead in one batch, and the maximum time for it."""
@@ -62,6 +63,7 @@ class RequestSource:
         index: int,
         workers: int,
         trial_worker: TrialWorker | None,
+        policy: ClientPolicy,
     ) -> None:
         arrivals = scenario.arrivals
         self.think_s: float | None = None
@@ -76,6 +78,7 @@ class RequestSource:
         self._clock = clock
         self._audit = audit
         self._trial_worker = trial_worker
+        self._policy = policy
         self._duration_s = scenario.duration_s
         self._steps: tuple[Stage, ...] = scenario.stages() if isinstance(arrivals, Ladder) else ()
         self._composed: deque[Prepared] = deque()
@@ -92,13 +95,13 @@ class RequestSource:
         """Claim this process's next arrival; None if there are no more.
 
         An idle user claims an arrival before it is due. A later claim means that all users were busy, which
-        the audit counts.
+        the audit counts unless pacing holds requests: it would have held this one, too.
         """
         if self._trial_worker is not None:
             return self._trial_worker.next_arrival()
         arrival = next(self._arrivals, None)
         self._clock.wait_until_known()
-        if arrival is not None and arrival.at_s < self._clock.now_s():
+        if arrival is not None and arrival.at_s < self._clock.now_s() and not self._policy.holding:
             self._audit.late_claim()
         if arrival is not None and arrival.session is not None:
             self.sessions.begin(arrival.index)

@@ -3,9 +3,20 @@
 from typing import assert_never
 
 from bltybench.report.text import count
-from bltybench.scenario.capacity import CapacitySearch
-from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Stairs
-from bltybench.scenario.workload import Closed, Constant, Poisson, Replay, Scenario, Trace
+from bltybench.scenario.patterns import (
+    Bursts,
+    Closed,
+    Constant,
+    Gamma,
+    Ladder,
+    Poisson,
+    Ramp,
+    Replay,
+    Stairs,
+    Trace,
+)
+from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.workload import Scenario
 
 
 def load_shape(scenario: Scenario) -> str:

@@ -21,7 +21,7 @@ from bltybench.report.page.client_settings import client_settings
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
-from bltybench.report.sentences import retries_sentence, retry_policy
+from bltybench.report.sentences import client_policy, retries_sentence
 from bltybench.report.summary import Summary
 from bltybench.scenario.api.documented_limits import MINUTE_S, TOKENS, What
 
@@ -141,7 +141,7 @@ def page(
         kind_names=KIND_NAMES,
         max_kind_rows=MAX_KIND_ROWS,
         retries_say=retries_sentence(analysis),
-        policy=retry_policy(scenario.retry),
+        policy=client_policy(scenario.retry, scenario.pacing),
         limits=limits,
         notes=method_notes(analysis),
         hashes=raw,

@@ -9,9 +9,21 @@ from statistics import fmean
 
 from bltybench.scenario.arrivals import trace
 from bltybench.scenario.arrivals.trace_line import ChatId, TraceRow
-from bltybench.scenario.capacity import CapacitySearch
-from bltybench.scenario.patterns import Bursts, Gamma, Ladder, Ramp, Spacing, Stairs
-from bltybench.scenario.workload import Arrivals, Closed, Constant, Poisson, Replay, Trace
+from bltybench.scenario.patterns import (
+    Bursts,
+    Closed,
+    Constant,
+    Gamma,
+    Ladder,
+    Poisson,
+    Ramp,
+    Replay,
+    Spacing,
+    Stairs,
+    Trace,
+)
+from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.workload import Arrivals
 
 
 @dataclass(frozen=True, slots=True)

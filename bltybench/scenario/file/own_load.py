@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 
 from bltybench.scenario.file.scenario_file import Book
-from bltybench.scenario.patterns import Ladder
-from bltybench.scenario.workload import NO_TIME_LIMIT_S, Closed, Scenario
+from bltybench.scenario.patterns import Closed, Ladder
+from bltybench.scenario.workload import NO_TIME_LIMIT_S, Scenario
 
 MAX_NAME = 60
 """Maximum length of a scenario's name, which is part of the run folder's name."""

@@ -13,9 +13,9 @@ from bltybench.scenario.api.documented_limits import Limit, sum_limits
 from bltybench.scenario.cost import mean_tokens
 from bltybench.scenario.file.scenario_file import Book
 from bltybench.scenario.file.validation_messages import explain
-from bltybench.scenario.patterns import Ramp, Stairs
+from bltybench.scenario.patterns import Ramp, Stairs, Trace
 from bltybench.scenario.target import SANDBOX_KEY, Target
-from bltybench.scenario.workload import Scenario, Trace
+from bltybench.scenario.workload import Scenario
 
 _FLAGS = {"users": "--users", "duration_s": "--run-time", "base_url": "--host"}
 """Names of command-line overrides, for messages."""
@@ -239,6 +239,7 @@ def named_files(scenario: Scenario) -> list[tuple[str, str]]:
         for call in scenario.mix
         if call.conversations is not None
     ]
+    named += [] if scenario.pacing.limits is None else [("pacing.limits", scenario.pacing.limits)]
     named += [
         (f"mix[{call.name}].requests.file", call.requests.file)
         for call in scenario.mix

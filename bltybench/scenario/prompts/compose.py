@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 
 from bltybench.scenario.arrivals.arrivals import Arrival
+from bltybench.scenario.patterns import Trace
 from bltybench.scenario.prompts.conversations import Conversations, read_conversations
 from bltybench.scenario.prompts.lengths import draw
 from bltybench.scenario.prompts.prose import block_of, pool, text_of
 from bltybench.scenario.prompts.request_files import read_requests
 from bltybench.scenario.prompts.tokens import PROMPT_OVERHEAD, ROLE_OVERHEAD, count
-from bltybench.scenario.workload import Call, RequestsFile, Scenario, Trace
+from bltybench.scenario.workload import Call, RequestsFile, Scenario
 
 
 class Prepared(msgspec.Struct, frozen=True):

@@ -1,0 +1,151 @@
+"""How the calls of one process are retried and paced: the policies of the simulator, in real time."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from bltybench.errors import UserError
+from bltybench.limits.observations.classify import REFUSALS, classify_response
+from bltybench.policies.advice.known_limits import documented_limits
+from bltybench.policies.pacing import MARGIN_S, Pacer, SentRequest, Share, pacer_of
+from bltybench.policies.retries import Retries
+from bltybench.scenario.api.routes import Route
+from bltybench.scenario.file.scenario_file import load_limits
+from bltybench.scenario.pacing import NEED_LIMITS, Pacing
+from bltybench.scenario.retry import Retry
+from bltybench.scenario.target import SandboxLimits, Target
+from bltybench.wire.result import ExchangeResult
+
+
+class Passed(NamedTuple):
+    """A request that its gate let pass."""
+
+    held: bool
+    """Whether the gate held it, or it became due while the gate held one before it."""
+    answered: Callable[[ExchangeResult], None]
+    """Counts the end of its response."""
+
+
+class Gate:
+    """Holds the requests that share limits until the pacer sends them, in the order in which they come."""
+
+    def __init__(self, pacer: Pacer, now_s: Callable[[], float], rng: Random) -> None:
+        self._pacer = pacer
+        self._now_s = now_s
+        self._rng = rng
+        self._queue: deque[Event] = deque()
+        """A turn for each request that has not passed. The first one has its turn."""
+        self._answered = Event()
+        self._cut_off = False
+        self._released_s = 0.0
+        """Time at which the last request that was held passed."""
+
+    @property
+    def holding(self) -> bool:
+        """Whether the gate holds a request, or held one when the run ended."""
+        return bool(self._queue) or self._cut_off
+
+    def hold(self, tokens: int, due_s: float, ended: Event) -> Passed | None:
+        """Wait until a request may be sent, and count it. Return None if ``ended`` is set before."""
+        turn = Event()
+        self._queue.append(turn)
+        passed = False
+        try:
+            waited = self._queue[0] is not turn
+            if waited:
+                turn.wait()
+            while (wait_s := self._pacer.wait_s(now_s := self._now_s(), tokens, self._rng)) > 0:
+                waited = True
+                self._answered.clear()
+                gevent.wait(
+                    [ended, self._answered] if wait_s == inf else [ended],
+                    timeout=None if wait_s == inf else wait_s + MARGIN_S,
+                    count=1,
+                )
+                if ended.is_set():
+                    return None
+            passed = True
+            self._pacer.send(now_s, tokens)
+            waited = waited or due_s < self._released_s
+            if waited:
+                self._released_s = now_s
+            return Passed(waited, partial(self._answer, SentRequest(now_s, tokens)))
+        finally:
+            self._cut_off = self._cut_off or not passed
+            self._queue.remove(turn)
+            if self._queue:
+                self._queue[0].set()
+
+    def _answer(self, sent: SentRequest, result: ExchangeResult) -> None:
+        refused = classify_response(result) in REFUSALS
+        self._pacer.answer(sent, self._now_s(), result.quota.retry_after_s, refused=refused)
+        self._answered.set()
+
+
+class ClientPolicy:
+    """The retries and the pacing of one process, which is one client of those that share the limits."""
+
+    def __init__(
+        self,
+        retry: Retry,
+        pacing: Pacing,
+        limits: Mapping[str, SandboxLimits],
+        share: Share,
+        *,
+        now_s: Callable[[], float],
+        start_s: Callable[[], float],
+        seed: int,
+    ) -> None:
+        """``now_s`` returns the time since the load began, ``start_s`` the Unix time of its beginning."""
+        self.retries = Retries(retry)
+        self.rng = Random(f"{seed}/retry/{share.client}")
+        self._pacing, self._limits, self._share = pacing.policy, limits, share
+        self._now_s, self._start_s = now_s, start_s
+        self._gates: dict[tuple[str | None, ...], Gate] = {}
+
+    @property
+    def holding(self) -> bool:
+        """Whether pacing holds a request, or held one when the run ended."""
+        return any(gate.holding for gate in self._gates.values())
+
+    def gate(self, route: Route) -> Gate | None:
+        """Return the gate of what has limits of its own on a route; None without pacing."""
+        if self._pacing == "none":
+            return None
+        limits = self._limits[route.target]
+        names = {"key": route.key, "model": route.model}
+        place = (route.target, *(names[scope] for scope in limits.per))
+        gate = self._gates.get(place)
+        if gate is None:
+            pacer = pacer_of(self._pacing, limits, self._share, self._start_s())
+            gate = self._gates[place] = Gate(pacer, self._now_s, self.rng)
+        return gate
+
+
+def limits_to_keep(pacing: Pacing, targets: Mapping[str, Target], base_dir: Path) -> dict[str, SandboxLimits]:
+    """Return the limits that pacing keeps at each target. Raise UserError if it needs them and has none."""
+    given = None if pacing.limits is None else load_limits(base_dir / pacing.limits)
+    kept = {name: given or _own_limits(target) for name, target in targets.items()}
+    for name, limits in kept.items():
+        known = any((limits.requests, limits.tokens, limits.concurrency))
+        if pacing.policy in NEED_LIMITS and not known and targets[name].sandbox is None:
+            raise UserError(
+                f"pacing by '{pacing.policy}' needs the limits of target '{name}', which has none",
+                where="pacing.policy",
+                remedy=f"measure them with `locust -f locustfiles/limits.py --target {name}` and set "
+                f"pacing.limits to its limits.toml, or add the documented ones to [targets.{name}.limits]",
+            )
+    return kept
+
+
+def _own_limits(target: Target) -> SandboxLimits:
+    if target.sandbox is not None:
+        return target.sandbox.limits
+    return documented_limits(target.documented).model_copy(update={"per": target.limits_per})

@@ -1,0 +1,1 @@
+"""Runs of successive trials: the capacity search."""
