@@ -23,6 +23,7 @@ UNPAID = (
     "no_credit",
     "arrear",
     "overdue",
+    "freetieronly",
 )
 """In the type or the code: no wait helps."""
 UNPAID_CODES = frozenset({"1113"})
@@ -38,6 +39,10 @@ UNPAID_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 """In a message, unless it says that waiting helps: the same."""
+ALLOCATED_QUOTA = re.compile(
+    r"allocation_?quota\b(?!\.free)|allocated quota exceeded|#token-limit\b", re.IGNORECASE
+)
+"""In any text: a limit on tokens refused, although the type or the code is "insufficient_quota" (Alibaba)."""
 QUOTA_MESSAGE = "exceeded your current quota"
 """In a message: an unpaid bill, unless the error says that the quota renews (Google: RESOURCE_EXHAUSTED)."""
 RENEWS = re.compile(
@@ -59,7 +64,7 @@ BUSY_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 """In a message that names no rate limit: the same."""
-SLOW_DOWN = ("slow_down", "slowdown")
+SLOW_DOWN = ("slow_down", "slowdown", "burstrate", "burst_rate")
 """In the type or the code: traffic grew too fast, whatever the limit is."""
 
 RATE = (
@@ -120,6 +125,8 @@ def reason_of(status: int, names: str, message: str | None) -> Reason | None:
 
 def says_unpaid(names: str, message: str | None) -> bool:
     """Return whether the caller has no money left."""
+    if ALLOCATED_QUOTA.search(f"{names} {message or ''}"):
+        return False
     if any(word in names for word in UNPAID) or not UNPAID_CODES.isdisjoint(names.split()):
         return True
     if not message or RENEWS.search(message):
@@ -158,6 +165,7 @@ def essence(message: str | None) -> str | None:
     if not message:
         return None
     words = [OVERLOAD] if says_overload("", message) else []
+    words += ALLOCATED_QUOTA.findall(message)[:1]
     if says_unpaid("", message):
         words.append("insufficient balance" if UNPAID_MESSAGE.search(message) else QUOTA_MESSAGE)
     if UPSTREAM_REFUSAL.search(message):

@@ -246,7 +246,8 @@ REPORTED = [
     ({"choices": [{}, {"error": {"code": 502, "message": "boom"}}]}, "server_error", Decision.BROKEN, "boom"),
     ({"choices": [], "x_groq": {"error": "boom"}}, "server_error", Decision.BROKEN, "boom"),  # Groq
     # Alibaba Cloud
-    ({"code": "Throttling.RateQuota", "message": "wait", "request_id": "x"}, "rate_limited", REFUSED, "wait"),
+    ({"code": "Throttling.RateQuota", "message": "wait", "request_id": "x"}, "rate_limited",
+     Decision.REFUSED_BY_REQUESTS, "wait"),
     # MiniMax, Baidu, OpenRouter, Anthropic, Google
     ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, "rate_limited",
      REFUSED, "rate limit"),
@@ -426,6 +427,23 @@ def test_a_byte_order_mark_opens_a_plain_answer() -> None:
         (403, {"error": {"code": "insufficient_user_quota"}}, "client_error", Decision.BILLING),
         (429, {"message": "You are out of credits"}, "client_error", Decision.BILLING),
         (400, {"error": {"type": "budget_exceeded"}}, "client_error", Decision.BILLING),
+        (403, {"code": "AllocationQuota.FreeTierOnly", "message": "The free tier of the model has been "
+         "exhausted."}, "client_error", Decision.BILLING),  # Alibaba
+        # Alibaba: limits of requests and of tokens, the second in OpenAI's words for an unpaid bill
+        (429, {"code": "Throttling.RateQuota", "message": "Requests rate limit exceeded, please try again "
+         "later."}, "rate_limited", Decision.REFUSED_BY_REQUESTS),
+        (429, {"error": {"code": "limit_requests", "message": "You exceeded your current requests list."}},
+         "rate_limited", Decision.REFUSED_BY_REQUESTS),
+        (429, {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded, please increase "
+         "your quota limit."}, "rate_limited", Decision.REFUSED_BY_TOKENS),
+        (429, {"error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "You "
+         "exceeded your current quota, please check your plan and billing details. For details, see: "
+         "https://help.aliyun.com/zh/model-studio/error-code#token-limit"}}, "rate_limited",
+         Decision.REFUSED_BY_TOKENS),
+        (429, {"error": {"code": "insufficient_quota", "message": "Allocated quota exceeded, please increase "
+         "your quota limit."}}, "rate_limited", Decision.REFUSED_BY_TOKENS),
+        (429, {"code": "Throttling.BurstRate", "message": "Request rate increased too quickly."},
+         "server_error", Decision.SLOW_DOWN),
         # Google: a quota that renews
         (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current "
          "quota. Please retry in 3s."}}, "rate_limited", REFUSED),

@@ -35,8 +35,8 @@ tell which limit refused (a daily cap: both together). A message that mentions a
 |---|---|
 | "per day", "daily", "rpd", or "tpd", and no limit per minute | daily cap |
 | "concurren", "parallel", "simultaneous", "in flight" | concurrency |
-| "token", "tpm" | tokens |
-| "requests per", "request limit", "rpm", or "requests" as the type, the code, or the limit type | requests |
+| "token", "tpm", "allocation quota" | tokens |
+| "requests per", "request limit", "rate quota", "rpm", or "requests" as a name or the limit type | requests |
 | anything else | unknown |
 
 Any other error after a 2xx head does not undo the acceptance: limiters decide before they answer.
@@ -49,7 +49,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit, wraps_refusal
+from bltybench.runs.error_words import (
+    ALLOCATED_QUOTA,
+    Reason,
+    names_of,
+    reason_of,
+    says_rate_limit,
+    wraps_refusal,
+)
 
 STAND_INS = (503, 403)
 """Statuses that some limiters refuse with instead of a 429."""
@@ -144,8 +151,11 @@ RETRYABLE = REFUSALS | {
 
 LIMITS = (
     (re.compile("concurren|parallel|simultaneous|in.flight"), Decision.REFUSED_BY_CONCURRENCY),
-    (re.compile("token|\\btpm\\b"), Decision.REFUSED_BY_TOKENS),
-    (re.compile("requests.?per|request.(rate.)?limit|\\brpm\\b"), Decision.REFUSED_BY_REQUESTS),
+    (re.compile(f"token|\\btpm\\b|{ALLOCATED_QUOTA.pattern}"), Decision.REFUSED_BY_TOKENS),
+    (
+        re.compile("requests.?per|requests?.(rate.)?limit|limit_requests|rate_?quota|\\brpm\\b"),
+        Decision.REFUSED_BY_REQUESTS,
+    ),
 )
 """What a refusal says about the limit. The first that matches counts, in the names before the message."""
 LIMIT_TYPE = re.compile(r"limit[ _]?type\W{1,4}(\w+)")
