@@ -65,6 +65,7 @@ KINDS: dict[str, tuple[str, MakeModel]] = {
         "token_bucket",
         lambda limit, period_s, _: FAMILIES["token_bucket"].model(limit, period_s, max(2, limit // 4)),
     ),
+    "bucket of whole tokens": ("whole_token_bucket", _model("whole_token_bucket")),
     "interval refill, four ticks": ("interval_refill", _model("interval_refill")),
     "leaky queue": ("leaky_queue", _queue(burst=False)),
     "leaky queue, burst": ("leaky_queue", _queue(burst=True)),

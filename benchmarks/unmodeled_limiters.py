@@ -74,23 +74,6 @@ class Changing:
         return self._inner[int(t_s / self._span_s) % len(self._inner)].decide(t_s, cost)
 
 
-class Forgetful:
-    """A token bucket that loses a partly refilled token whenever it accepts, like Varnish's vsthrottle."""
-
-    def __init__(self, limit: int, period_s: float) -> None:
-        self._limit, self._token_s = limit, period_s / limit
-        self._left, self._since_s = limit, float("-inf")
-
-    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
-        """Decide, and restart the refill if the request is accepted."""
-        refilled = (t_s - self._since_s) / self._token_s
-        left = self._limit if refilled >= self._limit else min(self._limit, self._left + int(refilled))
-        accepted = left >= cost
-        if accepted:
-            self._left, self._since_s = left - int(cost), t_s
-        return Admission(accepted, None, self._limit, float(left), 0.0)
-
-
 MakeLimiter = Callable[[int, float, random.Random], Limiter]
 
 
@@ -112,7 +95,6 @@ UNMODELED: dict[str, MakeLimiter] = {
     "ban that refusals extend": _ban(SlidingLog, restarts=True),
     "two logs": _two(SlidingLog),
     "two windows": _two(FixedWindow),
-    "bucket that discards partial refills": lambda limit, period_s, _: Forgetful(limit, period_s),
     "bucket and window": lambda limit, period_s, _: Layers(
         TokenBucket(limit, period_s, max(1, limit // 3)), FixedWindow(limit * 4 // 5 + 1, period_s)
     ),

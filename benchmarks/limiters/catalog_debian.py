@@ -70,7 +70,7 @@ DEBIAN = (
         "varnish varnish-modules",
         "vmod_vsthrottle.c, calc_tokens: whole tokens, fractions are lost with each acceptance; builtin.vcl, "
         "vcl_synth: Retry-After is always 5",
-        (),
+        ("whole_token_bucket",),
         merged(PER_KEY, EVERY_PATH, {"retry_after": ("too_long",)}),
     ),
 )

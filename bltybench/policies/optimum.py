@@ -3,8 +3,8 @@
 Calls that cost the same are best sent in the order in which they are due. In most families, the best client
 sends each as soon as it is accepted: a request that is accepted earlier makes room for later ones no later.
 Windows that start at the first request are different, because the client chooses where they end. For a fixed
-window of this kind, dynamic programming finds the best starts. For a counter, only the optimum of calls that
-are all due at the same time is known.
+window of this kind, dynamic programming finds the best starts. For a counter, and for a bucket of whole
+tokens, only the optimum of calls that are all due at the same time is known.
 """
 
 from bisect import bisect_right
@@ -15,11 +15,12 @@ from math import inf
 
 import numpy as np
 
-from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET, model_of
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
-FIRST_HIT_COUNTER = "first_hit_counter"
+UNSOLVED = ("first_hit_counter", WHOLE_TOKEN_BUCKET)
+"""Families for which the best schedule of calls that are due at different times is unknown."""
 ROUNDING_S = 1e-9
 """Tolerance of comparisons between times, in seconds."""
 WINDOW_MARGIN_S = 1e-6
@@ -63,16 +64,16 @@ def optimum(
     concurrency or the users, so that fewer are accepted by the end than the other limits allow. Finding the
     best order takes exponentially long.
     """
-    first_hit = [limit for limit in (limits.requests, limits.tokens) if limit and _starts_at_first_hit(limit)]
-    if first_hit and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
-        first_hit = []
-    if first_hit and (first_hit != [limits.requests] or first_hit[0].algorithm == FIRST_HIT_COUNTER):
+    own_times = [limit for limit in (limits.requests, limits.tokens) if limit and _gains_by_waiting(limit)]
+    if own_times and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
+        own_times = []
+    if own_times and (own_times != [limits.requests] or own_times[0].algorithm in UNSOLVED):
         return None
     slots = load.users if limits.concurrency is None else min(load.users, limits.concurrency)
-    if first_hit:
+    if own_times:
         if load.due_s is None:
             return None
-        starts_s = _best_windows(load.due_s, first_hit[0], load.end_s)
+        starts_s = _best_windows(load.due_s, own_times[0], load.end_s)
         best = _schedule(replace(load, due_s=starts_s), service, _Limits(limits, slots, start_s))
         return best if best.accepted_by(load.end_s) == len(starts_s) else None
     best = _schedule(load, service, _Limits(limits, slots, start_s))
@@ -90,8 +91,9 @@ def optimum(
     return best if reached and late_s < ROUNDING_S else None
 
 
-def _starts_at_first_hit(limit: RateLimit) -> bool:
-    return FAMILIES[limit.algorithm].start == "first_hit"
+def _gains_by_waiting(limit: RateLimit) -> bool:
+    """Return whether a call that is sent later can make more room for others."""
+    return FAMILIES[limit.algorithm].start == "first_hit" or limit.algorithm in UNSOLVED
 
 
 def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None) -> tuple[float, ...]:

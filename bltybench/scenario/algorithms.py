@@ -9,6 +9,7 @@ Algorithm = Literal[
     "sliding_counter",
     "first_hit_counter",
     "token_bucket",
+    "whole_token_bucket",
     "interval_refill",
     "leaky_queue",
 ]

@@ -57,7 +57,7 @@ class Price(Table):
 
 OPTIONS: dict[str, tuple[Algorithm, ...]] = {
     "phase_s": ("fixed_window", "sliding_counter", "interval_refill"),
-    "burst": ("token_bucket",),
+    "burst": ("token_bucket", "whole_token_bucket"),
     "ticks": ("interval_refill",),
     "queue": ("leaky_queue",),
     "free": ("leaky_queue",),

@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
-from benchmarks.unmodeled_limiters import Forgetful
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.select import fit_limiter
@@ -22,6 +21,7 @@ from bltybench.limits.models import (
     Limiter,
     SlidingLog,
     TokenBucket,
+    WholeTokenBucket,
 )
 from bltybench.limits.models.base import Admission
 from bltybench.limits.observations.observation import Observation, Observations
@@ -77,15 +77,21 @@ def test_a_ban_is_not_mistaken_for_a_longer_log() -> None:
         assert verdict.status == "unknown", verdict.consistent
 
 
-def test_a_bucket_that_discards_partial_tokens_is_not_mistaken_for_an_interval_refill() -> None:
+def test_a_bucket_of_whole_tokens_is_not_mistaken_for_a_token_bucket_or_an_interval_refill() -> None:
     """An interval refill of one token per tick fits it for a while, but acts like a token bucket."""
-    reasons = []
-    for seed, (limit, period_s) in enumerate(((10, 5.0), (15, 20.0), (30, 10.0))):
-        verdict = probe(Forgetful(limit, period_s), seed=seed)
-        assert verdict.status != "found", verdict.consistent
-        reasons.append(verdict.reason)
-    assert any("discard" in reason for reason in reasons), reasons
-    assert not any("ban" in reason for reason in reasons), reasons
+    verdict = probe(WholeTokenBucket(10, 5.0), seed=0)
+    assert (verdict.status, verdict.families) == ("found", ("whole_token_bucket",)), verdict.reason
+    best = verdict.consistent[0]
+    assert best.limit == 10
+    assert best.period_range_s[0] <= 5.0 <= best.period_range_s[1]
+
+
+def test_ambiguous_decisions_leave_the_period_of_a_bucket_of_whole_tokens_open() -> None:
+    """A token takes five response times or so, and the best period may fit better than the actual one."""
+    noise = NetworkNoise(latency_s=0.005, jitter=0.35)
+    verdict = probe(WholeTokenBucket(20, 1.769), noise=noise, seed=3)
+    best = next(fit for fit in verdict.consistent if fit.family == "whole_token_bucket")
+    assert best.period_range_s[0] <= 1.769 <= best.period_range_s[1]
 
 
 @pytest.mark.parametrize(("limit", "period_s", "ticks", "seed"), [(20, 10.0, 10, 0), (10, 5.0, 5, 1)])

@@ -27,6 +27,7 @@ from bltybench.limits.models import (
     SlidingCounter,
     SlidingLog,
     TokenBucket,
+    WholeTokenBucket,
 )
 
 untimed = settings(deadline=None)
@@ -127,6 +128,22 @@ def test_a_token_bucket_decides_like_gcra(limit: int, burst: int, gaps: list[int
         assert model.decide(at_s).accepted == conforms
         if conforms:
             arrival_s = max(at_s, arrival_s) + emission_s
+
+
+@untimed
+@given(limit=LIMITS, gaps=GAPS)
+def test_a_bucket_of_whole_tokens_decides_like_varnish(limit: int, gaps: list[int]) -> None:
+    """vsthrottle adds (long)(delta / period * capacity), and notes the time of accepted requests only."""
+    model = WholeTokenBucket(limit, PERIOD_S)
+    tokens, last_s = limit, 0.0
+    for at_s in times(gaps):
+        gained = (at_s - last_s) / PERIOD_S * limit
+        if abs(gained - round(gained)) < 1e-6:
+            return  # rounding decides this close to the edge
+        tokens = min(limit, tokens + int(gained))
+        assert model.decide(at_s).accepted == (tokens > 0)
+        if tokens > 0:
+            tokens, last_s = tokens - 1, at_s
 
 
 @untimed

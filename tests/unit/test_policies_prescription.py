@@ -37,7 +37,9 @@ def test_pace_uses_most_of_every_limiter(algorithm: str, limit: int, period_s: f
     fields = {"limit": limit, "period_s": period_s, "algorithm": algorithm}
     spacing_s = safe_spacing_s(RateLimit.model_validate(fields), sharing)
     used = period_s / limit * sharing / spacing_s
-    assert 0.95 <= used <= 1
+    # Several clients are not evenly spaced, so each acceptance loses a part of a whole token.
+    shared_whole_tokens = algorithm == "whole_token_bucket" and sharing > 1
+    assert (0.8 if shared_whole_tokens else 0.95) <= used <= 1
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket", "interval_refill"])

@@ -33,6 +33,11 @@ def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
         ({"algorithm": "first_hit_window"}, [50, 51, 61, 111], [True, True, False, True]),
         ({"algorithm": "first_hit_counter"}, [50, 51, 61, 111], [True, True, False, True]),
         ({"algorithm": "token_bucket", "burst": 1}, [0, 1, 31], [True, False, True]),
+        (
+            {"algorithm": "whole_token_bucket"},
+            [0, 1, 29, 31, 60, 61.1],
+            [True, True, False, True, False, True],
+        ),
         ({"algorithm": "interval_refill", "ticks": 2}, [0, 1, 29, 31], [True, True, False, True]),
         ({"algorithm": "leaky_queue", "queue": 0}, [0, 1, 31], [True, False, True]),
         (

@@ -15,6 +15,8 @@ BURST = {
     "sliding_counter": "none. After a full window, the server accepts only a trickle.",
     "first_hit_counter": "none. After a full window, the server accepts only a trickle.",
     "token_bucket": "at most {limit} requests, after {period} without any.",
+    "whole_token_bucket": "at most {limit} requests, after {period} without any. Space others a little "
+    "wider than the rate, because each accepted request discards a partly refilled token.",
     "interval_refill": "send in step with the refill. Nothing becomes available between two ticks.",
     "leaky_queue": "pace requests on the client. Faster ones queue at the server, which adds to latency and "
     "TTFT.",

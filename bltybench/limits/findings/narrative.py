@@ -159,7 +159,7 @@ def _headers(findings: Findings) -> list[str]:
 
 def described(best: Fit) -> str:
     """Return the parameters of a fit, as the end of a sentence."""
-    if best.family == "token_bucket":
+    if best.traits.refills_singly:
         return f"{best.rate_per_min:.4g} requests per minute, with bursts of up to {best.limit}."
     if best.family == "leaky_queue":
         immediately = f", {best.free + 1} of them immediately" if best.free else ""

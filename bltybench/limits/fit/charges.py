@@ -121,7 +121,7 @@ class Side:
 
     def __init__(self, bounds: ChargeBounds, columns: Ints, *, least: bool) -> None:
         lo, hi = bounds.observations.lo, bounds.observations.hi
-        self.bounds = bounds
+        self.bounds, self.is_least = bounds, least
         self.columns = columns
         self.at = (hi if least else lo)[columns]
         """The times of the decisions on the requests."""

@@ -28,7 +28,7 @@ def estimate_fit(
     # complete refill depends on both.
     shortest_s = longest_s = grid.period[chosen]
     ticks, scale = None, 1
-    if family == TOKEN_BUCKET:
+    if traits.refills_singly:
         scale = limit
         shortest_s, longest_s = shortest_s * scored.limit_min[chosen], longest_s * scored.limit_max[chosen]
     elif family == INTERVAL_REFILL:
@@ -125,7 +125,7 @@ def _variants(best: Fit, scored: Scored, origin_s: float) -> tuple[Fit, ...]:
     for i in spread(scored, ESTIMATE.variants).tolist():
         limit = int(scored.limit_min[i])
         ticks = int(_ticks(scored, i)) if best.ticks else None
-        scale = limit if best.family == TOKEN_BUCKET else ticks or 1
+        scale = limit if best.traits.refills_singly else ticks or 1
         variant = replace(best, limit=limit, period_s=float(scored.grid.period[i]) * scale, ticks=ticks)
         if best.traits.has_phase:
             variant = replace(variant, phase="other", edge_s=origin_s + float(scored.grid.phase[i]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bltybench.limits.fit.thresholds import ESTIMATE, GRID
-from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET
+from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
@@ -18,7 +18,7 @@ class Grid:
     """Candidates of one family, as arrays of the same length."""
 
     period: Floats
-    """Seconds per window or tick; for a token bucket, seconds per token."""
+    """Seconds per window or tick; for a bucket that refills singly, seconds per token."""
     phase: Floats
     """Time of a window edge or tick, on the axis of the observations."""
     tokens: Floats
@@ -50,11 +50,14 @@ def coarse_grid(
 ) -> Grid:
     """Return the first candidates of any family but the interval refill."""
     span_s, traits = observations.span_s, FAMILIES[family]
-    if family == TOKEN_BUCKET:
+    if traits.refills_singly:
         # From refilling the whole burst at once to refilling nothing after it.
         shortest_s = span_s / (50 * int(np.sum(observations.accepted)))
         shortest_s = max(shortest_s, observations.uncertainty_s() / observations.max_in_flight)
         longest_s = max(2 * _longest_lockout_s(observations), 2 * shortest_s)
+        if family == WHOLE_TOKEN_BUCKET:
+            # An error of the rate does not add up, because each acceptance restarts the refill.
+            return plain_grid(_geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 2))
         even = _geometric(shortest_s, longest_s, 1 + (GRID.period_step - 1) / 4)
         return plain_grid(np.union1d(even, _sustained(observations)))
     longest_s = 1.05 * span_s

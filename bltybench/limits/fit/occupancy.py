@@ -177,6 +177,23 @@ def interval_refill(side: Side, grid: Grid) -> Floats:
     return _drained(side, refilled)
 
 
+def whole_token_bucket(side: Side, grid: Grid) -> Floats:
+    """Return what is missing from a full bucket that gains whole tokens, counted from the last charge."""
+    period, which = grid.period[:, None], np.flatnonzero(side.charged.which)
+    place = np.searchsorted(which, side.columns)
+    gaps = np.maximum(side.until[which[1:]] - side.since[which[:-1]], 0.0)
+    # Lindley's recursion before each charge: missing = max(0, missing + 1 - refilled).
+    missing = np.zeros((len(grid), len(which) + 1))
+    np.subtract(np.arange(1, len(which)), np.cumsum(np.floor(gaps / period), axis=1), out=missing[:, 2:])
+    missing[:, 1:] -= np.minimum.accumulate(missing[:, 1:], axis=1)
+    last = which[np.maximum(place, 1) - 1] if len(which) else place
+    refilled = np.floor(np.maximum(side.at - side.since[last], 0.0) / period)
+    used = np.where(place > 0, np.maximum(missing.take(place, axis=1) + 1 - refilled, 0.0), 0.0)
+    # Uncertain times add up over the gaps. But it never refills more than a bucket that keeps fractions.
+    used = side.reordered(used)
+    return np.maximum(used, token_bucket(side, grid), out=used) if side.is_least else used
+
+
 def _drained(side: Side, refilled: Callable[[Floats], Floats]) -> Floats:
     """Solve Lindley's recursion, d = max(0, d - refilled) + charged, with running minima."""
     columns, total = side.columns, side.charged.total
@@ -205,6 +222,7 @@ OCCUPANCY: dict[str, Callable[[Side, Grid], Floats]] = {
         sliding_counter,
         first_hit_counter,
         token_bucket,
+        whole_token_bucket,
         interval_refill,
     )
 }

@@ -13,7 +13,7 @@ from bltybench.limits.fit.evidence import allowed_contradictions
 from bltybench.limits.fit.grid import Grid
 from bltybench.limits.fit.occupancy import OCCUPANCY
 from bltybench.limits.fit.thresholds import SCORING
-from bltybench.limits.models.families import FAMILIES
+from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
@@ -27,6 +27,8 @@ class Scored:
     contradictions: Ints
     limit_min: Ints
     limit_max: Ints
+    slack: int = 0
+    """Cost above the lowest up to which a candidate with no more contradictions is equivalent to the best."""
 
     def plus(self, other: Scored) -> Scored:
         """Return the candidates of both."""
@@ -36,6 +38,7 @@ class Scored:
             np.concatenate([self.contradictions, other.contradictions]),
             np.concatenate([self.limit_min, other.limit_min]),
             np.concatenate([self.limit_max, other.limit_max]),
+            self.slack,
         )
 
     @property
@@ -46,7 +49,10 @@ class Scored:
     @property
     def equivalent(self) -> Ints:
         """The indices of the candidates that only ambiguous decisions distinguish from the best."""
-        return np.flatnonzero(self.cost <= self.cost.min() + SCORING.hard_weight // 2)
+        best = int(self.cost.argmin())
+        excess = self.cost - self.cost[best]
+        no_worse = self.contradictions <= self.contradictions[best]
+        return np.flatnonzero((excess <= SCORING.hard_weight // 2) | (no_worse & (excess <= self.slack)))
 
 
 def allowed_cost(observations: Observations) -> int:
@@ -89,7 +95,7 @@ def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Score
     """Score candidates by contradictions alone, so all limits that are only ambiguous are equivalent."""
     bounds.select(bounds.every)
     hard = _hard(family, bounds, _lenient(family, bounds, grid))
-    return _scored(grid, [SCORING.hard_weight * counts for counts in hard], hard)
+    return _scored(family, grid, [SCORING.hard_weight * counts for counts in hard], hard)
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
@@ -139,7 +145,7 @@ def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Sc
             lowest[near] = _lowest([cost[near] for cost in costs])
             exact[near] = True
         threshold = min(best, int(lowest[exact].min(initial=best)))
-    return _scored(grid, costs, hard)
+    return _scored(family, grid, costs, hard)
 
 
 def _lowest(costs: Sequence[Ints]) -> Ints:
@@ -148,14 +154,15 @@ def _lowest(costs: Sequence[Ints]) -> Ints:
     return lowest
 
 
-def _scored(grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]) -> Scored:
+def _scored(family: str, grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]) -> Scored:
     """Return the best limits, given costs and contradictions per rounding, candidate (row), and limit."""
     cost = reduce(np.minimum, costs)
     rows, first = np.arange(len(grid)), cost.argmin(axis=1)
     last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
     rounding = np.argmin([one[rows, first] for one in costs], axis=0)
     contradicted = np.choose(rounding, [one[rows, first] for one in contradictions])
-    return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1)
+    slack = SCORING.whole_token_slack if family == WHOLE_TOKEN_BUCKET else 0
+    return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1, slack)
 
 
 def _lenient(family: str, bounds: ChargeBounds, grid: Grid) -> list[Floats]:

@@ -17,6 +17,7 @@ from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.thresholds import EVIDENCE, SCORING, SELECTION
 from bltybench.limits.models.families import (
+    BUCKETS,
     FAMILIES,
     FIXED_WINDOW,
     INTERVAL_REFILL,
@@ -30,8 +31,7 @@ TOO_FEW_REFILL_PERIODS = (
     f"an interval refill fits, but fewer than {SELECTION.min_refill_periods} of its periods were observed"
 )
 NO_BUCKET_FITS = (
-    "tokens refill about one at a time, but no token bucket fits: some implementations discard a partly "
-    "refilled token each time they accept a request"
+    "tokens refill about one at a time, but no token bucket fits, with fractions of tokens or without"
 )
 SIMPLE_CANDIDATES = tuple(
     (name, count_refused)
@@ -256,14 +256,14 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
 def _acts_like(simple: Fit, refill: Fit) -> bool:
     """Return whether a simpler family describes an interval refill as well.
 
-    With one token per tick it is a token bucket, and with one tick per period a fixed window. With another
-    sustained rate, it is something else.
+    With one token per tick it is a bucket that refills singly, and with one tick per period a fixed window.
+    With another sustained rate, it is something else.
     """
     low = simple.limit_range[0] / simple.period_range_s[1]
     high = simple.limit_range[1] / simple.period_range_s[0]
     rate = refill.limit / refill.period_s
     return (
-        simple.family in {TOKEN_BUCKET, FIXED_WINDOW}
+        simple.family in BUCKETS | {FIXED_WINDOW}
         and simple.cost <= refill.cost + SCORING.hard_weight // 2
         and low / SELECTION.same_rate <= rate <= high * SELECTION.same_rate
     )

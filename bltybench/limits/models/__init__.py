@@ -9,7 +9,7 @@ from bltybench.limits.models.interval_refill import IntervalRefill
 from bltybench.limits.models.leaky_queue import LeakyQueue
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
-from bltybench.limits.models.token_bucket import TokenBucket
+from bltybench.limits.models.token_bucket import TokenBucket, WholeTokenBucket
 
 __all__ = [
     "Admission",
@@ -27,4 +27,5 @@ __all__ = [
     "SlidingCounter",
     "SlidingLog",
     "TokenBucket",
+    "WholeTokenBucket",
 ]

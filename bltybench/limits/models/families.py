@@ -12,10 +12,11 @@ from bltybench.limits.models.interval_refill import IntervalRefill
 from bltybench.limits.models.leaky_queue import LeakyQueue
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
-from bltybench.limits.models.token_bucket import TokenBucket
+from bltybench.limits.models.token_bucket import TokenBucket, WholeTokenBucket
 from bltybench.scenario.target import RateLimit
 
 TOKEN_BUCKET, INTERVAL_REFILL, LEAKY_QUEUE = "token_bucket", "interval_refill", "leaky_queue"
+WHOLE_TOKEN_BUCKET = "whole_token_bucket"  # noqa: S105  # not a password
 FIXED_WINDOW, SLIDING_COUNTER, SLIDING_LOG = "fixed_window", "sliding_counter", "sliding_log"
 
 
@@ -44,6 +45,11 @@ class LimiterFamily:
         return self.has_phase and self.kind != "bucket"
 
     @property
+    def refills_singly(self) -> bool:
+        """Whether tokens come one by one, so the fit searches the time per token."""
+        return self.kind == "bucket" and not self.has_phase
+
+    @property
     def shows_count_refused(self) -> bool:
         """Whether counting refused requests has a visible effect. A window is exhausted when it refuses."""
         return self.kind in {"log", "counter"}
@@ -61,10 +67,13 @@ FAMILIES = {
     SLIDING_COUNTER: LimiterFamily(SlidingCounter, "counter", "phase"),
     "first_hit_counter": LimiterFamily(FirstHitCounter, "counter", "first_hit", aligned=SLIDING_COUNTER),
     TOKEN_BUCKET: LimiterFamily(TokenBucket, "bucket"),
+    WHOLE_TOKEN_BUCKET: LimiterFamily(WholeTokenBucket, "bucket"),
     INTERVAL_REFILL: LimiterFamily(IntervalRefill, "bucket", "phase"),
     LEAKY_QUEUE: LimiterFamily(LeakyQueue, "queue"),
 }
 """Every time-based family by name. A new family is one module with a ``Model``, and one line here."""
+BUCKETS = frozenset(name for name, family in FAMILIES.items() if family.refills_singly)
+"""The buckets that refill token by token."""
 
 
 def model_of(limit: RateLimit) -> Model:
@@ -87,11 +96,12 @@ def in_words(limit: RateLimit, unit: str) -> str:
 
 def prose_name(family: str) -> str:
     """Return a family's name in prose, such as "token bucket"."""
-    first_hit = {
+    names = {
         "first_hit_window": "first-hit fixed window",
         "first_hit_counter": "first-hit sliding counter",
+        WHOLE_TOKEN_BUCKET: "bucket of whole tokens",
     }
-    return first_hit.get(family, family.replace("_", " "))
+    return names.get(family, family.replace("_", " "))
 
 
 def with_article(family: str) -> str:

@@ -1,4 +1,4 @@
-"""Token bucket: a steady refill up to a burst. It is equivalent to the generic cell rate algorithm (GCRA)."""
+"""Token buckets: a steady refill up to a burst, with fractions of tokens or without."""
 
 import math
 
@@ -6,8 +6,9 @@ from bltybench.limits.models.bucket import Bucket
 
 
 class TokenBucket(Bucket):
-    """Refills r = limit/W tokens per second up to ``burst``; a request takes its cost or is refused.
+    """The generic cell rate algorithm (GCRA) as a bucket of fractional tokens.
 
+    It refills r = limit/W tokens per second up to ``burst``; a request takes its cost or is refused.
     level(t) = min(burst, level(t₀) + (t − t₀)·r), where t₀ is the last charge. Accept iff cost ≤ level(t),
     then level ← level(t) − cost. Any span of s seconds contains at most burst + s·r. GCRA decides the
     same: its theoretical arrival time is t + (burst − level)/r. The state is a level because sums of
@@ -41,3 +42,30 @@ class TokenBucket(Bucket):
     def reset_s(self, t_s: float) -> float:
         """Return the seconds until the bucket is full."""
         return (self.burst - self._level_at(t_s)) / self._rate
+
+
+class WholeTokenBucket(TokenBucket):
+    """A token bucket that stores whole tokens, and loses a partly refilled one with each acceptance.
+
+    level(t) = min(burst, level(t₀) + floor((t − t₀)·r)), where t₀ is the last charge. Accept iff
+    cost ≤ level(t), then level ← level(t) − cost and t₀ ← t. A client that sends more often than every 1/r
+    gets less than the rate: a request every 1.9/r takes as much as one every 1/r.
+    Source: Varnish vmod_vsthrottle, calc_tokens.
+    """
+
+    def _level_at(self, t_s: float) -> float:
+        if self._charged_s is None:
+            return self._level
+        return min(float(self.burst), self._level + math.floor((t_s - self._charged_s) * self._rate))
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        return self._gained_at(cost) if cost <= self.burst else math.inf
+
+    def reset_s(self, t_s: float) -> float:
+        """Return the seconds until the bucket is full."""
+        return max(0.0, self._gained_at(self.burst) - t_s)
+
+    def _gained_at(self, level: float) -> float:
+        """Return when the bucket holds ``level``, if nothing is sent before."""
+        charged_s = 0.0 if self._charged_s is None else self._charged_s
+        return charged_s + math.ceil(max(0.0, level - self._level)) / self._rate

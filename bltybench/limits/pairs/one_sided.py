@@ -22,12 +22,15 @@ from bltybench.limits.models.families import (
     INTERVAL_REFILL,
     LEAKY_QUEUE,
     TOKEN_BUCKET,
+    WHOLE_TOKEN_BUCKET,
 )
 from bltybench.limits.observations.observation import Bools, Floats, Ints, Observations
 from bltybench.limits.pairs.thresholds import PAIRS
 
-FAMILIES_OF_PAIRS = tuple(name for name in FAMILIES if name not in {INTERVAL_REFILL, LEAKY_QUEUE})
-"""Families to search. An interval refill has too many parameters to be one of two limits."""
+FAMILIES_OF_PAIRS = tuple(
+    name for name in FAMILIES if name not in {INTERVAL_REFILL, LEAKY_QUEUE, WHOLE_TOKEN_BUCKET}
+)
+"""Families to search: those that are combined in practice. More would explain more by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def one_sided(observations: Observations, hints_s: tuple[float, ...]) -> OneSide
 def explained_by(fit: Fit, observations: Observations) -> Bools:
     """Return the refusals that a limit can have made, and the lost requests that it surely refused."""
     bounds = ChargeBounds(observations, count_refused=False)
-    turns = fit.limit if fit.family == TOKEN_BUCKET else fit.ticks or 1
+    turns = fit.limit if fit.traits.refills_singly else fit.ticks or 1
     edge_s = 0.0 if fit.edge_s is None else fit.edge_s - observations.origin_s
     grid = Grid(*(np.array([value]) for value in (fit.period_s / turns, edge_s, fit.limit / turns)))
     surely, perhaps = (

@@ -13,7 +13,7 @@ import numpy as np
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import TOO_FEW_REFILL_PERIODS
 from bltybench.limits.fit.thresholds import SELECTION
-from bltybench.limits.models.families import INTERVAL_REFILL, TOKEN_BUCKET
+from bltybench.limits.models.families import INTERVAL_REFILL
 from bltybench.limits.observations.observation import Lockout, Observations
 from bltybench.limits.probe.announced_period import (
     announced_limit,
@@ -125,7 +125,7 @@ def _is_precise(verdict: Verdict) -> bool:
 
 def _window_periods(verdict: Verdict, guess: Fit) -> list[float]:
     """Return the periods of all candidates but token buckets; that of ``guess`` if there are none."""
-    return [fit.period_s for fit in verdict.consistent if fit.family != TOKEN_BUCKET] or [guess.period_s]
+    return [fit.period_s for fit in verdict.consistent if not fit.traits.refills_singly] or [guess.period_s]
 
 
 def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted"]]:

@@ -7,10 +7,10 @@ from msgspec import structs
 from bltybench.limits.findings.advice import pace, per_minute, seconds, spacing
 from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import (
+    BUCKETS,
     FAMILIES,
     FIXED_WINDOW,
     LEAKY_QUEUE,
-    TOKEN_BUCKET,
     prose_name,
     with_article,
 )
@@ -167,7 +167,7 @@ def _amount(fit: FitRecord) -> str:
         return f"{_amount(structs.replace(fit, also=None))} and {_amount(fit.also)}"
     if fit.rate_to_send_per_min < fit.rate_per_min:
         return f"at least {per_minute(fit.rate_to_send_per_min)}"
-    if fit.family == TOKEN_BUCKET:
+    if fit.family in BUCKETS:
         return f"{per_minute(fit.rate_per_min)} in bursts of up to {fit.limit}"
     if fit.family == LEAKY_QUEUE:
         return per_minute(fit.rate_per_min)

@@ -9,7 +9,7 @@ from bltybench.limits.findings.model import (
     FindingsRecord,
     FitRecord,
 )
-from bltybench.limits.models.families import FAMILIES, TOKEN_BUCKET, prose_name, with_article
+from bltybench.limits.models.families import BUCKETS, FAMILIES, prose_name, with_article
 from bltybench.limits.observations.answer import SUBJECTS
 from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.probe.protocol import STAGE_PREFIX
@@ -58,7 +58,7 @@ class LimitsSection:
         families = {fit.family for fit in self.record.consistent}
         if families and all(family in FAMILIES and FAMILIES[family].kind == "window" for family in families):
             return "per window · 60 s can span two"
-        if self.record.observed is not None and families == {TOKEN_BUCKET}:
+        if self.record.observed is not None and len(families) == 1 and families <= BUCKETS:
             return f"per minute · plus a burst of {self.record.observed.limit}"
         return None
 
@@ -213,7 +213,7 @@ def _counts_refused(record: FindingsRecord, observed: FitRecord) -> str:
 
 
 def _limit(observed: FitRecord) -> str:
-    bucket = observed.family == TOKEN_BUCKET
+    bucket = observed.family in BUCKETS
     limit = f"bursts of {observed.limit}" if bucket else f"{observed.limit} per {observed.period_s:.4g} s"
     low, high = observed.limit_range
     return limit if low == high else f"{limit} ({_range(low, high)})"
@@ -221,7 +221,7 @@ def _limit(observed: FitRecord) -> str:
 
 def _period(observed: FitRecord) -> str:
     low_s, high_s = observed.period_range_s
-    filled = " to fill" if observed.family == TOKEN_BUCKET else ""
+    filled = " to fill" if observed.family in BUCKETS else ""
     return f"{observed.period_s:.4g} s{filled} ({low_s:.4g} to {high_s:.4g})"
 
 
