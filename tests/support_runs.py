@@ -260,6 +260,7 @@ def _answered(common: dict[str, Any], sent: float, stream: bool, rng: np.random.
             "last_token_ns": int(last * S),
             "gaps_us": [int(gap * 1e6) for gap in gaps],
             "coalesced_events": 0,
+            "first_token_coalesced": False,
         }
     return attempt(
         **common,

@@ -205,6 +205,7 @@ def _attempt(
         stamp=exchange.stamp,
         observer_lag_us=exchange.observer_lag_us,
         coalesced_events=result.coalesced_events,
+        first_token_coalesced=result.first_token_coalesced,
         in_flight=sent.in_flight,
     )
 

@@ -171,6 +171,11 @@ def in_one_read(attempts: pd.DataFrame) -> Bools:
     return np.asarray(floats(attempts, "first_token_ns") == floats(attempts, "last_token_ns"), dtype=np.bool_)
 
 
+def first_token_coalesced(attempts: pd.DataFrame) -> Bools:
+    """Return which attempts have a first token that shared its read, so that their TTFT is an upper bound."""
+    return attempts["first_token_coalesced"].to_numpy(dtype=np.bool_, na_value=False)
+
+
 def calls_frame(attempts: pd.DataFrame) -> pd.DataFrame:
     """Return one row per call (``call_id``), in order of first due.
 

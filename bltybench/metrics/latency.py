@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bltybench.metrics.bootstrap import effective_size, interval, quantile_draws
-from bltybench.metrics.frame import Bools, Floats, Ints, floats, ints
+from bltybench.metrics.frame import Bools, Floats, Ints, first_token_coalesced, floats, ints
 from bltybench.metrics.gaps import Gaps, sample_of, step_of
 from bltybench.metrics.sample import Sample
 from bltybench.metrics.spans import Spans
@@ -22,8 +22,14 @@ PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 COLUMNS = ["n", *(name + end for name in PERCENTILES for end in ("", "_low", "_high")), "max"]
 
+AT_MOST = "at_most"
+"""Column of tables: whether the percentiles are upper bounds."""
+
 KINDS = ("target", "key", "stream", "endpoint", "model", "stage", "name", "turn")
 """Columns of attempts and calls by which latencies are broken down."""
+
+MAX_UNMARKED_SHARE = 0.001
+"""Fraction of values that are upper bounds above which percentiles are, too. Fewer hardly move p99."""
 
 MAX_VALUES = 200
 """Maximum rows per kind, largest first: a server can report any number of models."""
@@ -50,6 +56,13 @@ class Measure(NamedTuple):
 
     sample: Sample
     spread: Spread
+    upper_bounds: int = 0
+    """Number of values that are upper bounds: TTFT of streams whose first token shared its read."""
+
+    @property
+    def at_most(self) -> bool:
+        """Whether the percentiles are upper bounds."""
+        return self.upper_bounds > MAX_UNMARKED_SHARE * len(self.sample)
 
 
 def min_sample(name: str) -> int:
@@ -85,9 +98,11 @@ def describe(sample: Sample, spread: Spread | None = None) -> dict[str, float | 
 
 
 def table(measures: dict[str, Measure]) -> pd.DataFrame:
-    """Return one row per sample: ``name``, and the columns of ``describe`` in the sample's unit."""
-    frame = pd.DataFrame([describe(*measure) for measure in measures.values()], columns=COLUMNS)
+    """Return one row per sample: ``name``, the columns of ``describe`` in the sample's unit, and AT_MOST."""
+    rows = [describe(measure.sample, measure.spread) for measure in measures.values()]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     frame.insert(0, "name", list(measures))
+    frame[AT_MOST] = np.array([measure.at_most for measure in measures.values()], dtype=np.bool_)
     return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
 
 
@@ -97,9 +112,11 @@ def measures(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spa
     They contain successes only, except ``schedule_delay``, which has every attempt that was sent.
     """
     span, call_span = _spans_of(attempts, "at_ns", spans), _spans_of(calls, "first_due_ns", spans)
+    late = first_token_coalesced(attempts)
+    output_late = late & (floats(attempts, "first_output_ns") == floats(attempts, "first_token_ns"))
     return {
-        "ttft": _measure_of(floats(attempts, "ttft_ms"), span, spans.count),
-        "first_output": _measure_of(floats(attempts, "first_output_ms"), span, spans.count),
+        "ttft": _measure_of(floats(attempts, "ttft_ms"), span, spans.count, late),
+        "first_output": _measure_of(floats(attempts, "first_output_ms"), span, spans.count, output_late),
         "itl": Measure(gaps.pooled, _gap_spread(gaps.of())),
         "tpot": _measure_of(floats(attempts, "tpot_ms"), span, spans.count),
         "latency": _measure_of(floats(calls, "latency_ms"), call_span, spans.count),
@@ -112,14 +129,14 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Span
     """Return latency by KINDS that have two or more values.
 
     Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, and those of
-    ``describe`` (ms). ITL is exact to steps of at most 0.8%.
+    ``table`` (ms). ITL is exact to steps of at most 0.8%.
     """
     parts = [
         table(groups).rename(columns={"name": "value"}).assign(metric=metric, by=by)
         for metric, by, groups in _grouped(attempts, calls, gaps, spans)
         if len(groups) > 1
     ]
-    columns = ["metric", "by", "value", *COLUMNS]
+    columns = ["metric", "by", "value", *COLUMNS, AT_MOST]
     if not parts:
         return pd.DataFrame({name: [] for name in columns})
     return pd.concat(parts, ignore_index=True)[columns]
@@ -137,13 +154,16 @@ def _grouped(
         kinds = {by: pd.factorize(frame[by], sort=True) for by in KINDS}
         for metric, column in metrics.items():
             values = floats(frame, column)
+            late = first_token_coalesced(frame) if metric == "ttft" else None
             for by, (codes, names) in kinds.items():
                 groups = _groups(codes, names, ~np.isnan(values))
                 yield (
                     metric,
                     by,
                     {
-                        _label(by, key): _measure_of(values[rows], span[rows], spans.count)
+                        _label(by, key): _measure_of(
+                            values[rows], span[rows], spans.count, None if late is None else late[rows]
+                        )
                         for key, rows in groups
                     },
                 )
@@ -182,14 +202,16 @@ def _spans_of(frame: pd.DataFrame, at: str, spans: Spans) -> Spanned:
     return spans.place(ints(frame, at)).astype(np.int16)
 
 
-def _measure_of(values: Floats, span: Spanned, count: int) -> Measure:
+def _measure_of(values: Floats, span: Spanned, count: int, late: Bools | None = None) -> Measure:
+    """Return the measure of values. Those that are ``late`` are upper bounds."""
     sample, known = Sample.of(values), ~np.isnan(values)
+    upper_bounds = 0 if late is None else int(np.count_nonzero(late & known))
     values, span = values[known], span[known]
 
     def below(limit: float) -> Ints:
         return np.bincount(span[values <= limit], minlength=count)
 
-    return Measure(sample, Spread(below, np.bincount(span, minlength=count)))
+    return Measure(sample, Spread(below, np.bincount(span, minlength=count)), upper_bounds)
 
 
 def _gap_spread(counts: Ints) -> Spread:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bltybench.metrics.failure import failure, lacks_resources, main_target, never_connected
+from bltybench.metrics.first_tokens import late_first_tokens
 from bltybench.metrics.frame import Floats, floats
 from bltybench.metrics.grading import EVERYTHING, TIMING, Figure, Finding, finding_of
 from bltybench.metrics.run_findings import clocks, end_of_the_run, workers
@@ -230,6 +231,7 @@ def _loop(attempts: pd.DataFrame, generator: pd.DataFrame) -> Iterator[Finding]:
             reason=f"1% of the responses were read {p99:,.0f} ms late or later, so events are coalesced",
             remedy="lower the load per process, or add workers: --processes -1",
         )
+    yield from late_first_tokens(attempts, generator)
 
 
 def _stalls_shape_load(stalls_ms: Floats, generator: pd.DataFrame) -> bool:

@@ -155,6 +155,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Longest time received bytes waited in the kernel before they were read."""
     coalesced_events: int | None = None
     """Events that shared a read with a later one. Their timestamps are upper bounds."""
+    first_token_coalesced: bool | None = None
+    """Whether the first token is one of them, so that TTFT is an upper bound. None without a first token."""
     in_flight: int | None = None
     """Attempts this process had in flight when sending, including this one. None in an imported run."""
 

@@ -116,6 +116,7 @@ def _read_stream(exchange: Exchange, result: ExchangeResult) -> ErrorDetails | N
     state.close(exchange.end_ns if exchange.failure is None else None)
     result.streamed = True
     result.coalesced_events = state.coalesced
+    result.first_token_coalesced = state.first_token_coalesced
     times = state.times.tolist()
     if times:
         first_ns, last_ns = times[0], times[-1]

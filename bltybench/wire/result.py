@@ -37,6 +37,8 @@ class ExchangeResult(msgspec.Struct, kw_only=True, gc=False):
     gaps_us: list[int] | None = None
     coalesced_events: int | None = None
     """Number of content events that shared their read with bytes of a later event."""
+    first_token_coalesced: bool | None = None
+    """Whether the first content event is one of them."""
     uncounted_text: str = ""
     """What the server generated, if it did not report its number of tokens."""
     estimated_tokens: int | None = None

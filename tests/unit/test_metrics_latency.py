@@ -11,6 +11,7 @@ from bltybench.metrics.analysis import analyze
 from bltybench.metrics.concurrency import steps
 from bltybench.metrics.rates import token_events
 from bltybench.metrics.sample import Sample
+from bltybench.runs.attempt import Attempt
 
 
 @pytest.mark.parametrize(("name", "least"), [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1000)])
@@ -77,6 +78,35 @@ def test_itl_by_kind_has_intervals_over_spans() -> None:
     short = analyze(table(*made[:20]), audit_table([]), manifest(ended_ns=4 * S))
     assert short.timing("ttft")["p50"] is not None
     assert short.timing("ttft")["p50_low"] is None
+
+
+def test_ttft_is_at_most_if_first_tokens_shared_a_read() -> None:
+    def made(model: str, coalesced: int, streams: int = 2000) -> list[Attempt]:
+        return [
+            attempt(
+                call_id=f"{model}{number}",
+                model=model,
+                stream=True,
+                sent_ns=number,
+                first_token_ns=number + S,
+                first_output_ns=number + 2 * S,
+                gaps_us=[],
+                first_token_coalesced=number < coalesced,
+                end_ns=number + 3 * S,
+            )
+            for number in range(streams)
+        ]
+
+    found = analyze(table(*made("a", 3), *made("b", 2)), audit_table([]), manifest())
+    assert found.percentiles.set_index("name")["at_most"].to_dict() == {
+        "ttft": True,
+        "first_output": False,
+        **dict.fromkeys(("itl", "tpot", "latency", "attempt_latency", "schedule_delay"), False),
+    }
+    by_model = found.percentiles_by.query("by == 'model' and metric == 'ttft'").set_index("value")
+    assert by_model["at_most"].to_dict() == {"a": True, "b": False}
+    unaffected = analyze(table(*made("b", 2)), audit_table([]), manifest())
+    assert not unaffected.percentiles["at_most"].any()
 
 
 def test_thinned_ecdf_keeps_the_extremes() -> None:

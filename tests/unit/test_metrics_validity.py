@@ -111,6 +111,37 @@ def test_finding_names_the_workers_whose_records_were_merged(
     assert (broken_one.reason or "").endswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("late", "stall_us", "holds", "actual"),
+    [
+        (1, 30_000, False, "1.0% shared a read with a later event, 1.0% in a stall"),
+        (1, 20_000, True, "1.0% shared a read with a later event, 0.0% in a stall"),
+        (0, 30_000, True, "0.0% shared a read with a later event, 0.0% in a stall"),
+    ],
+)
+def test_first_tokens_that_waited_in_a_stall_affect_ttft_from_one_percent(
+    late: int, stall_us: int, holds: bool, actual: str
+) -> None:
+    calm, busy = generator_seconds(2), generator_seconds(3, stall_us=stall_us)[-1:]
+    times = {"sent_ns": S, "first_token_ns": 2 * S + 5, "end_ns": 3 * S, "gaps_us": []}
+    streams = [attempt(stream=True, first_token_coalesced=number < late, **times) for number in range(100)]
+    tokens = frame(*streams, attempt(stream=True, **times))
+    found = validity.audit(
+        tokens, audit_frame([*calm, *busy]), manifest(), scenario(arrivals=CLOSED["arrivals"])
+    )
+    (finding,) = [finding for finding in found if finding.name == "first tokens"]
+    assert (finding.holds, finding.actual) == (holds, actual)
+    assert finding.affects == ([] if holds else [Figure.TTFT])
+    assert (finding.remedy is None) is holds
+
+
+def test_run_without_known_first_tokens_has_no_finding_about_them() -> None:
+    found = validity.audit(
+        frame(attempt()), audit_frame(generator_seconds(9)), manifest(), scenario(arrivals=CLOSED["arrivals"])
+    )
+    assert "first tokens" not in [finding.name for finding in found]
+
+
 def test_steal_fails_only_with_another_finding() -> None:
     assert broken(frame(attempt()), audit_frame(generator_seconds(60, steal_share=0.2))) == []
     stalled = audit_frame(generator_seconds(60, steal_share=0.2, stall_us=300_000))

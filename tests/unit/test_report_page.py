@@ -16,6 +16,7 @@ from support_runs import S, attempt, generator_seconds, manifest, realistic, wri
 
 from bltybench.report.build import build
 from bltybench.report.export.markdown import plain
+from bltybench.report.notebooks.cells import cell, is_part_of_a_cell
 from bltybench.report.summary import Summary
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.runs.folder import RunFolder
@@ -233,6 +234,20 @@ def test_run_without_newer_columns_has_a_page(tmp_path: Path) -> None:
         bool(row.outcome == "ok" and row.stream) for row in realistic()
     )
     assert not re.search(r"\b(nan|None|NaT|<NA>|inf)\b", page.text)
+
+
+def test_page_marks_ttft_that_is_an_upper_bound(tmp_path: Path) -> None:
+    times = {"first_token_ns": S // 5, "first_token_coalesced": True, "gaps_us": [], "end_ns": S}
+    streams = [attempt(call_id=f"c{number}", stream=True, **times) for number in range(20)]
+    folder, summary, page = report(tmp_path, streams, manifest(resolved=NO_CHECKS))
+    assert summary.timings_ms["ttft"]["at_most"]
+    assert "TTFT, at most" in page.text  # the tile
+    assert page.text.count("at most 200 ms") == 2  # p50 and the maximum
+    assert "20 first tokens shared a read with a later event" in page.text
+    assert "| TTFT p50, p95 | at most 200 ms, – (n 20) |" in folder.summary_md.read_text(encoding="utf-8")
+    shown = cell("p50", {"p50": 200.0, "at_most": True})
+    assert (shown, cell("n", {"n": 20, "at_most": True})) == ("at most 200", "20")
+    assert is_part_of_a_cell("at_most", [])
 
 
 @pytest.mark.parametrize("source", [TokensSource.USAGE, TokensSource.TOKENIZER, TokensSource.EVENTS])

@@ -86,7 +86,7 @@ def test_types_of_columns_do_not_change() -> None:
     for field in (*ATTEMPT_SCHEMA, *GENERATOR_SCHEMA):
         names.setdefault(str(field.type), set()).add(field.name)
     assert names.pop("list<item: int64>") == {"gaps_us"}
-    assert names.pop("bool") == {"json_valid", "schema_valid", "stream"}
+    assert names.pop("bool") == {"first_token_coalesced", "json_valid", "schema_valid", "stream"}
     assert names.pop("double") == {
         "cpu_share",
         "cpu_wait_share",

@@ -106,6 +106,23 @@ def test_events_that_share_a_read_are_counted_as_coalesced() -> None:
     assert (list(spanning.times), spanning.coalesced) == ([2000], 0)
 
 
+def test_first_token_that_shares_its_read_is_coalesced() -> None:
+    role, a, b = event({"role": "assistant", "content": ""}), event({"content": "a"}), event({"content": "b"})
+    assert fold(role).first_token_coalesced is None
+    assert fold(role + a, b + b).first_token_coalesced is False
+    assert fold(role, a + b, b).first_token_coalesced is True
+    assert fold(a + b"data: [DONE]\n\n").first_token_coalesced is True
+    assert fold(a[:9], a[9:] + b[:9], b[9:]).first_token_coalesced is True
+    for arrivals, coalesced in (([1, 2, 2, 3, 4, 5, 6, 7], True), ([1, 2, 3, 3, 4, 5, 6, 7], False)):
+        state = StreamFold()
+        state.take_pieces([role, *[a] * 7], array("q", arrivals))
+        assert state.first_token_coalesced is coalesced
+    unended = StreamFold()
+    unended.take(a[:-2], 1)
+    unended.close(2)
+    assert unended.first_token_coalesced is False
+
+
 def test_parts_of_a_tool_call_are_joined() -> None:
     def part(**function: str) -> bytes:
         return event({"tool_calls": [{"index": 0, "id": "t1", "type": "function", "function": function}]})

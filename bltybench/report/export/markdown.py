@@ -4,6 +4,7 @@ import re
 
 from bltybench.metrics import grading
 from bltybench.metrics.documented import distinct
+from bltybench.metrics.latency import AT_MOST
 from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
 from bltybench.report.summary import Summary
@@ -75,7 +76,9 @@ def _numbers(summary: Summary) -> list[list[str]]:
 
     def percentiles(name: str) -> str:
         row = summary.timings_ms[name]
-        return f"{text.milliseconds(row['p50'])}, {text.milliseconds(row['p95'])} (n {row['n']:,.0f})"
+        at_most = "at most " if row.get(AT_MOST) and row["p50"] is not None else ""
+        p50, p95 = text.milliseconds(row["p50"]), text.milliseconds(row["p95"])
+        return f"{at_most}{p50}, {p95} (n {row['n']:,.0f})"
 
     rates = summary.rates
     return [

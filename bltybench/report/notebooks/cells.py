@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bltybench.metrics.latency import PERCENTILES
+from bltybench.metrics.latency import AT_MOST, PERCENTILES
 from bltybench.report import text
 from bltybench.report.comparison.model import NAMES
 
@@ -48,6 +48,8 @@ LABELS = {
 WORDS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 UNITS = {"_per_min": "per min", "_ms": "ms", "_us": "µs", "_ns": "ns", "_s": "s"}
 """Units by the end of a column's name."""
+LIMITED = frozenset({*PERCENTILES, "max"})
+"""Statistics that are upper bounds if AT_MOST is set."""
 STATISTICS = frozenset({*PERCENTILES, "min", "median", "max", "mean", "std", "25%", "50%", "75%"})
 """Columns whose unit is the table's."""
 CLOCKS = frozenset({"until_s", "at_s", "start_s", "end_s", "first_s", "last_s"})
@@ -94,15 +96,17 @@ def label(column: str, unit: str = "") -> str:
     return " ".join([first, *words[1:]]) + end
 
 
-def is_interval(column: str, columns: Container[object]) -> bool:
-    """Return whether a column is an end of the interval of another one, which ``cell`` shows with it."""
+def is_part_of_a_cell(column: str, columns: Container[object]) -> bool:
+    """Return whether ``cell`` shows a column with another one: an end of its interval, or AT_MOST."""
     name = column.removesuffix("_low").removesuffix("_high")
-    return name != column and name in columns
+    return column == AT_MOST or (name != column and name in columns)
 
 
 def cell(column: str, row: Mapping[str, Any]) -> str:
     """Return the text of a cell: a number, with its 95% interval if the row has one, or bounded text."""
     shown = _value(column, row[column])
+    if column in LIMITED and row.get(AT_MOST) and shown != text.NONE:
+        shown = f"at most {shown}"
     low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return shown

@@ -11,7 +11,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.report import text
 from bltybench.report.figures import style
 from bltybench.report.figures.drawing import Drawing
-from bltybench.report.notebooks.cells import cell, is_interval, label
+from bltybench.report.notebooks.cells import cell, is_part_of_a_cell, label
 from bltybench.report.summary import records
 
 COLORS = ' style="{}"'.format(" ".join(f"{name}: {color};" for color, name in style.VARIABLES.items()))
@@ -82,7 +82,7 @@ def table(frame: pd.DataFrame, *, empty: str, unit: str = "") -> Html:
     """Show a frame with units, or the sentence ``empty`` if it has no rows. ``unit``: that of statistics."""
     if frame.empty:
         return sentence(empty)
-    columns = [name for name in frame.columns if not is_interval(name, frame.columns)]
+    columns = [name for name in frame.columns if not is_part_of_a_cell(name, frame.columns)]
     styles = {name: f"text-align: {'right' if _is_number(frame[name]) else 'left'}" for name in columns}
     rows = [
         _row("td", [(styles[name], cell(name, row)) for name in columns])

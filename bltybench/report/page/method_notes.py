@@ -3,7 +3,8 @@
 import numpy as np
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.metrics.frame import bools, estimated_tokens, floats, in_one_read
+from bltybench.metrics.frame import bools, estimated_tokens, first_token_coalesced, floats, in_one_read
+from bltybench.metrics.latency import MAX_UNMARKED_SHARE
 from bltybench.report import text
 
 
@@ -49,6 +50,12 @@ def method_notes(analysis: Analysis) -> list[str]:
         )
     elif gaps:
         notes.append(f"No two events of a stream shared a read: all {gaps:,} gaps have separate timestamps.")
+    late = int((first_token_coalesced(attempts) & ok).sum())
+    if late:
+        notes.append(
+            f"{text.count(late, 'first token')} shared a read with a later event, so TTFT of these streams "
+            f"is an upper bound. Percentiles are marked 'at most' if more than {MAX_UNMARKED_SHARE:.1%} are."
+        )
     planned = analysis.manifest.planned_calls
     if planned is not None:
         notes.append(f"The schedule had {text.count(planned, 'call')} due before the load stopped.")

@@ -10,7 +10,7 @@ from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.documented import ComparedLimit, distinct
 from bltybench.metrics.frame import NS_PER_S, estimated_tokens
 from bltybench.metrics.goodput import OBJECTIVES, bounds_of
-from bltybench.metrics.latency import PERCENTILES, min_sample
+from bltybench.metrics.latency import AT_MOST, PERCENTILES, min_sample
 from bltybench.metrics.rates import token_events, tokens_in_best
 from bltybench.metrics.verdict import ALL_CUT_OFF
 from bltybench.report import templating, text
@@ -297,6 +297,7 @@ def _speed_tile(timings_ms: dict[str, dict[str, float | None]], *, imported: boo
     n = int(row["n"] or 0)
     if n == 0:
         return Tile(label, "–", "", "not in the log" if imported else "no call succeeded")
+    label += ", at most" if row[AT_MOST] else ""
     sample, slowest = text.count(n, noun), text.milliseconds(row["max"])
     if row["p50"] is None:
         return Tile(label, slowest, "max", f"{sample}, too few for a median")

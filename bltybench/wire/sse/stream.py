@@ -44,6 +44,8 @@ class StreamFold(Answer):
         """Arrival of each event with content, reasoning, a tool call, a refusal, or audio."""
         self.first_output_ns: int | None = None
         self.coalesced = 0
+        self.first_token_coalesced: bool | None = None
+        """Whether the first of those events is among the coalesced ones. None before it arrives."""
         self.other_events = 0
         self.done = False
         self.events_after_done = 0
@@ -120,6 +122,8 @@ class StreamFold(Answer):
         for usage in [chunk.usage for chunk in chunks if chunk.usage is not None]:
             self._add_usage(usage)
         self._unfinished.add(0)
+        if not self.times:
+            self.first_token_coalesced = not ends_read[0]
         self.times.extend(arrivals)
         self.coalesced += len(groups) - sum(ends_read)
         return True
@@ -168,6 +172,8 @@ class StreamFold(Answer):
 
         Otherwise the read's timestamp is that of later bytes, and so an upper bound.
         """
+        if not self.times:
+            self.first_token_coalesced = fresh > 1 or not alone
         if fresh == 1:
             self.times.append(arrival_ns)
         else:
@@ -192,7 +198,7 @@ class StreamFold(Answer):
         if event is not None and event.data.strip() == b"[DONE]":
             self.done = True
         elif event is not None and end_ns is not None and self._parse(rest, end_ns):
-            self.times.append(end_ns)
+            self._add_times(1, end_ns, alone=True)
 
     def _parse(self, block: bytes, arrival_ns: int) -> bool:
         """Parse one event. Return whether it holds content."""
