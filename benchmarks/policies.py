@@ -15,7 +15,7 @@ from typing import get_args
 
 from bltybench.limits.observations.proportion import Proportion
 from bltybench.percentiles import percentile
-from bltybench.policies.optimum import optimum
+from bltybench.policies.optimum import UNSOLVED, optimum
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.policies.tally import PolicyResult, tally
@@ -24,7 +24,7 @@ from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
-ALGORITHMS = tuple(name for name in get_args(Algorithm) if name != "first_hit_counter")
+ALGORITHMS = tuple(name for name in get_args(Algorithm) if name not in UNSOLVED)
 """Families whose optimum is known for every schedule."""
 PERIODS = 6
 """Duration of a load, in periods."""

@@ -103,7 +103,7 @@ def changed_limit(
     fields = {} if limit is None else limit.model_dump()
     if limit is not None and algorithm not in {None, limit.algorithm}:
         # Settings in the file for another algorithm don't apply to this one.
-        fields = {"limit": limit.limit, "period_s": limit.period_s}
+        fields = {name: fields[name] for name in ("limit", "period_s", "also")}
     options = {"limit": count, "period_s": period_s, "algorithm": algorithm}
     return RateLimit.model_validate(
         fields | {key: value for key, value in options.items() if value is not None}

@@ -102,11 +102,22 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     if max_attempts is not None:
         retry = chosen.retry.model_copy(update={"max_attempts": max_attempts})
         chosen = chosen.model_copy(update={"retry": retry})
-    limits = given.limits if limits_file is None else load_limits(limits_file)
+    apis = given.limits if limits_file is None else [load_limits(limits_file)] * len(given.limits)
     variants = [
-        limits.model_copy(update={"requests": changed_limit(limits.requests, requests, period_s, algorithm)})
+        [
+            limits.model_copy(
+                update={"requests": changed_limit(limits.requests, requests, period_s, algorithm)}
+            )
+            for limits in apis
+        ]
         for algorithm in algorithms
     ]
+    if objective is not None and len(apis) > 1:
+        raise UserError(
+            "finds the limit of one key, model, and target, but the calls have several",
+            where="--need",
+            remedy="name a scenario without lists and fallback",
+        )
     if objective is not None:
         needed = [
             needed_limit(
@@ -118,7 +129,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
                 seed=chosen.seed,
                 pacing=paced,
             )
-            for enforced in variants
+            for (enforced,) in variants
             for name in policies
             for paced in pacings
         ]
@@ -146,7 +157,8 @@ class _Given(NamedTuple):
     scenario: Scenario
     load: SimulatedLoad
     service: ServiceTime
-    limits: SandboxLimits
+    limits: list[SandboxLimits]
+    """Those of each API that the calls use."""
 
 
 def _of_scenario(  # noqa: PLR0917 - the options
@@ -158,19 +170,27 @@ def _of_scenario(  # noqa: PLR0917 - the options
     calls: int | None,
     response_s: float | None,
 ) -> _Given:
-    from bltybench.policies.advice.known_limits import documented_limits  # noqa: PLC0415 - as above
-    from bltybench.policies.simulated_load import load_of, service_time  # noqa: PLC0415 - as above
+    from bltybench.policies.advice.known_limits import limits_of  # noqa: PLC0415 - as above
+    from bltybench.policies.simulated_load import (  # noqa: PLC0415 - as above
+        SimulatedRoutes,
+        load_of,
+        service_time,
+    )
     from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415 - as above
     from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415 - as above
 
     resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
-    target = resolved.target
+    targets = {resolved.target_name: resolved.target} | resolved.others
+    routes = SimulatedRoutes(
+        resolved.scenario, targets, {name: limits_of(target) for name, target in targets.items()}
+    )
+    load = load_of(resolved.scenario, resolved.base_dir, clients=clients, batch=calls, routes=routes)
     return _Given(
         name=resolved.name,
         scenario=resolved.scenario,
-        load=load_of(resolved.scenario, resolved.base_dir, clients=clients, batch=calls),
-        service=service_time(target.sandbox, response_s),
-        limits=documented_limits(target.documented) if target.sandbox is None else target.sandbox.limits,
+        load=load,
+        service=service_time(resolved.target.sandbox, response_s),
+        limits=routes.limits,
     )
 
 
@@ -187,7 +207,7 @@ def _of_run(run: str, reports: Path, clients: int, calls: int | None, response_s
         scenario=found.scenario,
         load=found.load,
         service=found.service if response_s is None else service_time(None, response_s),
-        limits=known_limits(folder).limits,
+        limits=[known_limits(folder).limits],
     )
 
 

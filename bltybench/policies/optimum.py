@@ -21,10 +21,11 @@ from bltybench.scenario.target import RateLimit, SandboxLimits
 
 UNSOLVED = ("first_hit_counter", WHOLE_TOKEN_BUCKET)
 """Families for which the best schedule of calls that are due at different times is unknown."""
-ROUNDING_S = 1e-9
-"""Tolerance of comparisons between times, in seconds."""
-WINDOW_MARGIN_S = 1e-6
-"""Time by which a call is due before the end of the window that it belongs to, in seconds."""
+WINDOW_GAP_S = 1e-9
+"""Time between a first-hit window and the next one, so that rounding can't put a call into the former."""
+MARGIN_S = 1e-6
+"""Tolerance of ends, in seconds: it covers the gaps of a thousand windows. Calls that belong to a first-hit
+window are due at least as long before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Optimum:
 
     def accepted_by(self, end_s: float | None) -> int:
         """Return the number of calls that are accepted by a time, or in total."""
-        return len(self.accepted_s) if end_s is None else bisect_right(self.accepted_s, end_s + ROUNDING_S)
+        return len(self.accepted_s) if end_s is None else bisect_right(self.accepted_s, end_s + MARGIN_S)
 
     def last_accepted_s(self, end_s: float | None) -> float:
         """Return the time of the last acceptance by a time, or in total; 0 if there is none."""
@@ -51,7 +52,7 @@ class Optimum:
         Without an end, it is the time at which the optimum has all calls accepted.
         """
         best = self.accepted_by(end_s)
-        until_s = (self.last_accepted_s(None) if end_s is None else end_s) + ROUNDING_S
+        until_s = (self.last_accepted_s(None) if end_s is None else end_s) + MARGIN_S
         return 100 * (1 - sum(at_s <= until_s for at_s in accepted_s) / best) if best else None
 
 
@@ -64,7 +65,8 @@ def optimum(
     concurrency or the users, so that fewer are accepted by the end than the other limits allow. Finding the
     best order takes exponentially long.
     """
-    own_times = [limit for limit in (limits.requests, limits.tokens) if limit and _gains_by_waiting(limit)]
+    known = [limit for top in (limits.requests, limits.tokens) if top for limit in top.chain()]
+    own_times = [limit for limit in known if _gains_by_waiting(limit)]
     if own_times and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
         own_times = []
     if own_times and (own_times != [limits.requests] or own_times[0].algorithm in UNSOLVED):
@@ -88,7 +90,7 @@ def optimum(
     bound = _schedule(load, service, _Limits(same, slots, start_s))
     reached = best.accepted_by(load.end_s) == bound.accepted_by(load.end_s)
     late_s = best.last_accepted_s(None) - bound.last_accepted_s(None) if load.end_s is None else 0.0
-    return best if reached and late_s < ROUNDING_S else None
+    return best if reached and late_s < MARGIN_S else None
 
 
 def _gains_by_waiting(limit: RateLimit) -> bool:
@@ -104,7 +106,7 @@ def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None)
     last.
     """
     due = np.array(due_s)
-    last_s = inf if end_s is None else end_s
+    last_s = inf if end_s is None else end_s + MARGIN_S
     ends_s = np.full(len(due) + 1, inf)
     ends_s[0] = -inf
     before = np.zeros(len(due) + 1, dtype=int)
@@ -112,7 +114,7 @@ def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None)
         if ends_s[done] == inf:
             continue
         window = due[done : done + limit.limit]
-        starts_s = np.maximum(max(ends_s[done], due[done]), window - limit.period_s + WINDOW_MARGIN_S)
+        starts_s = np.maximum(max(ends_s[done] + WINDOW_GAP_S, due[done]), window - limit.period_s + MARGIN_S)
         within = slice(done + 1, done + 1 + len(window))
         found_s = starts_s + limit.period_s
         better = (found_s < ends_s[within]) & (starts_s <= last_s) & (window <= last_s)

@@ -109,13 +109,13 @@ class BucketPacer(Pacer):
     """Token buckets for requests and tokens, at the rates of the limits."""
 
     def __init__(self, limits: SandboxLimits, share: Share, *, burst: bool) -> None:
-        def bucket(limit: RateLimit, capacity: int | None) -> TokenBucket:
-            own = _own(limit, share)
+        def bucket(own: RateLimit, capacity: int | None) -> TokenBucket:
             return TokenBucket(own.limit, own.period_s, capacity)
 
         self._copy = _Copy(
-            _Copied(bucket(limit, None if burst or counts_tokens else 1), counts_tokens)
+            _Copied(bucket(own, None if burst or counts_tokens else 1), counts_tokens)
             for limit, counts_tokens in _known(limits)
+            for own in _own(limit, share).chain()
         )
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
@@ -300,8 +300,6 @@ def _own(limit: RateLimit, share: Share) -> RateLimit:
         changes["burst"] = max(1, share.of(limit.burst))
     if limit.queue is not None:
         changes["queue"] = share.of(limit.queue)
-    if limit.also is not None:
-        changes["also"] = _own(limit.also, share)
     if limit.also is not None:
         changes["also"] = _own(limit.also, share)
     return limit.model_copy(update=changes)

@@ -38,6 +38,7 @@ class SimulatedApi:
         self._all = AllOf(list(models.values())) if models else None
         self._slots = None if limits.concurrency is None else Concurrency(limits.concurrency)
         self._style = limits.headers
+        self.refusal_status = limits.refusal_status
 
     def decide(self, now_s: float, tokens: int) -> Answer:
         """Accept a request that can use up to ``tokens``, or refuse it. Times must not decrease."""

@@ -1,6 +1,7 @@
 """A discrete-event simulation: clients with retry and pacing policies, in virtual time, against an API."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -40,7 +41,11 @@ class SimulatedCall:
     client: int
     due_s: float
     size: CallSize
+    routes: tuple[int, ...]
+    """Numbers of the APIs that it is sent to, in turn, until all have refused it."""
     refusals: list[Decision] = field(default_factory=list)
+    failed: list[tuple[Answer, SimulatedApi]] = field(default_factory=list)
+    """Refusals since the last wait."""
     waited_s: float | None = None
     """Wait before the current attempt, in seconds."""
     accepted_s: float | None = None
@@ -81,7 +86,8 @@ class _Event(NamedTuple):
 
 def windows_start_s(limits: SandboxLimits, seed: int) -> float:
     """Return the server's time when the load begins, in seconds: somewhere in the longest period."""
-    periods_s = [limit.period_s for limit in (limits.requests, limits.tokens) if limit is not None]
+    known = (limits.requests, limits.tokens)
+    periods_s = [limit.period_s for top in known if top is not None for limit in top.chain()]
     return Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))
 
 
@@ -98,12 +104,22 @@ class Simulation:
         seed: int,
         pacing: PacingName = "none",
         paced_by: SandboxLimits | None = None,
+        others: Sequence[SandboxLimits] = (),
     ) -> None:
-        """``paced_by`` are limits by which each client paces itself; by default its share of the API's."""
+        """``paced_by`` are limits by which each client paces itself; by default its share of the API's.
+
+        ``others`` are the limits of the further APIs that the routes of the load name. Raise UserError if
+        there are any and the clients pace, because they would pace by one of them.
+        """
+        if others and pacing != "none":
+            raise UserError(
+                "pacing is by the limits of one key, model, and target, but the calls have several",
+                where=f"--pacing {pacing}",
+                remedy="use --pacing none, or a scenario without lists and fallback",
+            )
         self._load = load
-        self._status = limits.refusal_status
         self._service = service
-        self._api = SimulatedApi(limits)
+        self._apis = [SimulatedApi(one) for one in (limits, *others)]
         self._start_s = windows_start_s(limits, seed)
         self._clients = [
             _Client(
@@ -151,7 +167,9 @@ class Simulation:
         return self._calls
 
     def _new_call(self, client: int, due_s: float) -> SimulatedCall:
-        call = SimulatedCall(client, due_s, self._load.sizes[len(self._calls) % len(self._load.sizes)])
+        load, number = self._load, len(self._calls)
+        routes = load.routes[number % len(load.routes)]
+        call = SimulatedCall(client, due_s, load.sizes[number % len(load.sizes)], routes)
         self._calls.append(call)
         return call
 
@@ -201,7 +219,7 @@ class Simulation:
     def _send(self, now_s: float, call: SimulatedCall) -> None:
         size = call.size
         call.sent_s = now_s
-        answer = self._api.decide(self._start_s + now_s, size.prompt + size.completion)
+        answer = self._api_of(call).decide(self._start_s + now_s, size.prompt + size.completion)
         if answer.decision is Decision.ACCEPTED:
             call.accepted_s = now_s
             took_s = answer.delay_s + self._service.of(size.completion)
@@ -217,23 +235,34 @@ class Simulation:
         if refused:
             self._refused(now_s, call, answer)
         else:
-            self._api.release()
+            self._api_of(call).release()
             client.retries.succeed()
             self._end(now_s, call)
         if client.held:
             self._release(now_s, client)
 
+    def _api_of(self, call: SimulatedCall) -> SimulatedApi:
+        return self._apis[call.routes[len(call.failed)]]
+
     def _refused(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
         client = self._clients[call.client]
+        call.failed.append((answer, self._api_of(call)))
+        call.refusals.append(answer.decision)
+        if len(call.failed) < len(call.routes):
+            self._hold(now_s, call)
+            return
+        # As in a run, the policy decides by the refusal with the shortest wait, or else by the last one.
+        announced = [one for one in call.failed if one[0].announced_s is not None]
+        answer, api = min(announced, key=lambda one: one[0].announced_s or 0.0, default=call.failed[-1])
         failed = FailedAttempt(
-            number=len(call.refusals),
+            number=len(call.refusals) // len(call.routes) - 1,
             decision=answer.decision,
-            status=self._status,
+            status=api.refusal_status,
             announced_s=answer.announced_s,
             standard_s=answer.announced_s,
             waited_s=call.waited_s,
         )
-        call.refusals.append(answer.decision)
+        call.failed.clear()
         call.waited_s = client.retries.wait_s(failed, now_s, client.rng)
         if call.waited_s is None:
             self._end(now_s, call)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import msgspec
 
@@ -28,10 +29,12 @@ class OptimumResult(msgspec.Struct, kw_only=True):
 class LimiterResult(msgspec.Struct, kw_only=True):
     """The policies against one set of limits, the best first."""
 
-    requests: dict[str, float | bool | str] | None
+    requests: dict[str, Any] | None
     """Limit, period, algorithm, and options, as in limits.toml."""
-    tokens: dict[str, float | bool | str] | None
+    tokens: dict[str, Any] | None
     concurrency: int | None
+    other_apis: int
+    """Further keys, models, and targets that the calls use, each with its own limits."""
     optimum: OptimumResult | None
     """Null if it is unknown: docs/retries.md has the cases."""
     results: list[PolicyResult]
@@ -45,6 +48,8 @@ class LimiterResult(msgspec.Struct, kw_only=True):
         ]
         if self.concurrency is not None:
             limits.append(f"{self.concurrency:,} concurrent requests")
+        if self.other_apis:
+            limits.append(f"and the limits of {self.other_apis:,} more keys, models, or targets")
         return ", ".join(limits) or "no limits"
 
     def optimum_sentence(self) -> str:
@@ -84,18 +89,24 @@ def play(
     load: SimulatedLoad,
     *,
     service: ServiceTime,
-    variants: Sequence[SandboxLimits],
+    variants: Sequence[Sequence[SandboxLimits]],
     policies: Sequence[str],
     pacings: Sequence[PacingName],
 ) -> Tournament:
-    """Simulate each retry policy with each pacing against each set of limits."""
+    """Simulate each retry policy with each pacing against each set of limits, one for each API of the calls.
+
+    The optimum is known for one API.
+    """
     limiters = []
-    for limits in variants:
-        best = optimum(load, limits, service, windows_start_s(limits, scenario.seed))
+    for limits, *others in variants:
+        start_s = windows_start_s(limits, scenario.seed)
+        best = None if others else optimum(load, limits, service, start_s)
         results = []
         for policy, pacing in product(policies, pacings):
             retry = variant(scenario.retry, policy)
-            calls = Simulation(load, limits, retry, service, seed=scenario.seed, pacing=pacing).run()
+            calls = Simulation(
+                load, limits, retry, service, seed=scenario.seed, pacing=pacing, others=others
+            ).run()
             results.append(tally(policy, load, calls, best, pacing))
         results.sort(key=lambda row: (row.below_optimum_percent or 0.0, -(row.goodput_per_min or row.ok)))
         limiters.append(
@@ -103,6 +114,7 @@ def play(
                 requests=_fields(limits.requests),
                 tokens=_fields(limits.tokens),
                 concurrency=limits.concurrency,
+                other_apis=len(others),
                 optimum=_result(best, load.end_s),
                 results=results,
             )
@@ -119,7 +131,9 @@ def play(
 
 def variant(retry: Retry, policy: str) -> Retry:
     """Return the scenario's retry table with another policy. An SDK's keeps only what applies to it."""
-    kept = retry.model_dump(include={"max_attempts", "budget"} if policy in SDK_POLICIES else None)
+    kept = retry.model_dump(
+        include={"max_attempts", "budget", "fallback"} if policy in SDK_POLICIES else None
+    )
     return Retry.model_validate(kept | {"policy": policy})
 
 
@@ -130,5 +144,5 @@ def _result(best: Optimum | None, end_s: float | None) -> OptimumResult | None:
     return OptimumResult(accepted=best.accepted_by(end_s), makespan_s=makespan_s)
 
 
-def _fields(limit: RateLimit | None) -> dict[str, float | bool | str] | None:
+def _fields(limit: RateLimit | None) -> dict[str, Any] | None:
     return None if limit is None else limit.model_dump(exclude_none=True)

@@ -1,6 +1,6 @@
 """Targets: the API's address, its documented limits, and the sandbox's setup."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, Self
 
 from pydantic import (
@@ -115,6 +115,13 @@ class RateLimit(Table):
         if self.ban_restarts and self.ban_s is None:
             raise ValueError("ban_restarts requires ban_s")
         return self
+
+    def chain(self) -> Iterator["RateLimit"]:
+        """Yield this limit and those of ``also``."""
+        limit: RateLimit | None = self
+        while limit is not None:
+            yield limit
+            limit = limit.also
 
     def options(self) -> dict[str, float | bool]:
         """Return the options other than limit, period, and algorithm."""

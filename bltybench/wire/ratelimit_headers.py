@@ -18,10 +18,13 @@ MIN_EPOCH_S = 500_000_000.0
 MIN_EPOCH_MS = 100_000_000_000.0
 """Smallest number that is a date in milliseconds and not in seconds."""
 
-_NUMBER = re.compile(r"[-+]?\d{1,19}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z", re.ASCII)
+MAX_WAIT_S = 9e9
+"""Longest wait, in seconds. A longer one is read as this, so that its nanoseconds fit 64 bits."""
+
+_NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{0,24})?(?:[eE]-\d{1,2})?\Z", re.ASCII)
 """Numbers as JSON and programming languages write them, such as 0.13576169299994945 and 1e-05."""
 _LEADING_INT = re.compile(r"\s*([-+]?\d{1,15})(?![\w:-])", re.ASCII)
-_GO_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|ns|h|m|s|d)", re.ASCII)
+_GO_PART = re.compile(r"(\d{1,300}(?:\.\d{1,12})?)(ms|us|ns|h|m|s|d)", re.ASCII)
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+\Z", re.ASCII)
 _GO_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;,="\s]+))\s*(?P<params>(?:;[^,]*)?)')
@@ -77,18 +80,23 @@ def _rate_limit_key(name: str) -> str:
 
 def seconds_until(text: str, now_wall_s: float) -> float | None:
     """Return the seconds from now to a reset or retry value: 0 if it has passed, None if unreadable."""
-    text = text.strip().strip('"').replace("µs", "us").replace("μs", "us")
+    wait_s = _wait_s(text.strip().strip('"').replace("µs", "us").replace("μs", "us"), now_wall_s)
+    return None if wait_s is None else min(max(0.0, wait_s), MAX_WAIT_S)
+
+
+def _wait_s(text: str, now_wall_s: float) -> float | None:
+    """Return the seconds from now, negative if they have passed."""
     if _NUMBER.match(text):
         value = float(text)
         if value < 0:
             return None  # a sentinel for "unknown" or "no limit"
         if value >= MIN_EPOCH_MS:
-            return max(0.0, value / 1000 - now_wall_s)
-        return max(0.0, value - now_wall_s) if value >= MIN_EPOCH_S else value
+            return value / 1000 - now_wall_s
+        return value - now_wall_s if value >= MIN_EPOCH_S else value
     if _GO.match(text):
         return sum(float(number) * _GO_SECONDS[unit] for number, unit in _GO_PART.findall(text))
     moment = _moment(text)
-    return None if moment is None else max(0.0, moment.timestamp() - now_wall_s)
+    return None if moment is None else moment.timestamp() - now_wall_s
 
 
 def _moment(text: str) -> datetime | None:
@@ -102,8 +110,8 @@ def _moment(text: str) -> datetime | None:
             return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    # Exclude years that timestamp() rejects and that no limiter uses.
-    return moment if 1970 < moment.year < 2200 else None
+    # Zero times of programming languages are from 1970 or before.
+    return moment if moment.year > 1970 else None
 
 
 def _integer(text: str) -> int | None:
@@ -163,8 +171,10 @@ def _parse_items(value: str) -> dict[str, dict[str, str]]:
     return items
 
 
-def _seconds(text: str) -> float | None:
-    return float(text) if _NUMBER.match(text) and float(text) >= 0 else None
+def _seconds(text: str, units_per_s: float = 1.0) -> float | None:
+    if not _NUMBER.match(text) or float(text) < 0:
+        return None
+    return min(float(text) / units_per_s, MAX_WAIT_S)
 
 
 @lru_cache(maxsize=512)
@@ -219,9 +229,9 @@ def _read_retry(quota: Quota, fields: Sequence[tuple[str, str]], now_wall_s: flo
     values = {key: value for key, value in reversed(fields) if "retry" in key}
     if not values:
         return
-    exact = _seconds(values.get("retry-after-ms", "") or values.get("x-ms-retry-after-ms", ""))
-    if exact is not None:
-        quota.retry_after_s = exact / 1000
+    exact_s = _seconds(values.get("retry-after-ms", "") or values.get("x-ms-retry-after-ms", ""), 1000)
+    if exact_s is not None:
+        quota.retry_after_s = exact_s
         quota.dialect = "azure" if quota.dialect in {None, "openai"} else quota.dialect
         return
     for key in _RETRY_KEYS:

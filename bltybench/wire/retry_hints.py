@@ -1,15 +1,16 @@
 """Waits and quotas that the body of an error announces, used if the headers don't."""
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from bltybench.wire.ratelimit_headers import Quota, parse_quota
+from bltybench.wire.ratelimit_headers import MAX_WAIT_S, Quota, parse_quota
 
 MAX_MESSAGE_CHARS = 2000
 MAX_DEPTH = 6
 """Objects within each other that are searched."""
+MAX_JSON_NUMBER = 1e15
+"""Numbers above it are read as it, which is also in milliseconds more than any policy waits."""
 MAX_PARTS = 32
 """Members of an object or list that are searched."""
 BODY = "body"
@@ -22,11 +23,11 @@ _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNIT = r"(?:ms|msecs?|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)"
 _SAYS = re.compile(
     r"(?:try\s+again|retry(?:ing)?|wait)(?:\s+(?:your\s+request|again|for|in|after|at\s+least|about|another))*\s+"
-    rf"((?:\d{{1,9}}(?:\.\d{{1,9}})?\s*{_UNIT}(?:,?\s*(?:and\s+)?(?=\d)|(?=[^a-z\d]|$)))+)",
+    rf"((?:\d{{1,300}}(?:\.\d{{1,9}})?\s*{_UNIT}(?:,?\s*(?:and\s+)?(?=\d)|(?=[^a-z\d]|$)))+)",
     re.IGNORECASE | re.ASCII,
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE | re.ASCII)
-_DURATION = re.compile(r"\d{1,9}(?:\.\d{1,9})?s?\Z", re.ASCII)
+_DURATION = re.compile(r"\d{1,300}(?:\.\d{1,9})?s?\Z", re.ASCII)
 
 
 def wait_in_message(message: str | None) -> float | None:
@@ -34,7 +35,8 @@ def wait_in_message(message: str | None) -> float | None:
     match = _SAYS.search((message or "")[:MAX_MESSAGE_CHARS])
     if match is None:
         return None
-    return sum(float(number) * _unit_s(unit.lower()) for number, unit in _PART.findall(match[1]))
+    wait_s = sum(float(number) * _unit_s(unit.lower()) for number, unit in _PART.findall(match[1]))
+    return min(wait_s, MAX_WAIT_S)
 
 
 def take_hints(body: Any, message: str | None, quota: Quota, now_wall_s: float) -> None:
@@ -64,7 +66,7 @@ def _wait_of(part: dict[str, Any]) -> float | None:
         for key in keys:
             value = _number(part.get(key))
             if value is not None:
-                return value * unit_s
+                return min(value * unit_s, MAX_WAIT_S)
     return None
 
 
@@ -74,7 +76,8 @@ def _number(value: Any) -> float | None:
         return float(value.removesuffix("s"))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value < 1 << 53 and math.isfinite(value) else None
+    # An integer can be too large for a float.
+    return float(min(value, MAX_JSON_NUMBER)) if value >= 0 else None
 
 
 def _objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.policies import random_case
 from bltybench.limits.models import AllOf
 from bltybench.limits.models.families import model_of
 from bltybench.policies.optimum import UNSOLVED, Optimum, optimum
@@ -125,6 +126,33 @@ def test_a_first_hit_window_can_be_started_late_on_purpose() -> None:
     found = optimum(load(1, 5, 7, 7, 7, end_s=7.0), limited, SECOND, 0.0)
     assert found is not None
     assert found.accepted_by(7.0) == 4
+
+
+def test_optimum_is_known_if_a_first_hit_window_starts_when_the_former_ends() -> None:
+    # Rounding once put the start of a window an instant before the end of the former one.
+    case = random_case(9_000_182)
+    found = optimum(case.load, case.limits, case.service, windows_start_s(case.limits, case.seed))
+    assert found is not None
+    assert found.accepted_by(case.load.end_s) == 26
+    rng = Random(3)
+    for _ in range(50):
+        period_s, start_s = rng.uniform(1, 60), rng.uniform(0, 60)
+        limited = limits(RateLimit(limit=2, period_s=period_s, algorithm="first_hit_window"))
+        # One call late in each window, and a burst at the end of the next, over and over.
+        due_s = sorted(n * period_s + m * 1e-9 for n in range(20) for m in range(3))
+        found = optimum(load(*due_s, end_s=20 * period_s), limited, SECOND, start_s)
+        assert found is not None
+        assert found.accepted_by(20 * period_s) >= 2 * 20
+
+
+@pytest.mark.parametrize("first_hit", ["first", "second"])
+def test_optimum_is_unknown_if_one_of_two_limits_at_once_starts_windows_at_requests(first_hit: str) -> None:
+    names = {"algorithm": "first_hit_window"}, {"algorithm": "first_hit_counter"}
+    plain = {"limit": 2, "period_s": 4.0}
+    outer, inner = (plain | names[0], plain) if first_hit == "first" else (plain, plain | names[1])
+    chain = RateLimit.model_validate(outer | {"also": inner})
+    found = optimum(load(0, 1, 1, 1, 5, 6), limits(chain), SECOND, 0.0)
+    assert (found is None) is (first_hit == "second")
 
 
 @pytest.mark.parametrize("algorithm", UNSOLVED)

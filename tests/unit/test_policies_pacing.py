@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.policies import CLOSE_PERCENT, measure, random_case, rows_of_all
 from bltybench.cli import main
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.optimum import optimum
+from bltybench.policies.optimum import UNSOLVED, optimum
 from bltybench.policies.pacing import (
     AdaptivePacer,
     AimdPacer,
@@ -77,6 +77,18 @@ def test_bucket_pacing_counts_tokens_too() -> None:
     assert not any(call.refusals for call in calls)
 
 
+@pytest.mark.parametrize(
+    ("pacing", "times_s"), [("even", [0, 2, 4, 6, 8]), ("token_bucket", [0, 0, 2, 4, 6])]
+)
+def test_bucket_pacing_keeps_every_limit_of_a_chain(pacing: PacingName, times_s: list[float]) -> None:
+    day = RateLimit(limit=50_000, period_s=86_400, algorithm="token_bucket")
+    slow = RateLimit(limit=2, period_s=4.0, algorithm="token_bucket", also=day)
+    chain = limits(requests=RateLimit(limit=9, period_s=3.0, algorithm="token_bucket", also=slow))
+    calls = run(batch(5), chain, pacing)
+    assert sent_s(calls) == pytest.approx(times_s, abs=1e-4)
+    assert not any(call.refusals for call in calls)
+
+
 def test_aimd_raises_its_rate_until_a_refusal_halves_it() -> None:
     pacer = AimdPacer()
     pacer.send(0.0, 10)
@@ -114,7 +126,7 @@ def test_limiter_pacing_holds_requests_after_a_refusal_and_without_a_slot() -> N
 
 
 @given(
-    algorithm=st.sampled_from(sorted(set(get_args(Algorithm)) - {"first_hit_window", "first_hit_counter"})),
+    algorithm=st.sampled_from(sorted(set(get_args(Algorithm)) - {"first_hit_window", *UNSOLVED})),
     limit=st.integers(1, 12),
     due_s=st.lists(st.floats(0, 20), min_size=1, max_size=40).map(sorted),
     concurrency=st.sampled_from([None, 2]),

@@ -11,7 +11,7 @@ from support_runs import attempt_at
 
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import AnswerRecord, BanRecord
-from bltybench.limits.models.families import FAMILIES
+from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
 from bltybench.policies.advice.prediction import predict, sentences
 from bltybench.policies.advice.prescription import prescribe, safe_spacing_s
@@ -163,6 +163,36 @@ def test_retries_without_an_announced_wait_cover_the_longest_period() -> None:
         for period_s in (1.0, 60.0, 86_400.0)
     )
     assert (short, minute, day) == (3, 10, 10)
+
+
+def test_documented_limits_of_several_periods_are_kept_together() -> None:
+    periods = {"requests": (1.0, 60.0, 86_400.0), "tokens": (60.0, 3600.0)}
+    listed = [Limit(what, round(10 * s**0.5), s) for what, found in periods.items() for s in found]  # type: ignore[arg-type]
+    found = documented_limits([*listed, Limit("requests", 9, 1.0), Limit("concurrency", 7)])
+    assert found.requests is not None
+    assert found.tokens is not None
+    assert [(limit.limit, limit.period_s) for limit in found.requests.chain()] == [
+        (77, 60.0),
+        (9, 1.0),
+        (2939, 86_400.0),
+    ]
+    assert [limit.period_s for limit in found.tokens.chain()] == [60.0, 3600.0]
+    assert found.concurrency == 7
+
+
+def test_documented_limits_of_long_periods_are_kept_next_to_measured_ones() -> None:
+    day = [Limit("requests", 100, 60.0), Limit("requests", 1000, 86_400.0)]
+    measured = limits(
+        requests=RateLimit(limit=50, period_s=30.0, algorithm="sliding_log", count_refused=True)
+    )
+    known, sources = completed(measured, documented_limits(day))
+    assert known.requests is not None
+    assert [(limit.limit, limit.period_s) for limit in known.requests.chain()] == [
+        (50, 30.0),
+        (1000, 86_400.0),
+    ]
+    assert model_of(known.requests).decide(0.0).accepted
+    assert sources.requests == "measured and documented"
 
 
 def test_what_was_not_measured_is_as_documented() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +13,8 @@ from bltybench.policies.failed_attempt import FailedAttempt
 from bltybench.policies.retries import POLICIES, Retries, outcome_of
 from bltybench.report.sentences import retry_policy
 from bltybench.scenario.retry import SDK_POLICIES, PolicyName, Retry
+from bltybench.wire.ratelimit_headers import MAX_WAIT_S, Quota, parse_quota
+from bltybench.wire.retry_hints import take_hints
 
 DAY_S = 86_400.0
 
@@ -86,6 +89,58 @@ def test_announced_waits_are_followed_up_to_the_cap_of_the_policy(
     retry = Retry(policy=policy)  # type: ignore[arg-type]
     announced = (7.0, 60.0, 61.0, 120.0, 121.0, DAY_S, 0.0, -5.0)
     assert [wait_s(retry, 0.5, announced_s=given_s) for given_s in announced] == waits
+
+
+NOW_S = datetime(2026, 11, 22, 14, tzinfo=UTC).timestamp()
+BACKOFF = {"retry_after": 0.4375, "openai": 0.4375, "openai_2_51": 0.4375, "litellm": 0.875, "vercel_ai": 2.0}
+GIVES_UP = BACKOFF | {"retry_after": None, "openai": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "announced_s", "waits"),
+    [
+        ("retry-after", "0", 0.0, BACKOFF | {"vercel_ai": 0.0}),
+        ("retry-after", "Sun, 22 Nov 2026 13:59:00 GMT", 0.0, BACKOFF | {"vercel_ai": 0.0}),
+        ("retry-after", "-5", None, BACKOFF),
+        ("retry-after", "soon", None, BACKOFF),
+        ("retry-after", "", None, BACKOFF),
+        ("retry-after", "86400", DAY_S, GIVES_UP),
+        ("retry-after", "24h", DAY_S, GIVES_UP),
+        ("retry-after-ms", "86400000", DAY_S, GIVES_UP),
+        ("retry-after", "Mon, 22 Nov 2027 14:00:00 GMT", 365 * DAY_S, GIVES_UP),
+        ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT", MAX_WAIT_S, GIVES_UP),
+        ("retry-after", "9" * 19, MAX_WAIT_S, GIVES_UP),
+        ("retry-after", "9" * 20, MAX_WAIT_S, GIVES_UP),
+        ("retry-after", "9" * 300 + ".5", MAX_WAIT_S, GIVES_UP),
+        ("retry-after-ms", "9" * 25, MAX_WAIT_S, GIVES_UP),
+        ("retry-after", "9" * 25 + "h", MAX_WAIT_S, GIVES_UP),
+    ],
+)
+def test_announced_wait_that_makes_no_sense_is_recorded_and_the_policy_decides(
+    name: str, text: str, announced_s: float | None, waits: dict[str, float | None]
+) -> None:
+    asked_s = parse_quota([(name, text)], NOW_S).retry_after_s
+    assert asked_s == announced_s
+    done_s = {policy: wait_s(Retry(policy=policy), 0.5, announced_s=asked_s) for policy in waits}  # type: ignore[arg-type]
+    assert done_s == waits
+
+
+@pytest.mark.parametrize(
+    ("body", "announced_s"),
+    [
+        ({"retry_after": 10**400}, 1e15),
+        ({"retry_after": float("inf")}, 1e15),
+        ({"retry_after_ms": 1 << 60}, 1e12),
+        ({"retryDelay": "9" * 25 + "s"}, 1e15),
+        ({"retry_after": float("nan")}, None),
+        ({"retry_after": -5}, None),
+        ({"message": f"Try again in {'9' * 25} hours"}, 1e15),
+    ],
+)
+def test_wait_in_a_body_can_be_absurdly_long(body: dict[str, Any], announced_s: float | None) -> None:
+    quota = Quota()
+    take_hints(body, body.get("message"), quota, NOW_S)
+    assert quota.retry_after_s == (None if announced_s is None else min(announced_s, MAX_WAIT_S))
 
 
 def test_own_bounds_replace_the_defaults() -> None:

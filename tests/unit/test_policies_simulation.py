@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -107,6 +108,84 @@ def test_clients_have_budgets_of_their_own() -> None:
     own = run(load(*[0.0] * 20, clients=20), limits(1, 3600), "fixed", budget="grpc")
     assert sum(len(call.refusals) for call in shared) == 19 + 4
     assert sum(len(call.refusals) for call in own) == 19 * 3
+
+
+def test_a_refused_call_falls_back_immediately_and_waits_once_all_apis_have_refused_it() -> None:
+    # The first API accepts one call per 10 s, the second one per 4 s.
+    first, second = limits(1), limits(1, 4.0)
+    calls = Simulation(
+        load(0, 0, 0, routes=((0, 1),)),
+        first,
+        Retry(policy="retry_after"),
+        SECOND,
+        seed=1,
+        others=[second],
+    ).run()
+    assert [len(call.refusals) for call in calls] == [0, 1, 3]
+    assert [call.accepted_s for call in calls[:2]] == pytest.approx([0, 0.02])
+    # Refused at 0.02 and 0.04 s, it waits 4 s, the shorter wait, and begins with the first API again.
+    assert calls[2].accepted_s == pytest.approx(0.04 + 4 + 0.02)
+    alone = Simulation(
+        load(0, 0, routes=((0, 1), (1, 0))), first, Retry(), SECOND, seed=1, others=[second]
+    ).run()
+    assert [call.refusals for call in alone] == [[], []]
+
+
+def test_slots_are_released_at_the_api_that_accepted_the_call() -> None:
+    slots = limits(99, concurrency=1)
+    calls = Simulation(
+        load(0, 0, 1.5, 1.5, routes=((0, 1),)), slots, Retry(), SECOND, seed=1, others=[slots]
+    ).run()
+    assert [call.ok for call in calls] == [True] * 4
+
+
+@pytest.mark.parametrize("options", [["--pacing", "limiter"], ["--need", "p95 <= 5 s"]])
+def test_scenario_that_falls_back_is_simulated_with_the_limits_of_each_key(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
+) -> None:
+    file = tmp_path / "scenarios.toml"
+    file.write_text(
+        """
+        default_scenario = "s"
+        [targets.t]
+        base_url = "http://127.0.0.1:9/v1"
+        keys = ["KEY_A", "KEY_B"]
+        [[targets.t.limits]]
+        what = "requests"
+        limit = 10
+        per = "minute"
+        [[targets.t.limits]]
+        what = "requests"
+        limit = 15
+        per = "hour"
+        [scenarios.s]
+        title = "Fall back"
+        target = "t"
+        model = "m"
+        users = 40
+        duration_s = 120
+        [scenarios.s.arrivals]
+        kind = "closed"
+        [[scenarios.s.mix]]
+        name = "a"
+        prompt_tokens = { kind = "fixed", tokens = 5 }
+        max_tokens = { kind = "fixed", tokens = 5 }
+        [scenarios.s.retry]
+        policy = "retry_after"
+        max_attempts = 9
+        fallback = true
+        """,
+        encoding="utf-8",
+    )
+    chosen = ("--scenario-file", str(file), "--calls", "40", "--policy", "retry_after")
+    assert simulate(monkeypatch, *chosen, "--json") == 0
+    (limiter,) = msgspec.json.decode(capsys.readouterr().out, type=Tournament).limiters
+    assert (limiter.other_apis, limiter.optimum, limiter.results[0].ok) == (1, None, 30)
+    assert simulate(monkeypatch, *chosen, *options) == 2
+    assert "have several" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("values", "index"), [([3, 3, 3], 1), ([6, 0, 0], 1 / 3), ([0, 0], None)])

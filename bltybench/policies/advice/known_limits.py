@@ -1,19 +1,28 @@
 """The limits that a client has to keep: measured ones, and documented ones where nothing was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import FAMILIES
-from bltybench.scenario.api.documented_limits import MINUTE_S, Limit, What, one_limit, per_minute
-from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits
+from bltybench.scenario.api.documented_limits import (
+    MINUTE_S,
+    Limit,
+    What,
+    limits_on,
+    one_limit,
+    per_minute,
+)
+from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits, Target
 
 SHARED = ("ticks", "count_refused")
 """Options of a limit that findings and tables of limits.toml have in common."""
 
-Source = Literal["measured", "documented", "unknown"]
+Source = Literal["measured", "documented", "measured and documented", "unknown"]
+LONG_PERIOD_S = 3600.0
+"""Shortest period of a documented limit, in seconds, that a run with a measured limit does not refute."""
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,18 +34,35 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def documented_limits(documented: Iterable[Limit]) -> SandboxLimits:
-    """Return documented limits as fixed windows: one of requests, one of tokens, and concurrency."""
+    """Return documented limits as fixed windows of requests and of tokens, and concurrency.
+
+    Of several limits on the same, the one per minute is first, and the others are its ``also``.
+    """
     known = list(documented)
 
     def window(what: What) -> RateLimit | None:
-        limit = one_limit(known, what)
-        return None if limit is None else RateLimit(limit=limit.limit, period_s=limit.period_s or MINUTE_S)
+        first = one_limit(known, what)
+        if first is None:
+            return None
+        by_period: dict[float, RateLimit] = {}
+        for limit in (first, *limits_on(known, what)):  # of one period, the lowest is first
+            period_s = limit.period_s or MINUTE_S
+            by_period.setdefault(period_s, RateLimit(limit=limit.limit, period_s=period_s))
+        one, *others = by_period.values()
+        return _with(one, others)
 
     return SandboxLimits(
         requests=window("requests"),
         tokens=window("tokens"),
         concurrency=per_minute(known, "concurrency"),
     )
+
+
+def limits_of(target: Target) -> SandboxLimits:
+    """Return the limits of a target: the sandbox's, or the documented ones."""
+    if target.sandbox is not None:
+        return target.sandbox.limits
+    return documented_limits(target.documented).model_copy(update={"per": target.limits_per})
 
 
 def measured_limits(record: FindingsRecord) -> SandboxLimits:
@@ -75,9 +101,32 @@ def _request_limit(fit: FitRecord) -> RateLimit:
 
 
 def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[SandboxLimits, Sources]:
-    """Return the measured limits, and the documented one of each kind that was not measured."""
+    """Return the measured limits, and the documented ones that were not measured.
+
+    Next to a measured limit, those are the ones of much longer periods, such as a day.
+    """
     names = ("requests", "tokens", "concurrency")
-    missing = {name: getattr(documented, name) for name in names if getattr(measured, name) is None}
+    added = {name: getattr(documented, name) for name in names if getattr(measured, name) is None}
     sources: dict[str, Source] = dict.fromkeys(names, "measured")
-    sources |= {name: "unknown" if limit is None else "documented" for name, limit in missing.items()}
-    return measured.model_copy(update=missing), Sources(**sources)
+    sources |= {name: "unknown" if limit is None else "documented" for name, limit in added.items()}
+    for name in ("requests", "tokens"):
+        own, other = getattr(measured, name), getattr(documented, name)
+        if own is not None and other is not None:
+            longer = [limit for limit in other.chain() if _is_longer(limit, own)]
+            if longer:
+                added[name], sources[name] = _with(own, longer), "measured and documented"
+    return measured.model_copy(update=added), Sources(**sources)
+
+
+def _is_longer(documented: RateLimit, measured: RateLimit) -> bool:
+    longest_s = max(limit.period_s for limit in measured.chain())
+    return documented.period_s >= max(LONG_PERIOD_S, 2 * longest_s)
+
+
+def _with(limit: RateLimit, others: Sequence[RateLimit]) -> RateLimit:
+    """Return a limit with others at the end of its chain. A chain can't count refused requests."""
+    rest = (limit.also, *others) if limit.also is not None else others
+    changes: dict[str, object] = {"count_refused": None}
+    if rest:
+        changes["also"] = _with(rest[0], rest[1:])
+    return limit.model_copy(update=changes)

@@ -70,10 +70,12 @@ def prescribe(
     keys_per_client = max(1, keys // clients) if own_limit else 1
     paces: dict[str, float] = {}
     if limits.requests is not None:
-        paces["requests"] = safe_spacing_s(limits.requests, sharing)
+        alone = (limit.model_copy(update={"also": None}) for limit in limits.requests.chain())
+        paces["requests"] = max(safe_spacing_s(limit, sharing) for limit in alone)
     tokens_per_s = None
     if limits.tokens is not None:
-        tokens_per_s = TOKEN_MARGIN * limits.tokens.limit / limits.tokens.period_s / sharing
+        slowest = min(limit.limit / limit.period_s for limit in limits.tokens.chain())
+        tokens_per_s = TOKEN_MARGIN * slowest / sharing
         mean = sum(size.prompt + size.completion for size in sizes) / max(1, len(sizes))
         if mean:
             paces["tokens"] = mean / tokens_per_s
@@ -134,7 +136,8 @@ def _rounded_up(value: float) -> float:
 
 def _retries(limits: SandboxLimits) -> int:
     """Return how many retries wait, together and at least, for the longest period."""
-    longest_s = max((limit.period_s for limit in (limits.requests, limits.tokens) if limit), default=0.0)
+    known = (limits.requests, limits.tokens)
+    longest_s = max((limit.period_s for top in known if top for limit in top.chain()), default=0.0)
     waited_s, retries = 0.0, 0
     while retries < MAX_RETRIES and (waited_s < longest_s or retries < MIN_RETRIES):
         waited_s += BACKOFF_JITTER * min(BACKOFF_S * 2**retries, BACKOFF_CAP_S)
