@@ -42,6 +42,8 @@ class BenchmarkPlan(NamedTuple):
     runs: int
     seconds: float
     tokens: int
+    at_once: bool = False
+    """Whether all streams start at the same time, again and again, because all take equally long."""
 
     def steps(self) -> Iterator[tuple[int, "Streams"]]:
         """Yield the number of the run and its streams, in the order of measurement."""
@@ -121,6 +123,8 @@ class TimingErrors(msgspec.Struct, kw_only=True):
     ttft: tuple[float, float, float]
     itl: tuple[float, float, float]
     coalesced_share: float
+    first_coalesced_share: float
+    """Fraction of the first tokens that shared their read."""
 
 
 class Measurement(msgspec.Struct, kw_only=True):
@@ -157,7 +161,7 @@ def measure(
                 rate=rate,
                 streams=streams.number,
                 seconds=plan.seconds,
-                spread_s=length_s,
+                spread_s=0.0 if plan.at_once else length_s,
                 result=str(Path(directory) / client / "result.json"),
             )
             for client in clients
@@ -250,22 +254,23 @@ def _streams_of(run: str) -> list[ClientStream]:
     """Return the streams of a run of the product, from its records."""
     folder = RunFolder(Path(run))
     start_ns = folder.manifest().clock.monotonic_ns
-    columns = ["request_id", "sent_ns", "end_ns", "first_token_ns", "gaps_us", "coalesced_events", "outcome"]
+    columns = ["request_id", "sent_ns", "end_ns", "first_token_ns", "gaps_us", "coalesced_events"]
+    columns += ["first_token_coalesced", "outcome"]
     streams = []
     for row in read_attempts(folder).select(columns).to_pylist():
         if row["outcome"] == "ok":
             first_ns = start_ns + row["first_token_ns"]
             times_ns = [first_ns + gap * 1000 for gap in accumulate(row["gaps_us"], initial=0)]
             number, coalesced = int(row["request_id"]), row["coalesced_events"] or 0
-            streams.append(
-                ClientStream(number, start_ns + row["sent_ns"], start_ns + row["end_ns"], times_ns, coalesced)
-            )
+            sent_ns, end_ns = start_ns + row["sent_ns"], start_ns + row["end_ns"]
+            late = row["first_token_coalesced"]
+            streams.append(ClientStream(number, sent_ns, end_ns, times_ns, coalesced, late))
     return streams
 
 
 def _errors(streams: list[ClientStream], truth: dict[str, Any], tokens: int) -> TimingErrors | None:
     arrival, alone, ttft, itl = [], [], [], []
-    coalesced = 0
+    coalesced = first_coalesced = 0
     for stream in streams:
         true = truth.get(str(stream.number))
         if true is None or len(stream.times_ns) != tokens:
@@ -275,6 +280,7 @@ def _errors(streams: list[ClientStream], truth: dict[str, Any], tokens: int) -> 
         late = (arrived - written) / 1e6
         arrival.append(late)
         coalesced += stream.coalesced
+        first_coalesced += stream.first_coalesced
         if not stream.coalesced:
             alone.append(late)
         ttft.append(abs((arrived[0] - stream.sent_ns) - (written[0] - request_ns)) / 1e6)
@@ -287,6 +293,7 @@ def _errors(streams: list[ClientStream], truth: dict[str, Any], tokens: int) -> 
         ttft=percentiles(np.array(ttft)),
         itl=percentiles(np.concatenate(itl)),
         coalesced_share=coalesced / (len(arrival) * tokens),
+        first_coalesced_share=first_coalesced / len(arrival),
     )
 
 

@@ -124,6 +124,7 @@ def _median_errors(errors: list[TimingErrors]) -> TimingErrors:
         ttft=triple("ttft"),
         itl=triple("itl"),
         coalesced_share=statistics.median(error.coalesced_share for error in errors),
+        first_coalesced_share=statistics.median(error.first_coalesced_share for error in errors),
     )
 
 
@@ -146,11 +147,17 @@ def table(report: BenchmarkReport) -> str:
             f"{row.cpu_us_per_event:.1f} (×{row.cpu_us_per_event / ours.cpu_us_per_event:.1f})",
             f"{row.streams_per_s:,.0f} (×{row.streams_per_s / max(ours.streams_per_s, 1e-9):.2f})",
             *([_triple(errors.arrival), _triple(errors.ttft), _triple(errors.itl)] if errors else ["–"] * 3),
-            f"{errors.coalesced_share:.1%}" if errors and client == OURS else "–",
+            f"{errors.coalesced_share:.2%} / {errors.first_coalesced_share:.2%}"
+            if errors and client == OURS
+            else "–",
             f"{row.steal_share:.0%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "Errors: p50 / p99 / max, compared with the server's record. ×: multiple of ours."]
+    lines += [
+        "",
+        "Errors: p50 / p99 / max, compared with the server's record. Coalesced: fraction of the events, and "
+        "of the first tokens. ×: multiple of ours.",
+    ]
     return "\n".join(lines)
 
 
@@ -197,6 +204,7 @@ def main() -> None:
     )
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--together", action="store_true", help="run ours with each other client on one core")
+    parser.add_argument("--at-once", action="store_true", help="start all streams at the same time")
     parser.add_argument("--json", type=Path, help="file for the figures of every run")
     parser.add_argument("--plot", type=Path, help="file for a figure (.png, .svg)")
     options = parser.parse_args()
@@ -214,6 +222,7 @@ def main() -> None:
         runs=options.runs or (1 if options.quick else 3),
         seconds=options.seconds or (1.0 if options.quick else 4.0),
         tokens=TOKENS,
+        at_once=options.at_once,
     )
     report = run_all(plan, together=options.together)
     print(pairs_table(report.pairs) if options.together else table(report))

@@ -110,6 +110,7 @@ class ClientStream(msgspec.Struct, array_like=True):
     end_ns: int
     times_ns: list[int]
     coalesced: int = 0
+    first_coalesced: bool = False
 
 
 class ClientResult(msgspec.Struct, kw_only=True):

@@ -54,6 +54,7 @@ class DeferredRecorder:
         for _ in range(len(self._queue)):
             if not self._queue:  # another greenlet was faster
                 return
+            self._reader.read_arrived()
             exchange, record = self._queue.popleft()
             record(self._reader.read_now(exchange))
             if self._queue and time.monotonic_ns() >= until_ns:

@@ -8,6 +8,7 @@ import pytest
 from gevent.event import Event
 
 from bltybench.wire.scheduling.batched_reads import BatchedReads
+from bltybench.wire.scheduling.early_reads import EarlyReads
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs epoll (Linux)")
 
@@ -31,6 +32,38 @@ class Peer:
         self.batched.remove(self.near.fileno())
         self.near.close()
         self.far.close()
+
+
+def test_what_arrived_is_read_without_the_event_loop() -> None:
+    loop = gevent.get_hub().loop
+    early, batched = EarlyReads(loop), BatchedReads(loop)
+    slow = Peer(batched)
+    near, far = socket.socketpair()
+    received: list[bytes] = []
+    watcher = loop.io(near.fileno(), 1)
+    watcher.start(lambda: received.append(near.recv(1000)))
+    early.add(near.fileno(), lambda: received.append(near.recv(1000)))
+    gevent.sleep(0.001)  # the loop begins to watch
+    early.read()
+    batched.read_ready()
+    assert not received
+    far.send(b"first")
+    slow.far.send(b"slow")
+    early.read()
+    batched.read_ready()
+    assert (received, slow.received) == ([b"first"], 4)
+    early.remove(near.fileno())
+    far.send(b"second")
+    early.read()
+    assert received == [b"first"]
+    gevent.sleep(0.001)
+    assert received == [b"first", b"second"]
+    watcher.stop()
+    watcher.close()
+    for sock in (near, far):
+        sock.close()
+    slow.close()
+    batched.read_ready()
 
 
 def test_reads_are_batched_only_while_there_are_many() -> None:

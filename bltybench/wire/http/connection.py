@@ -70,6 +70,7 @@ class Connection:
         """
         if self._exchange is not None or exchange.done or exchange.sent_ns is not None:
             raise RuntimeError("a connection carries one exchange at a time, and an exchange is sent once")
+        self._reader.read_arrived()
         request = self._requests.compose(method, path, headers, body)
         exchange.secrets = self._origin.secrets
         self._exchange = exchange
@@ -85,8 +86,7 @@ class Connection:
                 if not exchange.done:
                     waiter.get()  # returns early if the request must be sent again
         except BaseException:
-            # Killed (GreenletExit), or a Timeout of the caller: the response is no longer needed.
-            if not exchange.done:
+            if not exchange.done:  # killed (GreenletExit), or a Timeout of the caller
                 self._fail(Fault.CANCELLED, "cancelled by the client")
             raise
 
@@ -286,7 +286,7 @@ class Connection:
         if isinstance(opened, Failure):
             self._fail(*opened)
             return None
-        self._io = io = SocketIO(*opened, self._reader.batched_reads, self._on_readable, self._on_unsendable)
+        self._io = io = SocketIO(*opened, self._reader, self._on_readable, self._on_unsendable)
         io.resume()
         return io
 

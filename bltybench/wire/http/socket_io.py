@@ -12,7 +12,7 @@ import gevent.socket
 
 from bltybench.wire import stamps
 from bltybench.wire.http.tls import Tls
-from bltybench.wire.scheduling.batched_reads import BatchedReads
+from bltybench.wire.scheduling.reader import Reader
 
 READ_BYTES = 64 * 1024
 READABLE, WRITABLE = 1, 2
@@ -35,7 +35,7 @@ class SocketIO:
         self,
         connected: gevent.socket.socket,
         tls: Tls | None,
-        batched_reads: BatchedReads,
+        reader: Reader,
         on_readable: Callable[[], None],
         on_unsendable: Callable[[str], None],
     ) -> None:
@@ -49,7 +49,7 @@ class SocketIO:
         self.tls = tls
         self.paused = True
         self.batched = False
-        self._batched_reads = batched_reads
+        self._batched_reads, self._early_reads = reader.batched_reads, reader.early_reads
         self._loop = gevent.get_hub().loop
         self._on_readable = on_readable
         self._on_unsendable = on_unsendable
@@ -68,19 +68,24 @@ class SocketIO:
             self._unbatch()
             self.paused = False
             self._reading.start(self._on_readable)
+            self._early_reads.add(self.socket.fileno(), self._on_readable)
 
     def pause(self) -> None:
         """Leave arriving bytes in the kernel for now."""
         self.paused = True
         self._unbatch()
-        self._reading.stop()
+        self._stop_reading()
 
     def batch(self) -> None:
         """Call ``on_readable`` together with those of other slow streams, until the next ``resume``."""
         if not self.paused and not self.batched:
-            self._reading.stop()
+            self._stop_reading()
             self.batched = True
             self._batched_reads.add(self.socket.fileno(), self._on_readable)
+
+    def _stop_reading(self) -> None:
+        self._reading.stop()
+        self._early_reads.remove(self.socket.fileno())
 
     def _unbatch(self) -> None:
         if self.batched:

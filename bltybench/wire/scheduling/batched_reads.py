@@ -116,7 +116,10 @@ class BatchedReads:
             self._stop_batching()
             self._watcher.stop()
 
-    def _read_ready(self) -> None:
+    def read_ready(self) -> None:
+        """Read everything that has arrived."""
+        if not self._reads:
+            return
         ready = self._epoll.poll(0)
         self._read_count += len(ready)
         reads = self._reads
@@ -130,7 +133,7 @@ class BatchedReads:
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
-        self._read_ready()
+        self.read_ready()
         if self._read_count < _SAMPLE_SIZE:
             return
         now_s = time.monotonic()
@@ -142,7 +145,7 @@ class BatchedReads:
             self._timer = AlignedTimer(self._loop, BATCH_PERIOD_S, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._read_ready()
+        self.read_ready()
         self._batch_count += 1
         if self._batch_count < _SAMPLE_SIZE:
             return

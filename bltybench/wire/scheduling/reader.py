@@ -17,6 +17,7 @@ from bltybench.wire.fault import Failure
 from bltybench.wire.interpret import fold, interpret
 from bltybench.wire.result import ExchangeResult
 from bltybench.wire.scheduling.batched_reads import BatchedReads
+from bltybench.wire.scheduling.early_reads import EarlyReads
 from bltybench.wire.scheduling.open_streams import OpenStreams
 
 MIN_SLICE_NS = 1_000_000
@@ -44,6 +45,8 @@ class Reader:
         self._loop = gevent.get_hub().loop
         self.batched_reads = BatchedReads(self._loop)
         """The connections with slow streams."""
+        self.early_reads = EarlyReads(self._loop)
+        """The other connections."""
         self.open_streams = OpenStreams(self._loop)
         self._jobs: deque[tuple[Exchange, Any, OnFolded | None]] = deque()
         # A timer of lower priority: libev serves it once per iteration, after the sockets. An idle watcher
@@ -56,6 +59,11 @@ class Reader:
     def backlog(self) -> int:
         """Number of responses, or parts of responses, that are received but not yet parsed."""
         return len(self._jobs)
+
+    def read_arrived(self) -> None:
+        """Read everything that has arrived. Call this between units of work that are not reads."""
+        self.early_reads.read()
+        self.batched_reads.read_ready()
 
     def ended(self, exchange: Exchange, waiter: Any) -> None:
         """Wake the sender of an ended exchange: after parsing if it awaits a long stream, else immediately.
@@ -108,6 +116,7 @@ class Reader:
         until_ns = time.monotonic_ns() + slice_ns(len(jobs))
         try:
             while jobs:
+                self.read_arrived()
                 self._run(*jobs.popleft())
                 if time.monotonic_ns() >= until_ns:
                     break
