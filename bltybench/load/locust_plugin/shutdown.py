@@ -6,10 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
 import gevent
+import psutil
 from gevent.lock import RLock
 from locust.event import Events
 from locust.runners import STATE_CLEANUP, STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner, WorkerRunner
@@ -32,6 +34,8 @@ POLL_S = 0.05
 """Interval of the checks whether another greenlet still shuts Locust down, in seconds."""
 MAX_CONNECT_S = 10.0
 """Maximum wait for forked workers to connect before they are dismissed, in seconds."""
+MAX_EXIT_S = 5.0
+"""Maximum wait for dismissed workers to end before a signal ends them, in seconds."""
 
 
 def end_at_signals(events: Events) -> None:
@@ -77,19 +81,36 @@ def _interrupt() -> None:
 def exit_with(error: UserError, runner: Runner) -> NoReturn:
     """Exit because of an error before a run, and let forked workers exit, too."""
     code = runner.environment.process_exit_code = print_error(error)
-    _dismiss_workers(runner)
+    if isinstance(runner, MasterRunner) and parsed_options(runner.environment).processes:
+        _dismiss_workers(runner)
     sys.exit(code)
 
 
-def _dismiss_workers(runner: Runner) -> None:
-    """End the workers that Locust forked, which would otherwise wait indefinitely for their master."""
-    processes = parsed_options(runner.environment).processes
-    if not isinstance(runner, MasterRunner) or not processes:
-        return
+def _dismiss_workers(runner: MasterRunner) -> None:
+    """End the workers that Locust forked, which would otherwise look for their master for minutes."""
     give_up_s = time.monotonic() + MAX_CONNECT_S
-    while len(runner.clients) < processes and time.monotonic() < give_up_s:
-        gevent.sleep(0.1)
+    while len(runner.clients) < len(forked_workers()) and time.monotonic() < give_up_s:
+        gevent.sleep(POLL_S)
     runner.quit()
+    give_up_s = time.monotonic() + MAX_EXIT_S
+    while forked_workers() and time.monotonic() < give_up_s:
+        gevent.sleep(POLL_S)
+    for worker in forked_workers():
+        worker.kill()
+
+
+def forked_workers() -> list[psutil.Process]:
+    """Return the processes that Locust forked as workers and that have not ended.
+
+    They stay children to be waited for, because Locust logs an error for one that is gone.
+    """
+    own = psutil.Process()
+    workers = []
+    for child in own.children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == own.cmdline():
+                workers.append(child)
+    return workers
 
 
 def stop_run(runner: Runner, reason: str) -> None:

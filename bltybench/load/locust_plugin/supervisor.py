@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,6 @@ from bltybench.errors import UserError, reason
 from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer, Question
 from bltybench.load.distributed.messages import BATCH_MESSAGE, RECEIPT_MESSAGE, Batch, Receipt
 from bltybench.load.first_calls import MAX_ALIKE
-from bltybench.load.locust_plugin.console import print_error
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
     HELLO_MESSAGE,
@@ -34,7 +32,7 @@ from bltybench.load.locust_plugin.crew import (
     tolerate_cuts,
 )
 from bltybench.load.locust_plugin.options import parsed_options
-from bltybench.load.locust_plugin.shutdown import stop_run
+from bltybench.load.locust_plugin.shutdown import exit_with, forked_workers, stop_run
 from bltybench.load.run.context import FAILING_MESSAGE
 from bltybench.load.run.run import Run
 
@@ -118,15 +116,13 @@ class Supervisor:
         waits = options.headless or options.autostart
         while self._starting is None and (waits or len(runner.clients) < processes):
             gevent.sleep(WATCH_INTERVAL_S)
-            alive = len(_forked_workers())
+            alive = len(forked_workers())
             # A signal to all processes, or an error before the run, ends workers, too.
             ending = alive == processes or self._signaled.wait(LEAVE_GRACE_S)
             if ending or self._starting is not None or environment.process_exit_code is not None:
                 continue
             missing = f"{processes - alive} of {processes} worker processes ended before the run"
-            code = print_error(UserError(missing, remedy="see their output, and start the run again"))
-            runner.quit()
-            sys.exit(code)
+            exit_with(UserError(missing, remedy="see their output, and start the run again"), runner)
 
     def _supervise(self, run: Run, crew: Crew, lead_s: float) -> None:
         if lost := crew.wait_until_ready():
@@ -214,21 +210,11 @@ def _unwritable(run: Run, error: OSError) -> UserError:
     )
 
 
-def _forked_workers() -> list[psutil.Process]:
-    """Return the processes that Locust forked as workers and that have not ended."""
-    own = psutil.Process()
-    return [
-        child
-        for child in own.children()
-        if child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == own.cmdline()
-    ]
-
-
 def _kill_stopped_workers() -> None:
     """Kill the workers that Locust forked and that a signal has stopped.
 
     They would hold the run's folder, and Locust waits for their end.
     """
-    for worker in _forked_workers():
+    for worker in forked_workers():
         if worker.status() == psutil.STATUS_STOPPED:
             worker.kill()
