@@ -42,6 +42,8 @@ BUDGET_MESSAGE = "bltybench_budget_exhausted"
 MAX_IDLE_WAIT_S = 2.0
 """Maximum time for the users to begin waiting for the load, in seconds. Users of other classes may never."""
 POLL_S = 0.01
+WRITE_INTERVAL_S = 0.5
+"""Pause between two writes, in seconds. Records reach the disk within a second, also if it is overslept."""
 
 
 class Participant:
@@ -118,6 +120,7 @@ class Participant:
         self._garbage.enter_context(rare_collections())
         self._greenlets = [
             gevent.spawn(self._report_ready, remote),
+            gevent.spawn(self._write_records, context),
             gevent.spawn(self._end_seconds, context),
             gevent.spawn(context.clock.run_out),
         ]
@@ -127,6 +130,7 @@ class Participant:
         gevent.killall(self._greenlets)
         if self.context is not None:
             if self.context.clock.is_known:
+                self.context.sink.write()
                 unclaimed, held = self.context.source.count_unclaimed(), self.context.policy.holding
                 self._end_second(
                     self.context, never_sent=0 if held else unclaimed, paced=unclaimed if held else 0
@@ -207,13 +211,17 @@ class Participant:
             # The master of --processes prints it on the same terminal.
             print(f"bltybench: this worker can't take part: {error}", file=sys.stderr, flush=True)
 
-    def _end_seconds(self, context: RunContext) -> None:
+    def _write_records(self, context: RunContext) -> None:
         context.clock.wait_until_known()
         while True:
-            # Records reach the disk within a second of their end, also if this process wakes up late.
-            gevent.sleep(0.5)
+            gevent.sleep(WRITE_INTERVAL_S)
             context.sink.write()
-            gevent.sleep(0.5)
+
+    def _end_seconds(self, context: RunContext) -> None:
+        # Apart from writing, which takes many seconds if listeners are expensive: the audit must show them.
+        context.clock.wait_until_known()
+        while True:
+            gevent.sleep(1)
             self._end_second(context)
 
     def _end_second(self, context: RunContext, never_sent: int = 0, paced: int = 0) -> None:

@@ -87,8 +87,7 @@ class RecordSink:
             self._fail(error)
 
     def end_second(self, *, users: int, never_sent: int = 0, paced: int = 0) -> None:
-        """Write the records and the audit of the last second to disk."""
-        self.write()
+        """Write the audit of the last second to disk."""
         self.generator.append(
             self.audit.second(
                 self._clock.now_ns(),
