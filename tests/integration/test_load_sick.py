@@ -99,10 +99,28 @@ class Busy(ScenarioUser):
 
 
 def test_load_beyond_one_core_is_reported(tmp_path: Path) -> None:
+    locustfile = tmp_path / "expensive.py"
+    # Each call costs the generator far more CPU time than the server, so the server is never the bottleneck.
+    locustfile.write_text(
+        """
+import time
+from bltybench.load import ScenarioUser
+from locust import events
+
+class Expensive(ScenarioUser):
+    scenario = "stream"
+
+@events.request.add_listener
+def compute(**_):
+    until = time.thread_time() + 0.01
+    while time.thread_time() < until:
+        pass
+"""
+    )
     with ServerProcess() as server:
-        unpaced = 'duration_s = 5\nusers = 200\narrivals = { kind = "closed" }'
+        unpaced = 'duration_s = 4\nusers = 50\narrivals = { kind = "closed" }'
         write_scenarios(tmp_path, server.url(tokens=64, rate=0), unpaced)
-        done = run(tmp_path)
+        done = run(tmp_path, locustfile)
     assert CPU in broken(done)
 
 

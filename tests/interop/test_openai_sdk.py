@@ -388,8 +388,12 @@ def test_requests_of_the_sdk_in_a_locustfile_are_recorded_as_attempts(tmp_path: 
     assert "Traceback" not in done.output
     assert (done.output.count("refused\n"), done.output.count("all done")) == (1, 1), done.output
     rows = sorted(done.attempts, key=lambda row: row["sent_ns"])
+    first_attempts = [row for row in rows if row["attempt"] == 0]
+    cut = [row for row in first_attempts if row["outcome"] == "cancelled"]
     assert [
-        (row["name"], row["outcome"], row["completion_tokens"]) for row in rows if row["attempt"] == 0
+        # The last events of a stream can arrive before the SDK closes it.
+        (row["name"], row["outcome"], None if row in cut else row["completion_tokens"])
+        for row in first_attempts
     ] == [
         ("chat", "ok", 4),
         ("stream", "ok", 6),
