@@ -94,7 +94,7 @@ def random_case(seed: int) -> Case:
     rule = RateLimit(limit=limit, period_s=period_s, algorithm=rng.choice(ALGORITHMS))
     duration_s = PERIODS * period_s
     rate_per_s = limit / period_s * rng.uniform(0.5, 2.0)
-    due_s = tuple(sorted(_arrivals(rng, rate_per_s, duration_s)))
+    due_s = tuple(sorted(arrivals(rng, rate_per_s, duration_s)))
     load = SimulatedLoad(
         clients=rng.choice((1, 1, 2, 5)),
         users=USERS,
@@ -107,7 +107,7 @@ def random_case(seed: int) -> Case:
     return Case(limits, load, ServiceTime(rng.uniform(0.2, 3.0), 0.0), seed)
 
 
-def _arrivals(rng: random.Random, rate_per_s: float, duration_s: float) -> Iterator[float]:
+def arrivals(rng: random.Random, rate_per_s: float, duration_s: float) -> Iterator[float]:
     """Yield the times of a Poisson process of batches, of one call each or of several."""
     batch = rng.choice((1, 1, 5, 20))
     at_s = rng.expovariate(rate_per_s / batch)

@@ -66,7 +66,7 @@ def advise(  # noqa: PLR0917 - typer makes options of them
         limits=known.sources,
         prescription=prescription,
         workload=workload.name,
-        predicted=predict(workload.load, known.limits, prescription, workload.service, workload.seed),
+        predicted=predict(workload.load, known.limits, prescription, workload.service, seed=workload.seed),
         settings=settings(
             prescription, model=workload.model, base_url=workload.base_url, timeout_s=workload.timeout_s
         ),

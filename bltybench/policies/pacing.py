@@ -105,28 +105,43 @@ class _Copy:
             one.model.charge(now_s, float(floor(one.model.peek(now_s).remaining)))
 
 
-class BucketPacer(Pacer):
-    """Token buckets for requests and tokens, at the rates of the limits."""
+class CopyPacer(Pacer):
+    """Limiters of the client's own, and a number of requests in flight."""
 
-    def __init__(self, limits: SandboxLimits, share: Share, *, burst: bool) -> None:
-        def bucket(own: RateLimit, capacity: int | None) -> TokenBucket:
-            return TokenBucket(own.limit, own.period_s, capacity)
-
-        self._copy = _Copy(
-            _Copied(bucket(own, None if burst or counts_tokens else 1), counts_tokens)
-            for limit, counts_tokens in _known(limits)
-            for own in _own(limit, share).chain()
-        )
+    def __init__(self, copied: Iterable[_Copied], slots: int | None = None) -> None:
+        self._copy = _Copy(copied)
+        self._slots = inf if slots is None else slots
+        self._in_flight = 0
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
         """Return how long to hold the next request. One that never fits is sent: waiting doesn't help."""
         del rng
-        wait_s = self._copy.wait_s(now_s, tokens)
-        return 0.0 if wait_s == inf else wait_s
+        if self._in_flight >= self._slots:
+            return inf
+        return 0.0 if (wait_s := self._copy.wait_s(now_s, tokens)) == inf else wait_s
 
     def send(self, now_s: float, tokens: int) -> None:
         """Charge a request."""
+        self._in_flight += 1
         self._copy.charge(now_s, tokens)
+
+    def answer(self, *_: object, **__: object) -> None:
+        """Release the slot."""
+        self._in_flight -= 1
+
+
+def own_pacer(models: Iterable[tuple[Model, bool]], slots: int | None) -> CopyPacer:
+    """Return a pacer that keeps limiters of its own. Each is with whether it counts tokens."""
+    return CopyPacer((_Copied(*known) for known in models), slots)
+
+
+def bucket_pacer(limits: SandboxLimits, share: Share, *, burst: bool) -> CopyPacer:
+    """Return token buckets for requests and tokens, at the rates of the client's share of the limits."""
+    return CopyPacer(
+        _Copied(TokenBucket(own.limit, own.period_s, None if burst or counts_tokens else 1), counts_tokens)
+        for limit, counts_tokens in _known(limits)
+        for own in _own(limit, share).chain()
+    )
 
 
 class AimdPacer(Pacer):
@@ -194,9 +209,8 @@ class LimiterPacer(Pacer):
 
     def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
         self._limits, self._share = _known(limits), share
-        self._own = _Copy(_copied(limit, share, counts_tokens) for limit, counts_tokens in self._limits)
-        self._whole = _Copy(
-            _copied(limit, Share(0, 1), counts_tokens) for limit, counts_tokens in self._limits
+        self._own, self._whole = (
+            _Copy(_copied(*known, part) for known in self._limits) for part in (share, Share(0, 1))
         )
         self._slots = inf if limits.concurrency is None else max(1, share.of(limits.concurrency))
         self._start_s = start_s
@@ -264,8 +278,8 @@ def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: flo
     """Return a new pacer for a client's share of the limits. ``start_s`` is the server's time at 0."""
     makers: dict[PacingName, Callable[[], Pacer]] = {
         "none": Pacer,
-        "token_bucket": lambda: BucketPacer(limits, share, burst=True),
-        "even": lambda: BucketPacer(limits, share, burst=False),
+        "token_bucket": lambda: bucket_pacer(limits, share, burst=True),
+        "even": lambda: bucket_pacer(limits, share, burst=False),
         "aimd": AimdPacer,
         "adaptive": AdaptivePacer,
         "limiter": lambda: LimiterPacer(limits, share, start_s),
@@ -275,11 +289,12 @@ def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: flo
 
 def _known(limits: SandboxLimits) -> list[tuple[RateLimit, bool]]:
     """Return the limits on requests and on tokens, and whether they count tokens."""
-    pairs = ((limits.requests, False), (limits.tokens, True))
-    return [(limit, counts_tokens) for limit, counts_tokens in pairs if limit is not None]
+    return [
+        (limit, is_tokens) for limit, is_tokens in ((limits.requests, False), (limits.tokens, True)) if limit
+    ]
 
 
-def _copied(limit: RateLimit, share: Share, counts_tokens: bool) -> _Copied:
+def _copied(limit: RateLimit, counts_tokens: bool, share: Share) -> _Copied:
     """Return a copy of a client's share of a limiter.
 
     A counter rounds down what is used, which would add up to a request per client. So it counts fractions.

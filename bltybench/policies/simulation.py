@@ -103,10 +103,10 @@ class Simulation:
         *,
         seed: int,
         pacing: PacingName = "none",
-        paced_by: SandboxLimits | None = None,
+        paced_by: Sequence[Pacer] | None = None,
         others: Sequence[SandboxLimits] = (),
     ) -> None:
-        """``paced_by`` are limits by which each client paces itself; by default its share of the API's.
+        """``paced_by`` are the clients' own pacers, instead of ``pacing`` by a share of the API's limits.
 
         ``others`` are the limits of the further APIs that the routes of the load name. Raise UserError if
         there are any and the clients pace, because they would pace by one of them.
@@ -126,7 +126,7 @@ class Simulation:
                 Retries(retry),
                 pacer_of(pacing, limits, Share(client, load.clients), self._start_s)
                 if paced_by is None
-                else pacer_of(pacing, paced_by, Share(0, 1), self._start_s),
+                else paced_by[client],
                 Random(f"{seed}/retry/{client}"),
                 load.users_of(client),
             )

@@ -1,6 +1,6 @@
 """Targets: the API's address, its documented limits, and the sandbox's setup."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import (
@@ -126,6 +126,18 @@ class RateLimit(Table):
     def options(self) -> dict[str, float | bool]:
         """Return the options other than limit, period, and algorithm."""
         return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+
+
+def alone(limit: RateLimit | None) -> list[RateLimit]:
+    """Return the limits of a chain, each without the others."""
+    return [] if limit is None else [one.model_copy(update={"also": None}) for one in limit.chain()]
+
+
+def chained(limits: Sequence[RateLimit]) -> RateLimit | None:
+    """Return limits on the same as a chain, which can't count refused requests; None if there are none."""
+    if len(limits) < 2:
+        return limits[0] if limits else None
+    return limits[0].model_copy(update={"also": chained(limits[1:]), "count_refused": None})
 
 
 HeaderStyle = Literal[

@@ -25,7 +25,7 @@ LIMITS = NO_LIMITS.model_copy(
 )
 CALLS = 25
 """Calls that are all due immediately: without a pace, at least 15 of them are refused."""
-MAX_REFUSED = 3
+MAX_REFUSED = 8
 MESSAGES = [{"role": "user", "content": "Hi"}]
 REQUEST: dict[str, Any] = {"model": "deepseek-chat", "max_tokens": 1, "messages": MESSAGES}
 
@@ -71,12 +71,19 @@ def all_at_once(call: Callable[[], object]) -> None:
             future.result()
 
 
-def test_openai_with_aiolimiter_is_hardly_refused(sandbox: SandboxProcess, tmp_path: Path) -> None:
-    found = executed("openai with aiolimiter", sandbox)
+@pytest.mark.parametrize("name", ["openai", "aiolimiter"])
+def test_openai_is_hardly_refused(sandbox: SandboxProcess, tmp_path: Path, name: str) -> None:
+    found = executed(name, sandbox)
+
+    async def spaced(client: openai.AsyncOpenAI) -> None:
+        async with found["pace"]:
+            await client.chat.completions.create(**REQUEST)
 
     async def batch() -> None:
-        async with found["client"]:
-            await asyncio.gather(*(found["chat"](**REQUEST) for _ in range(CALLS)))
+        async with found.get("client") or openai.AsyncOpenAI(base_url=sandbox.base_url) as client:
+            await client.models.list()  # the first request of a process takes longer, and this one is free
+            calls = (found["chat"](**REQUEST) if name == "openai" else spaced(client) for _ in range(CALLS))
+            await asyncio.gather(*calls)
 
     asyncio.run(batch())
     assert paced(statuses(tmp_path, sandbox))

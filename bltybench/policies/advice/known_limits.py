@@ -1,6 +1,6 @@
 """The limits that a client has to keep: measured ones, and documented ones where nothing was measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from bltybench.scenario.api.documented_limits import (
     one_limit,
     per_minute,
 )
-from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits, Target
+from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits, Target, alone, chained
 
 SHARED = ("ticks", "count_refused")
 """Options of a limit that findings and tables of limits.toml have in common."""
@@ -42,14 +42,14 @@ def documented_limits(documented: Iterable[Limit]) -> SandboxLimits:
 
     def window(what: What) -> RateLimit | None:
         first = one_limit(known, what)
-        if first is None:
-            return None
         by_period: dict[float, RateLimit] = {}
-        for limit in (first, *limits_on(known, what)):  # of one period, the lowest is first
+        for limit in (
+            *([first] if first else ()),
+            *limits_on(known, what),
+        ):  # of one period, the lowest is first
             period_s = limit.period_s or MINUTE_S
             by_period.setdefault(period_s, RateLimit(limit=limit.limit, period_s=period_s))
-        one, *others = by_period.values()
-        return _with(one, others)
+        return chained([*by_period.values()])
 
     return SandboxLimits(
         requests=window("requests"),
@@ -114,19 +114,11 @@ def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[Sandb
         if own is not None and other is not None:
             longer = [limit for limit in other.chain() if _is_longer(limit, own)]
             if longer:
-                added[name], sources[name] = _with(own, longer), "measured and documented"
+                added[name] = chained([*alone(own), *longer])
+                sources[name] = "measured and documented"
     return measured.model_copy(update=added), Sources(**sources)
 
 
 def _is_longer(documented: RateLimit, measured: RateLimit) -> bool:
     longest_s = max(limit.period_s for limit in measured.chain())
     return documented.period_s >= max(LONG_PERIOD_S, 2 * longest_s)
-
-
-def _with(limit: RateLimit, others: Sequence[RateLimit]) -> RateLimit:
-    """Return a limit with others at the end of its chain. A chain can't count refused requests."""
-    rest = (limit.also, *others) if limit.also is not None else others
-    changes: dict[str, object] = {"count_refused": None}
-    if rest:
-        changes["also"] = _with(rest[0], rest[1:])
-    return limit.model_copy(update=changes)

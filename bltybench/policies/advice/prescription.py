@@ -5,20 +5,23 @@ from dataclasses import replace
 from heapq import merge
 from math import ceil, floor, log10
 from random import Random
+from typing import Literal
 
 import msgspec
 
+from bltybench.limits.models import Model, SlidingLog, TokenBucket
 from bltybench.limits.models.families import model_of
+from bltybench.policies.advice.turns import Turns
+from bltybench.policies.pacing import Pacer, own_pacer
 from bltybench.policies.simulated_load import CallSize, SimulatedLoad
-from bltybench.scenario.target import RateLimit, SandboxLimits
+from bltybench.scenario.target import RateLimit, SandboxLimits, alone
 
-SLACK = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
-"""Fractions by which a pace is slower than the limit. The first one that is safe is chosen.
-
-A slower pace than the last one costs more throughput than the refusals it saves.
-"""
+SLACK = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
+"""Fractions by which a pace is slower than the limit. The first one that is safe is chosen."""
 MAX_REFUSED = 0.005
 """Maximum fraction of refusals at a safe pace."""
+MAX_BURST_LOSS, MAX_UNEQUAL = 0.01, 0.03
+"""Fractions of the rate that bursts may cost: by their slack, and by unequal shares of the clients."""
 JITTER_S = 0.05
 """Maximum random delay between a client and the server, in seconds."""
 TRIALS = 5
@@ -26,12 +29,46 @@ TRIALS = 5
 MIN_TRIAL_PERIODS, MIN_TRIAL_REQUESTS = 5, 300
 """Minimum length of a trial."""
 MAX_TRIED = 300
-"""Largest limit to try. A larger one is divided, like its period, because it takes as long as it is large."""
+"""Largest limit to try, in calls. A larger one is tried as this, because it takes as long as it is large."""
+UNKNOWN_SIZE_FRACTION = 0.01
+"""Tokens of a call whose size is unknown, as a fraction of the limit."""
 TOKEN_MARGIN = 0.95
-"""Fraction of a token limit to use, because calls differ in size."""
+"""Fraction of a token limit that evenly spaced calls use, because they differ in size."""
 BACKOFF_S, BACKOFF_CAP_S, BACKOFF_JITTER = 0.5, 8.0, 0.75
 """First wait, longest wait, and smallest random factor of the openai package's backoff."""
 MIN_RETRIES, MAX_RETRIES = 3, 10
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client sends to one key at most: ``amount`` in any ``period_s`` seconds."""
+
+    counts: Literal["requests", "tokens"]
+    amount: int
+    more: int = 0
+    """Clients, the first ones that share the limit, that have one more."""
+    period_s: float
+    gradual: bool = False
+    """Whether what was sent is released at an even rate, as by a token bucket, not after the period."""
+    turns: int = 1
+    """Clients that take turns: number k sends only at multiples of the period plus k/turns of it."""
+
+    def model(self, client: int) -> Model:
+        """Return a limiter that keeps it for one of the clients that share the server's limit."""
+        if self.turns > 1:
+            return Turns(self.period_s, client / self.turns * self.period_s)
+        return (TokenBucket if self.gradual else SlidingLog)(
+            self.amount + (client < self.more), self.period_s
+        )
+
+    @property
+    def words(self) -> str:
+        """The window in words."""
+        noun = self.counts if self.amount > 1 else self.counts.removesuffix("s")
+        more = f" (the first {self.more:,} clients: {self.amount + 1:,})" if self.more else ""
+        if self.gradual:
+            return f"a bucket of {self.amount:,} {noun} that fills in {self.period_s:g} s"
+        turns = f", by turns of the {self.turns:,} clients" if self.turns > 1 else ""
+        return f"{self.amount:,} {noun} in any {self.period_s:g} s{more}{turns}"
 
 
 class Prescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +80,18 @@ class Prescription(msgspec.Struct, frozen=True, kw_only=True):
     """Clients that share one limit."""
     keys_per_client: int
     """Keys that a client uses in turn."""
+    windows: tuple[Window, ...]
+    """What a client keeps all at once, by one of its keys: a window for each limit."""
     spacing_s: float | None
-    """Time between the starts of two requests of a client, in seconds."""
+    """Time between the starts of two requests of a client that sends evenly, in seconds."""
     requests_per_min: int | None
     """Requests of a client per minute at that pace, rounded down; also null if it is less than one."""
     tokens_per_min: int | None
     """Tokens that a client may use per minute."""
     in_flight: int | None
     """Requests that a client may have in flight."""
+    in_flight_more: int
+    """Clients, the first ones that share the limit, that may have one more."""
     max_retries: int
     """Retries, so that a client without a Retry-After waits for the longest period; none during a ban."""
     bound_by: str | None
@@ -69,16 +110,20 @@ def prescribe(
     sharing = ceil(clients / keys) if own_limit else clients
     keys_per_client = max(1, keys // clients) if own_limit else 1
     paces: dict[str, float] = {}
-    if limits.requests is not None:
-        alone = (limit.model_copy(update={"also": None}) for limit in limits.requests.chain())
-        paces["requests"] = max(safe_spacing_s(limit, sharing) for limit in alone)
+    windows: list[Window] = []
+    for limit in alone(limits.requests):
+        paces["requests"] = max(paces.get("requests", 0.0), safe_spacing_s(limit, sharing))
+        windows.append(safe_window(limit, "requests", sharing, 1.0, 1))
     tokens_per_s = None
-    if limits.tokens is not None:
-        slowest = min(limit.limit / limit.period_s for limit in limits.tokens.chain())
-        tokens_per_s = TOKEN_MARGIN * slowest / sharing
-        mean = sum(size.prompt + size.completion for size in sizes) / max(1, len(sizes))
-        if mean:
-            paces["tokens"] = mean / tokens_per_s
+    tokens = [size.prompt + size.completion for size in sizes]
+    mean = sum(tokens) / max(1, len(tokens))
+    for limit in alone(limits.tokens):
+        usual = min(mean or UNKNOWN_SIZE_FRACTION * limit.limit, float(limit.limit))
+        windows.append(safe_window(limit, "tokens", sharing, usual, max([*tokens, ceil(usual)])))
+        per_s = TOKEN_MARGIN * limit.limit / limit.period_s / sharing
+        tokens_per_s = min(per_s, tokens_per_s or per_s)
+    if mean and tokens_per_s is not None:
+        paces["tokens"] = mean / tokens_per_s
     bound_by = max(paces, key=lambda name: paces[name], default=None)
     spacing_s = None if bound_by is None else _rounded_up(paces[bound_by] / keys_per_client)
     slots = limits.concurrency
@@ -87,45 +132,91 @@ def prescribe(
         keys=keys,
         sharing=sharing,
         keys_per_client=keys_per_client,
+        windows=tuple(windows),
         spacing_s=spacing_s,
         requests_per_min=None if not spacing_s else floor(60 / spacing_s) or None,
         tokens_per_min=None if tokens_per_s is None else floor(60 * tokens_per_s * keys_per_client),
         in_flight=None if slots is None else max(1, slots // sharing) * keys_per_client,
+        in_flight_more=0 if slots is None or slots < sharing else slots % sharing,
         max_retries=0 if banned else _retries(limits),
         bound_by=bound_by,
     )
 
 
 def safe_spacing_s(limit: RateLimit, sharing: int) -> float:
-    """Return the shortest time between two requests of each client at which almost nothing is refused.
+    """Return the shortest time between two requests of each client at which almost nothing is refused."""
+    return limit.period_s / limit.limit * sharing * (1 + _slack(limit, sharing, 1.0, burst=False))
 
-    The clients start at random times, and their requests arrive up to ``JITTER_S`` late.
+
+def safe_window(
+    limit: RateLimit, counts: Literal["requests", "tokens"], sharing: int, cost: float, largest: int
+) -> Window:
+    """Return what each client can send so that almost nothing is refused: a burst of its share, if possible.
+
+    Otherwise calls are spaced evenly, and several clients take turns. ``cost`` is that of a usual call, and
+    ``largest`` the highest one.
     """
     exact_s = limit.period_s / limit.limit * sharing
-    if limit.limit > MAX_TRIED:
-        period_s = limit.period_s * MAX_TRIED / limit.limit
-        limit = limit.model_copy(update={"limit": MAX_TRIED, "period_s": period_s})
+    turns = sharing if largest == 1 else 1
+    spaced_s = exact_s * (1 + _slack(limit, sharing, cost, burst=False, staggered=turns > 1))
+    total = min(limit.limit, _capacity(limit))
+    amount, more = divmod(total, sharing)
+    unequal = (sharing - more) * (total / sharing - amount) / total
+    if amount >= largest and amount * sharing > cost and unequal <= MAX_UNEQUAL:
+        burst_s = total / sharing * exact_s
+        burst_s *= 1 + _slack(limit, sharing, cost, burst=True)
+        if total / sharing / burst_s >= (1 - MAX_BURST_LOSS) / spaced_s:
+            return Window(counts=counts, amount=amount, more=more, period_s=_rounded_up(burst_s))
+    period_s = _rounded_up(spaced_s * largest)
+    return Window(counts=counts, amount=largest, period_s=period_s, gradual=largest > 1, turns=turns)
+
+
+def _capacity(limit: RateLimit) -> int:
+    """Return what a limiter accepts at most in one instant."""
+    if limit.queue is not None:
+        return limit.queue + 1
+    return limit.limit if limit.burst is None else limit.burst
+
+
+def _slack(limit: RateLimit, sharing: int, cost: float, *, burst: bool, staggered: bool = False) -> float:
+    """Return the slack with which clients that send evenly, or in bursts, are safe; the last one if none is.
+
+    The clients start at random times unless they are ``staggered``. Requests arrive up to ``JITTER_S`` late.
+    """
+    scale = max(1.0, limit.limit / cost / max(MAX_TRIED, sharing))
+    whole = {name: value for name in ("limit", "burst", "queue") if (value := getattr(limit, name))}
+    tried = limit.model_copy(update={name: max(1, round(value / scale)) for name, value in whole.items()})
+    exact_s = limit.period_s / tried.limit * sharing * cost
+    total = int(min(tried.limit, _capacity(tried)) / cost)
+    period_s = limit.period_s * min(1.0, _capacity(tried) / tried.limit) if burst else exact_s
+    calls = [
+        max(1, total // sharing + (client < total % sharing)) if burst else 1 for client in range(sharing)
+    ]
     for slack in SLACK:
-        spacing_s = exact_s * (1 + slack)
-        if all(_refused(limit, sharing, spacing_s, trial) <= MAX_REFUSED for trial in range(TRIALS)):
+        if all(
+            _refused(tried, cost, calls, period_s * (1 + slack), trial, staggered=staggered) <= MAX_REFUSED
+            for trial in range(TRIALS)
+        ):
             break
-    return spacing_s
+    return slack
 
 
-def _refused(limit: RateLimit, sharing: int, spacing_s: float, trial: int) -> float:
-    """Return the fraction of requests that the limit refuses in one trial."""
+def _refused(
+    limit: RateLimit, cost: float, calls: Sequence[int], period_s: float, trial: int, *, staggered: bool
+) -> float:
+    """Return the fraction of requests that the limit refuses if each client sends its calls each period."""
     rng = Random(f"{trial}/pace")
     model = model_of(limit)
     start_s = rng.uniform(0, limit.period_s)
-    per_client = max(MIN_TRIAL_PERIODS * limit.period_s / spacing_s, MIN_TRIAL_REQUESTS / sharing)
-    count = ceil(per_client)
+    periods = max(MIN_TRIAL_PERIODS * limit.period_s / period_s, MIN_TRIAL_REQUESTS / sum(calls))
 
-    def client() -> Iterable[float]:
-        first_s = start_s + rng.uniform(0, spacing_s)
-        return sorted(first_s + n * spacing_s + rng.uniform(0, JITTER_S) for n in range(count))
+    def client(number: int) -> Iterable[float]:
+        phase_s = number / len(calls) * period_s if staggered else rng.uniform(0, period_s)
+        ordered = (n // calls[number] for n in range(ceil(periods * calls[number])))
+        return sorted(start_s + phase_s + n * period_s + rng.uniform(0, JITTER_S) for n in ordered)
 
-    times_s = merge(*(client() for _ in range(sharing)))
-    return sum(not model.decide(at_s).accepted for at_s in times_s) / (sharing * count)
+    times_s = list(merge(*map(client, range(len(calls)))))
+    return sum(not model.decide(at_s, cost).accepted for at_s in times_s) / len(times_s)
 
 
 def _rounded_up(value: float) -> float:
@@ -157,10 +248,13 @@ def one_key(load: SimulatedLoad, prescription: Prescription) -> SimulatedLoad:
     )
 
 
-def paced_limits(prescription: Prescription) -> SandboxLimits:
-    """Return the limits by which each client that shares one limit paces itself."""
-    keys, spacing_s, slots = prescription.keys_per_client, prescription.spacing_s, prescription.in_flight
-    pace = None
-    if spacing_s is not None:
-        pace = RateLimit(limit=1, period_s=spacing_s * keys, algorithm="token_bucket")
-    return SandboxLimits(requests=pace, tokens=None, concurrency=None if slots is None else slots // keys)
+def pacers_of(prescription: Prescription) -> list[Pacer]:
+    """Return the pacer of each client that shares one limit."""
+    slots, keys = prescription.in_flight, prescription.keys_per_client
+    return [
+        own_pacer(
+            [(window.model(client), window.counts == "tokens") for window in prescription.windows],
+            None if slots is None else slots // keys + (client < prescription.in_flight_more),
+        )
+        for client in range(prescription.sharing)
+    ]

@@ -1,17 +1,11 @@
 """Settings of clients that others wrote, to copy: each paces one client as prescribed."""
 
-from math import ceil, floor, log10
+from math import ceil
 from textwrap import dedent
-from urllib.parse import urlsplit
 
-import msgspec
-
-from bltybench.policies.advice.prescription import Prescription
-
-NGINX_QUEUE_S = 60
-"""Time for which the gateway holds a request at most, in seconds."""
-MIN_ENVOY_FILL_S = 0.05
-"""Shortest time between two fills of a bucket that Envoy accepts, in seconds."""
+from bltybench.policies.advice.gateways import gateways
+from bltybench.policies.advice.prescription import Prescription, Window
+from bltybench.policies.advice.setting import Setting, Values, quoted, rounded_down
 
 MIN_TIMEOUT_S, DEFAULT_TIMEOUT_S = 30, 120
 """Shortest timeout, and that without a measured latency, in seconds."""
@@ -19,19 +13,11 @@ TIMEOUT_FACTOR = 3
 """Timeout, as a multiple of the slowest response."""
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One client library or gateway."""
-
-    name: str
-    language: str
-    text: str
-    note: str
-
-
 def settings(prescription: Prescription, *, model: str, base_url: str, timeout_s: int) -> list[Setting]:
     """Return the settings that pace a client as prescribed. Keys are read from the environment."""
-    values = _Values(prescription, model, base_url, timeout_s)
-    return [_openai(values), _litellm(values), _langchain(values), _tenacity(values), *_gateways(values)]
+    values = Values(prescription, model, base_url, timeout_s)
+    python = [_openai(values), *_aiolimiter(values), _litellm(values), _langchain(values), _tenacity(values)]
+    return [*python, *gateways(values)]
 
 
 def timeout_s(slowest_s: float | None) -> int:
@@ -41,57 +27,168 @@ def timeout_s(slowest_s: float | None) -> int:
     return max(MIN_TIMEOUT_S, 10 * ceil(TIMEOUT_FACTOR * slowest_s / 10))
 
 
-class _Values:
-    """The numbers and names that the settings need."""
+PACE_CLASS = '''
 
-    def __init__(self, prescription: Prescription, model: str, base_url: str, timeout_s: int) -> None:
-        self.prescription = prescription
-        self.model_id = model
-        self.model = _quoted(model)
-        self.base_url = _quoted(base_url)
-        self.url = base_url
-        self.timeout_s = timeout_s
-        self.retries = prescription.max_retries
-        self.spacing_s = prescription.spacing_s
+class Window:
+    """At most ``amount`` in any ``period_s`` seconds."""
+
+    def __init__(self, counts, amount, period_s):
+        self.counts, self.amount, self.period_s = counts, amount, period_s
+        self.sent, self.used = deque(), 0
+
+    def wait_s(self, costs, now):
+        while self.sent and self.sent[0][0] <= now - self.period_s:
+            self.used -= self.sent.popleft()[1]
+        fits = not self.sent or self.used + costs[self.counts] <= self.amount
+        return 0.0 if fits else self.sent[0][0] + self.period_s - now
+
+    def take(self, costs, now):
+        self.sent.append((now, costs[self.counts]))
+        self.used += costs[self.counts]
+{further}
+
+windows = [
+{windows}
+]
+turn = asyncio.Lock()  # requests are sent in order
 
 
-def _openai(values: _Values) -> Setting:
-    spacing_s, slots = values.spacing_s, values.prescription.in_flight
-    lines = ["import asyncio", ""] if slots is not None else []
-    if spacing_s is not None:
-        lines += ["from aiolimiter import AsyncLimiter"]
+async def pace(**costs):
+    async with turn:
+        while wait_s := max(window.wait_s(costs, time.monotonic()) for window in windows):
+            await asyncio.sleep(wait_s)
+        for window in windows:
+            window.take(costs, time.monotonic())
+
+'''
+"""Sliding windows for an asyncio client. A request that is larger than a window is sent if it is empty."""
+
+
+BUCKET_CLASS = '''
+
+class Bucket:
+    """At most ``amount`` at the same time, released at an even rate: all of it in ``period_s`` seconds."""
+
+    def __init__(self, counts, amount, period_s):
+        self.counts, self.amount, self.period_s = counts, amount, period_s
+        self.used, self.at = 0.0, 0.0
+
+    def wait_s(self, costs, now):
+        self.used = max(0.0, self.used - (now - self.at) * self.amount / self.period_s)
+        self.at = now
+        excess = min(self.used, self.used + costs[self.counts] - self.amount)
+        return max(0.0, excess) * self.period_s / self.amount
+
+    def take(self, costs, now):
+        self.used += costs[self.counts]
+'''
+"""A bucket, for tokens of limiters that accept no bursts. A larger request is sent if it is empty."""
+
+
+TURNS_CLASS = '''
+
+class Turns:
+    """One request per ``period_s`` seconds, at this client's own times by the machine's clock."""
+
+    def __init__(self, counts, amount, period_s):
+        self.period_s, self.phase, self.due = period_s, CLIENT / {clients} * period_s, None
+
+    def wait_s(self, costs, now):
+        wall = time.time()
+        if self.due is None:
+            self.due = ((wall - self.phase) // self.period_s + 1) * self.period_s + self.phase
+        return max(0.0, self.due - wall)
+
+    def take(self, costs, now):
+        self.due = None
+'''
+"""Turns of clients that share a limit without bursts."""
+
+
+def _openai(values: Values) -> Setting:
+    prescription, slots = values.prescription, values.prescription.in_flight
+    windows, keys = prescription.windows, prescription.keys_per_client
+    lines = ["import asyncio"] if windows or slots is not None else []
+    lines += ["import time", "from collections import deque"] if windows else []
+    lines += [""] if lines else []
+    lines.append("from openai import AsyncOpenAI")
+    takes_turns = any(window.turns > 1 for window in windows)
+    if takes_turns or prescription.in_flight_more or any(window.more for window in windows):
+        lines += ["", f"CLIENT = 0  # number of this client, from 0 to {prescription.sharing - 1}"]
+    rows = (
+        f'    {_class(one)}("{one.counts}", {_amount(keys * one.amount, one.more)}, {one.period_s:g}),'
+        for one in windows
+    )
+    further = BUCKET_CLASS if any(window.gradual for window in windows) else ""
+    further += TURNS_CLASS.format(clients=prescription.sharing) if takes_turns else ""
+    pace = PACE_CLASS.format(windows="\n".join(rows), further=further)
+    lines += pace.splitlines() if windows else [""]
+    if slots is not None:
+        lines.append(f"slots = asyncio.Semaphore({_amount(slots, prescription.in_flight_more)})")
     lines += [
-        "from openai import AsyncOpenAI",
-        "",
         "client = AsyncOpenAI(",
         f"    base_url={values.base_url}, max_retries={values.retries}, timeout={values.timeout_s}",
         ")",
+        "",
+        "",
     ]
-    holds = []
+    counts_tokens = any(window.counts == "tokens" for window in windows)
+    if counts_tokens:
+        lines.append("async def chat(tokens, **request):  # tokens of the prompt, plus max_tokens")
+    else:
+        lines.append("async def chat(**request):")
+    held = []
+    if windows:
+        held.append(f"await pace(requests=1{', tokens=tokens' if counts_tokens else ''})")
+    held.append("return await client.chat.completions.create(**request)")
     if slots is not None:
-        lines.append(f"slots = asyncio.Semaphore({slots})")
-        holds.append("slots")
-    if spacing_s is not None:
-        lines.append(f"pace = AsyncLimiter(1, {spacing_s:g})  # one request every {spacing_s:g} s")
-        holds.append("pace")
-    call = "return await client.chat.completions.create(**request)"
-    lines += ["", "", "async def chat(**request):"]
-    lines += [f"    async with {', '.join(holds)}:", f"        {call}"] if holds else [f"    {call}"]
+        lines += ["    async with slots:", *(f"        {line}" for line in held)]
+    else:
+        lines += [f"    {line}" for line in held]
     return Setting(
-        name="openai with aiolimiter",
+        name="openai",
         language="python",
         text="\n".join(lines) + "\n",
-        note="The SDK's own retries are not paced."
-        if spacing_s is None
-        else "The pace is a little slower than the limit, because requests don't arrive evenly. "
-        "AsyncLimiter(1, …) sends no bursts; AsyncLimiter(60, 60) would send 60 requests immediately.",
+        note="Keeps every limit and sends bursts if they allow them. The SDK's own retries are not paced.",
     )
 
 
-def _litellm(values: _Values) -> Setting:
+def _class(window: Window) -> str:
+    """Return the name of the class that keeps a window."""
+    if window.turns > 1:
+        return "Turns"
+    return "Bucket" if window.gradual else "Window"
+
+
+def _amount(amount: int, more: int) -> str:
+    """Return an expression for what a client has, if the first ones have one more."""
+    return f"{amount} + (CLIENT < {more})" if more else f"{amount}"
+
+
+def _aiolimiter(values: Values) -> list[Setting]:
+    if values.spacing_s is None:
+        return []
+    text = f"""\
+from aiolimiter import AsyncLimiter
+
+pace = AsyncLimiter(1, {values.spacing_s:g})  # one request every {values.spacing_s:g} s
+# async with pace: await client.chat.completions.create(...)
+"""
+    return [
+        Setting(
+            name="aiolimiter",
+            language="python",
+            text=text,
+            note="Spaces requests evenly. AsyncLimiter(1, …) sends no bursts; AsyncLimiter(60, 60) would "
+            "send 60 requests immediately.",
+        )
+    ]
+
+
+def _litellm(values: Values) -> Setting:
     prescription = values.prescription
     found = {
-        "rpm": prescription.requests_per_min,
+        "rpm": prescription.requests_per_min or (None if values.spacing_s is None else 1),
         "tpm": prescription.tokens_per_min,
         "max_parallel_requests": prescription.in_flight,
     }
@@ -104,7 +201,7 @@ router = Router(
         {{
             "model_name": {values.model},
             "litellm_params": {{
-                "model": {_quoted("openai/" + values.model_id)},
+                "model": {quoted("openai/" + values.model_id)},
                 "api_base": {values.base_url},{limits}
             }},
         }}
@@ -118,11 +215,12 @@ router = Router(
         name="LiteLLM router",
         language="python",
         text=text,
-        note="Without the check, rpm and tpm only choose between deployments. It refuses instead of pacing.",
+        note="Without the check, rpm and tpm only choose between deployments. It refuses instead of pacing, "
+        "and counts by minutes: limits of other periods can refuse.",
     )
 
 
-def _langchain(values: _Values) -> Setting:
+def _langchain(values: Values) -> Setting:
     imports = ["from langchain_openai import ChatOpenAI"]
     pace: list[str] = []
     options = {
@@ -133,7 +231,7 @@ def _langchain(values: _Values) -> Setting:
     }
     if values.spacing_s is not None:
         imports.insert(0, "from langchain_core.rate_limiters import InMemoryRateLimiter")
-        per_s, check_s = _rounded_down(1 / values.spacing_s), _rounded_down(min(0.1, values.spacing_s / 2))
+        per_s, check_s = rounded_down(1 / values.spacing_s), rounded_down(min(0.1, values.spacing_s / 2))
         pace = [
             "pace = InMemoryRateLimiter(",
             f"    requests_per_second={per_s:g}, check_every_n_seconds={check_s:g}, max_bucket_size=1",
@@ -150,7 +248,7 @@ def _langchain(values: _Values) -> Setting:
     )
 
 
-def _tenacity(values: _Values) -> Setting:
+def _tenacity(values: Values) -> Setting:
     text = dedent(
         f"""\
         from openai import OpenAI, RateLimitError
@@ -181,121 +279,3 @@ def _tenacity(values: _Values) -> Setting:
         text=text,
         note="It decides when to retry, and does not pace: combine it with a pace.",
     )
-
-
-def _gateways(values: _Values) -> list[Setting]:
-    """Return gateways that limit all clients of one key together; none if there is no pace to keep."""
-    if values.spacing_s is None:
-        return []
-    prescription = values.prescription
-    group_s = values.spacing_s * prescription.keys_per_client / prescription.sharing
-    return [_nginx(values, 60 / group_s), _envoy(values, group_s)]
-
-
-def _nginx(values: _Values, per_min: float) -> Setting:
-    rate = f"{floor(per_min)}r/m" if per_min < 6000 else f"{floor(per_min / 60)}r/s"
-    queue = max(1, floor(per_min / 60 * NGINX_QUEUE_S))
-    scheme, _, rest = values.url.partition("://")
-    host = rest.partition("/")[0]
-    text = dedent(
-        f"""\
-        limit_req_zone $http_authorization zone=egress:10m rate={rate};
-
-        server {{
-            listen 127.0.0.1:8080;
-            location / {{
-                limit_req zone=egress burst={queue};
-                limit_req_status 429;
-                proxy_pass {scheme}://{host};
-                proxy_buffering off;
-                proxy_read_timeout {values.timeout_s + NGINX_QUEUE_S}s;
-                proxy_ssl_server_name on;
-            }}
-        }}
-        """
-    )
-    return Setting(
-        name="nginx as egress",
-        language="nginx",
-        text=text,
-        note="Paces all clients of one key together, so no client needs a pace of its own.",
-    )
-
-
-def _envoy(values: _Values, spacing_s: float) -> Setting:
-    requests = ceil(MIN_ENVOY_FILL_S / spacing_s)
-    url = urlsplit(values.url)
-    tls = url.scheme == "https"
-    host, port = _quoted(url.hostname or ""), url.port or (443 if tls else 80)
-    extensions = "type.googleapis.com/envoy.extensions"
-    text = f"""\
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: 8080}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": {extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: egress
-          route_config:
-            virtual_hosts:
-            - name: api
-              domains: ["*"]
-              routes:
-              - match: {{prefix: /}}
-                route: {{cluster: api, host_rewrite_literal: {host}, timeout: {values.timeout_s}s}}
-          http_filters:
-          - name: envoy.filters.http.local_ratelimit
-            typed_config:
-              "@type": {extensions}.filters.http.local_ratelimit.v3.LocalRateLimit
-              stat_prefix: egress
-              token_bucket:
-                max_tokens: {requests}
-                tokens_per_fill: {requests}
-                fill_interval: {requests * spacing_s:.9f}s
-              filter_enabled: {{default_value: {{numerator: 100, denominator: HUNDRED}}}}
-              filter_enforced: {{default_value: {{numerator: 100, denominator: HUNDRED}}}}
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": {extensions}.filters.http.router.v3.Router
-  clusters:
-  - name: api
-    type: LOGICAL_DNS
-    load_assignment:
-      cluster_name: api
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}
-"""
-    if tls:
-        text += f"""\
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": {extensions}.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: {host}
-        common_tls_context:
-          validation_context:
-            trusted_ca: {{filename: /etc/ssl/certs/ca-certificates.crt}}
-            match_typed_subject_alt_names:
-            - {{san_type: DNS, matcher: {{exact: {host}}}}}
-"""
-    return Setting(
-        name="Envoy as egress",
-        language="yaml",
-        text=text,
-        note="For the clients of one key. It refuses requests beyond the pace with 429 instead of holding "
-        "them, so the clients need their own pace or retries.",
-    )
-
-
-def _quoted(text: str) -> str:
-    """Return a Python literal with double quotes."""
-    return msgspec.json.encode(text).decode()
-
-
-def _rounded_down(value: float) -> float:
-    """Round down to four significant digits."""
-    unit = 10.0 ** (floor(log10(value)) - 3)
-    return float(f"{floor(value / unit + 1e-6) * unit:.4g}")

@@ -3,7 +3,8 @@
 from bltybench.metrics.analysis import Analysis
 from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits
 from bltybench.policies.advice.prescription import prescribe
-from bltybench.policies.advice.settings import Setting, settings, timeout_s
+from bltybench.policies.advice.setting import Setting
+from bltybench.policies.advice.settings import settings, timeout_s
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.summary import Summary
 
