@@ -99,11 +99,17 @@ def describe(sample: Sample, spread: Spread | None = None) -> dict[str, float | 
 
 def table(measures: dict[str, Measure]) -> pd.DataFrame:
     """Return one row per sample: ``name``, the columns of ``describe`` in the sample's unit, and AT_MOST."""
-    rows = [describe(measure.sample, measure.spread) for measure in measures.values()]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame.insert(0, "name", list(measures))
-    frame[AT_MOST] = np.array([measure.at_most for measure in measures.values()], dtype=np.bool_)
-    return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64")})
+    return _frame(["name"], [{"name": name, **_row(measure)} for name, measure in measures.items()])
+
+
+def _row(measure: Measure) -> dict[str, Any]:
+    return describe(measure.sample, measure.spread) | {AT_MOST: measure.at_most}
+
+
+def _frame(keys: list[str], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of ``keys`` and statistics. One frame for all is much faster than one per sample."""
+    frame = pd.DataFrame(rows, columns=[*keys, *COLUMNS, AT_MOST])
+    return frame.astype({"n": "int64", **dict.fromkeys(COLUMNS[1:], "Float64"), AT_MOST: "bool"})
 
 
 def measures(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Spans) -> dict[str, Measure]:
@@ -131,15 +137,13 @@ def by_kind(attempts: pd.DataFrame, calls: pd.DataFrame, gaps: Gaps, spans: Span
     Columns: ``metric`` (latency, attempt_latency, ttft, itl, tpot), ``by``, ``value``, and those of
     ``table`` (ms). ITL is exact to steps of at most 0.8%.
     """
-    parts = [
-        table(groups).rename(columns={"name": "value"}).assign(metric=metric, by=by)
+    rows = [
+        {"metric": metric, "by": by, "value": value, **_row(measure)}
         for metric, by, groups in _grouped(attempts, calls, gaps, spans)
         if len(groups) > 1
+        for value, measure in groups.items()
     ]
-    columns = ["metric", "by", "value", *COLUMNS, AT_MOST]
-    if not parts:
-        return pd.DataFrame({name: [] for name in columns})
-    return pd.concat(parts, ignore_index=True)[columns]
+    return _frame(["metric", "by", "value"], rows)
 
 
 def _grouped(

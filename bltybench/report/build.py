@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from bltybench.report.page.limits_section import LimitsSection
 
 
+LIMITS_SECTION = "bltybench.report.page.limits_section"
+"""Module that imports matplotlib, which takes half a second and which a summary alone does not need."""
+
+
 def build(
     folder: RunFolder, *, notebooks: bool = False, formats: Collection[str] = USUAL, strict: bool = False
 ) -> Summary:
@@ -38,16 +43,24 @@ def build(
     another report of the run. Raises UserError if the run is still active or can't be read.
     """
     with sole_owner(folder.path):
-        seal(folder)
+        with ThreadPoolExecutor(1) as other:
+            # Arrow does most of the work without Python's lock, which the import needs.
+            sealing = other.submit(seal, folder)
+            if _draws(formats):
+                importlib.import_module(LIMITS_SECTION)
+            sealing.result()
         return _build(folder, notebooks=notebooks, formats=formats, strict=strict)
+
+
+def _draws(formats: Collection[str]) -> bool:
+    return bool({"html", "csv"} & set(formats))
 
 
 def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str], strict: bool) -> Summary:
     with ExitStack() as tasks:
         limits: Callable[[], LimitsSection | None] | None = None
-        if {"html", "csv"} & set(formats):
-            # Imports matplotlib, which a summary alone does not need.
-            from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415
+        if _draws(formats):
+            from bltybench.report.page.limits_section import limits_section  # noqa: PLC0415 - as above
 
             limits = tasks.enter_context(in_subprocess(partial(limits_section, folder)))
         # Hashing releases Python's lock, so a thread is enough to use another core.

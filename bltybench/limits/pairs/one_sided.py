@@ -111,7 +111,8 @@ def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
 def _explained(family: str, bounds: ChargeBounds, grid: Grid) -> tuple[Floats, Ints, Bools]:
     """Return the best candidates of each period: their periods, refused acceptances, and refusals."""
     least, most = (OCCUPANCY[family](side, grid) for side in bounds.lenient)
-    needed = np.sort(np.ceil(least[:, : len(bounds.accepted)] + 1 - SCORING.rounding), axis=1)
+    needed = _largest(least[:, : len(bounds.accepted)], max(PAIRS.refused_acceptances) + 1)
+    needed = np.ceil(needed + 1 - SCORING.rounding)
     available = most[:, : len(bounds.refused)] + 1 - SCORING.rounding
     periods, counts, explained = [], [], []
     for count in PAIRS.refused_acceptances:
@@ -120,6 +121,13 @@ def _explained(family: str, bounds: ChargeBounds, grid: Grid) -> tuple[Floats, I
         counts.append((needed > limit[:, None]).sum(axis=1))
         explained.append(available > limit[:, None])
     return np.concatenate(periods), np.concatenate(counts), np.concatenate(explained)
+
+
+def _largest(values: Floats, count: int) -> Floats:
+    """Return the largest values of each row, in ascending order."""
+    if count < values.shape[1]:
+        values = np.partition(values, -count, axis=1)[:, -count:]
+    return np.sort(values, axis=1)
 
 
 def _diverse(family: Sequence[str], period_s: Floats, score: Ints) -> Ints:
