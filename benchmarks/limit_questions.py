@@ -33,8 +33,9 @@ INTRODUCTION = """\
 Made by `python -m benchmarks.limit_questions`: the whole probe, with all experiments and their analyses,
 against the sandbox's quotas behind a simulated network. Each API has a request limit of a random family (8
 to 60 requests in 2 to 60 s) and one more property: a concurrency limit, a token limit, errors that count,
-or wrong headers. One in ten is shared with other clients, and one in three loses 1% of the responses. Half
-of the APIs give no reason for a refusal, and half document their limits.
+or wrong headers. Up to one in six has a second request limit, 1.5 to 3 times as high and 6 to 20 times as
+long. One in ten is shared with other clients, and one in three loses 1% of the responses. Half of the APIs
+give no reason for a refusal, and half document their limits.
 
 *Right* is the actual value, or a range of at most 20% that contains it. If there is nothing to find, *cannot
 tell* is right."""

@@ -28,6 +28,9 @@ MAX_DRAIN_FRACTION = 0.3
 MAX_RANGE = 0.2
 """Width of a number's range, relative to its maximum, above which an answer counts as abstained."""
 MAX_PERIOD_ERROR = 0.02
+PAIRED = ("fixed_window", "sliding_log", "token_bucket")
+"""Families of each limit in the cases with two request limits."""
+PAIRED_FRACTION = 1 / 6
 FOCUSES = ("concurrency", "tokens", "charges", "headers")
 RETRY_AFTER = {
     "none": "absent",
@@ -76,6 +79,7 @@ def play(number: int) -> list[JudgedAnswer]:
     rng = random.Random(f"questions {number}")
     focus = FOCUSES[number % len(FOCUSES)]
     limits, truth = _limits(focus, rng)
+    limits = _with_second_limit(limits, random.Random(f"second limit {number}"))
     rule = limits.requests
     max_response_s = MAX_DRAIN_FRACTION * rule.period_s / rule.limit if rule else 1.0
     fitting = [pair for pair in RESPONSE_TIMES_S if sum(pair) <= max_response_s] or RESPONSE_TIMES_S[:1]
@@ -163,6 +167,24 @@ def _request_limit(rng: random.Random) -> RateLimit:
     if family in {"fixed_window", "sliding_counter"} and rng.random() < 0.3:
         options["phase_s"] = round(rng.uniform(0.1, 0.9) * rule.period_s, 3)
     return rule.model_copy(update=options)
+
+
+def _with_second_limit(limits: SandboxLimits, rng: random.Random) -> SandboxLimits:
+    """Add a longer request limit, or not."""
+    short = limits.requests
+    if short is None or short.count_refused or short.algorithm not in PAIRED:
+        return limits
+    if rng.random() >= PAIRED_FRACTION * len(FAMILIES) / len(PAIRED):
+        return limits
+    ratio = rng.choice([6, 12, 20])
+    long = RateLimit.model_validate(
+        {
+            "limit": round(short.limit * rng.uniform(1.5, 3)),
+            "period_s": ratio * short.period_s,
+            "algorithm": rng.choice(PAIRED),
+        }
+    )
+    return limits.model_copy(update={"requests": short.model_copy(update={"also": long})})
 
 
 def _concurrency(requests: RateLimit, rng: random.Random) -> tuple[Rules, Truth]:

@@ -60,6 +60,23 @@ def test_kinds_of_requests_that_count_are_identified(
     assert answers["models_endpoint_shares"].value is bool(models)
 
 
+@pytest.mark.parametrize("short", ["fixed_window", "token_bucket"])
+def test_what_counts_in_two_limits_is_identified(short: str) -> None:
+    """The short limit ends each burst, and the long one would not bear several in one of its periods."""
+    long = {"limit": 30, "period_s": 60.0, "algorithm": "sliding_log"}
+    rule = RateLimit.model_validate({"limit": 12, "period_s": 5.0, "algorithm": short, "also": long})
+    api = VirtualApi(virtual_limits(requests=rule, charged_errors=(400,), per=("model",)), ttft_s=0.01)
+    fit = replace(fitted("sliding_log", 30, 60.0, count_refused=False), also=fitted(short, 12, 5.0))
+    answers = run_experiment(api, fit)
+    assert answers["malformed_counts"].value is True
+    assert answers["unknown_model_counts"].value is False
+    assert answers["models_endpoint_counts"].value is False
+    # A bucket gains tokens faster than requests could be sent while it is exhausted.
+    assert answers["refused_counts"].value is (None if short == "token_bucket" else False)
+    assert answers["limit_per_key"].value is False
+    assert answers["limit_per_model"].value is True
+
+
 @pytest.mark.parametrize("per", [(), ("key",), ("model",), ("key", "model")])
 def test_scope_of_the_limit_is_identified(per: tuple[str, ...]) -> None:
     limits = virtual_limits(requests=RateLimit(limit=20, period_s=10.0), per=per)

@@ -213,6 +213,21 @@ def test_headers_about_a_daily_limit_are_not_compared_with_a_limit_per_minute() 
     assert "another limit" in str(answers["remaining_header"].reason)
 
 
+def test_headers_about_several_limits_are_not_compared_with_one() -> None:
+    """The server announces the limit that accepts less. The run reached only one of them."""
+    rule = RateLimit(limit=12, period_s=2.0, also=RateLimit(limit=20, period_s=60.0))
+    api = VirtualApi(virtual_limits(requests=rule))
+    api.play(bursts(RateLimit(limit=12, period_s=2.0), [0.0, 1.0], 1))
+    attempts = api.attempts()
+    assert len({attempt.limit_requests for attempt in attempts}) == 2
+    edge_s = START_S - START_S % 2.0
+    best = Fit("fixed_window", 12, (12, 12), 2.0, (2.0, 2.0), "clock", edge_s, None, None, 0, 0)
+    answers = header_answers(attempts, Verdict("found", 1, 1, 1, consistent=(best,)))
+    assert answers["limit_header"].value in {None, "honest"}
+    assert "several limits" in str(answers["remaining_header"].reason)
+    assert "several limits" in str(answers["reset_header"].reason)
+
+
 def test_shared_quota_does_not_make_remaining_wrong() -> None:
     rule = RateLimit(limit=20, period_s=60.0)
     answers = analyzed(rule, [0.0, 130.0, 30.0, 130.0], others=lambda draw: int(draw.random() < 0.4))

@@ -141,6 +141,39 @@ def test_two_limits_are_reported_and_replayed_alike_everywhere() -> None:
     assert request_limit(limits_toml(fit, "")).also is not None
 
 
+def test_a_longer_limit_that_does_not_refill_is_told_from_the_one_that_is_found() -> None:
+    rng, at_s = random.Random(1), START_S
+    attempts: list[Attempt] = []
+    pair = Both(SlidingLog(6, 2.0), FixedWindow(80, 86_400.0))
+    while len(attempts) < 180:
+        at_s += rng.choice((0.05, 0.05, 0.4, 1.1))
+        outcome = "ok" if pair.decide(at_s).accepted else "rate_limited"
+        attempts.append(attempt_at(at_s - 0.005, outcome))
+    findings = find(attempts, 0.0, None, probed=True)
+    verdict = findings.verdict
+    assert "sliding_log" in verdict.families, verdict.reason
+    assert verdict.exhausted is not None
+    assert verdict.exhausted.accepted == 80
+    assert not verdict.accepts_more
+    text = " ".join(summary(findings))
+    assert f"does not explain the last {verdict.exhausted.refused} refusals" in text
+    assert "at most 80 requests in more than" in text
+    record = to_record(findings, "a-run").exhausted
+    assert record is not None
+    assert record.accepted == 80
+
+
+def test_a_limit_that_is_exhausted_at_the_end_of_a_run_is_no_sign_of_a_longer_one() -> None:
+    log, at_s = SlidingLog(6, 2.0), START_S
+    observed: list[Observation] = []
+    for number in range(90):
+        at_s += 0.15 if number % 9 else 0.8
+        at_s = at_s if number < 70 else observed[69].sent_s + 0.02 * (number - 69)
+        observed.append(Observation(at_s, at_s + 0.01, log.decide(at_s + 0.005).accepted))
+    assert observed[-1].accepted is False
+    assert fit_limits(observed).exhausted is None
+
+
 def test_a_second_limit_about_as_short_as_the_responses_may_be_one_of_requests_in_flight() -> None:
     fit, attempts, _ = found_pair()
     slow = [msgspec.structs.replace(one, end_ns=one.end_ns + 10**9) for one in attempts]

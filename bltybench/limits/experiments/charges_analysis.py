@@ -120,7 +120,8 @@ def _drain_fits(results: Sequence[ProbeResult], context: ProbeContext, slack: in
 
 
 def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Answer:
-    by_fit = context.fits[0].count_refused
+    # Two limits are fitted on the assumption that refused requests count in neither.
+    by_fit = None if context.fits[0].also else context.fits[0].count_refused
     tests, retries = with_role(results, steps.PREDICTED), with_role(results, steps.WHILE_REFUSED)
     count = len(refused(retries))
     if not tests or count < CHARGES.min_refused_retries:
@@ -148,7 +149,7 @@ def _other_reason(results: Sequence[ProbeResult], context: ProbeContext, predict
     """Return another possible reason for a refusal at the predicted time; empty if there is none."""
     if not _drain_fits(results, context, 0):
         return "other clients may share the quota, and may have used what was available"
-    if all(fit.traits.kind == "window" for fit in context.fits):
+    if all(limit.traits.kind == "window" for limit in context.limits):
         return "a window resets even if refused requests count, so its end was not known well enough"
     drain = with_role(results, steps.SECOND_DRAIN)
     if predicted.sent_s <= latest_available_s(context.fits, drain, last_activity_s(drain)):

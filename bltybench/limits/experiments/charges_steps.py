@@ -82,7 +82,7 @@ def unit_size(context: ProbeContext) -> int:
 
 
 def _refills_gradually(context: ProbeContext) -> bool:
-    return any(fit.traits.kind == "bucket" for fit in context.fits)
+    return any(limit.traits.kind == "bucket" for limit in context.limits)
 
 
 def _first_requests(context: ProbeContext, tested: int) -> int:

@@ -83,6 +83,8 @@ def _pace(findings: Findings) -> list[str]:
     if documented is not None and best.rate_per_min < FINDINGS.min_documented_fraction * documented:
         rate += f", not the documented {documented}"
     sure = verdict.status == "found"
+    if (long := verdict.exhausted) is not None:
+        rate += f", and at most {long.accepted} requests in more than {seconds(long.lasted_s)}"
     lines = [f"{rate}." if sure else f"{rate}. Every candidate limiter accepts that."]
     if slowest < best.rate_per_min:
         lines[0] += " This run does not show that more is accepted for long."

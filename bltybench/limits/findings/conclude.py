@@ -90,6 +90,9 @@ def find(
     # The probe's requests generate one token, so only the server's limits delay them.
     waits = waits_of(observations) if probed else None
     verdict = unless_delayed(unless_concurrency(verdict, slots), waits)
+    if verdict.exhausted is not None:
+        since_s = verdict.exhausted.since_s
+        observations = [one for one in observations if one.sent_s <= since_s]
     verdict = measured(verdict) if probed else for_clients(verdict, documented_per_min, observations)
     if timing.clock_s > MAX_CLOCK_S:
         verdict = blurred(verdict, busiest_period(observations, timing.clock_s)[0])
@@ -172,7 +175,7 @@ def to_record(
 ) -> model.FindingsRecord:
     """Return the findings in the form of ``limits.json``; ``stopped`` says why the probe ended early."""
     verdict, honesty, slots = findings.verdict, findings.honesty, findings.in_flight
-    at_s, queue, ban = findings.busiest_at_s, verdict.queue, verdict.ban
+    at_s, queue, ban, exhausted = findings.busiest_at_s, verdict.queue, verdict.ban, verdict.exhausted
     return model.FindingsRecord(
         run_id=run_id,
         stopped=stopped,
@@ -199,6 +202,7 @@ def to_record(
         if queue is None
         else _copied(model.DelayRecord, queue, longest_wait_s=round(queue.longest_wait_s, 3)),
         ban=None if ban is None else _copied(model.BanRecord, ban),
+        exhausted=None if exhausted is None else _copied(model.ExhaustedRecord, exhausted),
         busiest_minute=model.BusiestRecord(
             accepted=findings.busiest_count,
             at=datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s else None,

@@ -127,6 +127,15 @@ class BanRecord(Struct, frozen=True, kw_only=True):
     safe_rate_per_min: float
 
 
+class ExhaustedRecord(Struct, frozen=True, kw_only=True):
+    """A longer limit than the one that was found, which refused all requests at the end of the run."""
+
+    accepted: int
+    within_s: float
+    refused: int
+    lasted_s: float
+
+
 class ProportionRecord(Struct, frozen=True, kw_only=True):
     """``count`` of ``of``, with the Wilson 95% interval of the fraction."""
 
@@ -228,6 +237,7 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     in_flight: InFlightRecord | None = None
     delayed: DelayRecord | None = None
     ban: BanRecord | None = None
+    exhausted: ExhaustedRecord | None = None
     busiest_minute: BusiestRecord
     headers: HeaderRecord
     replayed: ProportionRecord | None = None

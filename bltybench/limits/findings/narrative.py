@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
-from bltybench.limits.findings.advice import advice
+from bltybench.limits.findings.advice import advice, seconds
 from bltybench.limits.findings.model import Findings
 from bltybench.limits.findings.replay import replay_sentence
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.evidence import FEW_RECOVERIES, RATE_IS_OPEN
 from bltybench.limits.fit.in_flight import ConcurrencyFit
-from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit
+from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
 from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.classify import LIMIT_NAMES, REQUEST_REFUSALS
 from bltybench.limits.observations.proportion import Proportion
@@ -45,7 +45,7 @@ def _request_limit(findings: Findings) -> list[str]:
         other = [] if slots is None else [f"Another limit fits as well. {_concurrency(slots)}"]
         replayed = findings.replayed if verdict.status == "found" else None
         same = [] if replayed is None else [replay_sentence(replayed)]
-        return [line, *same, *other]
+        return [line, *same, *_exhausted(verdict), *other]
     if verdict.status == "never_refused":
         why = "only other limits refused" if findings.refused_by else verdict.reason
         lines = [
@@ -75,6 +75,18 @@ def _request_limit(findings: Findings) -> list[str]:
     if verdict.status == "nothing_sent" and findings.answers:
         return []
     return [f"The request limit is unknown: {verdict.reason}."]
+
+
+def _exhausted(verdict: Verdict) -> list[str]:
+    """Return what a longer limit refused."""
+    long = verdict.exhausted
+    if long is None:
+        return []
+    return [
+        f"A longer limit refused too: this one does not explain the last {long.refused} refusals, for "
+        f"{seconds(long.lasted_s)} after {long.accepted} requests were accepted within "
+        f"{seconds(long.within_s)}. When it ends is unknown."
+    ]
 
 
 def _full(findings: Findings) -> list[str]:

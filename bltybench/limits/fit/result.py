@@ -69,9 +69,17 @@ class Fit:
         return FAMILIES[self.family]
 
     @property
+    def limits(self) -> tuple[Fit, ...]:
+        """Each limit that a request has to fit, alone; first the one that accepts less in one burst."""
+        if self.also is None:
+            return (self,)
+        pair = (replace(self, also=None), self.also)
+        return tuple(sorted(pair, key=lambda fit: fit.limit_range[0]))
+
+    @property
     def shortest_period_s(self) -> float:
         """The period; of two limits, the shorter one."""
-        return self.period_s if self.also is None else min(self.period_s, self.also.period_s)
+        return min(fit.period_s for fit in self.limits)
 
     @property
     def penalized_cost(self) -> float:
@@ -197,6 +205,22 @@ class Ban(BanTiming):
 
 
 @dataclass(frozen=True, slots=True)
+class Exhausted:
+    """What followed the last acceptance, if only a longer limit than the one that was found explains it."""
+
+    accepted: int
+    """Requests accepted before."""
+    within_s: float
+    """Time that these took, in seconds."""
+    refused: int
+    """Refusals after the last acceptance that the limit that was found does not explain."""
+    lasted_s: float
+    """Time from the last acceptance to the last refusal, in seconds."""
+    since_s: float = field(repr=False)
+    """Unix time of the last acceptance."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the observations imply."""
 
@@ -218,11 +242,14 @@ class Verdict:
     """Longest pause between requests while all were refused, in seconds, if retries seem to prolong that."""
     ban: Ban | None = None
     """The ban that explains every recovery, if no family explains the decisions."""
+    exhausted: Exhausted | None = None
+    """A longer limit that refused all requests at the end. ``fits`` are those before."""
 
     @property
     def contradicted(self) -> bool:
-        """Whether the decisions contradict every family, and no ban explains them."""
-        return self.status == "unknown" and self.reason.startswith(NO_FAMILY_FITS) and self.ban is None
+        """Whether some decisions contradict every family, and no ban explains them."""
+        unexplained = self.status == "unknown" and self.reason.startswith(NO_FAMILY_FITS)
+        return self.exhausted is not None or (unexplained and self.ban is None)
 
     @property
     def has_two_limits(self) -> bool:
@@ -232,7 +259,8 @@ class Verdict:
     @property
     def accepts_more(self) -> bool:
         """Whether the server can be expected to accept more requests soon."""
-        return self.status not in {"always_refused", "nothing_sent"} and self.starved_pause_s is None
+        is_locked_out = self.starved_pause_s is not None or self.exhausted is not None
+        return self.status not in {"always_refused", "nothing_sent"} and not is_locked_out
 
     @property
     def best(self) -> Fit | None:

@@ -18,6 +18,8 @@ from bltybench.limits.probe.context import ProbeContext
 
 LIMIT, REMAINING, RESET, RETRY_AFTER = "limit_header", "remaining_header", "reset_header", "retry_after"
 NO_FIT = "the limit itself is not known"
+EITHER = "the headers are about several limits"
+"""The reason if two limits were found, or if headers announce different ones."""
 
 
 def analyze(
@@ -27,17 +29,24 @@ def analyze(
     context: ProbeContext,
 ) -> list[Answer]:
     """Return the accuracy of each header; ``ambiguous`` are requests that may not count in the limit."""
-    fits = context.fits
-    retry_after = _retry_after(honesty, limit_is_known=bool(fits))
+    # Headers can be about either of two limits, so only Limit and Retry-After can be compared with these.
+    fits = tuple(fit for fit in context.fits if fit.also is None)
+    retry_after = _retry_after(honesty, limit_is_known=bool(context.fits))
     if _about_another_limit(results, honesty, fits):
         reason = (
             "the headers are about another limit: Remaining falls with each request and does not refill "
             "within the period"
         )
         return [*(cannot_tell(question, reason) for question in (LIMIT, REMAINING, RESET)), retry_after]
+    announced = {result.limit for result in results if result.limit is not None}
+    limit = _limit(honesty.announced_limit, context.fits, results)
+    if len(announced) > 1 and limit.value != "honest":
+        limit = cannot_tell(LIMIT, EITHER)
+    if len(fits) < len(context.fits) or len(announced) > 1:
+        return [limit, cannot_tell(REMAINING, EITHER), cannot_tell(RESET, EITHER), retry_after]
     moments = replay_moments(fits, results, ambiguous)
     return [
-        _limit(honesty.announced_limit, fits, results),
+        limit,
         _remaining(moments, results),
         _reset(moments, results, fits),
         retry_after,
@@ -65,10 +74,10 @@ def _limit(announced: int | None, fits: Sequence[Fit], results: Sequence[ProbeRe
     if not fits:
         return cannot_tell(LIMIT, NO_FIT)
     evidence = (f"announced {announced}, observed {fits[0].limit}",)
-    if any(fit.traits.kind == "bucket" and fit.limit != announced for fit in fits):
-        return cannot_tell(LIMIT, "it can be a rate, and only the burst of a bucket is observed", evidence)
-    if all(fit.limit == announced for fit in fits):
+    if all(announced in {limit.limit for limit in fit.limits} for fit in fits):
         return Answer(LIMIT, "honest", "The announced limit is accurate.", sure(2), evidence)
+    if any(fit.also or fit.traits.kind == "bucket" for fit in fits):
+        return cannot_tell(LIMIT, "it can be a rate, or another limit than those observed", evidence)
     least, most = min(fit.limit_range[0] for fit in fits), max(fit.limit_range[1] for fit in fits)
     if least <= announced <= most or not contradicts_limit(fits, results, announced):
         return cannot_tell(LIMIT, "the decisions fit other limits as well", evidence)

@@ -1,6 +1,7 @@
 """Several limiters at once: a request must fit all of them, and is charged to all or to none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bltybench.limits.models.base import Admission, Model
 
@@ -69,13 +70,21 @@ class Both(Model):
         for model in self.models:
             model.refund(self._last_s, charged_s, cost)
 
+    def _admission(self, t_s: float, cost: float, *, accepted: bool, delay_s: float = 0.0) -> Admission:
+        admission = super()._admission(t_s, cost, accepted=accepted, delay_s=delay_s)
+        return replace(admission, limit=self._tighter(t_s).limit)
+
+    def _tighter(self, t_s: float) -> Model:
+        """Return the limit that accepts less, which headers are about."""
+        return min(self.models, key=lambda model: model.remaining(t_s))
+
     def remaining(self, t_s: float) -> float:
         """Return the cost that still fits both."""
-        return min(model.remaining(t_s) for model in self.models)
+        return self._tighter(t_s).remaining(t_s)
 
     def reset_s(self, t_s: float) -> float:
-        """Return the seconds until both are completely available."""
-        return max(model.reset_s(t_s) for model in self.models)
+        """Return the seconds until the limit that accepts less is completely available."""
+        return self._tighter(t_s).reset_s(t_s)
 
     def delay_s(self, t_s: float) -> float:
         """Return the longer of both delays."""

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from bltybench.limits.fit.result import Fit, Verdict
+from bltybench.limits.fit.result import Exhausted, Fit, Verdict
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.fit.thresholds import SELECTION
@@ -48,6 +48,9 @@ def _fit(
         return single
     ordered = sorted(observed, key=lambda observation: observation.sent_s)
     observations = Observations(ordered)
+    short = _before_exhaustion(single, ordered, observations, hints_s, probed=probed)
+    if short is not None:
+        return short
     tried: set[bytes] = set()
     for explained in _starts(observations, hints_s):
         first, second = _alternating(ordered, observations, explained, hints_s, tried, probed=probed)
@@ -57,6 +60,50 @@ def _fit(
         if fits and len(fits) == len(pairs) and fits[0].cost + PAIRS.margin <= single.fits[0].cost:
             return _verdict(single, first, second, fits)
     return single
+
+
+def _before_exhaustion(
+    single: Verdict,
+    ordered: Sequence[Observation],
+    observations: Observations,
+    hints_s: tuple[float, ...],
+    *,
+    probed: bool,
+) -> Verdict | None:
+    """Return the limit that fits until the last acceptance, if it does not explain the refusals after it.
+
+    A longer limit is exhausted then. Nothing shows its period until it refills.
+    """
+    accepted = np.flatnonzero(observations.accepted)
+    end = int(accepted[-1]) + 1
+    if observations.refused[end:].sum() < PAIRS.min_refusals:
+        return None
+    before = fit_limiter(ordered[:end], hints_s=hints_s, probed=probed)
+    if before.best is None or before.best.count_refused:
+        return None
+    # Parameters that fit as well must not explain these refusals either.
+    fits = [variant for fit in before.consistent for variant in (fit, *fit.variants)]
+    explained = np.logical_or.reduce([explained_by(fit, observations) for fit in fits])
+    unexplained = np.flatnonzero(observations.refused & ~explained)
+    unexplained = unexplained[unexplained >= end]
+    lasted_s = float(observations.lo[-1] - observations.hi[end - 1])
+    min_lasted_s = PAIRS.min_exhausted_periods * max(fit.period_s for fit in fits)
+    if len(unexplained) < PAIRS.min_refusals or lasted_s < min_lasted_s:
+        return None
+    exhausted = Exhausted(
+        accepted=single.accepted,
+        within_s=float(observations.hi[end - 1] - observations.lo[accepted[0]]),
+        refused=len(unexplained),
+        lasted_s=lasted_s,
+        since_s=observations.origin_s + float(observations.hi[end - 1]),
+    )
+    return replace(
+        before,
+        attempts=single.attempts,
+        accepted=single.accepted,
+        refused=single.refused,
+        exhausted=exhausted,
+    )
 
 
 def _verdict(single: Verdict, first: Verdict, second: Verdict, fits: tuple[Fit, ...]) -> Verdict:

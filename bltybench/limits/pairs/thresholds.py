@@ -25,6 +25,8 @@ class PairThresholds:
     min_refusals: int = 6
     """Refusals that each limit must explain while the other would have accepted. Bans and other clients make
     refusals that a second limit explains by chance, up to about four."""
+    min_exhausted_periods: float = 2
+    """Time for which a longer limit must have refused all requests, in periods of the shorter one."""
     margin: float = 8 * SCORING.contradiction_cost
     """Cost by which a pair must be better than the best single family: it has four more parameters."""
     max_unexplained: float = 0.15

@@ -40,11 +40,15 @@ class ProbeContext:
         """Return a copy with the verdict on the request limit."""
         return replace(
             self,
-            # Experiments count what one limit accepts.
-            fits=tuple(fit for fit in verdict.consistent if fit.also is None),
+            fits=verdict.consistent,
             never_refused=verdict.status == "never_refused",
             requests_per_min=documented_per_min,
         )
+
+    @property
+    def limits(self) -> list[Fit]:
+        """The limits of all candidates: of each, one or two."""
+        return [limit for fit in self.fits for limit in fit.limits]
 
     @property
     def fit(self) -> Fit | None:
@@ -55,22 +59,22 @@ class ProbeContext:
     def burst(self) -> int:
         """Requests accepted in one burst after ``available_s``: measured, documented, or the budget."""
         if self.fits:
-            return min(fit.limit_range[0] for fit in self.fits)
+            return min(fit.limits[0].limit_range[0] for fit in self.fits)
         if self.never_refused or self.requests_per_min is None:
             return self.requests_left
         return self.requests_per_min
 
     @property
     def period_s(self) -> float:
-        """Longest possible period of the request limit, in seconds; 0 without one."""
+        """Longest possible period of the limit that ends a burst, in seconds; 0 without one."""
         if self.fits:
-            return max(fit.period_s for fit in self.fits)
+            return max(fit.limits[0].period_s for fit in self.fits)
         return 0.0 if self.never_refused or self.requests_per_min is None else CONTEXT.usual_period_s
 
     @property
     def expected_token_period_s(self) -> float:
         """Expected period of a token limit, in seconds."""
-        return self.expected_period_s or max([CONTEXT.usual_period_s, *(fit.period_s for fit in self.fits)])
+        return self.expected_period_s or max([CONTEXT.usual_period_s, *(fit.period_s for fit in self.limits)])
 
     @property
     def drain_in_flight(self) -> int:
@@ -90,8 +94,8 @@ class ProbeContext:
         """
         if not self.fits:
             return now_s + max(idle_s, 2 * self.period_s)
-        at_s = max(now_s + idle_s, *(_reset_s(fit, now_s) for fit in self.fits))
-        best = self.fits[0]
+        at_s = max(now_s + idle_s, *(_reset_s(limit, now_s) for limit in self.limits))
+        best = self.fits[0].limits[0]
         if best.edge_s is not None and best.traits.has_recurring_windows:
             edge_s = best.edge_s + CONTEXT.edge_fraction * best.period_s
             at_s = edge_s + math.ceil((at_s - edge_s) / best.period_s) * best.period_s

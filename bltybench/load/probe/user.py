@@ -183,7 +183,8 @@ class LimitProbe(ChatUser):
         session, executor = self._session, self._executor
         names = session.remaining_experiments()
         if names and verdict is not None and not verdict.accepts_more:
-            raise ProbeStopped(f"the server accepts no more requests: {verdict.reason}")
+            reason = verdict.reason or "a longer limit is exhausted"
+            raise ProbeStopped(f"the server accepts no more requests: {reason}")
         for name in names:
             if name == "charges" and session.task.other_model is None:
                 session.task = replace(session.task, other_model=self._find_other_model())
