@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -126,10 +127,15 @@ def run_locust(locustfile: Path, *args: str, cwd: Path, **changes: str) -> Finis
 
 
 def write_scenarios(
-    folder: Path, base_url: str, scenario: str = "", *, checks: str = "", target: str = ""
+    folder: Path,
+    base_url: str,
+    scenario: str = "",
+    *,
+    checks: str = "",
+    target: str = "",
+    names: Sequence[str] = ("quickstart", "chat", "stream"),
 ) -> Path:
     """Write a scenarios.toml with one target at ``base_url`` and the scenarios that the locustfiles name."""
-    names = ("quickstart", "chat", "stream")
     scenarios = "\n".join(
         f"""
 [scenarios.{name}]

@@ -18,6 +18,7 @@ from bltybench.runs.formats import read_formats
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bltybench.metrics.policy_choice import TournamentResult
     from bltybench.report.summary import Summary
     from bltybench.runs.folder import RunFolder
 
@@ -144,6 +145,8 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
         note = f" ({check.note})" if check.note else ""
         was = with_unit(check.actual, check.unit)
         console.print(mark, Text(f"{check.metric} {check.target}, was {was}{note}"))
+    if summary.tournament is not None:
+        _show_standings(console, summary.tournament)
     for title, rows in (("refused", summary.refusal_messages), ("errors", summary.errors)):
         for row in rows[:MAX_SHOWN_MESSAGES]:
             kind = " ".join(str(row[key]) for key in ("status", "error_type", "error_code") if row[key])
@@ -156,6 +159,24 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
         console.print(Text(f"Report {_short(folder.report_html)}"))
     else:
         console.print(Text(f"Written to {_short(folder.path)}"))
+
+
+def _show_standings(console: Console, result: TournamentResult) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    from bltybench.report.standings import STANDING_COLUMNS, standing_rows  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False)
+    for column in STANDING_COLUMNS:
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    for row in standing_rows(result):
+        table.add_row(*row)
+    # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
+    wide = Console(highlight=False, width=max(console.width, Console(width=1000).measure(table).maximum))
+    wide.print(table)
+    console.print(Text(result.recommendation, style="bold"))
 
 
 def _show_validity(console: Console, summary: Summary) -> None:

@@ -180,14 +180,14 @@ def _of_scenario(  # noqa: PLR0917 - the options
     from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415 - as above
 
     resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
-    targets = {resolved.target_name: resolved.target} | resolved.others
+    one = resolved.scenario.of_one_policy()
     routes = SimulatedRoutes(
-        resolved.scenario, targets, {name: limits_of(target) for name, target in targets.items()}
+        one, resolved.targets, {name: limits_of(target) for name, target in resolved.targets.items()}
     )
-    load = load_of(resolved.scenario, resolved.base_dir, clients=clients, batch=calls, routes=routes)
+    load = load_of(one, resolved.base_dir, clients=clients, batch=calls, routes=routes)
     return _Given(
         name=resolved.name,
-        scenario=resolved.scenario,
+        scenario=one,
         load=load,
         service=service_time(resolved.target.sandbox, response_s),
         limits=routes.limits,

@@ -247,7 +247,7 @@ class ChatClient:
         context, clock, policy = self._context, self._clock, self._context.policy
         first_due_ns = clock.now_ns() if scheduled_ns is None else scheduled_ns
         due_ns, number = first_due_ns, request.number if request else 0
-        ended = context.ended(scheduled=scheduled_ns is not None)
+        ended, over = context.ended(scheduled=scheduled_ns is not None), context.ended(scheduled=False)
         retries = NO_RETRIES if request else policy.retries
         retries.begin(clock.now_s())
         waited_s, rounds, failed = None, number, list[EndedAttempt]()
@@ -266,15 +266,15 @@ class ChatClient:
                 rounds, failed = rounds + 1, []
             attempt = self.last = record(context, sent, result, wait_s)
             number += 1
-            if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9)):
+            if wait_s is None or not clock.wait_until(due_ns := clock.now_ns() + round(wait_s * 1e9), over):
                 return reply_of(attempt, result, number, first_due_ns)
             if draft is not None and len(routes) > 1:
                 call = draft.on(context, routes[len(failed)])
 
     def _reserve(self, call: CallContext, ended: Event) -> None:
-        """Reserve the cost of an attempt. Raises StopUser if nothing more may be sent."""
+        """Reserve the cost of an attempt. Raises an exception for the user if nothing more may be sent."""
         if ended.is_set() or not self._context.budget_of(call.route).take(call.reserved):
-            raise StopUser
+            raise self._context.give_up()
 
     def _attempt(
         self,

@@ -13,15 +13,20 @@ from gevent.event import Event
 
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import REFUSALS, classify_response
-from bltybench.policies.advice.known_limits import documented_limits
-from bltybench.policies.pacing import MARGIN_S, Pacer, SentRequest, Share, pacer_of
+from bltybench.policies.advice.known_limits import limits_of
+from bltybench.policies.pacing import Pacer, SentRequest, Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.pacing import NEED_LIMITS, Pacing
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SandboxLimits, Target
+from bltybench.scenario.workload import Scenario
 from bltybench.wire.result import ExchangeResult
+
+NETWORK_MARGIN_S = 0.01
+"""Time by which a held request is sent after its wait, in seconds: the network delays some requests less than
+those before them, which would put them on the wrong side of the end of a period."""
 
 
 class Passed(NamedTuple):
@@ -36,9 +41,10 @@ class Passed(NamedTuple):
 class Gate:
     """Holds the requests that share limits until the pacer sends them, in the order in which they come."""
 
-    def __init__(self, pacer: Pacer, now_s: Callable[[], float], rng: Random) -> None:
+    def __init__(self, pacer: Pacer, now_s: Callable[[], float], rng: Random, begin_s: float = 0.0) -> None:
+        """The pacer's time begins at ``begin_s`` on the axis of ``now_s``."""
         self._pacer = pacer
-        self._now_s = now_s
+        self._clock_s, self._begin_s = now_s, begin_s
         self._rng = rng
         self._queue: deque[Event] = deque()
         """A turn for each request that has not passed. The first one has its turn."""
@@ -46,6 +52,9 @@ class Gate:
         self._cut_off = False
         self._released_s = 0.0
         """Time at which the last request that was held passed."""
+
+    def _now_s(self) -> float:
+        return self._clock_s() - self._begin_s
 
     @property
     def holding(self) -> bool:
@@ -66,14 +75,14 @@ class Gate:
                 self._answered.clear()
                 gevent.wait(
                     [ended, self._answered] if wait_s == inf else [ended],
-                    timeout=None if wait_s == inf else wait_s + MARGIN_S,
+                    timeout=None if wait_s == inf else wait_s + NETWORK_MARGIN_S,
                     count=1,
                 )
                 if ended.is_set():
                     return None
             passed = True
             self._pacer.send(now_s, tokens)
-            waited = waited or due_s < self._released_s
+            waited = waited or due_s - self._begin_s < self._released_s
             if waited:
                 self._released_s = now_s
             return Passed(waited, partial(self._answer, SentRequest(now_s, tokens)))
@@ -92,22 +101,30 @@ class Gate:
 class ClientPolicy:
     """The retries and the pacing of one process, which is one client of those that share the limits."""
 
+    retries: Retries
+    rng: Random
+    begin_s: float
+    """Time at which the current policy began, in seconds on the run's axis."""
+
     def __init__(
         self,
-        retry: Retry,
-        pacing: Pacing,
+        scenario: Scenario,
         limits: Mapping[str, SandboxLimits],
         share: Share,
         *,
         now_s: Callable[[], float],
         start_s: Callable[[], float],
-        seed: int,
     ) -> None:
         """``now_s`` returns the time since the load began, ``start_s`` the Unix time of its beginning."""
-        self.retries = Retries(retry)
-        self.rng = Random(f"{seed}/retry/{share.client}")
-        self._pacing, self._limits, self._share = pacing.policy, limits, share
+        self._seed, self._limits, self._share = scenario.seed, limits, share
         self._now_s, self._start_s = now_s, start_s
+        self.use(scenario.retry, scenario.pacing, begin_s=0.0)
+
+    def use(self, retry: Retry, pacing: Pacing, *, begin_s: float) -> None:
+        """Begin a new policy for the calls from ``begin_s`` on."""
+        self.retries = Retries(retry)
+        self.rng = Random(f"{self._seed}/retry/{self._share.client}")
+        self.begin_s, self._pacing = begin_s, pacing.policy
         self._gates: dict[tuple[str | None, ...], Gate] = {}
 
     @property
@@ -124,28 +141,25 @@ class ClientPolicy:
         place = (route.target, *(names[scope] for scope in limits.per))
         gate = self._gates.get(place)
         if gate is None:
-            pacer = pacer_of(self._pacing, limits, self._share, self._start_s())
-            gate = self._gates[place] = Gate(pacer, self._now_s, self.rng)
+            pacer = pacer_of(self._pacing, limits, self._share, self._start_s() + self.begin_s)
+            gate = self._gates[place] = Gate(pacer, self._now_s, self.rng, self.begin_s)
         return gate
 
 
-def limits_to_keep(pacing: Pacing, targets: Mapping[str, Target], base_dir: Path) -> dict[str, SandboxLimits]:
+def limits_to_keep(
+    scenario: Scenario, targets: Mapping[str, Target], base_dir: Path
+) -> dict[str, SandboxLimits]:
     """Return the limits that pacing keeps at each target. Raise UserError if it needs them and has none."""
-    given = None if pacing.limits is None else load_limits(base_dir / pacing.limits)
-    kept = {name: given or _own_limits(target) for name, target in targets.items()}
+    file = scenario.limits_file
+    given = None if file is None else load_limits(base_dir / file)
+    kept = {name: given or limits_of(target) for name, target in targets.items()}
+    needing = sorted(NEED_LIMITS & scenario.pacings)
     for name, limits in kept.items():
         known = any((limits.requests, limits.tokens, limits.concurrency))
-        if pacing.policy in NEED_LIMITS and not known and targets[name].sandbox is None:
+        if needing and not known and targets[name].sandbox is None:
             raise UserError(
-                f"pacing by '{pacing.policy}' needs the limits of target '{name}', which has none",
-                where="pacing.policy",
-                remedy=f"measure them with `locust -f locustfiles/limits.py --target {name}` and set "
-                f"pacing.limits to its limits.toml, or add the documented ones to [targets.{name}.limits]",
+                f"pacing by '{needing[0]}' needs the limits of target '{name}', which has none",
+                remedy=f"measure them with `locust -f locustfiles/limits.py --target {name}` and name its "
+                f"limits.toml as `limits`, or add the documented ones to [targets.{name}.limits]",
             )
     return kept
-
-
-def _own_limits(target: Target) -> SandboxLimits:
-    if target.sandbox is not None:
-        return target.sandbox.limits
-    return documented_limits(target.documented).model_copy(update={"per": target.limits_per})

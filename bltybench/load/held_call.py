@@ -42,8 +42,8 @@ def pace(
 ) -> tuple[CallContext, Passed | None]:
     """Wait until the pacing sends attempt ``number`` of a call. Record it if ``ended`` is set before.
 
-    Raises StopUser then. Only the first attempt of a call waits for its session. Without pacing, nothing is
-    awaited, and the second value is None.
+    Raises then what ends the call of the user. Only the first attempt of a call waits for its session.
+    Without pacing, nothing is awaited, and the second value is None.
     """
     if number and call.held_until_ns is not None:
         call = msgspec.structs.replace(call, held_until_ns=None)
@@ -60,7 +60,7 @@ def pace(
     if passed is None:
         held = _paced(context, call, due_ns)
         _record_unsent(context, held, user, number=number, due_ns=due_ns, why=HELD_BACK)
-        raise killed or StopUser
+        raise killed or context.give_up()
     return (_paced(context, call, due_ns) if passed.held else call), passed
 
 
@@ -69,9 +69,8 @@ def _held(context: RunContext, call: CallContext) -> CallContext:
 
 
 def _paced(context: RunContext, call: CallContext, due_ns: int) -> CallContext:
-    held = _held(context, call)
-    begin_ns = max(due_ns, call.held_until_ns or due_ns)
-    return msgspec.structs.replace(held, paced_ns=max(0, context.clock.now_ns() - begin_ns))
+    now_ns, begin_ns = context.clock.now_ns(), max(due_ns, call.held_until_ns or due_ns)
+    return msgspec.structs.replace(call, held_until_ns=now_ns, paced_ns=max(0, now_ns - begin_ns))
 
 
 def _record_unsent(

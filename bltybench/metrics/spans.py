@@ -13,6 +13,7 @@ import pandas as pd
 
 from bltybench.metrics.frame import NS_PER_S, Floats, Ints, ints
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 
 MAX_SPANS = 30
@@ -54,7 +55,7 @@ def steady_spans(calls: pd.DataFrame, scenario: Scenario, load_ns: int) -> Spans
     """Cut a run without its warm-up into spans. ``calls`` excludes the warm-up; the load lasted ``load_ns``.
 
     The steady part of a planned stage (or of the run) starts after ``warm_up_s``, or with the first call
-    after ``warm_up_calls``. The stages of a search last from the first call due to the last.
+    after ``warm_up_calls``. The stages of a search or a tournament last from the first call due to the last.
     """
     windows = [
         (begin + _warm_up_ns(scenario, due, begin), end)
@@ -81,7 +82,7 @@ def _stages(calls: pd.DataFrame, scenario: Scenario, load_ns: float) -> list[tup
         edges = [min(at_s * NS_PER_S, load_ns) for at_s in (0.0, *(stage.end_s for stage in planned))]
         return [(low, high, due[(due >= low) & (due < high)]) for low, high in pairwise(edges)]
     codes, names = pd.factorize(calls["stage"])
-    if not isinstance(scenario.arrivals, CapacitySearch) or len(names) == 0:
+    if not isinstance(scenario.arrivals, CapacitySearch | Tournament) or len(names) == 0:
         return [(0.0, load_ns, due)]
     warm_up_ns = scenario.warm_up_s * NS_PER_S
     by_stage = sorted((due[codes == code] for code in range(len(names))), key=lambda dues: int(dues.min()))

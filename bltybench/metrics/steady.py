@@ -12,13 +12,14 @@ from bltybench.metrics.latency import min_sample
 from bltybench.metrics.sample import Sample
 from bltybench.scenario.patterns import Ladder, Ramp, Stairs
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 
 MAX_DRIFT_P = 0.001
 """A drift has a p-value below this."""
 MIN_DRIFT_CHANGE = 0.10
 """A drift changes the median by more than this fraction, from the first third of the run to the last."""
-CHANGING_LOADS = (Ramp, Stairs, Ladder, CapacitySearch)
+CHANGING_LOADS = (Ramp, Stairs, Ladder, CapacitySearch, Tournament)
 """Loads that change on purpose: a trend in them is no drift."""
 DRIFT_COLUMNS = ["metric", "n", "first_p50", "last_p50", "change", "p_value", "drifts"]
 

@@ -9,20 +9,17 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bltybench.metrics.analysis import Analysis, load
 from bltybench.report.export.junit import junit
 from bltybench.report.export.markdown import markdown
 from bltybench.report.export.prometheus import prometheus
 from bltybench.report.export.raw import RawFile, hashes
 from bltybench.report.subprocess_task import in_subprocess
-from bltybench.report.summary import Summary, summarize
+from bltybench.report.summary import Summary, summary_of
 from bltybench.runs.folder import RunFolder, write_atomically
 from bltybench.runs.formats import USUAL
 from bltybench.runs.ownership import sole_owner
 from bltybench.runs.sealing.seal import seal
-from bltybench.runs.search import read_search
 
 if TYPE_CHECKING:
     from bltybench.report.page.limits_section import LimitsSection
@@ -66,7 +63,7 @@ def _build(folder: RunFolder, *, notebooks: bool, formats: Collection[str], stri
         # Hashing releases Python's lock, so a thread is enough to use another core.
         raw = tasks.enter_context(ThreadPoolExecutor(1)).submit(hashes, folder)
         analysis = load(folder)
-        summary = msgspec.structs.replace(summarize(analysis, strict=strict), search=read_search(folder))
+        summary = summary_of(folder, analysis, strict=strict)
         if "json" in formats:
             write_atomically(folder.summary_json, summary.to_json())
         if "junit" in formats:
@@ -97,7 +94,7 @@ def _draw(  # noqa: PLR0917 - all parts of a page
     from bltybench.report.figures.run_figures import draw_all  # noqa: PLC0415 - as above
     from bltybench.report.page.page import page  # noqa: PLC0415 - as above
 
-    drawings = draw_all(analysis)
+    drawings = draw_all(analysis, summary.tournament)
     section = limits()
     drawings += section.drawings if section else []
     if "csv" in formats:

@@ -15,10 +15,14 @@ from bltybench.metrics.frame import NS_PER_S, bools, cut_off
 from bltybench.metrics.goodput import bounds_of
 from bltybench.metrics.grading import Finding, affected, grades_of
 from bltybench.metrics.outcomes import ERRORS, count_of
+from bltybench.metrics.policy_choice import TournamentResult
 from bltybench.metrics.run_findings import all_workers_finished
+from bltybench.metrics.tournament import tournament_result
 from bltybench.metrics.validity import late_arrivals
 from bltybench.metrics.verdict import Severity, Verdict, judge, severity
-from bltybench.runs.search import SearchResult
+from bltybench.runs.folder import RunFolder
+from bltybench.runs.trials.search import SearchResult, read_search
+from bltybench.runs.trials.tournament import read_tournament
 from bltybench.scenario.api.documented_limits import per_minute
 
 TOKEN_RATES = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -100,6 +104,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     spent: dict[str, Any]
     arrivals: dict[str, int]
     search: SearchResult | None = None
+    tournament: TournamentResult | None = None
     unrecorded: list[str] = []
     """User classes of the locustfile whose requests were not recorded."""
     imported: ImportRecord | None = None
@@ -117,6 +122,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """Return indented JSON. The same run gives the same bytes."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def summary_of(folder: RunFolder, analysis: Analysis, *, strict: bool = False) -> Summary:
+    """Return the summary of a run in a folder, with its search or tournament."""
+    return msgspec.structs.replace(
+        summarize(analysis, strict=strict),
+        search=read_search(folder),
+        tournament=tournament_result(analysis, read_tournament(folder)),
+    )
 
 
 def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:

@@ -58,6 +58,8 @@ class RunFolder:
     generator_parquet = _File("generator.parquet")
     search_json = _File("search.json")
     """Result of a capacity search. Only in runs that searched."""
+    tournament_json = _File("tournament.json")
+    """Course of a tournament of client policies. Only in runs that had one."""
     summary_json = _File("summary.json")
     """The summary, for programs."""
     report_html = _File("report.html")

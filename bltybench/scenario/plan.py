@@ -11,6 +11,7 @@ from bltybench.scenario.cost import Tokens, least_tokens, mean_choices, mean_tok
 from bltybench.scenario.prompts.request_files import require_bounds, without_bounds
 from bltybench.scenario.target import Price, Target
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 from bltybench.text import sanitize
 
@@ -210,6 +211,9 @@ def _count(
     mean = mean_tokens(scenario, base_dir, target)
     per_arrival, per_answer = requests_per_arrival(scenario), mean_choices(scenario, target)
     per_request = Tokens(mean.prompt / per_arrival, mean.answer / per_arrival)
+    if isinstance(scenario.arrivals, Tournament):
+        smallest, one = _count(name, scenario.of_one_policy(), target, price, base_dir)
+        return smallest, replace(one, requests=(one.requests or 0) * len(scenario.arrivals.policies))
     if isinstance(scenario.arrivals, CapacitySearch):
         return smallest, Plan(per_request, scenario.arrivals.requests, price, at_most=True)
     if not scenario.is_open_loop:

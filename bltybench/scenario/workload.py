@@ -16,7 +16,7 @@ from bltybench.scenario.base import (
     Table,
     TokenCount,
 )
-from bltybench.scenario.pacing import Pacing
+from bltybench.scenario.pacing import Pacing, PacingName
 from bltybench.scenario.patterns import (
     Bursts,
     Closed,
@@ -32,6 +32,7 @@ from bltybench.scenario.patterns import (
 )
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 
 
 class _Range(Table):
@@ -165,9 +166,10 @@ class Call(RequestOptions, Divided):
 
 
 Arrivals = Annotated[
-    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay | CapacitySearch,
+    Closed | Ladder | Constant | Poisson | Gamma | Ramp | Stairs | Bursts | Trace | Replay
+    | CapacitySearch | Tournament,
     Field(discriminator="kind"),
-]
+]  # fmt: skip
 
 
 class Objectives(Table):
@@ -216,7 +218,7 @@ class Scenario(Divided):
     @property
     def is_open_loop(self) -> bool:
         """Whether due times are known before the run."""
-        return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch)
+        return not isinstance(self.arrivals, Closed | Ladder | CapacitySearch | Tournament)
 
     @property
     def has_time_limit(self) -> bool:
@@ -226,7 +228,7 @@ class Scenario(Divided):
     def stages(self) -> tuple[Stage, ...]:
         """Return the planned stages, in order; none unless the load is stairs or a ladder.
 
-        A capacity search has none either: it decides on each trial after the last one.
+        A capacity search or a tournament has none either: each trial begins after the last one.
         """
         return self.arrivals.stages(self.duration_s) if isinstance(self.arrivals, Stairs | Ladder) else ()
 
@@ -266,6 +268,8 @@ class Scenario(Divided):
             if self.warm_up_calls or self.warm_up_s >= self.arrivals.stage_s:
                 raise ValueError("set a search's warm-up in seconds, below stage_s")
             return self
+        if isinstance(self.arrivals, Tournament) and (self.warm_up_s or self.warm_up_calls):
+            raise ValueError("every call of a tournament counts, so it can't have a warm-up")
         stages = len(self.stages()) or 1
         if self.warm_up_s >= self.duration_s / stages:
             raise ValueError("warm_up_s leaves nothing of " + ("a stage" if stages > 1 else "duration_s"))
@@ -281,3 +285,34 @@ class Scenario(Divided):
             if any(call.turns for call in self.mix):
                 raise ValueError("a search sends single calls, so its mix can't have turns")
         return self
+
+    @model_validator(mode="after")
+    def _time_for_every_policy(self) -> Self:
+        if not isinstance(self.arrivals, Tournament):
+            return self
+        least_s = self.arrivals.stage_s * len(self.arrivals.policies)
+        if self.duration_s < least_s:
+            raise ValueError(f"duration_s must be {least_s:g} or more: stage_s for each of the policies")
+        if any(call.turns for call in self.mix):
+            raise ValueError("a tournament sends single calls, so its mix can't have turns")
+        if self.pacing != Pacing() or self.retry.policy != "none":
+            raise ValueError("a tournament names its policies itself: remove pacing and retry.policy")
+        return self
+
+    @property
+    def pacings(self) -> set[PacingName]:
+        """The pacing policies that a run of it uses."""
+        if isinstance(self.arrivals, Tournament):
+            return {one.pacing for one in self.arrivals.competitors}
+        return {self.pacing.policy}
+
+    @property
+    def limits_file(self) -> str | None:
+        """The limits.toml that it names."""
+        return self.arrivals.limits if isinstance(self.arrivals, Tournament) else self.pacing.limits
+
+    def of_one_policy(self) -> "Scenario":
+        """Return the load that each policy of a tournament gets; any other scenario as it is."""
+        if not isinstance(self.arrivals, Tournament):
+            return self
+        return self.model_copy(update={"arrivals": self.arrivals.calls, "duration_s": self.arrivals.stage_s})

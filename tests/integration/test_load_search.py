@@ -13,8 +13,8 @@ from support_locust import LOCUSTFILES, WITH_PAGE, Finished, run_locust, truth_o
 from support_sandbox import running_sandbox
 
 from bltybench.limits.models import TokenBucket
-from bltybench.load.capacity.worker import trial_times
-from bltybench.runs.search import SearchResult, read_search
+from bltybench.load.trials.search_worker import trial_times
+from bltybench.runs.trials.search import SearchResult, read_search
 from bltybench.scenario.target import SANDBOX_KEY, Delay, RateLimit, SandboxLimits, SandboxQueue
 from bltybench.scenario.trials.bracket import Bracket
 from bltybench.scenario.trials.capacity import CapacitySearch

@@ -25,7 +25,7 @@ from bltybench.report.comparison.page import write_page
 from bltybench.report.page.answer import answer_of
 from bltybench.report.page.index import index
 from bltybench.runs.attempt import Attempt, Outcome
-from bltybench.runs.search import SearchResult
+from bltybench.runs.trials.search import SearchResult
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://127.0.0.1:9/x onerror=alert(2)>\x1b[31m{{ 7*7 }}"
 

@@ -25,6 +25,7 @@ from bltybench.scenario.api.routes import Route
 from bltybench.scenario.pacing import Pacing
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits, SandboxSettings, Target
+from bltybench.scenario.workload import Scenario
 from bltybench.wire.result import ExchangeResult
 
 ROUTE = Route("here", "KEY_A", "m")
@@ -64,10 +65,15 @@ def result(status: int = 200) -> ExchangeResult:
     return ExchangeResult(outcome=outcome, status=status)
 
 
-def policy(pacing: Pacing, limits: SandboxLimits, share: Share = ONE) -> ClientPolicy:
-    return ClientPolicy(
-        Retry(), pacing, {"here": limits}, share, now_s=lambda: 0.0, start_s=lambda: 0.0, seed=1
+def scenario(**pacing: Any) -> Scenario:
+    load = {"kind": "closed"}
+    return Scenario.model_validate(
+        {"title": "t", "model": "m", "duration_s": 1, "users": 1, "arrivals": load, "pacing": pacing}
     )
+
+
+def policy(limits: SandboxLimits, **pacing: Any) -> ClientPolicy:
+    return ClientPolicy(scenario(**pacing), {"here": limits}, ONE, now_s=lambda: 0.0, start_s=lambda: 0.0)
 
 
 def test_requests_pass_a_gate_in_the_order_in_which_they_come() -> None:
@@ -118,6 +124,7 @@ def test_refusals_slow_the_pacer_down() -> None:
 def context(gate: Gate) -> RunContext:
     parts: dict[str, Any] = {
         "policy": SimpleNamespace(gate=lambda _: gate),
+        "give_up": lambda: StopUser,
         "clock": SimpleNamespace(now_ns=lambda: 90),
         "sink": SimpleNamespace(in_flight=0),
     }
@@ -157,12 +164,12 @@ def test_time_in_a_session_is_not_time_held_by_pacing() -> None:
 
 def test_what_has_limits_of_its_own_is_paced_separately() -> None:
     limits = NO_LIMITS.model_copy(update={"requests": RateLimit(limit=1), "per": ("key",)})
-    paced = policy(Pacing(policy="limiter"), limits)
+    paced = policy(limits, policy="limiter")
     assert paced.gate(ROUTE) is paced.gate(ROUTE._replace(model="other"))
     assert paced.gate(ROUTE) is not paced.gate(ROUTE._replace(key="KEY_B"))
-    shared = policy(Pacing(policy="limiter"), limits.model_copy(update={"per": ()}))
+    shared = policy(limits.model_copy(update={"per": ()}), policy="limiter")
     assert shared.gate(ROUTE) is shared.gate(ROUTE._replace(key="KEY_B"))
-    assert policy(Pacing(), limits).gate(ROUTE) is None
+    assert policy(limits).gate(ROUTE) is None
 
 
 def test_limits_are_those_of_the_file_or_the_sandbox_or_documented(tmp_path: Path) -> None:
@@ -173,7 +180,7 @@ def test_limits_are_those_of_the_file_or_the_sandbox_or_documented(tmp_path: Pat
     unknown = Target(base_url=address)
 
     def kept(target: Target, **pacing: Any) -> SandboxLimits:
-        return limits_to_keep(Pacing(policy="limiter", **pacing), {"here": target}, tmp_path)["here"]
+        return limits_to_keep(scenario(policy="limiter", **pacing), {"here": target}, tmp_path)["here"]
 
     from_file = kept(unknown, limits="limits.toml").requests
     assert from_file == RateLimit(limit=7)
@@ -182,4 +189,23 @@ def test_limits_are_those_of_the_file_or_the_sandbox_or_documented(tmp_path: Pat
     assert kept(sandbox) == NO_LIMITS
     with pytest.raises(UserError, match="needs the limits of target 'here', which has none"):
         kept(unknown)
-    assert limits_to_keep(Pacing(policy="aimd"), {"here": unknown}, tmp_path)
+    assert limits_to_keep(scenario(policy="aimd"), {"here": unknown}, tmp_path)
+
+
+def test_a_policy_that_begins_later_starts_from_its_own_beginning() -> None:
+    now_s = [500.0]
+    paced = ClientPolicy(
+        scenario(policy="aimd"), {"here": NO_LIMITS}, ONE, now_s=lambda: now_s[0], start_s=lambda: 0.0
+    )
+    drawn, retries = paced.rng.random(), paced.retries
+    paced.use(Retry(policy="fixed"), Pacing(policy="aimd"), begin_s=500.0)
+    assert paced.rng.random() == drawn
+    assert paced.retries is not retries
+    gate = paced.gate(ROUTE)
+    assert gate is not None
+    assert gate.hold(1, 500.0, Event()) is not None
+    # The rate of AIMD has not grown since the run began: the next request waits a second.
+    waiting = gevent.spawn(gate.hold, 1, 500.0, Event())
+    gevent.sleep(0)
+    assert gate.holding
+    waiting.kill()

@@ -19,7 +19,7 @@ from bltybench.report.page.limits_section import limits_section
 from bltybench.report.summary import summarize
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.search import SearchResult, read_search
+from bltybench.runs.trials.search import SearchResult, read_search
 
 REFUSED = {"outcome": Outcome.RATE_LIMITED, "status": 429}
 

@@ -21,7 +21,7 @@ from bltybench.report.summary import Summary
 from bltybench.runs.attempt import Attempt, Outcome, TokensSource
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.manifest import Manifest
-from bltybench.runs.search import SearchResult
+from bltybench.runs.trials.search import SearchResult
 from bltybench.text import MAX_MESSAGE_CHARS
 
 HOSTILE = (

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.search import SearchResult, read_search
+from bltybench.runs.trials.search import SearchResult, read_search
 
 FOUND = SearchResult(
     load="rate",

@@ -189,7 +189,7 @@ class Launcher:
             resolved = for_probe(resolved)
         for target_name, api in resolved.targets.items():
             api.access(target_name)
-        limits_to_keep(resolved.scenario.pacing, resolved.targets, resolved.base_dir)
+        limits_to_keep(resolved.scenario, resolved.targets, resolved.base_dir)
         if not classes.replays:
             return resolved, None
         started_s = time.monotonic()

@@ -13,8 +13,6 @@ from locust.rpc import Message
 from locust.runners import Runner
 
 from bltybench.errors import UserError
-from bltybench.load.capacity.link import SearchLink
-from bltybench.load.capacity.search import Searcher
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error, print_summary, show_progress
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.options import Role, add_arguments, parsed_options, role_of
@@ -35,6 +33,8 @@ from bltybench.load.locust_plugin.user_classes import UserClasses, hold_shape
 from bltybench.load.run.context import ABORT_MESSAGE, RunContext, open_context
 from bltybench.load.run.live import Tick
 from bltybench.load.run.run import Run
+from bltybench.load.trials.link import TrialLink
+from bltybench.load.trials.owner import TrialOwner
 
 logger = logging.getLogger("bltybench")
 
@@ -63,7 +63,7 @@ class Plugin:
         """Environment variables that hold keys, other than the target's."""
         self._runner: Runner
         self._launcher: Launcher | None = None
-        self._link = SearchLink(lambda: self.context.trial_worker if self.context else None)
+        self._link = TrialLink(lambda: self.context.trial_worker if self.context else None)
         self._participant = Participant(self._take_tick)
         self._supervisor = Supervisor(self._abort, self._link.lose_worker)
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -160,9 +160,9 @@ class Plugin:
             raise gevent.GreenletExit from None
 
     def on_spawning_complete(self, **_: Any) -> None:
-        """Let a search start."""
-        if self._link.searcher is not None:
-            self._link.searcher.ready.set()
+        """Let trials start."""
+        if self._link.owner is not None:
+            self._link.owner.ready.set()
 
     def on_test_stopping(self, **_: Any) -> None:
         """Send nothing new. Requests in flight can finish."""
@@ -256,24 +256,24 @@ class Plugin:
         self._supervisor.begin(run, launcher.lead_s)
         if environment.shape_class is not None:
             self._greenlets.append(gevent.spawn(hold_shape, environment.shape_class, run.now_s))
-        searcher = self._link.begin(
-            run.resolved.scenario, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
+        trials = self._link.begin(
+            run.resolved, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
         )
-        if searcher is not None:
-            self._greenlets.append(gevent.spawn(self._search, run, searcher))
+        if trials is not None:
+            self._greenlets.append(gevent.spawn(self._make_trials, run, trials))
         if run.duration_s is not None:
             # Locust's own limit on the time includes the time before the load begins. Moreover, a headless
             # master then gives its workers half a second, so its tables would miss the last responses.
             self._greenlets.append(gevent.spawn(end_when_over, self._runner, run, run.duration_s))
 
-    def _search(self, run: Run, searcher: Searcher) -> None:
+    def _make_trials(self, run: Run, trials: TrialOwner) -> None:
         run.started.wait()
         try:
-            searcher.run()
+            trials.run()
         except UserError as error:
             self._abort(error)
         else:
-            stop_run(self._runner, "the search is over")
+            stop_run(self._runner, "all trials are over")
 
     def _abort(self, error: UserError) -> None:
         if not self._aborted:
@@ -288,17 +288,17 @@ class Plugin:
     def _on_budget_exhausted(self, msg: Message, **_: Any) -> None:
         self._exhausted_workers.add(msg.node_id)
         all_exhausted = self.run is not None and self._exhausted_workers >= set(self.run.workers)
-        # A search ends by itself if it can't send a trial's load.
-        if all_exhausted and self._link.searcher is None:
+        # Trials end by themselves if the load of one can't be sent.
+        if all_exhausted and self._link.owner is None:
             stop_run(self._runner, "the budget is exhausted")
 
     def _end_reason(self, run: Run) -> str:
         exhausted = self.context is not None and self.context.budget_exhausted
-        search_ended = self._link.searcher.ended if self._link.searcher else None
-        if self._exhausted_workers or exhausted or search_ended == "budget":
+        trials_ended = self._link.owner.ended if self._link.owner else None
+        if self._exhausted_workers or exhausted or trials_ended == "budget":
             return "budget"
         over = ended_as_planned(self._runner, run.now_s(), run.duration_s)
-        return "completed" if over or self._finished.is_set() or search_ended else "interrupted"
+        return "completed" if over or self._finished.is_set() or trials_ended else "interrupted"
 
     def _finish_run(self, run: Run, reason: str) -> None:
         self._supervisor.settle()

@@ -48,13 +48,17 @@ class RunClock:
         """Return the current time on the run's axis, in seconds."""
         return self.now_ns() / 1e9
 
-    def wait_until(self, at_ns: int) -> bool:
-        """Sleep until ``at_ns`` on the run's axis. Return False if the scenario's time is over before."""
+    def wait_until(self, at_ns: int, over: Event | None = None) -> bool:
+        """Sleep until ``at_ns`` on the run's axis. Return False if the time of the load is over before.
+
+        ``over`` is the event that ends it, by default that of the scenario.
+        """
         self.wait_until_known()
+        over = over or self.over
         left_s = (at_ns - self.now_ns()) / 1e9
         if left_s <= 0:
-            return not self.over.is_set()
-        return not self.over.wait(left_s)
+            return not over.is_set()
+        return not over.wait(left_s)
 
     def wait_to_call(self, last: Exchange | None, due_ns: int | None = None) -> None:
         """Wait until the run begins. Then, unless a schedule set ``due_ns``, pause if ``last`` can't connect.

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gevent.event import Event
 from locust.env import Environment
-from locust.exception import StopUser
+from locust.exception import RescheduleTask, StopUser
 
 from bltybench.errors import UserError
-from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.client_policy import ClientPolicy, limits_to_keep
 from bltybench.load.first_calls import FirstCalls
 from bltybench.load.run.budget import BudgetAccount
@@ -24,12 +23,16 @@ from bltybench.load.run.record_sink import RecordSink
 from bltybench.load.run.request_source import RequestSource
 from bltybench.load.run.run_spec import RunSpec
 from bltybench.load.run.upstream import Upstream, open_upstreams
+from bltybench.load.trials.search_worker import SearchWorker
+from bltybench.load.trials.tournament_worker import TournamentWorker
+from bltybench.load.trials.worker import TrialWorker
 from bltybench.policies.pacing import Share
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.api.routes import Route, Router
 from bltybench.scenario.prompts import tokens
 from bltybench.scenario.target import Target
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 from bltybench.wire.answer_check import expected_answer
 from bltybench.wire.scheduling.reader import Reader
@@ -63,7 +66,7 @@ class RunContext:
     sink: RecordSink
     policy: ClientPolicy
     trial_worker: TrialWorker | None
-    """This process's part in the trials, if the scenario is a capacity search."""
+    """This process's part in the trials of a capacity search or a tournament."""
     user_numbers: Iterator[int]
     """Numbers for new users, unique in the run."""
     call_numbers: Iterator[int]
@@ -88,9 +91,17 @@ class RunContext:
     def ended(self, *, scheduled: bool) -> Event:
         """Return the event after which a call sends nothing more.
 
-        An arrival that was due in time is sent, however late. Without a schedule, none was due.
+        An arrival that was due in time is sent, however late. Without a schedule, none was due. The calls of
+        a tournament's policy end before those of the next one.
         """
+        if isinstance(self.trial_worker, TournamentWorker):
+            return self.trial_worker.ended
         return self.clock.stopping if scheduled else self.clock.over
+
+    def give_up(self) -> type[Exception]:
+        """Return what to raise in a user whose call ends because nothing more may be sent."""
+        next_policy = isinstance(self.trial_worker, TournamentWorker) and not self.clock.over.is_set()
+        return RescheduleTask if next_policy and not self.budget_exhausted else StopUser
 
     def next_call_id(self) -> str:
         """Return an id for a new call, unique in the run."""
@@ -119,14 +130,13 @@ def open_context(
     upstreams = open_upstreams(targets, index, workers)
     budgets = [upstream.budget for upstream in upstreams.values()]
     clock = RunClock(spec.clock, scenario.duration_s)
+    base_dir = Path(spec.files.base_dir)
     policy = ClientPolicy(
-        scenario.retry,
-        scenario.pacing,
-        limits_to_keep(scenario.pacing, targets, Path(spec.files.base_dir)),
+        scenario,
+        limits_to_keep(scenario, targets, base_dir),
         Share(index, workers),
         now_s=clock.now_s,
         start_s=lambda: clock.start_wall_ns / 1e9,
-        seed=scenario.seed,
     )
     reader = Reader()
     end_run = partial(_end_run, environment)
@@ -134,16 +144,17 @@ def open_context(
     sink = RecordSink(
         spec.folder, worker, clock, reader, environment.stats, end_run=end_run, first_calls=first_calls
     )
+    place: dict[str, Any] = {
+        "index": index,
+        "workers": workers,
+        "now_s": clock.now_s,
+        "budget_exhausted": lambda: any(budget.exhausted for budget in budgets),
+    }
     trial_worker: TrialWorker | None = None
     if isinstance(scenario.arrivals, CapacitySearch):
-        trial_worker = TrialWorker(
-            scenario.arrivals,
-            scenario,
-            index,
-            workers,
-            clock.now_s,
-            lambda: any(budget.exhausted for budget in budgets),
-        )
+        trial_worker = SearchWorker(scenario.arrivals, scenario, **place)
+    elif isinstance(scenario.arrivals, Tournament):
+        trial_worker = TournamentWorker(scenario.arrivals, scenario, policy, base_dir, **place)
     with ExitStack() as failed:
         # Otherwise this process would hold the folder's lock although it takes no part.
         failed.callback(sink.close)

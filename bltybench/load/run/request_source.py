@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gevent.event import Event
 
-from bltybench.load.capacity.worker import TrialWorker
 from bltybench.load.client_policy import ClientPolicy
 from bltybench.load.run.audit import Audit
 from bltybench.load.run.clock import RunClock
 from bltybench.load.run.run_spec import RunSpec
+from bltybench.load.trials.worker import TrialWorker
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
 from bltybench.scenario.patterns import Closed, Ladder, Stage, stage_at
 from bltybench.scenario.prompts.compose import Composer, Prepared
@@ -51,7 +51,7 @@ class Sessions:
 
 
 class RequestSource:
-    """Hands out the requests of one worker. In a capacity search, ``trial_worker`` decides what is sent."""
+    """Hands out the requests of one worker. In trials, ``trial_worker`` decides what is sent."""
 
     def __init__(
         self,
@@ -98,11 +98,12 @@ class RequestSource:
         the audit counts unless pacing holds requests: it would have held this one, too.
         """
         if self._trial_worker is not None:
-            return self._trial_worker.next_arrival()
-        arrival = next(self._arrivals, None)
-        self._clock.wait_until_known()
-        if arrival is not None and arrival.at_s < self._clock.now_s() and not self._policy.holding:
-            self._audit.late_claim()
+            arrival = self._trial_worker.next_arrival()
+        else:
+            arrival = next(self._arrivals, None)
+            self._clock.wait_until_known()
+            if arrival is not None and arrival.at_s < self._clock.now_s() and not self._policy.holding:
+                self._audit.late_claim()
         if arrival is not None and arrival.session is not None:
             self.sessions.begin(arrival.index)
         return arrival

@@ -7,6 +7,7 @@ from bltybench.metrics.documented import distinct
 from bltybench.metrics.latency import AT_MOST
 from bltybench.metrics.verdict import Verdict
 from bltybench.report import text
+from bltybench.report.standings import STANDING_COLUMNS, standing_rows
 from bltybench.report.summary import Summary
 from bltybench.scenario.api.documented_limits import TOKENS, What, amounts, limits_on
 
@@ -44,6 +45,8 @@ def markdown(summary: Summary) -> str:
         f"{text.count(summary.attempts, 'attempt')} in {text.count(summary.calls, 'call')}. "
         f"Run `{summary.run_id}`.",
         "" if summary.search is None else plain(summary.search.sentence(), 400),
+        "" if summary.tournament is None else plain(summary.tournament.recommendation, 600),
+        _table(STANDING_COLUMNS, standing_rows(summary.tournament)),
         "" if summary.failure is None else f"- **NOTHING SUCCEEDED**: {plain(summary.failure, 400)}",
         "\n".join(f"- **INVALID**: {plain(reason)}" for reason in summary.invalid_reasons),
         "" if summary.valid else grading.sentence(grading.affected(summary.audit)),

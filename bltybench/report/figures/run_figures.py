@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from bltybench.metrics.analysis import Analysis
 from bltybench.metrics.capacity import capacity as find_capacity
+from bltybench.metrics.policy_choice import TournamentResult
 from bltybench.report import text
-from bltybench.report.figures import capacity, panels, scales, style
+from bltybench.report.figures import capacity, panels, scales, style, tournament
 from bltybench.report.figures.drawing import Drawing, drawing, hover, hover_shares
 from bltybench.report.sentences import latency_sentence, timeline_sentence
 
@@ -24,10 +25,12 @@ PANEL_TITLES = {
 }
 
 
-def draw_all(analysis: Analysis) -> list[Drawing]:
+def draw_all(analysis: Analysis, result: TournamentResult | None = None) -> list[Drawing]:
     """Draw the figures of the page, in its order."""
-    knee = find_capacity(analysis.stages)
-    return [timeline(analysis), *([] if knee is None else [capacity.draw(knee)]), latencies(analysis)]
+    knee = find_capacity(analysis.stages) if result is None else None
+    policies = [tournament.draw(result)] if result is not None and result.standings else []
+    steps = policies or ([] if knee is None else [capacity.draw(knee)])
+    return [timeline(analysis), *steps, latencies(analysis)]
 
 
 def timeline(analysis: Analysis) -> Drawing:

@@ -19,9 +19,9 @@ from bltybench.metrics.documented import distinct
 from bltybench.metrics.grading import Figure, affected
 from bltybench.report import text
 from bltybench.report.page.limits_section import LimitsSection, limits_section
-from bltybench.report.summary import Summary, summarize
+from bltybench.report.summary import Summary, summary_of
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.search import SearchResult, read_search
+from bltybench.runs.trials.search import SearchResult
 from bltybench.scenario.api.documented_limits import TOKENS, limits_on
 
 MAX_PARTS = 3
@@ -51,7 +51,7 @@ class PageAnswer:
 
 def answer_of(folder: RunFolder) -> PageAnswer:
     """Return the answer of a run in a folder."""
-    summary = structs.replace(summarize(load(folder)), search=read_search(folder))
+    summary = summary_of(folder, load(folder))
     return answer(summary, limits_section(folder, draw=False))
 
 
@@ -63,6 +63,10 @@ def answer(summary: Summary, limits: LimitsSection | None) -> PageAnswer:
     if Figure.LIMITS in wrong:
         broken = next(finding for finding in summary.audit if not finding.holds)
         return PageAnswer(None, f"This run does not describe the server: {broken.remedy}.", trusted=False)
+    if summary.tournament is not None:
+        used = summary.tournament.recommended
+        best = "No policy is clearly the best" if used is None else f"Use {used}"
+        return PageAnswer(best, summary.tournament.recommendation)
     title, facts, still_open = _facts(summary, limits)
     measured = Figure.TTFT if summary.timings_ms["ttft"]["n"] else Figure.CALL_LATENCY
     speed = f"{measured} is INVALID" if measured in wrong else _speed(summary, limits)

@@ -16,10 +16,11 @@ from bltybench.scenario.patterns import (
     Trace,
 )
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 
 
-def load_shape(scenario: Scenario) -> str:
+def load_shape(scenario: Scenario) -> str:  # noqa: PLR0911, PLR0912 - one per kind
     """Return a description of the load."""
     match scenario.arrivals:
         case Closed(think_s=think_s):
@@ -31,6 +32,9 @@ def load_shape(scenario: Scenario) -> str:
         case CapacitySearch(load=load, start=start, max=highest):
             unit = "calls/min" if load == "rate" else "users"
             return f"capacity search between {start:g} and {highest:g} {unit}"
+        case Tournament(policies=policies, stage_s=stage_s):
+            shape = load_shape(scenario.of_one_policy())
+            return f"tournament of {len(policies)} policies, each with {stage_s:g} s of {shape}"
         case Trace(file=file, speed=speed):
             return f"open loop, trace {file} at {speed:g}×"
         case Replay(run=run):

@@ -52,6 +52,7 @@ KIND_NAMES = {
 
 SECTIONS = {
     "run": "Timeline",
+    "tournament": "Client policies",
     "capacity": "Capacity",
     "limits": "Rate limits",
     "retries": "Retries",
@@ -158,9 +159,14 @@ def _context(analysis: Analysis, summary: Summary) -> str:
 def _contents(summary: Summary, limits: LimitsSection | None) -> dict[str, str]:
     """Return the sections of the page: label by id."""
     # The stages of a probe are its experiments, not loads.
-    stages = summary.stages and not (limits is not None and limits.probed)
+    tournament = summary.tournament is not None
+    stages = summary.stages and not tournament and not (limits is not None and limits.probed)
     retries = summary.retries["retried"] or summary.retries["policy"]["policy"] != "none"
-    optional = {"capacity": stages or summary.search is not None, "retries": retries}
+    optional = {
+        "tournament": tournament,
+        "capacity": stages or summary.search is not None,
+        "retries": not tournament and (retries or summary.retries["paced"]),
+    }
     return {name: label for name, label in SECTIONS.items() if optional.get(name, True)}
 
 

@@ -23,6 +23,7 @@ from bltybench.scenario.patterns import (
     Trace,
 )
 from bltybench.scenario.trials.capacity import CapacitySearch
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Arrivals
 
 
@@ -91,6 +92,8 @@ def schedule(
             raise ValueError("a closed loop has no schedule: its users decide when to send")
         case CapacitySearch():
             raise ValueError("a search has no schedule: each trial determines the next")
+        case Tournament():
+            raise ValueError("a tournament has no schedule: each policy begins after the last one")
         case Replay():
             raise ValueError("a former run must be converted to a trace before it is replayed")
     return (Arrival(index, at_s) for index, at_s in enumerate(times_s))

@@ -15,6 +15,7 @@ from bltybench.scenario.file.scenario_file import Book
 from bltybench.scenario.file.validation_messages import explain
 from bltybench.scenario.patterns import Ramp, Stairs, Trace
 from bltybench.scenario.target import SANDBOX_KEY, Target
+from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 
 _FLAGS = {"users": "--users", "duration_s": "--run-time", "base_url": "--host"}
@@ -233,13 +234,16 @@ def _files_exist(name: str, scenario: Scenario, book: Book) -> None:
 
 def named_files(scenario: Scenario) -> list[tuple[str, str]]:
     """Return the files that a scenario names, each with its key."""
-    named = [("arrivals.file", scenario.arrivals.file)] if isinstance(scenario.arrivals, Trace) else []
+    arrivals = scenario.of_one_policy().arrivals
+    named = [("arrivals.file", arrivals.file)] if isinstance(arrivals, Trace) else []
     named += [
         (f"mix[{call.name}].conversations", call.conversations)
         for call in scenario.mix
         if call.conversations is not None
     ]
-    named += [] if scenario.pacing.limits is None else [("pacing.limits", scenario.pacing.limits)]
+    if scenario.limits_file is not None:
+        table = "arrivals" if isinstance(scenario.arrivals, Tournament) else "pacing"
+        named.append((f"{table}.limits", scenario.limits_file))
     named += [
         (f"mix[{call.name}].requests.file", call.requests.file)
         for call in scenario.mix

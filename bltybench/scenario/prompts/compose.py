@@ -70,7 +70,8 @@ class Composer:
         }
         self._model = None if scenario.models else scenario.model
         """Model of recorded bodies without one; None if it is drawn when they are sent."""
-        self._timed = scenario.arrivals.file if isinstance(scenario.arrivals, Trace) else None
+        arrivals = scenario.of_one_policy().arrivals
+        self._timed = arrivals.file if isinstance(arrivals, Trace) else None
         """File of the trace. A requests file that is also the trace sends each body at its own time."""
         recorded = {call.requests.file for call in scenario.mix if call.requests is not None}
         self._requests = {file: read_requests(base_dir / file) for file in sorted(recorded)}

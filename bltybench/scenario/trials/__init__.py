@@ -1,1 +1,1 @@
-"""Runs of successive trials: the capacity search."""
+"""Runs of successive trials: the capacity search, and the tournament of client policies."""

@@ -1,6 +1,6 @@
 """The capacity search's settings, and how a trial of one load is evaluated.
 
-``bracket.py`` chooses the next load, and ``load/capacity`` runs the trials.
+``bracket.py`` chooses the next load, and ``load/trials`` runs the trials.
 """
 
 from collections.abc import Sequence

@@ -5,44 +5,41 @@ The process that owns the run decides about the trials. It generates their load 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import gevent
 import msgspec
-from gevent.event import Event
 
-from bltybench.load.capacity.worker import MAX_SETTLE_S, TrialOrder, TrialReport, trial_times
+from bltybench.load.trials.owner import TrialOwner
+from bltybench.load.trials.search_worker import trial_times
+from bltybench.load.trials.worker import MAX_SETTLE_S, TrialOrder, TrialReport
 from bltybench.runs.folder import RunFolder, write_atomically
-from bltybench.runs.search import SearchResult, Trial
+from bltybench.runs.trials.search import SearchResult, Trial
 from bltybench.scenario.trials.bracket import Bracket
 from bltybench.scenario.trials.capacity import CapacitySearch, TrialAttempt, cannot_pass, measure
 from bltybench.scenario.workload import Scenario
 
 logger = logging.getLogger("bltybench")
 
-LEAD_S = 0.1
-LEAD_WORKERS_S = 0.5
-"""Seconds from the decision on a trial to its first request: time for the order to reach all workers."""
-WORKER_GRACE_S = 10.0
-"""Grace period, in seconds, for an overdue worker report. After it, the search ends."""
 MAX_LATE_FRACTION = 0.01
 """Maximum fraction of a trial's arrivals that find no idle user. Above it, the trial fails."""
 
 
-@dataclass(eq=False)
-class Searcher:
+class Searcher(TrialOwner):
     """Decides what is sent during a capacity search."""
 
-    search: CapacitySearch
-    scenario: Scenario
-    workers: int
-    folder: RunFolder
-    now_s: Callable[[], float]
-    start_trial: Callable[[TrialOrder], None]
-    cut_trial: Callable[[int], None]
-
-    def __post_init__(self) -> None:
-        search = self.search
+    def __init__(
+        self,
+        search: CapacitySearch,
+        scenario: Scenario,
+        folder: RunFolder,
+        *,
+        workers: int,
+        now_s: Callable[[], float],
+        start_trial: Callable[[TrialOrder], None],
+        cut_trial: Callable[[int], None],
+    ) -> None:
+        super().__init__(workers, now_s, start_trial)
+        self.search, self.scenario, self._folder, self._cut_trial = search, scenario, folder, cut_trial
         self._bracket = Bracket(
             search.start,
             search.max,
@@ -54,22 +51,14 @@ class Searcher:
         retry = self.scenario.retry
         self._max_attempts = 1 if retry.policy == "none" else retry.max_attempts
         self._trials: list[Trial] = []
-        self._number = self._next_index = self._sent = 0
-        self._reports: list[TrialReport] = []
+        self._next_index = 0
         self._attempts: list[TrialAttempt] = []
-        self._reported = Event()
-        self.ready = Event()
-        """To be set when all users have spawned."""
-        self.ended: str | None = None
-        """Why the search ended by itself; None while it runs, and if it was stopped."""
 
     def take(self, report: TrialReport) -> None:
         """Add a report from a worker."""
-        self._sent += report.sent
+        super().take(report)
         if report.number == self._number:
-            self._reports.append(report)
             self._attempts.extend(report.attempts)
-            self._reported.set()
 
     def run(self) -> None:
         """Search until the capacity is found or something runs out. Runs as a greenlet."""
@@ -112,10 +101,8 @@ class Searcher:
         """Run one trial; None if a worker was lost."""
         search = self.search
         unit = "/min" if search.load == "rate" else " users"
-        self._number += 1
-        self._reports, self._attempts = [], []
-        sent_before = self._sent
-        begin_s = max(0.0, self.now_s()) + (LEAD_WORKERS_S if self.workers > 1 else LEAD_S)
+        sent_before, begin_s = self._sent, self._next_begin_s()
+        self._attempts = []
         order = TrialOrder(
             number=self._number,
             stage=f"trial {self._number}: {round(load, 1):g}{unit}",
@@ -129,8 +116,8 @@ class Searcher:
         if search.load == "rate":
             due_s = trial_times(search, load, self.scenario.seed, self._number)
             self._next_index += len(due_s)
-        self.start_trial(order)
-        was_cut = self._listen(order, calls=sum(at_s >= self.scenario.warm_up_s for at_s in due_s))
+        self._start_trial(order)
+        was_cut = self._wait(order, calls=sum(at_s >= self.scenario.warm_up_s for at_s in due_s))
         if was_cut is None:
             return None
         values = {check.metric: measure(self._attempts, check.metric) for check in search.checks}
@@ -158,24 +145,23 @@ class Searcher:
             return False
         return True if len(known) == len(self.search.checks) else None
 
-    def _listen(self, order: TrialOrder, *, calls: int) -> bool | None:
+    def _wait(self, order: TrialOrder, *, calls: int) -> bool | None:
         """Wait until all workers are done. Return whether the trial was cut; None if a worker was lost.
 
         The trial is cut as soon as it can't pass any more. That is unknown in a closed loop, where ``calls``,
         the number of calls that will be sent, is 0.
         """
         was_cut = False
-        give_up_s = order.end_s + MAX_SETTLE_S + WORKER_GRACE_S
-        while sum(report.done for report in self._reports) < self.workers:
-            self._reported.clear()
-            if not self._reported.wait(max(0.0, give_up_s - self.now_s())):
-                return None
+
+        def cut_if_failed() -> None:
+            nonlocal was_cut
             if not calls or was_cut:
-                continue
+                return
             if cannot_pass(self._attempts, self.search.checks, calls, self._max_attempts):
                 was_cut = True
-                self.cut_trial(order.number)
-        return was_cut
+                self._cut_trial(order.number)
+
+        return was_cut if self._listen(order.end_s + MAX_SETTLE_S, cut_if_failed) else None
 
     def _write(self, ended: str | None) -> SearchResult:
         result = SearchResult(
@@ -189,5 +175,5 @@ class Searcher:
             requests=self._sent,
             trials=self._trials,
         )
-        write_atomically(self.folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+        write_atomically(self._folder.search_json, msgspec.json.format(msgspec.json.encode(result), indent=2))
         return result

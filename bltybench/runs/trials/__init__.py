@@ -1,0 +1,1 @@
+"""What runs of successive trials store: the capacity search, and the tournament of client policies."""
