@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import pytest
 from gevent.pool import Group
 from locust.event import Events
 
-from bltybench.load.locust_plugin.shutdown import end_at_signals, let_anyone_end
+from bltybench.errors import UserError
+from bltybench.load.locust_plugin.shutdown import end_at_signals, exit_with, let_anyone_end
 
 
 def test_greenlets_that_begin_to_shut_down_second_do_not_go_on() -> None:
@@ -77,3 +80,17 @@ def test_user_that_ends_a_run_leaves_the_rest_to_another_greenlet() -> None:
     assert user.dead
     assert ended == ["told"]
     assert (runner.users, len(runner.greenlet)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "output"),
+    [(KeyboardInterrupt(), 130, ""), (UserError("the port is in use"), 2, "bltybench: the port is in use\n")],
+)
+def test_ctrl_c_before_a_run_exits_without_a_message(
+    error: UserError | KeyboardInterrupt, code: int, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner: Any = SimpleNamespace(environment=SimpleNamespace(process_exit_code=None))
+    with pytest.raises(SystemExit) as exited:
+        exit_with(error, runner)
+    assert (exited.value.code, runner.environment.process_exit_code) == (code, code)
+    assert capsys.readouterr().err == output

@@ -20,6 +20,7 @@ from bltybench.load.locust_plugin.output_files import OutputFiles, check_paths
 from bltybench.load.locust_plugin.panel import add_tab
 from bltybench.load.locust_plugin.participant import BUDGET_MESSAGE, Participant
 from bltybench.load.locust_plugin.shutdown import (
+    INTERRUPTED,
     end_at_signals,
     end_when_over,
     ended_as_planned,
@@ -51,7 +52,6 @@ EVENTS = (
     *("spawning_complete", "quitting", "quit"),
 )
 """Events of Locust to which the plugin listens from ``init`` on."""
-INTERRUPTED = 130  # exit code after a second Ctrl-C
 
 
 class Plugin:
@@ -132,7 +132,7 @@ class Plugin:
         self._launcher = Launcher(environment)
         try:
             self._launcher.check()
-        except UserError as error:
+        except (UserError, KeyboardInterrupt) as error:
             exit_with(error, runner)
         if environment.web_ui is not None:
             add_tab(environment.web_ui, self._launcher.form_lists(), lambda: self._failure or self.run)

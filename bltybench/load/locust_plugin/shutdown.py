@@ -24,6 +24,8 @@ from bltybench.load.run.run import Run
 
 logger = logging.getLogger("bltybench")
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C before a run, or a second one after it."""
 INTERRUPT_DRAIN_S = 1.0
 """Time for requests in flight to finish after Ctrl-C, in seconds."""
 MAX_CONCLUDE_S = 10.0
@@ -78,9 +80,10 @@ def _interrupt() -> None:
     hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)
 
 
-def exit_with(error: UserError, runner: Runner) -> NoReturn:
-    """Exit because of an error before a run, and let forked workers exit, too."""
-    code = runner.environment.process_exit_code = print_error(error)
+def exit_with(error: UserError | KeyboardInterrupt, runner: Runner) -> NoReturn:
+    """Exit because of an error or Ctrl-C before a run, and let forked workers exit, too."""
+    code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else print_error(error)
+    runner.environment.process_exit_code = code
     if isinstance(runner, MasterRunner) and parsed_options(runner.environment).processes:
         _dismiss_workers(runner)
     sys.exit(code)
