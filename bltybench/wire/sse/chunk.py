@@ -6,7 +6,7 @@ value there does not make the whole event unreadable.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -122,16 +122,21 @@ def decode_chunk(data: bytes) -> Chunk:
         return msgspec.convert(_decode_lenient(data), Chunk)
 
 
-def decode_batch(events: bytes, decode: Callable[[bytes], list[T]]) -> list[T] | None:
-    """Decode whole events in one call, if each is JSON in one line of data; return None otherwise.
+def decode_batch(groups: Sequence[bytes], decode: Callable[[bytes], list[T]]) -> list[T] | None:
+    """Decode groups of whole events in one call, if each is JSON in one line of data; return None otherwise.
 
     Decoding them one by one takes several times as long.
     """
-    data = events[5:-2].replace(b"\n\ndata:", b",")
-    if not events.startswith(b"data:") or b"\n" in data:
+    events = [group[5:-2] for group in groups]
+    events[0] = b"[" + events[0]
+    events[-1] += b"]"
+    data = b",".join(events)
+    if b"\n" in data:  # several events in a group; the search for their ends is slow
+        data = data.replace(b"\n\ndata:", b",")
+    if b"\n" in data or not all([group.startswith(b"data:") for group in groups]):
         return None
     try:
-        return decode(b"[%b]" % data)
+        return decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

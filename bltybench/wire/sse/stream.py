@@ -110,7 +110,7 @@ class StreamFold(Answer):
         if len(groups) < _MIN_TEXTS or self.done or self._is_broken() or not self._is_identified():
             return False
         wholes, arrivals, ends_read = zip(*groups, strict=True)
-        chunks = decode_batch(b"".join(wholes), decode_text_chunks)
+        chunks = decode_batch(wholes, decode_text_chunks)
         if chunks is None or len(chunks) != len(groups):
             return False
         deltas = [chunk.choices[0].delta for chunk in chunks]
@@ -135,9 +135,9 @@ class StreamFold(Answer):
         """Fold whole events, decoded in one batch if each is JSON in a line of its own."""
         if not groups:
             return
-        whole = b"".join([group[0] for group in groups])
-        chunks = None if self.done or self._is_broken() else decode_batch(whole, decode_chunks)
-        counts = [group[0].count(b"\n\n") for group in groups]
+        wholes = [group[0] for group in groups]
+        chunks = None if self.done or self._is_broken() else decode_batch(wholes, decode_chunks)
+        counts = [whole.count(b"\n\n") for whole in wholes]
         if chunks is None or len(chunks) != sum(counts):
             for group in groups:
                 self._take_events(*group)
@@ -148,7 +148,7 @@ class StreamFold(Answer):
             fresh, content = 0, False
             for chunk in chunks[at : at + count] if count > 1 else (chunks[at],):
                 if chunk.error or not (chunk.choices or chunk.usage is not None):
-                    blocks = blocks or whole.split(b"\n\n")
+                    blocks = blocks or b"".join(wholes).split(b"\n\n")
                     content = self._parse(blocks[at], arrival_ns)
                 else:
                     content = self._add_chunk(chunk, arrival_ns)
