@@ -13,6 +13,8 @@ from support_wire import HEADERS, PATIENT, TIMEOUTS, Server, exchange_with
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 from bltybench.wire import Connection, Exchange, Fault, Origin, Reader
+from bltybench.wire.http import connection as connection_module
+from bltybench.wire.scheduling import reader as reader_module
 from bltybench.wire.scheduling.open_streams import FINISH_GRACE_S
 
 
@@ -32,6 +34,18 @@ def test_streams_give_text_and_ordered_times(server: Server, reader: Reader, pat
     assert times == sorted(times, key=lambda at: at or 0)
     assert exchange.connect_ns is not None
     assert exchange.tls_ns is None
+
+
+@pytest.mark.parametrize("path", ["stream", "split", "open-after-split-done"])
+def test_streams_are_complete_if_every_read_is_parsed_immediately(
+    server: Server, reader: Reader, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "FOLD_BYTES", 1)
+    monkeypatch.setattr(reader_module, "MAX_QUEUED_FOLDS", 0)
+    errors: list[object] = []
+    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *error: errors.append(error))
+    _, result = exchange_with(server, path, reader, timeouts=PATIENT)
+    assert (result.outcome, result.text[:1], errors) == (Outcome.OK, "a", [])
 
 
 @pytest.mark.parametrize("path", ["until-close", "cut-after-done"])

@@ -105,8 +105,7 @@ class Connection:
             if io is not None and io.is_stale():
                 self._drop()
             return
-        # Called by local names: ``io.recvmsg(…)`` is looked up each time, as if it were a method.
-        recvmsg, feed = io.recvmsg, response.feed
+        recvmsg, feed = io.recvmsg, response.feed  # ``io.recvmsg(…)`` would be looked up as a method
         try:
             data, ancillary, _, _ = recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -160,8 +159,11 @@ class Connection:
                 self._pace.adapt(io, slow=slow and lag_ns >= 0)
         if received >= self._check_at_bytes:
             self._on_check_due(exchange, response, io, arrival_ns)
-        # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON.
-        if fresh > 1 or (fresh and (size < MAX_SPLIT_DONE_BYTES or data[-5:-4] != b"}")):
+        # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON. If it has
+        # just been folded, ``open_streams`` finds it.
+        if (
+            fresh > 1 or (fresh and (size < MAX_SPLIT_DONE_BYTES or data[-5:-4] != b"}"))
+        ) and exchange.pieces:
             self._on_possible_done(exchange, data, fresh, arrival_ns)
 
     def _on_possible_done(self, exchange: Exchange, data: bytes, fresh: int, arrival_ns: int) -> None:

@@ -7,6 +7,7 @@ everything that has arrived is therefore read.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ class EarlyReads:
 
     def __init__(self, loop: Any) -> None:
         self._reads: dict[int, Callable[[], None]] = {}
-        self._epoll: Any = None
+        self._loop, self._epoll = loop, None
         if loop.backend == "epoll":  # else, arrivals are timestamped by this process anyway
             # A copy of the loop's own file. It reports what is readable until it is read, so the loop misses
             # nothing.
@@ -40,4 +41,7 @@ class EarlyReads:
         for fileno, _ in self._epoll.poll(0):
             read = reads.get(fileno)  # the loop watches other files, too, and an earlier read can close one
             if read is not None:
-                read()
+                try:
+                    read()
+                except Exception:  # noqa: BLE001 - a bug there belongs to the loop, not to this greenlet
+                    self._loop.handle_error(read, *sys.exc_info())

@@ -7,6 +7,7 @@ value there does not make the whole event unreadable.
 import json
 import re
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -110,6 +111,7 @@ decode_chunks = msgspec.json.Decoder(list[Chunk]).decode
 decode_text_chunks = msgspec.json.Decoder(list[TextChunk]).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_any = msgspec.json.Decoder().decode
+_is_data = methodcaller("startswith", b"data:")
 _HALF_PAIR = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates other than those that stand for a byte that is not UTF-8."""
 
@@ -133,7 +135,7 @@ def decode_batch(groups: Sequence[bytes], decode: Callable[[bytes], list[T]]) ->
     data = b",".join(events)
     if b"\n" in data:  # several events in a group; the search for their ends is slow
         data = data.replace(b"\n\ndata:", b",")
-    if b"\n" in data or not all([group.startswith(b"data:") for group in groups]):
+    if b"\n" in data or not all(map(_is_data, groups)):
         return None
     try:
         return decode(data)
