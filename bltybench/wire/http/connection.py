@@ -159,16 +159,13 @@ class Connection:
                 self._pace.adapt(io, slow=slow and lag_ns >= 0)
         if received >= self._check_at_bytes:
             self._on_check_due(exchange, response, io, arrival_ns)
-        # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON. If it has
-        # just been folded, ``open_streams`` finds it.
-        if (
-            fresh > 1 or (fresh and (size < MAX_SPLIT_DONE_BYTES or data[-5:-4] != b"}"))
-        ) and exchange.pieces:
+        # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON.
+        if fresh > 1 or (fresh and (size < MAX_SPLIT_DONE_BYTES or data[-5:-4] != b"}")):
             self._on_possible_done(exchange, data, fresh, arrival_ns)
 
     def _on_possible_done(self, exchange: Exchange, data: bytes, fresh: int, arrival_ns: int) -> None:
-        """Grant the end of the body some time, if ``[DONE]`` has arrived."""
-        may_be_split = len(exchange.pieces[-1]) < MAX_SPLIT_DONE_BYTES
+        """Grant the end of the body some time, if ``[DONE]`` has arrived and was not folded just now."""
+        may_be_split = any(len(piece) < MAX_SPLIT_DONE_BYTES for piece in exchange.pieces[-1:])
         if (may_be_split or b"DONE]" in data) and not self._done_ns and exchange.ends_with_done(fresh):
             self._done_ns = arrival_ns
             self._set_timer(DONE_GRACE_S)
