@@ -17,7 +17,7 @@ from bltybench.text import sanitize
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bltybench.policies.needed_limit import NeededLimit
+    from bltybench.policies.advice.needed_limit import NeededLimit
     from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
     from bltybench.policies.tournament import LimiterResult, Tournament
     from bltybench.scenario.target import SandboxLimits
@@ -82,7 +82,7 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
 
     The same seed gives the same result. Nothing is sent.
     """
-    from bltybench.policies.needed_limit import needed_limit, read_objective  # noqa: PLC0415 - see app.py
+    from bltybench.policies.advice.needed_limit import needed_limit, read_objective  # noqa: PLC0415 - see app.py
     from bltybench.policies.tournament import play, variant  # noqa: PLC0415 - as above
     from bltybench.scenario.file.scenario_file import load_limits  # noqa: PLC0415 - as above
     from bltybench.scenario.pacing import PACINGS  # noqa: PLC0415 - as above

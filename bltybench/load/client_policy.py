@@ -1,7 +1,7 @@
 """How the calls of one process are retried and paced: the policies of the simulator, in real time."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -14,7 +14,8 @@ from gevent.event import Event
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import REFUSALS, classify_response
 from bltybench.policies.advice.known_limits import limits_of
-from bltybench.policies.pacing import Pacer, SentRequest, Share, pacer_of
+from bltybench.policies.pacer import AnnouncedLimit, Pacer, SentRequest
+from bltybench.policies.pacing import Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.file.scenario_file import load_limits
@@ -22,6 +23,7 @@ from bltybench.scenario.pacing import NEED_LIMITS, Pacing
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SandboxLimits, Target
 from bltybench.scenario.workload import Scenario
+from bltybench.wire.ratelimit_headers import Quota
 from bltybench.wire.result import ExchangeResult
 
 NETWORK_MARGIN_S = 0.01
@@ -94,8 +96,20 @@ class Gate:
 
     def _answer(self, sent: SentRequest, result: ExchangeResult) -> None:
         refused = classify_response(result) in REFUSALS
+        if self._pacer.reads_headers:
+            self._pacer.hear(sent, _announced(result.quota))
         self._pacer.answer(sent, self._now_s(), result.quota.retry_after_s, refused=refused)
         self._answered.set()
+
+
+def _announced(quota: Quota) -> Iterator[AnnouncedLimit]:
+    """Yield the limits that the headers of a response announce completely."""
+    for counts_tokens, limit, remaining, reset_s in (
+        (False, quota.limit_requests, quota.remaining_requests, quota.reset_requests_s),
+        (True, quota.limit_tokens, quota.remaining_tokens, quota.reset_tokens_s),
+    ):
+        if limit is not None and remaining is not None and reset_s is not None:
+            yield AnnouncedLimit(counts_tokens, limit, remaining, reset_s)
 
 
 class ClientPolicy:

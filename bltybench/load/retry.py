@@ -6,7 +6,7 @@ from random import Random
 from typing import NamedTuple
 
 from bltybench.limits.observations.classify import classify_response
-from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.policies.backoff import FailedAttempt
 from bltybench.policies.retries import Retries
 from bltybench.runs.attempt import Outcome
 from bltybench.wire.exchange import Exchange

@@ -19,7 +19,7 @@ class Estimate(msgspec.Struct, frozen=True):
     high: float | None
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Return whether the intervals have a value in common. Unknown ones can't be told apart."""
+        """Return whether the intervals have a value in common. Unknown ones can't be distinguished."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return True
         return self.low <= other.high and other.low <= self.high
@@ -101,7 +101,7 @@ class _Choice(NamedTuple):
 
 
 def ranked(standings: Sequence[Standing], *, timed: bool = True) -> list[Standing]:
-    """Return the standings with their ranks, the best first. Those that can't be told apart share a rank.
+    """Return the standings with their ranks, the best first. Those that can't be distinguished share a rank.
 
     ``timed`` says whether times to success are valid. Otherwise, they decide nothing.
     """
@@ -146,12 +146,12 @@ def recommend(
         names = ", ".join(one.policy for one in choice.best[:MAX_NAMED])
         more = len(choice.best) - MAX_NAMED
         names += f", and {more} more" if more > 0 else ""
-        says = f"Not decided between {names}: their intervals overlap. A longer stage_s may tell them apart."
+        says = f"Not decided between {names}: their intervals overlap. A longer stage_s may distinguish them."
         return " ".join([says, *notes]), None
     (best,), criterion = choice.best, choice.criterion
     next_best = choice.lost[0]
     equal = " and ".join(one.name for one in CRITERIA[: CRITERIA.index(criterion)])
-    among = f"of the {choice.compared} policies whose {equal} can't be told apart, " if equal else ""
+    among = f"of the {choice.compared} policies whose {equal} can't be distinguished, " if equal else ""
     says = (
         f"Use {best.policy}: {among}it has {criterion.best}, {_shown(criterion.estimate(best))}. "
         f"The next is {next_best.policy}, with {_shown(criterion.estimate(next_best))}."

@@ -1,15 +1,38 @@
-"""Retry policies that the literature describes: constant and exponential waits, with and without jitter."""
+"""What a retry policy knows, and those that the literature describes: constant and exponential waits."""
 
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol
 
-from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.limits.observations.classify import Decision
 
 MAX_DOUBLINGS = 80
 """Doublings of a wait after which every cap is reached. More would overflow."""
 JITTER_FRACTION = 0.25
 """Fraction of a wait that the jitter of ``backoff`` and ``retry_after_jitter`` varies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """One failed attempt of a call. None is what the server did not send."""
+
+    number: int
+    """Attempts of the call before this one."""
+    decision: Decision
+    status: int | None = None
+    announced_s: float | None = None
+    """Wait that the headers or the body announced, in seconds."""
+    standard_s: float | None = None
+    """Wait of ``retry-after-ms`` or ``retry-after``, the only headers that SDKs read, in seconds."""
+    should_retry: bool | None = None
+    """The header ``x-should-retry``."""
+    stream: bool = False
+    interrupted: bool = False
+    """Whether the connection failed or a timeout expired."""
+    has_tokens: bool = False
+    """Whether tokens of a stream have arrived."""
+    waited_s: float | None = None
+    """Wait before this attempt, in seconds. None for the first."""
 
 
 class Policy(Protocol):

@@ -1,4 +1,4 @@
-"""Pacing: when a client sends its next request, before it is refused."""
+"""Pacing policies: when a client sends its next request, before it is refused."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from bltybench.limits.models import Model, TokenBucket
 from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.policies.header_pacing import HeaderPacer
+from bltybench.policies.pacer import MAX_HOLD_S, Pacer, SentRequest
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
@@ -21,8 +23,8 @@ ADAPTIVE_K, ADAPTIVE_WINDOW_S = 2.0, 120.0
 """Google's multiplier of accepted requests, and the time over which requests are counted, in seconds."""
 ADAPTIVE_HOLD_S = 1.0
 """Time for which a throttled request is held before it tries again, in seconds."""
-REFUSED_HOLD_S, MAX_HOLD_S = 1.0, 60.0
-"""Hold of ``limiter`` after a refusal without an announced wait, and the longest hold, in seconds."""
+REFUSED_HOLD_S = 1.0
+"""Hold of ``limiter`` after a refusal without an announced wait, in seconds."""
 BORROW_GAP = 2.0
 """Time between requests beyond the client's share, in multiples of the limit's time per request."""
 MAX_BACKOFF_PERIODS = 0.5
@@ -40,28 +42,6 @@ class Share(NamedTuple):
     def of(self, total: int) -> int:
         """Return the client's part of a total. The first clients take the remainder."""
         return total // self.clients + (self.client < total % self.clients)
-
-
-class SentRequest(NamedTuple):
-    """When a request was sent, in seconds, and its tokens."""
-
-    at_s: float
-    tokens: int
-
-
-class Pacer:
-    """Base class. It sends every request immediately."""
-
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
-        """Return how long to hold the next request; 0 to send it, infinity to wait for a response."""
-        del now_s, tokens, rng
-        return 0.0
-
-    def send(self, now_s: float, tokens: int) -> None:
-        """Count a request that is sent."""
-
-    def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
-        """Count the end of a response."""
 
 
 class _Copied(NamedTuple):
@@ -280,6 +260,7 @@ def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: flo
         "none": Pacer,
         "token_bucket": lambda: bucket_pacer(limits, share, burst=True),
         "even": lambda: bucket_pacer(limits, share, burst=False),
+        "headers": HeaderPacer,
         "aimd": AimdPacer,
         "adaptive": AdaptivePacer,
         "limiter": lambda: LimiterPacer(limits, share, start_s),

@@ -4,9 +4,15 @@ from collections.abc import Callable
 from random import Random
 
 from bltybench.limits.observations.classify import REFUSALS, Decision
-from bltybench.policies.backoff import DecorrelatedJitter, Exponential, Fixed, Policy, RetryAfter
+from bltybench.policies.backoff import (
+    DecorrelatedJitter,
+    Exponential,
+    FailedAttempt,
+    Fixed,
+    Policy,
+    RetryAfter,
+)
 from bltybench.policies.budgets import Budget, FinagleBudget, GrpcBudget
-from bltybench.policies.failed_attempt import FailedAttempt
 from bltybench.policies.sdks import LiteLLM, OpenAI, VercelAI
 from bltybench.scenario.retry import Retry
 

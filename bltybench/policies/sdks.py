@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.backoff import MAX_DOUBLINGS, Exponential
-from bltybench.policies.failed_attempt import FailedAttempt
+from bltybench.policies.backoff import MAX_DOUBLINGS, Exponential, FailedAttempt
 
 RETRIED_STATUSES = frozenset({408, 409, 429})
 """Statuses below 500 that the SDKs retry, even if the account is out of credit."""

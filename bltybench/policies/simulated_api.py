@@ -1,11 +1,13 @@
 """An API in virtual time that enforces limits as the sandbox does."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bltybench.limits.models import Admission, AllOf, Concurrency, Model
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.classify import Decision
+from bltybench.policies.pacer import AnnouncedLimit
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 CONCURRENCY_RETRY_S = 1.0
@@ -25,6 +27,8 @@ class Answer(NamedTuple):
     """Time that an accepted request is queued, in seconds."""
     announced_s: float | None = None
     """Retry-After of a refusal, in seconds."""
+    decisions: Sequence[Admission] = ()
+    """Decisions of the limits on requests and tokens, of which the headers announce the state."""
 
 
 class SimulatedApi:
@@ -57,10 +61,20 @@ class SimulatedApi:
         ]
         if refused:
             wait_s, name = max(refused)
-            return Answer(REFUSED_BY[name], announced_s=self._announced(wait_s))
+            return Answer(REFUSED_BY[name], announced_s=self._announced(wait_s), decisions=decisions)
         if self._slots is not None:
             self._slots.acquire()
-        return Answer(Decision.ACCEPTED, delay_s=max((one.delay_s for one in decisions), default=0.0))
+        delay_s = max((one.delay_s for one in decisions), default=0.0)
+        return Answer(Decision.ACCEPTED, delay_s=delay_s, decisions=decisions)
+
+    def headers_of(self, answer: Answer) -> list[AnnouncedLimit]:
+        """Return what the headers of a response announce; nothing if the limits' headers are not accurate."""
+        if self._style != "honest":
+            return []
+        return [
+            AnnouncedLimit(name == "tokens", decision.limit, decision.remaining, decision.reset_s)
+            for name, decision in zip(self._names, answer.decisions, strict=False)
+        ]
 
     def release(self) -> None:
         """Release the slot of an accepted request."""

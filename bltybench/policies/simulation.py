@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.failed_attempt import FailedAttempt
-from bltybench.policies.pacing import MARGIN_S, Pacer, SentRequest, Share, pacer_of
+from bltybench.policies.backoff import FailedAttempt
+from bltybench.policies.pacer import Pacer, SentRequest
+from bltybench.policies.pacing import MARGIN_S, Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
@@ -231,6 +232,8 @@ class Simulation:
         client = self._clients[call.client]
         refused = answer.decision is not Decision.ACCEPTED
         sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
+        if client.pacer.reads_headers:
+            client.pacer.hear(sent, self._api_of(call).headers_of(answer))
         client.pacer.answer(sent, now_s, answer.announced_s, refused=refused)
         if refused:
             self._refused(now_s, call, answer)

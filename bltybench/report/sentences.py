@@ -95,6 +95,7 @@ POLICY_WORDS = {
 PACING_WORDS: dict[PacingName, str] = {
     "token_bucket": "by token buckets of the limits",
     "even": "evenly, at the rate of the limits",
+    "headers": "by the limits that responses announce",
     "aimd": "by additive increase and multiplicative decrease",
     "adaptive": "by adaptive throttling",
     "limiter": "by a copy of the limiter",

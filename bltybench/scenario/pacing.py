@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from bltybench.scenario.base import Table
 
-PacingName = Literal["none", "token_bucket", "even", "aimd", "adaptive", "limiter"]
+PacingName = Literal["none", "token_bucket", "even", "headers", "aimd", "adaptive", "limiter"]
 """Pacing policies: docs/retries.md describes each."""
 PACINGS: tuple[PacingName, ...] = get_args(PacingName)
 NEED_LIMITS: frozenset[PacingName] = frozenset({"token_bucket", "even", "limiter"})

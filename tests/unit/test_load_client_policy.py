@@ -19,13 +19,16 @@ from bltybench.load.client_policy import ClientPolicy, Gate, limits_to_keep
 from bltybench.load.held_call import HELD_BACK, pace
 from bltybench.load.recorder import CallContext
 from bltybench.load.run.context import RunContext
-from bltybench.policies.pacing import AimdPacer, LimiterPacer, Pacer, Share
+from bltybench.policies.header_pacing import HeaderPacer
+from bltybench.policies.pacer import Pacer
+from bltybench.policies.pacing import AimdPacer, LimiterPacer, Share
 from bltybench.runs.attempt import Outcome
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.pacing import Pacing
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits, SandboxSettings, Target
 from bltybench.scenario.workload import Scenario
+from bltybench.wire.ratelimit_headers import Quota
 from bltybench.wire.result import ExchangeResult
 
 ROUTE = Route("here", "KEY_A", "m")
@@ -119,6 +122,19 @@ def test_refusals_slow_the_pacer_down() -> None:
     passed_at_1.answered(result(429))
     gate.hold(1, 0.0, Event())
     assert pacer.wait_s(3.0, 1, Random(1)) > 1.5
+
+
+def test_headers_of_responses_pace_the_next_requests() -> None:
+    gate, ended = Gate(HeaderPacer(), clock(0.0), Random(1)), Event()
+    passed = gate.hold(1, 0.0, ended)
+    assert passed is not None
+    quota = Quota(limit_requests=9, remaining_requests=0, reset_requests_s=9_000.0, limit_tokens=5)
+    passed.answered(ExchangeResult(outcome=Outcome.OK, status=200, quota=quota))
+    waiting = gevent.spawn(gate.hold, 1, 0.0, ended)
+    gevent.sleep(0)
+    assert gate.holding
+    ended.set()
+    assert waiting.get(timeout=5) is None
 
 
 def context(gate: Gate) -> RunContext:

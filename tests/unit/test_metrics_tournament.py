@@ -91,8 +91,8 @@ def test_policies_are_compared_by_their_own_calls() -> None:
     assert best.below_optimum_percent == pytest.approx(0)
     assert found.recommended == "none + even"
     assert found.recommendation == (
-        "Use none + even: of the 2 policies whose goodput and success rate can't be told apart, it has the "
-        "fewest refusals per success, 0 (0 to 0). The next is fixed, with 1 (1 to 1)."
+        "Use none + even: of the 2 policies whose goodput and success rate can't be distinguished, it has "
+        "the fewest refusals per success, 0 (0 to 0). The next is fixed, with 1 (1 to 1)."
     )
     rows = standing_rows(found)
     assert rows[0][:4] == ["none + even", "1", "60.0 (60.0 to 60.0)", "60 of 60"]

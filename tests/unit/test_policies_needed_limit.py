@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from bltybench.cli.simulate import simulate
 from bltybench.errors import UserError
-from bltybench.policies.needed_limit import NeededLimit, needed_limit, read_objective
+from bltybench.policies.advice.needed_limit import NeededLimit, needed_limit, read_objective
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.scenario.pacing import PacingName

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from benchmarks.policies import CLOSE_PERCENT, measure, random_case, rows_of_all
 from bltybench.cli import main
 from bltybench.limits.observations.classify import Decision
+from bltybench.policies.header_pacing import HeaderPacer
 from bltybench.policies.optimum import UNSOLVED, optimum
+from bltybench.policies.pacer import AnnouncedLimit, SentRequest
 from bltybench.policies.pacing import (
     AdaptivePacer,
     AimdPacer,
     LimiterPacer,
-    SentRequest,
     Share,
     pacer_of,
 )
@@ -100,6 +101,68 @@ def test_aimd_raises_its_rate_until_a_refusal_halves_it() -> None:
     pacer.answer(SENT, 20.5, None, refused=True)  # of the former rate
     pacer.send(20.5, 10)
     assert pacer.wait_s(20.5, 10, RNG) == pytest.approx(1 / 1.025)
+
+
+def announced(limit: int, remaining: int, reset_s: float, *, tokens: bool = False) -> AnnouncedLimit:
+    return AnnouncedLimit(tokens, limit, remaining, reset_s)
+
+
+def test_header_pacing_sends_one_request_until_the_first_response() -> None:
+    pacer = HeaderPacer()
+    assert pacer.wait_s(0.0, 10, RNG) == 0
+    pacer.send(0.0, 10)
+    assert pacer.wait_s(0.0, 10, RNG) == inf
+    pacer.answer(SENT, 1.0, None, refused=False)
+    assert pacer.wait_s(1.0, 10, RNG) == 0  # nothing was announced
+
+
+def test_header_pacing_spends_what_remains_and_then_what_refills() -> None:
+    pacer = HeaderPacer()
+    pacer.send(0.0, 10)
+    pacer.hear(SENT, [announced(4, 2, 8.0), announced(1000, 500, 8.0, tokens=True)])
+    pacer.answer(SENT, 0.0, None, refused=False)
+    for at_s in (0.1, 0.2):
+        assert pacer.wait_s(at_s, 10, RNG) == 0
+        pacer.send(at_s, 10)
+    # Two were used, and refill within 8 s.
+    assert pacer.wait_s(1.0, 10, RNG) == pytest.approx(3.0)
+    assert pacer.wait_s(1.0, 600, RNG) == pytest.approx(3.0)
+    assert pacer.wait_s(1.0, 5000, RNG) == pytest.approx(3.0)  # never fits the tokens, so they don't count
+    pacer.hear(SENT, [announced(4, 4, 0.0)])  # an older response than the one that was heard
+    assert pacer.wait_s(9.0, 10, RNG) == 0
+
+
+def test_header_pacing_waits_as_a_refusal_announces_but_at_most_a_minute() -> None:
+    pacer = HeaderPacer()
+    pacer.send(0.0, 10)
+    pacer.answer(SENT, 1.0, 5.0, refused=True)
+    assert pacer.wait_s(2.0, 10, RNG) == 4
+    pacer.send(6.0, 10)
+    pacer.answer(SentRequest(6.0, 10), 6.0, 86_400.0, refused=True)
+    assert pacer.wait_s(6.0, 10, RNG) == 60
+
+
+def test_header_pacing_never_waits_endlessly_without_a_request_in_flight() -> None:
+    pacer = HeaderPacer()
+    pacer.send(0.0, 10)
+    pacer.hear(SENT, [announced(4, 4, 0.0)])
+    pacer.answer(SENT, 0.0, None, refused=False)
+    for _ in range(4):
+        assert pacer.wait_s(1.0, 10, RNG) == 0
+        pacer.send(1.0, 10)
+    assert pacer.wait_s(1.0, 10, RNG) == inf
+    for _ in range(4):
+        pacer.answer(SentRequest(1.0, 10), 2.0, None, refused=False)
+    assert pacer.wait_s(2.0, 10, RNG) == 0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "most"), [("token_bucket", 2), ("fixed_window", 40), ("sliding_log", 40)]
+)
+def test_header_pacing_wastes_few_requests_of_a_batch(algorithm: Algorithm, most: int) -> None:
+    calls = run(batch(60), limits(10, 10.0, algorithm), "headers")
+    assert all(call.ok for call in calls)
+    assert sum(len(call.refusals) for call in calls) <= most
 
 
 def test_adaptive_pacing_holds_requests_if_fewer_than_half_are_accepted() -> None:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from bltybench.limits.observations.classify import RETRYABLE, Decision
+from bltybench.policies.backoff import FailedAttempt
 from bltybench.policies.budgets import FinagleBudget, GrpcBudget
-from bltybench.policies.failed_attempt import FailedAttempt
 from bltybench.policies.retries import POLICIES, Retries, outcome_of
 from bltybench.report.sentences import retry_policy
 from bltybench.scenario.retry import SDK_POLICIES, PolicyName, Retry

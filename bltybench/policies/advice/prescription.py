@@ -12,7 +12,8 @@ import msgspec
 from bltybench.limits.models import Model, SlidingLog, TokenBucket
 from bltybench.limits.models.families import model_of
 from bltybench.policies.advice.turns import Turns
-from bltybench.policies.pacing import Pacer, own_pacer
+from bltybench.policies.pacer import Pacer
+from bltybench.policies.pacing import own_pacer
 from bltybench.policies.simulated_load import CallSize, SimulatedLoad
 from bltybench.scenario.target import RateLimit, SandboxLimits, alone
 
