@@ -26,10 +26,6 @@ from bltybench.scenario.workload import Scenario
 from bltybench.wire.ratelimit_headers import Quota
 from bltybench.wire.result import ExchangeResult
 
-NETWORK_MARGIN_S = 0.01
-"""Time by which a held request is sent after its wait, in seconds: the network delays some requests less than
-those before them, which would put them on the wrong side of the end of a period."""
-
 
 class Passed(NamedTuple):
     """A request that its gate let pass."""
@@ -77,7 +73,7 @@ class Gate:
                 self._answered.clear()
                 gevent.wait(
                     [ended, self._answered] if wait_s == inf else [ended],
-                    timeout=None if wait_s == inf else wait_s + NETWORK_MARGIN_S,
+                    timeout=None if wait_s == inf else wait_s + self._pacer.margin_s,
                     count=1,
                 )
                 if ended.is_set():

@@ -5,6 +5,8 @@ from math import inf
 from random import Random
 from typing import ClassVar, NamedTuple
 
+MARGIN_S = 1e-6
+"""Time by which a held request is sent after its wait, in seconds, so that rounding can't make it early."""
 MAX_HOLD_S = 60.0
 """Longest hold after a refusal, in seconds, whatever it announces."""
 
@@ -49,6 +51,8 @@ class Pacer:
 
     reads_headers: ClassVar[bool] = False
     """Whether it takes in the limits that responses announce."""
+    margin_s: ClassVar[float] = MARGIN_S
+    """Time by which a request is sent after its wait in a run, in seconds."""
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
         """Return how long to hold the next request; 0 to send it, infinity to wait for a response."""

@@ -29,8 +29,9 @@ BORROW_GAP = 2.0
 """Time between requests beyond the client's share, in multiples of the limit's time per request."""
 MAX_BACKOFF_PERIODS = 0.5
 """Longest wait before the next request beyond the client's share, in periods."""
-MARGIN_S = 1e-6
-"""Time by which a held request is sent after its wait, in seconds, so that rounding can't make it early."""
+NETWORK_MARGIN_S = 0.01
+"""Time by which ``limiter`` sends a request after its wait in a run, in seconds: the network delays some
+requests less than those before them, which would put them before the end of a period."""
 
 
 class Share(NamedTuple):
@@ -186,6 +187,8 @@ class LimiterPacer(Pacer):
     is exhausted. The time between borrowed requests doubles with each refused one and halves with each
     accepted one.
     """
+
+    margin_s = NETWORK_MARGIN_S
 
     def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
         self._limits, self._share = _known(limits), share

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.backoff import FailedAttempt
-from bltybench.policies.pacer import Pacer, SentRequest
-from bltybench.policies.pacing import MARGIN_S, Share, pacer_of
+from bltybench.policies.pacer import MARGIN_S, Pacer, SentRequest
+from bltybench.policies.pacing import Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad

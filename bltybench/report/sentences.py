@@ -6,6 +6,8 @@ from bltybench.report.text import clock, count, duration, milliseconds
 from bltybench.scenario.api.documented_limits import amounts, limits_on
 from bltybench.scenario.pacing import Pacing, PacingName
 from bltybench.scenario.retry import Retry
+from bltybench.scenario.trials.tournament import Tournament
+from bltybench.scenario.workload import Scenario
 
 
 def timeline_sentence(analysis: Analysis) -> str:
@@ -108,6 +110,16 @@ def client_policy(retry: Retry, pacing: Pacing) -> str:
     if pacing.policy == "none":
         return retry_policy(retry)
     return f"{retry_policy(retry)}; requests are paced {PACING_WORDS[pacing.policy]}"
+
+
+def policy_label(scenario: Scenario) -> str:
+    """Return the names of a scenario's retry and pacing policies."""
+    if isinstance(scenario.arrivals, Tournament):
+        return f"{len(scenario.arrivals.policies)} policies, one after another"
+    parts = [scenario.retry.policy.replace("_", "-")]
+    parts += ["fallback"] if scenario.retry.fallback else []
+    parts += [f"pacing {scenario.pacing.policy}"] if scenario.pacing.policy != "none" else []
+    return ", ".join(parts)
 
 
 def retry_policy(retry: Retry) -> str:

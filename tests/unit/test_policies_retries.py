@@ -6,12 +6,14 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
+from support_runs import scenario
 
 from bltybench.limits.observations.classify import RETRYABLE, Decision
 from bltybench.policies.backoff import FailedAttempt
 from bltybench.policies.budgets import FinagleBudget, GrpcBudget
 from bltybench.policies.retries import POLICIES, Retries, outcome_of
-from bltybench.report.sentences import retry_policy
+from bltybench.report.sentences import PACING_WORDS, client_policy, policy_label, retry_policy
+from bltybench.scenario.pacing import PACINGS, Pacing
 from bltybench.scenario.retry import SDK_POLICIES, PolicyName, Retry
 from bltybench.wire.ratelimit_headers import MAX_WAIT_S, Quota, parse_quota
 from bltybench.wire.retry_hints import take_hints
@@ -267,3 +269,16 @@ def test_the_page_describes_what_is_retried() -> None:
         "waits 0.5 s each time, and ignores Retry-After, 3 attempts at most, retries refused, slow down, "
         "retries streams that failed after their first token, too"
     )
+
+
+def test_pacing_is_part_of_the_policy_on_the_page() -> None:
+    assert client_policy(Retry(), Pacing()) == retry_policy(Retry())
+    assert set(PACING_WORDS) == set(PACINGS) - {"none"}
+    paced = scenario(retry={"policy": "retry_after"}, pacing={"policy": "even"})
+    assert client_policy(paced.retry, paced.pacing).endswith(
+        "; requests are paced evenly, at the rate of the limits"
+    )
+    assert policy_label(paced) == "retry-after, pacing even"
+    calls = {"kind": "constant", "rate_per_min": 60}
+    arrivals = {"kind": "tournament", "policies": ["none", "openai"], "calls": calls, "stage_s": 9}
+    assert policy_label(scenario(retry={}, arrivals=arrivals)) == "2 policies, one after another"

@@ -21,7 +21,7 @@ from bltybench.report.page.client_settings import client_settings
 from bltybench.report.page.limits_section import LimitsSection
 from bltybench.report.page.load_shape import load_shape
 from bltybench.report.page.method_notes import method_notes
-from bltybench.report.sentences import client_policy, retries_sentence
+from bltybench.report.sentences import client_policy, policy_label, retries_sentence
 from bltybench.report.summary import Summary
 from bltybench.scenario.api.documented_limits import MINUTE_S, TOKENS, What
 
@@ -196,10 +196,7 @@ def _strip(analysis: Analysis, summary: Summary) -> list[tuple[str, str]]:
         ("Scenario", manifest.scenario),
         ("Load", _load(analysis)),
         *([("Not recorded", text.bounded(unrecorded))] if manifest.unrecorded else []),
-        (
-            "Retry",
-            scenario.retry.policy.replace("_", "-") + (", fallback" if scenario.retry.fallback else ""),
-        ),
+        ("Retry", policy_label(scenario)),
         ("UTC", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}, {lasted}"),
         ("Documented limits", " · ".join(documented) or "none"),
         ("Excluded warm-up", _warm_up(summary)),
