@@ -137,11 +137,12 @@ def recommend(
 
     Nothing is decided unless the rates of the run are ``valid``.
     """
-    if not standings:
-        return "Not decided: no policy had its turn.", None
+    notes = _notes(standings, course)
+    if len(standings) < 2:
+        return " ".join(["Not decided: there is nothing to compare.", *notes]), None
     if not valid:
         return "Not decided: the rates of the run are INVALID.", None
-    choice, notes = _choose(standings, timed), _notes(standings, course)
+    choice = _choose(standings, timed)
     if choice.criterion is None:
         names = ", ".join(one.policy for one in choice.best[:MAX_NAMED])
         more = len(choice.best) - MAX_NAMED

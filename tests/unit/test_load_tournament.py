@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import cast
 
 import gevent
 import pytest
+from support_runs import attempt_at
 
+from bltybench.load.client_policy import ClientPolicy
 from bltybench.load.trials.owner import LEAD_S
 from bltybench.load.trials.tournament import PAUSE_MARGIN_S, UNKNOWN_PAUSE_S, TournamentOwner, refill_s
+from bltybench.load.trials.tournament_worker import TournamentWorker
 from bltybench.load.trials.worker import TrialOrder, TrialReport
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.trials.tournament import TournamentCourse, read_tournament
+from bltybench.scenario.pacing import Pacing
+from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 from bltybench.scenario.trials.tournament import Tournament
+from bltybench.scenario.workload import Scenario
 
 UNLIMITED = SandboxLimits(requests=None, tokens=None, concurrency=None)
 PERIOD_10 = UNLIMITED.model_copy(update={"requests": RateLimit(limit=5, period_s=10)})
@@ -127,3 +135,82 @@ def test_exhausted_budget_ends_the_tournament(tmp_path: Path) -> None:
 )
 def test_refill_depends_on_the_algorithm(limit: RateLimit, seconds: float) -> None:
     assert refill_s(limit) == seconds
+
+
+class _Policy:
+    """Notes the policies that begin."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, str, float]] = []
+        self.holding = False
+
+    def use(self, retry: Retry, pacing: Pacing, *, begin_s: float) -> None:
+        self.begun.append((retry.policy, pacing.policy, begin_s))
+
+
+def worker(policy: _Policy, *, index: int = 0, now_s: float = 0.0) -> TournamentWorker:
+    arrivals = {
+        "kind": "tournament",
+        "policies": ["none", "openai + even"],
+        "calls": {"kind": "constant", "rate_per_min": 60},
+        "stage_s": 4,
+        "max_drain_s": 1e-6,
+    }
+    document = {"title": "t", "model": "m", "duration_s": 60, "users": 9, "mix": [{"name": "chat"}]}
+    scenario = Scenario.model_validate(document | {"arrivals": arrivals})
+    assert isinstance(scenario.arrivals, Tournament)
+    return TournamentWorker(
+        scenario.arrivals,
+        scenario,
+        cast(ClientPolicy, policy),
+        Path(),
+        index=index,
+        workers=2,
+        now_s=lambda: now_s,
+        budget_exhausted=lambda: False,
+    )
+
+
+def order(stage: str) -> TrialOrder:
+    return TrialOrder(number=1, stage=stage, begin_s=10.0, end_s=14.0)
+
+
+def test_each_worker_sends_its_part_of_the_same_calls_with_every_policy() -> None:
+    policy = _Policy()
+    first, second = worker(policy), worker(policy, index=1)
+    for stage in ("none", "openai + even"):
+        ours, theirs = (list(one._begin(order(stage))) for one in (first, second))
+        assert [(one.index, one.at_s, one.stage) for one in ours] == [(0, 10.0, stage), (2, 12.0, stage)]
+        assert [one.index for one in theirs] == [1, 3]
+    assert policy.begun == [("none", "none", 10.0)] * 2 + [("openai", "even", 10.0)] * 2
+
+
+def test_calls_that_do_not_end_in_time_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bltybench.load.trials.tournament_worker.MAX_SETTLE_S", 0.0)
+    seconds = itertools.count(14)
+    one = worker(_Policy())
+    monkeypatch.setattr(one, "_now_s", lambda: float(next(seconds)))
+    reports: list[TrialReport] = []
+    one.run_trial(order("none"), reports.append)
+    assert one.ended.is_set()
+    (last,) = reports
+    assert (last.done, last.settled, last.shortfall) == (True, False, None)
+    one.stop()
+    assert one.next_arrival() is None
+
+
+def test_late_arrival_lacks_a_user_only_if_pacing_holds_nothing() -> None:
+    policy = _Policy()
+    one = worker(policy, now_s=99.0)
+    one._queue.extend(one._begin(order("none")))
+    assert one.next_arrival() is not None
+    policy.holding = True
+    assert one.next_arrival() is not None
+    assert one._take_report().late == 1
+
+
+def test_report_has_the_latest_announced_refill() -> None:
+    one = worker(_Policy())
+    one.note(attempt_at(5.0, reset_requests_s=30.0, reset_tokens_s=2.0))
+    one.note(attempt_at(6.0, "rate_limited", retry_after_s=7.0))
+    assert one._take_report().refills_s == pytest.approx(35.02)

@@ -195,6 +195,10 @@ def test_fewer_refusals_do_not_make_up_for_a_lower_goodput() -> None:
 
 
 def test_unfinished_tournament_says_so() -> None:
-    says, _ = recommend([standing("none", (1, 1, 1), 0)], course("none", ended=None), valid=True)
-    assert "Only 1 of 2 policies had their turn: the run was stopped." in says
-    assert recommend([], course(ended=None), valid=True) == ("Not decided: no policy had its turn.", None)
+    nothing, why = "Not decided: there is nothing to compare.", "their turn: the run was stopped."
+    alone = recommend([standing("none", (1, 1, 1), 0)], course("none", ended=None), valid=True)
+    assert alone == (f"{nothing} Only 1 of 2 policies had {why}", None)
+    assert recommend([], course(ended=None), valid=True) == (
+        f"{nothing} Only 0 of 1 policies had {why}",
+        None,
+    )

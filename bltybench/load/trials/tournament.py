@@ -58,6 +58,7 @@ class TournamentOwner(TrialOwner):
     def run(self) -> None:
         """Give every policy its turn. Runs as a greenlet."""
         self.ready.wait()
+        self._write(None)
         pause = Pause(0.0, "none: it is the first policy")
         for name in self._tournament.policies:
             if pause.seconds:
