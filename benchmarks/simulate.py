@@ -35,7 +35,7 @@ def attempts_per_s(policy: PolicyName, calls: int) -> tuple[int, float]:
     started_s = time.process_time()
     made = simulation.run()
     took_s = time.process_time() - started_s
-    attempts = sum(len(call.refusals) + call.ok for call in made)
+    attempts = made.refused + made.ok.count(True)
     return attempts, attempts / took_s
 
 

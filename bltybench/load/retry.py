@@ -6,8 +6,8 @@ from random import Random
 from typing import NamedTuple
 
 from bltybench.limits.observations.classify import classify_response
-from bltybench.policies.backoff import FailedAttempt
 from bltybench.policies.retries import Retries
+from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.runs.attempt import Outcome
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.ratelimit_headers import parse_quota

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from bltybench.limits.observations.classify import REFUSALS, Decision
-from bltybench.policies.backoff import (
+from bltybench.policies.retry.backoff import (
     DecorrelatedJitter,
     Exponential,
     FailedAttempt,
@@ -12,8 +12,8 @@ from bltybench.policies.backoff import (
     Policy,
     RetryAfter,
 )
-from bltybench.policies.budgets import Budget, FinagleBudget, GrpcBudget
-from bltybench.policies.sdks import LiteLLM, OpenAI, VercelAI
+from bltybench.policies.retry.budgets import Budget, FinagleBudget, GrpcBudget
+from bltybench.policies.retry.sdks import LiteLLM, OpenAI, VercelAI
 from bltybench.scenario.retry import Retry
 
 POLICIES: dict[str, Callable[[Retry], Policy]] = {
@@ -31,6 +31,8 @@ POLICIES: dict[str, Callable[[Retry], Policy]] = {
     "vercel_ai": lambda _: VercelAI(),
 }
 """Every policy but ``none``, by its name in a scenario."""
+SDKS = (OpenAI, LiteLLM, VercelAI)
+"""Policies that read the headers of SDKs, and retry what the SDK retries."""
 BUDGETS = {"none": Budget, "grpc": GrpcBudget, "finagle": FinagleBudget}
 """Every retry budget by its name in a scenario."""
 
@@ -40,7 +42,7 @@ class Retries:
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
-        self._policy = None if retry.policy == "none" else POLICIES[retry.policy](retry)
+        self.policy = None if retry.policy == "none" else POLICIES[retry.policy](retry)
         self._budget = BUDGETS[retry.budget]()
 
     def begin(self, now_s: float) -> None:
@@ -53,17 +55,19 @@ class Retries:
 
     def wait_s(self, failed: FailedAttempt, now_s: float, rng: Random) -> float | None:
         """Return the seconds to wait before the next attempt, or None if the call ends here."""
-        if self._policy is None or not self._retryable(failed):
+        if self.policy is None or not self.retries(failed):
             return None
         self._budget.fail()
         if failed.number + 1 >= self._retry.max_attempts:
             return None
-        wait_s = self._policy.wait_s(failed, rng)
+        announced_s = failed.standard_s if isinstance(self.policy, SDKS) else failed.announced_s
+        wait_s = self.policy.wait_s(failed.number, announced_s, failed.waited_s, rng)
         return wait_s if wait_s is not None and self._budget.take(now_s) else None
 
-    def _retryable(self, failed: FailedAttempt) -> bool:
-        if isinstance(self._policy, OpenAI | LiteLLM | VercelAI):
-            return self._policy.retries(failed)
+    def retries(self, failed: FailedAttempt) -> bool:
+        """Return whether an attempt can be retried, whatever its number is."""
+        if isinstance(self.policy, SDKS):
+            return self.policy.retries(failed)
         if failed.has_tokens and not self._retry.retry_begun_streams:
             return False
         return outcome_of(failed.decision) in self._retry.outcomes

@@ -1,7 +1,7 @@
 """An API in virtual time that enforces limits as the sandbox does."""
 
-import math
 from collections.abc import Sequence
+from math import ceil, inf
 from typing import NamedTuple
 
 from bltybench.limits.models import Admission, AllOf, Concurrency, Model
@@ -34,55 +34,67 @@ class Answer(NamedTuple):
 class SimulatedApi:
     """Request, token, and concurrency limits of one key. A request reserves its tokens and keeps them."""
 
-    def __init__(self, limits: SandboxLimits) -> None:
+    def __init__(self, limits: SandboxLimits, *, has_headers: bool = False) -> None:
+        """``has_headers`` is whether clients read what the headers announce, which costs time."""
         settings: dict[str, RateLimit | None] = {"requests": limits.requests, "tokens": limits.tokens}
         models = {name: model_of(setting) for name, setting in settings.items() if setting is not None}
         self._names = tuple(models)
         self._single: Model | None = next(iter(models.values())) if len(models) == 1 else None
         self._all = AllOf(list(models.values())) if models else None
         self._slots = None if limits.concurrency is None else Concurrency(limits.concurrency)
-        self._style = limits.headers
+        self._factor = RETRY_AFTER_FACTORS.get(limits.headers, 1.0)
+        self._has_headers = has_headers and limits.headers == "honest"
+        self._silent = limits.headers in SILENT_STYLES
         self.refusal_status = limits.refusal_status
 
     def decide(self, now_s: float, tokens: int) -> Answer:
         """Accept a request that can use up to ``tokens``, or refuse it. Times must not decrease."""
         if self._slots is not None and self._slots.in_use >= self._slots.limit:
-            return Answer(Decision.REFUSED_BY_CONCURRENCY, announced_s=self._announced(CONCURRENCY_RETRY_S))
-        decisions: list[Admission] = []
-        if self._single is not None:
+            return Answer(Decision.REFUSED_BY_CONCURRENCY, announced_s=self.announced_s(CONCURRENCY_RETRY_S))
+        delay_s, decisions = 0.0, list[Admission]()
+        if self._single is not None and not self._has_headers:
             cost = 1.0 if self._names == ("requests",) else float(tokens)
-            decisions = [self._single.decide(now_s, cost)]
+            if not self._single.take(now_s, cost):
+                wait_s = self._single.wait_s(now_s, cost)
+                return Answer(REFUSED_BY[self._names[0]], announced_s=self.announced_s(wait_s))
+            delay_s = self._single.delay_s(now_s)
         elif self._all is not None:
-            decisions = self._all.decide_each(now_s, (1.0, float(tokens)))
-        refused = [
-            (decision.retry_after_s or 0.0, name)
-            for name, decision in zip(self._names, decisions, strict=True)
-            if not decision.accepted
-        ]
-        if refused:
-            wait_s, name = max(refused)
-            return Answer(REFUSED_BY[name], announced_s=self._announced(wait_s), decisions=decisions)
+            costs = [1.0 if name == "requests" else float(tokens) for name in self._names]
+            decisions = self._all.decide_each(now_s, costs)
+            refused = [
+                (decision.retry_after_s or 0.0, name)
+                for name, decision in zip(self._names, decisions, strict=True)
+                if not decision.accepted
+            ]
+            if refused:
+                wait_s, name = max(refused)
+                return Answer(REFUSED_BY[name], announced_s=self.announced_s(wait_s), decisions=decisions)
+            delay_s = max(decision.delay_s for decision in decisions)
         if self._slots is not None:
             self._slots.acquire()
-        delay_s = max((one.delay_s for one in decisions), default=0.0)
         return Answer(Decision.ACCEPTED, delay_s=delay_s, decisions=decisions)
 
     def headers_of(self, answer: Answer) -> list[AnnouncedLimit]:
         """Return what the headers of a response announce; nothing if the limits' headers are not accurate."""
-        if self._style != "honest":
-            return []
         return [
             AnnouncedLimit(name == "tokens", decision.limit, decision.remaining, decision.reset_s)
             for name, decision in zip(self._names, answer.decisions, strict=False)
+            if self._has_headers
         ]
+
+    @property
+    def request_limit(self) -> tuple[bool, Model | None]:
+        """Whether there is no limit but on requests, and that limit."""
+        return self._slots is None and self._names in {(), ("requests",)}, self._single
 
     def release(self) -> None:
         """Release the slot of an accepted request."""
         if self._slots is not None:
             self._slots.release()
 
-    def _announced(self, wait_s: float) -> float | None:
+    def announced_s(self, wait_s: float) -> float | None:
         """Return Retry-After in whole seconds, at least 1; None if the request never fits."""
-        if self._style in SILENT_STYLES or math.isinf(wait_s):
+        if self._silent or wait_s == inf:
             return None
-        return float(int(max(1, math.ceil(wait_s)) * RETRY_AFTER_FACTORS.get(self._style, 1.0)))
+        whole_s = ceil(wait_s) or 1
+        return float(int(whole_s * self._factor))

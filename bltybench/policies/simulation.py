@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
+from itertools import cycle, islice
 from math import inf
 from operator import attrgetter
 from random import Random
@@ -12,12 +13,14 @@ from typing import NamedTuple
 
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.backoff import FailedAttempt
 from bltybench.policies.pacer import MARGIN_S, Pacer, SentRequest
 from bltybench.policies.pacing import Share, pacer_of
 from bltybench.policies.retries import Retries
+from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.policies.simulated_api import Answer, SimulatedApi
+from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.unhindered import Unhindered, too_many_events
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SandboxLimits
@@ -36,7 +39,7 @@ class _Kind(IntEnum):
 
 
 @dataclass(slots=True, eq=False)
-class SimulatedCall:
+class _Call:
     """One call and its outcome."""
 
     client: int
@@ -55,11 +58,6 @@ class SimulatedCall:
     """Time at which the last attempt was sent, in seconds."""
     ended_s: float = 0.0
 
-    @property
-    def ok(self) -> bool:
-        """Whether it succeeded. Otherwise it ended refused."""
-        return self.accepted_s is not None
-
 
 @dataclass(slots=True, eq=False)
 class _Client:
@@ -68,9 +66,9 @@ class _Client:
     rng: Random
     idle: int
     """Users without a call."""
-    waiting: deque[SimulatedCall] = field(default_factory=deque)
+    waiting: deque[_Call] = field(default_factory=deque)
     """Calls that are due but have no user."""
-    held: deque[SimulatedCall] = field(default_factory=deque)
+    held: deque[_Call] = field(default_factory=deque)
     """Calls whose next attempt the pacer holds, in order."""
     wakes: bool = False
     """Whether an event will try to send the first of them."""
@@ -81,7 +79,7 @@ class _Event(NamedTuple):
     kind: _Kind
     number: int
     """Order of creation, which decides between events of the same kind and time."""
-    call: SimulatedCall
+    call: _Call
     answer: Answer | None = None
 
 
@@ -119,8 +117,12 @@ class Simulation:
                 remedy="use --pacing none, or a scenario without lists and fallback",
             )
         self._load = load
+        self._retry = retry
+        self._hinders = pacing != "none" or paced_by is not None or retry.budget != "none"
+        self._hinders |= {(0,)} != {*load.routes}
         self._service = service
-        self._apis = [SimulatedApi(one) for one in (limits, *others)]
+        has_headers = pacing == "headers"
+        self._apis = [SimulatedApi(one, has_headers=has_headers) for one in (limits, *others)]
         self._start_s = windows_start_s(limits, seed)
         self._clients = [
             _Client(
@@ -135,12 +137,46 @@ class Simulation:
         ]
         self._events: list[_Event] = []
         self._numbers = 0
-        self._calls: list[SimulatedCall] = []
+        self._calls: list[_Call] = []
 
-    def run(self) -> list[SimulatedCall]:
+    def run(self) -> SimulatedCalls:
         """Return all calls, in the order in which they became due."""
-        load = self._load
-        if load.due_s is None:
+        calls = self._unhindered()
+        return self.run_by_events() if calls is None else calls.play()
+
+    def _unhindered(self) -> Unhindered | None:
+        """Return the calls if each waits for nothing but its retries; None if not, or if one could."""
+        load, api, client = self._load, self._apis[0], self._clients[0]
+        known, model = api.request_limit
+        if (
+            not known
+            or len(self._apis) > 1
+            or self._hinders
+            or load.due_s is None
+            or max(map(len, load.routes)) > 1
+        ):
+            return None
+        # The last client has the fewest users, and the first one the most calls.
+        has_users = load.users_of(load.clients - 1) >= -(-len(load.due_s) // load.clients)
+        if not has_users or sorted(load.due_s) != [*load.due_s]:
+            return None
+        refused = FailedAttempt(number=0, decision=Decision.REFUSED_BY_REQUESTS, status=api.refusal_status)
+        service_s = cycle([self._service.of(size.completion) for size in load.sizes])
+        return Unhindered(
+            due_s=load.due_s,
+            service_s=list(islice(service_s, len(load.due_s))),
+            rngs=[one.rng for one in self._clients],
+            model=model,
+            start_s=self._start_s,
+            policy=client.retries.policy if client.retries.retries(refused) else None,
+            max_attempts=self._retry.max_attempts,
+            announced=api.announced_s,
+            max_events=MAX_EVENTS,
+        )
+
+    def run_by_events(self) -> SimulatedCalls:
+        """Return the same as ``run``, which is faster if nothing hinders the calls."""
+        if (load := self._load).due_s is None:
             for user in range(load.users):
                 self._add(0.0, _Kind.ARRIVE, self._new_call(user % load.clients, 0.0))
         else:
@@ -165,25 +201,23 @@ class Simulation:
                 self._release(at_s, client)
             else:
                 self._arrive(at_s, call)
-        return self._calls
+        names = SimulatedCalls.__dataclass_fields__
+        return SimulatedCalls(**{name: [getattr(call, name) for call in self._calls] for name in names})
 
-    def _new_call(self, client: int, due_s: float) -> SimulatedCall:
+    def _new_call(self, client: int, due_s: float) -> _Call:
         load, number = self._load, len(self._calls)
         routes = load.routes[number % len(load.routes)]
-        call = SimulatedCall(client, due_s, load.sizes[number % len(load.sizes)], routes)
+        call = _Call(client, due_s, load.sizes[number % len(load.sizes)], routes)
         self._calls.append(call)
         return call
 
-    def _add(self, at_s: float, kind: _Kind, call: SimulatedCall, answer: Answer | None = None) -> None:
+    def _add(self, at_s: float, kind: _Kind, call: _Call, answer: Answer | None = None) -> None:
         self._numbers += 1
         if self._numbers > MAX_EVENTS:
-            raise UserError(
-                f"the simulation has more than {MAX_EVENTS:,} events",
-                remedy="use fewer users, a shorter --duration-s, or fewer --max-attempts",
-            )
+            raise too_many_events(MAX_EVENTS)
         heappush(self._events, _Event(at_s, kind, self._numbers, call, answer))
 
-    def _arrive(self, now_s: float, call: SimulatedCall) -> None:
+    def _arrive(self, now_s: float, call: _Call) -> None:
         client = self._clients[call.client]
         if client.idle == 0:
             client.waiting.append(call)
@@ -191,11 +225,11 @@ class Simulation:
         client.idle -= 1
         self._begin(now_s, call)
 
-    def _begin(self, now_s: float, call: SimulatedCall) -> None:
+    def _begin(self, now_s: float, call: _Call) -> None:
         self._clients[call.client].retries.begin(now_s)
         self._hold(now_s, call)
 
-    def _hold(self, now_s: float, call: SimulatedCall) -> None:
+    def _hold(self, now_s: float, call: _Call) -> None:
         client = self._clients[call.client]
         client.held.append(call)
         if len(client.held) == 1:
@@ -217,7 +251,7 @@ class Simulation:
             client.pacer.send(now_s, tokens)
             self._send(now_s, call)
 
-    def _send(self, now_s: float, call: SimulatedCall) -> None:
+    def _send(self, now_s: float, call: _Call) -> None:
         size = call.size
         call.sent_s = now_s
         answer = self._api_of(call).decide(self._start_s + now_s, size.prompt + size.completion)
@@ -228,7 +262,7 @@ class Simulation:
             took_s = REFUSAL_S
         self._add(now_s + took_s, _Kind.RESPONSE, call, answer)
 
-    def _respond(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
+    def _respond(self, now_s: float, call: _Call, answer: Answer) -> None:
         client = self._clients[call.client]
         refused = answer.decision is not Decision.ACCEPTED
         sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
@@ -244,10 +278,10 @@ class Simulation:
         if client.held:
             self._release(now_s, client)
 
-    def _api_of(self, call: SimulatedCall) -> SimulatedApi:
+    def _api_of(self, call: _Call) -> SimulatedApi:
         return self._apis[call.routes[len(call.failed)]]
 
-    def _refused(self, now_s: float, call: SimulatedCall, answer: Answer) -> None:
+    def _refused(self, now_s: float, call: _Call, answer: Answer) -> None:
         client = self._clients[call.client]
         call.failed.append((answer, self._api_of(call)))
         call.refusals.append(answer.decision)
@@ -272,7 +306,7 @@ class Simulation:
         else:
             self._add(now_s + call.waited_s, _Kind.SEND, call)
 
-    def _end(self, now_s: float, call: SimulatedCall) -> None:
+    def _end(self, now_s: float, call: _Call) -> None:
         """End a call. Its user takes the next one."""
         call.ended_s = now_s
         client, load = self._clients[call.client], self._load

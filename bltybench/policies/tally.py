@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, compress
 
 import msgspec
 
 from bltybench.limits.observations.classify import Decision
 from bltybench.percentiles import percentile
 from bltybench.policies.optimum import Optimum
+from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import SimulatedLoad
-from bltybench.policies.simulation import SimulatedCall
 
 MIN_BEYOND = 10
 """Values that a percentile needs above it. With fewer it is not shown."""
@@ -48,34 +49,34 @@ class PolicyResult(msgspec.Struct, kw_only=True):
 def tally(
     policy: str,
     load: SimulatedLoad,
-    calls: Sequence[SimulatedCall],
+    calls: SimulatedCalls,
     best: Optimum | None = None,
     pacing: str = "none",
 ) -> PolicyResult:
     """Return the tables of a simulation."""
-    succeeded = [call for call in calls if call.ok]
-    times_s = sorted(call.ended_s - call.due_s for call in succeeded)
-    refusals = Counter(decision for call in calls for decision in call.refusals)
-    accepted_s = [call.accepted_s for call in calls if call.accepted_s is not None]
+    times_s = sorted(calls.success_s)
+    refusals = Counter(chain.from_iterable(calls.refusals))
+    accepted_s = [at_s for at_s in calls.accepted_s if at_s is not None]
     goodput_per_min = None
     if load.end_s is not None:
-        goodput_per_min = sum(call.ended_s <= load.end_s for call in succeeded) / load.end_s * 60
-    by_client = Counter(call.client for call in succeeded)
+        in_time = sum(map(load.end_s.__ge__, compress(calls.ended_s, calls.ok)))
+        goodput_per_min = in_time / load.end_s * 60
+    by_client = Counter(compress(calls.client, calls.ok))
     return PolicyResult(
         policy=policy,
         pacing=pacing,
         calls=len(calls),
-        ok=len(succeeded),
-        gave_up=len(calls) - len(succeeded),
+        ok=len(accepted_s),
+        gave_up=len(calls) - len(accepted_s),
         goodput_per_min=goodput_per_min,
         below_optimum_percent=None if best is None else best.below(accepted_s, load.end_s),
         success_p50_s=_shown(times_s, 0.50),
         success_p95_s=_shown(times_s, 0.95),
         success_p99_s=_shown(times_s, 0.99),
         fairness=None if load.clients == 1 else jain([by_client[client] for client in range(load.clients)]),
-        makespan_s=max(call.ended_s for call in calls),
-        attempts=len(succeeded) + refusals.total(),
-        refusals_per_success=refusals.total() / len(succeeded) if succeeded else None,
+        makespan_s=max(calls.ended_s),
+        attempts=len(accepted_s) + refusals.total(),
+        refusals_per_success=refusals.total() / len(accepted_s) if accepted_s else None,
         refused_by_requests=refusals[Decision.REFUSED_BY_REQUESTS],
         refused_by_tokens=refusals[Decision.REFUSED_BY_TOKENS],
         refused_by_concurrency=refusals[Decision.REFUSED_BY_CONCURRENCY],

@@ -154,6 +154,23 @@ def test_refused_requests_do_not_change_later_decisions(
     assert all(calm.decide(at_s, cost).accepted for at_s, cost in accepted)
 
 
+@every_family
+@untimed
+@given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
+def test_taking_decides_and_waits_as_the_hooks_of_the_model(
+    make: Maker, limit: int, period_s: float, start_s: float, sends: list[tuple[float, float]]
+) -> None:
+    # Some families have a faster way of their own.
+    own, plain, t_s = make(limit, period_s), make(limit, period_s), start_s
+    for gap, cost in sends:
+        t_s += gap * period_s
+        accepted = own.take(t_s, cost)
+        assert accepted == Model.take(plain, t_s, cost)
+        if not accepted:
+            assert own.wait_s(t_s, cost) == Model.wait_s(plain, t_s, cost)
+        assert own.remaining(t_s) == plain.remaining(t_s)
+
+
 @untimed
 @given(limit=LIMITS, period_s=PERIODS, start_s=STARTS, sends=SENDS)
 def test_a_sliding_log_keeps_its_limit_in_every_span(

@@ -23,8 +23,9 @@ from bltybench.policies.pacing import (
     Share,
     pacer_of,
 )
+from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import SimulatedCall, Simulation, windows_start_s
+from bltybench.policies.simulation import Simulation, windows_start_s
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import Retry
@@ -49,12 +50,12 @@ def batch(calls: int, clients: int = 1, users: int = 1000) -> SimulatedLoad:
     )
 
 
-def run(load: SimulatedLoad, limited: SandboxLimits, pacing: PacingName) -> list[SimulatedCall]:
+def run(load: SimulatedLoad, limited: SandboxLimits, pacing: PacingName) -> SimulatedCalls:
     retry = Retry(policy="retry_after", max_attempts=50)
     return Simulation(load, limited, retry, SECOND, seed=1, pacing=pacing).run()
 
 
-def sent_s(calls: list[SimulatedCall]) -> list[float]:
+def sent_s(calls: SimulatedCalls) -> list[float]:
     return sorted(call.accepted_s for call in calls if call.accepted_s is not None)
 
 

@@ -70,7 +70,7 @@ def test_client_sends_bursts_if_the_limit_and_the_shares_allow_them(
 
 def test_calls_are_spaced_by_their_tokens_if_the_limit_accepts_no_bursts() -> None:
     counter = RateLimit(limit=10_000, algorithm="sliding_counter")
-    assert safe_window(counter, "tokens", 1, 500.0, 2000).gradual
+    assert safe_window(counter, "tokens", 1, 500.0, 2000).spaced
     assert safe_window(RateLimit(limit=10_000), "tokens", 1, 500.0, 2000).amount == 10_000
 
 
@@ -108,7 +108,7 @@ def test_text_for_the_openai_package_waits_as_the_simulated_client(monkeypatch: 
         [CallSize(1000, 500), CallSize(400, 100)],
         clients=5,
     )
-    kinds = [(window.turns, window.gradual) for window in advice.windows]
+    kinds = [(window.turns, window.spaced) for window in advice.windows]
     assert kinds == [(1, False), (5, False), (1, True)]
     made = settings(advice, model="m", base_url="http://127.0.0.1:9/v1", timeout_s=60)
     found: dict[str, Any] = {}

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from support_runs import scenario
 
 from bltybench.limits.observations.classify import RETRYABLE, Decision
-from bltybench.policies.backoff import FailedAttempt
-from bltybench.policies.budgets import FinagleBudget, GrpcBudget
 from bltybench.policies.retries import POLICIES, Retries, outcome_of
+from bltybench.policies.retry.backoff import FailedAttempt
+from bltybench.policies.retry.budgets import FinagleBudget, GrpcBudget
 from bltybench.report.sentences import PACING_WORDS, client_policy, policy_label, retry_policy
 from bltybench.scenario.pacing import PACINGS, Pacing
 from bltybench.scenario.retry import SDK_POLICIES, PolicyName, Retry

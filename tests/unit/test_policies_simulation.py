@@ -19,8 +19,9 @@ from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies import simulation
 from bltybench.policies.simulated_api import SimulatedApi
+from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad, load_of
-from bltybench.policies.simulation import SimulatedCall, Simulation
+from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import jain, tally
 from bltybench.policies.tournament import Tournament, variant
 from bltybench.sandbox.quota import KeyQuota, Refusal
@@ -44,7 +45,7 @@ def load(*due_s: float, users: int = 100, clients: int = 1, **changes: Any) -> S
     return SimulatedLoad(clients=clients, users=users, **(fields | changes))
 
 
-def run(calls: SimulatedLoad, limited: SandboxLimits, policy: str, **retry: Any) -> list[SimulatedCall]:
+def run(calls: SimulatedLoad, limited: SandboxLimits, policy: str, **retry: Any) -> SimulatedCalls:
     return Simulation(calls, limited, Retry(policy=policy, **retry), SECOND, seed=1).run()  # type: ignore[arg-type]
 
 
@@ -217,6 +218,41 @@ def test_every_call_ends_once_and_every_attempt_is_counted(
     if algorithm == "sliding_log":
         sent = sorted(call.accepted_s for call in calls if call.accepted_s is not None)
         assert all(later - earlier >= 5 - 1e-6 for earlier, later in zip(sent, sent[limit:], strict=False))
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_calls_that_nothing_hinders_are_simulated_as_by_events(policy: PolicyName) -> None:
+    rng = random.Random(policy)
+    for seed in range(40):
+        rule = {
+            "limit": rng.randint(1, 12),
+            "period_s": rng.choice((0.7, 5.0, 61.3)),
+            "algorithm": rng.choice(get_args(Algorithm)),
+        }
+        rule |= rng.choice(({}, {"ban_s": 3.0}, {"also": {"limit": 3, "period_s": 1.0}}))
+        style = rng.choice(("honest", "no_retry_after", "long_retry_after"))
+        enforced = limits(requests=RateLimit.model_validate(rule), headers=style)
+        # Some calls are due at the same time.
+        times_s = [rng.choice((rng.uniform(0, 30), float(rng.randint(0, 9)))) for _ in range(60)]
+        calls = load(*sorted(times_s), clients=rng.randint(1, 3), sizes=(SIZE, CallSize(1, 7)))
+        fast, by_events = (
+            Simulation(
+                calls, enforced, Retry(policy=policy, max_attempts=5), ServiceTime(0.3, 0.1), seed=seed
+            )
+            for _ in range(2)
+        )
+        assert list(fast.run()) == list(by_events.run_by_events())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"users": 2}, {"due_s": None, "users": 3}, {"routes": ((0, 0),)}, {"due_s": (3.0, 1.0, 0.0)}]
+)
+def test_calls_that_can_wait_for_users_or_fall_back_are_simulated_by_events(changes: dict[str, Any]) -> None:
+    calls = load(0, 0, 0, 1, 1, **({"end_s": 5.0} | changes))
+    found = Simulation(calls, limits(), Retry(policy="fixed"), SECOND, seed=1)
+    assert list(found.run()) == list(
+        Simulation(calls, limits(), Retry(policy="fixed"), SECOND, seed=1).run_by_events()
+    )
 
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))

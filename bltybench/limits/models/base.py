@@ -114,10 +114,15 @@ class Model(ABC):
             raise ValueError(f"a refund must be 0 or more: {cost}")
         self._refund(charged_s, cost)
 
-    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
         """Accept and charge, or refuse. A refused request is charged too if the model counts refused ones."""
         accepted = self._accepts(t_s, cost)
         (self._charge if accepted else self._refuse)(t_s, cost)
+        return accepted
+
+    def decide(self, t_s: float, cost: float = 1.0) -> Admission:
+        """Return the decision of ``take`` with its reasons."""
+        accepted = self.take(t_s, cost)
         return self._admission(t_s, cost, accepted=accepted, delay_s=self.delay_s(t_s) if accepted else 0.0)
 
     def _accepts(self, t_s: float, cost: float) -> bool:
@@ -127,7 +132,7 @@ class Model(ABC):
         return self._fits(t_s, cost)
 
     def _admission(self, t_s: float, cost: float, *, accepted: bool, delay_s: float = 0.0) -> Admission:
-        wait_s = None if accepted else self._wait_s(t_s, cost)
+        wait_s = None if accepted else self.wait_s(t_s, cost)
         return Admission(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s), delay_s)
 
     def _move_to(self, t_s: float) -> None:
@@ -136,11 +141,15 @@ class Model(ABC):
         self._last_s = t_s
         self._advance(t_s)
 
-    def _wait_s(self, t_s: float, cost: float) -> float:
+    def wait_s(self, t_s: float, cost: float) -> float:
+        """Return the wait of a request that was refused at ``t_s``, in seconds; infinite if it never fits."""
         free_at_s = self._free_at(t_s, cost)
-        if math.isinf(free_at_s):
+        if free_at_s == math.inf:
             return math.inf
-        return shortest_wait(t_s, free_at_s - t_s, lambda at_s: self._fits(at_s, cost))
+        wait_s = max(free_at_s - t_s, 0.0)
+        if self._fits(t_s + wait_s, cost):
+            return wait_s
+        return shortest_wait(t_s, wait_s, lambda at_s: self._fits(at_s, cost))
 
 
 def shortest_wait(t_s: float, guess_s: float, fits: Callable[[float], bool]) -> float:

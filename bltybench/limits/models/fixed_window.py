@@ -15,19 +15,40 @@ class FixedWindow(Windowed):
     """
 
     _used = 0.0
+    _end_s = -math.inf
+    """End of the current window."""
+
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if (
+            not (self._last_s <= t_s < self._end_s and self._used > 0 <= cost < math.inf)
+            or self.count_refused
+        ):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        if self._used + cost > self.limit:
+            return False
+        self._used += cost
+        return True
+
+    def wait_s(self, t_s: float, cost: float) -> float:
+        """Return the wait of a refused request, in seconds. Simulations need this to be fast."""
+        wait_s = self._end_s - t_s
+        return wait_s if cost <= self.limit and t_s + wait_s >= self._end_s else super().wait_s(t_s, cost)
 
     def _advance(self, t_s: float) -> None:
-        window = self.window_of(t_s)
-        if window != self._window:
-            self._window = window
-            self._used = 0.0
+        if t_s >= self._end_s:
+            self._begin(self.window_of(t_s))
+
+    def _begin(self, window: float) -> None:
+        self._window, self._end_s, self._used = window, self._edge(window + 1), 0.0
 
     def _fits(self, t_s: float, cost: float) -> bool:
-        used = self._used if t_s < self._edge(self._window + 1) else 0.0
+        used = self._used if t_s < self._end_s else 0.0
         return used + cost <= self.limit
 
     def _free_at(self, t_s: float, cost: float) -> float:
-        return self._edge(self._window + 1) if cost <= self.limit else math.inf
+        return self._end_s if cost <= self.limit else math.inf
 
     def _charge(self, t_s: float, cost: float) -> None:
         self._used += cost
@@ -55,7 +76,7 @@ class FirstHitWindow(FixedWindow):
     def _charge(self, t_s: float, cost: float) -> None:
         if self._used == 0 and cost > 0:
             self.phase_s = t_s
-            self._window = self.window_of(t_s)
+            self._begin(self.window_of(t_s))
         super()._charge(t_s, cost)
 
     def reset_s(self, t_s: float) -> float:

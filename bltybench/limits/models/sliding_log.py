@@ -24,13 +24,23 @@ class SlidingLog(Model):
     def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
         super().__init__(limit, period_s, count_refused=count_refused)
         self._log: deque[_Entry] = deque()
+        self._total = 0.0
+        """Sum of the log, exact as long as all costs are whole."""
+        self._whole = True
 
     def _advance(self, t_s: float) -> None:
         while self._log and t_s >= self._log[0].at_s + self.period_s:
-            self._log.popleft()
+            self._total -= self._log.popleft().cost
 
     def _used(self, t_s: float) -> float:
-        return math.fsum(entry.cost for entry in self._log if t_s < entry.at_s + self.period_s)
+        if not self._whole:
+            return math.fsum(entry.cost for entry in self._log if t_s < entry.at_s + self.period_s)
+        used = self._total
+        for entry in self._log:
+            if t_s < entry.at_s + self.period_s:
+                break
+            used -= entry.cost
+        return used
 
     def _fits(self, t_s: float, cost: float) -> bool:
         return self._used(t_s) + cost <= self.limit
@@ -48,6 +58,8 @@ class SlidingLog(Model):
 
     def _charge(self, t_s: float, cost: float) -> None:
         self._log.append(_Entry(t_s, cost))
+        self._total += cost
+        self._whole = self._whole and cost % 1 == 0
 
     def _refund(self, charged_s: float, cost: float) -> None:
         for entry in reversed(self._log):
@@ -55,6 +67,8 @@ class SlidingLog(Model):
                 refunded = min(cost, entry.cost)
                 entry.cost -= refunded
                 cost -= refunded
+                self._total -= refunded
+                self._whole = self._whole and refunded % 1 == 0
             if entry.at_s < charged_s or cost <= 0:
                 return
 

@@ -24,10 +24,22 @@ class TokenBucket(Bucket):
         self._rate = limit / period_s
         self._charged_s: float | None = None
 
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if not (self._last_s <= t_s < math.inf and 0 <= cost < math.inf):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        level = self._level_at(t_s)
+        if cost > level:
+            return False
+        self._level, self._charged_s = level - cost, t_s
+        return True
+
     def _level_at(self, t_s: float) -> float:
         if self._charged_s is None:
             return self._level
-        return min(float(self.burst), self._level + (t_s - self._charged_s) * self._rate)
+        level = self._level + (t_s - self._charged_s) * self._rate
+        return level if level < self.burst else float(self.burst)
 
     def _fits(self, t_s: float, cost: float) -> bool:
         return cost <= self._level_at(t_s)

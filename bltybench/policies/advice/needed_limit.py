@@ -1,7 +1,6 @@
 """The smallest request limit with which a policy meets an objective."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -9,8 +8,9 @@ import msgspec
 
 from bltybench.errors import UserError
 from bltybench.percentiles import percentile
+from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import SimulatedCall, Simulation
+from bltybench.policies.simulation import Simulation
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
@@ -27,18 +27,17 @@ class Objective:
     metric: str
     most: float
 
-    def holds(self, calls: Sequence[SimulatedCall]) -> bool:
+    def holds(self, calls: SimulatedCalls) -> bool:
         """Return whether the calls meet it."""
         return self.value(calls) <= self.most
 
-    def value(self, calls: Sequence[SimulatedCall]) -> float:
+    def value(self, calls: SimulatedCalls) -> float:
         """Return the metric of the calls. A call that gave up takes forever."""
         if self.metric == "gave_up":
-            return 100 * sum(not call.ok for call in calls) / len(calls)
+            return 100 * calls.ok.count(False) / len(calls)
         if self.metric == "refused":
-            refused = sum(len(call.refusals) for call in calls)
-            return 100 * refused / (refused + sum(call.ok for call in calls))
-        times_s = sorted(call.ended_s - call.due_s if call.ok else inf for call in calls)
+            return 100 * calls.refused / (calls.refused + calls.ok.count(True))
+        times_s = sorted(calls.success_s) + [inf] * calls.ok.count(False)
         return percentile(times_s, int(self.metric[1:]) / 100) or inf
 
     def __str__(self) -> str:
@@ -88,7 +87,7 @@ def needed_limit(
     """
     own = limits.requests or RateLimit(limit=1)
 
-    def simulated(limit: int) -> list[SimulatedCall]:
+    def simulated(limit: int) -> SimulatedCalls:
         changed = limits.model_copy(update={"requests": own.model_copy(update={"limit": limit})})
         return Simulation(load, changed, retry, service, seed=seed, pacing=pacing).run()
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from bltybench.limits.models import Model, SlidingLog, TokenBucket
-from bltybench.limits.models.families import model_of
-from bltybench.policies.advice.turns import Turns
+from bltybench.limits.models import Model, SlidingLog
+from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.policies.advice.own_times import Spaced, Turns
 from bltybench.policies.pacer import Pacer
 from bltybench.policies.pacing import own_pacer
 from bltybench.policies.simulated_load import CallSize, SimulatedLoad
@@ -31,8 +31,10 @@ MIN_TRIAL_PERIODS, MIN_TRIAL_REQUESTS = 5, 300
 """Minimum length of a trial."""
 MAX_TRIED = 300
 """Largest limit to try, in calls. A larger one is tried as this, because it takes as long as it is large."""
-UNKNOWN_SIZE_FRACTION = 0.01
-"""Tokens of a call whose size is unknown, as a fraction of the limit."""
+USUAL_FRACTION = 0.01
+"""Tokens of a call, as a fraction of the limit, if no call is known that fits it."""
+SMOOTH = frozenset({"bucket", "queue"})
+"""Kinds of limiters that refill while they are used."""
 TOKEN_MARGIN = 0.95
 """Fraction of a token limit that evenly spaced calls use, because they differ in size."""
 BACKOFF_S, BACKOFF_CAP_S, BACKOFF_JITTER = 0.5, 8.0, 0.75
@@ -48,8 +50,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     more: int = 0
     """Clients, the first ones that share the limit, that have one more."""
     period_s: float
-    gradual: bool = False
-    """Whether what was sent is released at an even rate, as by a token bucket, not after the period."""
+    spaced: bool = False
+    """Whether the distance after a call is proportional to its cost instead."""
     turns: int = 1
     """Clients that take turns: number k sends only at multiples of the period plus k/turns of it."""
 
@@ -57,17 +59,15 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         """Return a limiter that keeps it for one of the clients that share the server's limit."""
         if self.turns > 1:
             return Turns(self.period_s, client / self.turns * self.period_s)
-        return (TokenBucket if self.gradual else SlidingLog)(
-            self.amount + (client < self.more), self.period_s
-        )
+        return (Spaced if self.spaced else SlidingLog)(self.amount + (client < self.more), self.period_s)
 
     @property
     def words(self) -> str:
-        """The window in words."""
+        """What the client sends at most, in words."""
         noun = self.counts if self.amount > 1 else self.counts.removesuffix("s")
         more = f" (the first {self.more:,} clients: {self.amount + 1:,})" if self.more else ""
-        if self.gradual:
-            return f"a bucket of {self.amount:,} {noun} that fills in {self.period_s:g} s"
+        if self.spaced:
+            return f"{self.amount:,} {noun} per {self.period_s:g} s without bursts"
         turns = f", by turns of the {self.turns:,} clients" if self.turns > 1 else ""
         return f"{self.amount:,} {noun} in any {self.period_s:g} s{more}{turns}"
 
@@ -119,8 +119,9 @@ def prescribe(
     tokens = [size.prompt + size.completion for size in sizes]
     mean = sum(tokens) / max(1, len(tokens))
     for limit in alone(limits.tokens):
-        usual = min(mean or UNKNOWN_SIZE_FRACTION * limit.limit, float(limit.limit))
-        windows.append(safe_window(limit, "tokens", sharing, usual, max([*tokens, ceil(usual)])))
+        fitting = [size for size in tokens if size <= limit.limit] or [ceil(USUAL_FRACTION * limit.limit)]
+        usual = sum(fitting) / len(fitting)
+        windows.append(safe_window(limit, "tokens", sharing, usual, max(fitting)))
         per_s = TOKEN_MARGIN * limit.limit / limit.period_s / sharing
         tokens_per_s = min(per_s, tokens_per_s or per_s)
     if mean and tokens_per_s is not None:
@@ -166,10 +167,13 @@ def safe_window(
     if amount >= largest and amount * sharing > cost and unequal <= MAX_UNEQUAL:
         burst_s = total / sharing * exact_s
         burst_s *= 1 + _slack(limit, sharing, cost, burst=True)
-        if total / sharing / burst_s >= (1 - MAX_BURST_LOSS) / spaced_s:
+        # Few calls do not use a share completely, but neither do they use a window or log of one client.
+        is_used = counts == "requests" or (sharing == 1 and FAMILIES[limit.algorithm].kind not in SMOOTH)
+        packed = 1.0 if is_used else 1 - cost / amount / 2
+        if packed * total / sharing / burst_s >= (1 - MAX_BURST_LOSS) / spaced_s:
             return Window(counts=counts, amount=amount, more=more, period_s=_rounded_up(burst_s))
     period_s = _rounded_up(spaced_s * largest)
-    return Window(counts=counts, amount=largest, period_s=period_s, gradual=largest > 1, turns=turns)
+    return Window(counts=counts, amount=largest, period_s=period_s, spaced=largest > 1, turns=turns)
 
 
 def _capacity(limit: RateLimit) -> int:

@@ -64,27 +64,21 @@ async def pace(**costs):
 """Sliding windows for an asyncio client. A request that is larger than a window is sent if it is empty."""
 
 
-BUCKET_CLASS = '''
+SPACED_CLASS = '''
 
-class Bucket:
-    """At most ``amount`` at the same time, released at an even rate: all of it in ``period_s`` seconds."""
+class Spaced:
+    """Requests at a distance that is proportional to what they cost: ``amount`` in ``period_s`` seconds."""
 
     def __init__(self, counts, amount, period_s):
-        self.counts, self.amount, self.period_s = counts, amount, period_s
-        self.used, self.at = 0.0, 0.0
+        self.counts, self.s_per_unit, self.free = counts, period_s / amount, 0.0
 
     def wait_s(self, costs, now):
-        self.used = max(0.0, self.used - (now - self.at) * self.amount / self.period_s)
-        self.at = now
-        excess = min(self.used, self.used + costs[self.counts] - self.amount)
-        return max(0.0, excess) * self.period_s / self.amount
+        return max(0.0, self.free - now)
 
     def take(self, costs, now):
-        self.used += costs[self.counts]
+        self.free = max(now, self.free) + costs[self.counts] * self.s_per_unit
 '''
-"""A bucket, for tokens of limiters that accept no bursts. A larger request is sent if it is empty."""
-
-
+"""Tokens of limiters that accept no bursts."""
 TURNS_CLASS = '''
 
 class Turns:
@@ -119,7 +113,7 @@ def _openai(values: Values) -> Setting:
         f'    {_class(one)}("{one.counts}", {_amount(keys * one.amount, one.more)}, {one.period_s:g}),'
         for one in windows
     )
-    further = BUCKET_CLASS if any(window.gradual for window in windows) else ""
+    further = SPACED_CLASS if any(window.spaced for window in windows) else ""
     further += TURNS_CLASS.format(clients=prescription.sharing) if takes_turns else ""
     pace = PACE_CLASS.format(windows="\n".join(rows), further=further)
     lines += pace.splitlines() if windows else [""]
@@ -157,7 +151,7 @@ def _class(window: Window) -> str:
     """Return the name of the class that keeps a window."""
     if window.turns > 1:
         return "Turns"
-    return "Bucket" if window.gradual else "Window"
+    return "Spaced" if window.spaced else "Window"
 
 
 def _amount(amount: int, more: int) -> str:

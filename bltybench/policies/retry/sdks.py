@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.backoff import MAX_DOUBLINGS, Exponential, FailedAttempt
+from bltybench.policies.retry.backoff import MAX_DOUBLINGS, Exponential, FailedAttempt
 
 RETRIED_STATUSES = frozenset({408, 409, 429})
 """Statuses below 500 that the SDKs retry, even if the account is out of credit."""
@@ -37,6 +38,7 @@ def sdk_retries(failed: FailedAttempt) -> bool:
 class OpenAI:
     """The openai package: ``retry-after`` exactly, without jitter, or else a backoff."""
 
+    follows: ClassVar[bool] = True
     max_wait_s: float
     """Longest ``retry-after`` that it follows."""
     gives_up: bool
@@ -49,46 +51,50 @@ class OpenAI:
             return failed.should_retry
         return sdk_retries(failed)
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float | None:
+    def wait_s(
+        self, number: int, announced_s: float | None, waited_s: float | None, rng: Random
+    ) -> float | None:
         """Return the wait in seconds, or None to give up."""
-        announced_s = failed.standard_s
         if announced_s is not None and 0 < announced_s <= self.max_wait_s:
             return announced_s
         if self.gives_up and announced_s is not None and announced_s > self.max_wait_s:
             return None
-        return Exponential(FIRST_WAIT_S, MAX_BACKOFF_S, "quarter").wait_s(failed, rng)
+        return Exponential(FIRST_WAIT_S, MAX_BACKOFF_S, "quarter").wait_s(number, None, waited_s, rng)
 
 
 @dataclass(frozen=True, slots=True)
 class LiteLLM:
     """LiteLLM's router with one deployment: whole seconds of ``retry-after``, or a backoff, plus jitter."""
 
+    follows: ClassVar[bool] = True
+
     def retries(self, failed: FailedAttempt) -> bool:
         """Return whether it retries an attempt."""
         return sdk_retries(failed)
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+    def wait_s(self, number: int, announced_s: float | None, waited_s: float | None, rng: Random) -> float:
         """Return the wait in seconds."""
         jitter_s = LITELLM_JITTER_S * rng.random()
-        announced_s = int(failed.standard_s or 0)
-        if 0 < announced_s <= MAX_LITELLM_WAIT_S:
-            return announced_s + jitter_s
-        return Exponential(FIRST_WAIT_S, MAX_BACKOFF_S).wait_s(failed, rng) + jitter_s
+        whole_s = int(announced_s or 0)
+        if 0 < whole_s <= MAX_LITELLM_WAIT_S:
+            return whole_s + jitter_s
+        return Exponential(FIRST_WAIT_S, MAX_BACKOFF_S).wait_s(number, None, waited_s, rng) + jitter_s
 
 
 @dataclass(frozen=True, slots=True)
 class VercelAI:
     """The Vercel AI SDK: ``retry-after`` if it is short, or else a backoff without jitter and cap."""
 
+    follows: ClassVar[bool] = True
+
     def retries(self, failed: FailedAttempt) -> bool:
         """Return whether it retries an attempt."""
         return sdk_retries(failed)
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+    def wait_s(self, number: int, announced_s: float | None, waited_s: float | None, rng: Random) -> float:
         """Return the wait in seconds."""
-        del rng
-        backoff_s = VERCEL_FIRST_WAIT_S * 2.0 ** min(failed.number, MAX_DOUBLINGS)
-        announced_s = failed.standard_s
+        del waited_s, rng
+        backoff_s = VERCEL_FIRST_WAIT_S * 2.0 ** min(number, MAX_DOUBLINGS)
         if announced_s is not None and 0 <= announced_s < max(MAX_VERCEL_WAIT_S, backoff_s):
             return announced_s
         return backoff_s

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from bltybench.limits.observations.classify import Decision
 
@@ -38,8 +38,17 @@ class FailedAttempt:
 class Policy(Protocol):
     """How long a client waits before it retries a failed attempt."""
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float | None:
-        """Return the wait in seconds, or None to give up."""
+    follows: ClassVar[bool]
+    """Whether it reads what the server announced."""
+
+    def wait_s(
+        self, number: int, announced_s: float | None, waited_s: float | None, rng: Random
+    ) -> float | None:
+        """Return the wait in seconds, or None to give up.
+
+        ``number`` counts the attempts of the call before the one that failed, ``announced_s`` is what the
+        server announced, and ``waited_s`` the wait before the attempt, None for the first.
+        """
         ...
 
 
@@ -47,11 +56,12 @@ class Policy(Protocol):
 class Fixed:
     """The same wait each time."""
 
+    follows: ClassVar[bool] = False
     base_s: float
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+    def wait_s(self, number: int, announced_s: float | None, waited_s: float | None, rng: Random) -> float:
         """Return the wait in seconds."""
-        del failed, rng
+        del number, announced_s, waited_s, rng
         return self.base_s
 
 
@@ -59,14 +69,16 @@ class Fixed:
 class Exponential:
     """Waits that double up to a cap. U is uniform in [0, 1)."""
 
+    follows: ClassVar[bool] = False
     base_s: float
     cap_s: float
     jitter: Literal["none", "quarter", "full", "equal"] = "none"
     """Factor of the wait: 1, 1 - U/4, U, or 1/2 + U/2."""
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+    def wait_s(self, number: int, announced_s: float | None, waited_s: float | None, rng: Random) -> float:
         """Return the wait in seconds."""
-        wait_s = min(self.base_s * 2.0 ** min(failed.number, MAX_DOUBLINGS), self.cap_s)
+        del announced_s, waited_s
+        wait_s = min(self.base_s * 2.0 ** min(number, MAX_DOUBLINGS), self.cap_s)
         match self.jitter:
             case "none":
                 return wait_s
@@ -82,12 +94,14 @@ class Exponential:
 class DecorrelatedJitter:
     """Uniform waits between the base and three times the previous wait, up to a cap."""
 
+    follows: ClassVar[bool] = False
     base_s: float
     cap_s: float
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float:
+    def wait_s(self, number: int, announced_s: float | None, waited_s: float | None, rng: Random) -> float:
         """Return the wait in seconds."""
-        previous_s = self.base_s if failed.waited_s is None else failed.waited_s
+        del number, announced_s
+        previous_s = self.base_s if waited_s is None else waited_s
         return min(self.cap_s, rng.uniform(self.base_s, max(self.base_s, 3 * previous_s)))
 
 
@@ -95,16 +109,18 @@ class DecorrelatedJitter:
 class RetryAfter:
     """The announced wait, or the fallback's without one. A wait above the maximum ends the call."""
 
+    follows: ClassVar[bool] = True
     fallback: Policy
     max_wait_s: float
     jitter: bool = False
     """Whether up to a quarter of the announced wait is added."""
 
-    def wait_s(self, failed: FailedAttempt, rng: Random) -> float | None:
+    def wait_s(
+        self, number: int, announced_s: float | None, waited_s: float | None, rng: Random
+    ) -> float | None:
         """Return the wait in seconds, or None if the server announced more than the maximum."""
-        announced_s = failed.announced_s
         if announced_s is None or announced_s <= 0:
-            return self.fallback.wait_s(failed, rng)
+            return self.fallback.wait_s(number, announced_s, waited_s, rng)
         if announced_s > self.max_wait_s:
             return None
         return announced_s * (1 + JITTER_FRACTION * rng.random()) if self.jitter else announced_s

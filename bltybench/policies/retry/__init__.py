@@ -1,0 +1,1 @@
+"""Retry policies of the literature and of SDKs, and budgets."""
