@@ -44,7 +44,7 @@ from bltybench.limits.observations.thresholds import ANSWERS
 from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.context import ProbeContext
-from bltybench.limits.probe.plan import without_refill
+from bltybench.limits.probe.quick_plan import without_refill
 from bltybench.limits.probe.thresholds import CONTEXT
 from bltybench.runs.attempt import Attempt
 

@@ -41,7 +41,7 @@ def detect_ban(observations: Observations) -> BanTiming | None:
     if len(ended) < BAN.min_recoveries:
         return None
     fixed_s = max(0.0, *(lockout.min_s for lockout in ended)), min(lockout.max_s for lockout in ended)
-    restarted_s = _restarted_range_s(observations)
+    restarted_s = restarted_range_s(observations)
     if _is_tight(fixed_s):
         return BanTiming(fixed_s, None if _is_tight(restarted_s) else False)
     # Lockouts of about the same length can be a ban from the first refusal.
@@ -70,7 +70,7 @@ def _is_tight(range_s: tuple[float, float]) -> bool:
     return BAN.min_tightness * range_s[1] <= range_s[0] <= range_s[1]
 
 
-def _restarted_range_s(observations: Observations) -> tuple[float, float]:
+def restarted_range_s(observations: Observations) -> tuple[float, float]:
     """Return the range of lengths of a ban that each refusal restarts; it is empty if none explains all.
 
     Each request after a refusal is refused if the pause before it was shorter than the ban.

@@ -36,7 +36,8 @@ def most_informative_time(
         for j, other in enumerate(variants[:i]):
             weight = QUERY.family_weight if one.family != other.family else 1
             information += weight * np.minimum(QUERY.max_difference, np.abs(counts[i] - counts[j]))
-    best = int(information.argmax())
+    # An earlier time with nearly as much information leaves time for another one.
+    best = int((information >= QUERY.enough * information.max()).argmax())
     return (float(times[best]), int(counts[:, best].max()) + 1) if information[best] else None
 
 

@@ -54,13 +54,20 @@ class PlanOptions:
     earlier: tuple[Observation, ...] = ()
     """Observations of an interrupted probe of the same limit."""
 
-    def are_met_by(self, verdict: Verdict) -> bool:
-        """Return whether the best candidate has the documented limit and period."""
-        best = verdict.best
-        if best is None or self.limit is None or self.period_s is None:
-            return False
-        error = abs(best.period_s / self.period_s - 1)
-        return best.limit == self.limit and error <= PLAN.max_documented_error
+    def documented_fit(self, verdict: Verdict) -> Fit | None:
+        """Return the best candidate with the documented limit and period; of a bucket, with that rate."""
+        if self.limit is None or self.period_s is None:
+            return None
+        documented_per_min = 60 * self.limit / self.period_s
+        return next(
+            (
+                fit
+                for fit in verdict.consistent
+                if (fit.limit == self.limit or fit.traits.kind == "bucket")
+                and abs(fit.rate_per_min / documented_per_min - 1) <= PLAN.max_documented_error
+            ),
+            None,
+        )
 
     @property
     def max_requests(self) -> int:
@@ -91,6 +98,11 @@ class Planner:
         self.left -= len(got)
         self.now_s = max([self.now_s, *(one.answered_s or one.decided_s for one in got)])
         return got
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether any request was refused."""
+        return any(observation.accepted is False for observation in self.observations)
 
     def looks_queued(self) -> bool:
         """Return whether nothing was refused and the last responses look queued.

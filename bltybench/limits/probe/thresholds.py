@@ -19,6 +19,18 @@ class PlanThresholds:
     """Size of a round's first burst, as a fraction of the limit. Only a log gives back the same pattern."""
     first_burst: int = 4
     """Size of a round's first burst, in requests, if the limit is unknown."""
+    tried_edges: tuple[float, float] = (0.35, 0.80)
+    """Where a clock-aligned window may reset in the test of a documented limit, in periods: after the limit
+    is exhausted and before a window that the first request started ends."""
+    end_margin: float = 0.004
+    """Times of that test before and after each possible end of a window, in periods."""
+    predictions: int = 2
+    """Predictions of the documented limit that are tested after that."""
+    moves: int = 2
+    """Maximum windows to begin late."""
+    late_periods: tuple[float, float] = (0.4, 1.2)
+    """When a window is begun late, and when it is tested whether it ends late too: in periods after the end
+    of the previous one."""
     edge_fractions: tuple[float, ...] = (0.70, 0.25, 0.55)
     """Where a clock-aligned window resets within each round, in periods. It varies so that a phase that fits
     one round by chance is ruled out by the next."""
@@ -80,6 +92,8 @@ class QueryThresholds:
     """Candidate send times. More make the search slower and its result hardly better."""
     family_weight: int = 4
     """Weight of a difference between families. One between parameters of the same family weighs 1."""
+    enough: float = 0.75
+    """Fraction of the most information that is enough if it is available earlier."""
     max_difference: int = 3
     """Difference, in requests, above which a larger one does not make the result clearer."""
 
