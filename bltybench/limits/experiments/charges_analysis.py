@@ -116,6 +116,8 @@ def _counts(fit: Fit, cycle: Sequence[ProbeResult], kind: Kind) -> bool | None:
 def _drain_fits(results: Sequence[ProbeResult], context: ProbeContext, slack: int) -> bool:
     """Return whether the second drain, with nothing sent before it, is as long as the limiter's."""
     drain = with_role(results, steps.SECOND_DRAIN)
+    if steps.shown_by_retry(context, results) and not with_role(results, steps.PREDICTED):
+        drain = [*with_role(results, steps.RETRY)[-1:], *drain]
     return not drain or any(mismatch(fit, drain) <= slack for fit in context.fits)
 
 
@@ -123,6 +125,10 @@ def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Ans
     # Two limits are fitted on the assumption that refused requests count in neither.
     by_fit = None if context.fits[0].also else context.fits[0].count_refused
     tests, retries = with_role(results, steps.PREDICTED), with_role(results, steps.WHILE_REFUSED)
+    role, when = steps.SECOND_DRAIN, "at the predicted time"
+    if not tests and steps.shown_by_retry(context, results):
+        tests, role, when = with_role(results, steps.RETRY)[-1:], steps.DRAIN, "after Retry-After"
+        retries = refused(with_role(results, steps.DRAIN, steps.CONTROL, steps.EARLY, steps.RETRY))
     count = len(refused(retries))
     if not tests or count < CHARGES.min_refused_retries:
         if by_fit is not None and len(context.fits) == 1:
@@ -133,8 +139,8 @@ def _refused_count(results: Sequence[ProbeResult], context: ProbeContext) -> Ans
         return cannot_tell(REFUSED, "a request was accepted earlier than predicted")
     test, later = tests[0], accepted(with_role(results, steps.LATER))
     evidence = (
-        f"after {len(accepted(with_role(results, steps.SECOND_DRAIN)))} accepted requests, {count} more were "
-        f"refused; the next one, at the predicted time, was {'accepted' if test.accepted else 'refused'}"
+        f"after {len(accepted(with_role(results, role)))} accepted requests, {count} more were "
+        f"refused; the next one, {when}, was {'accepted' if test.accepted else 'refused'}"
     )
     if test.accepted:
         return Answer(REFUSED, False, REFUSED_SAYS[False], sure(2 if by_fit is not True else 0), (evidence,))

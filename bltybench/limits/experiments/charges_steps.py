@@ -5,7 +5,7 @@
 2. While the limit is exhausted, it tries another key, model, and endpoint, with a control request that must
    still be refused. Then it sends requests just before and after the time in Retry-After.
 3. It exhausts the limit again and keeps sending. If refused requests do not count, the limit is available at
-   the predicted time.
+   the predicted time. For windows, step 2 shows that already, so the probe only exhausts the next window.
 """
 
 from collections.abc import Generator, Sequence
@@ -51,8 +51,18 @@ def steps(context: ProbeContext, now_s: float) -> Experiment:
     results = yield from _test_scope(context)
     results = yield from _follow_retry_after(context, results)
     needed = _drain_size(context) + CHARGES.refused_retries + 2 * CHARGES.spare_requests
-    if context.requests_left - len(results) >= needed:
+    if context.requests_left - len(results) < needed:
+        return
+    if shown_by_retry(context, results):
+        yield _drain(context, SECOND_DRAIN)
+    else:
         yield from _test_refused(context, results)
+
+
+def shown_by_retry(context: ProbeContext, results: Sequence[ProbeResult]) -> bool:
+    """Return whether a window accepted a request just after Retry-After, so that all of it is available."""
+    retries = with_role(results, RETRY)
+    return bool(retries and retries[-1].accepted) and all(fit.traits.kind == "window" for fit in context.fits)
 
 
 def _groups(context: ProbeContext) -> list[list[tuple[Kind, int]]]:

@@ -47,7 +47,7 @@ def steps(context: ProbeContext, now_s: float) -> Experiment:
     """Yield the steps, starting at ``now_s`` (Unix time) or later."""
     if min(context.burst, context.requests_left) < TOKENS.spare_requests:
         return
-    results = yield from _fill(context, context.available_s(now_s, _idle_s(context)))
+    results = yield from _fill(context, context.available_s(now_s, _idle_before_s(context)))
     bounds = fill_bounds(results)
     if bounds.refused is not None:
         results = yield from _test_refunds(results, bounds.accepted)
@@ -196,13 +196,17 @@ def _send_units(
     # A limit that is documented per minute probably has that period.
     is_documented = documented is not None and abs(limit / documented - 1) <= TOKENS.max_documented_error
     wait_s = TOKENS.first_wait_periods * period_s if is_documented else 0.0
-    options = PlanOptions(budget=budget, rounds=1, period_s=period_s, first_wait_s=wait_s)
+    count = limit // max(1, unit.max_total_tokens) if is_documented else None
+    options = PlanOptions(budget=budget, rounds=1, period_s=period_s, limit=count, first_wait_s=wait_s)
     results = yield from _follow_plan(plan(options, start_s), unit, start_s, results)
     verdict = unit_verdict(results, context)
     if verdict.best is None:
         return
     if reserves:
-        yield from _refill(context, unit, verdict, results)
+        bounds = fill_bounds(results)
+        # Neither earlier use nor a reset during the fill gives exactly the documented limit.
+        if documented is None or not bounds.accepted <= documented < (bounds.refused or 0):
+            yield from _refill(context, unit, verdict, results)
     else:
         yield from _measure_exactly(context, unit, verdict, results)
 
@@ -279,6 +283,20 @@ def _measure_exactly(
     ready_s = token_context.available_s(context.available_s(last_activity_s(results), idle_s))
     batch = (replace(unit, role=roles.BATCH),) * count
     yield SendStep(batch, ready_s, max_in_flight=count, purpose="sending all units concurrently")
+
+
+def _idle_before_s(context: ProbeContext) -> float:
+    """Return the idle interval before the first fill.
+
+    It assumes that the token limit has the algorithm of the request limit. If not, the fill disagrees with
+    the units, and another one is made.
+    """
+    kinds = {fit.traits.kind for fit in context.fits}
+    if kinds == {"window"}:
+        return 0.0
+    if kinds and "counter" not in kinds:
+        return CONTEXT.idle_periods * context.expected_token_period_s
+    return _idle_s(context)
 
 
 def _idle_s(context: ProbeContext) -> float:

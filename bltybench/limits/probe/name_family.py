@@ -21,8 +21,11 @@ from bltybench.limits.probe.rounds import (
 from bltybench.limits.probe.thresholds import PLAN
 
 
-def name_family(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
-    """Send what distinguishes the remaining families, and what narrows the range of the period."""
+def name_family(planner: Planner, verdict: Verdict, *, last: bool = True) -> ProbePlan[None]:
+    """Send what distinguishes the remaining families, and what narrows the range of the period.
+
+    Unless it is the ``last`` step of the plan, it does not narrow the period while several families remain.
+    """
     documented = planner.options.documented_fit(verdict)
     for _ in range(PLAN.moves + 1):
         if is_named(verdict) or not verdict.consistent:
@@ -35,7 +38,7 @@ def name_family(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
             break
         yield from _move_windows(planner, verdict.consistent)
         verdict = planner.verdict()
-    if documented and not is_named(verdict):
+    if not last and not is_named(verdict):
         return
     verdict = yield from _test_predictions(planner, verdict)
     for _ in range(PLAN.sharpenings):

@@ -17,9 +17,12 @@ def most_informative_time(
     now_s: float,
     until_s: float,
     max_requests: int,
+    *,
+    enough: float = 1.0,
 ) -> tuple[float, int] | None:
     """Return the most informative send time and the request cap; None if all candidates predict the same.
 
+    Of the times with at least the fraction ``enough`` of the most information it is the earliest.
     Two candidates differ by how many of up to ``max_requests`` requests they would accept at that time.
     """
     variants = [variant for candidate in candidates for variant in candidate.variants or (candidate,)]
@@ -36,8 +39,7 @@ def most_informative_time(
         for j, other in enumerate(variants[:i]):
             weight = QUERY.family_weight if one.family != other.family else 1
             information += weight * np.minimum(QUERY.max_difference, np.abs(counts[i] - counts[j]))
-    # An earlier time with nearly as much information leaves time for another one.
-    best = int((information >= QUERY.enough * information.max()).argmax())
+    best = int((information >= enough * information.max()).argmax())
     return (float(times[best]), int(counts[:, best].max()) + 1) if information[best] else None
 
 

@@ -65,7 +65,7 @@ def _test_documented(planner: Planner) -> ProbePlan[Verdict]:
         yield from try_period(planner, period_s, limit)
         verdict = planner.verdict()
         if planner.options.documented_fit(verdict) is not None:
-            yield from name_family(planner, verdict)
+            yield from name_family(planner, verdict, last=False)
         planner.max_in_flight = 1
     return planner.verdict()
 

@@ -6,7 +6,7 @@ from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.probe.next_query import most_informative_time
 from bltybench.limits.probe.planner import Planner, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
-from bltybench.limits.probe.thresholds import CONTEXT, PLAN
+from bltybench.limits.probe.thresholds import CONTEXT, PLAN, QUERY
 
 
 def send_round(
@@ -92,7 +92,12 @@ def settle(planner: Planner, verdict: Verdict, until_s: float) -> ProbePlan[None
         # Even the longest burst must end in time.
         last_s = until_s - (max_requests + 1) * request_s
         query = most_informative_time(
-            planner.observations, verdict.consistent, planner.now_s, last_s, max_requests
+            planner.observations,
+            verdict.consistent,
+            planner.now_s,
+            last_s,
+            max_requests,
+            enough=1.0 if planner.options.quick else QUERY.enough,
         )
         if query is None:
             return

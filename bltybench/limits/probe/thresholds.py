@@ -93,7 +93,7 @@ class QueryThresholds:
     family_weight: int = 4
     """Weight of a difference between families. One between parameters of the same family weighs 1."""
     enough: float = 0.75
-    """Fraction of the most information that is enough if it is available earlier."""
+    """Fraction of the most information that is enough for the full plan if it is available earlier."""
     max_difference: int = 3
     """Difference, in requests, above which a larger one does not make the result clearer."""
 
@@ -164,7 +164,7 @@ class SessionThresholds:
     quick_periods: float = 2.5
     """Usual duration of the quick plan, in periods of the request limit."""
     usual_periods: Mapping[str, float] = field(
-        default_factory=lambda: {"requests": 11, "concurrency": 1.5, "tokens": 11, "charges": 4.5}
+        default_factory=lambda: {"requests": 3.5, "concurrency": 1, "tokens": 4.5, "charges": 3}
     )
     """Usual duration of each measurement if the limits are as documented, in periods of the request limit."""
 
