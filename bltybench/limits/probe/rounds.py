@@ -37,8 +37,8 @@ def send_round(
 def try_period(planner: Planner, period_s: float, limit: int) -> ProbePlan[None]:
     """Test a documented limit and period: send just before and after the times at which they permit more.
 
-    The clock may align the window, or the first request may start it. It stops if more is accepted than the
-    documented limit.
+    The clock may align the window, or the first request may start it. It stops if more or less is accepted
+    than the documented limit.
     """
     next_edge_s, (low, high) = -planner.now_s % period_s, PLAN.tried_edges
     if next_edge_s < low * period_s:
@@ -56,7 +56,8 @@ def try_period(planner: Planner, period_s: float, limit: int) -> ProbePlan[None]
     for at_s in (second_s, *around(edge_s, margin_s), *around(start_s + period_s, margin_s)):
         if planner.looks_queued() and (yield from fill_queue(planner)):
             return
-        if at_s > second_s and not planner.was_refused:
+        accepted = sum(one.accepted is not False for one in planner.observations)
+        if accepted < limit if planner.was_refused else at_s > second_s:
             return
         yield from planner.send(
             at_s,
