@@ -68,10 +68,12 @@ class TokensThresholds:
     """Requests kept for the test of refunds."""
     max_refund_wait_s: float = 300.0
     """Maximum wait until the limit has refilled, in seconds. Longer periods are rare."""
-    max_used_fraction: float = 0.005
+    max_used_fraction: float = 0.02
     """Fraction of the limit that may still be in use when units are sent without an idle interval before."""
     units: int = 8
     """Equal requests per limit: enough to identify the algorithm."""
+    unit_rounds: int = 4
+    """Times the units of a whole limit that are sent within a period of the request limit, at most."""
     min_units: int = 4
     """Minimum affordable units. Fewer identify nothing."""
     first_wait_periods: float = 1 / 32

@@ -191,7 +191,9 @@ def _send_units(
     budget = min(TOKENS.max_units, context.requests_left - len(results), affordable)
     if budget < TOKENS.min_units:
         return
-    start_s = context.available_s(last_activity_s(results), idle_s)
+    start_s = last_activity_s(results)
+    if idle_s or context.burst - len(results) < TOKENS.unit_rounds * TOKENS.units:
+        start_s = context.available_s(start_s, idle_s)
     period_s, documented = context.expected_token_period_s, context.tokens_per_min
     # A limit that is documented per minute probably has that period.
     is_documented = documented is not None and abs(limit / documented - 1) <= TOKENS.max_documented_error

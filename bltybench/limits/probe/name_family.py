@@ -37,10 +37,11 @@ def name_family(planner: Planner, verdict: Verdict, *, last: bool = True) -> Pro
         if is_named(verdict) or not begins_anywhere(verdict) or best is None or best.traits.kind != "window":
             break
         yield from _move_windows(planner, verdict.consistent)
-        verdict = planner.verdict()
+        verdict = yield from _test_predictions(planner, planner.verdict())
     if not last and not is_named(verdict):
         return
-    verdict = yield from _test_predictions(planner, verdict)
+    if is_named(verdict):
+        verdict = yield from _test_predictions(planner, verdict)
     for _ in range(PLAN.sharpenings):
         if not verdict.consistent or is_precise(verdict):
             break
@@ -75,7 +76,7 @@ def _test_predictions(planner: Planner, verdict: Verdict) -> ProbePlan[Verdict]:
     """Send just before and after the time at which the documented limit accepts more."""
     for _ in range(PLAN.predictions):
         expected = planner.options.documented_fit(verdict)
-        if expected is None or not is_named(verdict) or is_precise(verdict):
+        if expected is None or is_precise(verdict):
             break
         free_s = planner.now_s + _wait_s(planner, expected)
         for at_s in around(free_s, PLAN.end_margin * expected.period_s):
