@@ -1,4 +1,4 @@
-"""The calls of a simulation and what became of them, as columns."""
+"""The calls of a simulation and their outcomes, as columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
