@@ -49,7 +49,8 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     Prints the pace of each client, what to expect from it, and settings to copy for the openai package,
     LiteLLM, LangChain, tenacity, nginx, and Envoy. Nothing is sent.
     """
-    from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415 - see app.py
+    from bltybench.policies.advice.known_limits import with_one_sided  # noqa: PLC0415 - see app.py
+    from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415
     from bltybench.policies.advice.prescription import prescribe  # noqa: PLC0415
     from bltybench.policies.advice.settings import settings  # noqa: PLC0415
 
@@ -58,15 +59,14 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     )
     workload = _workload(basis, scenario, scenario_file, calls, clients)
     known = basis.known
-    prescription = prescribe(
-        known.limits, workload.load.sizes, clients=clients, keys=keys, banned=known.banned
-    )
+    limits = with_one_sided(known.limits, known.documented, workload.load.sizes)
+    prescription = prescribe(limits, workload.load.sizes, clients=clients, keys=keys, banned=known.banned)
     made = Advice(
         source=basis.name,
         limits=known.sources,
         prescription=prescription,
         workload=workload.name,
-        predicted=predict(workload.load, known.limits, prescription, workload.service, seed=workload.seed),
+        predicted=predict(workload.load, limits, prescription, workload.service, seed=workload.seed),
         settings=settings(
             prescription, model=workload.model, base_url=workload.base_url, timeout_s=workload.timeout_s
         ),

@@ -13,7 +13,13 @@ from support_runs import attempt_at
 from bltybench.limits.findings.conclude import find, to_record
 from bltybench.limits.findings.model import AnswerRecord, BanRecord
 from bltybench.limits.models.families import FAMILIES, model_of
-from bltybench.policies.advice.known_limits import Sources, completed, documented_limits, measured_limits
+from bltybench.policies.advice.known_limits import (
+    Sources,
+    completed,
+    documented_limits,
+    measured_limits,
+    with_one_sided,
+)
 from bltybench.policies.advice.prediction import predict, sentences
 from bltybench.policies.advice.prescription import (
     Window,
@@ -276,6 +282,20 @@ def test_documented_limits_of_several_periods_are_kept_together() -> None:
     ]
     assert [limit.period_s for limit in found.tokens.chain()] == [60.0, 3600.0]
     assert found.concurrency == 7
+
+
+def test_limits_on_input_and_output_tokens_are_kept_as_limits_on_all_tokens() -> None:
+    documented = [
+        Limit("input_tokens", 900, 60.0),
+        Limit("output_tokens", 500, 60.0),
+        Limit("tokens", 5000, 60.0),
+    ]
+    # At most nine tenths of a call are input, and at most half of it is output.
+    sizes = [CallSize(90, 10), CallSize(50, 50)]
+    found = with_one_sided(documented_limits(documented), documented, sizes)
+    assert found.tokens is not None
+    assert [limit.limit for limit in found.tokens.chain()] == [5000, 1000, 1000]
+    assert with_one_sided(limits(), documented, ()) == limits()
 
 
 def test_documented_limits_of_long_periods_are_kept_next_to_measured_ones() -> None:

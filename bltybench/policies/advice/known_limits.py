@@ -1,14 +1,17 @@
 """The limits that a client has to keep: measured ones, and documented ones where nothing was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import floor
 from typing import Literal
 
 import msgspec
 
 from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import FAMILIES
+from bltybench.policies.simulated_load import CallSize
 from bltybench.scenario.api.documented_limits import (
     MINUTE_S,
+    ONE_SIDED,
     Limit,
     What,
     limits_on,
@@ -122,3 +125,21 @@ def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[Sandb
 def _is_longer(documented: RateLimit, measured: RateLimit) -> bool:
     longest_s = max(limit.period_s for limit in measured.chain())
     return documented.period_s >= max(LONG_PERIOD_S, 2 * longest_s)
+
+
+def with_one_sided(
+    limits: SandboxLimits, documented: Iterable[Limit], sizes: Sequence[CallSize]
+) -> SandboxLimits:
+    """Return limits that also keep documented ones on input or output tokens, as limits on all tokens.
+
+    A call's fraction of such tokens is at most that of the calls to expect, so these can't exceed them.
+    """
+    found = alone(limits.tokens)
+    for limit in documented:
+        if limit.what in ONE_SIDED:
+            is_input = limit.what == "input_tokens"
+            fractions = [(one.prompt if is_input else one.completion) / max(1, sum(one)) for one in sizes]
+            if fraction := max(fractions, default=0.0):
+                period_s = limit.period_s or MINUTE_S
+                found.append(RateLimit(limit=max(1, floor(limit.limit / fraction)), period_s=period_s))
+    return limits.model_copy(update={"tokens": chained(found)})
