@@ -17,6 +17,8 @@ MAX_HEADER_BYTES = 64 * 1024
 """Limit for everything up to the end of the final headers, 1xx responses included."""
 MAX_PLAIN_BYTES = MAX_DECOMPRESSED_BYTES
 MAX_STREAM_BYTES = 128 * 1024 * 1024
+MAX_AFTER_DONE_BYTES = 1024
+"""End of a read in which ``[DONE]`` is searched. Little follows it, and reads can be long."""
 MAX_SPLIT_DONE_BYTES = 64
 """Reads below this size can hold the rest of a split ``[DONE]``."""
 

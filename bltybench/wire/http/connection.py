@@ -15,7 +15,7 @@ from gevent.hub import Waiter
 
 from bltybench.runs.attempt import Stamp
 from bltybench.wire import stamps
-from bltybench.wire.exchange import MAX_HEADER_BYTES, MAX_SPLIT_DONE_BYTES, Exchange
+from bltybench.wire.exchange import MAX_AFTER_DONE_BYTES, MAX_HEADER_BYTES, MAX_SPLIT_DONE_BYTES, Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.http.dial import dial
 from bltybench.wire.http.origin import Origin
@@ -161,7 +161,7 @@ class Connection:
             self._on_check_due(exchange, response, io, arrival_ns)
         # Searching every read for [DONE] would cost a tenth of the read. Most end a chunk of JSON.
         if fresh > 1 or (fresh and (size < MAX_SPLIT_DONE_BYTES or data[-5:-4] != b"}")):
-            self._on_possible_done(exchange, data, fresh, arrival_ns)
+            self._on_possible_done(exchange, data[-MAX_AFTER_DONE_BYTES:], fresh, arrival_ns)
 
     def _on_possible_done(self, exchange: Exchange, data: bytes, fresh: int, arrival_ns: int) -> None:
         """Grant the end of the body some time, if ``[DONE]`` has arrived and was not folded just now."""
