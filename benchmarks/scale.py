@@ -5,7 +5,9 @@ python -m benchmarks.scale soak                ten minutes
 python -m benchmarks.scale 400x50 --seconds 60
 python -m benchmarks.scale --workers 1 3 10    a run over several machines: CPU and traffic
 
-400x50, 2000x10   concurrent streams x events per second in each, in an open loop
+python -m benchmarks.scale 100x50 --processes 1 2 4   one run on several cores, with as many streams for each
+
+100x50, 400x50, 2000x10   concurrent streams x events per second in each, in an open loop
 long              1,000 concurrent streams of 4,000 tokens each: memory
 growth            200 users, unpaced: does memory grow with the number of finished attempts?
 soak              1,000 streams for ten minutes: memory, descriptors, and schedule delay of each third
@@ -46,18 +48,20 @@ class ScaleLoad(NamedTuple):
 
 
 LOADS = {
+    "100x50": ScaleLoad(100, 64, 50.0),
     "400x50": ScaleLoad(400, 64, 50.0),
     "2000x10": ScaleLoad(2000, 64, 10.0),
     "long": ScaleLoad(1000, 4000, 2.0, burst=50, open_loop=False),
     "growth": ScaleLoad(200, 64, 0.0, open_loop=False, seconds=120.0),
     "soak": ScaleLoad(1000, 64, 10.0, seconds=600.0),
 }
-USUAL = tuple(name for name in LOADS if name != "soak")
+USUAL = tuple(name for name in LOADS if name not in {"100x50", "soak"})
 """Loads that run if none is named."""
 
 
-def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
-    """Run a load on one core and return the figures in the run's records."""
+def run(name: str, load: ScaleLoad, seconds: float, processes: int) -> dict[str, Any]:
+    """Run a load in each of ``processes`` and return the figures in the run's records."""
+    load = load._replace(streams=load.streams * processes)
     with (
         tempfile.TemporaryDirectory(prefix="bltybench-") as folder,
         ServerProcess() as server,
@@ -80,13 +84,14 @@ def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
                 tokens=load.tokens,
             )
         )
-        output, descriptors = _locust(Path(folder), timeout_s=seconds + 240)
+        output, descriptors = _locust(Path(folder), processes, timeout_s=seconds + 240)
         record = server.record()
         (run_folder,) = list_runs(Path(folder) / "reports")
         summary = json.loads(run_folder.summary_json.read_bytes())
         attempts, seconds_table = read_attempts(run_folder, without=["gaps_us"]), read_generator(run_folder)
         planned = run_folder.manifest().planned_calls
-    figures = {"load": name, "steal_share": steal[0], **_figures(attempts, seconds_table)}
+    figures = {"load": name, "processes": processes, "steal_share": steal[0]}
+    figures |= _figures(attempts, seconds_table)
     figures["planned"] = planned
     figures["server_cpu_share"], figures["server_late_p99_us"] = record["cpu_share"], record["late_p99_us"]
     figures["descriptors_thirds"] = [int(part.max()) for part in _thirds(np.array(descriptors))]
@@ -96,17 +101,21 @@ def run(name: str, load: ScaleLoad, seconds: float) -> dict[str, Any]:
     return figures
 
 
-def _locust(folder: Path, timeout_s: float) -> tuple[str, list[int]]:
-    """Run Locust. Return its output, and its number of open descriptors in each second of the load."""
+def _locust(folder: Path, processes: int, timeout_s: float) -> tuple[str, list[int]]:
+    """Run Locust on a core per process, as far as there are. Return its output and its open descriptors.
+
+    There is a number of descriptors for each second of the load. One core remains for the server.
+    """
     locustfile = str(REPO / "locustfiles/stream.py")
+    workers = ["--processes", str(processes)] if processes > 1 else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "--scenario", "bench"],
+        [sys.executable, "-m", "locust", "-f", locustfile, "--headless", "--scenario", "bench", *workers],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    os.sched_setaffinity(process.pid, {CORES[0]})
+    os.sched_setaffinity(process.pid, set(CORES[: max(1, min(processes, len(CORES) - 1))]))
     descriptors: list[int] = []
     loaded = Event()
 
@@ -148,6 +157,7 @@ def _figures(attempts: pa.Table, seconds: pa.Table) -> dict[str, Any]:
         "schedule_delay_ms": _rounded_percentiles(delay_ms),
         "observer_lag_ms": _rounded_percentiles(lag_us[~np.isnan(lag_us)] / 1000),
         "stall_ms_max": float(seconds.column("stall_us").to_numpy().max() / 1000),
+        "cpu_us_per_event": float(seconds.column("cpu_share").to_numpy().sum() * 1e6 / max(1, events)),
         "cpu_share_mean": float(seconds.column("cpu_share").to_numpy().mean()),
         "coalesced_share": float(np.nansum(columns["coalesced_events"].astype(float)) / max(1, events)),
         "rss_mb_max": float(rss_mb.max()),
@@ -181,6 +191,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, help="duration of each load (default: 60, growth: 120)")
     parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1], metavar="N", help="processes of a run (default: 1)"
+    )
+    parser.add_argument(
         "--workers", type=int, nargs="+", metavar="N", help="numbers of workers on machines of their own"
     )
     rate_per_worker = scale_workers.RATE_PER_WORKER
@@ -207,8 +220,10 @@ def main() -> None:
             write_results(options.json, {"workers": figures})
         return
     for name in options.loads or USUAL:
-        figures.append(run(name, LOADS[name], options.seconds or LOADS[name].seconds))
-        print(json.dumps(figures[-1], indent=1), flush=True)
+        for processes in options.processes:
+            seconds = options.seconds or LOADS[name].seconds
+            figures.append(run(name, LOADS[name], seconds, processes))
+            print(json.dumps(figures[-1], indent=1), flush=True)
     if options.json:
         write_results(options.json, {"loads": figures})
 
