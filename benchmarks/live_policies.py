@@ -4,8 +4,9 @@
     python -m benchmarks.live_policies --limiter sliding_log --stage-s 60
 
 Each limiter accepts 10 requests per 2 s, and 400 calls per minute are due, a third more. The sandbox answers
-in 50 ms, always. The simulation gets the same calls and, for windows of the clock, their phase in the run. A
-difference is a percentage of the simulated value; of fewer than ten refusals per 100 calls, of ten per 100.
+in 50 ms, always. The simulation gets the same calls, the median times of responses and refusals, and, for
+windows of the clock, their phase in the run. A difference is a percentage of the simulated value; of fewer
+than ten refusals per 100 calls, of ten per 100.
 """
 
 import argparse
@@ -134,6 +135,9 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
         raise SystemExit(f"{run.path} has no tournament")
     one = analysis.scenario.of_one_policy()
     calls_load = load_of(one, run.path, clients=1)
+    refused = has_fate(analysis.attempts, "refused")
+    latency_s = (analysis.attempts["end_ns"] - analysis.attempts["sent_ns"]) / NS_PER_S
+    service = ServiceTime(latency_s[~refused].median(), 0.0, latency_s[refused].median())
     found = []
     for stage in course.stages:
         calls = analysis.calls[analysis.calls["stage"] == stage.stage]
@@ -146,7 +150,7 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
             calls_load,
             limits,
             variant(one.retry, chosen.retry),
-            ServiceTime(RESPONSE_S, 0.0),
+            service,
             seed=one.seed,
             pacing=chosen.pacing,
         ).run()

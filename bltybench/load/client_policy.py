@@ -93,19 +93,19 @@ class Gate:
     def _answer(self, sent: SentRequest, result: ExchangeResult) -> None:
         refused = classify_response(result) in REFUSALS
         if self._pacer.reads_headers:
-            self._pacer.hear(sent, _announced(result.quota))
+            self._pacer.hear(sent, _announced(result.quota, self._now_s() - sent.at_s))
         self._pacer.answer(sent, self._now_s(), result.quota.retry_after_s, refused=refused)
         self._answered.set()
 
 
-def _announced(quota: Quota) -> Iterator[AnnouncedLimit]:
-    """Yield the limits that the headers of a response announce completely."""
+def _announced(quota: Quota, took_s: float) -> Iterator[AnnouncedLimit]:
+    """Yield the limits that the headers of a response announce completely, ``took_s`` after the request."""
     for counts_tokens, limit, remaining, reset_s in (
         (False, quota.limit_requests, quota.remaining_requests, quota.reset_requests_s),
         (True, quota.limit_tokens, quota.remaining_tokens, quota.reset_tokens_s),
     ):
         if limit is not None and remaining is not None and reset_s is not None:
-            yield AnnouncedLimit(counts_tokens, limit, remaining, reset_s)
+            yield AnnouncedLimit(counts_tokens, limit, remaining, took_s + reset_s)
 
 
 class ClientPolicy:

@@ -25,7 +25,7 @@ class AnnouncedLimit(NamedTuple):
     limit: float
     remaining: float
     reset_s: float
-    """Time until the whole limit is available, in seconds."""
+    """Time from when the request was sent until the whole limit is available, in seconds."""
 
     def cost(self, tokens: int) -> float:
         """Return what a request costs."""

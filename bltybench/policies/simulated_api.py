@@ -1,7 +1,7 @@
 """An API in virtual time that enforces limits as the sandbox does."""
 
 from collections.abc import Sequence
-from math import ceil, inf
+from math import ceil, floor, inf
 from typing import NamedTuple
 
 from bltybench.limits.models import Admission, AllOf, Concurrency, Model
@@ -74,13 +74,17 @@ class SimulatedApi:
             self._slots.acquire()
         return Answer(Decision.ACCEPTED, delay_s=delay_s, decisions=decisions)
 
-    def headers_of(self, answer: Answer) -> list[AnnouncedLimit]:
-        """Return what the headers of a response announce; nothing if the limits' headers are not accurate."""
-        return [
-            AnnouncedLimit(name == "tokens", decision.limit, decision.remaining, decision.reset_s)
-            for name, decision in zip(self._names, answer.decisions, strict=False)
-            if self._has_headers
-        ]
+    def headers_of(self, answer: Answer, decided_s: float) -> list[AnnouncedLimit]:
+        """Return what the headers of a response announce: like the sandbox, only the limit on requests.
+
+        Nothing if the limits' headers are not accurate. The reset is in whole seconds; ``decided_s`` is the
+        time of the decision.
+        """
+        if not self._has_headers or not answer.decisions or self._names[0] != "requests":
+            return []
+        decision = answer.decisions[0]
+        reset_s = ceil(decided_s + decision.reset_s) - decided_s
+        return [AnnouncedLimit(False, decision.limit, floor(decision.remaining), reset_s)]
 
     @property
     def request_limit(self) -> tuple[bool, Model | None]:

@@ -39,6 +39,8 @@ class ServiceTime:
 
     first_s: float
     per_token_s: float
+    refusal_s: float = REFUSAL_S
+    """Duration of a refusal."""
 
     def of(self, completion_tokens: int) -> float:
         """Return the seconds for a response."""

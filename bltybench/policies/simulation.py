@@ -19,7 +19,7 @@ from bltybench.policies.retries import Retries
 from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.policies.simulated_api import Answer, SimulatedApi
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import REFUSAL_S, CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.unhindered import Unhindered, too_many_events
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
@@ -165,6 +165,7 @@ class Simulation:
         return Unhindered(
             due_s=load.due_s,
             service_s=list(islice(service_s, len(load.due_s))),
+            refusal_s=self._service.refusal_s,
             rngs=[one.rng for one in self._clients],
             model=model,
             start_s=self._start_s,
@@ -259,7 +260,7 @@ class Simulation:
             call.accepted_s = now_s
             took_s = answer.delay_s + self._service.of(size.completion)
         else:
-            took_s = REFUSAL_S
+            took_s = self._service.refusal_s
         self._add(now_s + took_s, _Kind.RESPONSE, call, answer)
 
     def _respond(self, now_s: float, call: _Call, answer: Answer) -> None:
@@ -267,7 +268,7 @@ class Simulation:
         refused = answer.decision is not Decision.ACCEPTED
         sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
         if client.pacer.reads_headers:
-            client.pacer.hear(sent, self._api_of(call).headers_of(answer))
+            client.pacer.hear(sent, self._api_of(call).headers_of(answer, self._start_s + call.sent_s))
         client.pacer.answer(sent, now_s, answer.announced_s, refused=refused)
         if refused:
             self._refused(now_s, call, answer)

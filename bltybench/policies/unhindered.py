@@ -17,7 +17,6 @@ from bltybench.limits.models import Model
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.retry.backoff import Policy
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import REFUSAL_S
 
 CHUNK_CALLS, MIN_SPAN_S = 50, 1.0
 """Calls that are due in a chunk of time on average, and least length of a load for it, in seconds."""
@@ -40,6 +39,7 @@ class Unhindered(NamedTuple):
     """When each is due, ascending."""
     service_s: Sequence[float]
     """Seconds for the response of each."""
+    refusal_s: float
     rngs: Sequence[Random]
     """Random numbers of the clients, which take turns."""
     model: Model | None
@@ -56,6 +56,7 @@ class Unhindered(NamedTuple):
         """Simulate all attempts. Raise UserError if there are more events than the maximum."""
         count = len(self.due_s)
         model, start_s, due_s, service_s = self.model, self.start_s, self.due_s, self.service_s
+        refusal_s = self.refusal_s
         if model is None:
             ended_s = [at_s + took_s for at_s, took_s in zip(due_s, service_s, strict=True)]
             return self._calls(list(due_s), ended_s, [0] * count)
@@ -104,7 +105,7 @@ class Unhindered(NamedTuple):
             number = refusals[call]
             refusals[call] = number + 1
             told_s = announced(needed_s(start_s + now_s, 1.0)) if follows else None
-            now_s += REFUSAL_S
+            now_s += refusal_s
             if policy is None or number >= last:
                 ended_s[call] = now_s
                 continue
