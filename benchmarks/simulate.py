@@ -1,13 +1,16 @@
 """Simulated attempts per second of one process, by policy and number of attempts.
 
-python -m benchmarks.simulate      # prints the table of docs/retries.md
+python -m benchmarks.simulate --calls 10000 40000 160000      # prints the table of docs/retries.md
 """
 
 import argparse
 import time
+from itertools import product
+from typing import get_args
 
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
+from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
@@ -19,7 +22,9 @@ MAX_ATTEMPTS = 5
 SIZE = CallSize(prompt=100, completion=100)
 
 
-def attempts_per_s(policy: PolicyName, calls: int) -> tuple[int, float]:
+def attempts_per_s(
+    policy: PolicyName, calls: int, algorithm: Algorithm = "fixed_window"
+) -> tuple[int, float]:
     """Return the attempts of a simulation, and how many of them it made per second of CPU time."""
     load = SimulatedLoad(
         clients=1,
@@ -29,7 +34,8 @@ def attempts_per_s(policy: PolicyName, calls: int) -> tuple[int, float]:
         end_s=calls / RATE_PER_S,
         sizes=(SIZE,),
     )
-    limits = SandboxLimits(requests=RateLimit(limit=LIMIT_PER_MIN), tokens=None, concurrency=None)
+    rule = RateLimit(limit=LIMIT_PER_MIN, algorithm=algorithm)
+    limits = SandboxLimits(requests=rule, tokens=None, concurrency=None)
     retry = Retry(policy=policy, max_attempts=MAX_ATTEMPTS)
     simulation = Simulation(load, limits, retry, ServiceTime(1.0, 0.0), seed=1)
     started_s = time.process_time()
@@ -43,13 +49,13 @@ def main() -> None:
     """Print a row for each policy and number of calls."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, nargs="+", default=[10_000, 40_000])
+    parser.add_argument("--limiter", choices=get_args(Algorithm), nargs="+", default=["fixed_window"])
     given = parser.parse_args()
-    print("| policy | calls | attempts | attempts per CPU second |")
-    print("|---|---|---|---|")
-    for policy in POLICIES:
-        for calls in given.calls:
-            attempts, per_s = attempts_per_s(policy, calls)
-            print(f"| `{policy}` | {calls:,} | {attempts:,} | {per_s:,.0f} |", flush=True)
+    print("| limiter | policy | calls | attempts | attempts per CPU second |")
+    print("|---|---|---|---|---|")
+    for algorithm, policy, calls in product(given.limiter, POLICIES, given.calls):
+        attempts, per_s = attempts_per_s(policy, calls, algorithm)
+        print(f"| {algorithm} | `{policy}` | {calls:,} | {attempts:,} | {per_s:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

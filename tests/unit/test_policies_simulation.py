@@ -223,7 +223,7 @@ def test_every_call_ends_once_and_every_attempt_is_counted(
 @pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_calls_that_nothing_hinders_are_simulated_as_by_events(policy: PolicyName) -> None:
     rng = random.Random(policy)
-    for seed in range(40):
+    for seed in range(20):
         rule = {
             "limit": rng.randint(1, 12),
             "period_s": rng.choice((0.7, 5.0, 61.3)),

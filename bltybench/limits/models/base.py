@@ -127,7 +127,7 @@ class Model(ABC):
 
     def _accepts(self, t_s: float, cost: float) -> bool:
         self._move_to(t_s)
-        if not (cost >= 0 and math.isfinite(cost)):
+        if not 0 <= cost < math.inf:
             raise ValueError(f"cost must be 0 or more: {cost}")
         return self._fits(t_s, cost)
 
@@ -136,7 +136,7 @@ class Model(ABC):
         return Admission(accepted, wait_s, self.limit, self.remaining(t_s), self.reset_s(t_s), delay_s)
 
     def _move_to(self, t_s: float) -> None:
-        if not (t_s >= self._last_s and math.isfinite(t_s)):
+        if not self._last_s <= t_s < math.inf or t_s == -math.inf:
             raise ValueError(f"time must not go back: {t_s} after {self._last_s}")
         self._last_s = t_s
         self._advance(t_s)

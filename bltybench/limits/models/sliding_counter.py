@@ -18,6 +18,8 @@ class SlidingCounter(Windowed):
 
     _current = 0.0
     _previous = 0.0
+    _end_s = -math.inf
+    """End of the current window."""
 
     def _counters(self, window: float) -> tuple[float, float]:
         """Return (previous, current) as they will be in ``window`` if nothing is sent."""
@@ -28,12 +30,13 @@ class SlidingCounter(Windowed):
         return 0.0, 0.0
 
     def _advance(self, t_s: float) -> None:
-        window = self.window_of(t_s)
-        self._previous, self._current = self._counters(window)
-        self._window = window
+        if t_s >= self._end_s:
+            window = self.window_of(t_s)
+            self._previous, self._current = self._counters(window)
+            self._window, self._end_s = window, self._edge(window + 1)
 
     def _estimate(self, t_s: float) -> float:
-        window = self.window_of(t_s)
+        window = self._window if t_s < self._end_s else self.window_of(t_s)
         previous, current = self._counters(window)
         weight = (self._edge(window + 1) - t_s) / self.period_s
         return math.floor(previous * min(1.0, max(0.0, weight)) + current)
@@ -82,4 +85,5 @@ class FirstHitCounter(SlidingCounter):
         if self._current == 0 and self._previous == 0 and cost > 0:
             self.phase_s = t_s
             self._window = self.window_of(t_s)
+            self._end_s = self._edge(self._window + 1)
         super()._charge(t_s, cost)

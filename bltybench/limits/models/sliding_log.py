@@ -28,6 +28,19 @@ class SlidingLog(Model):
         """Sum of the log, exact as long as all costs are whole."""
         self._whole = True
 
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if self.count_refused or not (
+            self._whole and self._last_s <= t_s < math.inf and 0 <= cost < math.inf
+        ):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        self._advance(t_s)
+        if self._total + cost > self.limit:
+            return False
+        self._charge(t_s, cost)
+        return True
+
     def _advance(self, t_s: float) -> None:
         while self._log and t_s >= self._log[0].at_s + self.period_s:
             self._total -= self._log.popleft().cost
