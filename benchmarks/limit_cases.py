@@ -101,13 +101,13 @@ class Case:
     said: str
 
 
-def play(number: int, plan_name: str) -> list[Case]:
-    """Play one case of a plan. Its number is the seed."""
+def play(number: int, plan_name: str, kind: str | None = None) -> list[Case]:
+    """Play one case of a plan. Its number is the seed, and chooses the kind if none is given."""
     start_cpu_s = time.process_time()
     quick, by_headers = plan_name in {"quick", "announced"}, plan_name == "announced"
     rng = random.Random(f"{number}/{plan_name}")
     kinds = KINDS_OF.get(plan_name, list(KINDS))
-    kind = kinds[number % len(kinds)]
+    kind = kind or kinds[number % len(kinds)]
     limit = rng.randint(limit_pairs.MIN_LONG_LIMIT if plan_name == "pairs" else 5, 60)
     # Half of the periods are unusual, so that a preference for usual ones gains nothing.
     period_s = rng.choice(USUAL_PERIODS_S) if rng.random() < 0.5 else round(10 ** rng.uniform(0, 1.8), 3)

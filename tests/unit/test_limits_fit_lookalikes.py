@@ -137,8 +137,7 @@ def test_a_first_hit_counter_is_found_though_another_period_is_documented() -> N
 
 
 def test_two_periods_are_too_few_for_an_interval_refill() -> None:
-    (case,) = play(5_100_001, "quick")
-    assert case.kind == "interval refill, four ticks"
+    (case,) = play(5_100_001, "quick", "interval refill, four ticks")
     assert (case.named, case.judged) == ("unknown", "abstained")
     assert "interval refill" in case.said
 
@@ -151,7 +150,7 @@ def test_two_periods_are_too_few_for_an_interval_refill() -> None:
     ],
 )
 def test_interval_refills_that_were_once_missed_are_found(number: int, why: str) -> None:
-    (case,) = play(number, "full")
+    (case,) = play(number, "full", "interval refill, four ticks")
     assert (case.named, case.judged) == ("interval_refill", "right"), (why, case.said)
 
 

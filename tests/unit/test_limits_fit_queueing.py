@@ -135,19 +135,27 @@ def test_a_limiter_that_only_refuses_has_no_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "why"),
+    ("number", "kind", "why"),
     [
-        (5_002_156, "the first response is lost, and no other is quick"),
-        (5_017_347, "it is kept nearly full, so most decisions are ambiguous"),
-        (5_017_879, "the quickest response is far quicker than usual, so all turns seem late"),
-        (5_002_283, "a response is lost while filling the queue, so it is filled again"),
-        (5_019_979, "responses that did not wait were mistaken for spaced ones"),
-        (5_022_345, "a request lost after a refusal had taken a turn"),
-        (5_031_304, "sixteen would wait longer than a client does, so fewer are sent"),
+        (5_002_156, "leaky queue", "the first response is lost, and no other is quick"),
+        (5_017_347, "leaky queue, burst", "it is kept nearly full, so most decisions are ambiguous"),
+        (
+            5_017_879,
+            "leaky queue, burst",
+            "the quickest response is far quicker than usual, so all turns seem late",
+        ),
+        (
+            5_002_283,
+            "leaky queue, burst",
+            "a response is lost while filling the queue, so it is filled again",
+        ),
+        (5_019_979, "leaky queue, burst", "responses that did not wait were mistaken for spaced ones"),
+        (5_022_345, "leaky queue, burst", "a request lost after a refusal had taken a turn"),
+        (5_031_304, "leaky queue", "sixteen would wait longer than a client does, so fewer are sent"),
     ],
 )
-def test_queues_that_were_once_missed_are_found(number: int, why: str) -> None:
-    (case,) = play(number, "full")
+def test_queues_that_were_once_missed_are_found(number: int, kind: str, why: str) -> None:
+    (case,) = play(number, "full", kind)
     assert case.judged == "right", (why, case.said)
 
 

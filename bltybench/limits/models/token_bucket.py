@@ -2,6 +2,7 @@
 
 import math
 
+from bltybench.limits.models.base import Model
 from bltybench.limits.models.bucket import Bucket
 
 
@@ -69,6 +70,15 @@ class WholeTokenBucket(TokenBucket):
         if self._charged_s is None:
             return self._level
         return min(float(self.burst), self._level + math.floor((t_s - self._charged_s) * self._rate))
+
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse."""
+        return Model.take(self, t_s, cost)
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        # What costs nothing takes no token, and so does not restart the refill.
+        if cost > 0:
+            super()._charge(t_s, cost)
 
     def _free_at(self, t_s: float, cost: float) -> float:
         return self._gained_at(cost) if cost <= self.burst else math.inf
