@@ -1,6 +1,6 @@
 """The tables of docs/performance.md, one after the other.
 
-python -m benchmarks.performance                    everything, about 40 minutes
+python -m benchmarks.performance                    everything, which takes an hour or so
 python -m benchmarks.performance formats startup    only these tables
 
 Prints each command with its output. Published tools are measured if ``benchmarks.peers --install`` has
