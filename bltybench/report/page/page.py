@@ -271,7 +271,7 @@ def _good_calls(analysis: Analysis) -> str:
         "met the objectives" if bounds_of(analysis.scenario.objectives) else "succeeded, no objectives set"
     )
     rate = "" if goodput.per_min is None else f" · {goodput.per_min:,.1f} per minute"
-    return f"{goodput.good:,} of {goodput.calls:,} · {criterion}{rate}"
+    return f"{goodput.good:,} of {goodput.calls:,} {criterion}{rate}"
 
 
 def _limited(label: str, value: float, unit: str, closest: ComparedLimit | None, more: str = "") -> Tile:
