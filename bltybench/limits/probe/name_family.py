@@ -38,10 +38,9 @@ def name_family(planner: Planner, verdict: Verdict, *, last: bool = True) -> Pro
             break
         yield from _move_windows(planner, verdict.consistent)
         verdict = yield from _test_predictions(planner, planner.verdict())
+    verdict = yield from _test_predictions(planner, verdict)
     if not last and not is_named(verdict):
         return
-    if is_named(verdict):
-        verdict = yield from _test_predictions(planner, verdict)
     for _ in range(PLAN.sharpenings):
         if not verdict.consistent or is_precise(verdict):
             break
