@@ -1,9 +1,10 @@
 """The standings of a tournament of client policies: what each achieved, with intervals, and which is best.
 
-A policy's calls are divided into spans of time by when they were due. The spans are at least as long as the
-longest period of the limits, because a limiter ties the calls within one together. Intervals of rates and
-fractions are Student's t over the spans, as few of them differ more than a bootstrap of them shows. Those of
-percentiles are of the effective size of the sample (``bootstrap.effective_size``).
+A stage is divided into spans of time. For what is counted when it occurs, goodput and refusals, they are at
+least as long as the longest period of the limits: within one, a limiter first accepts and then refuses. For
+what is counted when a call was due, its success and its time, there are ten. Intervals of rates and fractions
+are Student's t over the spans, because a bootstrap of a few spans shows too little of how they differ. Those
+of percentiles are of the effective size of the sample (``bootstrap.effective_size``).
 """
 
 import math
@@ -63,7 +64,8 @@ def _standing(
     span_s = _span_s(course)
     due_s = ints(calls, "first_due_ns") / NS_PER_S - stage.begin_s
     ok, latency_s = bools(calls, "ok"), floats(calls, "latency_ms") / 1000
-    end_s, due_spans = (due_s + latency_s)[good], (due_s / span_s).astype(np.int64)
+    end_s = (due_s + latency_s)[good]
+    due_spans = (due_s / (course.stage_s / MAX_SPANS)).astype(np.int64)
     refused_s = floats(tries[has_fate(tries, "refused")], "at_ns") / NS_PER_S - stage.begin_s
     last_s = float(tries["end_ns"].max()) / NS_PER_S - stage.begin_s
     failed = tries[~bools(tries, "ok") & tries["sent_ns"].notna().to_numpy()]

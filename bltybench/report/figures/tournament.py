@@ -1,7 +1,8 @@
-"""The tournament's figure: goodput, refusals, and the time to success of each policy, with intervals."""
+"""The tournament's figure: what each policy achieved and wasted, with intervals."""
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,17 +15,26 @@ from bltybench.report.figures.drawing import Drawing, drawing
 
 ROW_HEIGHT, HEAD, FOOT, GAP = 24, 34, 30, 22
 """Heights of a row, the title of a panel, and its axis, and the space between panels, in pixels."""
-LABELS = {style.WIDE: 246, style.NARROW: 158}
+LABELS = {style.WIDE: 206, style.NARROW: 158}
 """Space for the names of the policies, in pixels, by width of the drawing."""
 
 TOO_FEW = "too few calls"
 
+
+def _success_percent(one: Standing) -> Estimate:
+    value, low, high = (
+        None if part is None else 100 * part for part in msgspec.structs.astuple(one.ok_share)
+    )
+    return Estimate(value or 0.0, low, None if high is None else min(high, 100.0))
+
+
 Pick = Callable[[Standing], Estimate | None]
 PANELS: tuple[tuple[str, str, tuple[tuple[str, str, Pick], ...]], ...] = (
     ("Goodput per minute", style.ACCEPTED, (("", "o", lambda one: one.goodput_per_min),)),
+    ("Success rate, %", style.ACCEPTED, (("", "o", _success_percent),)),
     ("Refusals per success", style.REFUSED, (("", "s", lambda one: one.refusals_per_success),)),
     (
-        "Time to success, s",
+        "Success in, s",
         style.INK,
         (("p50", "o", lambda one: one.success_p50_s), ("p95", "D", lambda one: one.success_p95_s)),
     ),
@@ -86,7 +96,7 @@ def _panel(
         ax.text(0.5, 0.5, TOO_FEW, transform=ax.transAxes, ha="center", va="center", color=style.MUTED)
     ax.set_xlim(-0.02 * (highest or 1.0), 1.04 * (highest or 1.0))
     if len(values) > 1:
-        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=10,
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9,
                   borderaxespad=0.1, handletextpad=0.1, columnspacing=0.8)  # fmt: skip
 
 
