@@ -23,6 +23,7 @@ from bltybench.limits.models.families import (
     INTERVAL_REFILL,
     LEAKY_QUEUE,
     TOKEN_BUCKET,
+    WHOLE_TOKEN_BUCKET,
     prose_name,
 )
 from bltybench.limits.observations.observation import Observation, Observations, most_informative
@@ -30,9 +31,7 @@ from bltybench.limits.observations.observation import Observation, Observations,
 TOO_FEW_REFILL_PERIODS = (
     f"an interval refill fits, but fewer than {SELECTION.min_refill_periods} of its periods were observed"
 )
-NO_BUCKET_FITS = (
-    "tokens refill about one at a time, but no token bucket fits, with fractions of tokens or without"
-)
+NO_BUCKET_FITS = "tokens refill about one at a time, but no bucket fits, with fractions of tokens or without"
 SIMPLE_CANDIDATES = tuple(
     (name, count_refused)
     for name, family in FAMILIES.items()
@@ -214,11 +213,13 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
     ambiguous_cost = best.cost - SCORING.hard_weight * best.contradictions
     if best.cost > allowed:
         _, accepted, refused = _counts(observations)
+        # Ambiguous decisions of a bucket of whole tokens add up, so they say little about others.
+        best = next((fit for fit in ranked if fit.family != WHOLE_TOKEN_BUCKET), best)
         reason = (
             f"{NO_FAMILY_FITS}: {best.contradictions} of {accepted + refused} decisions contradict the best "
             f"({refused} are refusals)"
         )
-        if ambiguous_cost > SCORING.hard_weight * best.contradictions:
+        if best.cost > 2 * SCORING.hard_weight * best.contradictions:
             reason = ANY_LIMIT_FITS
         return Verdict("unknown", *counts, fits=ranked, reason=reason)
     refill_best = best.family == INTERVAL_REFILL
