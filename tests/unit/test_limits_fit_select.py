@@ -90,6 +90,23 @@ def test_the_full_plan_reports_a_family_with_high_confidence() -> None:
     assert verdict.confidence > 0.9
 
 
+@pytest.mark.parametrize(
+    ("documented", "period_s"), [(LIMIT, PERIOD_S), (LIMIT + 7, PERIOD_S), (LIMIT, 3 * PERIOD_S)]
+)
+def test_a_documented_limit_sets_the_times_but_not_the_result(documented: int, period_s: float) -> None:
+    verdict = probe(FixedWindow(LIMIT, PERIOD_S), PlanOptions(limit=documented, period_s=period_s))
+    best = verdict.best
+    assert best is not None
+    assert (verdict.families, best.limit) == (("fixed_window",), LIMIT)
+    assert best.period_s == pytest.approx(PERIOD_S, rel=0.02)
+
+
+def test_a_documented_limit_that_is_true_saves_requests() -> None:
+    model = FixedWindow(LIMIT, PERIOD_S)
+    documented = probe(model, PlanOptions(limit=LIMIT, period_s=PERIOD_S))
+    assert documented.attempts < 0.6 * probe(FixedWindow(LIMIT, PERIOD_S)).attempts
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_quick_plan_finds_the_kind_of_most_families_and_is_never_wrong(name: str) -> None:
     verdicts = judged(name, range(4), QUICK, NetworkNoise())
