@@ -4,9 +4,9 @@
     python -m benchmarks.live_policies --limiter sliding_log --stage-s 60
 
 Each limiter accepts 10 requests per 2 s, and 400 calls per minute are due, a third more. The sandbox answers
-in 50 ms, always. The simulation gets the same calls, the median times of responses and refusals, and, for
-windows of the clock, their phase in the run. A difference is a percentage of the simulated value; of fewer
-than ten refusals per 100 calls, of ten per 100.
+in 50 ms, always. The simulation gets the same calls, the median times of responses and refusals, and the time
+of the clock, which decides when windows begin and how announced times are rounded. A difference is a
+percentage of the simulated value; of fewer than ten refusals per 100 calls, of ten per 100.
 """
 
 import argparse
@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bltybench.limits.models.families import FAMILIES
 from bltybench.metrics.analysis import load
 from bltybench.metrics.frame import NS_PER_S, has_fate
 from bltybench.policies.simulated_load import ServiceTime, load_of
-from bltybench.policies.simulation import Simulation, windows_start_s
+from bltybench.policies.simulation import Simulation
 from bltybench.policies.tournament import variant
 from bltybench.runs.folder import RunFolder, find_run
-from bltybench.runs.trials.tournament import PolicyStage, read_tournament
+from bltybench.runs.trials.tournament import read_tournament
 from bltybench.scenario.pacing import PACINGS
 from bltybench.scenario.target import RateLimit, SandboxLimits
 from bltybench.scenario.trials.tournament import Tournament, competitor
@@ -134,6 +133,8 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
     if course is None or not isinstance(analysis.scenario.arrivals, Tournament):
         raise SystemExit(f"{run.path} has no tournament")
     one = analysis.scenario.of_one_policy()
+    limit = RateLimit.model_validate({"limit": LIMIT, "period_s": PERIOD_S, "algorithm": algorithm})
+    limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
     calls_load = load_of(one, run.path, clients=1)
     refused = has_fate(analysis.attempts, "refused")
     latency_s = (analysis.attempts["end_ns"] - analysis.attempts["sent_ns"]) / NS_PER_S
@@ -145,7 +146,6 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
         ended_s = (calls["first_due_ns"] / NS_PER_S + calls["latency_ms"] / 1000).dropna() - stage.begin_s
         live = Outcome(int((ended_s <= course.stage_s).sum()), int(has_fate(attempts, "refused").sum()))
         chosen = competitor(stage.stage)
-        limits = _in_phase(algorithm, stage, analysis.manifest.clock.wall_ns / NS_PER_S, one.seed)
         simulated = Simulation(
             calls_load,
             limits,
@@ -153,21 +153,12 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
             service,
             seed=one.seed,
             pacing=chosen.pacing,
+            start_s=analysis.manifest.clock.wall_ns / NS_PER_S + stage.begin_s,
         ).run()
         ok = sum(call.ok and call.ended_s <= course.stage_s for call in simulated)
         refusals = sum(len(call.refusals) for call in simulated)
         found.append(Compared(algorithm, stage.stage, len(calls), live, Outcome(ok, refusals)))
     return found
-
-
-def _in_phase(algorithm: str, stage: PolicyStage, wall_s: float, seed: int) -> SandboxLimits:
-    """Return the limits with windows that begin as long after the beginning of the load as in the run."""
-    limit = RateLimit.model_validate({"limit": LIMIT, "period_s": PERIOD_S, "algorithm": algorithm})
-    limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
-    if not FAMILIES[limit.algorithm].has_phase:
-        return limits
-    phase_s = (windows_start_s(limits, seed) - wall_s - stage.begin_s) % PERIOD_S
-    return limits.model_copy(update={"requests": limit.model_copy(update={"phase_s": phase_s})})
 
 
 def main() -> None:

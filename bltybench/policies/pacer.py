@@ -51,7 +51,7 @@ class Pacer:
 
     reads_headers: ClassVar[bool] = False
     """Whether it takes in the limits that responses announce."""
-    margin_s: ClassVar[float] = MARGIN_S
+    margin_s: float = MARGIN_S
     """Time by which a request is sent after its wait in a run, in seconds."""
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:

@@ -91,7 +91,7 @@ def windows_start_s(limits: SandboxLimits, seed: int) -> float:
 
 
 class Simulation:
-    """One simulation, from the first call to the last. The limits' windows begin at a time by the seed."""
+    """One simulation, from the first call to the last. The seed decides when the limits' windows begin."""
 
     def __init__(
         self,
@@ -104,9 +104,11 @@ class Simulation:
         pacing: PacingName = "none",
         paced_by: Sequence[Pacer] | None = None,
         others: Sequence[SandboxLimits] = (),
+        start_s: float | None = None,
     ) -> None:
-        """``paced_by`` are the clients' own pacers, instead of ``pacing`` by a share of the API's limits.
+        """``start_s`` is the server's time when the load begins, in Unix seconds.
 
+        ``paced_by`` are the clients' own pacers, instead of ``pacing`` by a share of the API's limits.
         ``others`` are the limits of the further APIs that the routes of the load name. Raise UserError if
         there are any and the clients pace, because they would pace by one of them.
         """
@@ -123,7 +125,7 @@ class Simulation:
         self._service = service
         has_headers = pacing == "headers"
         self._apis = [SimulatedApi(one, has_headers=has_headers) for one in (limits, *others)]
-        self._start_s = windows_start_s(limits, seed)
+        self._start_s = windows_start_s(limits, seed) if start_s is None else start_s
         self._clients = [
             _Client(
                 Retries(retry),
