@@ -268,10 +268,12 @@ def _good_calls(analysis: Analysis) -> str:
     if not goodput.calls:
         return "no calls"
     criterion = (
-        "met the objectives" if bounds_of(analysis.scenario.objectives) else "succeeded, no objectives set"
+        "those that met the objectives"
+        if bounds_of(analysis.scenario.objectives)
+        else "all that succeeded, as no objectives are set"
     )
     rate = "" if goodput.per_min is None else f" · {goodput.per_min:,.1f} per minute"
-    return f"{goodput.good:,} of {goodput.calls:,} {criterion}{rate}"
+    return f"{goodput.good:,} of {goodput.calls:,} · {criterion}{rate}"
 
 
 def _limited(label: str, value: float, unit: str, closest: ComparedLimit | None, more: str = "") -> Tile:
