@@ -257,7 +257,7 @@ class ChatClient:
             sent = self._attempt(paced, number, due_ns, request=request)
             result = context.reader.read_now(sent.exchange)
             if passed is not None:
-                passed.answered(result)
+                passed.answered(result, clock.axis_s(sent.exchange.headers_ns))
             context.budget_of(call.route).give_back(call.reserved - spent(context, sent, result))
             failed.append(EndedAttempt(sent.exchange, result, rounds, waited_s))
             wait_s: float | None = 0.0

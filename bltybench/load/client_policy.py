@@ -32,8 +32,8 @@ class Passed(NamedTuple):
 
     held: bool
     """Whether the gate held it, or it became due while the gate held one before it."""
-    answered: Callable[[ExchangeResult], None]
-    """Counts the end of its response."""
+    answered: Callable[[ExchangeResult, float], None]
+    """Counts the end of its response, whose headers arrived at a time, in seconds on the run's axis."""
 
 
 class Gate:
@@ -71,8 +71,9 @@ class Gate:
             while (wait_s := self._pacer.wait_s(now_s := self._now_s(), tokens, self._rng)) > 0:
                 waited = True
                 self._answered.clear()
+                by_answer = wait_s == inf or self._pacer.reads_headers
                 gevent.wait(
-                    [ended, self._answered] if wait_s == inf else [ended],
+                    [ended, self._answered] if by_answer else [ended],
                     timeout=None if wait_s == inf else wait_s + self._pacer.margin_s,
                     count=1,
                 )
@@ -90,16 +91,16 @@ class Gate:
             if self._queue:
                 self._queue[0].set()
 
-    def _answer(self, sent: SentRequest, result: ExchangeResult) -> None:
-        refused = classify_response(result) in REFUSALS
+    def _answer(self, sent: SentRequest, result: ExchangeResult, headers_s: float) -> None:
+        refused, now_s = classify_response(result) in REFUSALS, self._now_s()
         if self._pacer.reads_headers:
-            self._pacer.hear(sent, _announced(result.quota, self._now_s() - sent.at_s))
-        self._pacer.answer(sent, self._now_s(), result.quota.retry_after_s, refused=refused)
+            self._pacer.hear(sent, now_s, _announced(result.quota, headers_s - self._begin_s - sent.at_s))
+        self._pacer.answer(sent, now_s, result.quota.retry_after_s, refused=refused)
         self._answered.set()
 
 
 def _announced(quota: Quota, took_s: float) -> Iterator[AnnouncedLimit]:
-    """Yield the limits that the headers of a response announce completely, ``took_s`` after the request."""
+    """Yield the limits that headers announce completely, if they arrive ``took_s`` after the request."""
     for counts_tokens, limit, remaining, reset_s in (
         (False, quota.limit_requests, quota.remaining_requests, quota.reset_requests_s),
         (True, quota.limit_tokens, quota.remaining_tokens, quota.reset_tokens_s),

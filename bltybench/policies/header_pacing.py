@@ -7,13 +7,33 @@ from typing import NamedTuple
 
 from bltybench.policies.pacer import MAX_HOLD_S, AnnouncedLimit, Pacer, SentRequest
 
+OVERTAKE_S = 0.05
+"""Time within which requests can reach the server in another order, in seconds."""
+SAME_RESET_S = 0.1
+"""Largest difference of two announced resets that are the same one, in seconds."""
+
 
 class _Heard(NamedTuple):
     """What the response to the latest request announced."""
 
     at_s: float
     """Time at which the request was sent."""
+    answered_s: float
     limits: Sequence[AnnouncedLimit]
+
+    def is_after(self, other: "_Heard") -> bool:
+        """Return whether the server decided later than on another request.
+
+        Requests in flight at the same time can reach it in any order. The later one finds a later reset, or
+        less remaining until the same one.
+        """
+        if self.at_s >= other.answered_s:
+            return True
+        first, others_first = self.limits[0], other.limits[0]
+        later_s = self.at_s + first.reset_s - (other.at_s + others_first.reset_s)
+        return later_s > SAME_RESET_S or (
+            later_s >= -SAME_RESET_S and first.remaining <= others_first.remaining
+        )
 
 
 class HeaderPacer(Pacer):
@@ -39,8 +59,9 @@ class HeaderPacer(Pacer):
             return inf if self._open else 0.0
         wait_s = self._held_until_s - now_s
         if self._heard is not None:
-            # What was announced may include those that were sent at the same time.
-            since = [sent.tokens for sent in self._open if sent.at_s >= self._heard.at_s]
+            # What was announced may include those that were sent at about the same time.
+            since_s = self._heard.at_s - OVERTAKE_S
+            since = [sent.tokens for sent in self._open if sent.at_s >= since_s]
             for limit in self._heard.limits:
                 spent = sum(map(limit.cost, since))
                 wait_s = max(wait_s, limit.wait_s(now_s - self._heard.at_s, spent, limit.cost(tokens)))
@@ -58,9 +79,9 @@ class HeaderPacer(Pacer):
         if refused and announced_s is not None:
             self._held_until_s = max(self._held_until_s, now_s + min(announced_s, MAX_HOLD_S))
 
-    def hear(self, sent: SentRequest, limits: Iterable[AnnouncedLimit]) -> None:
-        """Take in what a response announced, unless a later request was already answered."""
-        found = tuple(limits)
-        if not found or (self._heard is not None and sent.at_s < self._heard.at_s):
-            return
-        self._heard = _Heard(sent.at_s, found)
+    def hear(self, sent: SentRequest, now_s: float, limits: Iterable[AnnouncedLimit]) -> None:
+        """Take in what a response announced, unless the server decided on another answered request later."""
+        if found := tuple(limits):
+            heard = _Heard(sent.at_s, now_s, found)
+            if self._heard is None or heard.is_after(self._heard):
+                self._heard = heard

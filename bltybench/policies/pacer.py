@@ -50,8 +50,8 @@ class Pacer:
     """Base class. It sends every request immediately."""
 
     reads_headers: ClassVar[bool] = False
-    """Whether it takes in the limits that responses announce."""
-    margin_s: float = MARGIN_S
+    """Whether it takes in the limits that responses announce, so that each response can change a wait."""
+    margin_s: ClassVar[float] = MARGIN_S
     """Time by which a request is sent after its wait in a run, in seconds."""
 
     def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
@@ -65,5 +65,5 @@ class Pacer:
     def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Count the end of a response."""
 
-    def hear(self, sent: SentRequest, limits: Iterable[AnnouncedLimit]) -> None:
+    def hear(self, sent: SentRequest, now_s: float, limits: Iterable[AnnouncedLimit]) -> None:
         """Take in the limits that a response announced, before it is counted."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bltybench.limits.models import Model, TokenBucket
 from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.policies.header_pacing import HeaderPacer
-from bltybench.policies.pacer import MARGIN_S, MAX_HOLD_S, Pacer, SentRequest
+from bltybench.policies.pacer import MAX_HOLD_S, Pacer, SentRequest
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
@@ -30,10 +30,11 @@ BORROW_GAP = 2.0
 MAX_BACKOFF_PERIODS = 0.5
 """Longest wait before the next request beyond the client's share, in periods."""
 NETWORK_MARGIN_S = 0.01
-"""Time by which ``limiter`` and ``token_bucket`` send a request after its wait in a run, in seconds.
-
-The network delays some requests less than those before them, which would put them before the end of a period.
-Both can catch up, so it lowers no rate. An even pace could not."""
+"""Time by which ``limiter`` sends a request after its wait in a run, in seconds: the network delays some
+requests less than those before them, which would put them before the end of a period."""
+BUCKET_SLOWDOWN = 1.01
+"""Factor of the period of ``token_bucket``. At exactly the rate of a window, each request would come just
+when one leaves the window, and the network would decide whether it is refused."""
 
 
 class Share(NamedTuple):
@@ -120,13 +121,15 @@ def own_pacer(models: Iterable[tuple[Model, bool]], slots: int | None) -> CopyPa
 
 def bucket_pacer(limits: SandboxLimits, share: Share, *, burst: bool) -> CopyPacer:
     """Return token buckets for requests and tokens, at the rates of the client's share of the limits."""
-    pacer = CopyPacer(
-        _Copied(TokenBucket(own.limit, own.period_s, None if burst or counts_tokens else 1), counts_tokens)
+    slowdown = BUCKET_SLOWDOWN if burst else 1.0
+    return CopyPacer(
+        _Copied(
+            TokenBucket(own.limit, own.period_s * slowdown, None if burst or counts_tokens else 1),
+            counts_tokens,
+        )
         for limit, counts_tokens in _known(limits)
         for own in _own(limit, share).chain()
     )
-    pacer.margin_s = NETWORK_MARGIN_S if burst else MARGIN_S
-    return pacer
 
 
 class AimdPacer(Pacer):
@@ -192,7 +195,7 @@ class LimiterPacer(Pacer):
     accepted one.
     """
 
-    margin_s: float = NETWORK_MARGIN_S
+    margin_s = NETWORK_MARGIN_S
 
     def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
         self._limits, self._share = _known(limits), share

@@ -270,7 +270,8 @@ class Simulation:
         refused = answer.decision is not Decision.ACCEPTED
         sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
         if client.pacer.reads_headers:
-            client.pacer.hear(sent, self._api_of(call).headers_of(answer, self._start_s + call.sent_s))
+            announced = self._api_of(call).headers_of(answer, self._start_s + call.sent_s)
+            client.pacer.hear(sent, now_s, announced)
         client.pacer.answer(sent, now_s, answer.announced_s, refused=refused)
         if refused:
             self._refused(now_s, call, answer)
@@ -279,6 +280,7 @@ class Simulation:
             client.retries.succeed()
             self._end(now_s, call)
         if client.held:
+            client.wakes = client.wakes and not client.pacer.reads_headers
             self._release(now_s, client)
 
     def _api_of(self, call: _Call) -> SimulatedApi:

@@ -110,7 +110,7 @@ def test_request_that_waits_for_a_slot_passes_after_the_next_response() -> None:
     second = gevent.spawn(gate.hold, 1, 0.0, ended)
     gevent.sleep(0.01)
     assert gate.holding
-    first.answered(result())
+    first.answered(result(), 0.0)
     assert second.get(timeout=5).held
 
 
@@ -119,7 +119,7 @@ def test_refusals_slow_the_pacer_down() -> None:
     gate = Gate(pacer, clock(0.0), Random(1))
     passed_at_1 = gate.hold(1, 0.0, Event())
     assert passed_at_1 is not None
-    passed_at_1.answered(result(429))
+    passed_at_1.answered(result(429), 0.0)
     gate.hold(1, 0.0, Event())
     assert pacer.wait_s(3.0, 1, Random(1)) > 1.5
 
@@ -129,7 +129,7 @@ def test_headers_of_responses_pace_the_next_requests() -> None:
     passed = gate.hold(1, 0.0, ended)
     assert passed is not None
     quota = Quota(limit_requests=9, remaining_requests=0, reset_requests_s=9_000.0, limit_tokens=5)
-    passed.answered(ExchangeResult(outcome=Outcome.OK, status=200, quota=quota))
+    passed.answered(ExchangeResult(outcome=Outcome.OK, status=200, quota=quota), 0.0)
     waiting = gevent.spawn(gate.hold, 1, 0.0, ended)
     gevent.sleep(0)
     assert gate.holding

@@ -48,6 +48,10 @@ class RunClock:
         """Return the current time on the run's axis, in seconds."""
         return self.now_ns() / 1e9
 
+    def axis_s(self, monotonic_ns: int | None) -> float:
+        """Return a time of the monotonic clock, or the current one, in seconds on the run's axis."""
+        return self.now_s() if monotonic_ns is None else (monotonic_ns - self.start_ns) / 1e9
+
     def wait_until(self, at_ns: int, over: Event | None = None) -> bool:
         """Sleep until ``at_ns`` on the run's axis. Return False if the time of the load is over before.
 
