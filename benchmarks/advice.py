@@ -19,8 +19,8 @@ from bltybench.limits.observations.proportion import Proportion
 from bltybench.policies.advice.prediction import predict
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.optimum import optimum
+from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import windows_start_s
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 KINDS = ("requests", "requests", "requests", "two request limits", "tokens", "concurrency")

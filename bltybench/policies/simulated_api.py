@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil, floor, inf
+from random import Random
 from typing import NamedTuple
 
 from bltybench.limits.models import Admission, AllOf, Concurrency, Model
@@ -102,3 +103,10 @@ class SimulatedApi:
             return None
         whole_s = ceil(wait_s) or 1
         return float(int(whole_s * self._factor))
+
+
+def windows_start_s(limits: SandboxLimits, seed: int) -> float:
+    """Return the server's time when the load begins, in seconds: somewhere in the longest period."""
+    known = (limits.requests, limits.tokens)
+    periods_s = [limit.period_s for top in known if top is not None for limit in top.chain()]
+    return Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))

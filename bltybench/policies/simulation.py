@@ -17,7 +17,7 @@ from bltybench.policies.pacer import MARGIN_S, Pacer, SentRequest
 from bltybench.policies.pacing import Share, pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.retry.backoff import FailedAttempt
-from bltybench.policies.simulated_api import Answer, SimulatedApi
+from bltybench.policies.simulated_api import Answer, SimulatedApi, windows_start_s
 from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
 from bltybench.policies.unhindered import Unhindered, too_many_events
@@ -81,13 +81,6 @@ class _Event(NamedTuple):
     """Order of creation, which decides between events of the same kind and time."""
     call: _Call
     answer: Answer | None = None
-
-
-def windows_start_s(limits: SandboxLimits, seed: int) -> float:
-    """Return the server's time when the load begins, in seconds: somewhere in the longest period."""
-    known = (limits.requests, limits.tokens)
-    periods_s = [limit.period_s for top in known if top is not None for limit in top.chain()]
-    return Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))
 
 
 class Simulation:

@@ -8,8 +8,9 @@ import msgspec
 
 from bltybench.limits.models.families import in_words
 from bltybench.policies.optimum import Optimum, optimum
+from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import Simulation, windows_start_s
+from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import PolicyResult, tally
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import SDK_POLICIES, Retry

@@ -15,8 +15,9 @@ from benchmarks.policies import random_case
 from bltybench.limits.models import AllOf
 from bltybench.limits.models.families import model_of
 from bltybench.policies.optimum import UNSOLVED, Optimum, optimum
+from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import Simulation, windows_start_s
+from bltybench.policies.simulation import Simulation
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits

@@ -23,9 +23,10 @@ from bltybench.policies.pacing import (
     Share,
     pacer_of,
 )
+from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
-from bltybench.policies.simulation import Simulation, windows_start_s
+from bltybench.policies.simulation import Simulation
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import Retry
