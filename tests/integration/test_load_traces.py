@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support_locust import Finished
-from support_workloads import PACE_TOLERANCE, TRACES, arrivals, pace, play, refused, scheduled
+from support_workloads import TRACES, arrivals, pace, play, refused, scheduled
 
 from bltybench.sandbox.truth import TruthRow
 
@@ -68,7 +68,7 @@ def test_azure_trace_is_replayed_as_recorded(tmp_path: Path) -> None:
         assert (row["prompt_tokens"], row["max_tokens"]) == (context, generated)
     start_ns = done.run.manifest().clock.monotonic_ns
     received_ns = {name: row.received_ns - start_ns for name, row in truth.items()}
-    assert pace(attempts, received_ns) == pytest.approx(1.0, abs=PACE_TOLERANCE)
+    assert pace(attempts, received_ns) == pytest.approx(1.0, abs=0.005)
 
 
 def test_mooncake_trace_is_replayed_with_its_prefixes(tmp_path: Path) -> None:
