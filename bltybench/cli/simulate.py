@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bltybench.policies.advice.needed_limit import NeededLimit
     from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
-    from bltybench.policies.tournament import LimiterResult, Tournament
+    from bltybench.policies.tournament import LimiterResult, SimulatedTournament
     from bltybench.scenario.target import SandboxLimits
     from bltybench.scenario.workload import Scenario
 
@@ -221,7 +221,7 @@ def _known(option: str, given: list[str] | None, known: Sequence[str]) -> Sequen
     return given or known
 
 
-def _show(result: Tournament) -> None:
+def _show(result: SimulatedTournament) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415 - as above
 

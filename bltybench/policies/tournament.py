@@ -62,7 +62,7 @@ class LimiterResult(msgspec.Struct, kw_only=True):
         return f"Optimum: {accepted:,} calls accepted {end}."
 
 
-class Tournament(msgspec.Struct, kw_only=True):
+class SimulatedTournament(msgspec.Struct, kw_only=True):
     """A simulated comparison of policies."""
 
     scenario: str
@@ -93,7 +93,7 @@ def play(
     variants: Sequence[Sequence[SandboxLimits]],
     policies: Sequence[str],
     pacings: Sequence[PacingName],
-) -> Tournament:
+) -> SimulatedTournament:
     """Simulate each retry policy with each pacing against each set of limits, one for each API of the calls.
 
     The optimum is known for one API.
@@ -120,7 +120,7 @@ def play(
                 results=results,
             )
         )
-    return Tournament(
+    return SimulatedTournament(
         scenario=name,
         seed=scenario.seed,
         clients=load.clients,

@@ -23,7 +23,7 @@ from bltybench.policies.simulated_calls import SimulatedCalls
 from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad, load_of
 from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import jain, tally
-from bltybench.policies.tournament import Tournament, variant
+from bltybench.policies.tournament import SimulatedTournament, variant
 from bltybench.sandbox.quota import KeyQuota, Refusal
 from bltybench.scenario.algorithms import Algorithm
 from bltybench.scenario.file.resolve import resolve
@@ -183,7 +183,7 @@ def test_scenario_that_falls_back_is_simulated_with_the_limits_of_each_key(
     )
     chosen = ("--scenario-file", str(file), "--calls", "40", "--policy", "retry_after")
     assert simulate(monkeypatch, *chosen, "--json") == 0
-    (limiter,) = msgspec.json.decode(capsys.readouterr().out, type=Tournament).limiters
+    (limiter,) = msgspec.json.decode(capsys.readouterr().out, type=SimulatedTournament).limiters
     assert (limiter.other_apis, limiter.optimum, limiter.results[0].ok) == (1, None, 30)
     assert simulate(monkeypatch, *chosen, *options) == 2
     assert "have several" in capsys.readouterr().err
@@ -324,7 +324,7 @@ def test_command_compares_policies_and_limiters(
         "sliding_log",
     )
     assert simulate(monkeypatch, "quickstart", *chosen, "--requests", "30", "--clients", "2", "--json") == 0
-    made = msgspec.json.decode(capsys.readouterr().out, type=Tournament)
+    made = msgspec.json.decode(capsys.readouterr().out, type=SimulatedTournament)
     assert [limiter.requests and limiter.requests["algorithm"] for limiter in made.limiters] == [
         "token_bucket",
         "sliding_log",
