@@ -20,7 +20,8 @@ from bltybench.policies.advice.prediction import predict
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.optimum import optimum
 from bltybench.policies.simulated_api import windows_start_s
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 KINDS = ("requests", "requests", "requests", "two request limits", "tokens", "concurrency")

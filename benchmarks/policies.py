@@ -17,10 +17,11 @@ from bltybench.limits.observations.proportion import Proportion
 from bltybench.percentiles import percentile
 from bltybench.policies.optimum import UNSOLVED, optimum
 from bltybench.policies.simulated_api import windows_start_s
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import PolicyResult, tally
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits

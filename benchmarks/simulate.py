@@ -8,9 +8,10 @@ import time
 from itertools import product
 from typing import get_args
 
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 

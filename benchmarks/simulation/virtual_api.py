@@ -12,6 +12,7 @@ from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.runs.attempt import Attempt
 from bltybench.sandbox.quota import Quotas, Refusal
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import SandboxLimits
 
 START_S = 1_795_358_417.3
@@ -151,7 +152,7 @@ class VirtualApi:
         quota = self.quotas.of("second" if sent.second_key else "first", sent.model or "a")
         clock_s = self.now_s + self.clock_offset_s
         for _ in range(self._others(self._rng)):
-            quota.admit(clock_s, 10)
+            quota.admit(clock_s, CallSize(10, 0))
         if sent.kind != "chat":
             status = ERRORS.get(sent.kind, 200)
             listed = "models" in limits.charged_endpoints and status == 200
@@ -168,7 +169,7 @@ class VirtualApi:
         if full and limits.concurrency_excess == "refused":
             self._respond(request, limits.refusal_status, "concurrency_limit_exceeded", accepted=False)
             return
-        grant = quota.admit(clock_s, request.prompt_tokens + sent.max_tokens)
+        grant = quota.admit(clock_s, CallSize(request.prompt_tokens, sent.max_tokens))
         if isinstance(grant, Refusal):
             self._refuse(request, grant)
             return
@@ -240,7 +241,7 @@ class VirtualApi:
         self._slots_in_use -= 1
         if request.grant is not None:
             now_s = self.now_s + self.clock_offset_s
-            request.grant.settle(now_s, request.prompt_tokens + completion_tokens)
+            request.grant.settle(now_s, CallSize(request.prompt_tokens, completion_tokens))
         if self._queue:
             self._serve(self._queue.popleft())
 

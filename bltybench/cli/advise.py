@@ -49,8 +49,7 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     Prints the pace of each client, what to expect from it, and settings to copy for the openai package,
     LiteLLM, LangChain, tenacity, nginx, and Envoy. Nothing is sent.
     """
-    from bltybench.policies.advice.known_limits import with_one_sided  # noqa: PLC0415 - see app.py
-    from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415
+    from bltybench.policies.advice.prediction import Advice, predict  # noqa: PLC0415 - see app.py
     from bltybench.policies.advice.prescription import prescribe  # noqa: PLC0415
     from bltybench.policies.advice.settings import settings  # noqa: PLC0415
 
@@ -59,7 +58,7 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     )
     workload = _workload(basis, scenario, scenario_file, calls, clients)
     known = basis.known
-    limits = with_one_sided(known.limits, known.documented, workload.load.sizes)
+    limits = known.limits
     prescription = prescribe(limits, workload.load.sizes, clients=clients, keys=keys, banned=known.banned)
     made = Advice(
         source=basis.name,

@@ -118,11 +118,7 @@ def _greeting(settings: SandboxSettings, host: str, port: int, ca_file: str | No
     base_url = f"{'https' if ca_file else 'http'}://{name}:{port}/v1"
     key, model = settings.keys[0].key, settings.models[0]
     limits = settings.limits
-    lines = [
-        f"  {in_words(rate, unit)}"
-        for unit, rate in (("requests", limits.requests), ("tokens", limits.tokens))
-        if rate
-    ]
+    lines = [f"  {in_words(rate, unit)}" for unit, rate in limits.per_period.items()]
     if limits.concurrency is not None:
         lines.append(f"  {limits.concurrency:,} concurrent requests")
     keys = [

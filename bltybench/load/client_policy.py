@@ -17,6 +17,7 @@ from bltybench.policies.advice.known_limits import limits_of
 from bltybench.policies.pacer import AnnouncedLimit, Pacer, SentRequest
 from bltybench.policies.pacing import Share, pacer_of
 from bltybench.policies.retries import Retries
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.file.scenario_file import load_limits
 from bltybench.scenario.pacing import NEED_LIMITS, Pacing
@@ -59,7 +60,7 @@ class Gate:
         """Whether the gate holds a request, or held one when the run ended."""
         return bool(self._queue) or self._cut_off
 
-    def hold(self, tokens: int, due_s: float, ended: Event) -> Passed | None:
+    def hold(self, size: CallSize, due_s: float, ended: Event) -> Passed | None:
         """Wait until a request may be sent, and count it. Return None if ``ended`` is set before."""
         turn = Event()
         self._queue.append(turn)
@@ -68,7 +69,7 @@ class Gate:
             waited = self._queue[0] is not turn
             if waited:
                 turn.wait()
-            while (wait_s := self._pacer.wait_s(now_s := self._now_s(), tokens, self._rng)) > 0:
+            while (wait_s := self._pacer.wait_s(now_s := self._now_s(), size, self._rng)) > 0:
                 waited = True
                 self._answered.clear()
                 by_answer = wait_s == inf or self._pacer.reads_headers
@@ -80,11 +81,11 @@ class Gate:
                 if ended.is_set():
                     return None
             passed = True
-            self._pacer.send(now_s, tokens)
+            self._pacer.send(now_s, size)
             waited = waited or due_s - self._begin_s < self._released_s
             if waited:
                 self._released_s = now_s
-            return Passed(waited, partial(self._answer, SentRequest(now_s, tokens)))
+            return Passed(waited, partial(self._answer, SentRequest(now_s, size)))
         finally:
             self._cut_off = self._cut_off or not passed
             self._queue.remove(turn)
@@ -166,7 +167,7 @@ def limits_to_keep(
     kept = {name: given or limits_of(target) for name, target in targets.items()}
     needing = sorted(NEED_LIMITS & scenario.pacings)
     for name, limits in kept.items():
-        known = any((limits.requests, limits.tokens, limits.concurrency))
+        known = limits.per_period or limits.concurrency
         if needing and not known and targets[name].sandbox is None:
             raise UserError(
                 f"pacing by '{needing[0]}' needs the limits of target '{name}', which has none",

@@ -10,6 +10,7 @@ from locust.exception import StopUser
 from bltybench.load.client_policy import Passed
 from bltybench.load.recorder import ENDPOINT, CallContext, SentAttempt, record
 from bltybench.load.run.context import RunContext
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.interpret import interpret
@@ -50,11 +51,11 @@ def pace(
     gate = context.policy.gate(call.route) if call.endpoint == ENDPOINT else None
     if gate is None:
         return call, None
-    tokens = (call.prompt_tokens or 0) + (call.max_tokens or 0)
+    size = CallSize(call.prompt_tokens or 0, call.max_tokens or 0)
     killed: GreenletExit | None = None
     passed: Passed | None = None
     try:
-        passed = gate.hold(tokens, due_ns / 1e9, ended)
+        passed = gate.hold(size, due_ns / 1e9, ended)
     except GreenletExit as stopped:
         killed = stopped
     if passed is None:

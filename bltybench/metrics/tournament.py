@@ -22,8 +22,9 @@ from bltybench.metrics.latency import PERCENTILES, min_sample
 from bltybench.metrics.policy_choice import Estimate, Standing, TournamentResult, ranked, recommend
 from bltybench.metrics.sample import Sample
 from bltybench.policies.optimum import optimum
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.runs.trials.tournament import PolicyStage, TournamentCourse
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import SandboxLimits
 
 MIN_SPANS, MAX_SPANS = 3, 10

@@ -6,6 +6,7 @@ from random import Random
 from typing import NamedTuple
 
 from bltybench.policies.pacer import MAX_HOLD_S, AnnouncedLimit, Pacer, SentRequest
+from bltybench.scenario.api.call_size import CallSize
 
 OVERTAKE_S = 0.05
 """Time within which requests can reach the server in another order, in seconds."""
@@ -52,7 +53,7 @@ class HeaderPacer(Pacer):
         self._answers = 0
         self._held_until_s = 0.0
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request. Until the first response, one is sent at a time."""
         del rng
         if not self._answers:
@@ -61,16 +62,16 @@ class HeaderPacer(Pacer):
         if self._heard is not None:
             # What was announced may include those that were sent at about the same time.
             since_s = self._heard.at_s - OVERTAKE_S
-            since = [sent.tokens for sent in self._open if sent.at_s >= since_s]
+            since = [sent.size for sent in self._open if sent.at_s >= since_s]
             for limit in self._heard.limits:
                 spent = sum(map(limit.cost, since))
-                wait_s = max(wait_s, limit.wait_s(now_s - self._heard.at_s, spent, limit.cost(tokens)))
+                wait_s = max(wait_s, limit.wait_s(now_s - self._heard.at_s, spent, limit.cost(size)))
         # Without a response to come, nothing would end an endless wait.
         return 0.0 if wait_s == inf and not self._open else max(wait_s, 0.0)
 
-    def send(self, now_s: float, tokens: int) -> None:
+    def send(self, now_s: float, size: CallSize) -> None:
         """Count a request that is sent."""
-        self._open.append(SentRequest(now_s, tokens))
+        self._open.append(SentRequest(now_s, size))
 
     def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Count the end of a response. After a refusal, hold all requests for the announced wait."""

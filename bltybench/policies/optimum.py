@@ -16,7 +16,9 @@ from math import inf
 import numpy as np
 
 from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET, model_of
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.scenario.api.call_size import CallSize
+from bltybench.scenario.api.documented_limits import TOKENS
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 UNSOLVED = ("first_hit_counter", WHOLE_TOKEN_BUCKET)
@@ -65,7 +67,7 @@ def optimum(
     concurrency or the users, so that fewer are accepted by the end than the other limits allow. Finding the
     best order takes exponentially long.
     """
-    known = [limit for top in (limits.requests, limits.tokens) if top for limit in top.chain()]
+    known = [limit for top in limits.per_period.values() for limit in top.chain()]
     own_times = [limit for limit in known if _gains_by_waiting(limit)]
     if own_times and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
         own_times = []
@@ -85,7 +87,7 @@ def optimum(
     if load.due_s is None and not equally_long:
         return None
     # The limits for which calls cost the same bound every schedule. A schedule that reaches it is the best.
-    same = limits.model_copy(update={"tokens": None})
+    same = limits.model_copy(update=dict.fromkeys(TOKENS))
     slots = slots if equally_long else len(load.sizes) + load.users
     bound = _schedule(load, service, _Limits(same, slots, start_s))
     reached = best.accepted_by(load.end_s) == bound.accepted_by(load.end_s)
@@ -133,8 +135,7 @@ class _Limits:
     """All limits at once, and the requests in flight."""
 
     def __init__(self, limits: SandboxLimits, slots: int, start_s: float) -> None:
-        self._requests = [] if limits.requests is None else [model_of(limits.requests)]
-        self._tokens = [] if limits.tokens is None else [model_of(limits.tokens)]
+        self._models = [(model_of(limit), what) for what, limit in limits.per_period.items()]
         self._slots = slots
         self._start_s = self._server_s = start_s
         self._ends_s: list[float] = []
@@ -144,8 +145,7 @@ class _Limits:
         at_s = due_s
         while len(self._ends_s) >= self._slots or (self._ends_s and self._ends_s[0] <= at_s):
             at_s = max(at_s, heappop(self._ends_s))
-        costs = [(model, 1.0) for model in self._requests]
-        costs += [(model, float(size.prompt + size.completion)) for model in self._tokens]
+        costs = [(model, size.cost(what)) for model, what in self._models]
         # Rounding must not put it before the previous one.
         server_s = max(self._server_s, self._start_s + at_s)
         waits_s = [model.peek(server_s, cost).retry_after_s or 0.0 for model, cost in costs]

@@ -5,6 +5,8 @@ from math import inf
 from random import Random
 from typing import ClassVar, NamedTuple
 
+from bltybench.scenario.api.call_size import CallSize
+
 MARGIN_S = 1e-6
 """Time by which a held request is sent after its wait, in seconds, so that rounding can't make it early."""
 MAX_HOLD_S = 60.0
@@ -15,7 +17,7 @@ class SentRequest(NamedTuple):
     """When a request was sent, in seconds, and its tokens."""
 
     at_s: float
-    tokens: int
+    size: CallSize
 
 
 class AnnouncedLimit(NamedTuple):
@@ -27,9 +29,9 @@ class AnnouncedLimit(NamedTuple):
     reset_s: float
     """Time from when the request was sent until the whole limit is available, in seconds."""
 
-    def cost(self, tokens: int) -> float:
+    def cost(self, size: CallSize) -> float:
         """Return what a request costs."""
-        return float(tokens) if self.counts_tokens else 1.0
+        return size.cost("tokens" if self.counts_tokens else "requests")
 
     def wait_s(self, age_s: float, spent: float, cost: float) -> float:
         """Return how long until a request fits, ``age_s`` after this was announced and ``spent`` since then.
@@ -54,12 +56,12 @@ class Pacer:
     margin_s: ClassVar[float] = MARGIN_S
     """Time by which a request is sent after its wait in a run, in seconds."""
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request; 0 to send it, infinity to wait for a response."""
-        del now_s, tokens, rng
+        del now_s, size, rng
         return 0.0
 
-    def send(self, now_s: float, tokens: int) -> None:
+    def send(self, now_s: float, size: CallSize) -> None:
         """Count a request that is sent."""
 
     def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:

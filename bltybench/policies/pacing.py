@@ -10,6 +10,8 @@ from bltybench.limits.models import Model, TokenBucket
 from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.policies.header_pacing import HeaderPacer
 from bltybench.policies.pacer import MAX_HOLD_S, Pacer, SentRequest
+from bltybench.scenario.api.call_size import CallSize
+from bltybench.scenario.api.documented_limits import What
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
@@ -52,13 +54,13 @@ class _Copied(NamedTuple):
     """A copy of one of the server's limiters."""
 
     model: Model
-    counts_tokens: bool
+    counts: What
     scale: int = 1
     """Units of the model per request or token."""
 
-    def cost(self, tokens: int) -> float:
+    def cost(self, size: CallSize) -> float:
         """Return what a request costs."""
-        return float(self.scale * (tokens if self.counts_tokens else 1))
+        return self.scale * size.cost(self.counts)
 
 
 class _Copy:
@@ -67,21 +69,21 @@ class _Copy:
     def __init__(self, copied: Iterable[_Copied]) -> None:
         self._copied = tuple(copied)
 
-    def wait_s(self, now_s: float, tokens: int) -> float:
+    def wait_s(self, now_s: float, size: CallSize) -> float:
         """Return how long until a request fits; infinity if it never does."""
-        waits_s = [one.model.peek(now_s, one.cost(tokens)).retry_after_s or 0.0 for one in self._copied]
+        waits_s = [one.model.peek(now_s, one.cost(size)).retry_after_s or 0.0 for one in self._copied]
         return max(waits_s, default=0.0)
 
-    def charge(self, now_s: float, tokens: int) -> None:
+    def charge(self, now_s: float, size: CallSize) -> None:
         """Count a request, even if it does not fit."""
         for one in self._copied:
-            one.model.charge(now_s, one.cost(tokens))
+            one.model.charge(now_s, one.cost(size))
 
-    def refund(self, now_s: float, charged_s: float, tokens: int) -> None:
+    def refund(self, now_s: float, charged_s: float, size: CallSize) -> None:
         """Refund a request, except to limiters that count refused ones."""
         for one in self._copied:
             if not one.model.count_refused:
-                one.model.refund(now_s, charged_s, one.cost(tokens))
+                one.model.refund(now_s, charged_s, one.cost(size))
 
     def exhaust(self, now_s: float) -> None:
         """Count what others must have used: no request fits now."""
@@ -97,25 +99,25 @@ class CopyPacer(Pacer):
         self._slots = inf if slots is None else slots
         self._in_flight = 0
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request. One that never fits is sent: waiting doesn't help."""
         del rng
         if self._in_flight >= self._slots:
             return inf
-        return 0.0 if (wait_s := self._copy.wait_s(now_s, tokens)) == inf else wait_s
+        return 0.0 if (wait_s := self._copy.wait_s(now_s, size)) == inf else wait_s
 
-    def send(self, now_s: float, tokens: int) -> None:
+    def send(self, now_s: float, size: CallSize) -> None:
         """Charge a request."""
         self._in_flight += 1
-        self._copy.charge(now_s, tokens)
+        self._copy.charge(now_s, size)
 
     def answer(self, *_: object, **__: object) -> None:
         """Release the slot."""
         self._in_flight -= 1
 
 
-def own_pacer(models: Iterable[tuple[Model, bool]], slots: int | None) -> CopyPacer:
-    """Return a pacer that keeps limiters of its own. Each is with whether it counts tokens."""
+def own_pacer(models: Iterable[tuple[Model, What]], slots: int | None) -> CopyPacer:
+    """Return a pacer that keeps limiters of its own. Each is with what it counts."""
     return CopyPacer((_Copied(*known) for known in models), slots)
 
 
@@ -124,10 +126,10 @@ def bucket_pacer(limits: SandboxLimits, share: Share, *, burst: bool) -> CopyPac
     slowdown = BUCKET_SLOWDOWN if burst else 1.0
     return CopyPacer(
         _Copied(
-            TokenBucket(own.limit, own.period_s * slowdown, None if burst or counts_tokens else 1),
-            counts_tokens,
+            TokenBucket(own.limit, own.period_s * slowdown, 1 if what == "requests" and not burst else None),
+            what,
         )
-        for limit, counts_tokens in _known(limits)
+        for what, limit in limits.per_period.items()
         for own in _own(limit, share).chain()
     )
 
@@ -141,14 +143,14 @@ class AimdPacer(Pacer):
         """Time of the last change of the rate."""
         self._next_s = 0.0
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request."""
-        del tokens, rng
+        del size, rng
         return max(0.0, self._next_s - now_s)
 
-    def send(self, now_s: float, tokens: int) -> None:
+    def send(self, now_s: float, size: CallSize) -> None:
         """Count a request that is sent."""
-        del tokens
+        del size
         self._next_s = now_s + 1 / self._rate(now_s)
 
     def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
@@ -169,9 +171,9 @@ class AdaptivePacer(Pacer):
         self._tries: deque[float] = deque()
         self._accepted: deque[float] = deque()
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request."""
-        del tokens
+        del size
         for times_s in (self._tries, self._accepted):
             while times_s and times_s[0] <= now_s - ADAPTIVE_WINDOW_S:
                 times_s.popleft()
@@ -198,9 +200,10 @@ class LimiterPacer(Pacer):
     margin_s = NETWORK_MARGIN_S
 
     def __init__(self, limits: SandboxLimits, share: Share, start_s: float) -> None:
-        self._limits, self._share = _known(limits), share
+        self._limits, self._share = limits.per_period, share
         self._own, self._whole = (
-            _Copy(_copied(*known, part) for known in self._limits) for part in (share, Share(0, 1))
+            _Copy(_copied(limit, what, part) for what, limit in self._limits.items())
+            for part in (share, Share(0, 1))
         )
         self._slots = inf if limits.concurrency is None else max(1, share.of(limits.concurrency))
         self._start_s = start_s
@@ -210,26 +213,26 @@ class LimiterPacer(Pacer):
         """Send times of borrowed requests without an answer."""
         self._borrow_at_s = self._backoff_s = 0.0
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
         """Return how long to hold the next request. One that never fits is sent: waiting doesn't help."""
         del rng
         if self._in_flight >= self._slots:
             return inf
-        wait_s = self._own.wait_s(self._start_s + now_s, tokens)
+        wait_s = self._own.wait_s(self._start_s + now_s, size)
         if wait_s:
-            whole_s = self._whole.wait_s(self._start_s + now_s, tokens)
+            whole_s = self._whole.wait_s(self._start_s + now_s, size)
             wait_s = 0.0 if whole_s == inf else min(wait_s, max(whole_s, self._borrow_at_s - now_s))
         return max(wait_s, self._held_until_s - now_s)
 
-    def send(self, now_s: float, tokens: int) -> None:
+    def send(self, now_s: float, size: CallSize) -> None:
         """Charge a request."""
         server_s = self._start_s + now_s
-        if self._own.wait_s(server_s, tokens):
+        if self._own.wait_s(server_s, size):
             self._borrowed_s.add(now_s)
         self._in_flight += 1
-        self._own.charge(server_s, tokens)
-        self._whole.charge(server_s, tokens)
-        self._borrow_at_s = max(self._borrow_at_s, now_s + self._gap_s(tokens))
+        self._own.charge(server_s, size)
+        self._whole.charge(server_s, size)
+        self._borrow_at_s = max(self._borrow_at_s, now_s + self._gap_s(size))
 
     def answer(self, sent: SentRequest, now_s: float, announced_s: float | None, *, refused: bool) -> None:
         """Release the slot. After a refusal, hold all requests, and borrow later."""
@@ -241,25 +244,26 @@ class LimiterPacer(Pacer):
             return
         server_s = self._start_s + now_s
         if borrowed:
-            self._own.refund(server_s, self._start_s + sent.at_s, sent.tokens)
+            self._own.refund(server_s, self._start_s + sent.at_s, sent.size)
         self._whole.exhaust(server_s)
         hold_s = announced_s or REFUSED_HOLD_S
         if self._slots == inf:
             # Retry-After is rounded up to whole seconds, and the copy can know it better.
-            hold_s = max(hold_s - 1, min(hold_s, self._whole.wait_s(server_s, sent.tokens)))
+            hold_s = max(hold_s - 1, min(hold_s, self._whole.wait_s(server_s, sent.size)))
         self._held_until_s = max(self._held_until_s, now_s + min(hold_s, MAX_HOLD_S))
-        longest_s = MAX_BACKOFF_PERIODS * max((limit.period_s for limit, _ in self._limits), default=0.0)
-        self._backoff_s = min(max(2 * self._backoff_s, self._gap_s(sent.tokens)), longest_s)
+        longest_s = MAX_BACKOFF_PERIODS * max(
+            (limit.period_s for limit in self._limits.values()), default=0.0
+        )
+        self._backoff_s = min(max(2 * self._backoff_s, self._gap_s(sent.size)), longest_s)
         # From half to one and a half of it, so that the clients don't borrow at the same time.
         spread = 0.5 + (self._share.client + 0.5) / self._share.clients
         self._borrow_at_s = now_s + self._backoff_s * spread
 
-    def _gap_s(self, tokens: int) -> float:
+    def _gap_s(self, size: CallSize) -> float:
         """Return the least time between borrowed requests; short if a share is only a few requests."""
         gaps_s = (
-            limit.period_s
-            * min(BORROW_GAP * (tokens if counts_tokens else 1) / limit.limit, 1 / self._share.clients)
-            for limit, counts_tokens in self._limits
+            limit.period_s * min(BORROW_GAP * size.cost(what) / limit.limit, 1 / self._share.clients)
+            for what, limit in self._limits.items()
         )
         return max(gaps_s, default=0.0)
 
@@ -278,14 +282,7 @@ def pacer_of(name: PacingName, limits: SandboxLimits, share: Share, start_s: flo
     return makers[name]()
 
 
-def _known(limits: SandboxLimits) -> list[tuple[RateLimit, bool]]:
-    """Return the limits on requests and on tokens, and whether they count tokens."""
-    return [
-        (limit, is_tokens) for limit, is_tokens in ((limits.requests, False), (limits.tokens, True)) if limit
-    ]
-
-
-def _copied(limit: RateLimit, counts_tokens: bool, share: Share) -> _Copied:
+def _copied(limit: RateLimit, counts: What, share: Share) -> _Copied:
     """Return a copy of a client's share of a limiter.
 
     A counter rounds down what is used, which would add up to a request per client. So it counts fractions.
@@ -293,7 +290,7 @@ def _copied(limit: RateLimit, counts_tokens: bool, share: Share) -> _Copied:
     own = _own(limit, share)
     is_counter = FAMILIES[limit.algorithm].kind == "counter" and limit.also is None
     scale = share.clients if is_counter else 1
-    return _Copied(model_of(own.model_copy(update={"limit": own.limit * scale})), counts_tokens, scale)
+    return _Copied(model_of(own.model_copy(update={"limit": own.limit * scale})), counts, scale)
 
 
 def _own(limit: RateLimit, share: Share) -> RateLimit:

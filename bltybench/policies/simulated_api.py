@@ -9,7 +9,9 @@ from bltybench.limits.models import Admission, AllOf, Concurrency, Model
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.classify import Decision
 from bltybench.policies.pacer import AnnouncedLimit
-from bltybench.scenario.target import RateLimit, SandboxLimits
+from bltybench.scenario.api.call_size import CallSize
+from bltybench.scenario.api.documented_limits import What
+from bltybench.scenario.target import SandboxLimits
 
 CONCURRENCY_RETRY_S = 1.0
 """Announced wait after a refusal by the concurrency limit, in seconds."""
@@ -17,7 +19,6 @@ RETRY_AFTER_FACTORS = {"short_retry_after": 0.5, "long_retry_after": 2.0}
 """Factor of the announced wait by the style of the headers."""
 SILENT_STYLES = frozenset({"none", "no_retry_after", "nonsense"})
 """Styles of the headers that announce no readable wait."""
-REFUSED_BY = {"requests": Decision.REFUSED_BY_REQUESTS, "tokens": Decision.REFUSED_BY_TOKENS}
 
 
 class Answer(NamedTuple):
@@ -37,8 +38,7 @@ class SimulatedApi:
 
     def __init__(self, limits: SandboxLimits, *, has_headers: bool = False) -> None:
         """``has_headers`` is whether clients read what the headers announce, which costs time."""
-        settings: dict[str, RateLimit | None] = {"requests": limits.requests, "tokens": limits.tokens}
-        models = {name: model_of(setting) for name, setting in settings.items() if setting is not None}
+        models = {what: model_of(setting) for what, setting in limits.per_period.items()}
         self._names = tuple(models)
         self._single: Model | None = next(iter(models.values())) if len(models) == 1 else None
         self._all = AllOf(list(models.values())) if models else None
@@ -48,20 +48,19 @@ class SimulatedApi:
         self._silent = limits.headers in SILENT_STYLES
         self.refusal_status = limits.refusal_status
 
-    def decide(self, now_s: float, tokens: int) -> Answer:
-        """Accept a request that can use up to ``tokens``, or refuse it. Times must not decrease."""
+    def decide(self, now_s: float, size: CallSize) -> Answer:
+        """Accept a request of a call, or refuse it. Times must not decrease."""
         if self._slots is not None and self._slots.in_use >= self._slots.limit:
             return Answer(Decision.REFUSED_BY_CONCURRENCY, announced_s=self.announced_s(CONCURRENCY_RETRY_S))
         delay_s, decisions = 0.0, list[Admission]()
         if self._single is not None and not self._has_headers:
-            cost = 1.0 if self._names == ("requests",) else float(tokens)
+            cost = size.cost(self._names[0])
             if not self._single.take(now_s, cost):
                 wait_s = self._single.wait_s(now_s, cost)
-                return Answer(REFUSED_BY[self._names[0]], announced_s=self.announced_s(wait_s))
+                return Answer(_refused_by(self._names[0]), announced_s=self.announced_s(wait_s))
             delay_s = self._single.delay_s(now_s)
         elif self._all is not None:
-            costs = [1.0 if name == "requests" else float(tokens) for name in self._names]
-            decisions = self._all.decide_each(now_s, costs)
+            decisions = self._all.decide_each(now_s, [size.cost(name) for name in self._names])
             refused = [
                 (decision.retry_after_s or 0.0, name)
                 for name, decision in zip(self._names, decisions, strict=True)
@@ -69,7 +68,7 @@ class SimulatedApi:
             ]
             if refused:
                 wait_s, name = max(refused)
-                return Answer(REFUSED_BY[name], announced_s=self.announced_s(wait_s), decisions=decisions)
+                return Answer(_refused_by(name), announced_s=self.announced_s(wait_s), decisions=decisions)
             delay_s = max(decision.delay_s for decision in decisions)
         if self._slots is not None:
             self._slots.acquire()
@@ -105,8 +104,11 @@ class SimulatedApi:
         return float(int(whole_s * self._factor))
 
 
+def _refused_by(what: What) -> Decision:
+    return Decision.REFUSED_BY_REQUESTS if what == "requests" else Decision.REFUSED_BY_TOKENS
+
+
 def windows_start_s(limits: SandboxLimits, seed: int) -> float:
     """Return the server's time when the load begins, in seconds: somewhere in the longest period."""
-    known = (limits.requests, limits.tokens)
-    periods_s = [limit.period_s for top in known if top is not None for limit in top.chain()]
+    periods_s = [limit.period_s for top in limits.per_period.values() for limit in top.chain()]
     return Random(f"{seed}/phase").uniform(0, max(periods_s, default=0.0))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from bltybench.errors import UserError
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.routes import Router
 from bltybench.scenario.arrivals.arrivals import Arrival, schedule
 from bltybench.scenario.patterns import Closed
@@ -24,13 +24,6 @@ REFUSAL_S = 0.02
 
 
 RoutesOf = Callable[[Call, int], tuple[int, ...]]
-
-
-class CallSize(NamedTuple):
-    """Tokens of one call."""
-
-    prompt: int
-    completion: int
 
 
 @dataclass(frozen=True, slots=True)

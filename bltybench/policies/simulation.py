@@ -19,8 +19,9 @@ from bltybench.policies.retries import Retries
 from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.policies.simulated_api import Answer, SimulatedApi, windows_start_s
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.unhindered import Unhindered, too_many_events
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import SandboxLimits
@@ -235,8 +236,7 @@ class Simulation:
         """Send the calls that the pacer holds, until it holds one longer."""
         while client.held and not client.wakes:
             call = client.held[0]
-            tokens = call.size.prompt + call.size.completion
-            wait_s = client.pacer.wait_s(now_s, tokens, client.rng)
+            wait_s = client.pacer.wait_s(now_s, call.size, client.rng)
             if wait_s == inf:
                 return  # until a response
             if wait_s > 0:
@@ -244,16 +244,15 @@ class Simulation:
                 self._add(now_s + wait_s + MARGIN_S, _Kind.WAKE, call)
                 return
             client.held.popleft()
-            client.pacer.send(now_s, tokens)
+            client.pacer.send(now_s, call.size)
             self._send(now_s, call)
 
     def _send(self, now_s: float, call: _Call) -> None:
-        size = call.size
         call.sent_s = now_s
-        answer = self._api_of(call).decide(self._start_s + now_s, size.prompt + size.completion)
+        answer = self._api_of(call).decide(self._start_s + now_s, call.size)
         if answer.decision is Decision.ACCEPTED:
             call.accepted_s = now_s
-            took_s = answer.delay_s + self._service.of(size.completion)
+            took_s = answer.delay_s + self._service.of(call.size.completion)
         else:
             took_s = self._service.refusal_s
         self._add(now_s + took_s, _Kind.RESPONSE, call, answer)
@@ -261,7 +260,7 @@ class Simulation:
     def _respond(self, now_s: float, call: _Call, answer: Answer) -> None:
         client = self._clients[call.client]
         refused = answer.decision is not Decision.ACCEPTED
-        sent = SentRequest(call.sent_s, call.size.prompt + call.size.completion)
+        sent = SentRequest(call.sent_s, call.size)
         if client.pacer.reads_headers:
             announced = self._api_of(call).headers_of(answer, self._start_s + call.sent_s)
             client.pacer.hear(sent, now_s, announced)

@@ -12,6 +12,7 @@ from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import PolicyResult, tally
+from bltybench.scenario.api.documented_limits import PER_PERIOD
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import SDK_POLICIES, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
@@ -33,6 +34,8 @@ class LimiterResult(msgspec.Struct, kw_only=True):
     requests: dict[str, Any] | None
     """Limit, period, algorithm, and options, as in limits.toml."""
     tokens: dict[str, Any] | None
+    input_tokens: dict[str, Any] | None
+    output_tokens: dict[str, Any] | None
     concurrency: int | None
     other_apis: int
     """Further keys, models, and targets that the calls use, each with its own limits."""
@@ -44,8 +47,8 @@ class LimiterResult(msgspec.Struct, kw_only=True):
         """Return the limits in words."""
         limits = [
             in_words(RateLimit.model_validate(limit), unit)
-            for unit, limit in (("requests", self.requests), ("tokens", self.tokens))
-            if limit is not None
+            for unit in PER_PERIOD
+            if (limit := getattr(self, unit)) is not None
         ]
         if self.concurrency is not None:
             limits.append(f"{self.concurrency:,} concurrent requests")
@@ -114,6 +117,8 @@ def play(
             LimiterResult(
                 requests=_fields(limits.requests),
                 tokens=_fields(limits.tokens),
+                input_tokens=_fields(limits.input_tokens),
+                output_tokens=_fields(limits.output_tokens),
                 concurrency=limits.concurrency,
                 other_apis=len(others),
                 optimum=_result(best, load.end_s),

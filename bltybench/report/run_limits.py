@@ -20,7 +20,6 @@ from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, readable, to_attempts
-from bltybench.scenario.api.documented_limits import Limit
 from bltybench.scenario.target import SandboxLimits
 
 MAX_ATTEMPTS = 2000
@@ -123,14 +122,12 @@ class KnownLimits(NamedTuple):
     """Whether a probe measured them."""
     banned: bool
     """Whether a refusal starts a ban."""
-    documented: Sequence[Limit] = ()
-    """All documented limits, also those that ``limits`` can't express."""
 
 
 def known_limits(folder: RunFolder) -> KnownLimits:
     """Return the limits that a run shows, and those documented of which it shows nothing."""
     with readable(folder):
         record, probed, _ = recorded_findings(folder, analyzed_attempts(folder).attempts)
-    documented = folder.manifest().target.documented
-    limits, sources = completed(measured_limits(record), documented_limits(documented))
-    return KnownLimits(limits, sources, probed, banned=record.ban is not None, documented=documented)
+    documented = documented_limits(folder.manifest().target.documented)
+    limits, sources = completed(measured_limits(record), documented)
+    return KnownLimits(limits, sources, probed, banned=record.ban is not None)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from bltybench.errors import UserError
-from bltybench.metrics.analysis import load
+from bltybench.metrics.analysis import Analysis, load
 from bltybench.metrics.frame import NS_PER_S, bools, floats, ints
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.runs.folder import RunFolder
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.workload import Scenario
 
 
@@ -40,9 +41,6 @@ def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) ->
             where=str(folder.path),
             remedy="import a log with durations, or name a scenario",
         )
-    # What most APIs charge: the prompt, and all of max_tokens if the request has it.
-    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
-    prompts = done["prompt_tokens"].fillna(0)
     latencies_s = sorted((floats(done[done["latency_ms"].notna()], "latency_ms") / 1000).tolist())
     due_s = (
         tuple((ints(analysis.calls, "first_due_ns") / NS_PER_S).tolist()) if batch is None else (0.0,) * batch
@@ -54,9 +52,17 @@ def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) ->
             due_s=due_s,
             think_s=0.0,
             end_s=analysis.end_ns / NS_PER_S if batch is None else None,
-            sizes=tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True)),
+            sizes=call_sizes(analysis),
         ),
         service=ServiceTime(latencies_s[len(latencies_s) // 2], 0.0),
         slowest_s=latencies_s[-1],
         scenario=analysis.scenario,
     )
+
+
+def call_sizes(analysis: Analysis) -> tuple[CallSize, ...]:
+    """Return what most APIs charge for each successful attempt: the prompt, and all of max_tokens if set."""
+    done = analysis.attempts[bools(analysis.attempts, "ok")]
+    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
+    prompts = done["prompt_tokens"].fillna(0)
+    return tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True))

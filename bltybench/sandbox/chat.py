@@ -26,6 +26,7 @@ from bltybench.sandbox.service_queue import ServiceQueue
 from bltybench.sandbox.stream import ChunkWriter, tool_call, usage_of
 from bltybench.sandbox.structured import CONTENT_FAULTS
 from bltybench.sandbox.truth import TruthRow
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import SandboxKey, SandboxSettings
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -54,7 +55,7 @@ class ChatEndpoint:
         row.key = key.name
         request = self._checked(raw, key, row)
         row.prompt_tokens = await self._counter.count(request.messages)
-        reserved = row.prompt_tokens + request.n * (request.max_tokens or DEFAULT_MAX_TOKENS)
+        reserved = CallSize(row.prompt_tokens, request.n * (request.max_tokens or DEFAULT_MAX_TOKENS))
         if row.prompt_tokens + (request.max_tokens or 1) > CONTEXT_TOKENS:
             raise invalid(
                 f"This model's context is {CONTEXT_TOKENS} tokens; the messages have {row.prompt_tokens} and "
@@ -92,7 +93,7 @@ class ChatEndpoint:
         self._ordinal += 1
         rng = request_rng(seed, ordinal)
         fault = row.fault = draw(self._faults, seed, "request", ordinal) if self._faults else None
-        used = 0
+        used_prompt = 0
         left_s = 0.0
         try:
             if rng.random() < self._settings.error_rate:
@@ -101,7 +102,7 @@ class ChatEndpoint:
                 raise error
             row.decision = "accepted"
             row.completion_tokens = 0
-            used = row.prompt_tokens or 0
+            used_prompt = row.prompt_tokens or 0
             choices = plan(request, rng, fault)
             async with Pacer(receive) as pacer:
                 begun_ns = row.received_ns
@@ -130,7 +131,8 @@ class ChatEndpoint:
                         left_s = (answer.end_ns() - time.monotonic_ns()) / 1e9
                     raise
         finally:
-            grant.settle(unix_s(), used + (row.completion_tokens or 0), keep_slot=left_s > 0)
+            used = CallSize(used_prompt, row.completion_tokens or 0)
+            grant.settle(unix_s(), used, keep_slot=left_s > 0)
             if left_s > 0:
                 asyncio.get_running_loop().call_later(left_s, grant.free)
 

@@ -6,10 +6,12 @@ import math
 import time
 from dataclasses import dataclass
 
-from bltybench.limits.models import Admission, AllOf, Model
+from bltybench.limits.models import Admission, AllOf
 from bltybench.limits.models.families import model_of
 from bltybench.sandbox.errors import ApiError, Headers
 from bltybench.sandbox.slots import Slots
+from bltybench.scenario.api.call_size import CallSize
+from bltybench.scenario.api.documented_limits import NAMES, What
 from bltybench.scenario.target import SandboxLimits
 
 CONCURRENCY_RETRY_S = 1
@@ -38,7 +40,7 @@ class Grant:
 
     quota: KeyQuota
     at_s: float
-    reserved_tokens: int
+    reserved: CallSize
     headers: Headers
     delay_s: float
     """Time it waits in a queue before it is served, in seconds."""
@@ -51,9 +53,9 @@ class Grant:
             await self.quota.slots.turn()
             self.has_slot = True
 
-    def settle(self, now_s: float, used_tokens: int, *, keep_slot: bool = False) -> None:
+    def settle(self, now_s: float, used: CallSize, *, keep_slot: bool = False) -> None:
         """Release the slot and settle the token charge. Once only."""
-        self.quota.settle(now_s, self.at_s, self.reserved_tokens, used_tokens)
+        self.quota.settle(now_s, self.at_s, self.reserved, used)
         if not keep_slot:
             self.free()
 
@@ -84,10 +86,8 @@ class KeyQuota:
     """Request, token, and concurrency limits of one key. Each can be absent."""
 
     def __init__(self, limits: SandboxLimits) -> None:
-        self._settings = {"requests": limits.requests, "tokens": limits.tokens}
-        self._models: dict[str, Model] = {
-            name: model_of(setting) for name, setting in self._settings.items() if setting is not None
-        }
+        self._settings = limits.per_period
+        self._models = {what: model_of(setting) for what, setting in self._settings.items()}
         self._limits = limits
         self._all = AllOf(list(self._models.values())) if self._models else None
         self.slots = Slots(limits.concurrency, queues=limits.concurrency_excess == "queued")
@@ -100,15 +100,15 @@ class KeyQuota:
         decision = model.decide(now_s)
         return None if decision.accepted else self._rate_refusal("requests", {"requests": decision}, now_s)
 
-    def admit(self, now_s: float, tokens: int) -> Grant | Refusal:
-        """Admit a request that can use up to ``tokens``, or refuse it without charging anything."""
+    def admit(self, now_s: float, size: CallSize) -> Grant | Refusal:
+        """Admit a request that can use the tokens of ``size``, or refuse it without charging anything."""
         if self.slots.refuses:
             return self._concurrency_refusal(now_s)
-        decisions: dict[str, Admission] = {}
+        decisions: dict[What, Admission] = {}
         if self._all is not None:
             # If tokens are charged as used, only whether any remain is known on admission.
-            needed = 1.0 if self._limits.tokens_charged == "used" else float(tokens)
-            costs = [1.0 if name == "requests" else needed for name in self._models]
+            used = self._limits.tokens_charged == "used"
+            costs = [1.0 if used else size.cost(what) for what in self._models]
             decisions = dict(zip(self._models, self._all.decide_each(now_s, costs), strict=True))
         refused = [name for name, decision in decisions.items() if not decision.accepted]
         if refused:
@@ -116,17 +116,17 @@ class KeyQuota:
             return self._rate_refusal(binding, decisions, now_s)
         delay_s = max((decision.delay_s for decision in decisions.values()), default=0.0)
         headers = self._headers(decisions.get("requests"), now_s)
-        return Grant(self, now_s, tokens, headers, delay_s, has_slot=self.slots.take())
+        return Grant(self, now_s, size, headers, delay_s, has_slot=self.slots.take())
 
-    def settle(self, now_s: float, charged_s: float, reserved_tokens: int, used_tokens: int) -> None:
+    def settle(self, now_s: float, charged_s: float, reserved: CallSize, used: CallSize) -> None:
         """Charge or refund tokens of a request admitted at ``charged_s``."""
-        model = self._models.get("tokens")
-        if model is None:
-            return
-        if self._limits.tokens_charged == "used":
-            model.charge(now_s, max(0, used_tokens - 1))
-        elif self._limits.tokens_charged == "refunded" and used_tokens < reserved_tokens:
-            model.refund(now_s, charged_s, reserved_tokens - used_tokens)
+        for what, model in self._models.items():
+            if what == "requests":
+                continue
+            if self._limits.tokens_charged == "used":
+                model.charge(now_s, max(0.0, used.cost(what) - 1))
+            elif self._limits.tokens_charged == "refunded":
+                model.refund(now_s, charged_s, max(0.0, reserved.cost(what) - used.cost(what)))
 
     def _concurrency_refusal(self, now_s: float) -> Refusal:
         requests = self._models.get("requests")
@@ -136,9 +136,9 @@ class KeyQuota:
         )
         return self._refusal("concurrency", message, "concurrency_limit_exceeded", headers)
 
-    def _rate_refusal(self, name: str, decisions: dict[str, Admission], now_s: float) -> Refusal:
+    def _rate_refusal(self, name: What, decisions: dict[What, Admission], now_s: float) -> Refusal:
         setting, wait_s = self._settings[name], decisions[name].retry_after_s
-        what = f"{setting.limit} {name} per {setting.period_s:g} s" if setting else name
+        what = f"{setting.limit} {NAMES.get(name, name)} per {setting.period_s:g} s"
         if wait_s is None or math.isinf(wait_s):
             # It will never fit, so there is no Retry-After.
             retry_after_s = None

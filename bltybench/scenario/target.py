@@ -10,7 +10,14 @@ from pydantic import (
 )
 
 from bltybench.scenario.algorithms import Algorithm
-from bltybench.scenario.api.documented_limits import Limit, Limits, LimitsKey, documented
+from bltybench.scenario.api.documented_limits import (
+    PER_PERIOD,
+    Limit,
+    Limits,
+    LimitsKey,
+    What,
+    documented,
+)
 from bltybench.scenario.api.endpoint import Endpoint
 from bltybench.scenario.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Table
 from bltybench.scenario.faults import SandboxFaults, check_tls
@@ -158,6 +165,10 @@ class SandboxLimits(Table):
     tokens: RateLimit | None = RateLimit(limit=100_000)
     """Prompt + max_tokens (default 1,024) are reserved on admission. The unused part is refunded when the
     response ends, so the limit is never exceeded."""
+    input_tokens: RateLimit | None = None
+    """Tokens of prompts. Default: no limit of their own."""
+    output_tokens: RateLimit | None = None
+    """Tokens of completions, reserved and refunded as those of ``tokens``. Default: no limit of their own."""
     concurrency: PositiveInt | None = 50
     """A slot is released when the response ends or the client disconnects."""
     concurrency_excess: Literal["refused", "queued"] = "refused"
@@ -179,11 +190,22 @@ class SandboxLimits(Table):
     wait, a Remaining that never decreases, or unreadable values."""
     refusal_status: Literal[429, 503, 403] = 429
 
-    @field_validator("requests", "tokens", "concurrency", mode="before")
+    @field_validator(*PER_PERIOD, "concurrency", mode="before")
     @classmethod
     def _false_is_none(cls, value: object) -> object:
         # TOML has no null.
         return None if value is False else value
+
+    @property
+    def per_period(self) -> dict[What, RateLimit]:
+        """The limits that are set, without concurrency, by what they count."""
+        known: dict[What, RateLimit | None] = {
+            "requests": self.requests,
+            "tokens": self.tokens,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+        }
+        return {what: limit for what, limit in known.items() if limit is not None}
 
 
 class Delay(Table):

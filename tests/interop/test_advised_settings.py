@@ -16,8 +16,8 @@ from support_sandbox import NO_LIMITS, read_truth, running_sandbox
 
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.advice.settings import settings
-from bltybench.policies.simulated_load import CallSize
 from bltybench.sandbox.process import SandboxProcess
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import SANDBOX_KEY, RateLimit
 
 LIMITS = NO_LIMITS.model_copy(

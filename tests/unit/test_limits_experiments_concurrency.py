@@ -15,6 +15,7 @@ from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import CancelStep, Experiment, SendStep
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit
 
 
@@ -76,7 +77,7 @@ def test_bucket_refill_is_not_mistaken_for_a_freed_slot() -> None:
     bucket = RateLimit(limit=31, period_s=5.0, algorithm="token_bucket")
     for seed in range(10):
         api = VirtualApi(virtual_limits(requests=bucket), latency_s=0.002, ttft_s=0.002, seed=seed)
-        api.quotas.of("first", "a").admit(START_S - seed / 50, 0)
+        api.quotas.of("first", "a").admit(START_S - seed / 50, CallSize(0, 0))
         answers = run_experiment(api, requests_per_min=372)
         assert answers["concurrency_limit"].value is None, answers
         assert "another limit" in str(answers["concurrency_limit"].reason)

@@ -19,6 +19,7 @@ from bltybench.limits.observations.classify import Decision
 from bltybench.limits.observations.probe_result import ProbeResult
 from bltybench.limits.probe.context import ProbeContext
 from bltybench.limits.probe.protocol import SendStep
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit
 
 
@@ -86,7 +87,7 @@ def test_window_reset_during_the_fill_gives_no_wrong_limit() -> None:
 def test_tokens_used_shortly_before_the_probe_have_expired() -> None:
     rule = RateLimit(limit=4000, algorithm="sliding_log")
     api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="reserved"))
-    api.quotas.of("first", "a").admit(START_S, 3_600)
+    api.quotas.of("first", "a").admit(START_S, CallSize(3_600, 0))
     answers = run_experiment(api, fits=(request_limit(59, 2.0),), never_refused=False)
     assert answers["token_limit"].value == 4000, answers["token_limit"]
 

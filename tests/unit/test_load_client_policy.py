@@ -23,6 +23,7 @@ from bltybench.policies.header_pacing import HeaderPacer
 from bltybench.policies.pacer import Pacer
 from bltybench.policies.pacing import AimdPacer, LimiterPacer, Share
 from bltybench.runs.attempt import Outcome
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.routes import Route
 from bltybench.scenario.pacing import Pacing
 from bltybench.scenario.retry import Retry
@@ -36,20 +37,21 @@ CALL = CallContext(
     route=ROUTE, call_id="c", name="chat", body=b"", stream=True, model="m", prompt_tokens=5, max_tokens=5
 )
 ONE = Share(0, 1)
+SIZE = CallSize(1, 0)
 
 
 class Scripted(Pacer):
     """Holds requests for the waits of a list, and notes what it sends."""
 
     def __init__(self, *waits_s: float) -> None:
-        self.waits_s, self.sent = list(waits_s), list[tuple[float, int]]()
+        self.waits_s, self.sent = list(waits_s), list[tuple[float, CallSize]]()
 
-    def wait_s(self, now_s: float, tokens: int, rng: Random) -> float:
-        del now_s, tokens, rng
+    def wait_s(self, now_s: float, size: CallSize, rng: Random) -> float:
+        del now_s, size, rng
         return self.waits_s.pop(0) if self.waits_s else 0.0
 
-    def send(self, now_s: float, tokens: int) -> None:
-        self.sent.append((now_s, tokens))
+    def send(self, now_s: float, size: CallSize) -> None:
+        self.sent.append((now_s, size))
 
 
 def clock(start_s: float = 100.0) -> Callable[[], float]:
@@ -82,20 +84,20 @@ def policy(limits: SandboxLimits, **pacing: Any) -> ClientPolicy:
 def test_requests_pass_a_gate_in_the_order_in_which_they_come() -> None:
     pacer = Scripted(0.01)
     gate, ended = Gate(pacer, clock(), Random(1)), Event()
-    passing = [gevent.spawn(gate.hold, tokens, 0.0, ended) for tokens in (1, 2, 3)]
+    passing = [gevent.spawn(gate.hold, CallSize(tokens, 0), 0.0, ended) for tokens in (1, 2, 3)]
     gevent.sleep(0)
     assert gate.holding
     passed = [greenlet.get(timeout=5) for greenlet in passing]
-    assert [tokens for _, tokens in pacer.sent] == [1, 2, 3]
+    assert [size.tokens for _, size in pacer.sent] == [1, 2, 3]
     assert all(one.held for one in passed)
     assert not gate.holding
 
 
 def test_request_that_became_due_behind_a_held_one_counts_as_held() -> None:
     gate, ended = Gate(Scripted(0.001), clock(), Random(1)), Event()
-    (first,) = gevent.joinall([gevent.spawn(gate.hold, 1, 0.0, ended)], timeout=5)
+    (first,) = gevent.joinall([gevent.spawn(gate.hold, SIZE, 0.0, ended)], timeout=5)
     assert first.value.held
-    behind, later = gate.hold(1, 50.0, ended), gate.hold(1, 500.0, ended)
+    behind, later = gate.hold(SIZE, 50.0, ended), gate.hold(SIZE, 500.0, ended)
     assert behind is not None
     assert later is not None
     assert (behind.held, later.held) == (True, False)
@@ -104,10 +106,10 @@ def test_request_that_became_due_behind_a_held_one_counts_as_held() -> None:
 def test_request_that_waits_for_a_slot_passes_after_the_next_response() -> None:
     limits = NO_LIMITS.model_copy(update={"concurrency": 1})
     gate, ended = Gate(LimiterPacer(limits, ONE, 0.0), clock(), Random(1)), Event()
-    first = gate.hold(1, 0.0, ended)
+    first = gate.hold(SIZE, 0.0, ended)
     assert first is not None
     assert not first.held
-    second = gevent.spawn(gate.hold, 1, 0.0, ended)
+    second = gevent.spawn(gate.hold, SIZE, 0.0, ended)
     gevent.sleep(0.01)
     assert gate.holding
     first.answered(result(), 0.0)
@@ -117,20 +119,20 @@ def test_request_that_waits_for_a_slot_passes_after_the_next_response() -> None:
 def test_refusals_slow_the_pacer_down() -> None:
     pacer = AimdPacer()
     gate = Gate(pacer, clock(0.0), Random(1))
-    passed_at_1 = gate.hold(1, 0.0, Event())
+    passed_at_1 = gate.hold(SIZE, 0.0, Event())
     assert passed_at_1 is not None
     passed_at_1.answered(result(429), 0.0)
-    gate.hold(1, 0.0, Event())
-    assert pacer.wait_s(3.0, 1, Random(1)) > 1.5
+    gate.hold(SIZE, 0.0, Event())
+    assert pacer.wait_s(3.0, SIZE, Random(1)) > 1.5
 
 
 def test_headers_of_responses_pace_the_next_requests() -> None:
     gate, ended = Gate(HeaderPacer(), clock(0.0), Random(1)), Event()
-    passed = gate.hold(1, 0.0, ended)
+    passed = gate.hold(SIZE, 0.0, ended)
     assert passed is not None
     quota = Quota(limit_requests=9, remaining_requests=0, reset_requests_s=9_000.0, limit_tokens=5)
     passed.answered(ExchangeResult(outcome=Outcome.OK, status=200, quota=quota), 0.0)
-    waiting = gevent.spawn(gate.hold, 1, 0.0, ended)
+    waiting = gevent.spawn(gate.hold, SIZE, 0.0, ended)
     gevent.sleep(0)
     assert gate.holding
     ended.set()
@@ -219,9 +221,9 @@ def test_a_policy_that_begins_later_starts_from_its_own_beginning() -> None:
     assert paced.retries is not retries
     gate = paced.gate(ROUTE)
     assert gate is not None
-    assert gate.hold(1, 500.0, Event()) is not None
+    assert gate.hold(SIZE, 500.0, Event()) is not None
     # The rate of AIMD has not grown since the run began: the next request waits a second.
-    waiting = gevent.spawn(gate.hold, 1, 500.0, Event())
+    waiting = gevent.spawn(gate.hold, SIZE, 500.0, Event())
     gevent.sleep(0)
     assert gate.holding
     waiting.kill()

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from bltybench.cli.simulate import simulate
 from bltybench.errors import UserError
 from bltybench.policies.advice.needed_limit import NeededLimit, needed_limit, read_objective
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.pacing import PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits

@@ -16,9 +16,10 @@ from bltybench.limits.models import AllOf
 from bltybench.limits.models.families import model_of
 from bltybench.policies.optimum import UNSOLVED, Optimum, optimum
 from bltybench.policies.simulated_api import windows_start_s
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
@@ -26,10 +27,11 @@ SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
 HORIZON_S = 10
 PERIOD_S = 4.0
 CASES = 5
+SIZE = CallSize(4, 6)
 
 
 def load(*due: float, users: int = 1000, **changes: Any) -> SimulatedLoad:
-    fields: dict[str, Any] = {"due_s": due, "think_s": 0.0, "end_s": 30.0, "sizes": (CallSize(5, 5),)}
+    fields: dict[str, Any] = {"due_s": due, "think_s": 0.0, "end_s": 30.0, "sizes": (SIZE,)}
     return SimulatedLoad(clients=1, users=users, **(fields | changes))
 
 
@@ -40,8 +42,7 @@ def limits(requests: RateLimit | None, **changes: Any) -> SandboxLimits:
 def best_by(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> list[int]:
     """Return the most calls that any schedule on the grid has accepted by each second, by trying them all."""
     best = [0] * (HORIZON_S + 1)
-    settings_of = [setting for setting in (limited.requests, limited.tokens) if setting is not None]
-    costs = [1.0] * (limited.requests is not None) + [10.0] * (limited.tokens is not None)
+    costs = [SIZE.cost(what) for what in limited.per_period]
 
     def search(at_s: int, state: AllOf | None, ends_s: list[float], accepted: int) -> None:
         best[at_s] = max(best[at_s], accepted)
@@ -68,7 +69,8 @@ def best_by(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> l
             ends_s, accepted = [*ends_s, now_s + delay_s + 1.0], accepted + 1
             yield deepcopy(state), ends_s, accepted
 
-    state = AllOf([model_of(setting) for setting in settings_of]) if settings_of else None
+    models = [model_of(setting) for setting in limited.per_period.values()]
+    state = AllOf(models) if models else None
     for more in sent(0, state, [], 0):
         search(0, *more)
     return [max(best[: at_s + 1]) for at_s in range(HORIZON_S + 1)]
@@ -76,9 +78,8 @@ def best_by(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> l
 
 def replayed(limited: SandboxLimits, found: Optimum, start_s: float) -> bool:
     """Return whether the limiters accept all requests of the optimum."""
-    settings_of = [setting for setting in (limited.requests, limited.tokens) if setting is not None]
-    costs = [1.0] * (limited.requests is not None) + [10.0] * (limited.tokens is not None)
-    models = AllOf([model_of(setting) for setting in settings_of])
+    costs = [SIZE.cost(what) for what in limited.per_period]
+    models = AllOf([model_of(setting) for setting in limited.per_period.values()])
     return all(
         decision.accepted
         for at_s in found.accepted_s
@@ -115,6 +116,7 @@ def test_no_schedule_on_a_grid_beats_the_optimum_of_several_limits() -> None:
         limited = limits(
             RateLimit(limit=rng.randint(1, 3), period_s=PERIOD_S, algorithm=first),
             tokens=RateLimit(limit=rng.randint(10, 30), period_s=5.0, algorithm=second),
+            output_tokens=RateLimit(limit=rng.randint(6, 20), period_s=5.0, algorithm=second),
             concurrency=rng.choice([None, 1, 2]),
         )
         known += check(limited, tuple(sorted(rng.randint(0, 7) for _ in range(5))), 1.0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from typing import Any, get_args
@@ -25,9 +26,10 @@ from bltybench.policies.pacing import (
 )
 from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
@@ -35,7 +37,8 @@ from bltybench.scenario.target import RateLimit, SandboxLimits
 SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
 RNG = random.Random(1)
 ONE = Share(client=0, clients=1)
-SENT = SentRequest(at_s=0.0, tokens=10)
+SIZE = CallSize(5, 5)
+SENT = SentRequest(at_s=0.0, size=SIZE)
 
 
 def limits(
@@ -80,6 +83,19 @@ def test_bucket_pacing_counts_tokens_too() -> None:
     assert not any(call.refusals for call in calls)
 
 
+@pytest.mark.parametrize("pacing", ["token_bucket", "even", "limiter"])
+def test_pacing_keeps_limits_on_input_and_output_tokens(pacing: PacingName) -> None:
+    rule = RateLimit(limit=120, period_s=10, algorithm="token_bucket")
+    for prompt, completion in ((60, 1), (1, 60)):
+        sizes = (CallSize(prompt, completion), CallSize(2, 2))
+        calls = run(
+            replace(batch(7), sizes=sizes), limits(100, input_tokens=rule, output_tokens=rule), pacing
+        )
+        assert not any(call.refusals for call in calls)
+        # 246 tokens of one direction, of which 120 fit immediately.
+        assert sent_s(calls)[-1] == pytest.approx(10.5, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("pacing", "times_s"), [("even", [0, 2, 4, 6, 8]), ("token_bucket", [0, 0, 2.02, 4.04, 6.06])]
 )
@@ -94,15 +110,15 @@ def test_bucket_pacing_keeps_every_limit_of_a_chain(pacing: PacingName, times_s:
 
 def test_aimd_raises_its_rate_until_a_refusal_halves_it() -> None:
     pacer = AimdPacer()
-    pacer.send(0.0, 10)
-    assert pacer.wait_s(0.0, 10, RNG) == 1
-    pacer.send(20.0, 10)  # the rate is now 2 per second
-    assert pacer.wait_s(20.0, 10, RNG) == pytest.approx(0.5)
+    pacer.send(0.0, SIZE)
+    assert pacer.wait_s(0.0, SIZE, RNG) == 1
+    pacer.send(20.0, SIZE)  # the rate is now 2 per second
+    assert pacer.wait_s(20.0, SIZE, RNG) == pytest.approx(0.5)
     pacer.answer(SENT, 20.0, None, refused=False)
     pacer.answer(SENT, 20.0, None, refused=True)
     pacer.answer(SENT, 20.5, None, refused=True)  # of the former rate
-    pacer.send(20.5, 10)
-    assert pacer.wait_s(20.5, 10, RNG) == pytest.approx(1 / 1.025)
+    pacer.send(20.5, SIZE)
+    assert pacer.wait_s(20.5, SIZE, RNG) == pytest.approx(1 / 1.025)
 
 
 def announced(limit: int, remaining: int, reset_s: float, *, tokens: bool = False) -> AnnouncedLimit:
@@ -111,66 +127,66 @@ def announced(limit: int, remaining: int, reset_s: float, *, tokens: bool = Fals
 
 def test_header_pacing_sends_one_request_until_the_first_response() -> None:
     pacer = HeaderPacer()
-    assert pacer.wait_s(0.0, 10, RNG) == 0
-    pacer.send(0.0, 10)
-    assert pacer.wait_s(0.0, 10, RNG) == inf
+    assert pacer.wait_s(0.0, SIZE, RNG) == 0
+    pacer.send(0.0, SIZE)
+    assert pacer.wait_s(0.0, SIZE, RNG) == inf
     pacer.answer(SENT, 1.0, None, refused=False)
-    assert pacer.wait_s(1.0, 10, RNG) == 0  # nothing was announced
+    assert pacer.wait_s(1.0, SIZE, RNG) == 0  # nothing was announced
 
 
 def test_header_pacing_spends_what_remains_and_then_what_refills() -> None:
     pacer = HeaderPacer()
-    pacer.send(0.0, 10)
+    pacer.send(0.0, SIZE)
     pacer.hear(SENT, 0.0, [announced(4, 2, 8.0), announced(1000, 500, 8.0, tokens=True)])
     pacer.answer(SENT, 0.0, None, refused=False)
     for at_s in (0.1, 0.2):
-        assert pacer.wait_s(at_s, 10, RNG) == 0
-        pacer.send(at_s, 10)
+        assert pacer.wait_s(at_s, SIZE, RNG) == 0
+        pacer.send(at_s, SIZE)
     # Two were used, and refill within 8 s.
-    assert pacer.wait_s(1.0, 10, RNG) == pytest.approx(3.0)
-    assert pacer.wait_s(1.0, 600, RNG) == pytest.approx(3.0)
-    assert pacer.wait_s(1.0, 5000, RNG) == pytest.approx(3.0)  # never fits the tokens, so they don't count
-    assert pacer.wait_s(9.0, 10, RNG) == 0
+    assert pacer.wait_s(1.0, SIZE, RNG) == pytest.approx(3.0)
+    assert pacer.wait_s(1.0, CallSize(600, 0), RNG) == pytest.approx(3.0)
+    assert pacer.wait_s(1.0, CallSize(5000, 0), RNG) == pytest.approx(3.0)  # never fits the tokens
+    assert pacer.wait_s(9.0, SIZE, RNG) == 0
 
 
 def test_header_pacing_uses_the_latest_decision_on_requests_that_were_in_flight_together() -> None:
     pacer = HeaderPacer()
-    sent = [SentRequest(at_s / 1000, 10) for at_s in range(3)]
+    sent = [SentRequest(at_s / 1000, SIZE) for at_s in range(3)]
     for request in sent:
         pacer.send(*request)
     # The server decided on the second one last, and on the third one first.
     for request, remaining in ((sent[2], 3), (sent[1], 1), (sent[0], 2)):
         pacer.hear(request, 0.05, [announced(4, remaining, 8.0)])
         pacer.answer(request, 0.05, None, refused=False)
-    assert pacer.wait_s(0.1, 10, RNG) == 0
-    pacer.send(0.1, 10)
-    assert pacer.wait_s(0.2, 10, RNG) > 2
-    pacer.hear(SentRequest(0.1, 10), 0.3, [announced(4, 3, 9.0)])  # of the next window
-    assert pacer.wait_s(0.4, 10, RNG) == 0
+    assert pacer.wait_s(0.1, SIZE, RNG) == 0
+    pacer.send(0.1, SIZE)
+    assert pacer.wait_s(0.2, SIZE, RNG) > 2
+    pacer.hear(SentRequest(0.1, SIZE), 0.3, [announced(4, 3, 9.0)])  # of the next window
+    assert pacer.wait_s(0.4, SIZE, RNG) == 0
 
 
 def test_header_pacing_waits_as_a_refusal_announces_but_at_most_a_minute() -> None:
     pacer = HeaderPacer()
-    pacer.send(0.0, 10)
+    pacer.send(0.0, SIZE)
     pacer.answer(SENT, 1.0, 5.0, refused=True)
-    assert pacer.wait_s(2.0, 10, RNG) == 4
-    pacer.send(6.0, 10)
-    pacer.answer(SentRequest(6.0, 10), 6.0, 86_400.0, refused=True)
-    assert pacer.wait_s(6.0, 10, RNG) == 60
+    assert pacer.wait_s(2.0, SIZE, RNG) == 4
+    pacer.send(6.0, SIZE)
+    pacer.answer(SentRequest(6.0, SIZE), 6.0, 86_400.0, refused=True)
+    assert pacer.wait_s(6.0, SIZE, RNG) == 60
 
 
 def test_header_pacing_never_waits_endlessly_without_a_request_in_flight() -> None:
     pacer = HeaderPacer()
-    pacer.send(0.0, 10)
+    pacer.send(0.0, SIZE)
     pacer.hear(SENT, 0.0, [announced(4, 4, 0.0)])
     pacer.answer(SENT, 0.0, None, refused=False)
     for _ in range(4):
-        assert pacer.wait_s(1.0, 10, RNG) == 0
-        pacer.send(1.0, 10)
-    assert pacer.wait_s(1.0, 10, RNG) == inf
+        assert pacer.wait_s(1.0, SIZE, RNG) == 0
+        pacer.send(1.0, SIZE)
+    assert pacer.wait_s(1.0, SIZE, RNG) == inf
     for _ in range(4):
-        pacer.answer(SentRequest(1.0, 10), 2.0, None, refused=False)
-    assert pacer.wait_s(2.0, 10, RNG) == 0
+        pacer.answer(SentRequest(1.0, SIZE), 2.0, None, refused=False)
+    assert pacer.wait_s(2.0, SIZE, RNG) == 0
 
 
 @pytest.mark.parametrize(
@@ -185,24 +201,24 @@ def test_header_pacing_wastes_few_requests_of_a_batch(algorithm: Algorithm, most
 def test_adaptive_pacing_holds_requests_if_fewer_than_half_are_accepted() -> None:
     pacer = AdaptivePacer()
     for number in range(10):
-        assert pacer.wait_s(float(number), 10, RNG) == 0
+        assert pacer.wait_s(float(number), SIZE, RNG) == 0
         pacer.answer(SENT, float(number), None, refused=False)
-    held = [pacer.wait_s(100.0, 10, RNG) for _ in range(1000)]
+    held = [pacer.wait_s(100.0, SIZE, RNG) for _ in range(1000)]
     # The first ten more are sent in any case: 20 requests, 10 of them accepted.
     assert held[:11] == [0.0] * 11
     assert sum(wait_s > 0 for wait_s in held[500:]) > 450
     # After two minutes, nothing counts.
-    assert pacer.wait_s(1000.0, 10, RNG) == 0
+    assert pacer.wait_s(1000.0, SIZE, RNG) == 0
 
 
 def test_limiter_pacing_holds_requests_after_a_refusal_and_without_a_slot() -> None:
     pacer = LimiterPacer(limits(concurrency=1), ONE, start_s=0.0)
-    pacer.send(0.0, 10)
-    assert pacer.wait_s(0.0, 10, RNG) == inf
+    pacer.send(0.0, SIZE)
+    assert pacer.wait_s(0.0, SIZE, RNG) == inf
     pacer.answer(SENT, 1.0, 3.0, refused=True)
-    assert pacer.wait_s(2.0, 10, RNG) == 2
+    assert pacer.wait_s(2.0, SIZE, RNG) == 2
     pacer.answer(SENT, 2.0, 86_400.0, refused=True)
-    assert pacer.wait_s(2.0, 10, RNG) == 60
+    assert pacer.wait_s(2.0, SIZE, RNG) == 60
 
 
 @given(
@@ -216,7 +232,8 @@ def test_limiter_pacing_is_the_optimum_of_one_client(
     algorithm: Algorithm, limit: int, due_s: list[float], concurrency: int | None
 ) -> None:
     tokens = RateLimit(limit=60, period_s=5.0, algorithm="sliding_log")
-    limited = limits(limit, 4.0, algorithm, tokens=tokens, concurrency=concurrency)
+    outputs = RateLimit(limit=25, period_s=6.0)
+    limited = limits(limit, 4.0, algorithm, tokens=tokens, output_tokens=outputs, concurrency=concurrency)
     load = SimulatedLoad(
         clients=1, users=1000, due_s=tuple(due_s), think_s=0.0, end_s=30.0, sizes=(CallSize(5, 5),)
     )
@@ -243,8 +260,8 @@ def test_clients_share_both_of_two_limits_at_once() -> None:
     pacer = LimiterPacer(limits(requests=both), Share(client=0, clients=3), start_s=0.0)
     waits_s = []
     for _ in range(3):
-        waits_s.append(pacer.wait_s(0.0, 10, RNG))
-        pacer.send(0.0, 10)
+        waits_s.append(pacer.wait_s(0.0, SIZE, RNG))
+        pacer.send(0.0, SIZE)
     assert waits_s[:2] == [0, 0]
     assert waits_s[2] > 0
 
@@ -254,11 +271,11 @@ def test_client_borrows_what_others_leave_until_it_is_refused() -> None:
     sent_s: list[float] = []
     now_s = 0.0
     for number in range(56):
-        if wait_s := pacer.wait_s(now_s, 10, RNG):
+        if wait_s := pacer.wait_s(now_s, SIZE, RNG):
             now_s += wait_s + 1e-6
-        pacer.send(now_s, 10)
+        pacer.send(now_s, SIZE)
         refused = number >= 46
-        pacer.answer(SentRequest(now_s, 10), now_s, 1.0 if refused else None, refused=refused)
+        pacer.answer(SentRequest(now_s, SIZE), now_s, 1.0 if refused else None, refused=refused)
         sent_s.append(now_s)
     # Its share is 40. Then it sends at half the rate of the whole limit, which is 1.5 per second.
     assert sent_s[:40] == [0] * 40
@@ -293,7 +310,7 @@ def test_a_request_that_never_fits_is_sent_and_refused() -> None:
         retry = Retry(policy="retry_after", max_attempts=2)
         calls = Simulation(batch(1), limited, retry, SECOND, seed=1, pacing=pacing).run()
         assert [call.refusals for call in calls] == [[Decision.REFUSED_BY_TOKENS] * 2]
-        assert pacer_of(pacing, limited, ONE, 0.0).wait_s(0.0, 10, RNG) == 0
+        assert pacer_of(pacing, limited, ONE, 0.0).wait_s(0.0, SIZE, RNG) == 0
 
 
 def test_command_compares_pacings(

@@ -15,10 +15,10 @@ from bltybench.limits.findings.model import AnswerRecord, BanRecord
 from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.policies.advice.known_limits import (
     Sources,
+    by_total_tokens,
     completed,
     documented_limits,
     measured_limits,
-    with_one_sided,
 )
 from bltybench.policies.advice.prediction import predict, sentences
 from bltybench.policies.advice.prescription import (
@@ -28,14 +28,21 @@ from bltybench.policies.advice.prescription import (
     safe_window,
 )
 from bltybench.policies.advice.settings import settings
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.documented_limits import Limit
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 RECORD = to_record(find([attempt_at(float(t)) for t in range(20)], 0.0, None), "run")
 """Findings of a run without refusals."""
 SMALL = [CallSize(100, 50)]
-SOURCES = Sources(requests="measured", tokens="unknown", concurrency="documented")
+SOURCES = Sources(
+    requests="measured",
+    tokens="unknown",
+    input_tokens="unknown",
+    output_tokens="unknown",
+    concurrency="documented",
+)
 
 
 def limits(**changes: Any) -> SandboxLimits:
@@ -292,10 +299,15 @@ def test_limits_on_input_and_output_tokens_are_kept_as_limits_on_all_tokens() ->
     ]
     # At most nine tenths of a call are input, and at most half of it is output.
     sizes = [CallSize(90, 10), CallSize(50, 50)]
-    found = with_one_sided(documented_limits(documented), documented, sizes)
+    known = documented_limits(documented)
+    found = by_total_tokens(known, sizes)
     assert found.tokens is not None
     assert [limit.limit for limit in found.tokens.chain()] == [5000, 1000, 1000]
-    assert with_one_sided(limits(), documented, ()) == limits()
+    assert found.per_period.keys() == {"tokens"}
+    assert [window.amount for window in prescribe(known, sizes).windows] == [5000, 1000, 1000]
+    unknown = by_total_tokens(known, ())  # a call could be all input, or all output
+    assert unknown.tokens is not None
+    assert [limit.limit for limit in unknown.tokens.chain()] == [5000, 900, 500]
 
 
 def test_documented_limits_of_long_periods_are_kept_next_to_measured_ones() -> None:
@@ -317,6 +329,6 @@ def test_what_was_not_measured_is_as_documented() -> None:
     documented = documented_limits([Limit("requests", 100, 60.0), Limit("concurrency", 20)])
     known, sources = completed(limits(), documented)
     assert (known.requests, known.tokens, known.concurrency) == (RateLimit(limit=60), None, 20)
-    assert sources == Sources(requests="measured", tokens="unknown", concurrency="documented")
+    assert sources == SOURCES
     told = sentences(prescribe(known, SMALL), sources)
     assert told[-1] == "As documented, not measured: concurrency."

@@ -20,12 +20,13 @@ from bltybench.limits.observations.classify import Decision
 from bltybench.policies import simulation
 from bltybench.policies.simulated_api import SimulatedApi
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import CallSize, ServiceTime, SimulatedLoad, load_of
+from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad, load_of
 from bltybench.policies.simulation import Simulation
 from bltybench.policies.tally import jain, tally
 from bltybench.policies.tournament import SimulatedTournament, variant
 from bltybench.sandbox.quota import KeyQuota, Refusal
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.file.resolve import resolve
 from bltybench.scenario.file.scenario_file import load_book
 from bltybench.scenario.retry import PolicyName, Retry
@@ -189,6 +190,51 @@ def test_scenario_that_falls_back_is_simulated_with_the_limits_of_each_key(
     assert "have several" in capsys.readouterr().err
 
 
+def test_simulate_keeps_documented_limits_on_input_and_output_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scenarios.toml"
+    file.write_text(
+        """
+        [targets.t]
+        base_url = "http://127.0.0.1:9/v1"
+        [[targets.t.limits]]
+        what = "input_tokens"
+        limit = 100
+        per = "minute"
+        [[targets.t.limits]]
+        what = "output_tokens"
+        limit = 20
+        per = "minute"
+        [scenarios.s]
+        title = "One way"
+        target = "t"
+        model = "m"
+        users = 40
+        duration_s = 120
+        [scenarios.s.arrivals]
+        kind = "closed"
+        [[scenarios.s.mix]]
+        name = "a"
+        prompt_tokens = { kind = "fixed", tokens = 30 }
+        max_tokens = { kind = "fixed", tokens = 5 }
+        """,
+        encoding="utf-8",
+    )
+    chosen = ("--scenario-file", str(file), "--calls", "40", "--policy", "none", "--pacing", "none")
+    assert simulate(monkeypatch, *chosen, "--pacing", "limiter", "--json") == 0
+    (limiter,) = msgspec.json.decode(capsys.readouterr().out, type=SimulatedTournament).limiters
+    assert limiter.sentence() == (
+        "100 input tokens per 60 s (fixed window), 20 output tokens per 60 s (fixed window)"
+    )
+    assert {row.pacing: (row.ok, row.refused_by_tokens) for row in limiter.results} == {
+        "limiter": (40, 0),
+        "none": (3, 37),
+    }
+    assert limiter.optimum is not None
+    assert limiter.optimum.accepted == 40
+
+
 @pytest.mark.parametrize(("values", "index"), [([3, 3, 3], 1), ([6, 0, 0], 1 / 3), ([0, 0], None)])
 def test_jains_index(values: list[float], index: float | None) -> None:
     assert jain(values) == (None if index is None else pytest.approx(index))
@@ -262,6 +308,8 @@ def test_simulated_api_answers_as_the_sandbox(algorithm: Algorithm, style: str) 
     rule = limits(
         requests=RateLimit(limit=8, period_s=7, algorithm=algorithm),
         tokens=RateLimit(limit=600, period_s=11, algorithm="token_bucket"),
+        input_tokens=RateLimit(limit=400, period_s=11, algorithm="sliding_log"),
+        output_tokens=RateLimit(limit=400, period_s=13),
         tokens_charged="reserved",
         headers=style,
     )
@@ -269,11 +317,11 @@ def test_simulated_api_answers_as_the_sandbox(algorithm: Algorithm, style: str) 
     refusals = 0
     for _ in range(300):
         now_s += rng.expovariate(2.0)
-        tokens = rng.randint(1, 200)
-        answer, admitted = api.decide(now_s, tokens), quota.admit(now_s, tokens)
+        size = CallSize(rng.randint(1, 100), rng.randint(1, 100))
+        answer, admitted = api.decide(now_s, size), quota.admit(now_s, size)
         if isinstance(admitted, Refusal):
             refusals += 1
-            assert answer.decision.value == f"refused by {admitted.limit}"
+            assert answer.decision.value == f"refused by {admitted.limit.rpartition('_')[2]}"
             header = dict(admitted.error.headers).get(b"retry-after")
             assert answer.announced_s == (None if header is None else float(header))
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import HeaderStyle, RateLimit, SandboxLimits
 
 NOON = 1_795_348_800.0
@@ -23,7 +24,7 @@ def headers_of(verdict: Grant | Refusal) -> dict[str, str]:
 
 def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
     one = quota(requests=rule)
-    return [isinstance(one.admit(NOON + t, 10), Grant) for t in times]
+    return [isinstance(one.admit(NOON + t, CallSize(10, 0)), Grant) for t in times]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +94,9 @@ def test_settings_of_a_ban_that_mean_nothing_are_rejected(options: dict[str, Any
 
 def test_a_ban_sets_the_headers_and_does_not_start_if_another_limit_refuses() -> None:
     one = quota(requests=RateLimit(limit=1, ban_s=100.0), tokens=RateLimit(limit=50))
-    assert isinstance(one.admit(NOON, 60), Refusal)
-    assert isinstance(one.admit(NOON + 1, 10), Grant)
-    refused = one.admit(NOON + 2, 10)
+    assert isinstance(one.admit(NOON, CallSize(60, 0)), Refusal)
+    assert isinstance(one.admit(NOON + 1, CallSize(10, 0)), Grant)
+    refused = one.admit(NOON + 2, CallSize(10, 0))
     assert isinstance(refused, Refusal)
     assert headers_of(refused)["retry-after"] == "100"
     assert headers_of(refused)["x-ratelimit-remaining"] == "0"
@@ -103,7 +104,7 @@ def test_a_ban_sets_the_headers_and_does_not_start_if_another_limit_refuses() ->
 
 def test_leaky_queue_delays_a_request() -> None:
     one = quota(requests=RateLimit(limit=2, period_s=1.0, algorithm="leaky_queue", queue=2))
-    verdicts = [one.admit(NOON, 1) for _ in range(4)]
+    verdicts = [one.admit(NOON, CallSize(1, 0)) for _ in range(4)]
     assert [verdict.delay_s for verdict in verdicts if isinstance(verdict, Grant)] == pytest.approx(
         [0, 0.5, 1.0]
     )
@@ -124,8 +125,8 @@ def test_leaky_queue_delays_a_request() -> None:
 )
 def test_header_styles_produce_their_headers(style: HeaderStyle, expected: dict[str, str]) -> None:
     one = quota(requests=RateLimit(limit=1), headers=style)
-    one.admit(NOON, 1)
-    said = headers_of(one.admit(NOON, 1))
+    one.admit(NOON, CallSize(1, 0))
+    said = headers_of(one.admit(NOON, CallSize(1, 0)))
     kept = {name: said[name] for name in ("x-ratelimit-remaining", "retry-after") if name in said}
     assert kept == expected
 
@@ -133,8 +134,8 @@ def test_header_styles_produce_their_headers(style: HeaderStyle, expected: dict[
 @pytest.mark.parametrize("status", [429, 503, 403])
 def test_refusal_has_the_configured_status(status: int) -> None:
     one = quota(requests=RateLimit(limit=1), refusal_status=status)
-    one.admit(NOON, 1)
-    refusal = one.admit(NOON, 1)
+    one.admit(NOON, CallSize(1, 0))
+    refusal = one.admit(NOON, CallSize(1, 0))
     assert isinstance(refusal, Refusal)
     assert refusal.error.status == status
 
@@ -143,16 +144,16 @@ def test_refusal_has_the_configured_status(status: int) -> None:
 def test_tokens_are_charged_as_configured(charged: str, third: bool) -> None:
     one = quota(tokens=RateLimit(limit=100), tokens_charged=charged)
     for _ in range(2):
-        grant = one.admit(NOON, 50)
+        grant = one.admit(NOON, CallSize(50, 0))
         assert isinstance(grant, Grant)
-        grant.settle(NOON, 10)
-    assert isinstance(one.admit(NOON, 50), Grant) == third
+        grant.settle(NOON, CallSize(10, 0))
+    assert isinstance(one.admit(NOON, CallSize(50, 0)), Grant) == third
 
 
 def test_tokens_charged_as_used_can_exceed_the_limit() -> None:
     one = quota(tokens=RateLimit(limit=100), tokens_charged="used")
-    grants = [one.admit(NOON, 90) for _ in range(3)]
+    grants = [one.admit(NOON, CallSize(90, 0)) for _ in range(3)]
     for grant in grants:
         assert isinstance(grant, Grant)
-        grant.settle(NOON, 90)
-    assert isinstance(one.admit(NOON, 1), Refusal)
+        grant.settle(NOON, CallSize(90, 0))
+    assert isinstance(one.admit(NOON, CallSize(1, 0)), Refusal)

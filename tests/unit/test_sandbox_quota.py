@@ -12,6 +12,7 @@ from bltybench.sandbox.errors import ApiError
 from bltybench.sandbox.keys import KeyRing
 from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
 from bltybench.sandbox.truth import TruthLog, TruthRow
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import (
     SANDBOX_KEY,
     SANDBOX_RESTRICTED_KEY,
@@ -63,13 +64,13 @@ def test_zero_median_requires_zero_p95() -> None:
 
 def test_headers_count_down_and_reset_each_minute() -> None:
     key = quota(requests=RateLimit(limit=2))
-    assert headers_of(key.admit(NOON + 30.25, 1)) == {
+    assert headers_of(key.admit(NOON + 30.25, CallSize(1, 0))) == {
         "x-ratelimit-limit": "2",
         "x-ratelimit-remaining": "1",
         "x-ratelimit-reset": str(int(NOON) + 60),
     }
-    assert headers_of(key.admit(NOON + 31, 1))["x-ratelimit-remaining"] == "0"
-    refusal = refused(key.admit(NOON + 32.5, 1))
+    assert headers_of(key.admit(NOON + 31, CallSize(1, 0)))["x-ratelimit-remaining"] == "0"
+    refusal = refused(key.admit(NOON + 32.5, CallSize(1, 0)))
     assert refusal.limit == "requests"
     assert (refusal.error.status, refusal.error.code) == (429, "rate_limit_exceeded")
     assert headers_of(refusal) == {
@@ -78,19 +79,19 @@ def test_headers_count_down_and_reset_each_minute() -> None:
         "x-ratelimit-reset": str(int(NOON) + 60),
         "retry-after": "28",
     }
-    granted(key.admit(NOON + 60, 1))
+    granted(key.admit(NOON + 60, CallSize(1, 0)))
 
 
 def test_retry_after_is_at_least_one_second() -> None:
     key = quota(requests=RateLimit(limit=1, period_s=0.5))
-    key.admit(NOON, 1)
-    assert headers_of(key.admit(NOON + 0.1, 1))["retry-after"] == "1"
+    key.admit(NOON, CallSize(1, 0))
+    assert headers_of(key.admit(NOON + 0.1, CallSize(1, 0)))["retry-after"] == "1"
 
 
 def test_token_refusal_costs_no_request() -> None:
     key = quota(requests=RateLimit(limit=10), tokens=RateLimit(limit=100))
-    granted(key.admit(NOON, 90))
-    refusal = refused(key.admit(NOON + 1, 20))
+    granted(key.admit(NOON, CallSize(90, 0)))
+    refusal = refused(key.admit(NOON + 1, CallSize(20, 0)))
     assert (refusal.limit, refusal.error.code) == ("tokens", "token_limit_exceeded")
     assert "100 tokens per 60 s" in refusal.error.message
     assert headers_of(refusal)["x-ratelimit-remaining"] == "9"
@@ -99,48 +100,61 @@ def test_token_refusal_costs_no_request() -> None:
 
 def test_unused_tokens_are_refunded_when_the_response_ends() -> None:
     key = quota(tokens=RateLimit(limit=100))
-    first = granted(key.admit(NOON, 90))
-    assert refused(key.admit(NOON + 1, 50)).limit == "tokens"
-    first.settle(NOON + 2, 40)
-    assert granted(key.admit(NOON + 3, 60))
-    assert refused(key.admit(NOON + 4, 1)).limit == "tokens"
+    first = granted(key.admit(NOON, CallSize(90, 0)))
+    assert refused(key.admit(NOON + 1, CallSize(50, 0))).limit == "tokens"
+    first.settle(NOON + 2, CallSize(40, 0))
+    assert granted(key.admit(NOON + 3, CallSize(60, 0)))
+    assert refused(key.admit(NOON + 4, CallSize(1, 0))).limit == "tokens"
+
+
+def test_prompts_and_completions_can_have_limits_of_their_own() -> None:
+    key = quota(input_tokens=RateLimit(limit=100), output_tokens=RateLimit(limit=50))
+    first = granted(key.admit(NOON, CallSize(60, 40)))
+    refusal = refused(key.admit(NOON + 1, CallSize(50, 5)))
+    assert (refusal.limit, refusal.error.code) == ("input_tokens", "token_limit_exceeded")
+    assert refusal.error.message == (
+        "Rate limit reached: 100 input tokens per 60 s. Please try again in 59 s."
+    )
+    assert refused(key.admit(NOON + 2, CallSize(5, 20))).limit == "output_tokens"
+    first.settle(NOON + 3, CallSize(60, 30))
+    assert granted(key.admit(NOON + 4, CallSize(5, 20)))
 
 
 def test_tokens_of_a_past_window_are_not_refunded() -> None:
     key = quota(tokens=RateLimit(limit=100))
-    old = granted(key.admit(NOON, 90))
-    assert granted(key.admit(NOON + 61, 100))
-    old.settle(NOON + 62, 0)
-    assert refused(key.admit(NOON + 63, 1)).limit == "tokens"
+    old = granted(key.admit(NOON, CallSize(90, 0)))
+    assert granted(key.admit(NOON + 61, CallSize(100, 0)))
+    old.settle(NOON + 62, CallSize(0, 0))
+    assert refused(key.admit(NOON + 63, CallSize(1, 0))).limit == "tokens"
 
 
 def test_request_that_never_fits_has_no_retry_after() -> None:
-    refusal = refused(quota(tokens=RateLimit(limit=100)).admit(NOON, 101))
+    refusal = refused(quota(tokens=RateLimit(limit=100)).admit(NOON, CallSize(101, 0)))
     assert "Request too large" in refusal.error.message
     assert "retry-after" not in headers_of(refusal)
 
 
 def test_settling_releases_the_slot() -> None:
     key = quota(requests=RateLimit(limit=10), concurrency=2)
-    first = granted(key.admit(NOON, 1))
-    granted(key.admit(NOON, 1))
-    refusal = refused(key.admit(NOON, 1))
+    first = granted(key.admit(NOON, CallSize(1, 0)))
+    granted(key.admit(NOON, CallSize(1, 0)))
+    refusal = refused(key.admit(NOON, CallSize(1, 0)))
     assert (refusal.limit, refusal.error.code) == ("concurrency", "concurrency_limit_exceeded")
     assert headers_of(refusal)["x-ratelimit-remaining"] == "8"
     assert headers_of(refusal)["retry-after"] == "1"
-    first.settle(NOON, 1)
-    granted(key.admit(NOON, 1))
+    first.settle(NOON, CallSize(1, 0))
+    granted(key.admit(NOON, CallSize(1, 0)))
 
 
 def test_rate_refusal_takes_no_slot() -> None:
     key = quota(requests=RateLimit(limit=1), concurrency=1)
-    granted(key.admit(NOON, 1)).settle(NOON, 1)
-    assert refused(key.admit(NOON, 1)).limit == "requests"
-    assert refused(key.admit(NOON, 1)).limit == "requests"
+    granted(key.admit(NOON, CallSize(1, 0))).settle(NOON, CallSize(1, 0))
+    assert refused(key.admit(NOON, CallSize(1, 0))).limit == "requests"
+    assert refused(key.admit(NOON, CallSize(1, 0))).limit == "requests"
 
 
 def test_no_limits_means_no_headers() -> None:
-    assert headers_of(quota().admit(NOON, 1)) == {}
+    assert headers_of(quota().admit(NOON, CallSize(1, 0))) == {}
 
 
 def ring() -> KeyRing:

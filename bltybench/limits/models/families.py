@@ -13,6 +13,7 @@ from bltybench.limits.models.leaky_queue import LeakyQueue
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
 from bltybench.limits.models.token_bucket import TokenBucket, WholeTokenBucket
+from bltybench.scenario.api.documented_limits import NAMES, What
 from bltybench.scenario.target import RateLimit
 
 TOKEN_BUCKET, INTERVAL_REFILL, LEAKY_QUEUE = "token_bucket", "interval_refill", "leaky_queue"
@@ -84,9 +85,11 @@ def model_of(limit: RateLimit) -> Model:
     return model if limit.ban_s is None else Banned(model, limit.ban_s, restarts=bool(limit.ban_restarts))
 
 
-def in_words(limit: RateLimit, unit: str) -> str:
+def in_words(limit: RateLimit, unit: What) -> str:
     """Return a limit in words, such as "60 requests per 60 s (fixed window)"."""
-    words = f"{limit.limit:,} {unit} per {limit.period_s:g} s ({prose_name(limit.algorithm)})"
+    words = (
+        f"{limit.limit:,} {NAMES.get(unit, unit)} per {limit.period_s:g} s ({prose_name(limit.algorithm)})"
+    )
     if limit.also is not None:
         words += f" and {in_words(limit.also, unit)}"
     if limit.ban_s is None:

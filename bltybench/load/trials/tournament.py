@@ -138,8 +138,7 @@ class TournamentOwner(TrialOwner):
 
 
 def _windows(limits: SandboxLimits) -> list[RateLimit]:
-    known = [limit for limit in (limits.requests, limits.tokens) if limit is not None]
-    return [limit for first in known for limit in first.chain()]
+    return [limit for first in limits.per_period.values() for limit in first.chain()]
 
 
 def refill_s(limit: RateLimit) -> float:

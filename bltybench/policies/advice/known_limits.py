@@ -8,10 +8,11 @@ import msgspec
 
 from bltybench.limits.findings.model import FindingsRecord, FitRecord
 from bltybench.limits.models.families import FAMILIES
-from bltybench.policies.simulated_load import CallSize
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.documented_limits import (
     MINUTE_S,
     ONE_SIDED,
+    PER_PERIOD,
     Limit,
     What,
     limits_on,
@@ -23,6 +24,9 @@ from bltybench.scenario.target import OPTIONS, RateLimit, SandboxLimits, Target,
 SHARED = ("ticks", "count_refused")
 """Options of a limit that findings and tables of limits.toml have in common."""
 
+SCALED = ("limit", "burst", "queue")
+"""Numbers of a limit that are in the unit that it counts."""
+
 Source = Literal["measured", "documented", "measured and documented", "unknown"]
 LONG_PERIOD_S = 3600.0
 """Shortest period of a documented limit, in seconds, that a run with a measured limit does not refute."""
@@ -33,11 +37,13 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 
     requests: Source
     tokens: Source
+    input_tokens: Source
+    output_tokens: Source
     concurrency: Source
 
 
 def documented_limits(documented: Iterable[Limit]) -> SandboxLimits:
-    """Return documented limits as fixed windows of requests and of tokens, and concurrency.
+    """Return documented limits as fixed windows, and concurrency.
 
     Of several limits on the same, the one per minute is first, and the others are its ``also``.
     """
@@ -57,6 +63,8 @@ def documented_limits(documented: Iterable[Limit]) -> SandboxLimits:
     return SandboxLimits(
         requests=window("requests"),
         tokens=window("tokens"),
+        input_tokens=window("input_tokens"),
+        output_tokens=window("output_tokens"),
         concurrency=per_minute(known, "concurrency"),
     )
 
@@ -108,11 +116,11 @@ def completed(measured: SandboxLimits, documented: SandboxLimits) -> tuple[Sandb
 
     Next to a measured limit, those are the ones of much longer periods, such as a day.
     """
-    names = ("requests", "tokens", "concurrency")
+    names: tuple[str, ...] = (*PER_PERIOD, "concurrency")
     added = {name: getattr(documented, name) for name in names if getattr(measured, name) is None}
     sources: dict[str, Source] = dict.fromkeys(names, "measured")
     sources |= {name: "unknown" if limit is None else "documented" for name, limit in added.items()}
-    for name in ("requests", "tokens"):
+    for name in PER_PERIOD:
         own, other = getattr(measured, name), getattr(documented, name)
         if own is not None and other is not None:
             longer = [limit for limit in other.chain() if _is_longer(limit, own)]
@@ -127,19 +135,17 @@ def _is_longer(documented: RateLimit, measured: RateLimit) -> bool:
     return documented.period_s >= max(LONG_PERIOD_S, 2 * longest_s)
 
 
-def with_one_sided(
-    limits: SandboxLimits, documented: Iterable[Limit], sizes: Sequence[CallSize]
-) -> SandboxLimits:
-    """Return limits that also keep documented ones on input or output tokens, as limits on all tokens.
+def by_total_tokens(limits: SandboxLimits, sizes: Sequence[CallSize]) -> SandboxLimits:
+    """Return limits that keep those on input and output tokens as limits on all tokens.
 
-    A call's fraction of such tokens is at most that of the calls to expect, so these can't exceed them.
+    A call's fraction of such tokens is at most that of the calls to expect, so these can't exceed them. If no
+    call is known, it can be all of its tokens.
     """
     found = alone(limits.tokens)
-    for limit in documented:
-        if limit.what in ONE_SIDED:
-            is_input = limit.what == "input_tokens"
-            fractions = [(one.prompt if is_input else one.completion) / max(1, sum(one)) for one in sizes]
-            if fraction := max(fractions, default=0.0):
-                period_s = limit.period_s or MINUTE_S
-                found.append(RateLimit(limit=max(1, floor(limit.limit / fraction)), period_s=period_s))
-    return limits.model_copy(update={"tokens": chained(found)})
+    for what in ONE_SIDED:
+        fraction = max((size.cost(what) / max(1, size.tokens) for size in sizes), default=1.0)
+        for limit in alone(limits.per_period.get(what)) if fraction else ():
+            own = {name: value for name in SCALED if (value := getattr(limit, name)) is not None}
+            scaled = {name: max(1, floor(value / fraction)) for name, value in own.items()}
+            found.append(limit.model_copy(update=scaled))
+    return limits.model_copy(update={"tokens": chained(found), "input_tokens": None, "output_tokens": None})

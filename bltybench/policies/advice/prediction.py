@@ -77,7 +77,7 @@ def sentences(prescription: Prescription, sources: Sources) -> Sequence[str]:
         lines.append(f"Retries: {prescription.max_retries}, {waits}.")
     else:
         lines.append("Retries: none. A refusal starts a ban, so stop sending until it has ended.")
-    by_name = msgspec.structs.asdict(sources)
+    by_name = {name.replace("_", " "): source for name, source in msgspec.structs.asdict(sources).items()}
     if documented := [name for name, source in by_name.items() if source == "documented"]:
         lines.append(f"As documented, not measured: {', '.join(documented)}.")
     if both := [name for name, source in by_name.items() if source == "measured and documented"]:

@@ -11,10 +11,12 @@ import msgspec
 
 from bltybench.limits.models import Model, SlidingLog
 from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.policies.advice.known_limits import by_total_tokens
 from bltybench.policies.advice.own_times import Spaced, Turns
 from bltybench.policies.pacer import Pacer
 from bltybench.policies.pacing import own_pacer
-from bltybench.policies.simulated_load import CallSize, SimulatedLoad
+from bltybench.policies.simulated_load import SimulatedLoad
+from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit, SandboxLimits, alone
 
 SLACK = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
@@ -116,9 +118,9 @@ def prescribe(
         paces["requests"] = max(paces.get("requests", 0.0), safe_spacing_s(limit, sharing))
         windows.append(safe_window(limit, "requests", sharing, 1.0, 1))
     tokens_per_s = None
-    tokens = [size.prompt + size.completion for size in sizes]
+    tokens = [size.tokens for size in sizes]
     mean = sum(tokens) / max(1, len(tokens))
-    for limit in alone(limits.tokens):
+    for limit in alone(by_total_tokens(limits, sizes).tokens):
         fitting = [size for size in tokens if size <= limit.limit] or [ceil(USUAL_FRACTION * limit.limit)]
         usual = sum(fitting) / len(fitting)
         windows.append(safe_window(limit, "tokens", sharing, usual, max(fitting)))
@@ -232,8 +234,8 @@ def _rounded_up(value: float) -> float:
 
 def _retries(limits: SandboxLimits) -> int:
     """Return how many retries wait, together and at least, for the longest period."""
-    known = (limits.requests, limits.tokens)
-    longest_s = max((limit.period_s for top in known if top for limit in top.chain()), default=0.0)
+    known = limits.per_period.values()
+    longest_s = max((limit.period_s for top in known for limit in top.chain()), default=0.0)
     waited_s, retries = 0.0, 0
     while retries < MAX_RETRIES and (waited_s < longest_s or retries < MIN_RETRIES):
         waited_s += BACKOFF_JITTER * min(BACKOFF_S * 2**retries, BACKOFF_CAP_S)
@@ -258,7 +260,7 @@ def pacers_of(prescription: Prescription) -> list[Pacer]:
     slots, keys = prescription.in_flight, prescription.keys_per_client
     return [
         own_pacer(
-            [(window.model(client), window.counts == "tokens") for window in prescription.windows],
+            [(window.model(client), window.counts) for window in prescription.windows],
             None if slots is None else slots // keys + (client < prescription.in_flight_more),
         )
         for client in range(prescription.sharing)

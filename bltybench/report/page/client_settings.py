@@ -1,11 +1,17 @@
 """The settings to copy, below the advice at the top of a page."""
 
 from bltybench.metrics.analysis import Analysis
-from bltybench.policies.advice.known_limits import completed, documented_limits, measured_limits
+from bltybench.policies.advice.known_limits import (
+    by_total_tokens,
+    completed,
+    documented_limits,
+    measured_limits,
+)
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.advice.setting import Setting
 from bltybench.policies.advice.settings import settings, timeout_s
 from bltybench.report.page.limits_section import LimitsSection
+from bltybench.report.run_load import call_sizes
 from bltybench.report.summary import Summary
 
 
@@ -24,6 +30,7 @@ def client_settings(
     if limits is None or summary.search is not None or not trusted or not target.base_url:
         return None
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
+    known = by_total_tokens(known, call_sizes(analysis))
     made = prescribe(known, (), banned=limits.record.ban is not None)
     if made.spacing_s is None and made.in_flight is None:
         return None

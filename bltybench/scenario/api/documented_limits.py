@@ -19,6 +19,8 @@ PERIODS_S = {"second": 1.0, "minute": MINUTE_S, "hour": 3600.0, "day": 86_400.0}
 TOKENS: tuple[What, ...] = ("tokens", "input_tokens", "output_tokens")
 ONE_SIDED = TOKENS[1:]
 """Limits on tokens of one direction. A label such as "Tokens" does not say which."""
+PER_PERIOD: tuple[What, ...] = ("requests", *TOKENS)
+"""What limits with a period count."""
 NAMES = {"input_tokens": "input tokens", "output_tokens": "output tokens", "concurrency": "in flight"}
 """What a limit counts, in words, if its name is not a word."""
 
