@@ -6,17 +6,19 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import pytest
 from flask import Flask, request
 from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
+from support_locust import write_scenarios
 
 from bltybench.errors import UserError
 from bltybench.load.locust_plugin import console
 from bltybench.load.locust_plugin.form import chosen, label
+from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.live_page import (
     LimitLine,
     Limits,
@@ -34,7 +36,7 @@ from bltybench.load.locust_plugin.options import report_formats, say_who_can_con
 from bltybench.load.locust_plugin.panel import take_run_time
 from bltybench.load.locust_plugin.plugin import TICK_KEY, Plugin
 from bltybench.load.run.live import Live, Tick
-from bltybench.load.users import ChatUser
+from bltybench.load.users import ChatUser, ScenarioUser
 from bltybench.scenario.api.documented_limits import Limit
 
 
@@ -91,6 +93,30 @@ def test_live_page_without_a_run_says_so_or_why_it_could_not_start() -> None:
     assert failed.lines == [
         Line("bltybench: no such target: a", Tone.BAD),
         Line("→ use b", Tone.DETAIL),
+    ]
+
+
+def test_form_offers_no_default_if_the_file_lacks_the_locustfiles_scenario(tmp_path: Path) -> None:
+    class Chat(ScenarioUser):
+        scenario = "chat"
+
+    options = Namespace(
+        scenario_file=str(tmp_path / "scenarios.toml"), num_users=None, spawn_rate=None, run_time=None,
+        worker=False, master=False,
+    )  # fmt: skip
+    environment = cast("Any", SimpleNamespace(parsed_options=options, user_classes=[Chat]))
+    for names in (("own",), ("chat", "own")):
+        write_scenarios(tmp_path, "http://127.0.0.1:9/v1", names=names)
+        choices = [chosen(choice) for choice in Launcher(environment).form_lists().scenarios]
+        assert choices == [*([None] if "chat" in names else []), *names]
+
+
+def test_live_page_keeps_the_columns_of_a_table() -> None:
+    text = "policy        rank  gave up\nopenai + even    1       12\nUse openai + even: it was best."
+    assert text_lines(text) == [
+        Line("policy        rank  gave up", Tone.TABLE),
+        Line("openai + even    1       12", Tone.TABLE),
+        Line("Use openai + even: it was best.", Tone.PLAIN),
     ]
 
 

@@ -86,7 +86,6 @@ class TestLive:
         live.add("w0", Tick(at_s=1, accepted=50))
         live.add("w0", Tick(at_s=62, accepted=3, refused=1, input_tokens=900, in_flight=4))
         live.add("w1", Tick(at_s=62, accepted=2, output_tokens=100, in_flight=1, ttft_ms=[100.0, 300.0]))
-        assert live.line(62, 90, "charges: drain").startswith(" 62 s  charges: drain  last 60 s: 5")
         line = live.line(62, 90)
         assert line.split("  ") == [
             " 62/90 s",
@@ -94,6 +93,11 @@ class TestLive:
             "5 in flight",
             "TTFT p50 100 p95 300 ms",
         ]
+
+    def test_line_names_the_step_instead_of_the_duration(self) -> None:
+        live = Live()
+        live.show("charges: drain")
+        assert live.line(62, 90).startswith(" 62 s  charges: drain  last 60 s: 0 ok")
 
     def test_line_shows_failures_if_there_are_any(self) -> None:
         live = Live()

@@ -9,6 +9,7 @@ import pytest
 from support_runs import attempt_at
 
 from bltybench.load.client_policy import ClientPolicy
+from bltybench.load.run.live import Live
 from bltybench.load.trials.owner import LEAD_S
 from bltybench.load.trials.tournament import PAUSE_MARGIN_S, UNKNOWN_PAUSE_S, TournamentOwner, refill_s
 from bltybench.load.trials.tournament_worker import TournamentWorker
@@ -43,9 +44,10 @@ def course(
             "max_pause_s": max_pause_s,
         }
     )
-    now_s = [100.0]
+    now_s, live = [100.0], Live()
 
     def start(order: TrialOrder) -> None:
+        assert live.activity == f"{order.stage}, policy {order.number} of 2"
         now_s[0] = order.end_s
         answered = report or TrialReport(0)
         answered.number, answered.done, answered.settled = order.number, True, True
@@ -58,6 +60,7 @@ def course(
         exact=exact,
         workers=1,
         now_s=lambda: now_s[0],
+        show=live.show,
         start_trial=start,
     )
     owner.ready.set()

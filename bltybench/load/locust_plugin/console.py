@@ -76,7 +76,7 @@ def show_progress(run: Run) -> None:
     try:
         while True:
             gevent.sleep(INTERVAL_S if on_terminal else PIPED_INTERVAL_S)
-            line = run.live.line(run.now_s(), run.duration_s, run.activity)
+            line = run.live.line(run.now_s(), run.duration_s)
             if on_terminal:
                 width = shutil.get_terminal_size().columns
                 sys.stderr.write(CLEAR_LINE + line[: width - 1])

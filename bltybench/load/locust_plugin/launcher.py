@@ -88,10 +88,12 @@ class Launcher:
 
     def form_lists(self) -> FormLists:
         """Return what the form of Locust's page offers. The command line's values hold for every scenario."""
-        book = self.load_book()
+        book, default = self.load_book(), self._classes().scenario
+        # Another scenario file need not have the locustfile's scenario.
+        defaults = (None,) if default is None or default in book.scenarios else ()
         scenarios = {}
-        for choice in (None, *book.scenarios):
-            name, scenario = self._scenario(book, choice or self._classes().scenario, None)
+        for choice in (*defaults, *book.scenarios):
+            name, scenario = self._scenario(book, choice or default, None)
             text = label(name, scenario.title) if choice else label(DEFAULT, f"{name}, {scenario.title}")
             scenarios[text] = self._form_values(scenario, book.target(scenario.target).base_url)
         targets = {label(name, target.base_url): target.base_url for name, target in book.targets.items()}

@@ -1,6 +1,7 @@
 """What the live page shows: where the run is, its figures, and its verdict when it has ended."""
 
 import math
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -48,6 +49,7 @@ class Tone(StrEnum):
     OPEN = "open"
     PLAIN = "plain"
     DETAIL = "detail"
+    TABLE = "table"
 
 
 TONES = {
@@ -60,6 +62,10 @@ TONES = {
     ERROR: Tone.BAD,
 }
 """How a line that begins with one of these words is shown."""
+
+
+COLUMN_GAP = re.compile("( {2,})")
+MAX_COLUMNS = 20
 
 
 class Line(msgspec.Struct):
@@ -124,7 +130,7 @@ def live_page(shown: Run | UserError | None) -> LivePage:
     return LivePage(
         phase=phase,
         headline="Waiting for the requests in flight" if draining else HEADLINES[phase],
-        clock=clock(now_s, shown.duration_s, shown.activity) if running else "",
+        clock=clock(now_s, shown.duration_s, live.activity) if running else "",
         about=f"{shown.resolved.name} on {shown.resolved.target.base_url}, run {shown.folder.path.name}",
         lines=text_lines(shown.closing_text),
         report=shown.folder.path.name
@@ -195,13 +201,23 @@ def clock(now_s: float, duration_s: float | None, activity: str) -> str:
 
 
 def text_lines(text: str) -> list[Line]:
-    """Return the lines of a text for the terminal. Indented ones are details of the line above."""
+    """Return the lines of a text for the terminal.
+
+    Indented ones are details of the line above. Those with columns are rows of a table.
+    """
     lines = []
     for line in text.splitlines():
-        cleaned = sanitize(line, limit=MAX_MESSAGE_CHARS)
+        columns = COLUMN_GAP.split(line.strip(), maxsplit=MAX_COLUMNS - 1)
+        cleaned = "".join(
+            column if column.isspace() else sanitize(column, limit=MAX_MESSAGE_CHARS) for column in columns
+        )
         tone = next((tone for start, tone in TONES.items() if cleaned.startswith(start)), Tone.PLAIN)
+        if line.startswith(" "):
+            tone = Tone.DETAIL
+        elif len(columns) > 1:
+            tone = Tone.TABLE
         if cleaned:
-            lines.append(Line(cleaned, Tone.DETAIL if line.startswith(" ") else tone))
+            lines.append(Line(cleaned, tone))
     return lines
 
 

@@ -257,7 +257,11 @@ class Plugin:
         if environment.shape_class is not None:
             self._greenlets.append(gevent.spawn(hold_shape, environment.shape_class, run.now_s))
         trials = self._link.begin(
-            run.resolved, workers=max(1, len(run.workers)), folder=run.folder, now_s=run.now_s
+            run.resolved,
+            workers=max(1, len(run.workers)),
+            folder=run.folder,
+            now_s=run.now_s,
+            show=run.live.show,
         )
         if trials is not None:
             self._greenlets.append(gevent.spawn(self._make_trials, run, trials))
@@ -283,7 +287,7 @@ class Plugin:
 
     def _on_activity(self, msg: Message, **_: Any) -> None:
         if self.run is not None:
-            self.run.activity = msg.data["activity"]
+            self.run.live.show(msg.data["activity"])
 
     def _on_budget_exhausted(self, msg: Message, **_: Any) -> None:
         self._exhausted_workers.add(msg.node_id)

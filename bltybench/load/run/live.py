@@ -80,10 +80,16 @@ class Live:
     """The ticks of the last minute of all processes."""
 
     def __init__(self) -> None:
+        self.activity = ""
+        """Current step of a run that consists of steps."""
         self.points: deque[Point] = deque(maxlen=MAX_POINTS)
         """Former points of the charts, if something keeps them."""
         self._ticks: deque[Tick] = deque()
         self._in_flight: dict[str, int] = {}
+
+    def show(self, activity: str) -> None:
+        """Show a step of the run from now on."""
+        self.activity = activity
 
     def add(self, worker: str, tick: Tick) -> None:
         """Add a tick of ``worker``."""
@@ -126,12 +132,12 @@ class Live:
             ttft_p95_ms=percentile(counts.ttft_ms, 0.95),
         )
 
-    def line(self, now_s: float, total_s: float | None, activity: str = "") -> str:
+    def line(self, now_s: float, total_s: float | None) -> str:
         """Return the progress line at ``now_s`` seconds into a run of ``total_s``, or without a time limit.
 
-        A run that consists of steps ends with its last one, so its ``activity`` replaces the duration.
+        A run that consists of steps ends with its last one, so its activity replaces the duration.
         """
-        counts = self.snapshot(now_s)
+        counts, activity = self.snapshot(now_s), self.activity
         elapsed = f"{max(0.0, now_s):3.0f}"
         if total_s is not None and not activity:
             elapsed += f"/{total_s:.0f}"

@@ -82,8 +82,6 @@ class Run:
         """Exit code of the report, which is complete then."""
         self.closing_text = ""
         """The report's summary for the terminal."""
-        self.activity = ""
-        """Current step of a run that consists of steps."""
         self.key_names: set[str] = set()
         """Environment variables that hold keys, other than the target's."""
         self.folder = create_run(Path(reports), resolved.name)

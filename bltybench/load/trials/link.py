@@ -41,7 +41,13 @@ class TrialLink:
         runner.register_message(REPORT_MESSAGE, self._on_report)
 
     def begin(
-        self, resolved: Resolved, *, workers: int, folder: RunFolder, now_s: Callable[[], float]
+        self,
+        resolved: Resolved,
+        *,
+        workers: int,
+        folder: RunFolder,
+        now_s: Callable[[], float],
+        show: Callable[[str], None],
     ) -> TrialOwner | None:
         """Create the owner of a run's trials and return it; None if its scenario has none."""
         scenario, self.owner = resolved.scenario, None
@@ -53,6 +59,7 @@ class TrialLink:
                 folder,
                 workers=workers,
                 now_s=now_s,
+                show=show,
                 start_trial=order,
                 cut_trial=self._cut,
             )
@@ -66,6 +73,7 @@ class TrialLink:
                 exact=arrivals.limits is not None or is_sandbox,
                 workers=workers,
                 now_s=now_s,
+                show=show,
                 start_trial=order,
             )
         return self.owner

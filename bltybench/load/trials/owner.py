@@ -18,9 +18,14 @@ class TrialOwner(ABC):
     """Decides what the workers send."""
 
     def __init__(
-        self, workers: int, now_s: Callable[[], float], start_trial: Callable[[TrialOrder], None]
+        self,
+        workers: int,
+        now_s: Callable[[], float],
+        show: Callable[[str], None],
+        start_trial: Callable[[TrialOrder], None],
     ) -> None:
-        self._workers, self._now_s, self._start_trial = workers, now_s, start_trial
+        """``show`` displays what is being done."""
+        self._workers, self._now_s, self._show, self._start_trial = workers, now_s, show, start_trial
         self._number = self._sent = 0
         self._reports: list[TrialReport] = []
         self._reported = Event()

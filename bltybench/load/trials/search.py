@@ -35,10 +35,11 @@ class Searcher(TrialOwner):
         *,
         workers: int,
         now_s: Callable[[], float],
+        show: Callable[[str], None],
         start_trial: Callable[[TrialOrder], None],
         cut_trial: Callable[[int], None],
     ) -> None:
-        super().__init__(workers, now_s, start_trial)
+        super().__init__(workers, now_s, show, start_trial)
         self.search, self.scenario, self._folder, self._cut_trial = search, scenario, folder, cut_trial
         self._bracket = Bracket(
             search.start,
@@ -116,6 +117,7 @@ class Searcher(TrialOwner):
         if search.load == "rate":
             due_s = trial_times(search, load, self.scenario.seed, self._number)
             self._next_index += len(due_s)
+        self._show(order.stage)
         self._start_trial(order)
         was_cut = self._wait(order, calls=sum(at_s >= self.scenario.warm_up_s for at_s in due_s))
         if was_cut is None:

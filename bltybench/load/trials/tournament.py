@@ -42,10 +42,11 @@ class TournamentOwner(TrialOwner):
         exact: bool,
         workers: int,
         now_s: Callable[[], float],
+        show: Callable[[str], None],
         start_trial: Callable[[TrialOrder], None],
     ) -> None:
         """``limits`` are those to keep at each target. They are ``exact`` unless they are only documented."""
-        super().__init__(workers, now_s, start_trial)
+        super().__init__(workers, now_s, show, start_trial)
         self._tournament, self._folder = tournament, folder
         self._limits = list(limits.values())
         self._exact = exact and len(self._limits) == 1
@@ -63,6 +64,7 @@ class TournamentOwner(TrialOwner):
         for name in self._tournament.policies:
             if pause.seconds:
                 logger.info("Waiting %.0f s for the limits to refill: %s", pause.seconds, pause.reason)
+                self._show(f"waiting {pause.seconds:.0f} s for the limits to refill")
                 gevent.sleep(pause.seconds)
             ended = self._give_turn(name, pause)
             if ended is not None:
@@ -84,6 +86,7 @@ class TournamentOwner(TrialOwner):
         order = TrialOrder(
             number=self._number, stage=name, begin_s=begin_s, end_s=begin_s + self._tournament.stage_s
         )
+        self._show(f"{name}, policy {self._number} of {len(self._tournament.policies)}")
         self._start_trial(order)
         if not self._listen(order.end_s + self._tournament.max_drain_s + MAX_SETTLE_S):
             return "worker lost"
