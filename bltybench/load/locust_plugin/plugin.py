@@ -257,11 +257,7 @@ class Plugin:
         if environment.shape_class is not None:
             self._greenlets.append(gevent.spawn(hold_shape, environment.shape_class, run.now_s))
         trials = self._link.begin(
-            run.resolved,
-            workers=max(1, len(run.workers)),
-            folder=run.folder,
-            now_s=run.now_s,
-            show=run.live.show,
+            run.resolved, max(1, len(run.workers)), run.folder, now_s=run.now_s, show=run.live.show
         )
         if trials is not None:
             self._greenlets.append(gevent.spawn(self._make_trials, run, trials))

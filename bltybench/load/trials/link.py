@@ -43,9 +43,9 @@ class TrialLink:
     def begin(
         self,
         resolved: Resolved,
-        *,
         workers: int,
         folder: RunFolder,
+        *,
         now_s: Callable[[], float],
         show: Callable[[str], None],
     ) -> TrialOwner | None:
