@@ -4,9 +4,11 @@
     python -m benchmarks.live_policies --limiter sliding_log --stage-s 60
 
 Each limiter accepts 10 requests per 2 s, and 400 calls per minute are due, a third more. The sandbox answers
-in 50 ms, always. The simulation gets the same calls, the median times of responses and refusals, and the time
-of the clock, which decides when windows begin and how announced times are rounded. A difference is a
-percentage of the simulated value; of fewer than ten refusals per 100 calls, of ten per 100.
+in 50 ms, always. The simulation gets the same calls, and the time of the clock, which decides when windows
+begin and how announced times are rounded. It is repeated, each time with other random waits and with times of
+responses and refusals drawn from those of the run: against some limiters, milliseconds decide whether many
+requests are refused. A difference is a percentage of the simulated mean; of fewer than ten refusals per 100
+calls, of ten per 100.
 """
 
 import argparse
@@ -16,11 +18,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from statistics import fmean
 from typing import NamedTuple
+
+import pandas as pd
 
 from bltybench.metrics.analysis import load
 from bltybench.metrics.frame import NS_PER_S, has_fate
-from bltybench.policies.simulated_load import ServiceTime, load_of
+from bltybench.policies.simulated_load import load_of
 from bltybench.policies.simulation import Simulation
 from bltybench.policies.tournament import variant
 from bltybench.runs.folder import RunFolder, find_run
@@ -33,6 +39,8 @@ LIMITERS = ("sliding_log", "fixed_window", "token_bucket", "first_hit_window")
 RETRIES = ("none", "fixed", "exponential", "full_jitter", "openai", "litellm", "retry_after_jitter")
 POLICIES = (*RETRIES, *(f"openai + {pacing}" for pacing in PACINGS if pacing != "none"))
 LIMIT, PERIOD_S, CALLS_PER_MIN, RESPONSE_S = 10, 2.0, 400, 0.05
+SIMULATIONS = 20
+"""Simulations of a policy, each with other random numbers."""
 MIN_REFUSALS_PER_CALL = 0.1
 """Refusals per call below which a difference is divided by this instead."""
 MAX_GOODPUT_PERCENT, MAX_REFUSALS_PERCENT = 2.0, 5.0
@@ -81,26 +89,66 @@ class Compared(NamedTuple):
     policy: str
     calls: int
     live: Outcome
-    simulated: Outcome
+    simulated: Sequence[Outcome]
 
     @property
     def goodput_percent(self) -> float:
         """Difference of the goodput."""
-        return 100 * (self.live.goodput - self.simulated.goodput) / max(self.simulated.goodput, 1)
+        expected = fmean(one.goodput for one in self.simulated)
+        return 100 * (self.live.goodput - expected) / max(expected, 1)
 
     @property
     def refusals_percent(self) -> float:
         """Difference of the refusals."""
+        expected = fmean(one.refusals for one in self.simulated)
         least = MIN_REFUSALS_PER_CALL * self.calls
-        return 100 * (self.live.refusals - self.simulated.refusals) / max(self.simulated.refusals, least)
+        return 100 * (self.live.refusals - expected) / max(expected, least)
 
     def __str__(self) -> str:
         """Return a row of the table."""
+        goodput = spread([one.goodput for one in self.simulated])
+        refusals = spread([one.refusals for one in self.simulated])
         return (
-            f"| `{self.algorithm}` | `{self.policy}` | {self.live.goodput} | {self.simulated.goodput} | "
-            f"{self.goodput_percent:+.1f}% | {self.live.refusals} | {self.simulated.refusals} | "
+            f"| `{self.algorithm}` | `{self.policy}` | {self.live.goodput} | {goodput} | "
+            f"{self.goodput_percent:+.1f}% | {self.live.refusals} | {refusals} | "
             f"{self.refusals_percent:+.1f}% |"
         )
+
+
+def spread(values: Sequence[int]) -> str:
+    """Return the mean of values and their range."""
+    return f"{fmean(values):.1f} ({min(values)} to {max(values)})"
+
+
+class StageTimes:
+    """Times drawn from those of the attempts with one policy.
+
+    A refusal takes until the client decides about it, which is later than its last byte. The delay with which
+    requests are sent is part of it too.
+    """
+
+    def __init__(self, attempts: pd.DataFrame, rng: Random) -> None:
+        tries = attempts.sort_values(["call", "attempt"])
+        refused, later = has_fate(tries, "refused"), tries.shift(-1)
+        took_s = (tries["end_ns"] - tries["sent_ns"]) / NS_PER_S
+        # A retry is due when its wait after the decision is over.
+        decided_s = (later["due_ns"] - tries["sent_ns"]) / NS_PER_S - tries["waited_s"]
+        decided_s = decided_s[later["call"] == tries["call"]].dropna()
+        ready_ns = tries["held_until_ns"].fillna(tries["due_ns"])
+        self._rng = rng
+        self._responses_s: list[float] = took_s[~refused].tolist()
+        self._decided_s: list[float] = decided_s.tolist() or took_s[refused].tolist() or [0.0]
+        self._late_s: list[float] = ((tries["sent_ns"] - ready_ns) / NS_PER_S).tolist()
+
+    def of(self, completion_tokens: int) -> float:
+        """Return the seconds for the next response. All have one token."""
+        del completion_tokens
+        return self._rng.choice(self._responses_s)
+
+    @property
+    def refusal_s(self) -> float:
+        """Seconds from a refused request until a retry without a wait is sent."""
+        return self._rng.choice(self._decided_s) + self._rng.choice(self._late_s)
 
 
 def run_live(folder: Path, algorithm: str, policies: Sequence[str], stage_s: float) -> RunFolder:
@@ -136,9 +184,6 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
     limit = RateLimit.model_validate({"limit": LIMIT, "period_s": PERIOD_S, "algorithm": algorithm})
     limits = SandboxLimits(requests=limit, tokens=None, concurrency=None)
     calls_load = load_of(one, run.path, clients=1)
-    refused = has_fate(analysis.attempts, "refused")
-    latency_s = (analysis.attempts["end_ns"] - analysis.attempts["sent_ns"]) / NS_PER_S
-    service = ServiceTime(latency_s[~refused].median(), 0.0, latency_s[refused].median())
     found = []
     for stage in course.stages:
         calls = analysis.calls[analysis.calls["stage"] == stage.stage]
@@ -146,18 +191,20 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
         ended_s = (calls["first_due_ns"] / NS_PER_S + calls["latency_ms"] / 1000).dropna() - stage.begin_s
         live = Outcome(int((ended_s <= course.stage_s).sum()), int(has_fate(attempts, "refused").sum()))
         chosen = competitor(stage.stage)
-        simulated = Simulation(
-            calls_load,
-            limits,
-            variant(one.retry, chosen.retry),
-            service,
-            seed=one.seed,
-            pacing=chosen.pacing,
-            start_s=analysis.manifest.clock.wall_ns / NS_PER_S + stage.begin_s,
-        ).run()
-        ok = sum(call.ok and call.ended_s <= course.stage_s for call in simulated)
-        refusals = sum(len(call.refusals) for call in simulated)
-        found.append(Compared(algorithm, stage.stage, len(calls), live, Outcome(ok, refusals)))
+        simulated = []
+        for number in range(SIMULATIONS):
+            made = Simulation(
+                calls_load,
+                limits,
+                variant(one.retry, chosen.retry),
+                StageTimes(attempts, Random(number)),
+                seed=number,
+                pacing=chosen.pacing,
+                start_s=analysis.manifest.clock.wall_ns / NS_PER_S + stage.begin_s,
+            ).run_by_events()
+            ok = sum(call.ok and call.ended_s <= course.stage_s for call in made)
+            simulated.append(Outcome(ok, made.refused))
+        found.append(Compared(algorithm, stage.stage, len(calls), live, simulated))
     return found
 
 

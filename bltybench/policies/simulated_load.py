@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from bltybench.errors import UserError
 from bltybench.scenario.api.call_size import CallSize
@@ -24,6 +25,19 @@ REFUSAL_S = 0.02
 
 
 RoutesOf = Callable[[Call, int], tuple[int, ...]]
+
+
+class ResponseTimes(Protocol):
+    """How long responses take."""
+
+    @property
+    def refusal_s(self) -> float:
+        """Duration of the next refusal, in seconds."""
+        ...
+
+    def of(self, completion_tokens: int) -> float:
+        """Return the seconds for the next response."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from bltybench.policies.retries import Retries
 from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.policies.simulated_api import Answer, SimulatedApi, windows_start_s
 from bltybench.policies.simulated_calls import SimulatedCalls
-from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
+from bltybench.policies.simulated_load import ResponseTimes, SimulatedLoad
 from bltybench.policies.unhindered import Unhindered, too_many_events
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.pacing import PacingName
@@ -92,7 +92,7 @@ class Simulation:
         load: SimulatedLoad,
         limits: SandboxLimits,
         retry: Retry,
-        service: ServiceTime,
+        service: ResponseTimes,
         *,
         seed: int,
         pacing: PacingName = "none",
@@ -172,7 +172,10 @@ class Simulation:
         )
 
     def run_by_events(self) -> SimulatedCalls:
-        """Return the same as ``run``, which is faster if nothing hinders the calls."""
+        """Return the same as ``run``, which is faster if nothing hinders the calls.
+
+        ``run`` takes one time for all refusals.
+        """
         if (load := self._load).due_s is None:
             for user in range(load.users):
                 self._add(0.0, _Kind.ARRIVE, self._new_call(user % load.clients, 0.0))
