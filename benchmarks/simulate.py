@@ -15,7 +15,7 @@ from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
-POLICIES: tuple[PolicyName, ...] = ("none", "fixed", "exponential", "openai")
+POLICIES: tuple[PolicyName, ...] = ("none", "fixed", "exponential", "full_jitter", "openai")
 """Policies without state, and that of an SDK."""
 RATE_PER_S, LIMIT_PER_MIN = 100.0, 3000
 """Calls per second, evenly spaced, and the request limit: half of what is sent."""

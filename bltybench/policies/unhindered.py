@@ -61,6 +61,7 @@ class Unhindered(NamedTuple):
             ended_s = [at_s + took_s for at_s, took_s in zip(due_s, service_s, strict=True)]
             return self._calls(list(due_s), ended_s, [0] * count)
         policy, rngs, announced = self.policy, self.rngs, self.announced
+        wait_of = None if policy is None else policy.wait_s
         take, needed_s = model.take, model.wait_s
         delay_s = None if type(model).delay_s is Model.delay_s else model.delay_s
         follows, clients = policy is not None and policy.follows, len(rngs)
@@ -106,10 +107,10 @@ class Unhindered(NamedTuple):
             refusals[call] = number + 1
             told_s = announced(needed_s(start_s + now_s, 1.0)) if follows else None
             now_s += refusal_s
-            if policy is None or number >= last:
+            if wait_of is None or number >= last:
                 ended_s[call] = now_s
                 continue
-            wait_s = policy.wait_s(number, told_s, waited_s[call], rngs[call % clients])
+            wait_s = wait_of(number, told_s, waited_s[call], rngs[call % clients])
             waited_s[call] = wait_s
             if wait_s is None:
                 ended_s[call] = now_s

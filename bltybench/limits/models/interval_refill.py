@@ -27,15 +27,34 @@ class IntervalRefill(Bucket):
         self._tick_s = period_s / ticks
         self._tokens_per_tick = limit / ticks
         self._charged_tick: float | None = None
+        # The tick that was last needed, and its time until the next one. Simulations need it often.
+        self._known_tick, self._known_from_s, self._known_until_s = -math.inf, math.inf, -math.inf
+
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if not (self._last_s <= t_s < math.inf and 0 <= cost < math.inf):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        level = self._level_at(t_s)
+        if cost > level + ROUNDING:
+            return False
+        self._level, self._charged_tick = level - cost, self._tick_at(t_s)
+        return True
 
     def _tick_at(self, t_s: float) -> float:
-        return index_at(t_s, self._tick_s, self.phase_s)
+        if not self._known_from_s <= t_s < self._known_until_s:
+            tick = self._known_tick = index_at(t_s, self._tick_s, self.phase_s)
+            self._known_from_s, self._known_until_s = (
+                edge_s(number, self._tick_s, self.phase_s) for number in (tick, tick + 1)
+            )
+        return self._known_tick
 
     def _level_at(self, t_s: float) -> float:
         if self._charged_tick is None:
             return self._level
         refilled = (self._tick_at(t_s) - self._charged_tick) * self._tokens_per_tick
-        return min(float(self.limit), self._level + refilled)
+        level = self._level + refilled
+        return level if level < self.limit else float(self.limit)
 
     def _fits(self, t_s: float, cost: float) -> bool:
         return cost <= self._level_at(t_s) + ROUNDING

@@ -39,10 +39,22 @@ class LeakyQueue(Model):
         self._excess = -1.0
         self._charged_s: float | None = None
 
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if not (self._last_s <= t_s < math.inf and 0 <= cost < math.inf):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        excess = self._excess_at(t_s) + cost
+        if excess > self.queue:
+            return False
+        self._excess, self._charged_s = excess, t_s
+        return True
+
     def _excess_at(self, t_s: float) -> float:
         if self._charged_s is None:
             return self._excess
-        return max(-1.0, self._excess - (t_s - self._charged_s) * self._rate)
+        excess = self._excess - (t_s - self._charged_s) * self._rate
+        return excess if excess > -1 else -1.0
 
     def _fits(self, t_s: float, cost: float) -> bool:
         return self._excess_at(t_s) + cost <= self.queue

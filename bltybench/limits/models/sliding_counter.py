@@ -21,6 +21,18 @@ class SlidingCounter(Windowed):
     _end_s = -math.inf
     """End of the current window."""
 
+    def take(self, t_s: float, cost: float = 1.0) -> bool:
+        """Accept and charge, or refuse. Simulations need this to be fast."""
+        if self.count_refused or not (self._last_s <= t_s < self._end_s and 0 <= cost < math.inf):
+            return super().take(t_s, cost)
+        self._last_s = t_s
+        weight = (self._end_s - t_s) / self.period_s
+        used = math.floor(self._previous * (weight if weight < 1 else 1.0) + self._current)
+        if used + cost > self.limit:
+            return False
+        self._charge(t_s, cost)
+        return True
+
     def _counters(self, window: float) -> tuple[float, float]:
         """Return (previous, current) as they will be in ``window`` if nothing is sent."""
         if window == self._window:

@@ -35,7 +35,8 @@ class SlidingLog(Model):
         ):
             return super().take(t_s, cost)
         self._last_s = t_s
-        self._advance(t_s)
+        if self._log and t_s >= self._log[0].at_s + self.period_s:
+            self._advance(t_s)
         if self._total + cost > self.limit:
             return False
         self._charge(t_s, cost)

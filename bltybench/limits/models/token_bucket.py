@@ -2,7 +2,6 @@
 
 import math
 
-from bltybench.limits.models.base import Model
 from bltybench.limits.models.bucket import Bucket
 
 
@@ -27,7 +26,7 @@ class TokenBucket(Bucket):
 
     def take(self, t_s: float, cost: float = 1.0) -> bool:
         """Accept and charge, or refuse. Simulations need this to be fast."""
-        if not (self._last_s <= t_s < math.inf and 0 <= cost < math.inf):
+        if not (self._last_s <= t_s < math.inf and 0 < cost < math.inf):
             return super().take(t_s, cost)
         self._last_s = t_s
         level = self._level_at(t_s)
@@ -69,11 +68,8 @@ class WholeTokenBucket(TokenBucket):
     def _level_at(self, t_s: float) -> float:
         if self._charged_s is None:
             return self._level
-        return min(float(self.burst), self._level + math.floor((t_s - self._charged_s) * self._rate))
-
-    def take(self, t_s: float, cost: float = 1.0) -> bool:
-        """Accept and charge, or refuse."""
-        return Model.take(self, t_s, cost)
+        level = self._level + math.floor((t_s - self._charged_s) * self._rate)
+        return level if level < self.burst else float(self.burst)
 
     def _charge(self, t_s: float, cost: float) -> None:
         # What costs nothing takes no token, and so does not restart the refill.
