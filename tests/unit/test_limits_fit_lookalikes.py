@@ -25,6 +25,7 @@ from bltybench.limits.models import (
 )
 from bltybench.limits.models.base import Admission
 from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
@@ -184,6 +185,9 @@ def test_no_family_fits_random_refusals() -> None:
     assert "no family fits" in verdict.reason
     assert "of 300 decisions" in verdict.reason
     assert verdict.attempts == len(observed)
+    # One of two limits would explain half of the refusals, so none are searched.
+    assert verdict.excludes_pairs
+    assert fit_limits(observed) == verdict
     # No interval refill has such a rate, but one candidate is scored all the same.
     assert FamilySearch("interval_refill", Observations(observed), rates_per_s=(1e6, 2e6)).cost > 0
 

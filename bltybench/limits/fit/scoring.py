@@ -99,7 +99,8 @@ def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Score
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
-    size = max(1, SCORING.batch_cells // max(1, len(bounds.columns)))
+    columns, every = max(1, len(bounds.columns)), max(1, len(bounds.every))
+    size = max(1, min(SCORING.batch_cells // columns, SCORING.state_cells // every))
     for start in range(0, len(grid), size):
         yield grid.take(np.arange(start, min(start + size, len(grid))))
 

@@ -201,7 +201,7 @@ def _search_refill(
     rates_per_s = (1 / (factor * float(periods.max())), factor / float(periods.min()))
     search = FamilySearch(INTERVAL_REFILL, observations, rates_per_s=rates_per_s)
     _refine([search], best_cost)
-    if search.cost and best_cost:
+    if best_cost and 0 < search.cost <= _chance_cost(observations, SELECTION.retry_chance_fraction):
         search.retry_refill()
     return search
 
@@ -221,7 +221,8 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
         )
         if best.cost > 2 * SCORING.hard_weight * best.contradictions:
             reason = ANY_LIMIT_FITS
-        return Verdict("unknown", *counts, fits=ranked, reason=reason)
+        excludes_pairs = best.contradictions > refused / 2
+        return Verdict("unknown", *counts, fits=ranked, reason=reason, excludes_pairs=excludes_pairs)
     refill_best = best.family == INTERVAL_REFILL
     margin = SELECTION.refill_exclusion_margin if refill_best else SELECTION.exclusion_margin
     close = [fit for fit in ranked if fit.penalized_cost < best.penalized_cost + margin]

@@ -32,6 +32,8 @@ class ScoringThresholds:
     """Requests to screen candidates on. A shorter run is scored completely."""
     batch_cells: int = 50_000
     """Candidates times requests per batch: arrays of this size fit the processor's cache."""
+    state_cells: int = 300_000
+    """The same with all requests, whose charges make the state that some requests are compared with."""
     rounding: float = 1e-6
     """Tolerance, in requests, for the rounding of refill sums."""
 
@@ -135,6 +137,8 @@ class SelectionThresholds:
     """A family that contradicts this fraction of the rarer decision on the coarse grid is mere chance."""
     refill_chance_fraction: float = 0.9
     """The same before an interval refill is tried: simpler families fit one little better than chance."""
+    retry_chance_fraction: float = 0.4
+    """The same before an interval refill is searched again: a wrong limit explains fewer contradictions."""
     long_run: int = 600
     screen_size: int = 300
     """Longer runs are screened on this many requests. Random refusals show up early."""

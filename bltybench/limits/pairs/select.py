@@ -51,6 +51,8 @@ def _fit(
     short = _before_exhaustion(single, ordered, observations, hints_s, probed=probed)
     if short is not None:
         return short
+    if single.excludes_pairs:
+        return single
     tried: set[bytes] = set()
     for explained in _starts(observations, hints_s):
         first, second = _alternating(ordered, observations, explained, hints_s, tried, probed=probed)
