@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from benchmarks import limit_pairs, unmodeled_limiters
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import UNMODELED
+from bltybench.limits.findings.cautious import unless_delayed
 from bltybench.limits.fit.result import Fit, Verdict
-from bltybench.limits.models import LeakyQueue, TokenBucket
+from bltybench.limits.models import LeakyQueue, TokenBucket, Waiting
 from bltybench.limits.models.base import Admission, Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.announcement import Announcement
+from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 
@@ -42,6 +44,10 @@ def _other_phase(family: str) -> MakeModel:
     )
 
 
+def _waiting(family: str) -> MakeModel:
+    return lambda limit, period_s, rng: Waiting(FAMILIES[family].model(limit, period_s), rng.randint(1, 12))
+
+
 def _queue(*, burst: bool) -> MakeModel:
     def make(limit: int, period_s: float, rng: random.Random) -> LeakyQueue:
         waiting = rng.randint(2, max(3, limit // 2))
@@ -68,6 +74,8 @@ KINDS: dict[str, tuple[str, MakeModel]] = {
     "bucket of whole tokens": ("whole_token_bucket", _model("whole_token_bucket")),
     "interval refill, four ticks": ("interval_refill", _model("interval_refill")),
     "leaky queue": ("leaky_queue", _queue(burst=False)),
+    "fixed window, waiting room": ("fixed_window", _waiting("fixed_window")),
+    "first-hit window, waiting room": ("first_hit_window", _waiting("first_hit_window")),
     "leaky queue, burst": ("leaky_queue", _queue(burst=True)),
 }
 
@@ -146,6 +154,7 @@ def play(number: int, plan_name: str, kind: str | None = None) -> list[Case]:
         model = make(limit, period_s, rng)
         limiter = VirtualLimiter(model, noise, number, announce)
         verdict = limiter.play(plan(options, start_s))
+        verdict = unless_delayed(verdict, waits_of(limiter.observations))
         burst = _burst(model)
         judged = judge(verdict, family, burst, period_s * burst / limit, by_class=quick)
     return [

@@ -39,6 +39,7 @@ class VirtualLimiter:
         self._noise = noise
         self._rng = random.Random(seed)
         self._announce = announce
+        self.observations: list[Observation] = []
         self._decided_s = 0.0
         self._began_s: float | None = None
         self.ended_s = 0.0
@@ -72,6 +73,7 @@ class VirtualLimiter:
                 refused_s = min(refused_s, observation.decided_s)
         if burst.confirm_s is not None and refused_s < float("inf"):
             observations.append(self._send(max(free_s) + burst.confirm_s))
+        self.observations += observations
         return observations
 
     def _send(self, at_s: float) -> Observation:

@@ -13,6 +13,7 @@ from bltybench.limits.fit.result import model_options
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES
+from bltybench.limits.models.leaky_queue import Waiting
 from bltybench.limits.observations.extract import EXACT, NS, Timing, answered_ns, observed
 from bltybench.limits.observations.observation import Observation
 from bltybench.runs.attempt import Attempt
@@ -38,6 +39,8 @@ def maker_of(fit: FitRecord | None) -> Make | None:
         fit.family, phase_s=fit.phase_s, ticks=fit.ticks, count_refused=fit.count_refused, free=fit.free
     )
     make = partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
+    if (seats := fit.seats) is not None:
+        return lambda: Waiting(make(), seats)
     also = maker_of(fit.also)
     return make if also is None else lambda: Both(make(), also())
 

@@ -71,7 +71,7 @@ def optimum(
     own_times = [limit for limit in known if _gains_by_waiting(limit)]
     if own_times and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
         own_times = []
-    if own_times and (own_times != [limits.requests] or own_times[0].algorithm in UNSOLVED):
+    if own_times and (own_times != [limits.requests] or not _is_solved(own_times[0])):
         return None
     slots = load.users if limits.concurrency is None else min(load.users, limits.concurrency)
     if own_times:
@@ -98,6 +98,11 @@ def optimum(
 def _gains_by_waiting(limit: RateLimit) -> bool:
     """Return whether a call that is sent later can make more room for others."""
     return FAMILIES[limit.algorithm].start == "first_hit" or limit.algorithm in UNSOLVED
+
+
+def _is_solved(limit: RateLimit) -> bool:
+    """Return whether the best schedule is known. Calls in a waiting room begin windows too."""
+    return limit.algorithm not in UNSOLVED and limit.waiting is None
 
 
 def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None) -> tuple[float, ...]:

@@ -103,6 +103,8 @@ class RateLimit(Table):
     also: "RateLimit | None" = None
     """Another limit on the same requests, of a shorter period for example. A request has to fit both, and is
     charged to both or to none."""
+    waiting: PositiveInt | None = None
+    """Requests beyond the limit that are delayed until they fit. Default: all of these are refused."""
     ban_s: PositiveFloat | None = None
     """Length of the ban that a refusal starts: all requests are refused meanwhile. Default: no ban."""
     ban_restarts: bool | None = None
@@ -119,6 +121,8 @@ class RateLimit(Table):
             raise ValueError("ban_s belongs next to also, not inside it, because a ban refuses everything")
         if self.ban_s is not None and self.count_refused:
             raise ValueError("count_refused can't be combined with ban_s")
+        if self.waiting is not None and (self.count_refused or self.also or self.ban_s):
+            raise ValueError("waiting can't be combined with count_refused, also, or ban_s")
         if self.ban_restarts and self.ban_s is None:
             raise ValueError("ban_restarts requires ban_s")
         return self

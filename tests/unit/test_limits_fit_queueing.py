@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 
 from benchmarks.limit_cases import play
 from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
-from bltybench.limits.findings.limits_toml import limits_toml
+from bltybench.limits.findings.cautious import unless_delayed
+from bltybench.limits.findings.limits_toml import limits_toml, request_limit
+from bltybench.limits.findings.replay import agreement
 from bltybench.limits.fit.charges import ChargeBounds, Side
 from bltybench.limits.fit.grid import plain_grid
 from bltybench.limits.fit.occupancy import token_bucket
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import Verdict
-from bltybench.limits.models import FixedWindow, LeakyQueue
+from bltybench.limits.fit.select import fit_limiter
+from bltybench.limits.models import FixedWindow, LeakyQueue, SlidingLog, Waiting
+from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.observation import Observation, Observations
+from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.probe.plan import plan
 from bltybench.limits.probe.planner import PlanOptions
 from bltybench.limits.probe.thresholds import PLAN
@@ -185,3 +190,69 @@ def test_a_bucket_refills_nothing_between_overlapping_requests() -> None:
     bounds = ChargeBounds(Observations(observed), count_refused=False)
     most = token_bucket(Side(bounds, bounds.every, least=False), plain_grid(np.array([1.0])))
     assert most[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def waiting_window(rng: random.Random) -> list[Observation]:
+    """Send four at a time to a window of 8 requests per 4 s with two seats, whose requests may wait."""
+    limiter, at_s = Waiting(FixedWindow(8, 4.0), 2), START_S
+    observed: list[Observation] = []
+    for _ in range(14):
+        at_s += rng.choice((0.3, 0.9, 2.6))
+        for number in range(12):
+            sent_s = at_s + 0.015 * number
+            admission = limiter.decide(sent_s + 0.005)
+            answered_s = sent_s + 0.01 + admission.delay_s
+            decided_s = sent_s + 0.01 if not admission.delay_s else sent_s + 0.02
+            observed.append(Observation(sent_s, decided_s, admission.accepted, answered_s))
+    return observed
+
+
+def test_a_window_with_a_waiting_room_is_found() -> None:
+    observed = waiting_window(random.Random(1))
+    verdict = unless_delayed(fit_limiter(observed), waits_of(observed))
+    best = verdict.best
+    assert best is not None, verdict.reason
+    assert (verdict.status, best.family, best.limit, best.seats) == ("found", "fixed_window", 8, 2)
+    assert best.period_s == pytest.approx(4.0, rel=0.01)
+    assert agreement(observed, best.model).count >= 0.97 * len(observed)
+    rule = request_limit(limits_toml(best, ""))
+    assert (rule.waiting, rule.limit) == (2, 8)
+    assert isinstance(model_of(rule), Waiting)
+
+
+def test_delays_of_a_busy_server_are_no_waiting_room() -> None:
+    rng, log, at_s = random.Random(2), SlidingLog(8, 4.0), START_S
+    observed: list[Observation] = []
+    for number in range(150):
+        at_s += rng.choice((0.02, 0.02, 0.5))
+        answered_s = at_s + 0.01 * (rng.choice((30, 60)) if number % 5 == 0 else 1)
+        observed.append(Observation(at_s, at_s + 0.01, log.decide(at_s + 0.005).accepted, answered_s))
+    best = unless_delayed(fit_limiter(observed), waits_of(observed)).best
+    assert best is not None
+    assert (best.family, best.seats) == ("sliding_log", None)
+
+
+@given(
+    limit=st.integers(1, 6),
+    seats=st.integers(1, 5),
+    gaps=st.lists(st.floats(0, 3), min_size=1, max_size=60),
+)
+def test_a_waiting_room_is_served_in_order_within_the_limit(
+    limit: int, seats: int, gaps: list[float]
+) -> None:
+    model, at_s = Waiting(SlidingLog(limit, 5.0), seats), 0.0
+    turns_s: list[float] = []
+    for gap_s in gaps:
+        at_s += gap_s
+        waiting = sum(turn_s > at_s for turn_s in turns_s)
+        decision = model.decide(at_s)
+        assert decision.accepted or waiting == seats
+        if decision.accepted:
+            turns_s.append(at_s + decision.delay_s)
+        else:
+            assert decision.retry_after_s is not None
+            assert model.peek(at_s + decision.retry_after_s).accepted
+            return
+    assert turns_s == sorted(turns_s)
+    for n, turn_s in enumerate(turns_s[limit:]):
+        assert turn_s >= turns_s[n] + 5.0 - 1e-6

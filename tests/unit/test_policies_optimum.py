@@ -165,6 +165,12 @@ def test_optimum_is_known_for_a_batch_only(algorithm: Algorithm) -> None:
     assert check(limited, (0, 0, 0, 0, 0), 1.0)
 
 
+def test_optimum_is_known_for_a_waiting_room_unless_its_waiting_calls_begin_windows() -> None:
+    for algorithm, is_known in (("fixed_window", True), ("sliding_log", True), ("first_hit_window", False)):
+        rule = {"limit": 2, "period_s": PERIOD_S, "algorithm": algorithm, "waiting": 1}
+        assert check(limits(RateLimit.model_validate(rule)), (0, 0, 0, 1, 5), 1.0) == is_known
+
+
 @pytest.mark.parametrize(
     ("algorithm", "accepted_s"),
     [

@@ -46,6 +46,7 @@ def accepted(rule: RateLimit, times: list[float]) -> list[bool]:
             [0, 1, 30, 40, 62],
             [True, True, False, False, False],
         ),
+        ({"waiting": 1}, [0, 1, 2, 3, 61, 62], [True, True, True, False, True, True]),
         ({"ban_s": 70.0}, [0, 1, 2, 71, 73], [True, True, False, False, True]),
         (
             {"ban_s": 70.0, "ban_restarts": True},
@@ -85,9 +86,10 @@ def test_option_of_another_algorithm_is_rejected(options: dict[str, Any]) -> Non
         ({"ban_s": 0.0}, "greater than 0"),
         ({"ban_s": 5.0, "count_refused": True}, "can't be combined with ban_s"),
         ({"also": {"limit": 1, "ban_s": 5.0}}, "next to also"),
+        ({"waiting": 1, "ban_s": 5.0}, "can't be combined"),
     ],
 )
-def test_settings_of_a_ban_that_mean_nothing_are_rejected(options: dict[str, Any], error: str) -> None:
+def test_settings_that_mean_nothing_are_rejected(options: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         RateLimit(limit=2, **options)
 

@@ -96,6 +96,8 @@ def _pace(findings: Findings) -> list[str]:
     if best.also is not None:
         period = seconds(best.also.period_s)
         lines[1] = f"Burst: at most {best.also.limit} requests, and no more than these per {period}."
+    elif best.seats is not None:
+        lines[1] = f"Burst: at most {best.limit} requests. Others wait, which adds to latency and TTFT."
     elif kinds == {"window"}:
         lines.append(f"Window boundary: {boundary(best)}")
     return lines

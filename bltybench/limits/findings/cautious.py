@@ -45,7 +45,7 @@ def unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
     An accepted request is dated at its sending. If the server delays it, it may count only when it is served,
     so a burst that is served over seconds looks like one that a short window accepts.
     """
-    if waits is None or verdict.queue is not None or verdict.best is None:
+    if waits is None or verdict.best is None or verdict.explains_waits:
         return verdict
     if verdict.best.shortest_period_s <= waits.repeated_s:
         reason = (

@@ -47,9 +47,11 @@ def limits_toml(
     lines += _concurrency(values) + _charges(values)
     lines += [f"{name} = false" for name in ("requests", "tokens") if not found[name]]
     if best is not None:
-        may_count = best.traits.kind == "window" and best.also is None and ban is None
+        may_count = best.traits.kind == "window" and best.also is None and best.seats is None and ban is None
         counts = values.get("refused_counts") is True and may_count
         options = {} if ban is None else ban.options()
+        if best.seats is not None:
+            options["waiting"] = best.seats
         lines += _table("requests", best.written(), **options, **({"count_refused": True} if counts else {}))
         if best.also is not None:
             lines += _table("requests.also", best.also.written())

@@ -75,6 +75,8 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     free: int | None = None
     count_refused: bool | None
     contradictions: int
+    seats: int | None = None
+    """Requests that can wait until they fit; None if the server delays none."""
     refusals: int | None = None
     """Of two limits: refusals by this one while the other would have accepted."""
     also: "FitRecord | None" = None

@@ -111,9 +111,9 @@ def _two_limits(first: Fit, second: Fit, refused: int) -> str:
 
 
 def _waits(findings: Findings) -> list[str]:
-    """Return how long accepted requests waited, unless they were queued, which is stated with the limit."""
+    """Return how long accepted requests waited, unless the sentence on the limit says why."""
     waits = findings.waits
-    if waits is None or findings.verdict.queue is not None:
+    if waits is None or findings.verdict.explains_waits:
         return []
     return [
         f"{waits.waited} of {waits.accepted} accepted requests waited, up to {waits.longest_s:.2g} s (usual: "
@@ -187,6 +187,8 @@ def described(best: Fit) -> str:
         "other": ", not aligned to the clock",
     }
     refused = ". Refused requests count too" if best.count_refused else ""
+    if best.seats is not None:
+        refused += f". At least {best.seats} more wait until they fit; it refuses others"
     return (
         f"{best.limit} requests per {best.period_s:.4g} s{around}{ticks}{aligned.get(best.phase or '', '')}"
         f"{refused}."

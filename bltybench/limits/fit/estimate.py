@@ -6,12 +6,18 @@ import numpy as np
 
 from bltybench.limits.fit.charges import ChargeBounds
 from bltybench.limits.fit.grid import Grid, plain_grid
-from bltybench.limits.fit.queueing import QueueTiming
-from bltybench.limits.fit.result import Fit, Phase
+from bltybench.limits.fit.queueing import QueueTiming, WaitingRoom
+from bltybench.limits.fit.result import Fit, Phase, Verdict
 from bltybench.limits.fit.scoring import Scored, allowed_cost, score_contradictions
 from bltybench.limits.fit.search import FamilySearch, spread
 from bltybench.limits.fit.thresholds import ESTIMATE, GRID
-from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LEAKY_QUEUE, TOKEN_BUCKET
+from bltybench.limits.models.families import (
+    FAMILIES,
+    FIXED_WINDOW,
+    INTERVAL_REFILL,
+    LEAKY_QUEUE,
+    TOKEN_BUCKET,
+)
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
 
@@ -92,6 +98,29 @@ def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | Non
         cost=scored.lowest,
         free=timing.free,
     )
+
+
+def estimate_waiting_room(inner: Verdict, room: WaitingRoom, counts: tuple[int, int, int]) -> Verdict | None:
+    """Return the verdict on a window with this waiting room; None if ``inner`` shows another limit.
+
+    ``inner`` is the verdict on the decisions behind the waits, and ``counts`` are those of the run. Only lost
+    responses may contradict it. A bucket with a waiting room is a leaky queue.
+    """
+    is_window = all(fit.traits.kind == "window" or fit.ticks == 1 for fit in inner.consistent)
+    lost = counts[0] - counts[1] - counts[2]
+    if not inner.consistent or not is_window or inner.fits[0].contradictions > lost:
+        return None
+
+    def seated(fit: Fit) -> Fit:
+        if fit.ticks == 1:  # refilled completely by each tick: a window
+            fit = replace(fit, family=FIXED_WINDOW, ticks=None)
+        return replace(fit, seats=room.seats_range[0], variants=tuple(map(seated, fit.variants)))
+
+    windows = {fit.family: fit for fit in map(seated, reversed(inner.consistent))}
+    fits, consistent = tuple(map(seated, inner.fits)), tuple(reversed(windows.values()))
+    if len(windows) == 1:
+        return Verdict("found", *counts, fits, consistent, inner.confidence)
+    return Verdict("ambiguous", *counts, fits, consistent, inner.confidence, inner.reason)
 
 
 def _rates_per_min(family: str, scored: Scored, chosen: Ints) -> tuple[float, float]:

@@ -11,12 +11,14 @@ refusal. A server that is only slow, or that has few slots, differs: it does not
 after an idle interval quickly, or it does not space its responses evenly.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
-from bltybench.limits.fit.thresholds import QUEUEING
+from bltybench.limits.fit.thresholds import QUEUEING, WAITING
 from bltybench.limits.observations.observation import Bools, Floats, Ints, Observation
 
 
@@ -168,3 +170,81 @@ def _arrival_times(sent: Floats, interval_s: float) -> Floats:
     steps = interval_s * np.arange(1, len(sent) + 1)
     arrival: Floats = np.maximum.accumulate(sent - steps + interval_s) + steps
     return arrival
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRoom:
+    """Requests that waited, as decisions of the limit that they waited for."""
+
+    decisions: tuple[Observation, ...]
+    seats_range: tuple[int, int | None]
+    """Requests that can wait. The maximum is None if none was refused."""
+
+
+def detect_waiting_room(observations: Sequence[Observation]) -> WaitingRoom | None:
+    """Return the decisions behind the waits; None if too few requests waited, or if they explain no refusal.
+
+    An accepted request that waited shows several decisions of the limit: not when it arrived, nor just before
+    its response began, but then. So any family can have a waiting room, and is fitted as usual.
+    """
+    took_s = [_took_s(one) for one in observations if one.accepted]
+    if len(took_s) < WAITING.min_waits:
+        return None
+    usual_s = median(one_s for one_s in took_s if one_s <= WAITING.unclear_ratio * min(took_s))
+    waited = [one for one in observations if one.accepted and _took_s(one) > WAITING.min_ratio * usual_s]
+    if len(waited) < WAITING.min_waits:
+        return None
+    slack_s = WAITING.unclear_ratio * usual_s
+    arrived: Floats = np.array([one.sent_s for one in waited])
+    began: Floats = np.array([one.sent_s + _took_s(one) for one in waited])
+
+    def waiting(from_s: float, until_s: float) -> int:
+        """Return how many requests arrived before one time and began after another."""
+        return int(np.sum((arrived <= from_s) & (began > until_s)))
+
+    longest_s = max(map(_took_s, waited))
+    lost: Floats = np.array([one.sent_s for one in observations if one.accepted is None])
+
+    def most_waiting(refused: Observation) -> int:
+        """Return how many requests may have waited, with lost ones, when one was refused."""
+        maybe_lost = np.sum((lost <= refused.decided_s) & (lost + longest_s > refused.sent_s))
+        return waiting(refused.decided_s, refused.sent_s - slack_s) + int(maybe_lost)
+
+    most = [most_waiting(one) for one in observations if one.accepted is False]
+    least = max(1, *(waiting(one.sent_s, one.sent_s + 2 * slack_s) for one in waited))
+    if most and min(most) < least:
+        return None
+    late = {id(one) for one in waited}
+    # A short wait is no evidence of one, but delays the decision.
+    others = [
+        replace(one, decided_s=one.sent_s + _took_s(one)) if one.accepted else one
+        for one in observations
+        if id(one) not in late
+    ]
+    decisions = [*others, *_turns(waited, usual_s)]
+    return WaitingRoom(tuple(decisions), (least, min(most, default=None)))
+
+
+def _took_s(one: Observation) -> float:
+    return (one.decided_s if one.answered_s is None else one.answered_s) - one.sent_s
+
+
+def _turns(waited: Sequence[Observation], usual_s: float) -> list[Observation]:
+    """Return the decisions behind requests that waited.
+
+    Each was refused when it arrived, and accepted by the time its response began. The first of those that
+    began at the same time also shows that nothing was accepted just before.
+    """
+    slack_s = WAITING.slack_ratio * usual_s
+    decisions: list[Observation] = []
+    last_s = -math.inf
+    for one in sorted(waited, key=lambda one: one.sent_s + _took_s(one)):
+        began_s = one.sent_s + _took_s(one)
+        decisions.append(Observation(one.sent_s, one.sent_s + usual_s, accepted=False))
+        if began_s - last_s > slack_s:
+            decisions.append(Observation(began_s - 2 * slack_s, began_s - slack_s, accepted=False))
+            decisions.append(Observation(began_s - slack_s, began_s, accepted=True))
+        else:
+            decisions.append(Observation(began_s, began_s, accepted=True))
+        last_s = began_s
+    return decisions

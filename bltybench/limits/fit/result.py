@@ -13,6 +13,7 @@ from bltybench.limits.fit.thresholds import EVIDENCE, SCORING
 from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.families import FAMILIES, INTERVAL_REFILL, LimiterFamily
+from bltybench.limits.models.leaky_queue import Waiting
 
 Number = TypeVar("Number", int, float)
 Phase = Literal["clock", "first_hit", "other"]
@@ -54,6 +55,8 @@ class Fit:
     """Fraction of all phases that fit as well at this period; 1 if the family has no phase."""
     free: int = 0
     """For a queue: the requests that it serves immediately before it delays any."""
+    seats: int | None = None
+    """Requests that can wait until they fit; None if the server delays none."""
     rate_range_per_min: tuple[float, float] | None = field(default=None, repr=False)
     """Range of the sustained rates that fit as well. None if it is that of the limit and the period."""
     variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
@@ -149,6 +152,8 @@ class Fit:
     def model(self, period_s: float | None = None) -> Model:
         """Return a new model with these parameters, or with another period, on Unix time."""
         model = self.traits.model(self.limit, period_s or self.period_s, **self.options(period_s))
+        if self.seats is not None:
+            return Waiting(model, self.seats)
         return model if self.also is None else Both(model, self.also.model())
 
 
@@ -257,6 +262,11 @@ class Verdict:
     def has_two_limits(self) -> bool:
         """Whether two limits were found."""
         return self.best is not None and self.best.also is not None
+
+    @property
+    def explains_waits(self) -> bool:
+        """Whether the server delays requests, and this says how."""
+        return self.queue is not None or (self.best is not None and self.best.seats is not None)
 
     @property
     def accepts_more(self) -> bool:

@@ -9,9 +9,9 @@ from itertools import product
 import numpy as np
 
 from bltybench.limits.fit.bans import describe_starvation, detect_ban, outside_bans, starved_pause_s
-from bltybench.limits.fit.estimate import estimate_fit, estimate_queue
+from bltybench.limits.fit.estimate import estimate_fit, estimate_queue, estimate_waiting_room
 from bltybench.limits.fit.evidence import missing_refusals
-from bltybench.limits.fit.queueing import QueueTiming, detect_queue
+from bltybench.limits.fit.queueing import QueueTiming, detect_queue, detect_waiting_room
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, NO_FAMILY_FITS, Fit, Verdict, covering
 from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
@@ -67,6 +67,10 @@ def _fit(
     observations = Observations(observed)
     counts = _, accepted, refused = _counts(observations)
     queue = detect_queue(observed) if counts[0] else None
+    if probed and queue is None and (room := detect_waiting_room(observed)) is not None:
+        inner = _fit(room.decisions, hints_s, candidates, probed)
+        if (window := estimate_waiting_room(inner, room, counts)) is not None:
+            return window
     if not (accepted and refused):
         return _one_sided(counts, queue)
     if (missing := missing_refusals(refused, probed=probed)) is not None:
@@ -98,8 +102,7 @@ def _fit(
             search.try_aligned_periods()
     best_cost = min(search.cost for search in searches)
     fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
-    verdict = _compare(fits, counts, observations)
-    return _unless_banned(verdict, observations, probed=probed)
+    return _unless_banned(_compare(fits, counts, observations), observations, probed=probed)
 
 
 def _one_sided(counts: tuple[int, int, int], queue: QueueTiming | None) -> Verdict:
@@ -109,8 +112,7 @@ def _one_sided(counts: tuple[int, int, int], queue: QueueTiming | None) -> Verdi
         return Verdict("nothing_sent", *counts, reason="nothing was sent")
     if refused:
         return Verdict("always_refused", *counts, reason=f"all of {refused} requests were refused")
-    reason = f"none of {accepted} requests was refused"
-    return Verdict("never_refused", *counts, reason=reason, queue=queue)
+    return Verdict("never_refused", *counts, reason=f"none of {accepted} requests was refused", queue=queue)
 
 
 def _counts(observations: Observations) -> tuple[int, int, int]:
@@ -250,8 +252,7 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
         return Verdict("ambiguous", *counts, ranked, consistent, confidence, TOO_FEW_REFILL_PERIODS)
     if len(families) == 1:
         return Verdict("found", *counts, ranked, consistent, confidence)
-    names = ", ".join(map(prose_name, families))
-    reason = f"the observations can't distinguish these: {names}"
+    reason = f"the observations can't distinguish these: {', '.join(map(prose_name, families))}"
     return Verdict("ambiguous", *counts, ranked, consistent, confidence, reason)
 
 
@@ -259,7 +260,6 @@ def _acts_like(simple: Fit, refill: Fit) -> bool:
     """Return whether a simpler family describes an interval refill as well.
 
     With one token per tick it is a bucket that refills singly, and with one tick per period a fixed window.
-    With another sustained rate, it is something else.
     """
     low = simple.limit_range[0] / simple.period_range_s[1]
     high = simple.limit_range[1] / simple.period_range_s[0]

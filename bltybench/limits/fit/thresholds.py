@@ -207,6 +207,20 @@ class QueueingThresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingThresholds:
+    """When accepted requests waited for the limit."""
+
+    unclear_ratio: float = 3
+    """Latency, relative to the usual one, up to which a request did not wait."""
+    slack_ratio: float = 2
+    """Uncertainty of the time of a turn, in usual latencies."""
+    min_ratio: float = 6
+    """Latency, relative to the usual one, from which a request surely waited."""
+    min_waits: int = 6
+    """Requests that must have waited."""
+
+
+@dataclass(frozen=True, slots=True)
 class BanThresholds:
     """When recoveries show a ban of a fixed length."""
 
@@ -267,6 +281,7 @@ SEARCH = SearchThresholds()
 SELECTION = SelectionThresholds()
 ESTIMATE = EstimateThresholds()
 QUEUEING = QueueingThresholds()
+WAITING = WaitingThresholds()
 BAN = BanThresholds()
 EVIDENCE = EvidenceThresholds()
 CONCURRENCY = ConcurrencyFitThresholds()

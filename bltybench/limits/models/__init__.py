@@ -6,7 +6,7 @@ from bltybench.limits.models.composite import AllOf, Both
 from bltybench.limits.models.concurrency import Concurrency
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
 from bltybench.limits.models.interval_refill import IntervalRefill
-from bltybench.limits.models.leaky_queue import LeakyQueue
+from bltybench.limits.models.leaky_queue import LeakyQueue, Waiting
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
 from bltybench.limits.models.token_bucket import TokenBucket, WholeTokenBucket
@@ -27,5 +27,6 @@ __all__ = [
     "SlidingCounter",
     "SlidingLog",
     "TokenBucket",
+    "Waiting",
     "WholeTokenBucket",
 ]

@@ -9,7 +9,7 @@ from bltybench.limits.models.base import Model
 from bltybench.limits.models.composite import Both
 from bltybench.limits.models.fixed_window import FirstHitWindow, FixedWindow
 from bltybench.limits.models.interval_refill import IntervalRefill
-from bltybench.limits.models.leaky_queue import LeakyQueue
+from bltybench.limits.models.leaky_queue import LeakyQueue, Waiting
 from bltybench.limits.models.sliding_counter import FirstHitCounter, SlidingCounter
 from bltybench.limits.models.sliding_log import SlidingLog
 from bltybench.limits.models.token_bucket import TokenBucket, WholeTokenBucket
@@ -82,6 +82,8 @@ def model_of(limit: RateLimit) -> Model:
     model = FAMILIES[limit.algorithm].model(limit.limit, limit.period_s, **limit.options())
     if limit.also is not None:
         model = Both(model, model_of(limit.also))
+    if limit.waiting is not None:
+        return Waiting(model, limit.waiting)
     return model if limit.ban_s is None else Banned(model, limit.ban_s, restarts=bool(limit.ban_restarts))
 
 
@@ -92,6 +94,8 @@ def in_words(limit: RateLimit, unit: What) -> str:
     )
     if limit.also is not None:
         words += f" and {in_words(limit.also, unit)}"
+    if limit.waiting is not None:
+        words += f", and {limit.waiting} more wait"
     if limit.ban_s is None:
         return words
     return f"{words}, and a ban of {limit.ban_s:g} s after a refusal"

@@ -1,6 +1,7 @@
-"""Leaky queue: requests above the rate are queued, and refused if the queue is full."""
+"""Limits that delay requests before they refuse any: a leaky queue, and any limit with a waiting room."""
 
 import math
+from collections import deque
 
 from bltybench.limits.models.base import Model
 
@@ -82,3 +83,72 @@ class LeakyQueue(Model):
     def reset_s(self, t_s: float) -> float:
         """Return the seconds until the queue is empty and the next request is free."""
         return (self._excess_at(t_s) + 1) / self._rate
+
+
+class Waiting(Model):
+    """Delays up to ``seats`` requests until ``inner`` accepts them, in the order of their arrival.
+
+    Let s be the turn of the last accepted request. A request at t gets the turn
+    s' = min {u ≥ max(s, t): inner accepts at u}, and is charged to ``inner`` at s'. Let w be the number of
+    accepted requests whose turn is after t. Accept iff s' = t or w < seats, then delay by s' − t.
+    ``limit`` and ``period_s`` are those of ``inner``.
+    Sources: .NET System.Threading.RateLimiting, ``QueueLimit`` of FixedWindowRateLimiterOptions;
+    resilience4j AtomicRateLimiter, which reserves permits of later cycles.
+    """
+
+    counts_refused = False
+
+    def __init__(self, inner: Model, seats: int) -> None:
+        if inner.count_refused:
+            raise ValueError("a limit with a waiting room can't count refused requests")
+        if seats < 1:
+            raise ValueError(f"seats must be 1 or more: {seats}")
+        super().__init__(inner.limit, inner.period_s)
+        self.inner, self.seats = inner, seats
+        self._turns: deque[float] = deque()
+
+    def _advance(self, t_s: float) -> None:
+        while self._turns and self._turns[0] <= t_s:
+            self._turns.popleft()
+
+    def _turn_s(self, t_s: float, cost: float) -> float:
+        """Return when ``inner`` accepts a request that arrives at ``t_s``; infinite if it never does."""
+        at_s = max(t_s, self.inner._last_s)
+        return at_s + (self.inner.peek(at_s, cost).retry_after_s or 0.0)
+
+    def _waiting(self, t_s: float) -> int:
+        return sum(turn_s > t_s for turn_s in self._turns)
+
+    def _fits(self, t_s: float, cost: float) -> bool:
+        turn_s = self._turn_s(t_s, cost)
+        return turn_s <= t_s or (math.isfinite(turn_s) and self._waiting(t_s) < self.seats)
+
+    def _free_at(self, t_s: float, cost: float) -> float:
+        # A seat is free when all but ``seats`` - 1 of those who wait have had their turns.
+        return math.inf if math.isinf(self._turn_s(t_s, cost)) else self._turns[-self.seats]
+
+    def _charge(self, t_s: float, cost: float) -> None:
+        turn_s = self._turn_s(t_s, cost)
+        turn_s = turn_s if math.isfinite(turn_s) else t_s
+        self.inner.charge(max(turn_s, self.inner._last_s), cost)
+        if turn_s > t_s:
+            self._turns.append(turn_s)
+
+    def _refund(self, charged_s: float, cost: float) -> None:
+        self.inner.refund(max(self._last_s, self.inner._last_s), charged_s, cost)
+
+    def remaining(self, t_s: float) -> float:
+        """Return the cost that fits without waiting."""
+        at_s = max(t_s, self.inner._last_s)
+        self.inner.peek(at_s)
+        return 0.0 if self._waiting(t_s) else self.inner.remaining(at_s)
+
+    def reset_s(self, t_s: float) -> float:
+        """Return the seconds until the window of the last turn ends, or the full limit is available."""
+        at_s = max(t_s, self.inner._last_s)
+        self.inner.peek(at_s)
+        return at_s - t_s + self.inner.reset_s(at_s)
+
+    def delay_s(self, t_s: float) -> float:
+        """Return the seconds for which the last request waits."""
+        return max(0.0, self._turns[-1] - t_s) if self._turns else 0.0

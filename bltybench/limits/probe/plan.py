@@ -66,7 +66,8 @@ def _test_documented(planner: Planner) -> ProbePlan[Verdict]:
         verdict = planner.verdict()
         if planner.options.documented_fit(verdict) is not None:
             yield from name_family(planner, verdict, last=False)
-        planner.max_in_flight = 1
+        if not planner.waited:
+            planner.max_in_flight = 1
     return planner.verdict()
 
 
@@ -79,13 +80,18 @@ def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted
         cap = min(planner.left // 3, PLAN.drain_requests * in_flight)
         if in_flight == levels[-1]:
             cap = planner.left
-        before_check = PLAN.queue_check * in_flight
-        for count in (min(before_check, cap), cap - before_check):
-            got = yield from planner.send(0.0, count, "sending until the first refusal")
-            if any(observation.accepted is False for observation in got):
-                return "refused"
+        sent = 0
+        while sent < cap:
+            got = yield from planner.send(
+                0.0, min(PLAN.queue_check * in_flight, cap - sent), "sending until the first refusal"
+            )
+            sent += len(got)
+            if not got or any(observation.accepted is False for observation in got):
+                return "refused" if got else "accepted"
             if planner.looks_queued() and (yield from fill_queue(planner)):
                 return "queued"
+            if in_flight < levels[-1] and planner.waited:
+                break  # a waiting room refuses only concurrent requests
     return "accepted"
 
 

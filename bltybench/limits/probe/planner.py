@@ -9,6 +9,7 @@ import numpy as np
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.thresholds import QUEUEING
 from bltybench.limits.observations.observation import Observation, with_decision_slack
+from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.thresholds import PLAN
 
@@ -103,6 +104,11 @@ class Planner:
     def was_refused(self) -> bool:
         """Whether any request was refused."""
         return any(observation.accepted is False for observation in self.observations)
+
+    @property
+    def waited(self) -> bool:
+        """Whether the server delayed accepted requests."""
+        return waits_of(self.observations) is not None
 
     def looks_queued(self) -> bool:
         """Return whether nothing was refused and the last responses look queued.
