@@ -215,12 +215,19 @@ def detect_waiting_room(observations: Sequence[Observation]) -> WaitingRoom | No
     if most and min(most) < least:
         return None
     late = {id(one) for one in waited}
-    # A short wait is no evidence of one, but delays the decision.
-    others = [
-        replace(one, decided_s=one.sent_s + _took_s(one)) if one.accepted else one
-        for one in observations
-        if id(one) not in late
-    ]
+
+    def dated(one: Observation) -> Observation:
+        """Return an observation of a request that did not surely wait, at the time when it was decided."""
+        if one.accepted:  # a short wait is no evidence of one, but delays the decision
+            return replace(one, decided_s=one.sent_s + _took_s(one))
+        turns_s = began[(arrived <= one.sent_s) & (began > one.sent_s + slack_s)]
+        if one.accepted is None and len(turns_s):
+            next_s, last_s = float(turns_s.min()), float(turns_s.max())
+            if np.sum((arrived < next_s) & (began >= next_s)) < least:  # there was a seat, so it waited too
+                return replace(one, sent_s=last_s, decided_s=last_s, answered_s=None)
+        return one
+
+    others = [dated(one) for one in observations if id(one) not in late]
     decisions = [*others, *_turns(waited, usual_s)]
     return WaitingRoom(tuple(decisions), (least, min(most, default=None)))
 
