@@ -11,7 +11,7 @@ from benchmarks.simulation.virtual_limiter import NetworkNoise, VirtualLimiter
 from benchmarks.unmodeled_limiters import UNMODELED
 from bltybench.limits.findings.cautious import unless_delayed
 from bltybench.limits.fit.result import Fit, Verdict
-from bltybench.limits.models import LeakyQueue, TokenBucket, Waiting
+from bltybench.limits.models import FirstHitWindow, LeakyQueue, TokenBucket, Waiting
 from bltybench.limits.models.base import Admission, Model
 from bltybench.limits.models.families import FAMILIES
 from bltybench.limits.observations.announcement import Announcement
@@ -76,6 +76,7 @@ KINDS: dict[str, tuple[str, MakeModel]] = {
     "leaky queue": ("leaky_queue", _queue(burst=False)),
     "fixed window, waiting room": ("fixed_window", _waiting("fixed_window")),
     "first-hit window, waiting room": ("first_hit_window", _waiting("first_hit_window")),
+    "first-hit window, spread out": ("first_hit_window", _model("first_hit_window", spread=True)),
     "leaky queue, burst": ("leaky_queue", _queue(burst=True)),
 }
 
@@ -154,9 +155,11 @@ def play(number: int, plan_name: str, kind: str | None = None) -> list[Case]:
         model = make(limit, period_s, rng)
         limiter = VirtualLimiter(model, noise, number, announce)
         verdict = limiter.play(plan(options, start_s))
-        verdict = unless_delayed(verdict, waits_of(limiter.observations))
+        verdict = unless_delayed(verdict, waits_of(limiter.observations), limiter.observations)
         burst = _burst(model)
         judged = judge(verdict, family, burst, period_s * burst / limit, by_class=quick)
+        if verdict.best is not None and not _delays_match(verdict.best, model):
+            judged = "wrong"
     return [
         Case(
             number=number,
@@ -203,6 +206,13 @@ def _named(verdict: Verdict) -> str:
     if verdict.status != "found" or verdict.best is None:
         return verdict.status
     return "two limits" if verdict.has_two_limits else verdict.best.family
+
+
+def _delays_match(best: Fit, model: Model) -> bool:
+    """Return whether the model has the waiting room, or the delays, that a fit has. Seats are a minimum."""
+    is_spread = isinstance(model, FirstHitWindow) and model.spread
+    seats = model.seats if isinstance(model, Waiting) else 0
+    return (is_spread or not best.spread) and (best.seats or 0) <= seats
 
 
 def _burst(model: Model) -> int:

@@ -36,7 +36,12 @@ def maker_of(fit: FitRecord | None) -> Make | None:
     if fit is None or fit.family not in FAMILIES:
         return None
     options = model_options(
-        fit.family, phase_s=fit.phase_s, ticks=fit.ticks, count_refused=fit.count_refused, free=fit.free
+        fit.family,
+        phase_s=fit.phase_s,
+        ticks=fit.ticks,
+        count_refused=fit.count_refused,
+        free=fit.free,
+        spread=fit.spread,
     )
     make = partial(FAMILIES[fit.family].model, fit.limit, fit.period_s, **options)
     if (seats := fit.seats) is not None:

@@ -69,8 +69,8 @@ def optimum(
     """
     known = [limit for top in limits.per_period.values() for limit in top.chain()]
     own_times = [limit for limit in known if _gains_by_waiting(limit)]
-    if own_times and load.due_s is not None and load.due_s[0] == load.due_s[-1]:
-        own_times = []
+    if load.due_s is not None and load.due_s[0] == load.due_s[-1]:
+        own_times = [limit for limit in own_times if limit.spread]
     if own_times and (own_times != [limits.requests] or not _is_solved(own_times[0])):
         return None
     slots = load.users if limits.concurrency is None else min(load.users, limits.concurrency)
@@ -101,8 +101,11 @@ def _gains_by_waiting(limit: RateLimit) -> bool:
 
 
 def _is_solved(limit: RateLimit) -> bool:
-    """Return whether the best schedule is known. Calls in a waiting room begin windows too."""
-    return limit.algorithm not in UNSOLVED and limit.waiting is None
+    """Return whether the best schedule is known.
+
+    Calls in a waiting room begin windows too. If a window delays calls, later ones can end earlier.
+    """
+    return limit.algorithm not in UNSOLVED and limit.waiting is None and not limit.spread
 
 
 def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None) -> tuple[float, ...]:

@@ -69,6 +69,7 @@ OPTIONS: dict[str, tuple[Algorithm, ...]] = {
     "queue": ("leaky_queue",),
     "free": ("leaky_queue",),
     "delaying": ("leaky_queue",),
+    "spread": ("first_hit_window",),
     "count_refused": (
         "fixed_window",
         "first_hit_window",
@@ -98,6 +99,8 @@ class RateLimit(Table):
     """Requests of a burst that a leaky queue serves without delay. Default: none."""
     delaying: bool | None = None
     """Whether a leaky queue delays requests (default) or serves them immediately."""
+    spread: bool | None = None
+    """Whether a window delays requests, so that they are spread out over it. Default: false."""
     count_refused: bool | None = None
     """Whether refused requests count too. Default: false."""
     also: "RateLimit | None" = None
@@ -121,8 +124,8 @@ class RateLimit(Table):
             raise ValueError("ban_s belongs next to also, not inside it, because a ban refuses everything")
         if self.ban_s is not None and self.count_refused:
             raise ValueError("count_refused can't be combined with ban_s")
-        if self.waiting is not None and (self.count_refused or self.also or self.ban_s):
-            raise ValueError("waiting can't be combined with count_refused, also, or ban_s")
+        if self.waiting is not None and (self.count_refused or self.also or self.ban_s or self.spread):
+            raise ValueError("waiting can't be combined with count_refused, also, ban_s, or spread")
         if self.ban_restarts and self.ban_s is None:
             raise ValueError("ban_restarts requires ban_s")
         return self

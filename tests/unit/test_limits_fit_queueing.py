@@ -20,7 +20,7 @@ from bltybench.limits.fit.occupancy import token_bucket
 from bltybench.limits.fit.queueing import detect_queue
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.models import FixedWindow, LeakyQueue, SlidingLog, Waiting
+from bltybench.limits.models import FirstHitWindow, FixedWindow, LeakyQueue, SlidingLog, Waiting
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.observations.waits import waits_of
@@ -209,7 +209,7 @@ def waiting_window(rng: random.Random) -> list[Observation]:
 
 def test_a_window_with_a_waiting_room_is_found() -> None:
     observed = waiting_window(random.Random(1))
-    verdict = unless_delayed(fit_limiter(observed), waits_of(observed))
+    verdict = unless_delayed(fit_limiter(observed), waits_of(observed), observed)
     best = verdict.best
     assert best is not None, verdict.reason
     assert (verdict.status, best.family, best.limit, best.seats) == ("found", "fixed_window", 8, 2)
@@ -227,7 +227,7 @@ def test_delays_of_a_busy_server_are_no_waiting_room() -> None:
         at_s += rng.choice((0.02, 0.02, 0.5))
         answered_s = at_s + 0.01 * (rng.choice((30, 60)) if number % 5 == 0 else 1)
         observed.append(Observation(at_s, at_s + 0.01, log.decide(at_s + 0.005).accepted, answered_s))
-    best = unless_delayed(fit_limiter(observed), waits_of(observed)).best
+    best = unless_delayed(fit_limiter(observed), waits_of(observed), observed).best
     assert best is not None
     assert (best.family, best.seats) == ("sliding_log", None)
 
@@ -256,3 +256,36 @@ def test_a_waiting_room_is_served_in_order_within_the_limit(
     assert turns_s == sorted(turns_s)
     for n, turn_s in enumerate(turns_s[limit:]):
         assert turn_s >= turns_s[n] + 5.0 - 1e-6
+
+
+def test_a_window_delays_requests_by_the_time_left_for_those_that_may_follow() -> None:
+    window = FirstHitWindow(5, 10.0, spread=True)
+    delays_s = [window.decide(at_s).delay_s for at_s in (0.0, 0.0, 0.0, 4.0, 9.0)]
+    assert delays_s == pytest.approx([0.0, 10 / 5, 10 / 4, 6 / 3, 5 * 2.0])
+    assert not window.peek(9.5).accepted
+    assert window.decide(10.0).delay_s == 0.0
+
+
+def test_a_window_that_spreads_requests_out_is_found() -> None:
+    limiter = VirtualLimiter(FirstHitWindow(12, 30.0, spread=True), NetworkNoise(), seed=4)
+    verdict = limiter.play(plan(PlanOptions(), START_S))
+    best = unless_delayed(verdict, waits_of(limiter.observations), limiter.observations).best
+    assert best is not None
+    assert (best.family, best.limit, best.spread) == ("first_hit_window", 12, True)
+    assert request_limit(limits_toml(best, "")).spread
+
+
+def test_a_window_behind_a_server_with_random_delays_is_not_said_to_spread_requests_out() -> None:
+    rng, window, at_s = random.Random(3), FirstHitWindow(12, 30.0), START_S
+    observed: list[Observation] = []
+    for _ in range(12):
+        at_s += rng.choice((4.0, 13.0, 31.0))
+        for number in range(14):
+            sent_s = at_s + 0.03 * number
+            accepted = window.decide(sent_s + 0.01).accepted
+            answered_s = sent_s + 0.02 + (rng.uniform(0, 8) if accepted and number else 0.0)
+            observed.append(Observation(sent_s, sent_s + 0.02, accepted, answered_s))
+    verdict = unless_delayed(fit_limiter(observed), waits_of(observed), observed)
+    best = verdict.best
+    assert best is not None
+    assert (best.family, best.spread) == ("first_hit_window", False)

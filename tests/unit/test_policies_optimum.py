@@ -168,7 +168,15 @@ def test_optimum_is_known_for_a_batch_only(algorithm: Algorithm) -> None:
 def test_optimum_is_known_for_a_waiting_room_unless_its_waiting_calls_begin_windows() -> None:
     for algorithm, is_known in (("fixed_window", True), ("sliding_log", True), ("first_hit_window", False)):
         rule = {"limit": 2, "period_s": PERIOD_S, "algorithm": algorithm, "waiting": 1}
-        assert check(limits(RateLimit.model_validate(rule)), (0, 0, 0, 1, 5), 1.0) == is_known
+        assert check(limits(RateLimit.model_validate(rule)), (0, 0, 0, 1), 1.0) == is_known
+
+
+def test_optimum_is_unknown_if_a_window_delays_calls() -> None:
+    limited = limits(
+        RateLimit(limit=2, period_s=PERIOD_S, algorithm="first_hit_window", spread=True),
+    )
+    assert optimum(load(0, 0, 0, 0), limited, SECOND, 0.0) is None
+    assert optimum(load(0, 0, 1), limited, SECOND, 0.0) is None
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_option_of_another_algorithm_is_rejected(options: dict[str, Any]) -> Non
         ({"ban_s": 5.0, "count_refused": True}, "can't be combined with ban_s"),
         ({"also": {"limit": 1, "ban_s": 5.0}}, "next to also"),
         ({"waiting": 1, "ban_s": 5.0}, "can't be combined"),
+        ({"spread": True}, "spread requires first_hit_window"),
     ],
 )
 def test_settings_that_mean_nothing_are_rejected(options: dict[str, Any], error: str) -> None:

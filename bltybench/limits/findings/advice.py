@@ -98,6 +98,10 @@ def _pace(findings: Findings) -> list[str]:
         lines[1] = f"Burst: at most {best.also.limit} requests, and no more than these per {period}."
     elif best.seats is not None:
         lines[1] = f"Burst: at most {best.limit} requests. Others wait, which adds to latency and TTFT."
+    elif best.spread:
+        lines[1] = (
+            "Burst: none. The server spreads requests out over each window, which adds to latency and TTFT."
+        )
     elif kinds == {"window"}:
         lines.append(f"Window boundary: {boundary(best)}")
     return lines

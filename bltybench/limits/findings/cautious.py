@@ -9,7 +9,8 @@ from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.evidence import missing_recoveries, undetermined_rate, unpredicted
 from bltybench.limits.fit.in_flight import ConcurrencyFit
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, Fit, Verdict
-from bltybench.limits.fit.thresholds import EVIDENCE
+from bltybench.limits.fit.thresholds import EVIDENCE, QUEUEING, WAITING
+from bltybench.limits.models.families import FIRST_HIT_WINDOW
 from bltybench.limits.observations.observation import (
     Observation,
     Observations,
@@ -39,14 +40,20 @@ def unless_concurrency(verdict: Verdict, slots: ConcurrencyFit | None) -> Verdic
     return unknown(verdict, CONCURRENCY_FITS)
 
 
-def unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
+def unless_delayed(verdict: Verdict, waits: Waits | None, observations: Sequence[Observation]) -> Verdict:
     """Return the verdict without periods shorter than requests waited; ``unknown`` if the best one is.
+
+    Windows that spread out their requests explain the waits.
 
     An accepted request is dated at its sending. If the server delays it, it may count only when it is served,
     so a burst that is served over seconds looks like one that a short window accepts.
     """
     if waits is None or verdict.best is None or verdict.explains_waits:
         return verdict
+    if _is_spread(verdict.best, observations, waits.usual_s):
+        spread = tuple(replace(fit, spread=True) for fit in verdict.best.variants)
+        best = replace(verdict.best, spread=True, variants=spread)
+        return replace(verdict, consistent=(best, *verdict.consistent[1:]))
     if verdict.best.shortest_period_s <= waits.repeated_s:
         reason = (
             f"a period of {verdict.best.shortest_period_s:.3g} s fits, but accepted requests waited up to "
@@ -55,6 +62,27 @@ def unless_delayed(verdict: Verdict, waits: Waits | None) -> Verdict:
         return unknown(verdict, reason)
     kept = tuple(fit for fit in verdict.consistent if fit.shortest_period_s > waits.repeated_s)
     return replace(verdict, consistent=kept)
+
+
+def _is_spread(fit: Fit, observations: Sequence[Observation], usual_s: float) -> bool:
+    """Return whether requests wait as they do in first-hit windows that spread them out.
+
+    Concurrent requests have no order, so the first response is due to the first of them. A lost one shifts
+    those after it by less than the usual spacing.
+    """
+    if fit.family != FIRST_HIT_WINDOW or fit.also is not None:
+        return False
+    model, at_s = replace(fit, spread=True).model(), -math.inf
+    due_s: list[float] = []
+    for one in sorted(observations, key=lambda one: one.sent_s):
+        if one.accepted:
+            at_s = max(at_s, (one.sent_s + one.decided_s) / 2)
+            model.charge(at_s)
+            due_s.append(at_s + model.delay_s(at_s))
+    answered_s = sorted(one.answered_s or one.decided_s for one in observations if one.accepted)
+    slack_s = WAITING.unclear_ratio * usual_s + fit.period_s / fit.limit / 2
+    in_time = sum(abs(a - b) <= slack_s for a, b in zip(answered_s, sorted(due_s), strict=True))
+    return in_time >= QUEUEING.min_explained * len(due_s)
 
 
 def measured(verdict: Verdict) -> Verdict:

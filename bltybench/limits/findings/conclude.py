@@ -89,7 +89,7 @@ def find(
             verdict = without_refill(verdict)
     # The probe's requests generate one token, so only the server's limits delay them.
     waits = waits_of(observations) if probed else None
-    verdict = unless_delayed(unless_concurrency(verdict, slots), waits)
+    verdict = unless_delayed(unless_concurrency(verdict, slots), waits, observations)
     if verdict.exhausted is not None:
         since_s = verdict.exhausted.since_s
         observations = [one for one in observations if one.sent_s <= since_s]

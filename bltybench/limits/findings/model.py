@@ -75,6 +75,8 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     free: int | None = None
     count_refused: bool | None
     contradictions: int
+    spread: bool = False
+    """Whether accepted requests are delayed, so that they are spread out over their window."""
     seats: int | None = None
     """Requests that can wait until they fit; None if the server delays none."""
     refusals: int | None = None

@@ -187,6 +187,8 @@ def described(best: Fit) -> str:
         "other": ", not aligned to the clock",
     }
     refused = ". Refused requests count too" if best.count_refused else ""
+    if best.spread:
+        refused += ". It delays all except the first, so that they are spread out over the window"
     if best.seats is not None:
         refused += f". At least {best.seats} more wait until they fit; it refuses others"
     return (

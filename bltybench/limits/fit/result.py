@@ -57,6 +57,8 @@ class Fit:
     """For a queue: the requests that it serves immediately before it delays any."""
     seats: int | None = None
     """Requests that can wait until they fit; None if the server delays none."""
+    spread: bool = False
+    """For a first-hit window: whether it delays requests, so that they are spread out over their window."""
     rate_range_per_min: tuple[float, float] | None = field(default=None, repr=False)
     """Range of the sustained rates that fit as well. None if it is that of the limit and the period."""
     variants: tuple[Fit, ...] = field(default=(), repr=False, compare=False)
@@ -147,6 +149,7 @@ class Fit:
             ticks=self.ticks,
             count_refused=self.count_refused,
             free=self.free,
+            spread=self.spread,
         )
 
     def model(self, period_s: float | None = None) -> Model:
@@ -164,6 +167,7 @@ def model_options(
     ticks: int | None,
     count_refused: bool | None,
     free: int | None,
+    spread: bool,
 ) -> dict[str, float | bool]:
     """Return the options that a family's model takes, except those that are unknown or zero."""
     options = {
@@ -171,6 +175,7 @@ def model_options(
         "ticks": ticks if family == INTERVAL_REFILL else None,
         "count_refused": count_refused,
         "free": free,
+        "spread": spread,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -266,7 +271,8 @@ class Verdict:
     @property
     def explains_waits(self) -> bool:
         """Whether the server delays requests, and this says how."""
-        return self.queue is not None or (self.best is not None and self.best.seats is not None)
+        best = self.best
+        return self.queue is not None or (best is not None and (best.seats is not None or best.spread))
 
     @property
     def accepts_more(self) -> bool:

@@ -19,6 +19,7 @@ from bltybench.scenario.target import RateLimit
 TOKEN_BUCKET, INTERVAL_REFILL, LEAKY_QUEUE = "token_bucket", "interval_refill", "leaky_queue"
 WHOLE_TOKEN_BUCKET = "whole_token_bucket"  # noqa: S105  # not a password
 FIXED_WINDOW, SLIDING_COUNTER, SLIDING_LOG = "fixed_window", "sliding_counter", "sliding_log"
+FIRST_HIT_WINDOW = "first_hit_window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class LimiterFamily:
 
 FAMILIES = {
     FIXED_WINDOW: LimiterFamily(FixedWindow, "window", "phase"),
-    "first_hit_window": LimiterFamily(FirstHitWindow, "window", "first_hit", aligned=FIXED_WINDOW),
+    FIRST_HIT_WINDOW: LimiterFamily(FirstHitWindow, "window", "first_hit", aligned=FIXED_WINDOW),
     SLIDING_LOG: LimiterFamily(SlidingLog, "log"),
     SLIDING_COUNTER: LimiterFamily(SlidingCounter, "counter", "phase"),
     "first_hit_counter": LimiterFamily(FirstHitCounter, "counter", "first_hit", aligned=SLIDING_COUNTER),

@@ -68,16 +68,34 @@ class FirstHitWindow(FixedWindow):
     phase ← t if the current window counts nothing yet, otherwise like FixedWindow. Counters that expire work
     this way; it is the most common fixed window in libraries.
     Source: Redis documentation, INCR, "Pattern: Rate limiter 2"; express-rate-limit's memory store.
+
+    With ``spread``, accepted requests count on arrival, but all except the first of a window are delayed. Let
+    n be the number accepted in the window, with this one, E its end, and m = W / limit. The delay is
+    d = (E − t) / (limit − n + 2) if d ≥ m, else n·m.
+    Source: rate-limiter-flexible, ``execEvenly`` (RateLimiterMemory.consume).
     """
 
-    def __init__(self, limit: int, period_s: float, *, count_refused: bool = False) -> None:
+    def __init__(
+        self, limit: int, period_s: float, *, spread: bool = False, count_refused: bool = False
+    ) -> None:
         super().__init__(limit, period_s, count_refused=count_refused)
+        self.spread = spread
+        self._first_cost = 0.0
 
     def _charge(self, t_s: float, cost: float) -> None:
         if self._used == 0 and cost > 0:
             self.phase_s = t_s
             self._begin(self.window_of(t_s))
+            self._first_cost = cost
         super()._charge(t_s, cost)
+
+    def delay_s(self, t_s: float) -> float:
+        """Return the seconds for which a request that was charged at ``t_s`` is delayed."""
+        if not self.spread or self._used <= self._first_cost:
+            return 0.0
+        shortest_s = self.period_s / self.limit
+        delay_s = (self._end_s - t_s) / max(2.0, self.limit - self._used + 2)
+        return delay_s if delay_s >= shortest_s else self._used * shortest_s
 
     def reset_s(self, t_s: float) -> float:
         """Return the seconds until the window ends, or a whole period if none has started."""

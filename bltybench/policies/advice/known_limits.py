@@ -106,6 +106,8 @@ def _request_limit(fit: FitRecord) -> RateLimit:
     period_s = fit.limit * 60 / fit.rate_to_send_per_min
     fields = {"limit": fit.limit, "period_s": period_s, "algorithm": fit.family}
     fields |= {name: getattr(fit, name) for name in SHARED if fit.family in OPTIONS[name]}
+    if fit.spread:
+        fields["spread"] = True
     if fit.seats is not None:
         fields["waiting"] = fit.seats
     if fit.also is not None:
