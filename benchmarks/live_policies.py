@@ -5,9 +5,9 @@
 
 Each limiter accepts 10 requests per 2 s, and 400 calls per minute are due, a third more. The sandbox answers
 in 50 ms, always. The simulation gets the same calls, and the time of the clock, which decides when windows
-begin and how announced times are rounded. It is repeated, each time with other random waits and with times of
-responses and refusals drawn from those of the run: against some limiters, milliseconds decide whether many
-requests are refused. A difference is a percentage of the simulated mean; of fewer than ten refusals per 100
+begin and how announced times are rounded. It is repeated, each time with other times of responses and
+refusals, drawn from those of the run: against some limiters, milliseconds decide whether many requests are
+refused. A difference is a percentage of the simulated mean; of fewer than ten refusals per 100
 calls, of ten per 100.
 """
 
@@ -40,7 +40,7 @@ RETRIES = ("none", "fixed", "exponential", "full_jitter", "openai", "litellm", "
 POLICIES = (*RETRIES, *(f"openai + {pacing}" for pacing in PACINGS if pacing != "none"))
 LIMIT, PERIOD_S, CALLS_PER_MIN, RESPONSE_S = 10, 2.0, 400, 0.05
 SIMULATIONS = 20
-"""Simulations of a policy, each with other random numbers."""
+"""Simulations of a policy, each with other times."""
 MIN_REFUSALS_PER_CALL = 0.1
 """Refusals per call below which a difference is divided by this instead."""
 MAX_GOODPUT_PERCENT, MAX_REFUSALS_PERCENT = 2.0, 5.0
@@ -198,7 +198,7 @@ def compare(run: RunFolder, algorithm: str) -> list[Compared]:
                 limits,
                 variant(one.retry, chosen.retry),
                 StageTimes(attempts, Random(number)),
-                seed=number,
+                seed=one.seed,
                 pacing=chosen.pacing,
                 start_s=analysis.manifest.clock.wall_ns / NS_PER_S + stage.begin_s,
             ).run_by_events()
