@@ -52,16 +52,6 @@ Bools = npt.NDArray[np.bool_]
 Columns: TypeAlias = pa.Table | Iterable[tuple[str, pa.ChunkedArray]]
 """Arrow columns by name: a table, or one column at a time."""
 
-_DTYPES: dict[pa.DataType, Any] = {
-    pa.int8(): pd.Int64Dtype(),
-    pa.int16(): pd.Int64Dtype(),
-    pa.int32(): pd.Int64Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.float32(): pd.Float64Dtype(),
-    pa.float64(): pd.Float64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
-
 
 def floats(frame: pd.DataFrame, column: str) -> Floats:
     """Return a numeric column as float64, null as NaN. Exact for times: 2**53 ns are 104 days."""
@@ -97,8 +87,23 @@ def to_frame(columns: Columns, exclude: str | None = None) -> pd.DataFrame:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             converted[name] = (column if name in PLAIN_STRINGS else column.dictionary_encode()).to_pandas()
         else:
-            converted[name] = column.to_pandas(types_mapper=_DTYPES.get)
+            converted[name] = _nullable_column(column)
     return pd.DataFrame(converted, copy=False)
+
+
+def _nullable_column(column: pa.ChunkedArray) -> pd.Series[Any]:
+    """Return numbers or booleans with a nullable dtype. pandas' own conversion copies each chunk twice."""
+    boolean, floating = pa.types.is_boolean(column.type), pa.types.is_floating(column.type)
+    values: Any = np.empty(len(column), np.bool_ if boolean else np.float64 if floating else np.int64)
+    mask, place = np.zeros(len(column), np.bool_), 0
+    for chunk in column.chunks:
+        part = slice(place, place := place + len(chunk))
+        if chunk.null_count:
+            mask[part] = chunk.is_null().to_numpy(zero_copy_only=False)
+            chunk = chunk.fill_null(False if boolean else 0)  # noqa: PLW2901 - the mask has its nulls
+        values[part] = chunk.to_numpy(zero_copy_only=False)
+    numbers = pd.arrays.FloatingArray if floating else pd.arrays.IntegerArray
+    return pd.Series((pd.arrays.BooleanArray if boolean else numbers)(values, mask), copy=False)
 
 
 def attempts_frame(columns: Columns) -> pd.DataFrame:
@@ -235,4 +240,4 @@ def run_end_ns(attempts: pd.DataFrame, ended_ns: int | None) -> int:
 
 def _nullable(values: Floats) -> pd.Series[Any]:
     """Return Float64 with null for NaN."""
-    return pd.Series(pd.array(values, dtype="Float64"))
+    return pd.Series(pd.array(values, dtype="Float64"), copy=False)

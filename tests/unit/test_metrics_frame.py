@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from support_runs import S, attempt, table
 
-from bltybench.metrics.frame import attempts_frame, calls_frame, in_one_read, run_end_ns
+from bltybench.metrics.frame import attempts_frame, calls_frame, in_one_read, run_end_ns, to_frame
 from bltybench.runs.attempt import Attempt, Outcome
 
 MS = 1_000_000
@@ -127,3 +129,22 @@ def test_times_after_90_days_are_exact() -> None:
     at = 90 * 86_400 * S + 1
     frame = attempts_frame(table(attempt(sent_ns=at, due_ns=at, end_ns=at + 1)))
     assert np.array_equal(frame["at_ns"].to_numpy(), np.array([at]))
+
+
+def test_columns_in_several_chunks_keep_their_values_and_nulls() -> None:
+    large = 2**62 + 1  # no float64
+    columns = {
+        "whole": pa.chunked_array([[large, None], [], [3]], pa.int64()),
+        "short": pa.chunked_array([[1], [None, -3]], pa.int32()),
+        "real": pa.chunked_array([[0.5, None, 2.5]], pa.float64()),
+        "flag": pa.chunked_array([[True, None], [False]], pa.bool_()),
+        "absent": pa.chunked_array([pa.nulls(3, pa.float64())]),
+    }
+    expected = {
+        "whole": pd.array([large, None, 3], "Int64"),
+        "short": pd.array([1, None, -3], "Int64"),
+        "real": pd.array([0.5, None, 2.5], "Float64"),
+        "flag": pd.array([True, None, False], "boolean"),
+        "absent": pd.array([None, None, None], "Float64"),
+    }
+    pd.testing.assert_frame_equal(to_frame(columns.items()), pd.DataFrame(expected))
