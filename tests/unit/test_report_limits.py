@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,11 +22,13 @@ from bltybench.report.figures.limits import bins
 from bltybench.report.figures.run_figures import draw_all
 from bltybench.report.page import limits_section as section_module
 from bltybench.report.page.answer import answer
+from bltybench.report.page.client_settings import client_settings
 from bltybench.report.page.limits_section import LimitsSection, limits_section
 from bltybench.report.page.page import page
 from bltybench.report.summary import Summary, summarize
 from bltybench.runs.attempt import Outcome
 from bltybench.runs.folder import RunFolder
+from bltybench.scenario.api.documented_limits import Limit
 
 OBSERVED: dict[str, Any] = {
     "family": "fixed_window",
@@ -318,6 +321,21 @@ def test_page_and_command_state_the_same_findings_of_a_long_run(
     assert f"Inferred from {found.part}." in page(run, summarize(run), draw_all(run), [], found)
     assert found.record.observed is not None
     assert (found.record.observed.limit, found.record.observed.period_s) == (25, 10.0)
+
+
+def test_settings_keep_documented_limits_on_input_and_output_tokens(tmp_path: Path) -> None:
+    one_sided = [Limit("input_tokens", 3000, 60.0), Limit("output_tokens", 2000, 60.0)]
+    target = msgspec.structs.replace(manifest().target, limits=one_sided)
+    sent = [
+        attempt(call_id=f"c{i}", sent_ns=i * S, prompt_tokens=300, completion_tokens=100, max_tokens=100)
+        for i in range(5)
+    ]
+    folder = write_run(tmp_path / "made", sent, about=manifest(target=target))
+    run = load(folder)
+    settings = client_settings(summarize(run), section(folder), run, trusted=True)
+    assert settings is not None
+    # Three quarters of a call are input, and a quarter is output.
+    assert re.findall(r'\("tokens", (\d+), ', settings.text) == ["4000", "8000"]
 
 
 def test_empty_run_has_no_section(tmp_path: Path) -> None:

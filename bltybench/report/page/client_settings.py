@@ -32,7 +32,7 @@ def client_settings(
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
     known = by_total_tokens(known, call_sizes(analysis))
     made = prescribe(known, (), banned=limits.record.ban is not None)
-    if made.spacing_s is None and made.in_flight is None:
+    if not made.windows and made.in_flight is None:
         return None
     slowest_ms = summary.timings_ms["attempt_latency"]["max"]
     timeout = timeout_s(None if slowest_ms is None else slowest_ms / 1000)
