@@ -6,6 +6,7 @@ python -m benchmarks.limits --results FILE --write                       writes 
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks import case_runner
 from benchmarks.case_runner import PAGE
@@ -26,10 +27,14 @@ def main() -> None:
     """Play the missing cases, and print or write the page."""
     parser = case_runner.parser(__doc__, FIRST_CASE)
     parser.add_argument("--plan", nargs="+", choices=PLANS, default=PLANS, help="plans to play. Default: all")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="only this kind of limiter, with the quick or full plan"
+    )
     options = parser.parse_args()
+    play_kind = partial(play, kind=options.kind)
     numbers = range(options.first, options.first + options.cases)
     keys = [(number, plan) for number in numbers for plan in options.plan]
-    cases = case_runner.results(options, Case, play, keys, lambda case: (case.number, case.plan))
+    cases = case_runner.results(options, Case, play_kind, keys, lambda case: (case.number, case.plan))
     text = page(cases)
     print(text)
     if options.write:

@@ -71,6 +71,7 @@ class ChargeBounds:
         self._lost_accepted = lost[self.charges[lost] == ACCEPTED]
         self._lost_refused = lost[self.charges[lost] == REFUSED]
         self._strict: tuple[Side, Side] | None = None
+        self._exact: tuple[Side, Side] | None = None
         self._lenient: tuple[Side, Side] | None = None
 
     @property
@@ -102,6 +103,14 @@ class ChargeBounds:
         return self._strict
 
     @property
+    def exact(self) -> tuple[Side, Side]:
+        """The occupancy before acceptances and refusals, if each decision was in the middle of its bounds."""
+        if self._exact is None:
+            accepted = Side(self, self.accepted, least=True, times=self.middle)
+            self._exact = accepted, Side(self, self.refused, least=False, times=self.middle)
+        return self._exact
+
+    @property
     def _filled(self) -> tuple[ChargeBounds, ChargeBounds]:
         """The same requests with no unknown one charged, and with all of them charged."""
         if self._extremes is None:
@@ -119,8 +128,12 @@ class Side:
     that may have been decided on before.
     """
 
-    def __init__(self, bounds: ChargeBounds, columns: Ints, *, least: bool) -> None:
+    def __init__(
+        self, bounds: ChargeBounds, columns: Ints, *, least: bool, times: Floats | None = None
+    ) -> None:
         lo, hi = bounds.observations.lo, bounds.observations.hi
+        if times is not None:
+            lo = hi = times
         self.bounds, self.is_least = bounds, least
         self.columns = columns
         self.at = (hi if least else lo)[columns]
@@ -133,7 +146,7 @@ class Side:
         more = bounds.most.reordered[columns]
         # Acceptances in flight with a refusal came before it, if they can have.
         fewer = np.where(bounds.observations.refused[columns], more, -bounds.least.reordered[columns])
-        self._reordered = fewer if least else more
+        self._reordered = np.zeros_like(more) if times is not None else fewer if least else more
 
     def charged_since(self, earlier: Floats) -> Floats:
         """Return what was charged before the requests but not in ``earlier``, which is changed in place."""

@@ -140,13 +140,25 @@ def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Sc
         near = np.flatnonzero(~exact & (lowest <= threshold + SCORING.hard_weight))
         if len(near):
             strict = [OCCUPANCY[family](side, grid.take(near)) for side in bounds.strict]
-            middle = [(low[near, : high.shape[1]] + high) / 2 for low, high in zip(used, strict, strict=True)]
+            middles = _middles(family, bounds, grid.take(near), [low[near] for low in used], strict)
             for cost, counts, whole in zip(costs, hard, roundings, strict=True):
-                cost[near] += _ambiguous(bounds, strict, middle, counts[near], whole=whole)
+                ambiguous = [_ambiguous(bounds, strict, one, counts[near], whole=whole) for one in middles]
+                cost[near] += reduce(np.minimum, ambiguous)
             lowest[near] = _lowest([cost[near] for cost in costs])
             exact[near] = True
         threshold = min(best, int(lowest[exact].min(initial=best)))
     return _scored(family, grid, costs, hard)
+
+
+def _middles(
+    family: str, bounds: ChargeBounds, grid: Grid, lenient: Sequence[Floats], strict: Sequence[Floats]
+) -> list[list[Floats]]:
+    """Return the likely usage before acceptances and refusals. If there are several, the best one counts."""
+    average = [(low[:, : high.shape[1]] + high) / 2 for low, high in zip(lenient, strict, strict=True)]
+    if family != WHOLE_TOKEN_BUCKET:
+        return [average]
+    # Each uncertain gap moves the bounds of all later requests apart, until nothing follows from them.
+    return [average, [OCCUPANCY[family](side, grid) for side in bounds.exact]]
 
 
 def _lowest(costs: Sequence[Ints]) -> Ints:

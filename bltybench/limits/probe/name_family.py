@@ -7,6 +7,7 @@ from bltybench.limits.fit.bans import restarted_range_s
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.fit.select import TOO_FEW_REFILL_PERIODS
 from bltybench.limits.fit.thresholds import SELECTION
+from bltybench.limits.models.families import WHOLE_TOKEN_BUCKET
 from bltybench.limits.observations.observation import Observations
 from bltybench.limits.probe.next_query import replayed
 from bltybench.limits.probe.planner import Planner, ProbePlan
@@ -38,6 +39,7 @@ def name_family(planner: Planner, verdict: Verdict, *, last: bool = True) -> Pro
             break
         yield from _move_windows(planner, verdict.consistent)
         verdict = yield from _test_predictions(planner, planner.verdict())
+    verdict = yield from _test_whole_tokens(planner, verdict)
     verdict = yield from _test_predictions(planner, verdict)
     if not last and not is_named(verdict):
         return
@@ -69,6 +71,24 @@ def _wait_s(planner: Planner, fit: Fit, period_s: float | None = None) -> float:
     """Return how long after the last answer this candidate refuses the next request, in seconds."""
     model = replayed(planner.observations, fit, period_s)
     return model.peek(planner.now_s).retry_after_s or 0.0
+
+
+def _test_whole_tokens(planner: Planner, verdict: Verdict) -> ProbePlan[Verdict]:
+    """If a bucket may store whole tokens or fractions, let it lose half a token per request, and count them.
+
+    After k + 1/2 times per token, a bucket of whole tokens has k, however often that is repeated.
+    """
+    whole = next((fit for fit in verdict.consistent if fit.family == WHOLE_TOKEN_BUCKET), None)
+    if whole is None or is_named(verdict):
+        return verdict
+    token_s, count = whole.period_s / whole.limit, whole.limit + PLAN.overshoot
+    gained = math.ceil(planner.latency_s() / token_s)
+    yield from planner.send(0.0, count, "exhausting the bucket")
+    for _ in range(min(PLAN.lost_tokens, 1 + whole.limit // gained)):
+        at_s = planner.observations[-1].sent_s + (gained + 0.5) * token_s
+        yield from planner.send(at_s, 1, "letting fractions of tokens refill")
+    yield from planner.send(0.0, count, "counting what has refilled")
+    return planner.verdict()
 
 
 def _test_predictions(planner: Planner, verdict: Verdict) -> ProbePlan[Verdict]:

@@ -80,6 +80,8 @@ class PlanThresholds:
     """Ratio of the last lockout to the median one from which the longer limit is exhausted."""
     pair_reserve: int = 12
     """Requests left in the budget at which no further burst begins."""
+    lost_tokens: int = 16
+    """Requests that each lose half a token, if the bucket stores whole tokens."""
     overshoot: int = 2
     """Requests beyond the limit in a burst that is meant to exhaust it."""
 
