@@ -193,6 +193,15 @@ def test_no_family_fits_random_refusals() -> None:
     assert FamilySearch("interval_refill", Observations(observed), rates_per_s=(1e6, 2e6)).cost > 0
 
 
+def test_part_of_a_run_shows_random_refusals_that_a_bucket_of_whole_tokens_fits_better_than_chance() -> None:
+    rng = Random(5)
+    times = sorted(rng.uniform(0, 500) for _ in range(1000))
+    verdict = fit_limits([Observation(at, at + 0.1, rng.random() > 0.5) for at in times])
+    assert verdict.status == "unknown"
+    assert "of 300 decisions" in verdict.reason
+    assert verdict.attempts == len(times)
+
+
 def test_a_run_that_recovers_only_after_a_lost_response_is_fitted_completely() -> None:
     """No part of the long run contains an acceptance directly after a refusal."""
     outcomes = [*[True] * 700, *[False] * 700, None, *[True] * 700]

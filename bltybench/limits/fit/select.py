@@ -139,7 +139,7 @@ def _screen(
         part = Observations(most_informative(observed, SELECTION.screen_size))
         if part.recoveries and min(_counts(part)[1:]) >= EVIDENCE.min_refusals:
             searches, chance = start(part), _chance_cost(part, SELECTION.chance_fraction)
-            if all(search.cost > chance for search in searches):
+            if all(search.cost > chance or search.family == WHOLE_TOKEN_BUCKET for search in searches):
                 return searches, part
     return start(observations), observations
 

@@ -134,7 +134,8 @@ class SelectionThresholds:
     max_ambiguous_fraction: float = 0.3
     """If ambiguous decisions use more than this fraction of the allowed cost, only contradictions count."""
     chance_fraction: float = 0.6
-    """A family that contradicts this fraction of the rarer decision on the coarse grid is mere chance."""
+    """A family that contradicts this fraction of the rarer decision on the coarse grid is mere chance. So is
+    a bucket of whole tokens if all others are: its ambiguous decisions add up, so it fits more by chance."""
     refill_chance_fraction: float = 0.9
     """The same before an interval refill is tried: simpler families fit one little better than chance."""
     retry_chance_fraction: float = 0.4
