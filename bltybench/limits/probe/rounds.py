@@ -22,13 +22,17 @@ def send_round(
     edge_s = PLAN.edge_fractions[number % len(PLAN.edge_fractions)] * period_s
     start_s = ready_s + (-(ready_s + edge_s)) % period_s
     first = max(1, int(PLAN.first_burst_fraction * limit)) if limit else PLAN.first_burst
+    most = limit + limit // 2 + PLAN.overshoot if limit and planner.waited else planner.left
     for offset in offsets:
-        yield from planner.send(
+        got = yield from planner.send(
             start_s + offset * period_s,
-            first if offset == 0 else planner.left,
+            first if offset == 0 else most,
             f"round {number + 1}: {offset:.2f} periods",
             confirm_s=None if offset == 0 else PLAN.confirm_fraction * period_s,
         )
+        if planner.waited and offset and all(one.accepted is not False for one in got):
+            # Delays keep this many requests in flight from reaching the limit.
+            planner.max_in_flight = planner.options.max_in_flight or PLAN.in_flight[-1]
         if planner.looks_queued() and (yield from fill_queue(planner)):
             break
     return start_s
