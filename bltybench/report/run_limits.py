@@ -19,7 +19,7 @@ from bltybench.report.inference import Inference
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.files import open_regular
 from bltybench.runs.folder import RunFolder
-from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, readable, to_attempts
+from bltybench.runs.store import ATTEMPT_SCHEMA, attempt_columns, attempt_rows, readable, to_attempts
 from bltybench.scenario.target import SandboxLimits
 
 MAX_ATTEMPTS = 2000
@@ -45,12 +45,11 @@ class AnalyzedAttempts:
 
 
 def analyzed_attempts(folder: RunFolder) -> AnalyzedAttempts:
-    """Return the attempts to analyze. Of a long run, only these are in memory, one column after another."""
+    """Return the attempts to analyze. Of a long run, only the part with these is in memory."""
     others = set(ATTEMPT_SCHEMA.names) - set(RANKING_COLUMNS)
     ranking = pa.table(dict(attempt_columns(folder, without=others)))
     chosen, sent_ns = most_informative(ranking, MAX_ATTEMPTS), ranking["sent_ns"]
-    columns = attempt_columns(folder, without={"gaps_us"})
-    attempts = to_attempts(pa.table({name: column.take(chosen) for name, column in columns}), folder)
+    attempts = to_attempts(attempt_rows(folder, chosen, without={"gaps_us"}), folder)
     return AnalyzedAttempts(attempts, len(sent_ns) - sent_ns.null_count)
 
 

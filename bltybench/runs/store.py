@@ -1,9 +1,10 @@
 """Conversion of spools to Parquet, and reading runs as Arrow tables."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO, TypeVar, get_args, get_origin, get_type_hints
@@ -74,6 +75,23 @@ def attempt_columns(
     """Yield the columns of ``read_attempts`` one at a time, to limit memory."""
     names = [name for name in ATTEMPT_SCHEMA.names if name not in without]
     return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, names)
+
+
+def attempt_rows(folder: RunFolder, rows: pa.Array, without: Collection[str] = ()) -> pa.Table:
+    """Return some rows of ``read_attempts``, in this order. Of a Parquet file, only a part is read."""
+    if not len(rows) or not os.path.lexists(folder.attempts_parquet):
+        return read_attempts(folder, without).take(rows)
+    names = [name for name in ATTEMPT_SCHEMA.names if name not in without]
+    first, last = pc.min(rows).as_py(), pc.max(rows).as_py()
+    with _parquet_file(folder.attempts_parquet) as file:
+        starts = list(accumulate(_group_sizes(file), initial=0))
+        groups = [
+            group for group in range(len(starts) - 1) if starts[group] <= last and starts[group + 1] > first
+        ]
+        table = _table(
+            _parquet_columns(file, folder.attempts_parquet, ATTEMPT_SCHEMA, names, groups), ATTEMPT_SCHEMA
+        )
+    return table.take(pc.subtract(rows, pa.scalar(starts[groups[0]], rows.type)))
 
 
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
@@ -182,11 +200,22 @@ def _columns(
         yield from zip(names, table.columns, strict=True)
         return
     with _parquet_file(parquet) as file:
-        present = set(file.schema_arrow.names)
-        missing = [name for name in names if name not in present and not stored.field(name).nullable]
-        if missing:
-            raise UserError(f"column '{missing[0]}' is missing", where=str(parquet))
-        yield from _ahead((name, _column(file, stored.field(name), present)) for name in names)
+        yield from _parquet_columns(file, parquet, stored, names, range(file.num_row_groups))
+
+
+def _parquet_columns(
+    file: pq.ParquetFile, path: Path, stored: pa.Schema, names: list[str], groups: Sequence[int]
+) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Yield the columns of some row groups."""
+    present = set(file.schema_arrow.names)
+    missing = [name for name in names if name not in present and not stored.field(name).nullable]
+    if missing:
+        raise UserError(f"column '{missing[0]}' is missing", where=str(path))
+    yield from _ahead((name, _column(file, stored.field(name), present, groups)) for name in names)
+
+
+def _group_sizes(file: pq.ParquetFile) -> list[int]:
+    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
 def parquet_batches(path: Path, rows: int, schema: pa.Schema | None = None) -> Iterator[pa.RecordBatch]:
@@ -214,10 +243,13 @@ def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"cannot be read: {sanitize(str(error))}", where=str(path)) from None
 
 
-def _column(file: pq.ParquetFile, field: pa.Field, present: set[str]) -> pa.ChunkedArray:
+def _column(
+    file: pq.ParquetFile, field: pa.Field, present: set[str], groups: Sequence[int]
+) -> pa.ChunkedArray:
     if field.name not in present:
-        return pa.chunked_array([pa.nulls(file.metadata.num_rows, field.type)])
-    column = file.read(columns=[field.name]).column(0).cast(field.type)
+        sizes = _group_sizes(file)
+        return pa.chunked_array([pa.nulls(sum(sizes[group] for group in groups), field.type)])
+    column = file.read_row_groups(groups, columns=[field.name]).column(0).cast(field.type)
     check_column(field, column)
     return column
 

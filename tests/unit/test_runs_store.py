@@ -8,6 +8,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support_runs import table
 
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Attempt, GeneratorSecond, Outcome, Stamp
@@ -17,6 +18,7 @@ from bltybench.runs.spool import FLUSH_BYTES, Spool
 from bltybench.runs.store import (
     ATTEMPT_SCHEMA,
     GENERATOR_SCHEMA,
+    attempt_rows,
     load_attempts,
     read_attempts,
     read_generator,
@@ -292,3 +294,12 @@ def test_records_that_cannot_be_written_are_kept_and_written_later(tmp_path: Pat
         os.dup2(file, spool._fd)
         os.close(file)
     assert path.read_bytes().count(b"\n") == 200
+
+
+def test_rows_are_the_same_whichever_row_groups_they_are_in(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    expected = table(*(attempt(user=number, sent_ns=number, end_ns=number + 1) for number in range(10)))
+    pq.write_table(expected, folder.attempts_parquet, row_group_size=3)
+    for rows in ([5, 4, 7], [9], [0, 9], list(range(10)), []):
+        numbers = pa.array(rows, pa.uint64())
+        assert attempt_rows(folder, numbers) == expected.take(numbers)
