@@ -46,12 +46,12 @@ def most_informative_time(
 def replayed(observations: Sequence[Observation], candidate: Fit, period_s: float | None = None) -> Model:
     """Return the candidate's model after all observations, with ``period_s`` instead of its own if given."""
     model, at_s, was_refused = candidate.model(period_s), -np.inf, False
+    has_windows = candidate.traits.kind == "window"
     for observation in sorted(observations, key=lambda observation: observation.sent_s):
         at_s = max(at_s, (observation.sent_s + observation.decided_s) / 2)
-        if observation.accepted and was_refused and not model.peek(at_s).accepted:
+        if has_windows and observation.accepted and was_refused and not model.peek(at_s).accepted:
             # The end of the refusals shows that the window is over, however long it seemed to last.
-            at_s = max(at_s, observation.decided_s)
-            model = candidate.model(period_s) if candidate.traits.kind == "window" else model
+            model, at_s = candidate.model(period_s), max(at_s, observation.decided_s)
         was_refused = observation.accepted is False
         if observation.accepted or (candidate.count_refused and was_refused):
             model.charge(at_s)
