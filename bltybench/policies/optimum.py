@@ -2,9 +2,8 @@
 
 Calls that cost the same are best sent in the order in which they are due. In most families, the best client
 sends each as soon as it is accepted: a request that is accepted earlier makes room for later ones no later.
-Windows that start at the first request are different, because the client chooses where they end. For a fixed
-window of this kind, dynamic programming finds the best starts. For a counter, and for a bucket of whole
-tokens, only the optimum of calls that are all due at the same time is known.
+In the others, a client gains by waiting (``chosen_times``). Their best schedule is known if no other limit
+keeps the client from it.
 """
 
 from bisect import bisect_right
@@ -13,21 +12,15 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from math import inf
 
-import numpy as np
-
-from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET, model_of
+from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.policies.chosen_times import MARGIN_S, best_times, gains_by_waiting
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.documented_limits import TOKENS
-from bltybench.scenario.target import RateLimit, SandboxLimits
+from bltybench.scenario.target import RateLimit, SandboxLimits, alone, chained
 
-UNSOLVED = ("first_hit_counter", WHOLE_TOKEN_BUCKET)
-"""Families for which the best schedule of calls that are due at different times is unknown."""
-WINDOW_GAP_S = 1e-9
-"""Time between a first-hit window and the next one, so that rounding can't put a call into the former."""
-MARGIN_S = 1e-6
-"""Tolerance of ends, in seconds: it covers the gaps of a thousand windows. Calls that belong to a first-hit
-window are due at least as long before its end."""
+FIRST_HIT = (["first_hit_window"], ["first_hit_counter"])
+"""Single limits against which no batch gains by waiting, even with few users, by exhaustive search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,85 +59,80 @@ def optimum(
     It is unknown if calls of different sizes exhaust the tokens, or calls of different lengths exhaust the
     concurrency or the users, so that fewer are accepted by the end than the other limits allow. Finding the
     best order takes exponentially long.
+
+    If a client gains by waiting, each limit for which it does bounds what all limits accept, and so do the
+    others together. A schedule that reaches one of these bounds is the best: that of a client that never
+    waits, or the best times for one of the limits. It is unknown if none does.
     """
-    known = [limit for top in limits.per_period.values() for limit in top.chain()]
-    own_times = [limit for limit in known if _gains_by_waiting(limit)]
-    if load.due_s is not None and load.due_s[0] == load.due_s[-1]:
-        own_times = [limit for limit in own_times if limit.spread]
-    if own_times and (own_times != [limits.requests] or not _is_solved(own_times[0])):
+    split = {what: _split(limit) for what, limit in limits.per_period.items()}
+    others = limits.model_copy(update={what: rest for what, (_, rest) in split.items()})
+    if not any(FAMILIES[one.algorithm].has_phase for top in others.per_period.values() for one in alone(top)):
+        # Nothing depends on the server's time then, and small numbers have small rounding errors.
+        start_s = 0.0
+    bound = _without_waits(load, others, service, start_s)
+    waiting = [(limit, what) for what, (known, _) in split.items() for limit in known]
+    # Calls that a window spreads out can end after later ones.
+    is_spread = any(limit.spread for limit, _ in waiting)
+    if is_spread or not waiting:
+        return None if is_spread else bound
+    soon = _schedule(load, service, limits, start_s)
+    if bound is not None and _reaches(soon, bound, load.end_s):
+        return soon
+    if load.due_s is None or any(len({size.cost(what) for size in load.sizes}) > 1 for _, what in waiting):
         return None
-    slots = load.users if limits.concurrency is None else min(load.users, limits.concurrency)
-    if own_times:
-        if load.due_s is None:
-            return None
-        starts_s = _best_windows(load.due_s, own_times[0], load.end_s)
-        best = _schedule(replace(load, due_s=starts_s), service, _Limits(limits, slots, start_s))
-        return best if best.accepted_by(load.end_s) == len(starts_s) else None
-    best = _schedule(load, service, _Limits(limits, slots, start_s))
+    families = [limit.algorithm for limit, _ in waiting]
+    if load.due_s[0] == load.due_s[-1] and not others.per_period and families in FIRST_HIT:
+        return soon
+    end_s = soon.last_accepted_s(None) if load.end_s is None else load.end_s
+    # Calls in a waiting room begin windows too, so their best times are unknown.
+    solved = [(limit, what) for limit, what in waiting if limit.waiting is None]
+    priced = [(limit, int(load.sizes[0].cost(what))) for limit, what in solved]
+    best_s = [best_times(load.due_s, limit, cost, end_s) for limit, cost in priced if cost]
+    plans = [Optimum(times_s, 0.0) for times_s in best_s if times_s is not None]
+    planned = (_schedule(replace(load, due_s=plan.accepted_s), service, limits, start_s) for plan in plans)
+    bounds = plans if bound is None else [*plans, bound]
+    reaching = (
+        found for found in (soon, *planned) if any(_reaches(found, best, load.end_s) for best in bounds)
+    )
+    return next(reaching, None)
+
+
+def _split(top: RateLimit) -> tuple[list[RateLimit], RateLimit | None]:
+    """Return the limits for which a client gains by waiting, and the others as a chain."""
+    waits = [limit for limit in alone(top) if gains_by_waiting(limit.algorithm)]
+    return waits, chained([limit for limit in alone(top) if not gains_by_waiting(limit.algorithm)])
+
+
+def _reaches(found: Optimum, bound: Optimum, end_s: float | None) -> bool:
+    """Return whether as many calls are accepted by the end or, without an end, whether all are as early."""
+    late_s = found.last_accepted_s(None) - bound.last_accepted_s(None) if end_s is None else 0.0
+    return found.accepted_by(end_s) >= bound.accepted_by(end_s) and late_s < MARGIN_S
+
+
+def _without_waits(
+    load: SimulatedLoad, limits: SandboxLimits, service: ServiceTime, start_s: float
+) -> Optimum | None:
+    """Return the best schedule if no client gains by waiting; None if it is unknown."""
+    best = _schedule(load, service, limits, start_s)
     if len(set(load.sizes)) == 1:
         return best
     equally_long = len({size.completion for size in load.sizes}) == 1
     if load.due_s is None and not equally_long:
         return None
     # The limits for which calls cost the same bound every schedule. A schedule that reaches it is the best.
-    same = limits.model_copy(update=dict.fromkeys(TOKENS))
-    slots = slots if equally_long else len(load.sizes) + load.users
-    bound = _schedule(load, service, _Limits(same, slots, start_s))
-    reached = best.accepted_by(load.end_s) == bound.accepted_by(load.end_s)
-    late_s = best.last_accepted_s(None) - bound.last_accepted_s(None) if load.end_s is None else 0.0
-    return best if reached and late_s < MARGIN_S else None
-
-
-def _gains_by_waiting(limit: RateLimit) -> bool:
-    """Return whether a call that is sent later can make more room for others."""
-    return FAMILIES[limit.algorithm].start == "first_hit" or limit.algorithm in UNSOLVED
-
-
-def _is_solved(limit: RateLimit) -> bool:
-    """Return whether the best schedule is known.
-
-    Calls in a waiting room begin windows too. If a window delays calls, later ones can end earlier.
-    """
-    return limit.algorithm not in UNSOLVED and limit.waiting is None and not limit.spread
-
-
-def _best_windows(due_s: Sequence[float], limit: RateLimit, end_s: float | None) -> tuple[float, ...]:
-    """Return the times of the most calls that first-hit windows can accept by the end, as early as possible.
-
-    The state is the number of calls accepted and, for each number, the earliest end of the last window. The
-    next window accepts the next m calls, so it starts once the first is due, less than a period before the
-    last.
-    """
-    due = np.array(due_s)
-    last_s = inf if end_s is None else end_s + MARGIN_S
-    ends_s = np.full(len(due) + 1, inf)
-    ends_s[0] = -inf
-    before = np.zeros(len(due) + 1, dtype=int)
-    for done in range(len(due)):
-        if ends_s[done] == inf:
-            continue
-        window = due[done : done + limit.limit]
-        starts_s = np.maximum(max(ends_s[done] + WINDOW_GAP_S, due[done]), window - limit.period_s + MARGIN_S)
-        within = slice(done + 1, done + 1 + len(window))
-        found_s = starts_s + limit.period_s
-        better = (found_s < ends_s[within]) & (starts_s <= last_s) & (window <= last_s)
-        ends_s[within][better] = found_s[better]
-        before[within][better] = done
-    reached = int(np.flatnonzero(ends_s < inf)[-1])
-    accepted_s: list[float] = []
-    while reached > 0:
-        start_s, done = float(ends_s[reached]) - limit.period_s, int(before[reached])
-        accepted_s[:0] = np.maximum(due[done:reached], start_s).tolist()
-        reached = done
-    return tuple(accepted_s)
+    concurrency = limits.concurrency if equally_long else None
+    same = limits.model_copy(update={**dict.fromkeys(TOKENS), "concurrency": concurrency})
+    users = load.users if equally_long else len(load.sizes) + load.users
+    bound = _schedule(replace(load, users=users), service, same, start_s)
+    return best if _reaches(best, bound, load.end_s) else None
 
 
 class _Limits:
     """All limits at once, and the requests in flight."""
 
-    def __init__(self, limits: SandboxLimits, slots: int, start_s: float) -> None:
+    def __init__(self, limits: SandboxLimits, users: int, start_s: float) -> None:
         self._models = [(model_of(limit), what) for what, limit in limits.per_period.items()]
-        self._slots = slots
+        self._slots = users if limits.concurrency is None else min(users, limits.concurrency)
         self._start_s = self._server_s = start_s
         self._ends_s: list[float] = []
 
@@ -168,7 +156,9 @@ class _Limits:
         return accepted_s, end_s
 
 
-def _schedule(load: SimulatedLoad, service: ServiceTime, limits: _Limits) -> Optimum:
+def _schedule(load: SimulatedLoad, service: ServiceTime, limits: SandboxLimits, start_s: float) -> Optimum:
+    """Send each call as soon as it is accepted."""
+    state = _Limits(limits, load.users, start_s)
     due_s = list(load.due_s) if load.due_s is not None else [0.0] * load.users
     heapify(due_s)
     accepted_s: list[float] = []
@@ -178,7 +168,7 @@ def _schedule(load: SimulatedLoad, service: ServiceTime, limits: _Limits) -> Opt
         now_s = max(now_s, heappop(due_s))
         size = load.sizes[number % len(load.sizes)]
         number += 1
-        sent = limits.accept(now_s, size, service.of(size.completion))
+        sent = state.accept(now_s, size, service.of(size.completion))
         if sent is None:
             continue
         now_s, end_s = sent

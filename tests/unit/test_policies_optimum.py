@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from random import Random
 from typing import Any, get_args
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from benchmarks.policies import random_case
 from bltybench.limits.models import AllOf
-from bltybench.limits.models.families import model_of
-from bltybench.policies.optimum import UNSOLVED, Optimum, optimum
+from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.policies.optimum import Optimum, optimum
 from bltybench.policies.simulated_api import windows_start_s
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.policies.simulation import Simulation
@@ -24,6 +24,8 @@ from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
 SECOND = ServiceTime(first_s=1.0, per_token_s=0.0)
+WAITING: tuple[Algorithm, ...] = ("first_hit_window", "first_hit_counter", "whole_token_bucket")
+"""Families for which a client gains by waiting."""
 HORIZON_S = 10
 PERIOD_S = 4.0
 CASES = 5
@@ -80,11 +82,27 @@ def replayed(limited: SandboxLimits, found: Optimum, start_s: float) -> bool:
     """Return whether the limiters accept all requests of the optimum."""
     costs = [SIZE.cost(what) for what in limited.per_period]
     models = AllOf([model_of(setting) for setting in limited.per_period.values()])
+    if not any(
+        FAMILIES[one.algorithm].has_phase for top in limited.per_period.values() for one in top.chain()
+    ):
+        # The optimum is exact to the last bit in the client's time.
+        start_s = 0.0
     return all(
         decision.accepted
         for at_s in found.accepted_s
         for decision in models.decide_each(start_s + at_s, costs)
     )
+
+
+def without_waits(setting: RateLimit, due_s: Sequence[float], end_s: float, cost: float = 1.0) -> int:
+    """Return how many calls are accepted by the end if each is sent as soon as it is accepted."""
+    model, now_s, accepted = model_of(setting), 0.0, 0
+    for at_s in due_s:
+        now_s = max(now_s, at_s)
+        now_s += model.peek(now_s, cost).retry_after_s or 0.0
+        model.charge(now_s, cost)
+        accepted += now_s <= end_s
+    return accepted
 
 
 def check(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> bool:
@@ -99,7 +117,7 @@ def check(limited: SandboxLimits, due_s: tuple[int, ...], start_s: float) -> boo
     return True
 
 
-@pytest.mark.parametrize("algorithm", sorted(set(get_args(Algorithm)) - {*UNSOLVED}))
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_no_schedule_on_a_grid_beats_the_optimum(algorithm: Algorithm) -> None:
     rng = Random(algorithm)
     for _ in range(CASES):
@@ -148,21 +166,65 @@ def test_optimum_is_known_if_a_first_hit_window_starts_when_the_former_ends() ->
         assert found.accepted_by(20 * period_s) >= 2 * 20
 
 
-@pytest.mark.parametrize("first_hit", ["first", "second"])
-def test_optimum_is_unknown_if_one_of_two_limits_at_once_starts_windows_at_requests(first_hit: str) -> None:
-    names = {"algorithm": "first_hit_window"}, {"algorithm": "first_hit_counter"}
-    plain = {"limit": 2, "period_s": 4.0}
-    outer, inner = (plain | names[0], plain) if first_hit == "first" else (plain, plain | names[1])
-    chain = RateLimit.model_validate(outer | {"also": inner})
-    found = optimum(load(0, 1, 1, 1, 5, 6), limits(chain), SECOND, 0.0)
-    assert (found is None) is (first_hit == "second")
+@pytest.mark.parametrize(
+    ("algorithm", "due_s", "end_s", "waits", "never_waits"),
+    [
+        # Sent at 3 s, the second call would lose half a token.
+        ("whole_token_bucket", (2, 3, 5, 5), 6, [2, 4, 6, 6], 3),
+        # If the first window starts at 3 s, the second one ends during the burst, and none is empty.
+        ("first_hit_counter", (0, 0, 11, 11, 11), 13, [3, 3, 11, 11, 11], 4),
+        # The windows end a moment after the first call of each burst, which two windows then share.
+        ("first_hit_counter", (2, 6, 6, 8), 9, [2, 6, 6, 8], 3),
+    ],
+)
+def test_client_accepts_more_if_it_waits_at_the_right_times(
+    algorithm: Algorithm, due_s: tuple[float, ...], end_s: float, waits: list[float], never_waits: int
+) -> None:
+    setting = RateLimit(limit=2, period_s=PERIOD_S, algorithm=algorithm)
+    found = optimum(load(*due_s, end_s=end_s), limits(setting), SECOND, 0.0)
+    assert found is not None
+    assert list(found.accepted_s) == pytest.approx(waits, abs=1e-5)
+    assert without_waits(setting, due_s, end_s) == never_waits
 
 
-@pytest.mark.parametrize("algorithm", UNSOLVED)
-def test_optimum_is_known_for_a_batch_only(algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("algorithm", WAITING)
+def test_optimum_is_known_and_within_the_limit_for_a_thousand_calls(algorithm: Algorithm) -> None:
+    rng = Random(2)
+    due_s = sorted(rng.uniform(0, 900) for _ in range(200) for _ in range(rng.choice([1, 1, 20])))[:1000]
+    requests, tokens = (RateLimit(limit=n, period_s=10.0, algorithm=algorithm) for n in (20, 205))
+    for limited, setting, cost in (
+        (limits(requests), requests, 1),
+        (limits(None, tokens=tokens), tokens, 10),
+    ):
+        found = optimum(load(*due_s, end_s=480.0), limited, SECOND, 0.0)
+        assert found is not None
+        assert replayed(limited, found, 0.0)
+        assert found.accepted_by(480.0) >= without_waits(setting, due_s, 480.0, cost) + (cost == 1)
+
+
+@pytest.mark.parametrize("algorithm", WAITING)
+def test_no_schedule_on_a_grid_beats_the_optimum_of_a_batch(algorithm: Algorithm) -> None:
     limited = limits(RateLimit(limit=2, period_s=PERIOD_S, algorithm=algorithm))
-    assert optimum(load(0, 0, 1), limited, SECOND, 0.0) is None
-    assert check(limited, (0, 0, 0, 0, 0), 1.0)
+    assert check(limited, (1, 1, 1, 1, 1), 1.0)
+    few = limits(RateLimit(limit=2, period_s=3.0, algorithm=algorithm), concurrency=1)
+    assert check(few, (1, 1, 1, 1, 1), 1.0) is (algorithm != "whole_token_bucket")
+
+
+def test_optimum_of_a_limit_that_rewards_waiting_and_another_is_known_if_one_of_them_decides() -> None:
+    windows = RateLimit(limit=2, period_s=PERIOD_S, algorithm="first_hit_window")
+    due_s = (1.0, 5.0, 7.0, 7.0, 7.0)
+    # Alone, the windows accept four calls by 7 s.
+    for second, accepted in ((RateLimit(limit=4, period_s=9.0), 4), (RateLimit(limit=1, period_s=9.0), 1)):
+        chain = limits(windows.model_copy(update={"also": second}))
+        found = optimum(load(*due_s, end_s=7.0), chain, SECOND, 0.0)
+        assert found is not None
+        assert found.accepted_by(7.0) == accepted
+        assert replayed(chain, found, 0.0)
+    # By 2 s, both accept five calls if the fourth waits for a token. Each limit alone accepts five.
+    buckets = RateLimit(limit=4, period_s=6.0, algorithm="whole_token_bucket")
+    second = RateLimit(limit=3, period_s=3.0, algorithm="token_bucket")
+    both = limits(buckets.model_copy(update={"also": second}))
+    assert optimum(load(*[0.0] * 10, end_s=2.0), both, SECOND, 0.0) is None
 
 
 def test_optimum_is_known_for_a_waiting_room_unless_its_waiting_calls_begin_windows() -> None:
@@ -205,7 +267,7 @@ def test_optimum_of_a_batch_is_that_of_the_family(algorithm: Algorithm, accepted
 
 @given(
     policy=st.sampled_from(get_args(PolicyName)),
-    algorithm=st.sampled_from(sorted(set(get_args(Algorithm)) - {*UNSOLVED})),
+    algorithm=st.sampled_from(get_args(Algorithm)),
     limit=st.integers(1, 12),
     due_s=st.lists(st.floats(0, 20), min_size=1, max_size=50).map(sorted),
     end_s=st.floats(1, 30),
@@ -222,7 +284,7 @@ def test_no_policy_beats_the_optimum(
     accepted_s = sorted(call.accepted_s for call in calls if call.accepted_s is not None)
     below = found.below(accepted_s, end_s)
     assert below is None or below >= 0
-    if algorithm != "first_hit_window":
+    if algorithm not in WAITING:
         # The same schedule is then the best for any end.
         assert all(found.accepted_by(at_s) >= count for count, at_s in enumerate(accepted_s, start=1))
 
