@@ -10,9 +10,6 @@ from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.observation import Observation
 from bltybench.limits.probe.planner import Burst, ProbePlan
 
-MAX_STALL_S = 0.15
-"""Longest delay of a request that stalls, in seconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class NetworkNoise:
@@ -26,9 +23,6 @@ class NetworkNoise:
     """Server clock minus client clock, in seconds."""
     lost: float = 0.0
     """Fraction of responses that never arrive."""
-    stalled: float = 0.0
-    """Fraction of requests that are delayed before they are sent, as many before they are decided on, and as
-    many afterwards: by up to ``MAX_STALL_S``, as on a busy machine."""
 
 
 class VirtualLimiter:
@@ -84,21 +78,13 @@ class VirtualLimiter:
 
     def _send(self, at_s: float) -> Observation:
         noise = self._noise
-        at_s += self._stall_s()
         self._began_s = at_s if self._began_s is None else self._began_s
         self.ended_s = at_s
         latency_s = noise.latency_s * self._rng.lognormvariate(0, noise.jitter)
-        before_s, after_s = self._stall_s(), self._stall_s()
-        self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8) + before_s)
-        latency_s += before_s + after_s
+        self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8))
         admission = self._model.decide(self._decided_s + noise.clock_offset_s)
         lost = self._rng.random() < noise.lost
         answered_s = at_s + latency_s + admission.delay_s
         accepted = None if lost else admission.accepted
         announced = None if lost or self._announce is None else self._announce(admission)
         return Observation(at_s, at_s + latency_s, accepted, answered_s, announced=announced)
-
-    def _stall_s(self) -> float:
-        if not self._noise.stalled or self._rng.random() >= self._noise.stalled:
-            return 0.0
-        return self._rng.uniform(0, MAX_STALL_S)

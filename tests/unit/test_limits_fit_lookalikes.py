@@ -128,16 +128,6 @@ def test_the_quick_plan_distinguishes_a_first_hit_window_from_a_counter() -> Non
         assert "first_hit_counter" in probe(FirstHitCounter(LIMIT, PERIOD_S), quick(), FAST, seed).families
 
 
-def test_stalled_requests_leave_the_period_of_a_first_hit_window_right() -> None:
-    for seed in (0, 11):
-        verdict = probe(FirstHitWindow(8, 2.0), noise=NetworkNoise(0.01, stalled=0.1), seed=seed)
-        assert "first_hit_window" in verdict.families, verdict.reason
-        fit = next(fit for fit in verdict.consistent if fit.family == "first_hit_window")
-        assert fit.limit == 8
-        assert fit.period_s == pytest.approx(2.0, rel=0.02)
-        assert fit.period_range_s[0] <= 2.0 <= fit.period_range_s[1]
-
-
 def test_a_first_hit_counter_is_found_though_another_period_is_documented() -> None:
     """At a period that is 1% off, nothing fits any more."""
     options = quick(96.204, 49)

@@ -28,14 +28,3 @@ def test_a_later_refusal_dates_the_decisions_before_it() -> None:
     assert with_decision_slack(early) == early
     late = [*with_decision_slack(early), Observation(4.0, 4.1, False, 4.1)]
     assert [one.decided_s for one in with_decision_slack(late)] == pytest.approx([0.2, 0.9, 4.1])
-
-
-def test_a_response_that_took_longer_than_usual_may_have_waited_for_its_decision() -> None:
-    usual = [Observation(float(i), i + 0.02, True, i + 0.02) for i in range(3)]
-    stalled = Observation(3.0, 3.15, True, 3.15)
-    quick = Observation(4.0, 4.02, False, 4.02)
-    slow = Observation(5.0, 5.1, False, 5.1)
-    late = [one.decided_s for one in with_decision_slack([*usual, stalled, quick])]
-    assert late == pytest.approx([0.02, 1.02, 2.02, 3.05, 4.02])  # no refusal was slow
-    late = [one.decided_s for one in with_decision_slack([*usual, stalled, *[quick] * 20, slow])]
-    assert late[3] == pytest.approx(3.15)

@@ -45,8 +45,6 @@ class ChargeBounds:
         self.lost = np.flatnonzero(codes == UNKNOWN)
         self.latest: Floats = np.maximum.accumulate(observations.hi) if len(observations) else observations.hi
         self.middle = (observations.lo + observations.hi) / 2
-        self.slack = _slack(observations)
-        """Cost of ambiguous decisions up to which candidates are equivalent."""
         self.every = np.arange(len(observations))
         self.informative = _informative(observations)
         self.columns = self.every
@@ -159,17 +157,6 @@ class Side:
         """Widen a bound by the unknown order of requests in flight, in place."""
         used += self._reordered
         return np.maximum(used, 0.0, out=used)
-
-
-def _slack(observations: Observations) -> int:
-    """Return the cost of ambiguous decisions up to which candidates are equivalent.
-
-    An acceptance that stalled leaves several decisions open at once, such as all those near the end of the
-    window that it started.
-    """
-    took_s = (observations.hi - observations.lo)[observations.accepted]
-    stalled = int(np.sum(took_s > SCORING.stall_ratio * np.median(took_s))) if len(took_s) else 0
-    return min(SCORING.max_slack, SCORING.hard_weight // 2 * stalled)
 
 
 def _prefix_sums(counted: Bools) -> Floats:

@@ -59,17 +59,13 @@ def _window_starts(side: Side, period_s: Floats) -> Ints:
     starts = np.zeros((len(period_s), len(observations) + 1), dtype=np.int64)
     # If the times leave open whether a window is over, take the middle. But an acceptance after a refusal
     # shows that it is over, if it can be.
-    middle, earliest = bounds.middle, observations.lo
-    over_at = np.maximum.accumulate(middle[charged])
-    shown_at = np.where(_after_refusal(observations), observations.hi, -np.inf)
-    shown_at = np.maximum.accumulate(shown_at[charged])
+    over_at = bounds.middle + np.where(_after_refusal(observations), observations.hi - observations.lo, 0.0)
+    over_at = np.maximum.accumulate(over_at[charged])
     rows, place = np.arange(len(period_s)), np.zeros(len(period_s), dtype=np.int64)
     while len(rows):
         start = charged[place]
         starts[rows, start + 1] = start
-        over = np.searchsorted(over_at, middle[start] + period_s[rows])
-        shown = np.searchsorted(shown_at, earliest[start] + period_s[rows])
-        place = np.maximum(np.minimum(over, shown), place + 1)
+        place = np.maximum(np.searchsorted(over_at, bounds.middle[start] + period_s[rows]), place + 1)
         remaining = place < len(charged)
         rows, place = rows[remaining], place[remaining]
     latest: Ints = np.maximum.accumulate(starts, axis=1)[:, side.columns]

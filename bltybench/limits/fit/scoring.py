@@ -95,7 +95,7 @@ def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Score
     """Score candidates by contradictions alone, so all limits that are only ambiguous are equivalent."""
     bounds.select(bounds.every)
     hard = _hard(family, bounds, _lenient(family, bounds, grid))
-    return _scored(family, bounds, grid, [SCORING.hard_weight * counts for counts in hard], hard)
+    return _scored(family, grid, [SCORING.hard_weight * counts for counts in hard], hard)
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
@@ -147,7 +147,7 @@ def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Sc
             lowest[near] = _lowest([cost[near] for cost in costs])
             exact[near] = True
         threshold = min(best, int(lowest[exact].min(initial=best)))
-    return _scored(family, bounds, grid, costs, hard)
+    return _scored(family, grid, costs, hard)
 
 
 def _middles(
@@ -167,16 +167,14 @@ def _lowest(costs: Sequence[Ints]) -> Ints:
     return lowest
 
 
-def _scored(
-    family: str, bounds: ChargeBounds, grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]
-) -> Scored:
+def _scored(family: str, grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]) -> Scored:
     """Return the best limits, given costs and contradictions per rounding, candidate (row), and limit."""
     cost = reduce(np.minimum, costs)
     rows, first = np.arange(len(grid)), cost.argmin(axis=1)
     last = cost.shape[1] - 1 - cost[:, ::-1].argmin(axis=1)
     rounding = np.argmin([one[rows, first] for one in costs], axis=0)
     contradicted = np.choose(rounding, [one[rows, first] for one in contradictions])
-    slack = SCORING.max_slack if family == WHOLE_TOKEN_BUCKET else bounds.slack
+    slack = SCORING.whole_token_slack if family == WHOLE_TOKEN_BUCKET else 0
     return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1, slack)
 
 

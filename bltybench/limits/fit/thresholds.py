@@ -22,12 +22,9 @@ class ScoringThresholds:
     screened: int = 150
     """Candidates to score completely first: those with the fewest contradictions in a part of the
     requests."""
-    max_slack: int = 3 * hard_weight
-    """Cost of ambiguous decisions up to which candidates are equivalent at most, and for whole tokens always:
-    one more or less changes all decisions until the bucket is full, so the actual time costs more than the
-    best."""
-    stall_ratio: float = 3
-    """Time until an acceptance, relative to the median, from which it has stalled."""
+    whole_token_slack: int = 3 * hard_weight
+    """Cost of ambiguous decisions up to which times per whole token are equivalent. One token more or less
+    changes all decisions until the bucket is full, so the actual time costs more than the best."""
     near_cost: int = 3 * hard_weight
     max_near: int = 400
     """Then up to ``max_near`` others within ``near_cost`` of the best are scored completely."""

@@ -181,23 +181,11 @@ def with_decision_slack(observations: Sequence[Observation]) -> list[Observation
     An accepted request is decided on admission, but a plain response's headers come only when all of it is
     ready. How soon the server decides shows only in refusals, so the first of them dates earlier acceptances.
     """
-    refusals_s = [_took_s(one) for one in observations if one.accepted is False]
-    accepted_s = [_took_s(one) for one in observations if one.accepted]
-    if not (refusals_s and accepted_s):
-        return list(observations)
-    slack_s, usual_s = decision_slack_s(refusals_s), float(np.median(accepted_s))
-    most_s = max(slack_s, OBSERVATIONS.refusal_factor * max(refusals_s))
-
-    def decided_s(one: Observation) -> float:
-        # A response that took longer than usual may have waited for its decision, as the refusals did.
-        stalled_s = max(0.0, _took_s(one) - usual_s)
-        return min(_answered_s(one), one.sent_s + min(slack_s + stalled_s, most_s))
-
-    return [replace(one, decided_s=decided_s(one)) if one.accepted else one for one in observations]
-
-
-def _took_s(observation: Observation) -> float:
-    return _answered_s(observation) - observation.sent_s
+    slack_s = decision_slack_s(_answered_s(one) - one.sent_s for one in observations if one.accepted is False)
+    return [
+        replace(one, decided_s=min(_answered_s(one), one.sent_s + slack_s)) if one.accepted else one
+        for one in observations
+    ]
 
 
 def _answered_s(observation: Observation) -> float:

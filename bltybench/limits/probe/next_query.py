@@ -45,14 +45,9 @@ def most_informative_time(
 
 def replayed(observations: Sequence[Observation], candidate: Fit, period_s: float | None = None) -> Model:
     """Return the candidate's model after all observations, with ``period_s`` instead of its own if given."""
-    model, at_s, was_refused = candidate.model(period_s), -np.inf, False
-    has_windows = candidate.traits.kind == "window"
+    model, at_s = candidate.model(period_s), -np.inf
     for observation in sorted(observations, key=lambda observation: observation.sent_s):
         at_s = max(at_s, (observation.sent_s + observation.decided_s) / 2)
-        if has_windows and observation.accepted and was_refused and not model.peek(at_s).accepted:
-            # The end of the refusals shows that the window is over, however long it seemed to last.
-            model, at_s = candidate.model(period_s), max(at_s, observation.decided_s)
-        was_refused = observation.accepted is False
-        if observation.accepted or (candidate.count_refused and was_refused):
+        if observation.accepted or (candidate.count_refused and observation.accepted is False):
             model.charge(at_s)
     return model
