@@ -53,13 +53,13 @@ def analyzed_attempts(folder: RunFolder) -> AnalyzedAttempts:
     return AnalyzedAttempts(attempts, len(sent_ns) - sent_ns.null_count)
 
 
-def most_informative(attempts: pa.Table, size: int) -> pa.Array:
+def most_informative(attempts: pa.Table, size: int) -> npt.NDArray[np.uint64]:
     """Return the rows of at most ``size`` successive attempts, in sending order (``informative_part``).
 
     Attempts that were never sent are excluded.
     """
     sent_ns = attempts["sent_ns"]
-    order = np.from_dlpack(pc.sort_indices(sent_ns))
+    order = np.asarray(np.from_dlpack(pc.sort_indices(sent_ns)), np.uint64)
     order = order[: len(sent_ns) - sent_ns.null_count]  # nulls come last
     if len(order) > size:
         refused = _is_any(attempts["outcome"], [Outcome.RATE_LIMITED]) | _is_any(
@@ -67,8 +67,7 @@ def most_informative(attempts: pa.Table, size: int) -> pa.Array:
         )
         ok = _is_any(attempts["outcome"], [Outcome.OK])
         order = order[informative_part(refused[order], ok[order], size)]
-    # pa.array would import pandas.
-    return pa.Array.from_buffers(pa.uint64(), len(order), [None, pa.py_buffer(np.ascontiguousarray(order))])
+    return order
 
 
 def _is_any(column: pa.ChunkedArray, values: Collection[object]) -> npt.NDArray[np.bool_]:

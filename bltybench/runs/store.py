@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -77,12 +78,12 @@ def attempt_columns(
     return _columns(folder.attempts_parquet, folder.attempts_spool, ATTEMPT_SCHEMA, names)
 
 
-def attempt_rows(folder: RunFolder, rows: pa.Array, without: Collection[str] = ()) -> pa.Table:
+def attempt_rows(folder: RunFolder, rows: npt.NDArray[np.uint64], without: Collection[str] = ()) -> pa.Table:
     """Return some rows of ``read_attempts``, in this order. Of a Parquet file, only a part is read."""
     if not len(rows) or not os.path.lexists(folder.attempts_parquet):
-        return read_attempts(folder, without).take(rows)
+        return read_attempts(folder, without).take(_indices(rows))
     names = [name for name in ATTEMPT_SCHEMA.names if name not in without]
-    first, last = pc.min(rows).as_py(), pc.max(rows).as_py()
+    first, last = int(rows.min()), int(rows.max())
     with _parquet_file(folder.attempts_parquet) as file:
         starts = list(accumulate(_group_sizes(file), initial=0))
         groups = [
@@ -91,7 +92,12 @@ def attempt_rows(folder: RunFolder, rows: pa.Array, without: Collection[str] = (
         table = _table(
             _parquet_columns(file, folder.attempts_parquet, ATTEMPT_SCHEMA, names, groups), ATTEMPT_SCHEMA
         )
-    return table.take(pc.subtract(rows, pa.scalar(starts[groups[0]], rows.type)))
+    return table.take(_indices(rows - np.uint64(starts[groups[0]])))
+
+
+def _indices(rows: npt.NDArray[np.uint64]) -> pa.Array:
+    # pa.array would import pandas.
+    return pa.Array.from_buffers(pa.uint64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
 
 
 def gap_batches(folder: RunFolder) -> Iterator[pa.RecordBatch]:
