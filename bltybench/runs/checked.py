@@ -30,3 +30,11 @@ def check_column(field: pa.Field, column: pa.ChunkedArray) -> None:
             raise ValueError(f"column '{field.name}' has a value that is out of range")
     if pa.types.is_floating(column.type) and pc.any(pc.invert(pc.is_finite(column))).as_py():
         raise ValueError(f"column '{field.name}' has a value that is not a finite number")
+
+
+def checked_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch with ``schema``. Raise ValueError if a column has a value that no record can have."""
+    for field, column in zip(schema, batch.columns, strict=True):
+        check_column(field, pa.chunked_array([column]))
+    # The JSON reader loses which columns may be null.
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)

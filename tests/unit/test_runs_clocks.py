@@ -17,9 +17,9 @@ from bltybench.runs import manifest as manifest_module
 from bltybench.runs.clocks import ClockSample, fit_clock, read_clocks
 from bltybench.runs.manifest import boot_id
 from bltybench.runs.sealing.seal import seal
+from bltybench.runs.spool_batches import DURATIONS
 from bltybench.runs.store import (
     ATTEMPT_SCHEMA,
-    DURATIONS,
     GENERATOR_SCHEMA,
     read_attempts,
     read_generator,

@@ -20,7 +20,8 @@ from bltybench.runs.files import open_regular, read_json
 from bltybench.runs.folder import RunFolder, Spill, partial_name, replace
 from bltybench.runs.ownership import sole_owner
 from bltybench.runs.sealing.seal import MAX_BATCH_ROWS, seal, store_clocks, write_parquet
-from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches, spool_batches
+from bltybench.runs.spool_batches import spool_batches
+from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches
 
 CHUNK_BYTES = 1024 * 1024
 ATTEMPT_KEY = ["call_id", "attempt"]

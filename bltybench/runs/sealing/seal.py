@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from bltybench.errors import UserError, reason
 from bltybench.runs.clocks import read_clocks
 from bltybench.runs.folder import PARTIAL, RunFolder, partial_name, replace
-from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches, spool_batches
+from bltybench.runs.spool_batches import spool_batches
+from bltybench.runs.store import ATTEMPT_SCHEMA, GENERATOR_SCHEMA, parquet_batches
 
 MAX_BATCH_ROWS = 16 * 1024
 """Rows that are read back at a time: the gaps of many streams do not fit in memory."""
