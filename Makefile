@@ -60,5 +60,5 @@ $(SERVERS)/.venv/.installed: $(SERVERS)/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(ENGINE)/.venv
+	rm -rf $(SERVERS)/.venv
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
