@@ -26,8 +26,7 @@ from bltybench.scenario.pacing import PACINGS, PacingName
 from bltybench.scenario.retry import PolicyName, Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits
 
-NOT_DRAWN: tuple[Algorithm, ...] = ("first_hit_counter", "whole_token_bucket")
-ALGORITHMS = tuple(name for name in get_args(Algorithm) if name not in NOT_DRAWN)
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 """Families of the cases."""
 PERIODS = 6
 """Duration of a load, in periods."""

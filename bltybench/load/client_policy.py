@@ -14,8 +14,8 @@ from gevent.event import Event
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import REFUSALS, classify_response
 from bltybench.policies.advice.known_limits import limits_of
-from bltybench.policies.pacer import AnnouncedLimit, Pacer, SentRequest
-from bltybench.policies.pacing import Share, pacer_of
+from bltybench.policies.pacing.pacer import AnnouncedLimit, Pacer, SentRequest, Share
+from bltybench.policies.pacing.pacers import pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.routes import Route

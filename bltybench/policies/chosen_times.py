@@ -227,20 +227,25 @@ class _Counter:
         until_s = np.minimum(self._last_s, starts_s + edge_s + period_s - MARGIN_S / 2)
         more = np.minimum(fits, np.searchsorted(self._due, until_s, "right") - done - calls)
         total = done + calls + more
-        chosen = np.flatnonzero((more > 0) & (total >= self._best[0]))
-        for index in chosen:
-            start_s, accepted = float(starts_s[index]), int(total[index])
-            released_s = self._released_s(start_s + edge_s, int(previous[index]), more[index : index + 1])
-            ended_s = max(float(released_s[0]), float(self._due[accepted - 1]))
-            if (accepted, -ended_s) > self._best[:2]:
-                self._best = accepted, -ended_s, _Chain(done, start_s, windows + 1, accepted - done)
+        total[more <= 0] = 0
+        accepted = int(total.max(initial=0))
+        if not accepted or accepted < self._best[0]:
+            return
+        chosen = np.flatnonzero(total == accepted)
+        released_s = self._released_s(starts_s[chosen] + edge_s, previous[chosen], more[chosen])
+        ended_s = np.maximum(released_s, self._due[accepted - 1])
+        first = int(ended_s.argmin())
+        if (accepted, -float(ended_s[first])) > self._best[:2]:
+            last = _Chain(done, float(starts_s[chosen[first]]), windows + 1, accepted - done)
+            self._best = accepted, -float(ended_s[first]), last
 
-    def _released_s(self, edge_s: float, previous: int, numbers: NDArray[np.int_]) -> Floats:
-        """Return when a window that starts at ``edge_s`` accepts its first, second, … call."""
-        if not previous:
-            return np.full(len(numbers), edge_s)
-        weight = (self._limit + 1 - self._cost * numbers) / (self._cost * previous)
-        released: Floats = edge_s + self._period_s * np.maximum(0.0, 1 - weight)
+    def _released_s(
+        self, edges_s: Floats | float, previous: NDArray[np.int_] | int, numbers: NDArray[np.int_]
+    ) -> Floats:
+        """Return when windows that start at ``edges_s`` accept their first, second, … call."""
+        used = self._cost * np.maximum(previous, 1)
+        weight = np.where(previous, (self._limit + 1 - self._cost * numbers) / used, 1.0)
+        released: Floats = edges_s + self._period_s * np.maximum(0.0, 1 - weight)
         return released
 
     def _times_of(self, chain: _Chain) -> list[float]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bltybench.limits.models import Admission, AllOf, Concurrency, Model
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.pacer import AnnouncedLimit
+from bltybench.policies.pacing.pacer import AnnouncedLimit
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.documented_limits import What
 from bltybench.scenario.target import SandboxLimits

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from bltybench.errors import UserError
 from bltybench.limits.observations.classify import Decision
-from bltybench.policies.pacer import MARGIN_S, Pacer, SentRequest
-from bltybench.policies.pacing import Share, pacer_of
+from bltybench.policies.pacing.pacer import MARGIN_S, Pacer, SentRequest, Share
+from bltybench.policies.pacing.pacers import pacer_of
 from bltybench.policies.retries import Retries
 from bltybench.policies.retry.backoff import FailedAttempt
 from bltybench.policies.simulated_api import Answer, SimulatedApi, windows_start_s

@@ -19,9 +19,10 @@ from bltybench.load.client_policy import ClientPolicy, Gate, limits_to_keep
 from bltybench.load.held_call import HELD_BACK, pace
 from bltybench.load.recorder import CallContext
 from bltybench.load.run.context import RunContext
-from bltybench.policies.header_pacing import HeaderPacer
-from bltybench.policies.pacer import Pacer
-from bltybench.policies.pacing import AimdPacer, LimiterPacer, Share
+from bltybench.policies.pacing.header_pacer import HeaderPacer
+from bltybench.policies.pacing.limiter_pacer import LimiterPacer
+from bltybench.policies.pacing.pacer import Pacer, Share
+from bltybench.policies.pacing.pacers import AimdPacer
 from bltybench.runs.attempt import Outcome
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.routes import Route

@@ -152,7 +152,9 @@ def test_a_first_hit_window_can_be_started_late_on_purpose() -> None:
 def test_optimum_is_known_if_a_first_hit_window_starts_when_the_former_ends() -> None:
     # Rounding once put the start of a window an instant before the end of the former one.
     case = random_case(9_000_182)
-    found = optimum(case.load, case.limits, case.service, windows_start_s(case.limits, case.seed))
+    drawn = case.limits.requests or RateLimit(limit=6)
+    limited = limits(drawn.model_copy(update={"algorithm": "first_hit_window"}))
+    found = optimum(case.load, limited, case.service, windows_start_s(limited, case.seed))
     assert found is not None
     assert found.accepted_by(case.load.end_s) == 26
     rng = Random(3)

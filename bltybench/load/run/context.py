@@ -26,7 +26,7 @@ from bltybench.load.run.upstream import Upstream, open_upstreams
 from bltybench.load.trials.search_worker import SearchWorker
 from bltybench.load.trials.tournament_worker import TournamentWorker
 from bltybench.load.trials.worker import TrialWorker
-from bltybench.policies.pacing import Share
+from bltybench.policies.pacing.pacer import Share
 from bltybench.runs.folder import RunFolder
 from bltybench.scenario.api.routes import Route, Router
 from bltybench.scenario.prompts import tokens

@@ -13,8 +13,8 @@ from bltybench.limits.models import Model, SlidingLog
 from bltybench.limits.models.families import FAMILIES, model_of
 from bltybench.policies.advice.known_limits import by_total_tokens
 from bltybench.policies.advice.own_times import Spaced, Turns
-from bltybench.policies.pacer import Pacer
-from bltybench.policies.pacing import own_pacer
+from bltybench.policies.pacing.pacer import Pacer
+from bltybench.policies.pacing.pacers import own_pacer
 from bltybench.policies.simulated_load import SimulatedLoad
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit, SandboxLimits, alone

@@ -20,6 +20,17 @@ class SentRequest(NamedTuple):
     size: CallSize
 
 
+class Share(NamedTuple):
+    """A client's place among those that share the limits."""
+
+    client: int
+    clients: int
+
+    def of(self, total: int) -> int:
+        """Return the client's part of a total. The first clients take the remainder."""
+        return total // self.clients + (self.client < total % self.clients)
+
+
 class AnnouncedLimit(NamedTuple):
     """A limit as a response announces it."""
 

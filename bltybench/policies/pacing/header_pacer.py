@@ -5,7 +5,7 @@ from math import inf
 from random import Random
 from typing import NamedTuple
 
-from bltybench.policies.pacer import MAX_HOLD_S, AnnouncedLimit, Pacer, SentRequest
+from bltybench.policies.pacing.pacer import MAX_HOLD_S, AnnouncedLimit, Pacer, SentRequest
 from bltybench.scenario.api.call_size import CallSize
 
 OVERTAKE_S = 0.05
