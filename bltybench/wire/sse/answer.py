@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bltybench.wire.sse.chunk import Choice, Chunk, Delta, TextDelta, join_surrogates
+from bltybench.wire.sse.chunk import ArgumentsPart, Choice, Chunk, Delta, MixedDelta, join_surrogates
 from bltybench.wire.sse.delta import (
     finish_reason_in,
     has_audio,
@@ -85,7 +85,7 @@ class Answer:
             content, output = content or has_content, output or has_output
         return content, output
 
-    def _add_texts(self, deltas: Sequence[TextDelta]) -> int | None:
+    def _add_mixed(self, deltas: Sequence[MixedDelta]) -> int | None:
         """Add deltas of reasoning and then of text. Return the index of the first text.
 
         Return None, adding none, if they are not in this order, or one holds both or neither.
@@ -96,28 +96,18 @@ class Answer:
         first = next((i for i, text in enumerate(texts) if text), len(texts))
         if any(reasoning[first:]) or not (all(texts[first:]) and all(reasoning[:first])):
             return None
-        if [delta for delta in deltas if delta.tool_calls]:
-            return None
         self._reasoning += reasoning[:first]
         self._text += texts[first:]
         return first
 
-    def _add_arguments(self, deltas: Sequence[TextDelta]) -> int | None:
-        """Add deltas of tool calls that have begun. Return 0, the index of the first output.
-
-        Return None, adding none, if a call has not begun or a delta holds anything else.
-        """
-        parts = [delta.tool_calls[0] for delta in deltas if delta.tool_calls]
-        if len(parts) < len(deltas) or any(
-            delta.content or delta.reasoning_content or delta.reasoning for delta in deltas
-        ):
-            return None
-        if not all(part.index in self._tool_calls for part in parts):
-            return None
+    def _add_arguments(self, parts: Sequence[ArgumentsPart]) -> bool:
+        """Add arguments of tool calls. Return False, adding none, if one of the calls has not begun."""
+        if not {part.index for part in parts} <= self._tool_calls.keys():
+            return False
         for part in parts:
             arguments = self._tool_calls[part.index]["function"].setdefault("arguments", [])
             arguments.append(part.function.arguments)
-        return 0
+        return True
 
     def settle(self) -> None:
         """Join the parts of the texts since the last call if there are many."""

@@ -7,12 +7,14 @@ value there does not make the whole event unreadable.
 import json
 import re
 from collections.abc import Callable, Sequence
-from operator import methodcaller
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
+D = TypeVar("D")
 T = TypeVar("T")
+Empty = Literal["", None]
+"""A field of a delta that adds nothing."""
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -74,22 +76,45 @@ class ArgumentsPart(msgspec.Struct, gc=False):
     type: None = None
 
 
-class TextDelta(msgspec.Struct, gc=False):
-    """A delta that adds text, reasoning, or arguments of one tool call, and nothing else."""
+class PlainDelta(msgspec.Struct, gc=False):
+    """The fields that must be empty in a delta that adds nothing but text, reasoning, or arguments."""
 
-    content: str | list[TextPart] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: tuple[ArgumentsPart] | None = None
     function_call: None = None
     refusal: None = None
     audio: None = None
 
 
-class TextChoice(msgspec.Struct, gc=False):
+class TextDelta(PlainDelta, gc=False, kw_only=True):
+    """A delta that adds text, and nothing else."""
+
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning_content: Empty = None
+    reasoning: Empty = None
+    tool_calls: None = None
+
+
+class ArgumentsDelta(PlainDelta, gc=False, kw_only=True):
+    """A delta that adds arguments of one tool call, and nothing else."""
+
+    tool_calls: tuple[ArgumentsPart]
+    content: Empty = None
+    reasoning_content: Empty = None
+    reasoning: Empty = None
+
+
+class MixedDelta(PlainDelta, gc=False, kw_only=True):
+    """A delta that adds text, perhaps as typed parts, or reasoning, and nothing else."""
+
+    content: str | list[TextPart] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: None = None
+
+
+class PlainChoice(msgspec.Struct, Generic[D], gc=False):
     """The first choice, while it is not finished."""
 
-    delta: TextDelta
+    delta: D
     index: Literal[0] = 0
     message: None = None
     text: None = None
@@ -98,20 +123,21 @@ class TextChoice(msgspec.Struct, gc=False):
     error: None = None
 
 
-class TextChunk(msgspec.Struct, gc=False):
-    """A chunk like most of a stream: text or arguments of one choice. The decoder rejects all others."""
+class PlainChunk(msgspec.Struct, Generic[D], gc=False):
+    """A chunk like most of a stream: one kind of delta of one choice. The decoder rejects all others."""
 
-    choices: tuple[TextChoice]
+    choices: tuple[PlainChoice[D]]
     usage: Any = None
     x_groq: None = None
     error: None = None
 
 
 decode_chunks = msgspec.json.Decoder(list[Chunk]).decode
-decode_text_chunks = msgspec.json.Decoder(list[TextChunk]).decode
+decode_texts = msgspec.json.Decoder(list[PlainChunk[TextDelta]]).decode
+decode_arguments = msgspec.json.Decoder(list[PlainChunk[ArgumentsDelta]]).decode
+decode_mixed = msgspec.json.Decoder(list[PlainChunk[MixedDelta]]).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_any = msgspec.json.Decoder().decode
-_is_data = methodcaller("startswith", b"data:")
 _HALF_PAIR = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates other than those that stand for a byte that is not UTF-8."""
 
@@ -124,23 +150,26 @@ def decode_chunk(data: bytes) -> Chunk:
         return msgspec.convert(_decode_lenient(data), Chunk)
 
 
-def decode_batch(groups: Sequence[bytes], decode: Callable[[bytes], list[T]]) -> list[T] | None:
-    """Decode groups of whole events in one call, if each is JSON in one line of data; return None otherwise.
+def as_array(events: Sequence[bytes] | None) -> bytes | None:
+    """Return the data of events as one JSON array, if each is in one line; return None otherwise.
 
     Decoding them one by one takes several times as long.
     """
-    events = [group[5:-2] for group in groups]
-    events[0] = b"[" + events[0]
-    events[-1] += b"]"
-    data = b",".join(events)
-    if b"\n" in data:  # several events in a group; the search for their ends is slow
-        data = data.replace(b"\n\ndata:", b",")
-    if b"\n" in data or not all(map(_is_data, groups)):
+    if events is None:
         return None
+    data = b"[" + b",".join(events) + b"]"
+    if b"\n" in data:  # several events in a piece; the search for their ends is slow
+        data = data.replace(b"\n\ndata:", b",")
+    return None if b"\n" in data else data
+
+
+def decode_array(data: bytes, decode: Callable[[bytes], list[T]], count: int) -> list[T] | None:
+    """Decode an array of ``count`` items; return None if it is another one."""
     try:
-        return decode(data)
+        items = decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return items if len(items) == count else None
 
 
 def decode_any(data: bytes) -> Any:

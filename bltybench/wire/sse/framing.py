@@ -5,7 +5,6 @@ can open the stream). It never decodes text, so a read can end within a characte
 """
 
 from collections.abc import Sequence
-from operator import methodcaller
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
@@ -18,7 +17,15 @@ class Event(NamedTuple):
     data: bytes
 
 
-_ends_event = methodcaller("endswith", b"\n\n")
+def data_of(wholes: Sequence[bytes]) -> list[bytes] | None:
+    """Return what follows ``data:`` in whole events, if each begins with it. Several can follow each other.
+
+    Also return None if one does not end with a blank line, or has line ends other than LF.
+    """
+    data = [whole[5:-2] for whole in wholes]
+    joined = b"".join([b"\n\n", *wholes, b"data:"])
+    # One comparison of all takes half as long as two of each.
+    return data if b"\n\ndata:".join([b"", *data, b""]) == joined and b"\r" not in joined else None
 
 
 class Framer:
@@ -35,11 +42,11 @@ class Framer:
         """Whether the next byte begins an event."""
         return self._started and not self.unfinished and not self._after_cr
 
-    def are_whole(self, pieces: Sequence[bytes]) -> bool:
-        """Return whether each piece is whole events as they stand, as most servers send them."""
+    def whole_data(self, pieces: Sequence[bytes]) -> list[bytes] | None:
+        """Return the data of pieces that are whole events as they stand, as most servers send them."""
         if pieces[0].startswith(b"data:"):
             self._started = True  # without a byte order mark
-        return self.between_events and all(map(_ends_event, pieces)) and b"\r" not in b"".join(pieces)
+        return data_of(pieces) if self.between_events else None
 
     def feed(self, data: bytes) -> bytes:
         """Return the events that ``data`` completes, each with its blank line. All line ends become LF."""

@@ -5,20 +5,24 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from operator import ne
-from typing import Any
+from typing import Any, NamedTuple
 
 from bltybench.wire.fault import Failure, Fault
 from bltybench.wire.sse.answer import Answer
 from bltybench.wire.sse.chunk import (
     Chunk,
-    decode_batch,
+    PlainChunk,
+    as_array,
+    decode_arguments,
+    decode_array,
     decode_chunk,
     decode_chunks,
+    decode_mixed,
     decode_or_none,
-    decode_text_chunks,
+    decode_texts,
 )
 from bltybench.wire.sse.error_shapes import error_in
-from bltybench.wire.sse.framing import Framer, parse_block
+from bltybench.wire.sse.framing import Framer, data_of, parse_block
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500_000
@@ -26,12 +30,26 @@ MAX_BAD_EVENTS = 1_000
 """Events that are not JSON after which a broken stream is not examined further. Each takes as long as several
 good ones, and a small compressed body can hold millions."""
 
-_MIN_TEXTS = 4
+_MIN_PLAIN = 4
 """Events from which on it pays to try decoding them as text alone."""
 _DONE_END = b"[DONE]\n\n"
 
-_Group = tuple[bytes, int, bool]
-"""Whole events of one piece, their arrival, and whether nothing follows the last one in its read."""
+
+class _Events(NamedTuple):
+    """Whole events, in groups that arrived together."""
+
+    wholes: Sequence[bytes]
+    data: Sequence[bytes] | None
+    """What follows ``data:`` in each group; None if it is unknown whether all begin with it."""
+    arrivals: Sequence[int]
+    ends_read: Sequence[bool]
+    """Whether nothing follows the group in its read."""
+
+    def part(self, start: int, stop: int | None = None) -> _Events:
+        """Return some of the groups."""
+        wholes = self.wholes[start:stop]
+        data = self.data[start:stop] if self.data is not None else data_of(wholes)
+        return _Events(wholes, data, self.arrivals[start:stop], self.ends_read[start:stop])
 
 
 class StreamFold(Answer):
@@ -64,87 +82,95 @@ class StreamFold(Answer):
         if not pieces:
             return
         ends_read = [*map(ne, arrivals[1:], arrivals), True]
-        if self._framer.are_whole(pieces):
-            groups = list(zip(pieces, arrivals, ends_read, strict=True))
+        data = self._framer.whole_data(pieces)
+        if data is not None:
+            events = _Events(pieces, data, arrivals, ends_read)
         else:
-            groups = self._framed(zip(pieces, arrivals, ends_read, strict=True))
-        done: list[_Group] = []
-        if groups and groups[-1][0].endswith(_DONE_END):
-            whole, arrival_ns, ends = groups.pop()
-            cut = whole.rfind(b"\n\n", 0, -2)
-            if cut >= 0:
-                groups.append((whole[: cut + 2], arrival_ns, False))
-                whole = whole[cut + 2 :]
-            done = [(whole, arrival_ns, ends)]
+            events = self._framed(zip(pieces, arrivals, ends_read, strict=True))
+        count = len(events.wholes)
+        if not count:
+            return
         # The first event has the id and the model, and one of the first two usually begins a tool call. The
-        # last two have the finish reason and the usage.
-        first = 0 if self._is_identified() else 2
-        end = max(first, len(groups) - 2 if done else len(groups))
-        self._take_groups(groups[:first])
-        if not self._take_texts(groups[first:end]):
-            self._take_groups(groups[first:end])
-        self._take_groups(groups[end:])
-        for group in done:
-            self._take_events(*group)
+        # last ones have the finish reason, the usage, and [DONE].
+        done = events.wholes[-1].endswith(_DONE_END)
+        first = 0 if self._is_identified() else min(2, count - done)
+        end = max(first, count - 3) if done else count
+        self._take_groups(events.part(0, first))
+        plain = events.part(first, end)
+        if not self._take_plain(plain):
+            self._take_groups(plain)
+        self._take_groups(events.part(end, count - done))
+        if done:
+            self._take_done(events.wholes[-1], events.arrivals[-1], events.ends_read[-1])
 
-    def _framed(self, pieces: Iterable[_Group]) -> list[_Group]:
+    def _framed(self, pieces: Iterable[tuple[bytes, int, bool]]) -> _Events:
         """Return the whole events that pieces complete."""
         framer = self._framer
-        groups: list[_Group] = []
-        for data, arrival_ns, ends_read in pieces:
-            whole = framer.feed(data)
+        wholes, arrivals, ends = [], array("q"), []
+        for piece, arrival_ns, ends_read in pieces:
+            whole = framer.feed(piece)
             if whole:
-                groups.append((whole, arrival_ns, ends_read and not framer.unfinished))
-        return groups
+                wholes.append(whole)
+                arrivals.append(arrival_ns)
+                ends.append(ends_read and not framer.unfinished)
+        return _Events(wholes, None, arrivals, ends)
 
     def take(self, data: bytes, arrival_ns: int) -> None:
         """Fold one read, event by event."""
         whole = self._framer.feed(data)
         self._take_events(whole, arrival_ns, ends_read=not self._framer.unfinished)
 
-    def _take_texts(self, groups: list[_Group]) -> bool:
+    def _take_plain(self, events: _Events) -> bool:
         """Fold whole events if each holds text, reasoning, or arguments of a tool call, and nothing else.
 
         Return whether they do, all of one kind or first reasoning and then text.
         """
-        if len(groups) < _MIN_TEXTS or self.done or self._is_broken() or not self._is_identified():
+        count = len(events.wholes)
+        if count < _MIN_PLAIN or self.done or self._is_broken() or not self._is_identified():
             return False
-        wholes, arrivals, ends_read = zip(*groups, strict=True)
-        chunks = decode_batch(wholes, decode_text_chunks)
-        if chunks is None or len(chunks) != len(groups):
+        data = as_array(events.data)
+        if data is None:
             return False
-        deltas = [chunk.choices[0].delta for chunk in chunks]
-        first = self._add_arguments(deltas) if deltas[0].tool_calls else self._add_texts(deltas)
-        if first is None:
+        chunks: Sequence[PlainChunk[Any]] | None
+        first: int | None = 0
+        if chunks := decode_array(data, decode_texts, count):
+            self._text += [chunk.choices[0].delta.content for chunk in chunks]
+        elif chunks := decode_array(data, decode_arguments, count):
+            if not self._add_arguments([chunk.choices[0].delta.tool_calls[0] for chunk in chunks]):
+                return False
+        elif chunks := decode_array(data, decode_mixed, count):
+            first = self._add_mixed([chunk.choices[0].delta for chunk in chunks])
+        if chunks is None or first is None:
             return False
-        if self.first_output_ns is None and first < len(deltas):
-            self.first_output_ns = arrivals[first]
+        if self.first_output_ns is None and first < count:
+            self.first_output_ns = events.arrivals[first]
         for usage in [chunk.usage for chunk in chunks if chunk.usage is not None]:
             self._add_usage(usage)
         self._unfinished.add(0)
         if not self.times:
-            self.first_token_coalesced = not ends_read[0]
-        self.times.extend(arrivals)
-        self.coalesced += len(groups) - sum(ends_read)
+            self.first_token_coalesced = not events.ends_read[0]
+        self.times.extend(events.arrivals)
+        self.coalesced += count - sum(events.ends_read)
         return True
 
     def _is_identified(self) -> bool:
         return self.response_id is not None and self.model is not None
 
-    def _take_groups(self, groups: list[_Group]) -> None:
+    def _take_groups(self, events: _Events) -> None:
         """Fold whole events, decoded in one batch if each is JSON in a line of its own."""
-        if not groups:
+        wholes, arrivals, ends = events.wholes, events.arrivals, events.ends_read
+        if not wholes:
             return
-        wholes = [group[0] for group in groups]
-        chunks = None if self.done or self._is_broken() else decode_batch(wholes, decode_chunks)
         counts = [whole.count(b"\n\n") for whole in wholes]
-        if chunks is None or len(chunks) != sum(counts):
-            for group in groups:
-                self._take_events(*group)
+        data = None if self.done or self._is_broken() else as_array(events.data)
+        chunks = decode_array(data, decode_chunks, sum(counts)) if data is not None else None
+        if chunks is None:
+            for whole, arrival_ns, ends_read in zip(wholes, arrivals, ends, strict=True):
+                self._take_events(whole, arrival_ns, ends_read)
             return
         blocks: list[bytes] = []
         at = 0
-        for (_, arrival_ns, ends_read), count in zip(groups, counts, strict=True):
+        for arrival_ns, ends_read, count in zip(arrivals, ends, counts, strict=True):
             fresh, content = 0, False
             for chunk in chunks[at : at + count] if count > 1 else (chunks[at],):
                 if chunk.error or not (chunk.choices or chunk.usage is not None):
@@ -156,6 +182,15 @@ class StreamFold(Answer):
                 at += 1
             if fresh:
                 self._add_times(fresh, arrival_ns, alone=ends_read and content)
+
+    def _take_done(self, whole: bytes, arrival_ns: int, ends_read: bool) -> None:
+        """Fold whole events that end with ``[DONE]``."""
+        cut = whole.rfind(b"\n\n", 0, -2)
+        if cut >= 0:
+            rest = [whole[: cut + 2]]
+            self._take_groups(_Events(rest, data_of(rest), [arrival_ns], [False]))
+            whole = whole[cut + 2 :]
+        self._take_events(whole, arrival_ns, ends_read)
 
     def _take_events(self, whole: bytes, arrival_ns: int, ends_read: bool) -> None:
         """Fold whole events of one read, or of a part of it, one by one."""
