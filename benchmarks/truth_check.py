@@ -18,7 +18,7 @@ MAX_SHOWN = 3
 """Request ids that a message names."""
 
 
-class Comparison(NamedTuple):
+class TruthComparison(NamedTuple):
     """Records compared with the log."""
 
     recorded: int
@@ -59,7 +59,7 @@ def required_ids(truth: Iterable[TruthRow], killed_ns: int | None) -> set[str]:
     }
 
 
-def compare(runs: Sequence[RunFolder], truth: Sequence[TruthRow], killed_ns: int | None) -> Comparison:
+def compare(runs: Sequence[RunFolder], truth: Sequence[TruthRow], killed_ns: int | None) -> TruthComparison:
     """Compare the records of ``runs`` with the log: none missing, none doubled, none invented."""
     problems: list[str] = []
     recorded: Counter[str] = Counter()
@@ -88,4 +88,4 @@ def compare(runs: Sequence[RunFolder], truth: Sequence[TruthRow], killed_ns: int
     ):
         if found:
             problems.append(f"{len(found)} {what}, such as {', '.join(sorted(found)[:MAX_SHOWN])}")
-    return Comparison(rows, len(required), problems)
+    return TruthComparison(rows, len(required), problems)

@@ -16,7 +16,7 @@ from bltybench.runs.folder import RunFolder, find_run, write_atomically
 
 if TYPE_CHECKING:
     from bltybench.metrics.outline import Outline
-    from bltybench.report.comparison.model import Comparison, Side
+    from bltybench.report.comparison.model import ComparedSide, Comparison
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
 STYLES = {"worse": "bold red", "better": "green", "same": "", "not decided": "dim", "invalid": "yellow"}
@@ -90,7 +90,7 @@ def compare(  # noqa: PLR0917 - typer makes options of them
 
 def _write(
     result: Comparison,
-    sides: Sequence[Side],
+    sides: Sequence[ComparedSide],
     first: Sequence[RunFolder],
     html: Path | None,
     junit: Path | None,
@@ -139,7 +139,7 @@ def _show(result: Comparison, html: Path | None) -> None:
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    from bltybench.metrics.verdict import Verdict  # noqa: PLC0415 - as above
+    from bltybench.metrics.verdict import RunVerdict  # noqa: PLC0415 - as above
     from bltybench.report.comparison.model import value_of  # noqa: PLC0415 - as above
 
     console = Console(highlight=False)
@@ -167,8 +167,10 @@ def _show(result: Comparison, html: Path | None) -> None:
             console.print(Text(bounded(f"{', '.join(metrics)}: {reason}", 600), style="dim"), soft_wrap=True)
         if candidate.unmeasured:
             console.print(Text(f"No values on either side: {', '.join(candidate.unmeasured)}", style="dim"))
-        style = {Verdict.FAIL: "bold red", Verdict.PASS: "bold green"}.get(candidate.verdict, "bold yellow")
-        if candidate.verdict is Verdict.PASS and candidate.mostly_open:
+        style = {RunVerdict.FAIL: "bold red", RunVerdict.PASS: "bold green"}.get(
+            candidate.verdict, "bold yellow"
+        )
+        if candidate.verdict is RunVerdict.PASS and candidate.mostly_open:
             style = "bold yellow"
         console.print(
             Text(candidate.stamp, style=style), Text(candidate.answer(result.base.label)), soft_wrap=True

@@ -63,13 +63,13 @@ def import_logs(  # noqa: PLR0917 - typer makes options of them
     `bltybench report` then shows requests and tokens per minute, concurrency, latency, and limits.
     """
     from bltybench.imports.formats import USUAL_PATHS, inferred, named  # noqa: PLC0415 - fast --help
-    from bltybench.imports.run import Choice, import_logs  # noqa: PLC0415 - imports pyarrow
+    from bltybench.imports.run import RowSelection, import_logs  # noqa: PLC0415 - imports pyarrow
 
     try:
         paths = re.compile(USUAL_PATHS if path is None else path)
     except re.error as error:
         raise UserError(f"is no regular expression: {error}", where="--path") from None
-    choice = Choice(client, _moment(since, "--since"), _moment(until, "--until"))
+    choice = RowSelection(client, _moment(since, "--since"), _moment(until, "--until"))
     chosen = named(form, paths) if form is not None else inferred(files[0], paths)
     known = None if target is None else _target(target, scenario_file)
     folder, source = import_logs(

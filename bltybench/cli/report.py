@@ -126,19 +126,21 @@ def _show(summary: Summary, folder: RunFolder, formats: Collection[str], *, note
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    from bltybench.metrics.verdict import ALL_CUT_OFF, Verdict  # noqa: PLC0415 - as above
+    from bltybench.metrics.verdict import ALL_CUT_OFF, RunVerdict  # noqa: PLC0415 - as above
 
     console = Console(highlight=False, soft_wrap=True)
     _show_validity(console, summary)
     if summary.failure:
         console.print(Text("NOTHING SUCCEEDED", style="bold red"), Text(bounded(summary.failure, 400)))
-    if summary.result is not None and summary.result is not Verdict.NOTHING_SUCCEEDED:
-        style = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red"}.get(summary.result, "bold yellow")
-        about = ALL_CUT_OFF if summary.result is Verdict.NOT_DECIDED else ""
+    if summary.result is not None and summary.result is not RunVerdict.NOTHING_SUCCEEDED:
+        style = {RunVerdict.PASS: "bold green", RunVerdict.FAIL: "bold red"}.get(
+            summary.result, "bold yellow"
+        )
+        about = ALL_CUT_OFF if summary.result is RunVerdict.NOT_DECIDED else ""
         about = count(len(summary.checks), "check") if summary.checks else about
         console.print(Text(summary.result.upper(), style=style), about)
     for check in summary.checks:
-        sign, color = {Verdict.PASS: ("✓", "green"), Verdict.FAIL: ("✕", "red")}.get(
+        sign, color = {RunVerdict.PASS: ("✓", "green"), RunVerdict.FAIL: ("✕", "red")}.get(
             check.verdict, ("?", "yellow")
         )
         mark = Text(f"  {sign}", style=color)

@@ -30,7 +30,7 @@ NO_MODEL = "not in the log"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RowSelection:
     """Which rows to import."""
 
     client: str | None = field(default=None, repr=False)
@@ -51,7 +51,7 @@ class Choice:
 def import_logs(
     files: Sequence[Path],
     form: LogFormat,
-    choice: Choice,
+    choice: RowSelection,
     target: TargetInfo | None,
     reports: Path,
     *,
@@ -90,7 +90,7 @@ def import_logs(
     return folder, source
 
 
-def _survey(files: Sequence[Path], form: LogFormat, choice: Choice, report: Report | None) -> Survey:
+def _survey(files: Sequence[Path], form: LogFormat, choice: RowSelection, report: Report | None) -> Survey:
     survey = Survey()
     wrappers = Survey()
     for row in _requests(files, form, choice, survey, report):
@@ -109,7 +109,7 @@ def _survey(files: Sequence[Path], form: LogFormat, choice: Choice, report: Repo
 
 
 def _requests(
-    files: Sequence[Path], form: LogFormat, choice: Choice, survey: Survey | None, report: Report | None
+    files: Sequence[Path], form: LogFormat, choice: RowSelection, survey: Survey | None, report: Report | None
 ) -> Iterator[LogRow]:
     """Yield the requests to import. Count the other rows in ``survey``."""
     for file in files:

@@ -40,7 +40,7 @@ SENT_HEADERS = frozenset({"content-type"})
 DROPPED_HEADERS = (OWN_HEADERS | {"authorization"}) - SENT_HEADERS
 
 
-class Sender(Protocol):
+class Forwarder(Protocol):
     """What the transport needs of a user's client."""
 
     def forward(self, request: ForwardedRequest) -> None:
@@ -48,7 +48,7 @@ class Sender(Protocol):
 
 
 def openai_client(
-    sender: Sender, context: RunContext, route: Route, name: str | None, options: Mapping[str, Any]
+    sender: Forwarder, context: RunContext, route: Route, name: str | None, options: Mapping[str, Any]
 ) -> OpenAI:
     """Return the package's client for a route's target and key. ``name`` is the row of its completions."""
     http_client = httpx.Client(transport=RecordingTransport(sender, context, route, name))
@@ -60,7 +60,7 @@ def openai_client(
 class RecordingTransport(httpx.BaseTransport):
     """Sends each request as an attempt of the user, over a free connection or a new one."""
 
-    def __init__(self, sender: Sender, context: RunContext, route: Route, name: str | None) -> None:
+    def __init__(self, sender: Forwarder, context: RunContext, route: Route, name: str | None) -> None:
         self._sender = sender
         self._context = context
         self._route = route
@@ -164,7 +164,7 @@ class RecordedStream(httpx.SyncByteStream):
 
     def __init__(
         self,
-        sender: Sender,
+        sender: Forwarder,
         forwarded: ForwardedRequest,
         request: httpx.Request,
         release: Callable[[Connection], None],
@@ -217,7 +217,7 @@ class RecordedStream(httpx.SyncByteStream):
     def _pieces(self) -> Pieces:
         return self._forwarded.pieces
 
-    def _send(self, sender: Sender, release: Callable[[Connection], None]) -> None:
+    def _send(self, sender: Forwarder, release: Callable[[Connection], None]) -> None:
         try:
             sender.forward(self._forwarded)
         except Exception as error:  # noqa: BLE001 - it belongs to the user's greenlet, which waits for this

@@ -26,7 +26,7 @@ from bltybench.metrics.goodput import Goodput, good_calls, goodput
 from bltybench.metrics.grading import Finding
 from bltybench.metrics.imported import audit_import
 from bltybench.metrics.lengths import lengths
-from bltybench.metrics.retries import Retries, retries
+from bltybench.metrics.retries import RetryStats, retries
 from bltybench.metrics.routes import by_route, scopes
 from bltybench.metrics.sample import Sample
 from bltybench.metrics.spans import Spans, steady_spans
@@ -76,7 +76,7 @@ class Analysis:
     refusals: pd.DataFrame
     refusal_messages: pd.DataFrame
     retry_after: pd.DataFrame
-    retries: Retries
+    retries: RetryStats
     quota: pd.DataFrame
     findings: list[Finding]
     failure: str | None

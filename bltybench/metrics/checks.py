@@ -11,7 +11,7 @@ from bltybench.metrics.goodput import OBJECTIVES, bounds_of
 from bltybench.metrics.grading import Figure, affected, figure_of
 from bltybench.metrics.latency import min_sample
 from bltybench.metrics.outcomes import ANSWER_CHECKS, ERRORS, count_of
-from bltybench.metrics.verdict import Verdict
+from bltybench.metrics.verdict import RunVerdict
 from bltybench.scenario.checks import ParsedCheck, parse_check
 
 
@@ -27,7 +27,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     margin: float | None
     """Distance to the threshold, in ``unit``; negative if the check failed."""
     passed: bool
-    verdict: Verdict
+    verdict: RunVerdict
     note: str = ""
     """Why the check is not decided, or which figures the generator affected."""
 
@@ -45,15 +45,15 @@ def evaluate(analysis: Analysis) -> list[CheckResult]:
         check = parse_check(name, condition)
         actual, note = metric(analysis, name)
         if actual is None:
-            verdict = Verdict.NOT_DECIDED
+            verdict = RunVerdict.NOT_DECIDED
         elif not check.holds(actual):
-            verdict = Verdict.FAIL
+            verdict = RunVerdict.FAIL
         else:
-            verdict = Verdict.PASS
+            verdict = RunVerdict.PASS
         if wrong & _figures(analysis, name) and actual is not None:
             # A failed check stays failed: a generator at its limit must not turn it into a success.
             note = "this figure is INVALID"
-            verdict = Verdict.INVALID if verdict is Verdict.PASS else verdict
+            verdict = RunVerdict.INVALID if verdict is RunVerdict.PASS else verdict
         results.append(
             CheckResult(
                 metric=name,
@@ -62,7 +62,7 @@ def evaluate(analysis: Analysis) -> list[CheckResult]:
                 threshold=check.threshold,
                 actual=actual,
                 margin=_margin(check, actual),
-                passed=verdict is Verdict.PASS,
+                passed=verdict is RunVerdict.PASS,
                 verdict=verdict,
                 note=note,
             )

@@ -11,14 +11,14 @@ MAX_NAMED = 4
 """Maximum policies that a sentence names."""
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class IntervalEstimate(msgspec.Struct, frozen=True):
     """A value with its 95% interval, which is null if the calls are due in fewer than MIN_SPANS spans."""
 
     value: float
     low: float | None
     high: float | None
 
-    def overlaps(self, other: "Estimate") -> bool:
+    def overlaps(self, other: "IntervalEstimate") -> bool:
         """Return whether the intervals have a value in common. Unknown ones can't be distinguished."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return True
@@ -37,15 +37,15 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that ended refused."""
     cut_off: int
     """Calls that had not ended in time."""
-    goodput_per_min: Estimate
+    goodput_per_min: IntervalEstimate
     """Calls that met the objectives and ended before the last call had become due, per minute."""
-    ok_share: Estimate
+    ok_share: IntervalEstimate
     """Fraction of the calls that succeeded."""
-    refusals_per_success: Estimate | None
-    success_p50_s: Estimate | None
+    refusals_per_success: IntervalEstimate | None
+    success_p50_s: IntervalEstimate | None
     """Time from when a call was due until it succeeded, in seconds."""
-    success_p95_s: Estimate | None
-    success_p99_s: Estimate | None
+    success_p95_s: IntervalEstimate | None
+    success_p99_s: IntervalEstimate | None
     wasted_tokens: int
     """Tokens of prompts and completions of attempts that failed."""
     makespan_s: float
@@ -72,7 +72,7 @@ class Criterion(NamedTuple):
     """What decides between policies."""
 
     name: str
-    estimate: Callable[[Standing], Estimate | None]
+    estimate: Callable[[Standing], IntervalEstimate | None]
     more: bool
     """Whether more is better."""
     best: str
@@ -172,7 +172,7 @@ def _notes(standings: Sequence[Standing], course: TournamentCourse) -> list[str]
     return notes
 
 
-def _shown(estimate: Estimate | None) -> str:
+def _shown(estimate: IntervalEstimate | None) -> str:
     if estimate is None:
         return "too few calls to say"
     if estimate.low is None or estimate.high is None:

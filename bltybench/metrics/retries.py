@@ -15,7 +15,7 @@ MAX_ROWS = 10
 COLUMNS = ["attempts", "calls", "ok", "ok_share", "waited_p50_s", "waited_max_s", "latency_p50_ms"]
 
 
-class Retries(NamedTuple):
+class RetryStats(NamedTuple):
     """Calls that were retried, and what that cost."""
 
     calls: int
@@ -38,7 +38,7 @@ class Retries(NamedTuple):
     """COLUMNS, one row per number of attempts."""
 
 
-def retries(calls: pd.DataFrame) -> Retries:
+def retries(calls: pd.DataFrame) -> RetryStats:
     """Summarize the calls (``frame.calls_frame``) by number of attempts.
 
     ``waited`` is the sum of a call's waits. Medians are null if the sample is too small.
@@ -62,7 +62,7 @@ def retries(calls: pd.DataFrame) -> Retries:
             }
         )
     retried = attempts > 1
-    return Retries(
+    return RetryStats(
         calls=len(calls),
         attempts=int(attempts.sum()),
         attempts_per_call=float(attempts.mean()) if len(attempts) else None,

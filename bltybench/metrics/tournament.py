@@ -19,7 +19,7 @@ from bltybench.metrics.frame import NS_PER_S, Bools, Floats, Ints, bools, cut_of
 from bltybench.metrics.goodput import good_calls
 from bltybench.metrics.grading import Figure, affected
 from bltybench.metrics.latency import PERCENTILES, min_sample
-from bltybench.metrics.policy_choice import Estimate, Standing, TournamentResult, ranked, recommend
+from bltybench.metrics.policy_choice import IntervalEstimate, Standing, TournamentResult, ranked, recommend
 from bltybench.metrics.sample import Sample
 from bltybench.policies.optimum import optimum
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
@@ -106,7 +106,7 @@ def _padded(counts: Ints, spans: int) -> Ints:
     return padded
 
 
-def _mean(counts: Ints, scale: float) -> Estimate:
+def _mean(counts: Ints, scale: float) -> IntervalEstimate:
     """Return the mean of counts by span, times ``scale``."""
     value, half = float(counts.mean()) * scale, None
     if len(counts) >= MIN_SPANS:
@@ -114,7 +114,7 @@ def _mean(counts: Ints, scale: float) -> Estimate:
     return _estimate(value, half)
 
 
-def _ratio(top: Ints, bottom: Ints) -> Estimate:
+def _ratio(top: Ints, bottom: Ints) -> IntervalEstimate:
     """Return Σ top / Σ bottom, with the interval of a ratio estimator over spans."""
     spans = max(len(top), len(bottom))
     top, bottom = _padded(top, spans), _padded(bottom, spans)
@@ -125,19 +125,19 @@ def _ratio(top: Ints, bottom: Ints) -> Estimate:
     return _estimate(value, half)
 
 
-def _per_success(refused_s: Floats, ok_s: Floats, span_s: float) -> Estimate:
+def _per_success(refused_s: Floats, ok_s: Floats, span_s: float) -> IntervalEstimate:
     """Return refusals per success, both by when they occurred."""
     refused, ok = (np.bincount((at_s / span_s).astype(np.int64)) for at_s in (refused_s, ok_s))
     return _ratio(refused, ok)
 
 
-def _estimate(value: float, half: float | None) -> Estimate:
-    return Estimate(
+def _estimate(value: float, half: float | None) -> IntervalEstimate:
+    return IntervalEstimate(
         value, None if half is None else max(0.0, value - half), None if half is None else value + half
     )
 
 
-def _quantile(values: Floats, spans: Ints, name: str) -> Estimate | None:
+def _quantile(values: Floats, spans: Ints, name: str) -> IntervalEstimate | None:
     """Return a percentile; None if the sample is too small for it."""
     sample, fraction = Sample.of(values), PERCENTILES[name]
     if len(sample) < min_sample(name):
@@ -147,9 +147,9 @@ def _quantile(values: Floats, spans: Ints, name: str) -> Estimate | None:
         np.bincount(spans[values <= value], minlength=spans.max() + 1), np.bincount(spans)
     )
     if independent is None:
-        return Estimate(value, None, None)
+        return IntervalEstimate(value, None, None)
     bounds = interval(quantile_draws(sample, fraction, np.random.default_rng(1), independent))
-    return Estimate(value, bounds.low, bounds.high)
+    return IntervalEstimate(value, bounds.low, bounds.high)
 
 
 def _below_optimum(

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class RunVerdict(StrEnum):
     """The result of a run, of one check, or of a comparison."""
 
     PASS = "pass"  # noqa: S105 - no password
@@ -32,31 +32,36 @@ class Severity(StrEnum):
 
 ALL_CUT_OFF = "the end of the run cut off every call, so nothing succeeded or failed"
 """Why a run is not decided although no check lacks data."""
-OPEN = frozenset({Verdict.NOT_DECIDED, Verdict.INVALID})
+OPEN = frozenset({RunVerdict.NOT_DECIDED, RunVerdict.INVALID})
 """Verdicts that ``--strict`` turns into failures."""
 
 
-def severity(verdict: Verdict, *, strict: bool) -> Severity:
+def severity(verdict: RunVerdict, *, strict: bool) -> Severity:
     """Return whether a verdict passes, fails, does neither, or could not be reached."""
-    if verdict is Verdict.PASS:
+    if verdict is RunVerdict.PASS:
         return Severity.PASSED
-    if verdict is Verdict.NOT_COMPARABLE:
+    if verdict is RunVerdict.NOT_COMPARABLE:
         return Severity.ERROR
     return Severity.SKIPPED if verdict in OPEN and not strict else Severity.FAILED
 
 
 def judge(
-    checks: Collection[Verdict], *, valid: bool, lost_worker: bool, nothing_succeeded: bool, undecided: bool
-) -> Verdict:
+    checks: Collection[RunVerdict],
+    *,
+    valid: bool,
+    lost_worker: bool,
+    nothing_succeeded: bool,
+    undecided: bool,
+) -> RunVerdict:
     """Return the verdict on a run.
 
     Checks that all pass decide even if nothing succeeded, because failures can be what they ask for.
     ``undecided``: whether every call was cut off, so nothing can have succeeded.
     """
-    if lost_worker or Verdict.FAIL in checks:
-        return Verdict.FAIL
-    if nothing_succeeded and not (checks and set(checks) == {Verdict.PASS}):
-        return Verdict.NOTHING_SUCCEEDED
+    if lost_worker or RunVerdict.FAIL in checks:
+        return RunVerdict.FAIL
+    if nothing_succeeded and not (checks and set(checks) == {RunVerdict.PASS}):
+        return RunVerdict.NOTHING_SUCCEEDED
     if not valid:
-        return Verdict.INVALID
-    return Verdict.NOT_DECIDED if undecided or OPEN & set(checks) else Verdict.PASS
+        return RunVerdict.INVALID
+    return RunVerdict.NOT_DECIDED if undecided or OPEN & set(checks) else RunVerdict.PASS

@@ -8,16 +8,16 @@ from bltybench.policies.retry.backoff import (
     DecorrelatedJitter,
     Exponential,
     FailedAttempt,
-    Fixed,
+    FixedBackoff,
     Policy,
     RetryAfter,
 )
-from bltybench.policies.retry.budgets import Budget, FinagleBudget, GrpcBudget
+from bltybench.policies.retry.budgets import FinagleBudget, GrpcBudget, RetryBudget
 from bltybench.policies.retry.sdks import LiteLLM, OpenAI, VercelAI
 from bltybench.scenario.retry import Retry
 
 POLICIES: dict[str, Callable[[Retry], Policy]] = {
-    "fixed": lambda retry: Fixed(retry.base_s),
+    "fixed": lambda retry: FixedBackoff(retry.base_s),
     "exponential": lambda retry: Exponential(retry.base_s, retry.cap_s),
     "full_jitter": lambda retry: Exponential(retry.base_s, retry.cap_s, "full"),
     "equal_jitter": lambda retry: Exponential(retry.base_s, retry.cap_s, "equal"),
@@ -33,7 +33,7 @@ POLICIES: dict[str, Callable[[Retry], Policy]] = {
 """Every policy but ``none``, by its name in a scenario."""
 SDKS = (OpenAI, LiteLLM, VercelAI)
 """Policies that read the headers of SDKs, and retry what the SDK retries."""
-BUDGETS = {"none": Budget, "grpc": GrpcBudget, "finagle": FinagleBudget}
+BUDGETS = {"none": RetryBudget, "grpc": GrpcBudget, "finagle": FinagleBudget}
 """Every retry budget by its name in a scenario."""
 
 

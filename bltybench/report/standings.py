@@ -1,6 +1,6 @@
 """The standings of a tournament as rows of text, for the terminal and Markdown."""
 
-from bltybench.metrics.policy_choice import Estimate, TournamentResult
+from bltybench.metrics.policy_choice import IntervalEstimate, TournamentResult
 
 STANDING_COLUMNS = [
     "policy", "rank", "goodput/min", "succeeded", "refusals per success", "p50 s", "p95 s", "gave up",
@@ -26,7 +26,7 @@ def standing_rows(result: TournamentResult | None) -> list[list[str]]:
     ]
 
 
-def _range(estimate: Estimate | None, digits: int) -> str:
+def _range(estimate: IntervalEstimate | None, digits: int) -> str:
     """Return a value with its interval; a dash if there are too few calls."""
     if estimate is None:
         return "-"

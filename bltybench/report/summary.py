@@ -19,7 +19,7 @@ from bltybench.metrics.policy_choice import TournamentResult
 from bltybench.metrics.run_findings import all_workers_finished
 from bltybench.metrics.tournament import tournament_result
 from bltybench.metrics.validity import late_arrivals
-from bltybench.metrics.verdict import Severity, Verdict, judge, severity
+from bltybench.metrics.verdict import RunVerdict, Severity, judge, severity
 from bltybench.runs.folder import RunFolder
 from bltybench.runs.trials.search import SearchResult, read_search
 from bltybench.runs.trials.tournament import read_tournament
@@ -50,7 +50,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     duration_s: float
     ended: str | None
-    verdict: Verdict
+    verdict: RunVerdict
     """The verdict by which the exit code is chosen: docs/cli.md has the policy."""
     strict: bool
     failed: bool
@@ -111,7 +111,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The log that an imported run is from, and what it lacks."""
 
     @property
-    def result(self) -> Verdict | None:
+    def result(self) -> RunVerdict | None:
         """The verdict of a VALID run. None if there are no checks, and something succeeded."""
         cut = 0 < self.calls_cut_off == self.calls
         lost_worker = not all_workers_finished(self.audit)
@@ -219,7 +219,7 @@ def summarize(analysis: Analysis, *, strict: bool = False) -> Summary:
 
 def _judge(
     checks: list[CheckResult], failure: str | None, all_cut: bool, *, valid: bool, lost_worker: bool
-) -> Verdict:
+) -> RunVerdict:
     return judge(
         [check.verdict for check in checks],
         valid=valid,

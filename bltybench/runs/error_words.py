@@ -96,7 +96,7 @@ LIMITED = (*RATE, "limit", "requests", "token", "concurren")
 """In the type or the code: the error is about a limit, whatever its message mentions besides."""
 
 
-class Reason(StrEnum):
+class ErrorReason(StrEnum):
     """Why a request failed, if a limit is not the reason."""
 
     UNPAID = "unpaid"
@@ -109,18 +109,18 @@ def names_of(error_type: str | None, error_code: str | None) -> str:
     return f"{error_type or ''} {error_code or ''}".lower()
 
 
-def reason_of(status: int, names: str, message: str | None) -> Reason | None:
+def reason_of(status: int, names: str, message: str | None) -> ErrorReason | None:
     """Return the reason for a failed request that an error names, if it is not a limit.
 
     An error in a 2xx response is treated like one with a status of 429.
     """
     if status == 402 or "402" in names.split() or says_unpaid(names, message):
-        return Reason.UNPAID
+        return ErrorReason.UNPAID
     if not (status == 429 or status >= 500 or 200 <= status < 300):
         return None
     if any(word in names for word in SLOW_DOWN):
-        return Reason.SLOW_DOWN
-    return Reason.OVERLOAD if status == 529 or says_overload(names, message) else None
+        return ErrorReason.SLOW_DOWN
+    return ErrorReason.OVERLOAD if status == 529 or says_overload(names, message) else None
 
 
 def says_unpaid(names: str, message: str | None) -> bool:

@@ -18,10 +18,10 @@ from bltybench.sandbox.errors import ApiError, ClientGone, Headers, invalid, ser
 from bltybench.sandbox.faults.delivery import FaultySend, ResponseEnded, status_error
 from bltybench.sandbox.faults.draw import draw
 from bltybench.sandbox.keys import KeyRing
-from bltybench.sandbox.pacer import Pacer
 from bltybench.sandbox.quota import Grant, Quotas, Refusal, unix_s
 from bltybench.sandbox.reply import DEFAULT_MAX_TOKENS, PlannedChoice, plan
 from bltybench.sandbox.request import CONTEXT_TOKENS, ChatRequest, parse_request
+from bltybench.sandbox.response_timer import ResponseTimer
 from bltybench.sandbox.service_queue import ServiceQueue
 from bltybench.sandbox.stream import ChunkWriter, tool_call, usage_of
 from bltybench.sandbox.structured import CONTENT_FAULTS
@@ -104,10 +104,10 @@ class ChatEndpoint:
             row.completion_tokens = 0
             used_prompt = row.prompt_tokens or 0
             choices = plan(request, rng, fault)
-            async with Pacer(receive) as pacer:
+            async with ResponseTimer(receive) as timer:
                 begun_ns = row.received_ns
                 if not grant.has_slot:
-                    await pacer.while_there(grant.turn())
+                    await timer.while_there(grant.turn())
                     begun_ns = time.monotonic_ns()
                 served_ns = begun_ns + round(grant.delay_s * 1e9)
                 if self._queue is not None:
@@ -121,9 +121,9 @@ class ChatEndpoint:
                 if fault is not None and fault not in {"latency_spike", *CONTENT_FAULTS}:
                     # In a stream, the roles and half of the tokens come first.
                     pieces = len(choices) + sum(choice.tokens for choice in choices) // 2
-                    send = FaultySend(fault, scope, send, pacer, pieces)
+                    send = FaultySend(fault, scope, send, timer, pieces)
                 try:
-                    await (answer.stream(pacer, send) if request.stream else answer.plain(pacer, send))
+                    await (answer.stream(timer, send) if request.stream else answer.plain(timer, send))
                 except ResponseEnded:
                     pass
                 except ClientGone:
@@ -161,9 +161,9 @@ class _Answer:
         self._end_ns = max(self.times_ns, default=self._end_ns)
         return self._end_ns
 
-    async def plain(self, pacer: Pacer, send: Send) -> None:
+    async def plain(self, timer: ResponseTimer, send: Send) -> None:
         """Wait as long as a stream would take until its last token, then send everything."""
-        await pacer.until(self.end_ns())
+        await timer.until(self.end_ns())
         self.row.completion_tokens = sum(choice.tokens for choice in self.choices)
         body: dict[str, Any] = {
             "id": self.id,
@@ -176,7 +176,7 @@ class _Answer:
         }
         await send_whole(send, 200, msgspec.json.encode(body), self.headers)
 
-    async def stream(self, pacer: Pacer, send: Send) -> None:
+    async def stream(self, timer: ResponseTimer, send: Send) -> None:
         """Send the headers and the role immediately, then each token at its time, one write per event."""
         row = self.row
         writer = ChunkWriter(self.id, self.created, self.request)
@@ -189,18 +189,18 @@ class _Answer:
         for index in range(len(self.choices)):
             await _write(send, writer.role(index))
         for step, at_ns in enumerate(self.times_ns):
-            await pacer.until(at_ns)
+            await timer.until(at_ns)
             for index, choice in enumerate(self.choices):
                 if step >= choice.tokens:
                     continue
                 if index:
-                    await pacer.give_way()
+                    await timer.give_way()
                 event = writer.token(index, choice, step)
                 row.event_ns.append(time.monotonic_ns())
                 row.completion_tokens = len(row.event_ns)
                 await _write(send, event)
         # Gives the last token its own write, and so its own arrival time.
-        await pacer.give_way()
+        await timer.give_way()
         for index, choice in enumerate(self.choices):
             await _write(send, writer.finish(index, choice.finish_reason))
         if self.request.include_usage:

@@ -1,7 +1,7 @@
 """The outcome of an ended exchange, from its status, its failure, and the error in its response."""
 
 from bltybench.runs.attempt import Outcome
-from bltybench.runs.error_words import Reason, names_of, reason_of, says_rate_limit, wraps_refusal
+from bltybench.runs.error_words import ErrorReason, names_of, reason_of, says_rate_limit, wraps_refusal
 from bltybench.wire.error_body import ErrorDetails
 from bltybench.wire.exchange import Exchange
 from bltybench.wire.fault import TIMEOUTS, Fault
@@ -48,7 +48,7 @@ def _reported_outcome(exchange: Exchange, result: ExchangeResult, error: ErrorDe
     """Return the outcome of a 2xx response that reports an error, by the same rules as ``classify``."""
     names = names_of(error.type, error.code)
     reason = reason_of(200, names, error.message)
-    if reason is Reason.UNPAID:
+    if reason is ErrorReason.UNPAID:
         return Outcome.CLIENT_ERROR
     if reason is None and says_rate_limit(names, error.message):
         return Outcome.RATE_LIMITED
@@ -66,7 +66,7 @@ def _refusal_or_error(status: int, result: ExchangeResult, error: ErrorDetails) 
             return Outcome.RATE_LIMITED
         if wraps_refusal(status, names, error.message):
             return Outcome.RATE_LIMITED
-    elif reason is Reason.UNPAID:
+    elif reason is ErrorReason.UNPAID:
         return Outcome.CLIENT_ERROR
     elif status == 429:
         return Outcome.SERVER_ERROR

@@ -20,7 +20,7 @@ from bltybench.imports.formats import USUAL_PATHS, inferred, named
 from bltybench.imports.json_rows import rows
 from bltybench.imports.record import ImportRecord, read_import
 from bltybench.imports.row import BrokenRowError, LogRow, Skipped, first_flag
-from bltybench.imports.run import Choice, import_logs
+from bltybench.imports.run import RowSelection, import_logs
 from bltybench.imports.source import Source
 from bltybench.report.build import build
 from bltybench.report.run_limits import analyzed_attempts, findings_of
@@ -40,7 +40,7 @@ def imported(
 ) -> tuple[RunFolder, ImportRecord, list[Attempt]]:
     path = LOGS / log
     chosen = inferred(path, PATHS) if form is None else named(form, PATHS)
-    choice = Choice(client=options.pop("client", None))
+    choice = RowSelection(client=options.pop("client", None))
     folder, source = import_logs([path], chosen, choice, None, tmp_path, command=["bltybench"], **options)
     return folder, source, sorted(load_attempts(folder), key=lambda one: one.end_ns)
 
@@ -209,7 +209,7 @@ def test_log_of_other_requests_names_what_it_left_out(tmp_path: Path) -> None:
         import_logs(
             [LOGS / "envoy.log"],
             named("envoy", re.compile("/embeddings$")),
-            Choice(),
+            RowSelection(),
             None,
             tmp_path,
             command=[],

@@ -14,11 +14,11 @@ from support_runs import attempt_at, generator_seconds, manifest, write_run
 from bltybench.errors import UserError
 from bltybench.load.distributed import clock_exchange
 from bltybench.load.distributed import courier as courier_module
-from bltybench.load.distributed.clock_exchange import Answer, MasterClock, Question
+from bltybench.load.distributed.clock_exchange import ClockAnswer, MasterClock, Question
 from bltybench.load.distributed.courier import Courier
 from bltybench.load.distributed.inbox import Inbox
-from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
-from bltybench.load.distributed.presence import Part, Presence, part_of
+from bltybench.load.distributed.messages import MAX_BATCH_BYTES, FilePart, Receipt
+from bltybench.load.distributed.presence import PartState, Presence, part_of
 from bltybench.load.distributed.scenario_files import ScenarioFiles
 from bltybench.runs.clocks import ClockSample, read_clocks
 from bltybench.runs.folder import RunFolder, Spill, create_run, create_spill
@@ -34,8 +34,8 @@ S, MS = 10**9, 10**6
 FILE = "attempts/w0.jsonl"
 
 
-def batch(offset: int, part: bytes, file: str = FILE) -> Batch:
-    return Batch.of("run", file, offset, part)
+def batch(offset: int, part: bytes, file: str = FILE) -> FilePart:
+    return FilePart.of("run", file, offset, part)
 
 
 class TestInbox:
@@ -55,16 +55,19 @@ class TestInbox:
         folder = create_run(tmp_path, "s")
         inbox = Inbox(folder)
         assert not inbox
-        for worker, text, part in (("w0", b"finished\n", Part.FINISHED), ("w1", b"failed\n", Part.FAILED)):
+        for worker, text, part in (
+            ("w0", b"finished\n", PartState.FINISHED),
+            ("w1", b"failed\n", PartState.FAILED),
+        ):
             inbox.expect(worker)
-            assert part_of(folder, worker) is Part.RUNNING
+            assert part_of(folder, worker) is PartState.RUNNING
             last = batch(0, text, f"attempts/{worker}.part")
             # The receipt can be lost, so the worker sends it again.
             assert [inbox.take(worker, last).size for _ in range(2)] == [len(text)] * 2
             assert part_of(folder, worker) is part
         inbox.expect("w2")
         inbox.close()
-        assert part_of(folder, "w2") is Part.UNKNOWN
+        assert part_of(folder, "w2") is PartState.UNKNOWN
 
     @pytest.mark.parametrize("file", ["manifest.json", "attempts/w1.jsonl", "../x", "/etc/x"])
     def test_worker_can_write_its_own_files_only(self, tmp_path: Path, file: str) -> None:
@@ -98,12 +101,12 @@ class LossyNetwork:
         self.courier: Courier | None = None
         self.down = False
 
-    def send(self, sent: Batch) -> None:
+    def send(self, sent: FilePart) -> None:
         if not self.down:
             for _ in range(self.rng.randrange(3)):
                 gevent.spawn_later(self.rng.random() / 100, self._arrive, sent)
 
-    def _arrive(self, sent: Batch) -> None:
+    def _arrive(self, sent: FilePart) -> None:
         receipt = self.inbox.take("w1", sent)
         if self.courier is not None and self.rng.random() < 0.8:
             self.courier.take(receipt)
@@ -141,7 +144,7 @@ def test_every_record_arrives_once_over_a_network_that_loses_and_repeats(tmp_pat
     assert courier.done.wait(20)
     inbox.close()
     assert (run.path / "attempts/w1.jsonl").read_bytes() == written
-    assert part_of(run, "w1") is Part.FINISHED
+    assert part_of(run, "w1") is PartState.FINISHED
     assert not (tmp_path / "worker" / "spill-w1").exists()
 
 
@@ -167,7 +170,7 @@ def test_records_are_kept_and_named_if_the_master_is_gone(
 @pytest.mark.usefixtures("_fast")
 def test_worker_stops_sending_to_a_run_that_takes_no_more_records(tmp_path: Path) -> None:
     spill = spill_of(tmp_path, create_run(tmp_path / "master", "s"))
-    sent: list[Batch] = []
+    sent: list[FilePart] = []
     courier = Courier(spill, "w1", sent.append, "reports/run")
     with Spool(spill.path / FILE.replace("w0", "w1")) as spool:
         spool.append(attempt_at(1, worker="w1"))
@@ -368,7 +371,7 @@ class Master:
     def ask(self, question: Question) -> None:
         assert self.clock is not None
         self.asked += 1
-        answer = Answer.to(question)
+        answer = ClockAnswer.to(question)
         answer = msgspec.structs.replace(
             answer,
             monotonic_ns=answer.monotonic_ns + self.ahead_ns,

@@ -20,10 +20,10 @@ from bltybench.load.locust_plugin import console
 from bltybench.load.locust_plugin.form import chosen, label
 from bltybench.load.locust_plugin.launcher import Launcher
 from bltybench.load.locust_plugin.live_page import (
+    ChartLimits,
     LimitLine,
-    Limits,
-    Line,
     LivePage,
+    PageLine,
     Phase,
     Tone,
     chart_limits,
@@ -91,8 +91,8 @@ def test_live_page_without_a_run_says_so_or_why_it_could_not_start() -> None:
     failed = live_page(UserError("no such target: a", remedy="use b"))
     assert (failed.phase, failed.rows) == (Phase.FAILED, [])
     assert failed.lines == [
-        Line("bltybench: no such target: a", Tone.BAD),
-        Line("→ use b", Tone.DETAIL),
+        PageLine("bltybench: no such target: a", Tone.BAD),
+        PageLine("→ use b", Tone.DETAIL),
     ]
 
 
@@ -114,9 +114,9 @@ def test_form_offers_no_default_if_the_file_lacks_the_locustfiles_scenario(tmp_p
 def test_live_page_keeps_the_columns_of_a_table() -> None:
     text = "policy        rank  gave up\nopenai + even    1       12\nUse openai + even: it was best."
     assert text_lines(text) == [
-        Line("policy        rank  gave up", Tone.TABLE),
-        Line("openai + even    1       12", Tone.TABLE),
-        Line("Use openai + even: it was best.", Tone.PLAIN),
+        PageLine("policy        rank  gave up", Tone.TABLE),
+        PageLine("openai + even    1       12", Tone.TABLE),
+        PageLine("Use openai + even: it was best.", Tone.PLAIN),
     ]
 
 
@@ -154,7 +154,7 @@ def test_live_charts_show_each_documented_limit_per_minute_and_say_why_more_is_a
         live.add("local", Tick(at_s=at_s, accepted=accepted, input_tokens=800, output_tokens=30))
         live.points.append(live.point(at_s))
     points = list(live.points)
-    assert chart_limits(points, [per_s, per_min, per_hour]) == Limits(
+    assert chart_limits(points, [per_s, per_min, per_hour]) == ChartLimits(
         (
             LimitLine(120.0, "limit 2 per second (120 in 60 s)"),
             LimitLine(60.0, "limit 60 per minute"),

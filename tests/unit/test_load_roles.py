@@ -15,7 +15,7 @@ from locust.runners import STATE_MISSING, STATE_RUNNING, MasterRunner, WorkerNod
 
 from bltybench import __version__
 from bltybench.errors import UserError
-from bltybench.load.distributed.presence import Part, Presence, part_of
+from bltybench.load.distributed.presence import PartState, Presence, part_of
 from bltybench.load.locust_plugin.crew import Crew, FixedWorkers, tolerate_cuts
 from bltybench.load.locust_plugin.options import Role, role_of
 from bltybench.load.run.run_spec import RunSpec
@@ -39,12 +39,12 @@ def test_role_follows_from_how_the_process_was_started(worker: bool, master: boo
 class TestPresence:
     def test_part_is_running_until_the_process_says_how_it_ended(self, tmp_path: Path) -> None:
         folder = create_run(tmp_path, "s")
-        assert part_of(folder, "w0") is Part.UNKNOWN
-        for worker, failed, state in (("w0", False, Part.FINISHED), ("w1", True, Part.FAILED)):
+        assert part_of(folder, "w0") is PartState.UNKNOWN
+        for worker, failed, state in (("w0", False, PartState.FINISHED), ("w1", True, PartState.FAILED)):
             with Presence(folder, worker) as presence:
-                assert part_of(folder, worker) is Part.RUNNING
+                assert part_of(folder, worker) is PartState.RUNNING
                 presence.leave(failed=failed)
-                assert part_of(folder, worker) is Part.RUNNING
+                assert part_of(folder, worker) is PartState.RUNNING
             assert part_of(folder, worker) is state
 
     def test_killed_process_is_not_running(self, tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ signal.pause()
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"locked\n"
-            assert part_of(folder, "w0") is Part.RUNNING
+            assert part_of(folder, "w0") is PartState.RUNNING
             with pytest.raises(BlockingIOError):
                 Presence(folder, "w0")
             process.kill()
-        assert part_of(folder, "w0") is Part.UNKNOWN
+        assert part_of(folder, "w0") is PartState.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from support_runs import attempt_at, audit_table, generator_seconds, manifest, table
 
 from bltybench.metrics.analysis import Analysis, analyze
-from bltybench.metrics.policy_choice import Estimate, Standing, TournamentResult, ranked, recommend
+from bltybench.metrics.policy_choice import IntervalEstimate, Standing, TournamentResult, ranked, recommend
 from bltybench.metrics.tournament import tournament_result
 from bltybench.report.standings import standing_rows
 from bltybench.runs.attempt import Attempt
@@ -80,8 +80,11 @@ def test_policies_are_compared_by_their_own_calls() -> None:
     found = result(analysis, course("fixed", "none + even"))
     best, second = found.standings
     assert (best.policy, best.rank, second.policy, second.rank) == ("none + even", 1, "fixed", 2)
-    assert best.goodput_per_min == second.goodput_per_min == Estimate(60, 60, 60)
-    assert (best.refusals_per_success, second.refusals_per_success) == (Estimate(0, 0, 0), Estimate(1, 1, 1))
+    assert best.goodput_per_min == second.goodput_per_min == IntervalEstimate(60, 60, 60)
+    assert (best.refusals_per_success, second.refusals_per_success) == (
+        IntervalEstimate(0, 0, 0),
+        IntervalEstimate(1, 1, 1),
+    )
     assert (best.calls, best.ok, best.gave_up, best.cut_off) == (60, 60, 0, 0)
     assert (best.wasted_tokens, second.wasted_tokens) == (0, 60 * 7)
     assert best.success_p50_s is not None
@@ -124,8 +127,10 @@ def test_invalid_run_recommends_nothing() -> None:
 
 
 def test_invalid_call_latency_leaves_the_other_criteria() -> None:
-    slow = msgspec.structs.replace(standing("slow", (60, 55, 65), 0.5), success_p95_s=Estimate(9, 8, 10))
-    fast = msgspec.structs.replace(slow, policy="fast", success_p95_s=Estimate(2, 1, 3))
+    slow = msgspec.structs.replace(
+        standing("slow", (60, 55, 65), 0.5), success_p95_s=IntervalEstimate(9, 8, 10)
+    )
+    fast = msgspec.structs.replace(slow, policy="fast", success_p95_s=IntervalEstimate(2, 1, 3))
     assert [one.rank for one in ranked([slow, fast])] == [1, 2]
     assert [one.rank for one in ranked([slow, fast], timed=False)] == [1, 1]
     assert recommend([slow, fast], course("slow", "fast"), valid=True)[1] == "fast"
@@ -137,7 +142,7 @@ def test_a_batch_has_no_intervals_so_nothing_is_decided() -> None:
     batch = [*one, *calls("openai", 100.0, refused=1)[:2]]
     found = result(analyzed(*batch), course("none", "openai"))
     by_name = {standing.policy: standing for standing in found.standings}
-    assert by_name["none"].refusals_per_success == Estimate(0, None, None)
+    assert by_name["none"].refusals_per_success == IntervalEstimate(0, None, None)
     assert found.recommended is None
 
 
@@ -170,9 +175,9 @@ def standing(policy: str, goodput: tuple[float, float, float], refusals: float) 
         ok=9,
         gave_up=0,
         cut_off=0,
-        goodput_per_min=Estimate(*goodput),
-        ok_share=Estimate(1, 1, 1),
-        refusals_per_success=Estimate(refusals, refusals, refusals),
+        goodput_per_min=IntervalEstimate(*goodput),
+        ok_share=IntervalEstimate(1, 1, 1),
+        refusals_per_success=IntervalEstimate(refusals, refusals, refusals),
         success_p50_s=None,
         success_p95_s=None,
         success_p99_s=None,

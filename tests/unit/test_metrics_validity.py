@@ -25,7 +25,7 @@ from bltybench.metrics.analysis import Analysis, analyze
 from bltybench.metrics.checks import evaluate, metric
 from bltybench.metrics.failure import LOCAL
 from bltybench.metrics.grading import Figure, Finding, affected, sentence, stamp
-from bltybench.metrics.verdict import Verdict
+from bltybench.metrics.verdict import RunVerdict
 from bltybench.runs.attempt import Attempt, Outcome, Stamp
 from bltybench.runs.manifest import Manifest, UnfinishedWorker
 from bltybench.scenario.checks import METRICS
@@ -330,10 +330,10 @@ def test_checks_have_result_and_margin() -> None:
 
 def test_check_without_a_value_is_not_decided_and_has_a_note() -> None:
     few = evaluate(analysis(attempt(), checks={"latency.p99": "< 9 s"}))[0]
-    assert (few.passed, few.verdict, few.actual) == (False, Verdict.NOT_DECIDED, None)
+    assert (few.passed, few.verdict, few.actual) == (False, RunVerdict.NOT_DECIDED, None)
     assert few.note == "n too small: 1 of the 1,000 that p99 needs"
     nothing = evaluate(analysis(checks={"refused.share": "<= 5%", "ttft.max": "< 1 s"}))
-    assert [result.verdict for result in nothing] == [Verdict.NOT_DECIDED] * 2
+    assert [result.verdict for result in nothing] == [RunVerdict.NOT_DECIDED] * 2
     assert all(result.note for result in nothing)
 
 
@@ -394,7 +394,7 @@ def test_calls_that_the_end_of_the_run_cut_off_are_no_failures() -> None:
     in_flight = attempt(call_id="cut", outcome=Outcome.CANCELLED, status=None, headers_ns=None)
     waiting = attempt(call_id="waits", outcome=Outcome.RATE_LIMITED, status=429, waited_s=5.0)
     run = analysis(done, in_flight, waiting, checks={"calls.ok_share": ">= 100%", "goodput.share": ">= 100%"})
-    assert [result.verdict for result in evaluate(run)] == [Verdict.PASS, Verdict.PASS]
+    assert [result.verdict for result in evaluate(run)] == [RunVerdict.PASS, RunVerdict.PASS]
     assert (run.retries.gave_up, run.retries.waited_s) == (0, 0.0)
     assert analysis(in_flight).failure is None
     gave_up = attempt(call_id="gave up", outcome=Outcome.RATE_LIMITED, status=429)

@@ -51,7 +51,7 @@ from typing import Protocol
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.error_words import (
     ALLOCATED_QUOTA,
-    Reason,
+    ErrorReason,
     names_of,
     reason_of,
     says_rate_limit,
@@ -171,9 +171,9 @@ LIMIT_NAMES = {
 }
 """Which limit refused, for each refusal."""
 REASONS = {
-    Reason.UNPAID: Decision.BILLING,
-    Reason.OVERLOAD: Decision.OVERLOAD,
-    Reason.SLOW_DOWN: Decision.SLOW_DOWN,
+    ErrorReason.UNPAID: Decision.BILLING,
+    ErrorReason.OVERLOAD: Decision.OVERLOAD,
+    ErrorReason.SLOW_DOWN: Decision.SLOW_DOWN,
 }
 
 

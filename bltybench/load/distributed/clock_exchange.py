@@ -39,7 +39,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The worker's monotonic clock."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ClockAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a question."""
 
     asked_ns: int
@@ -47,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     wall_ns: int
 
     @classmethod
-    def to(cls, question: Question) -> "Answer":
+    def to(cls, question: Question) -> "ClockAnswer":
         """Return the answer at the current time."""
         return cls(asked_ns=question.asked_ns, monotonic_ns=time.monotonic_ns(), wall_ns=time.time_ns())
 
@@ -67,14 +67,14 @@ class MasterClock:
         """Raise OSError if the measurements can't be stored in ``folder``."""
         self._spool = Spool(folder.clocks_spool / f"{worker}.jsonl")
         self._ask = ask
-        self._answer: Answer | None = None
+        self._answer: ClockAnswer | None = None
         self._answered = Event()
         self._asked_ns = self._answered_ns = 0
         self._first: _Exchange | None = None
         self._start_ns = 0
         """Zero of the run's axis on this machine's monotonic clock."""
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: ClockAnswer) -> None:
         """Note an answer of the master."""
         if answer.asked_ns == self._asked_ns:
             self._answered_ns, self._answer = time.monotonic_ns(), answer

@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 from locust.exception import RPCError
 
-from bltybench.load.distributed.messages import MAX_BATCH_BYTES, Batch, Receipt
+from bltybench.load.distributed.messages import MAX_BATCH_BYTES, FilePart, Receipt
 from bltybench.runs.folder import RunFolder, remove_spill
 
 logger = logging.getLogger("bltybench")
@@ -31,7 +31,9 @@ MAX_SILENCE_S = 20.0
 class Courier:
     """Sends the records of one worker in one run."""
 
-    def __init__(self, folder: RunFolder, worker: str, send: Callable[[Batch], None], run_path: str) -> None:
+    def __init__(
+        self, folder: RunFolder, worker: str, send: Callable[[FilePart], None], run_path: str
+    ) -> None:
         """``folder`` is on this machine. The run's directory is ``run_path`` on another one."""
         self.done = Event()
         """Set when everything has been received, or the run takes no more records."""
@@ -95,7 +97,9 @@ class Courier:
                     self._receipt.clear()
                     # The queue of a broken connection can be full. The batch is then sent again later.
                     with suppress(RPCError):
-                        self._send(Batch.of(self._folder.path.name, name, self._received.get(name, 0), part))
+                        self._send(
+                            FilePart.of(self._folder.path.name, name, self._received.get(name, 0), part)
+                        )
                     self._receipt.wait(RESEND_S)
 
     def _run_has_more(self) -> bool:

@@ -4,7 +4,7 @@ import os
 import time
 from contextlib import ExitStack
 
-from bltybench.load.distributed.messages import Batch, Receipt
+from bltybench.load.distributed.messages import FilePart, Receipt
 from bltybench.load.distributed.presence import FAILED, Presence
 from bltybench.runs.folder import RunFolder
 
@@ -38,7 +38,7 @@ class Inbox:
         for name in self._folder.spool_files(worker):
             self._fd(name)
 
-    def take(self, worker: str, batch: Batch) -> Receipt:
+    def take(self, worker: str, batch: FilePart) -> Receipt:
         """Store a batch of a worker, unless it is already there, and return what is there now.
 
         Raise OSError if it can't be stored, and ValueError if no such worker can have sent it.

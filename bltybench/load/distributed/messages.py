@@ -15,7 +15,7 @@ MAX_BATCH_BYTES = 64 * 1024
 COMPRESSION_LEVEL = 1
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class FilePart(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a file of a worker."""
 
     run_id: str
@@ -27,7 +27,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The part, compressed."""
 
     @classmethod
-    def of(cls, run_id: str, file: str, offset: int, part: bytes) -> "Batch":
+    def of(cls, run_id: str, file: str, offset: int, part: bytes) -> "FilePart":
         """Return a batch with a part of a file."""
         return cls(run_id=run_id, file=file, offset=offset, data=zlib.compress(part, COMPRESSION_LEVEL))
 

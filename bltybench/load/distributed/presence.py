@@ -16,7 +16,7 @@ FINISHED = b"finished\n"
 FAILED = b"failed\n"
 
 
-class Part(Enum):
+class PartState(Enum):
     """State of a process's part in a run."""
 
     RUNNING = auto()
@@ -51,17 +51,19 @@ class Presence:
         os.close(self._fd)
 
 
-def part_of(folder: RunFolder, worker: str) -> Part:
+def part_of(folder: RunFolder, worker: str) -> PartState:
     """Return the state of a worker's part."""
     try:
         fd = os.open(_path(folder, worker), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return Part.UNKNOWN
+        return PartState.UNKNOWN
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return {FINISHED: Part.FINISHED, FAILED: Part.FAILED}.get(os.read(fd, 16), Part.UNKNOWN)
+        return {FINISHED: PartState.FINISHED, FAILED: PartState.FAILED}.get(
+            os.read(fd, 16), PartState.UNKNOWN
+        )
     except BlockingIOError:
-        return Part.RUNNING
+        return PartState.RUNNING
     finally:
         os.close(fd)
 

@@ -8,7 +8,7 @@ import gevent
 import msgspec
 
 from bltybench.errors import UserError, reason
-from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer, MasterClock
+from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, ClockAnswer, MasterClock
 from bltybench.load.distributed.courier import Courier
 from bltybench.load.distributed.messages import BATCH_MESSAGE, Receipt
 from bltybench.runs.folder import RunFolder
@@ -66,7 +66,7 @@ class RemotePart:
         self._following = gevent.spawn(self._clock.follow)
         return self._clock.translated(clock)
 
-    def take_answer(self, answer: Answer) -> None:
+    def take_answer(self, answer: ClockAnswer) -> None:
         """Note the master's answer to a question for the time."""
         if self._clock is not None:
             self._clock.take(answer)

@@ -68,14 +68,14 @@ COLUMN_GAP = re.compile("( {2,})")
 MAX_COLUMNS = 20
 
 
-class Line(msgspec.Struct):
+class PageLine(msgspec.Struct):
     """A line of text."""
 
     text: str
     tone: Tone
 
 
-class Row(msgspec.Struct):
+class MeasureRow(msgspec.Struct):
     """A measure, its value now, and its documented limit."""
 
     measure: str
@@ -90,7 +90,7 @@ class LimitLine(msgspec.Struct, frozen=True):
     text: str
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ChartLimits(msgspec.Struct, frozen=True):
     """The documented limits of a chart, and why the API can accept more, if it did."""
 
     lines: tuple[LimitLine, ...] = ()
@@ -105,15 +105,15 @@ class LivePage(msgspec.Struct, kw_only=True):
     clock: str = ""
     """The time since the load began."""
     about: str = ""
-    lines: list[Line] = []
+    lines: list[PageLine] = []
     """Why the run could not start, or its verdict."""
     report: str | None = None
     """The run whose report can be opened."""
-    rows: list[Row] = []
+    rows: list[MeasureRow] = []
     points: list[Point] = []
-    requests: Limits = Limits()
-    tokens: Limits = Limits()
-    flight: Limits = Limits()
+    requests: ChartLimits = ChartLimits()
+    tokens: ChartLimits = ChartLimits()
+    flight: ChartLimits = ChartLimits()
 
 
 def live_page(shown: Run | UserError | None) -> LivePage:
@@ -144,11 +144,11 @@ def live_page(shown: Run | UserError | None) -> LivePage:
     )
 
 
-def chart_limits(points: Sequence[Point], limits: Sequence[Limit]) -> Limits:
+def chart_limits(points: Sequence[Point], limits: Sequence[Limit]) -> ChartLimits:
     """Return the documented limits of a chart."""
     lines = [LimitLine(limit.per_min, _label(limit)) for limit in limits]
     notes = (_note(limit, max(_used(point, limit.what) for point in points)) for limit in limits)
-    return Limits(tuple(lines), next(filter(None, notes), ""))
+    return ChartLimits(tuple(lines), next(filter(None, notes), ""))
 
 
 def _label(limit: Limit) -> str:
@@ -200,7 +200,7 @@ def clock(now_s: float, duration_s: float | None, activity: str) -> str:
     return f"{elapsed} s" if duration_s is None else f"{elapsed} of {duration_s:.0f} s"
 
 
-def text_lines(text: str) -> list[Line]:
+def text_lines(text: str) -> list[PageLine]:
     """Return the lines of a text for the terminal.
 
     Indented ones are details of the line above. Those with columns are rows of a table.
@@ -217,11 +217,11 @@ def text_lines(text: str) -> list[Line]:
         elif len(columns) > 1:
             tone = Tone.TABLE
         if cleaned:
-            lines.append(Line(cleaned, tone))
+            lines.append(PageLine(cleaned, tone))
     return lines
 
 
-def rows(counts: Tick, limits: list[Limit]) -> list[Row]:
+def rows(counts: Tick, limits: list[Limit]) -> list[MeasureRow]:
     """Return the figures of the last minute next to their documented limits."""
     ttfts = [f"{ms:,.0f} ms" for q in (0.5, 0.95) if (ms := percentile(counts.ttft_ms, q)) is not None]
     return [
@@ -237,8 +237,8 @@ def rows(counts: Tick, limits: list[Limit]) -> list[Row]:
     ]
 
 
-def _row(measure: str, now: str, limit: str = "") -> Row:
-    return Row(measure, now, limit or NONE)
+def _row(measure: str, now: str, limit: str = "") -> MeasureRow:
+    return MeasureRow(measure, now, limit or NONE)
 
 
 def _count(value: int | None) -> str:

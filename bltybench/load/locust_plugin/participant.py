@@ -15,7 +15,7 @@ from locust.rpc import Message
 from locust.runners import STATE_RUNNING, Runner, WorkerRunner
 
 from bltybench.errors import UserError
-from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer
+from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, ClockAnswer
 from bltybench.load.distributed.messages import RECEIPT_MESSAGE, Receipt
 from bltybench.load.distributed.remote_part import RemotePart
 from bltybench.load.locust_plugin.console import COULD_NOT_RUN, print_error
@@ -166,7 +166,7 @@ class Participant:
             part.take_receipt(receipt)
 
     def _on_answer(self, msg: Message, **_: Any) -> None:
-        answer = msgspec.convert(msg.data, Answer)
+        answer = msgspec.convert(msg.data, ClockAnswer)
         for part in self._remote_parts.values():
             part.take_answer(answer)
 

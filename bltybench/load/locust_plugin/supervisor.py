@@ -14,8 +14,8 @@ from locust.rpc import Message
 from locust.runners import MasterRunner, Runner
 
 from bltybench.errors import UserError, reason
-from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, Answer, Question
-from bltybench.load.distributed.messages import BATCH_MESSAGE, RECEIPT_MESSAGE, Batch, Receipt
+from bltybench.load.distributed.clock_exchange import ASK_MESSAGE, ClockAnswer, Question
+from bltybench.load.distributed.messages import BATCH_MESSAGE, RECEIPT_MESSAGE, FilePart, Receipt
 from bltybench.load.first_calls import MAX_ALIKE
 from bltybench.load.locust_plugin.crew import (
     DECLINE_MESSAGE,
@@ -167,7 +167,7 @@ class Supervisor:
         self._crew.take_ready(msg.node_id, is_remote=is_remote)
 
     def _on_batch(self, msg: Message, **_: Any) -> None:
-        batch = msgspec.convert(msg.data, Batch)
+        batch = msgspec.convert(msg.data, FilePart)
         receipt = Receipt(run_id=batch.run_id, file=batch.file, size=None)
         if batch.run_id in self._crews:
             run, crew = self._crews[batch.run_id]
@@ -179,7 +179,7 @@ class Supervisor:
         self._runner.send_message(RECEIPT_MESSAGE, msgspec.structs.asdict(receipt), client_id=msg.node_id)
 
     def _on_question(self, msg: Message, **_: Any) -> None:
-        answer = Answer.to(msgspec.convert(msg.data, Question))
+        answer = ClockAnswer.to(msgspec.convert(msg.data, Question))
         self._runner.send_message(ASK_MESSAGE, msgspec.structs.asdict(answer), client_id=msg.node_id)
 
     def _gather_and_quit(self, quit_now: Callable[[], None]) -> None:

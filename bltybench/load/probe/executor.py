@@ -15,7 +15,7 @@ from bltybench.limits.observations.classify import Decision, classify, refusal_s
 from bltybench.limits.observations.probe_result import ProbeResult, result_of
 from bltybench.limits.probe.protocol import STAGE_PREFIX, CancelStep, Experiment, ProbeRequest, SendStep, Step
 from bltybench.load.client import ChatClient
-from bltybench.load.probe.sent_request import SentRequest
+from bltybench.load.probe.sent_probe import SentProbe
 from bltybench.load.recorder import describe
 from bltybench.load.run.context import RunContext
 from bltybench.runs.attempt import Attempt, Outcome
@@ -80,7 +80,7 @@ class StepExecutor:
             context.upstream.origin.secrets += (second_key.get_secret_value(),)
         self._idle: defaultdict[SecretStr | None, list[ChatClient]] = defaultdict(list)
         """Clients without a request in flight, by key."""
-        self._requests: list[SentRequest] = []
+        self._requests: list[SentProbe] = []
         """Requests of the current experiment."""
         self._rng = random.Random(context.scenario.seed)
         self._stage = ""
@@ -160,16 +160,16 @@ class StepExecutor:
             else:
                 gevent.sleep(POLL_S)
 
-    def _launch(self, request: ProbeRequest) -> SentRequest:
+    def _launch(self, request: ProbeRequest) -> SentProbe:
         key = self._key(request)
         idle = self._idle[key]
-        sent = SentRequest(request, idle.pop() if idle else ChatClient(self._context, key))
+        sent = SentProbe(request, idle.pop() if idle else ChatClient(self._context, key))
         self._requests.append(sent)
         self.sent += 1
         sent.greenlet = gevent.spawn(self._run, sent)
         return sent
 
-    def _run(self, sent: SentRequest) -> None:
+    def _run(self, sent: SentProbe) -> None:
         request, client = sent.request, sent.client
         client.forget()
         try:
@@ -199,7 +199,7 @@ class StepExecutor:
             return self._second_key
         return WRONG_KEY if request.kind == "wrong_key" else None
 
-    def _chat(self, sent: SentRequest) -> None:
+    def _chat(self, sent: SentProbe) -> None:
         request = sent.request
         content = LONG_COMPLETION_PROMPT if request.stream else SHORT_PROMPT
         composed = request.prompt_tokens > MAX_SHORT_TOKENS
@@ -222,10 +222,10 @@ class StepExecutor:
             **parameters,
         )
 
-    def _in_flight(self) -> list[SentRequest]:
+    def _in_flight(self) -> list[SentProbe]:
         return [sent for sent in self._requests if sent.attempt is None and not sent.stopped]
 
-    def _any_refused(self, requests: Sequence[SentRequest]) -> bool:
+    def _any_refused(self, requests: Sequence[SentProbe]) -> bool:
         statuses = self._refusal_statuses()
         return any(sent.attempt and classify(sent.attempt, statuses).refused for sent in requests)
 
@@ -246,7 +246,7 @@ class StepExecutor:
             for sent in self._requests
         ]
 
-    def _partial_result(self, sent: SentRequest) -> ProbeResult:
+    def _partial_result(self, sent: SentProbe) -> ProbeResult:
         """Return the result of a request that has not ended."""
         start_ns, exchange = self._context.clock.start_ns, sent.client.exchange
 
@@ -286,5 +286,5 @@ def send_in_thread(generator: Generator[Yielded, Sent, Returned], value: Sent) -
     return run_in_thread(advance)
 
 
-def _cancel(requests: Sequence[SentRequest]) -> None:
+def _cancel(requests: Sequence[SentProbe]) -> None:
     gevent.killall([sent.greenlet for sent in requests if sent.greenlet is not None])

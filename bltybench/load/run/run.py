@@ -18,7 +18,7 @@ from gevent.event import Event
 from bltybench import __version__
 from bltybench.errors import CANNOT_RUN, UserError
 from bltybench.load.distributed.inbox import Inbox
-from bltybench.load.distributed.presence import Part, part_of
+from bltybench.load.distributed.presence import PartState, part_of
 from bltybench.load.distributed.scenario_files import ScenarioFiles
 from bltybench.load.run.live import Live
 from bltybench.load.run.run_spec import RunSpec
@@ -113,7 +113,7 @@ class Run:
         self.clock = _clock_in(lead_s)
         self._update_manifest(clock=self.clock)
         # On other file systems, locks of other machines can be invisible.
-        self._seen_alive = {name for name in self.worker_names if self._part(name) is Part.RUNNING}
+        self._seen_alive = {name for name in self.worker_names if self._part(name) is PartState.RUNNING}
         self.started.set()
 
     @property
@@ -123,7 +123,7 @@ class Run:
 
     def is_killed(self, name: str) -> bool:
         """Return whether a worker is known to have ended without finishing its part."""
-        return name in self._seen_alive and self._part(name) is Part.UNKNOWN
+        return name in self._seen_alive and self._part(name) is PartState.UNKNOWN
 
     def lose(self, name: str, reason: str) -> None:
         """Note why a worker did not take part until the end. The first reason counts."""
@@ -241,14 +241,14 @@ class Run:
             waiting = [
                 name
                 for name in waiting
-                if name not in self._unfinished and self._part(name) in {Part.RUNNING, Part.UNKNOWN}
+                if name not in self._unfinished and self._part(name) in {PartState.RUNNING, PartState.UNKNOWN}
             ]
             gevent.sleep(0.1 if waiting else 0.0)
         for name in waiting:
             self.lose(name, f"did not finish within {wait_s:g} s after the end of the load")
-        self.worker_failed = any(self._part(name) is Part.FAILED for name in self.worker_names)
+        self.worker_failed = any(self._part(name) is PartState.FAILED for name in self.worker_names)
 
-    def _part(self, name: str) -> Part:
+    def _part(self, name: str) -> PartState:
         return part_of(self.folder, name)
 
 

@@ -53,7 +53,7 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedBackoff:
     """The same wait each time."""
 
     follows: ClassVar[bool] = False

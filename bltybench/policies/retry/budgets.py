@@ -12,7 +12,7 @@ FINAGLE_TTL_S = 10.0
 """Seconds after which calls and retries no longer count: Finagle's default."""
 
 
-class Budget:
+class RetryBudget:
     """Base class. It allows every retry."""
 
     def begin(self, now_s: float) -> None:
@@ -31,7 +31,7 @@ class Budget:
         return True
 
 
-class GrpcBudget(Budget):
+class GrpcBudget(RetryBudget):
     """gRPC's retry throttling: a failure costs a token, and retries need more than half of the maximum."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class GrpcBudget(Budget):
         return self._tokens > GRPC_MAX_TOKENS / 2
 
 
-class FinagleBudget(Budget):
+class FinagleBudget(RetryBudget):
     """Finagle's retry budget: retries are at most a fraction of recent calls, plus a reserve."""
 
     def __init__(self) -> None:

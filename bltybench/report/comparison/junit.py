@@ -3,17 +3,17 @@
 from xml.etree import ElementTree as ET
 
 from bltybench.metrics.compare import Difference, Judgment
-from bltybench.metrics.verdict import Verdict, severity
+from bltybench.metrics.verdict import RunVerdict, severity
 from bltybench.report import text
 from bltybench.report.comparison.model import Comparison, value_of
 from bltybench.report.export.junit import Suite, to_xml
 
-VERDICTS: dict[Judgment, Verdict] = {
-    "worse": Verdict.FAIL,
-    "better": Verdict.PASS,
-    "same": Verdict.PASS,
-    "not decided": Verdict.NOT_DECIDED,
-    "invalid": Verdict.INVALID,
+VERDICTS: dict[Judgment, RunVerdict] = {
+    "worse": RunVerdict.FAIL,
+    "better": RunVerdict.PASS,
+    "same": RunVerdict.PASS,
+    "not decided": RunVerdict.NOT_DECIDED,
+    "invalid": RunVerdict.INVALID,
 }
 """Verdict of a metric's case."""
 
@@ -28,7 +28,7 @@ def junit(comparison: Comparison) -> bytes:
     base = comparison.base.label
     for candidate in comparison.candidates:
         suite = Suite(suites, comparison.title(candidate))
-        decided = Verdict.PASS if candidate.verdict is Verdict.FAIL else candidate.verdict
+        decided = RunVerdict.PASS if candidate.verdict is RunVerdict.FAIL else candidate.verdict
         result = severity(decided, strict=comparison.strict)
         suite.add("the comparison is decided", result, candidate.stamp, candidate.answer(base))
         for change in candidate.measured:

@@ -7,7 +7,7 @@ from bltybench.errors import UserError
 from bltybench.metrics.likeness import value_at, variations
 from bltybench.metrics.outline import Outline
 from bltybench.report import text
-from bltybench.report.comparison.model import Side
+from bltybench.report.comparison.model import ComparedSide
 
 MAX_PARTS = 2
 """Maximum variations in a label."""
@@ -17,7 +17,7 @@ PLAIN = ("target.name", "model")
 """Variations whose value alone says what it is. They come first."""
 
 
-def name_sides(sides: Sequence[Sequence[Outline]], given: Sequence[str] | None = None) -> list[Side]:
+def name_sides(sides: Sequence[Sequence[Outline]], given: Sequence[str] | None = None) -> list[ComparedSide]:
     """Return the sides with distinct labels: ``given``, those of the runs, or what differs between the runs.
 
     Labels start with the scenario if the sides' scenarios differ.
@@ -42,7 +42,7 @@ def name_sides(sides: Sequence[Sequence[Outline]], given: Sequence[str] | None =
             for pair in zip(labels, more, strict=True)
         ]
     return [
-        Side(f"{label} ({len(side)} runs)" if len(side) > 1 else label, side)
+        ComparedSide(f"{label} ({len(side)} runs)" if len(side) > 1 else label, side)
         for label, side in zip(labels, sides, strict=True)
     ]
 

@@ -8,7 +8,7 @@ import msgspec
 from bltybench.metrics.compare import Difference, Judgment, MetricKind, Tolerance, compare
 from bltybench.metrics.likeness import check_repeats, remedy_of, unlike
 from bltybench.metrics.outline import Outline
-from bltybench.metrics.verdict import Severity, Verdict, severity
+from bltybench.metrics.verdict import RunVerdict, Severity, severity
 from bltybench.report import text
 
 MAX_NAMED = 3
@@ -17,11 +17,11 @@ COMPARISON_VERSION = 2
 """Increased when a key is removed or changes its meaning, not when keys are added."""
 
 STAMPS = {
-    Verdict.NOT_COMPARABLE: "NOT COMPARABLE",
-    Verdict.FAIL: "WORSE",
-    Verdict.INVALID: "INVALID",
-    Verdict.NOT_DECIDED: "NOTHING DECIDED",
-    Verdict.PASS: "NO REGRESSION SHOWN",
+    RunVerdict.NOT_COMPARABLE: "NOT COMPARABLE",
+    RunVerdict.FAIL: "WORSE",
+    RunVerdict.INVALID: "INVALID",
+    RunVerdict.NOT_DECIDED: "NOTHING DECIDED",
+    RunVerdict.PASS: "NO REGRESSION SHOWN",
 }
 """What pages and terminals call the verdicts of a comparison, the most serious one first."""
 
@@ -61,7 +61,7 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate against the base."""
 
     side: SideSummary
-    verdict: Verdict
+    verdict: RunVerdict
     regressed: bool
     """Whether any metric is worse."""
     unlike: str
@@ -142,7 +142,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A base and its candidates."""
 
     comparison_version: int = COMPARISON_VERSION
-    verdict: Verdict
+    verdict: RunVerdict
     """The most serious verdict of a candidate."""
     strict: bool
     failed: bool
@@ -170,7 +170,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedSide:
     """Runs with a common label."""
 
     label: str
@@ -190,8 +190,8 @@ class Side:
 
 
 def compare_sides(
-    base: Side,
-    candidates: Sequence[Side],
+    base: ComparedSide,
+    candidates: Sequence[ComparedSide],
     tolerance: Tolerance,
     *,
     vary: Collection[str] = (),
@@ -228,16 +228,16 @@ def compare_sides(
     )
 
 
-def verdict_of(changes: Sequence[Difference], *, unlike: bool) -> Verdict:
+def verdict_of(changes: Sequence[Difference], *, unlike: bool) -> RunVerdict:
     """Return the verdict on a candidate. Policy: docs/cli.md."""
     found = {change.verdict for change in changes if change.measured}
     if unlike:
-        return Verdict.NOT_COMPARABLE
+        return RunVerdict.NOT_COMPARABLE
     if "worse" in found:
-        return Verdict.FAIL
+        return RunVerdict.FAIL
     if "invalid" in found:
-        return Verdict.INVALID
-    return Verdict.PASS if found & {"better", "same"} else Verdict.NOT_DECIDED
+        return RunVerdict.INVALID
+    return RunVerdict.PASS if found & {"better", "same"} else RunVerdict.NOT_DECIDED
 
 
 def name_of(metric: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bltybench.metrics.latency import ecdf
 from bltybench.report import text
-from bltybench.report.comparison.model import Side
+from bltybench.report.comparison.model import ComparedSide
 from bltybench.report.figures import panels, scales, style
 from bltybench.report.figures.drawing import Drawing, drawing, hover_shares
 
@@ -34,7 +34,7 @@ class Curve(NamedTuple):
     values: pd.DataFrame
 
 
-def draw_distributions(sides: Sequence[Side]) -> list[Drawing]:
+def draw_distributions(sides: Sequence[ComparedSide]) -> list[Drawing]:
     """Draw every distribution with any values."""
     return [
         _distribution(sample, title, sides)
@@ -43,7 +43,7 @@ def draw_distributions(sides: Sequence[Side]) -> list[Drawing]:
     ]
 
 
-def _distribution(sample: str, title: str, sides: Sequence[Side]) -> Drawing:
+def _distribution(sample: str, title: str, sides: Sequence[ComparedSide]) -> Drawing:
     curves = [
         Curve(
             index,
@@ -77,7 +77,7 @@ def _distribution(sample: str, title: str, sides: Sequence[Side]) -> Drawing:
     return drawing(name, title, says, draw, {name: data}, hover_shares(shown))
 
 
-def _median(side: Side, sample: str) -> str:
+def _median(side: ComparedSide, sample: str) -> str:
     medians = [run.samples[sample].quantile(0.5) for run in side.runs if len(run.samples[sample])]
     median = float(np.mean(medians)) if medians else None
     return f"{text.milliseconds(median)} ({text.bounded(side.label, 40)})"

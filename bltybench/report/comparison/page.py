@@ -6,13 +6,15 @@ from pathlib import Path
 
 from bltybench.report import templating
 from bltybench.report.comparison.changes import draw_changes
-from bltybench.report.comparison.model import Comparison, Side, in_sentence, name_of, value_of
+from bltybench.report.comparison.model import ComparedSide, Comparison, in_sentence, name_of, value_of
 from bltybench.report.comparison.overlays import draw_distributions
 from bltybench.report.figures.drawing import write_data
 from bltybench.runs.folder import write_atomically
 
 
-def write_page(path: Path, comparison: Comparison, sides: Sequence[Side], answers: Sequence[str]) -> None:
+def write_page(
+    path: Path, comparison: Comparison, sides: Sequence[ComparedSide], answers: Sequence[str]
+) -> None:
     """Write a comparison as one HTML document, and its figures' data as CSV to ``NAME-figures``.
 
     ``answers`` has the answer of each side's first run.

@@ -5,7 +5,7 @@ from collections import Counter
 from xml.etree import ElementTree as ET
 
 from bltybench.metrics.run_findings import all_workers_finished
-from bltybench.metrics.verdict import ALL_CUT_OFF, Severity, Verdict, severity
+from bltybench.metrics.verdict import ALL_CUT_OFF, RunVerdict, Severity, severity
 from bltybench.report.summary import Summary
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
@@ -49,16 +49,16 @@ def junit(summary: Summary) -> bytes:
     suites = ET.Element("testsuites")
     suite = Suite(suites, f"{summary.scenario} on {summary.target}")
 
-    def add(name: str, verdict: Verdict, message: str, details: str) -> None:
+    def add(name: str, verdict: RunVerdict, message: str, details: str) -> None:
         suite.add(name, severity(verdict, strict=summary.strict), message, details)
 
     lost_worker = not all_workers_finished(summary.audit)
-    audit = Verdict.PASS if summary.valid else Verdict.FAIL if lost_worker else Verdict.INVALID
+    audit = RunVerdict.PASS if summary.valid else RunVerdict.FAIL if lost_worker else RunVerdict.INVALID
     add("generator is not the bottleneck", audit, "INVALID", "\n".join(summary.invalid_reasons))
-    if summary.verdict is Verdict.NOTHING_SUCCEEDED:
+    if summary.verdict is RunVerdict.NOTHING_SUCCEEDED:
         add("an attempt succeeds", summary.verdict, "NOTHING SUCCEEDED", summary.failure or "")
     if summary.calls and summary.calls == summary.calls_cut_off:
-        add("an attempt succeeds", Verdict.NOT_DECIDED, "NOT DECIDED", ALL_CUT_OFF)
+        add("an attempt succeeds", RunVerdict.NOT_DECIDED, "NOT DECIDED", ALL_CUT_OFF)
     for check in summary.checks:
         was = "has no value" if check.actual is None else f"was {check.actual:g} {check.unit}"
         message = f"{check.metric} {was}, must be {check.bound}"

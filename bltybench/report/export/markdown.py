@@ -5,7 +5,7 @@ import re
 from bltybench.metrics import grading
 from bltybench.metrics.documented import distinct
 from bltybench.metrics.latency import AT_MOST
-from bltybench.metrics.verdict import Verdict
+from bltybench.metrics.verdict import RunVerdict
 from bltybench.report import text
 from bltybench.report.standings import STANDING_COLUMNS, standing_rows
 from bltybench.report.summary import Summary
@@ -14,7 +14,7 @@ from bltybench.scenario.api.documented_limits import TOKENS, What, amounts, limi
 MAX_ERRORS = 5
 """Maximum rows in the table of errors."""
 
-MARKS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.NOT_DECIDED: "❔", Verdict.INVALID: "❔"}
+MARKS = {RunVerdict.PASS: "✅", RunVerdict.FAIL: "❌", RunVerdict.NOT_DECIDED: "❔", RunVerdict.INVALID: "❔"}
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#!|~&@:$]|(?<=www)\.")
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bltybench.metrics.policy_choice import Estimate, Standing, TournamentResult
+from bltybench.metrics.policy_choice import IntervalEstimate, Standing, TournamentResult
 from bltybench.report.figures import style
 from bltybench.report.figures.drawing import Drawing, drawing
 
@@ -21,14 +21,14 @@ LABELS = {style.WIDE: 206, style.NARROW: 158}
 TOO_FEW = "too few calls"
 
 
-def _success_percent(one: Standing) -> Estimate:
+def _success_percent(one: Standing) -> IntervalEstimate:
     value, low, high = (
         None if part is None else 100 * part for part in msgspec.structs.astuple(one.ok_share)
     )
-    return Estimate(value or 0.0, low, None if high is None else min(high, 100.0))
+    return IntervalEstimate(value or 0.0, low, None if high is None else min(high, 100.0))
 
 
-Pick = Callable[[Standing], Estimate | None]
+Pick = Callable[[Standing], IntervalEstimate | None]
 PANELS: tuple[tuple[str, str, tuple[tuple[str, str, Pick], ...]], ...] = (
     ("Goodput per minute", style.ACCEPTED, (("", "o", lambda one: one.goodput_per_min),)),
     ("Success rate, %", style.ACCEPTED, (("", "o", _success_percent),)),
@@ -103,7 +103,7 @@ def _panel(
 def _record(one: Standing) -> dict[str, object]:
     record: dict[str, object] = {"policy": one.policy, "rank": one.rank}
     for name in ("goodput_per_min", "ok_share", "refusals_per_success", "success_p50_s", "success_p95_s"):
-        estimate: Estimate | None = getattr(one, name)
+        estimate: IntervalEstimate | None = getattr(one, name)
         parts = (
             (np.nan, np.nan, np.nan) if estimate is None else (estimate.value, estimate.low, estimate.high)
         )

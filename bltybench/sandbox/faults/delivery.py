@@ -9,7 +9,7 @@ import time
 from starlette.types import Message, Scope, Send
 
 from bltybench.sandbox.errors import ApiError, ClientGone, Headers, server_error
-from bltybench.sandbox.pacer import Pacer
+from bltybench.sandbox.response_timer import ResponseTimer
 from bltybench.sandbox.truth import TruthRow
 
 TRANSPORT = "bltybench.transport"
@@ -55,12 +55,12 @@ class FaultySend:
     ``pieces`` is how many pieces of the body come before the fault.
     """
 
-    def __init__(self, fault: str, scope: Scope, send: Send, pacer: Pacer, pieces: int) -> None:
+    def __init__(self, fault: str, scope: Scope, send: Send, timer: ResponseTimer, pieces: int) -> None:
         self._fault = fault
         self._transport: asyncio.Transport = scope["extensions"][TRANSPORT]
         self._row: TruthRow = scope["state"]["row"]
         self._send = send
-        self._pacer = pacer
+        self._timer = timer
         self._pieces_left = pieces
         self._start: Message | None = None
         self._held = b""
@@ -100,14 +100,14 @@ class FaultySend:
 
     async def _on_start(self) -> None:
         if self._fault == "reset_before_headers":
-            await self._pacer.until(self._row.received_ns + REACTION_NS)
+            await self._timer.until(self._row.received_ns + REACTION_NS)
             await self._break(reset=True)
         elif self._fault == "slow_headers":
             self._write(b"HTTP/1.1 200 OK\r\nx-padding: ")
             at_ns = time.monotonic_ns()
             while True:
                 at_ns += DRIP_NS
-                await self._pacer.until(at_ns)
+                await self._timer.until(at_ns)
                 self._write(b".")
 
     async def _on_fault(self, body: bytes, *, more: bool) -> None:
@@ -128,7 +128,7 @@ class FaultySend:
         else:
             await self._pass(half, more=True)
             if self._fault == "stall":
-                await self._pacer.until(time.monotonic_ns() + FOREVER_NS)
+                await self._timer.until(time.monotonic_ns() + FOREVER_NS)
             await self._break(reset=self._fault == "reset_mid_stream")
 
     def _is_event(self, body: bytes) -> bool:
@@ -160,5 +160,5 @@ class FaultySend:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._transport.abort()
         with contextlib.suppress(ClientGone):
-            await self._pacer.until(time.monotonic_ns() + CLIENT_WAIT_NS)
+            await self._timer.until(time.monotonic_ns() + CLIENT_WAIT_NS)
         raise ResponseEnded

@@ -12,7 +12,7 @@ from random import Random
 
 from bltybench.errors import UserError
 from bltybench.scenario.arrivals.trace_formats import FORMATS
-from bltybench.scenario.arrivals.trace_line import ChatId, Format, Line, TimeUnit, TraceRow
+from bltybench.scenario.arrivals.trace_line import ChatId, Format, TimeUnit, TraceLine, TraceRow
 from bltybench.scenario.files import open_text, version_of
 
 LFS = "version https://git-lfs"
@@ -76,7 +76,7 @@ def rows(
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = parse(Line(line, where, form.example))
+        row = parse(TraceLine(line, where, form.example))
         if begin_s is None:
             begin_s = row.at_s if form.from_first_row else 0.0
             last_s = row.at_s

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from bltybench.errors import UserError
-from bltybench.scenario.arrivals.trace_line import SESSION_KEYS, Format, Line, Parse, TimeUnit, TraceRow
+from bltybench.scenario.arrivals.trace_line import SESSION_KEYS, Format, Parse, TimeUnit, TraceLine, TraceRow
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes that the blocks of a trace can have, in tokens: 512 in Mooncake's traces, 16 in Bailian's."""
@@ -23,7 +23,7 @@ def _azure(_: str, _unit: TimeUnit | None) -> Parse:
     # Seconds since a nearby day: a float resolves nanoseconds over weeks, not over half a century.
     epoch: datetime | None = None
 
-    def parse(line: Line) -> TraceRow:
+    def parse(line: TraceLine) -> TraceRow:
         nonlocal epoch
         timestamp, prompt, completion = line.fields(3)
         moment, fraction_s = _moment(line, timestamp)
@@ -37,7 +37,7 @@ def _azure(_: str, _unit: TimeUnit | None) -> Parse:
     return parse
 
 
-def _moment(line: Line, text: str) -> tuple[datetime, float]:
+def _moment(line: TraceLine, text: str) -> tuple[datetime, float]:
     """Return the whole second and the fraction. A missing time zone means UTC."""
     match = _TIMESTAMP.fullmatch(text)
     invalid = line.error(f"timestamp {text[:40]!r} is not a time")
@@ -62,7 +62,7 @@ def _burstgpt(header: str, _unit: TimeUnit | None) -> Parse:
     columns = [names.index(name) for name in _BURSTGPT_COLUMNS]
     session = names.index(_SESSION) if _SESSION in names else None
 
-    def parse(line: Line) -> TraceRow:
+    def parse(line: TraceLine) -> TraceRow:
         fields = line.fields(len(names))
         at, prompt, completion = (fields[column] for column in columns)
         try:
@@ -97,7 +97,7 @@ class _Blocks:
         self._sizes: tuple[int, ...] = BLOCK_SIZES
         """Block sizes that fit all rows so far. A prompt of two or more blocks leaves one."""
 
-    def __call__(self, line: Line) -> TraceRow:
+    def __call__(self, line: TraceLine) -> TraceRow:
         """Return the row of a line."""
         row = line.object()
         prompt = line.whole(row, "input_length", 1)
@@ -111,7 +111,7 @@ class _Blocks:
         size = self._sizes[-1] if ids else 0
         return TraceRow(at_s, prompt, completion, tuple(ids), size, None, *line.session(row))
 
-    def _fit_sizes(self, line: Line, prompt: int, blocks: int) -> None:
+    def _fit_sizes(self, line: TraceLine, prompt: int, blocks: int) -> None:
         fitting = tuple(size for size in self._sizes if math.ceil(prompt / size) == blocks)
         if not fitting:
             size = self._sizes[-1]
@@ -131,7 +131,7 @@ class _Timestamps:
         self._unit = unit
         """Unit of numbers. Without a given one, a decimal point means seconds."""
 
-    def __call__(self, line: Line, row: dict[str, Any]) -> float:
+    def __call__(self, line: TraceLine, row: dict[str, Any]) -> float:
         """Return the time of a row in seconds."""
         if isinstance(row.get("timestamp"), str):
             moment, fraction_s = _moment(line, row["timestamp"])
@@ -157,7 +157,7 @@ _BODY = re.compile(r'\{.*"(?:body|messages)"\s*:')
 def _requests(_: str, unit: TimeUnit | None) -> Parse:
     time_s, numbers = _Timestamps(unit), count()
 
-    def parse(line: Line) -> TraceRow:
+    def parse(line: TraceLine) -> TraceRow:
         row = line.object()
         if "body" not in row:
             raise line.error("has no body, which holds the messages and all other keys of the request")
@@ -173,7 +173,7 @@ _OWN_HEADER = '{"at_s": 0.25, "prompt_tokens": 120, "max_tokens": 40}'
 _OWN_KEYS = {"at_s", "prompt_tokens", "max_tokens", "call", *SESSION_KEYS}
 
 
-def _own(line: Line) -> TraceRow:
+def _own(line: TraceLine) -> TraceRow:
     row = line.object()
     unknown = sorted(row.keys() - _OWN_KEYS)
     if unknown:

@@ -43,7 +43,7 @@ class TraceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TraceLine:
     """One line of a trace, with its location and an example for messages."""
 
     text: str
@@ -106,7 +106,7 @@ class Line:
 
 
 TimeUnit = Literal["s", "ms"]
-Parse = Callable[[Line], TraceRow]
+Parse = Callable[[TraceLine], TraceRow]
 """Function from a line to a row. Raises UserError."""
 
 

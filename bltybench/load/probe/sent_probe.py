@@ -14,7 +14,7 @@ from bltybench.wire.interpret import fold
 
 
 @dataclass
-class SentRequest:
+class SentProbe:
     """A request and the client that sends it."""
 
     request: ProbeRequest

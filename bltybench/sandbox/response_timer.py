@@ -12,7 +12,7 @@ from starlette.types import Receive
 from bltybench.sandbox.errors import ClientGone
 
 
-class Pacer:
+class ResponseTimer:
     """Sleeps until given monotonic times. Raises ClientGone as soon as the client disconnects.
 
     All times are absolute, so a late wakeup does not delay the next one. Use with ``async with``.
@@ -23,7 +23,7 @@ class Pacer:
         self._gone = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> Pacer:
+    async def __aenter__(self) -> ResponseTimer:
         self._loop = asyncio.get_running_loop()
         self._watch = self._loop.create_task(self._until_gone())
         return self
