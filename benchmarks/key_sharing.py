@@ -29,7 +29,7 @@ def attempts_with_keys(
     shared: bool,
     share: float = 0.5,
     fallback: bool = False,
-    most: int = MAX_ATTEMPTS,
+    max_requests: int = MAX_ATTEMPTS,
 ) -> list[Attempt]:
     """Return a run of random arrivals with two keys, which share a limiter or have one each."""
     text = f"{name}/{seed}"
@@ -38,7 +38,7 @@ def attempts_with_keys(
     rng, at_s = random.Random(f"{text}/arrivals"), 0.0
     per_s = LOAD * len(servers) * servers[0].limit / servers[0].period_s
     until_s = 4 * servers[0].period_s + 30
-    while at_s < until_s and sum(len(client.rows) for client in clients) < most:
+    while at_s < until_s and sum(len(client.rows) for client in clients) < max_requests:
         at_s += rng.expovariate(per_s)
         key = int(rng.random() >= share)
         accepted, took_s = clients[key].send(at_s)

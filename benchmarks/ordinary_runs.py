@@ -52,8 +52,8 @@ class SimulatedServer:
         self.limit = rng.randint(15, 80)
         self._seed = rng.random()
         self._takes_s = (0.5, 2.0) if "slots" in name else (0.1, 0.4)
-        fewest = {"slots": 2, "slots and window": 3}.get(name)
-        self.slots = None if fewest is None else rng.randint(fewest, 8)
+        min_slots = {"slots": 2, "slots and window": 3}.get(name)
+        self.slots = None if min_slots is None else rng.randint(min_slots, 8)
         self.restart()
 
     def restart(self) -> None:

@@ -50,21 +50,21 @@ def gather(
         evidence.skipped["usage"] = UNREQUESTED
     evidence.cut = client.post(path, body(LONG, CUT_MAX_TOKENS))
 
-    target, least = client.target, body(SHORT, 1)
+    target, minimal = client.target, body(SHORT, 1)
     evidence.bad_json = client.post(path, b'{"model": "' + model.encode() + b'", "messages": [')
     evidence.no_messages = client.post(
-        path, {key: value for key, value in least.items() if key != "messages"}
+        path, {key: value for key, value in minimal.items() if key != "messages"}
     )
-    evidence.wrong_type = client.post(path, least | {"messages": "ready?"})
-    evidence.no_model = client.post(target.path_of_chat(NO_MODEL), least | {"model": NO_MODEL})
+    evidence.wrong_type = client.post(path, minimal | {"messages": "ready?"})
+    evidence.no_model = client.post(target.path_of_chat(NO_MODEL), minimal | {"model": NO_MODEL})
     evidence.no_route = client.get(NOWHERE)
     if keyed:
-        evidence.no_key = client.post_as(None, path, least)
-        evidence.wrong_key = client.post_as(SecretStr(WRONG_KEY), path, least)
+        evidence.no_key = client.post_as(None, path, minimal)
+        evidence.wrong_key = client.post_as(SecretStr(WRONG_KEY), path, minimal)
     else:
         evidence.skipped["no_key"] = evidence.skipped["wrong_key"] = "the target has no api_key_env"
     if restricted is not None:
         key, barred_model = restricted
-        barred = least | {"model": barred_model}
+        barred = minimal | {"model": barred_model}
         evidence.forbidden = client.post_as(SecretStr(key), target.path_of_chat(barred_model), barred)
     return evidence

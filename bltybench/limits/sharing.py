@@ -18,16 +18,25 @@ from bltybench.runs.attempt import Attempt
 
 ATTRIBUTES = {"key": "key", "model": "requested_model"}
 """Attribute of an attempt by what can have a limit of its own."""
-MIN_DECISIONS = 6
-"""Decisions that one explanation must make more than the other. Chance and uncertain times explain fewer."""
-MAX_NAMES = 8
-"""Maximum keys or models to compare. Each is fitted alone, which takes up to seconds."""
-MAX_COMPARED = 600
-"""Maximum successive decisions to compare, for the same reason."""
-MAX_FITS = 3
-"""Candidates that fit alike, of which the one that makes most decisions counts."""
-MAX_LISTED = 3
-"""Maximum names in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharingThresholds:
+    """What is compared, and when one explanation counts as better."""
+
+    min_decisions: int = 6
+    """Decisions that one explanation must make more than the other. Fewer can be chance or timing errors."""
+    max_names: int = 8
+    """Maximum keys or models to compare. Each is fitted alone, which takes up to seconds."""
+    max_compared: int = 600
+    """Maximum successive decisions to compare, for the same reason."""
+    max_fits: int = 3
+    """Candidates that fit alike, of which the one that makes most decisions counts."""
+    max_listed: int = 3
+    """Maximum names in a sentence."""
+
+
+SHARING = SharingThresholds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,9 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
     statuses = refusal_statuses(attempts)
     refused = sum(classify(attempt, statuses).refused for attempt in attempts)
     pairs = observed(attempts, conditions.start_s, conditions.timing)
-    kept = {id(one) for one in most_informative([observation for _, observation in pairs], MAX_COMPARED)}
+    kept = {
+        id(one) for one in most_informative([observation for _, observation in pairs], SHARING.max_compared)
+    }
     named: dict[str, list[Observation]] = {}
     for attempt, observation in pairs:
         if id(observation) in kept:
@@ -102,15 +113,15 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
     if too_little := _too_little(named, refused):
         return _open(of, names, refused, subject, too_little)
     by_one, by_each = _explained(named, conditions)
-    one = f"one limiter for all makes {by_one.count} of {by_one.of} decisions"
-    each = f"one for each makes {by_each.count}"
+    by_shared = f"one limiter for all makes {by_one.count} of {by_one.of} decisions"
+    by_separate = f"one for each makes {by_each.count}"
     # Without recoveries, a fit fails because it shows too little, not because it is wrong.
     one_can_fail = _recovers(list(chain.from_iterable(named.values())))
     each_can_fail = all(map(_recovers, named.values()))
-    if is_confirmed(by_one) and by_one.count >= by_each.count + MIN_DECISIONS and each_can_fail:
-        return Sharing(of, names, True, refused, f"The {subject} share a limit: {one}, {each}.")
-    if is_confirmed(by_each) and by_each.count >= by_one.count + MIN_DECISIONS and one_can_fail:
-        says = f"The {subject} do not share a limit: {one}, {each}."
+    if is_confirmed(by_one) and by_one.count >= by_each.count + SHARING.min_decisions and each_can_fail:
+        return Sharing(of, names, True, refused, f"The {subject} share a limit: {by_shared}, {by_separate}.")
+    if is_confirmed(by_each) and by_each.count >= by_one.count + SHARING.min_decisions and one_can_fail:
+        says = f"The {subject} do not share a limit: {by_shared}, {by_separate}."
         if meanwhile := _accepted_meanwhile(named):
             says += f" While one of them was refused, {meanwhile} requests with another were accepted."
         return Sharing(of, names, False, refused, says)
@@ -118,9 +129,10 @@ def _compare(of: str, attempts: Sequence[Attempt], conditions: Conditions, where
         reason = "refusals must end more than once for each of them, so a longer run is needed"
         return _open(of, names, refused, subject, reason)
     if is_confirmed(by_one) or is_confirmed(by_each):
-        reason = f"{one}, {each}, which is about the same. Send more with one of them until it is refused"
+        remedy = "Send more with one of them until it is refused"
+        reason = f"{by_shared}, {by_separate}, which is about the same. {remedy}"
         return _open(of, names, refused, subject, reason)
-    return _open(of, names, refused, subject, f"{one}, and {each}, so neither explains the run")
+    return _open(of, names, refused, subject, f"{by_shared}, and {by_separate}, so neither explains the run")
 
 
 def _too_little(named: Mapping[str, Sequence[Observation]], refused: int) -> str:
@@ -131,7 +143,7 @@ def _too_little(named: Mapping[str, Sequence[Observation]], refused: int) -> str
         return "no refusal is by the request limit"
     if len(named) < 2:
         return "only one of them met the request limit"
-    return f"at most {MAX_NAMES} are compared" if len(named) > MAX_NAMES else ""
+    return f"at most {SHARING.max_names} are compared" if len(named) > SHARING.max_names else ""
 
 
 def _open(of: str, names: tuple[str, ...], refused: int, subject: str, reason: str) -> Sharing:
@@ -164,7 +176,7 @@ def _recovers(observations: Sequence[Observation]) -> bool:
 def _made(verdict: Verdict, observations: Sequence[Observation]) -> Proportion:
     """Return how many decisions the best fit makes; without one, that all were accepted, or refused."""
     known = [one.accepted for one in observations if one.accepted is not None]
-    fits = (verdict.consistent or verdict.fits)[:MAX_FITS]
+    fits = (verdict.consistent or verdict.fits)[: SHARING.max_fits]
     made = [agreement(observations, fit.model).count for fit in fits]
     same = max(sum(known), 0 if any(known) else len(known))
     return Proportion(max([same, *made]), len(known))
@@ -199,7 +211,7 @@ def _by(attempts: Sequence[Attempt], attribute: str) -> dict[str, list[Attempt]]
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [name[:40] for name in names[:MAX_LISTED]]
-    if len(names) > MAX_LISTED:
-        shown.append(f"{len(names) - MAX_LISTED} more")
+    shown = [name[:40] for name in names[: SHARING.max_listed]]
+    if len(names) > SHARING.max_listed:
+        shown.append(f"{len(names) - SHARING.max_listed} more")
     return " and ".join(shown) if len(shown) < 3 else f"{', '.join(shown[:-1])}, and {shown[-1]}"

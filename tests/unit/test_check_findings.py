@@ -53,7 +53,9 @@ def broken(found: dict[str, CheckFinding]) -> list[str]:
 def test_correct_api_has_no_broken_finding() -> None:
     api = FakeApi()
     found = findings(api)
-    assert {name: each.observed for name, each in found.items() if each.status is not Status.HOLDS} == {}
+    assert {
+        name: finding.observed for name, finding in found.items() if finding.status is not Status.HOLDS
+    } == {}
 
 
 def test_number_of_fixed_requests_matches_the_announcement() -> None:
@@ -91,7 +93,7 @@ def _set(kind: str, *path: str | int, to: Any) -> Callable[[FakeApi], None]:
 def _header(name: str, value: str | None) -> Callable[[FakeApi], None]:
     def spoil(api: FakeApi) -> None:
         def headers(good: dict[str, str]) -> dict[str, str]:
-            others = {key: each for key, each in good.items() if key != name}
+            others = {key: finding for key, finding in good.items() if key != name}
             return others if value is None else {**others, name: value}
 
         api.headers = headers

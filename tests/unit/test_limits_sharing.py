@@ -17,7 +17,7 @@ from bltybench.report.inference import Inference
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import TargetInfo
 
-MOST = 300
+MAX_REQUESTS = 300
 """Attempts of a run: enough for several periods of the limits."""
 
 
@@ -29,7 +29,10 @@ MOST = 300
     ],
 )
 def test_sharing_is_found_from_an_ordinary_run(name: str, shared: bool, fallback: bool) -> None:
-    assert shared_by(attempts_with_keys(name, 0, shared=shared, fallback=fallback, most=MOST)) is shared
+    assert (
+        shared_by(attempts_with_keys(name, 0, shared=shared, fallback=fallback, max_requests=MAX_REQUESTS))
+        is shared
+    )
 
 
 def divided(attempts: Sequence[Attempt]) -> tuple[list[dict[str, str]], list[str]]:
@@ -45,7 +48,7 @@ def inferred(attempts: Sequence[Attempt], **fields: object) -> Inference:
 def test_run_without_refusals_says_nothing_about_sharing() -> None:
     accepted = [
         one
-        for one in attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+        for one in attempts_with_keys("FixedWindow", 0, shared=True, max_requests=MAX_REQUESTS)
         if one.outcome is Outcome.OK
     ]
     owners, says = divided(accepted)
@@ -63,7 +66,7 @@ def test_refusals_by_another_limit_claim_nothing_about_the_request_limit() -> No
         else msgspec.structs.replace(
             one, error_code="token_limit_exceeded", error_message="tokens per minute"
         )
-        for one in attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+        for one in attempts_with_keys("FixedWindow", 0, shared=True, max_requests=MAX_REQUESTS)
     ]
     owners, says = divided(attempts)
     assert owners == [{}]
@@ -71,7 +74,7 @@ def test_refusals_by_another_limit_claim_nothing_about_the_request_limit() -> No
 
 
 def test_more_keys_than_can_be_compared_claim_nothing() -> None:
-    attempts = attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+    attempts = attempts_with_keys("FixedWindow", 0, shared=True, max_requests=MAX_REQUESTS)
     many = [msgspec.structs.replace(one, key=f"K{index % 9}") for index, one in enumerate(attempts)]
     _, says = divided(many)
     assert says == [
@@ -81,7 +84,7 @@ def test_more_keys_than_can_be_compared_claim_nothing() -> None:
 
 def test_refusals_that_both_explain_claim_no_limit() -> None:
     # B is used while A is not, so either of both explanations fits.
-    attempts = attempts_with_keys("FixedWindow", 0, shared=False, share=1.0, most=MOST)
+    attempts = attempts_with_keys("FixedWindow", 0, shared=False, share=1.0, max_requests=MAX_REQUESTS)
     last = max(one.sent_ns or 0 for one in attempts)
     later = [
         msgspec.structs.replace(
@@ -104,7 +107,7 @@ def test_refusals_that_both_explain_claim_no_limit() -> None:
 
 
 def test_each_key_with_a_limit_of_its_own_is_fitted_alone() -> None:
-    attempts = attempts_with_keys("SlidingLog", 0, shared=False, most=MOST)
+    attempts = attempts_with_keys("SlidingLog", 0, shared=False, max_requests=MAX_REQUESTS)
     record = inferred(attempts).record(attempts)
     assert [part.owner for part in record.parts] == [{"key": "A"}, {"key": "B"}]
     limits = {part.findings.observed and part.findings.observed.limit for part in record.parts}
@@ -117,7 +120,7 @@ def test_each_key_with_a_limit_of_its_own_is_fitted_alone() -> None:
 
 
 def test_different_targets_never_share_a_fit() -> None:
-    attempts = attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+    attempts = attempts_with_keys("FixedWindow", 0, shared=True, max_requests=MAX_REQUESTS)
     by_target = [msgspec.structs.replace(one, target=one.key, key=None) for one in attempts]
     owners, says = divided(by_target)
     assert owners == [{"target": "A"}, {"target": "B"}]
@@ -130,7 +133,7 @@ def test_different_targets_never_share_a_fit() -> None:
 
 
 def test_models_are_compared_as_keys_are() -> None:
-    attempts = attempts_with_keys("FixedWindow", 0, shared=True, most=MOST)
+    attempts = attempts_with_keys("FixedWindow", 0, shared=True, max_requests=MAX_REQUESTS)
     by_model = [msgspec.structs.replace(one, requested_model=one.key, key="K") for one in attempts]
     owners, says = divided(by_model)
     assert owners == [{}]

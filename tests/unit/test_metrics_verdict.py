@@ -25,7 +25,7 @@ REFUSED = [attempt(call_id="r", outcome=Outcome.RATE_LIMITED, status=429)]
 CUT_OFF = [attempt(call_id="x", outcome=Outcome.CANCELLED, status=None, headers_ns=None)]
 LOST = {"workers": 2, "unfinished_workers": [UnfinishedWorker(name="w1", reason="was killed")]}
 STALLED = {"stall_us": 280_000}
-PASSES, FAILS, FEW = {"attempts.count": ">= 1"}, {"attempts.count": "< 1"}, {"latency.p99": "< 9 s"}
+PASSES, FAILS, UNDECIDED = {"attempts.count": ">= 1"}, {"attempts.count": "< 1"}, {"latency.p99": "< 9 s"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ ROWS = {
     "all pass": Row(checks=PASSES, verdict="pass", code=0, strict=0),
     "one fails": Row(checks=PASSES | {"refused.count": "> 0"}, verdict="fail", code=1, strict=1),
     "fails, and invalid": Row(checks=FAILS, generator=STALLED, verdict="fail", code=1, strict=1),
-    "fails, and too few": Row(checks=FAILS | FEW, verdict="fail", code=1, strict=1),
+    "fails, and too few": Row(checks=FAILS | UNDECIDED, verdict="fail", code=1, strict=1),
     "lost worker": Row(checks=PASSES, about=LOST, verdict="fail", code=1, strict=1),
     "nothing succeeded": Row(attempts=REFUSED, verdict="nothing succeeded", code=1, strict=1),
     "nothing succeeded, too few": Row(
-        attempts=REFUSED, checks=FEW, verdict="nothing succeeded", code=1, strict=1
+        attempts=REFUSED, checks=UNDECIDED, verdict="nothing succeeded", code=1, strict=1
     ),
     "failures as asked for": Row(
         attempts=REFUSED, checks={"refused.count": "> 0"}, verdict="pass", code=0, strict=0
@@ -58,7 +58,7 @@ ROWS = {
     "nothing sent": Row(attempts=[], verdict="nothing succeeded", code=1, strict=1),
     "invalid": Row(generator=STALLED, verdict="invalid", code=0, strict=1),
     "invalid, checks pass": Row(checks=PASSES, generator=STALLED, verdict="invalid", code=0, strict=1),
-    "too few": Row(checks=PASSES | FEW, verdict="not decided", code=0, strict=1),
+    "too few": Row(checks=PASSES | UNDECIDED, verdict="not decided", code=0, strict=1),
     "all cut off": Row(attempts=CUT_OFF, verdict="not decided", code=0, strict=1),
 }
 

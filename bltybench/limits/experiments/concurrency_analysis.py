@@ -63,14 +63,14 @@ def _refusing(
     cancels_s: Sequence[float],
     context: ProbeContext,
 ) -> list[Answer]:
-    least = _max_open(results)
-    most = min(_max_open_at(results, refusal) for refusal in refusals)
+    low = _max_open(results)
+    high = min(_max_open_at(results, refusal) for refusal in refusals)
     retries, controls = with_role(results, RETRY), with_role(results, CONTROL)
     retries_accepted, controls_accepted = accepted(retries), accepted(controls)
     controls_refused = len(refused(controls))
     named = sum(refusal.about_concurrency for refusal in refusals)
     evidence = [
-        f"with {least} streams open, {len(refusals)} more were refused",
+        f"with {low} streams open, {len(refusals)} more were refused",
         f"after a stream was cancelled, {len(retries_accepted)} of {len(retries)} retries were accepted",
     ]
     if controls:
@@ -89,18 +89,18 @@ def _refusing(
         reason = "refusals did not end when streams did, so another limit caused them"
     elif not named and control_was_early:
         reason = "a request was accepted although no slot was free, so another limit caused the refusals"
-    elif not (slot_was_freed or named or request_limit_is_known or least == context.concurrency):
+    elif not (slot_was_freed or named or request_limit_is_known or low == context.concurrency):
         reason = "refusals ended no sooner than streams did, so the unknown request limit may be the cause"
-    elif not (control_was_in_time or named or request_limit_is_known or least == context.concurrency):
+    elif not (control_was_in_time or named or request_limit_is_known or low == context.concurrency):
         reason = "streams ended before it was tested that no slot was free, so another limit may be the cause"
-    elif least > most:
+    elif low > high:
         reason = "refusals did not depend on how many streams were open"
     if reason:
-        return _unknown(reason, least=least, evidence=evidence)
+        return _unknown(reason, least=low, evidence=evidence)
     votes = len(retries_accepted) + controls_refused + min(named, 2)
-    confidence = sure(votes, len(controls_accepted)) / (1 + most - least)
-    says = f"At most {least} requests can be in flight."
-    limit = Answer(LIMIT, least, says, confidence, tuple(evidence), range=(least, most))
+    confidence = sure(votes, len(controls_accepted)) / (1 + high - low)
+    says = f"At most {low} requests can be in flight."
+    limit = Answer(LIMIT, low, says, confidence, tuple(evidence), range=(low, high))
     says = f"Excess requests are refused with status {refusals[0].status}."
     confidence = sure(len(refusals) + len(retries_accepted))
     excess = Answer("concurrency_excess", "refused", says, confidence, (evidence[0],))

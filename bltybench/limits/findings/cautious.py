@@ -128,10 +128,10 @@ def blurred(verdict: Verdict, requests: int) -> Verdict:
 
     def blurred(fit: Fit) -> Fit:
         low, high = fit.limit_range
-        least = max(1, low - requests)
+        lowest = max(1, low - requests)
         slowest, fastest = fit.rates_per_min
-        rates = (slowest * least / low, fastest * (high + requests) / high)
-        return replace(fit, limit_range=(least, high + requests), rate_range_per_min=rates)
+        rates = (slowest * lowest / low, fastest * (high + requests) / high)
+        return replace(fit, limit_range=(lowest, high + requests), rate_range_per_min=rates)
 
     return replace(verdict, consistent=tuple(map(blurred, verdict.consistent)))
 

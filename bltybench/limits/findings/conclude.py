@@ -33,14 +33,14 @@ from bltybench.limits.fit.result import Ban, Fit, Verdict
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.classify import LIMIT_NAMES, refusal_statuses, refused_by
-from bltybench.limits.observations.extract import EXACT, MAX_CLOCK_S, Timing, observations_of
+from bltybench.limits.observations.extract import EXACT, Timing, observations_of
 from bltybench.limits.observations.observation import (
     Observation,
     busiest_period,
     most_informative,
 )
 from bltybench.limits.observations.proportion import Proportion
-from bltybench.limits.observations.thresholds import ANSWERS
+from bltybench.limits.observations.thresholds import ANSWERS, OBSERVATIONS
 from bltybench.limits.observations.waits import waits_of
 from bltybench.limits.pairs.select import fit_limits
 from bltybench.limits.probe.context import ProbeContext
@@ -94,7 +94,7 @@ def find(
         since_s = verdict.exhausted.since_s
         observations = [one for one in observations if one.sent_s <= since_s]
     verdict = measured(verdict) if probed else for_clients(verdict, documented_per_min, observations)
-    if timing.clock_s > MAX_CLOCK_S:
+    if timing.clock_s > OBSERVATIONS.max_clock_s:
         verdict = blurred(verdict, busiest_period(observations, timing.clock_s)[0])
     if timing.unclear and verdict.status not in {"never_refused", "always_refused"}:
         verdict = unknown(verdict, timing.unclear)

@@ -78,8 +78,8 @@ def _limit(announced: int | None, fits: Sequence[Fit], results: Sequence[ProbeRe
         return Answer(LIMIT, "honest", "The announced limit is accurate.", sure(2), evidence)
     if any(fit.also or fit.traits.kind == "bucket" for fit in fits):
         return cannot_tell(LIMIT, "it can be a rate, or another limit than those observed", evidence)
-    least, most = min(fit.limit_range[0] for fit in fits), max(fit.limit_range[1] for fit in fits)
-    if least <= announced <= most or not contradicts_limit(fits, results, announced):
+    low, high = min(fit.limit_range[0] for fit in fits), max(fit.limit_range[1] for fit in fits)
+    if low <= announced <= high or not contradicts_limit(fits, results, announced):
         return cannot_tell(LIMIT, "the decisions fit other limits as well", evidence)
     says = f"The announced limit is wrong: it is {announced}, but {fits[0].limit} requests are accepted."
     return Answer(LIMIT, "wrong", says, sure(2), evidence)

@@ -93,13 +93,13 @@ def contradicts_limit(fits: Sequence[Fit], results: Sequence[ProbeResult], limit
         return False
     accepted = np.array([result.accepted is True for result in requests.results])
     refused = np.array([result.accepted is False for result in requests.results])
-    least, most = np.full(count, np.inf), np.full(count, -np.inf)
+    lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
     for fit in _variants(fits):
         for i, _, left, _ in requests.replay(replace(fit, limit=limit)):
-            least[i], most[i] = min(least[i], left), max(most[i], left)
+            lowest[i], highest[i] = min(lowest[i], left), max(highest[i], left)
     eps = SCORING.rounding
-    wrong = (refused & (least - requests.concurrent >= 1 + eps)) | (
-        accepted & (most + requests.concurrent < 1 - eps)
+    wrong = (refused & (lowest - requests.concurrent >= 1 + eps)) | (
+        accepted & (highest + requests.concurrent < 1 - eps)
     )
     return int(wrong.sum()) > SCORING.flip_rate * count
 

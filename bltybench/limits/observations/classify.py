@@ -48,6 +48,7 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from bltybench.limits.observations.thresholds import OBSERVATIONS
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.error_words import (
     ALLOCATED_QUOTA,
@@ -66,10 +67,6 @@ BUSY = ("overload", "capacity")
 """In any text of a 503 or 403 that is no refusal: the server is busy."""
 REQUESTS = "requests"
 """As the whole type or code: the request limit refused."""
-MIN_CONTINUING = 3
-"""Minimum 503s or 403s that count as refusals next to those with another status."""
-MIN_CONTINUING_FRACTION = 0.95
-"""Fraction of them that must follow a refusal. Concurrent requests have no certain order."""
 
 
 class Decision(StrEnum):
@@ -127,11 +124,6 @@ class Decision(StrEnum):
         """The same for a limit on the requests in flight."""
         return False if self is Decision.REFUSED_BY_CONCURRENCY else self.by_request_limit
 
-    @property
-    def retryable(self) -> bool:
-        """Whether another attempt can succeed."""
-        return self in RETRYABLE
-
 
 ACCEPTANCES = frozenset({Decision.ACCEPTED, Decision.BROKEN})
 REQUEST_REFUSALS = frozenset({Decision.REFUSED_BY_REQUESTS, Decision.REFUSED})
@@ -139,14 +131,6 @@ REFUSALS = REQUEST_REFUSALS | {
     Decision.REFUSED_BY_TOKENS,
     Decision.REFUSED_BY_CONCURRENCY,
     Decision.REFUSED_BY_DAILY_CAP,
-}
-RETRYABLE = REFUSALS | {
-    Decision.OVERLOAD,
-    Decision.SLOW_DOWN,
-    Decision.SERVER_ERROR,
-    Decision.BROKEN,
-    Decision.LOST,
-    Decision.NOT_SENT,
 }
 
 LIMITS = (
@@ -273,7 +257,8 @@ def _continues_refusals(attempts: Sequence[Attempt], status: int, others: Collec
         if one.status == status and decision.refused and not classify(one).refused:
             follows.append(refused)
         refused = decision.refused
-    return len(follows) >= MIN_CONTINUING and sum(follows) >= MIN_CONTINUING_FRACTION * len(follows)
+    enough = len(follows) >= OBSERVATIONS.min_continuing
+    return enough and sum(follows) >= OBSERVATIONS.min_continuing_fraction * len(follows)
 
 
 def _stands_in(status: int, names: str, message: str | None) -> bool:

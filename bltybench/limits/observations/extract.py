@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from bltybench.limits.observations.announcement import Announcement
 from bltybench.limits.observations.classify import classify, refusal_statuses
 from bltybench.limits.observations.observation import Observation, with_decision_slack
+from bltybench.limits.observations.thresholds import OBSERVATIONS
 from bltybench.runs.attempt import Attempt
 
 NS = 1e9
@@ -27,12 +28,10 @@ class Timing:
     @property
     def coarse(self) -> bool:
         """Whether the order of requests is too uncertain for headers and numbers in flight."""
-        return self.retries_inside or self.clock_s > MAX_CLOCK_S
+        return self.retries_inside or self.clock_s > OBSERVATIONS.max_clock_s
 
 
 EXACT = Timing()
-MAX_CLOCK_S = 0.02
-"""Uncertainty of times up to which requests in flight and headers are analyzed, in seconds."""
 
 
 def observations_of(

@@ -17,6 +17,13 @@ class ObservationThresholds:
     """Maximum observations to fit: enough to identify a limiter, and fitted within seconds."""
     max_span_ratio: float = 2
     """A long run's first part is fitted unless another has more than this many times its ends of refusals."""
+    max_clock_s: float = 0.02
+    """Maximum uncertainty of times, in seconds, for requests in flight and headers to be analyzed. Beyond it,
+    the order of concurrent requests is unknown."""
+    min_continuing: int = 3
+    """Minimum 503s or 403s that count as refusals next to those with another status. Fewer may be chance."""
+    min_continuing_fraction: float = 0.95
+    """Fraction of them that must follow a refusal. Concurrent requests have no certain order."""
 
 
 @dataclass(frozen=True, slots=True)

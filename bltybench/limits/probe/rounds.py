@@ -22,11 +22,11 @@ def send_round(
     edge_s = PLAN.edge_fractions[number % len(PLAN.edge_fractions)] * period_s
     start_s = ready_s + (-(ready_s + edge_s)) % period_s
     first = max(1, int(PLAN.first_burst_fraction * limit)) if limit else PLAN.first_burst
-    most = limit + limit // 2 + PLAN.overshoot if limit and planner.waited else planner.left
+    max_count = limit + limit // 2 + PLAN.overshoot if limit and planner.waited else planner.left
     for offset in offsets:
         got = yield from planner.send(
             start_s + offset * period_s,
-            first if offset == 0 else most,
+            first if offset == 0 else max_count,
             f"round {number + 1}: {offset:.2f} periods",
             confirm_s=None if offset == 0 else PLAN.confirm_fraction * period_s,
         )
@@ -56,7 +56,7 @@ def try_period(planner: Planner, period_s: float, limit: int) -> ProbePlan[None]
     drain_s = limit * planner.latency_s() / planner.max_in_flight
     second_s = min(start_s + PLAN.round_offsets[1] * period_s, edge_s - 2 * margin_s - drain_s)
     confirm_s = min(PLAN.confirm_fraction * period_s, margin_s)
-    most = limit + limit // 2 + PLAN.overshoot  # a bucket refills meanwhile
+    max_count = limit + limit // 2 + PLAN.overshoot  # a bucket refills meanwhile
     for at_s in (second_s, *around(edge_s, margin_s), *around(start_s + period_s, margin_s)):
         if planner.looks_queued() and (yield from fill_queue(planner)):
             return
@@ -65,7 +65,7 @@ def try_period(planner: Planner, period_s: float, limit: int) -> ProbePlan[None]
             return
         yield from planner.send(
             at_s,
-            most,
+            max_count,
             "testing the documented limit",
             confirm_s=confirm_s if at_s == second_s else None,
         )

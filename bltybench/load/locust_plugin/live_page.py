@@ -165,9 +165,9 @@ def _note(limit: Limit, best: int) -> str:
     """Return how ``best`` accepted within 60 s agrees with a limit; empty if it is not above it."""
     if limit.period_s is None or best <= limit.limit * max(1.0, WINDOW_S / limit.period_s):
         return ""
-    most = limit.limit * (math.ceil(WINDOW_S / limit.period_s) + 1)
-    window = f"around its reset, a fixed window of {limit.words} accepts up to {most:,}"
-    other = "" if best <= most else ", so the API has another limit, or counts differently"
+    max_accepted = limit.limit * (math.ceil(WINDOW_S / limit.period_s) + 1)
+    window = f"around its reset, a fixed window of {limit.words} accepts up to {max_accepted:,}"
+    other = "" if best <= max_accepted else ", so the API has another limit, or counts differently"
     return f"The best 60 s have {best:,}: {window}{other}."
 
 

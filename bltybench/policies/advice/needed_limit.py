@@ -25,11 +25,11 @@ class Objective:
     """A metric of a simulation and its maximum, in seconds or percent."""
 
     metric: str
-    most: float
+    maximum: float
 
     def holds(self, calls: SimulatedCalls) -> bool:
         """Return whether the calls meet it."""
-        return self.value(calls) <= self.most
+        return self.value(calls) <= self.maximum
 
     def value(self, calls: SimulatedCalls) -> float:
         """Return the metric of the calls. A call that gave up takes forever."""
@@ -42,7 +42,7 @@ class Objective:
 
     def __str__(self) -> str:
         """Return it as an option has it."""
-        return f"{self.metric} <= {self.most:g} {UNITS[self.metric]}"
+        return f"{self.metric} <= {self.maximum:g} {UNITS[self.metric]}"
 
 
 class NeededLimit(msgspec.Struct, kw_only=True):
