@@ -37,7 +37,7 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def os_error(error: OSError, *, remedy: str | None = None) -> UserError:
+def os_error(error: OSError) -> UserError:
     """Return an error of the system as one for users: what went wrong, and with which file."""
     where = None if error.filename is None else os.fsdecode(error.filename)
-    return UserError(reason(error), where=where, remedy=remedy)
+    return UserError(reason(error), where=where)

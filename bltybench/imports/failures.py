@@ -42,14 +42,12 @@ TIMEOUTS = ("timeout", "apitimeout", "readtimeout", "deadlineexceeded")
 CANCELLATIONS = ("cancel", "clientdisconnect")
 
 
-def succeeded(status: int = 200) -> ExchangeResult:
+def succeeded() -> ExchangeResult:
     """Return the result of a request that the log calls a success."""
-    return ExchangeResult(outcome=Outcome.OK, status=status)
+    return ExchangeResult(outcome=Outcome.OK, status=200)
 
 
-def failed(
-    status: int | None, kind: str | None, message: str | None, at_ns: int, *, code: str | None = None
-) -> ExchangeResult:
+def failed(status: int | None, kind: str | None, message: str | None, at_ns: int) -> ExchangeResult:
     """Return the result of a request that failed at a Unix time, with what the log says of its error.
 
     Without a status, the class of the exception or the message can name it.
@@ -68,7 +66,7 @@ def failed(
         failure = Failure(Fault.CANCELLED, message or "the client cancelled the request")
     elif status is None:
         failure = Failure(Fault.RESET, message or "the log does not say why it failed")
-    error = {"message": message, "type": kind, "code": code}
+    error = {"message": message, "type": kind}
     body = msgspec.json.encode({"error": {key: value for key, value in error.items() if value}})
     result = responded(status, (), body, at_ns, failure=failure)
     if result.error_type == Fault.RESET:

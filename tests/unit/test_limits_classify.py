@@ -264,12 +264,6 @@ def test_a_response_is_recorded_as_rate_limited_if_and_only_if_it_is_a_refusal(
     assert classify_response(result).refused is (result.outcome is Outcome.RATE_LIMITED)
 
 
-def test_only_what_can_succeed_later_is_retried() -> None:
-    final = {decision for decision in Decision if not decision.retryable}
-    assert final == {ACCEPTED, BILLING, CLIENT_ERROR, CANCELLED}
-    assert classify(attempt(sent_ns=S)).retryable is False
-
-
 LITELLM = "litellm.RateLimitError: OpenAIException - Rate limit reached for m on tokens per min (TPM)"
 GATEWAYS = [
     # Error responses of gateways, and the decision for each 5xx

@@ -16,6 +16,8 @@ from bltybench.runs.folder import write_atomically
 
 HoverData = dict[str, Any]
 """Values that report.js shows under the pointer, as JSON."""
+HOVER_PLACES = 80
+"""Places of a distribution that have hover values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,13 @@ def hover(
     }
 
 
-def hover_shares(curves: dict[str, pd.DataFrame], places: int = 80) -> HoverData:
+def hover_shares(curves: dict[str, pd.DataFrame]) -> HoverData:
     """Return hover values for distributions on a logarithmic axis (``scales.log_axis``)."""
     drawn = {name: curve for name, curve in curves.items() if len(curve)}
     if not drawn:
         return {}
     low, high = scales.log_range(np.concatenate([floats(curve, "value_ms") for curve in drawn.values()]))
-    limits = low * (high / low) ** ((np.arange(places) + 0.5) / places)
+    limits = low * (high / low) ** ((np.arange(HOVER_PLACES) + 0.5) / HOVER_PLACES)
     columns = {}
     for name, curve in drawn.items():
         ms, share = floats(curve, "value_ms"), floats(curve, "share")

@@ -115,10 +115,10 @@ def short(value: float) -> str:
     return f"{value:,.10g}"
 
 
-def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str:
+def to_svg(figure: Figure, name: str, title: str) -> str:
     """Return the figure as inline SVG with unique ids. The same run gives the same text.
 
-    ``themed`` replaces the placeholder colors by CSS variables and takes the font from the page.
+    CSS variables replace the placeholder colors, and the font is the page's.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -132,8 +132,7 @@ def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str
         if element.text is not None and not element.text.strip():
             element.text = None
         element.attrib = {
-            key.removeprefix(XLINK): _attribute(key, value, name, themed=themed)
-            for key, value in element.attrib.items()
+            key.removeprefix(XLINK): _attribute(key, value, name) for key, value in element.attrib.items()
         }
     size = {"width", "height"}
     kept = {key: value for key, value in root.attrib.items() if key not in size}
@@ -141,7 +140,7 @@ def to_svg(figure: Figure, name: str, title: str, *, themed: bool = True) -> str
     return ET.tostring(root, encoding="unicode")
 
 
-def _attribute(key: str, value: str, name: str, *, themed: bool) -> str:
+def _attribute(key: str, value: str, name: str) -> str:
     """Return an attribute with ids that start with ``name``, and with the page's colors and font."""
     if key == "id":
         return f"{name}-{value}"
@@ -149,14 +148,14 @@ def _attribute(key: str, value: str, name: str, *, themed: bool) -> str:
         return f"#{name}-{value[1:]}"
     if key == "style":
         declarations = (declaration.split(": ", 1) for declaration in value.split("; "))
-        return "; ".join(f"{prop}: {_value(setting, name, themed=themed)}" for prop, setting in declarations)
-    return _value(value, name, themed=themed)
+        return "; ".join(f"{prop}: {_value(setting, name)}" for prop, setting in declarations)
+    return _value(value, name)
 
 
-def _value(value: str, name: str, *, themed: bool) -> str:
+def _value(value: str, name: str) -> str:
     if FONT in value:
-        return value.partition(FONT)[0] + ("inherit" if themed else "sans-serif")
-    if themed and value in VARIABLES:
+        return value.partition(FONT)[0] + "inherit"
+    if value in VARIABLES:
         return f"var({VARIABLES[value]})"
     return value.replace("url(#", f"url(#{name}-")
 
