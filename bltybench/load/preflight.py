@@ -21,7 +21,7 @@ MAX_WAIT_S = 10.0
 """Maximum wait for each response of the preflight, in seconds. A slow server is no mistake of the user."""
 TRIES = 3
 PAUSE_S = 0.2
-"""Attempts to connect, and seconds between them."""
+"""Maximum attempts to connect, and seconds between them."""
 UNKNOWN = frozenset({400, 403, 404})
 """Statuses with which servers answer a request for a model that they don't have."""
 

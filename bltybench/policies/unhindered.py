@@ -19,9 +19,9 @@ from bltybench.policies.retry.backoff import Policy
 from bltybench.policies.simulated_calls import SimulatedCalls
 
 CHUNK_CALLS, MIN_SPAN_S = 50, 1.0
-"""Calls that are due in a chunk of time on average, and least length of a load for it, in seconds."""
+"""Average number of calls due in a chunk of time, and the minimum length of a load, in seconds."""
 ROUNDING = 1e-6
-"""Part of a chunk by which its start is earlier, so that rounding can't make it later than a retry in it."""
+"""Fraction of a chunk by which its start is earlier, so that rounding can't put it after a retry in it."""
 
 
 def too_many_events(maximum: int) -> UserError:
@@ -105,12 +105,12 @@ class Unhindered(NamedTuple):
                 continue
             number = refusals[call]
             refusals[call] = number + 1
-            told_s = announced(needed_s(start_s + now_s, 1.0)) if follows else None
+            stated_s = announced(needed_s(start_s + now_s, 1.0)) if follows else None
             now_s += refusal_s
             if wait_of is None or number >= last:
                 ended_s[call] = now_s
                 continue
-            wait_s = wait_of(number, told_s, waited_s[call], rngs[call % clients])
+            wait_s = wait_of(number, stated_s, waited_s[call], rngs[call % clients])
             waited_s[call] = wait_s
             if wait_s is None:
                 ended_s[call] = now_s
@@ -135,7 +135,7 @@ class Unhindered(NamedTuple):
     def _calls(
         self, accepted_s: list[float | None], ended_s: list[float], counts: list[int]
     ) -> SimulatedCalls:
-        # Calls that were refused as often share a list.
+        # Calls with the same number of refusals share a list.
         refusals = [[Decision.REFUSED_BY_REQUESTS] * count for count in range(max(counts) + 1)]
         clients = islice(cycle(range(len(self.rngs))), len(counts))
         return SimulatedCalls(

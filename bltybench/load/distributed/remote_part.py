@@ -1,4 +1,4 @@
-"""What a worker does in addition if it shares no disk, or no clock, with the master."""
+"""The additional work of a worker that shares no disk, or no clock, with the master."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class RemotePart:
     def _finish(self) -> None:
         if self._clock is not None:
             if self._courier is not None:
-                # Of a shared directory, the master may already make the report.
+                # If the directory is shared, the master may already make the report.
                 self._clock.measure()
             self._clock.close()
         if self._courier is not None:

@@ -36,7 +36,7 @@ LEAD_ALONE_S = 0.3
 LEAD_WORKERS_S = 0.5
 """Seconds from when all processes are ready to the zero of the run's axis: time to wake their users."""
 AUTOSTART_MARGIN_S = 10
-"""Seconds by which Locust's own limit on the time exceeds ours with --autostart, to include preparing."""
+"""Seconds by which Locust's own time limit exceeds ours with --autostart. It includes preparing."""
 
 
 class Launcher:

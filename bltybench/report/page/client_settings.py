@@ -20,9 +20,9 @@ def client_settings(
 ) -> Setting | None:
     """Return the settings of one openai client that keeps the limits. None without a limit to keep.
 
-    What a capacity search found is below the limits, so its page has no settings by them. Neither has that of
-    a log that does not name the API's address, or a run with several targets, models, or limits, because a
-    client has one of each.
+    A capacity search has none, because the load that it found is below the limits. A log has none if it does
+    not name the API's address. A run with several targets, models, or limits has none, because a client has
+    one of each.
     """
     target, several = analysis.manifest.target, analysis.manifest.other_targets
     if several or len(analysis.scenario.models_on()) > 1 or (limits is not None and limits.record.parts):

@@ -43,7 +43,7 @@ tokenizer takes about 10 µs per token. The other conversations are counted when
 MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """Size of the part of a file that is validated before the first request. It takes about a second."""
 SHORTEST = 20
-"""Number of conversations, the shortest lines, among which the one with the fewest tokens is sought."""
+"""Number of the shortest lines among which the conversation with the fewest tokens is sought."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Rows(Sequence[Conversation]):
             raise IndexError(index)
         if index < len(self.checked):
             return self.checked[index]
-        # In the place of a row without anything to send comes the next one, and after the last one the first.
+        # A row without anything to send is replaced by the next one, and the last one by the first.
         for later in range(index - len(self.checked), len(self._later) // 2):
             if (row := self._read_later(later)) is not None:
                 return row

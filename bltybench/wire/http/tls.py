@@ -11,9 +11,9 @@ READ_BYTES = 64 * 1024
 
 
 def tls_context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
-    """Return a client context, which verifies certificates and host names if ``verify`` is set.
+    """Return a client context that verifies certificates and host names if ``verify`` is set.
 
-    Raises UserError for a ``ca_file`` that is missing or holds no certificates.
+    Raise UserError for a ``ca_file`` that is missing or holds no certificates.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
@@ -43,7 +43,7 @@ class Tls:
         """Whether the server announced that it sends nothing more."""
 
     def handshake(self, sock: gevent.socket.socket) -> None:
-        """Do the handshake. Blocks this greenlet only. Raises ssl.SSLError, OSError."""
+        """Do the handshake. Block this greenlet only. Raise ssl.SSLError, OSError."""
         done = False
         while not done:
             try:
@@ -66,7 +66,7 @@ class Tls:
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the bytes that ``data`` completes, possibly none. Raises ssl.SSLError."""
+        """Return the bytes that ``data`` completes, possibly none. Raise ssl.SSLError."""
         incoming, session = self._incoming, self._session
         incoming.write(data)
         parts: list[bytes] = []
