@@ -48,7 +48,9 @@ class ChargeBounds:
         self.every = np.arange(len(observations))
         self.informative = _informative(observations)
         self.columns = self.every
-        self.charge(_assume_accepted(np.where(codes == REFUSED, ACCEPTED, codes) if count_refused else codes))
+        if count_refused:
+            codes = np.where(codes == REFUSED, ACCEPTED, codes)
+        self.charge(_assume_accepted(codes, observations.beside_removed))
 
     def charge(self, charges: Ints) -> None:
         """Set which requests are charged (ACCEPTED), not charged (REFUSED), or either (UNKNOWN)."""
@@ -163,11 +165,11 @@ def _prefix_sums(counted: Bools) -> Floats:
     return np.concatenate([[0.0], np.cumsum(counted)])
 
 
-def _assume_accepted(charges: Ints) -> Ints:
+def _assume_accepted(charges: Ints, beside_removed: Bools) -> Ints:
     """Charge lost responses between acceptances. Next to a refusal, a bucket accepts single requests."""
     known = np.flatnonzero(charges != UNKNOWN)
     count, filled = SEARCH.accepted_neighbors, charges.copy()
-    for lost in np.flatnonzero(charges == UNKNOWN):
+    for lost in np.flatnonzero((charges == UNKNOWN) & ~beside_removed):
         place = int(np.searchsorted(known, lost))
         # Fewer before the first requests are enough: nothing was refused yet.
         before, after = known[max(0, place - count) : place], known[place : place + count]

@@ -12,7 +12,7 @@ from bltybench.limits.fit.charges import ChargeBounds
 from bltybench.limits.fit.evidence import allowed_contradictions
 from bltybench.limits.fit.grid import Grid
 from bltybench.limits.fit.occupancy import OCCUPANCY
-from bltybench.limits.fit.thresholds import SCORING
+from bltybench.limits.fit.thresholds import EVIDENCE, SCORING
 from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET
 from bltybench.limits.observations.observation import Floats, Ints, Observations
 
@@ -29,6 +29,8 @@ class Scored:
     limit_max: Ints
     slack: int = 0
     """Cost above the lowest up to which a candidate with no more contradictions is equivalent to the best."""
+    short_s: float = 0.0
+    """Period below which this is ``short_period_slack``."""
 
     def plus(self, other: Scored) -> Scored:
         """Return the candidates of both."""
@@ -39,6 +41,7 @@ class Scored:
             np.concatenate([self.limit_min, other.limit_min]),
             np.concatenate([self.limit_max, other.limit_max]),
             self.slack,
+            self.short_s,
         )
 
     @property
@@ -52,13 +55,17 @@ class Scored:
         best = int(self.cost.argmin())
         excess = self.cost - self.cost[best]
         no_worse = self.contradictions <= self.contradictions[best]
-        return np.flatnonzero((excess <= SCORING.hard_weight // 2) | (no_worse & (excess <= self.slack)))
+        slack = SCORING.short_period_slack if self.grid.period[best] < self.short_s else self.slack
+        return np.flatnonzero((excess <= SCORING.hard_weight // 2) | (no_worse & (excess <= slack)))
 
 
-def allowed_cost(observations: Observations) -> int:
+def allowed_cost(observations: Observations, *, probed: bool = False) -> int:
     """Return the maximum cost at which a model still explains the observations."""
     rarer = int(min(np.sum(observations.accepted), np.sum(observations.refused)))
-    return round(SCORING.hard_weight * allowed_contradictions(len(observations), rarer))
+    allowed = allowed_contradictions(len(observations), rarer)
+    if probed:
+        allowed = min(allowed, EVIDENCE.max_probe_contradictions)
+    return round(SCORING.hard_weight * allowed)
 
 
 def score_pruned(family: str, bounds: ChargeBounds, grid: Grid) -> Scored:
@@ -95,7 +102,7 @@ def score_contradictions(family: str, bounds: ChargeBounds, grid: Grid) -> Score
     """Score candidates by contradictions alone, so all limits that are only ambiguous are equivalent."""
     bounds.select(bounds.every)
     hard = _hard(family, bounds, _lenient(family, bounds, grid))
-    return _scored(family, grid, [SCORING.hard_weight * counts for counts in hard], hard)
+    return _scored(family, bounds, grid, [SCORING.hard_weight * counts for counts in hard], hard)
 
 
 def _batches(bounds: ChargeBounds, grid: Grid) -> Iterator[Grid]:
@@ -147,7 +154,7 @@ def _score_batch(family: str, bounds: ChargeBounds, grid: Grid, best: int) -> Sc
             lowest[near] = _lowest([cost[near] for cost in costs])
             exact[near] = True
         threshold = min(best, int(lowest[exact].min(initial=best)))
-    return _scored(family, grid, costs, hard)
+    return _scored(family, bounds, grid, costs, hard)
 
 
 def _middles(
@@ -167,7 +174,9 @@ def _lowest(costs: Sequence[Ints]) -> Ints:
     return lowest
 
 
-def _scored(family: str, grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]) -> Scored:
+def _scored(
+    family: str, bounds: ChargeBounds, grid: Grid, costs: Sequence[Ints], contradictions: Sequence[Ints]
+) -> Scored:
     """Return the best limits, given costs and contradictions per rounding, candidate (row), and limit."""
     cost = reduce(np.minimum, costs)
     rows, first = np.arange(len(grid)), cost.argmin(axis=1)
@@ -175,7 +184,10 @@ def _scored(family: str, grid: Grid, costs: Sequence[Ints], contradictions: Sequ
     rounding = np.argmin([one[rows, first] for one in costs], axis=0)
     contradicted = np.choose(rounding, [one[rows, first] for one in contradictions])
     slack = SCORING.whole_token_slack if family == WHOLE_TOKEN_BUCKET else 0
-    return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1, slack)
+    short_s = 0.0
+    if FAMILIES[family].kind == "log":
+        short_s = SCORING.short_period_exchanges * bounds.observations.uncertainty_s()
+    return Scored(grid, cost[rows, first], contradicted, first + 1, last + 1, slack, short_s)
 
 
 def _lenient(family: str, bounds: ChargeBounds, grid: Grid) -> list[Floats]:

@@ -102,7 +102,8 @@ def _fit(
             search.try_aligned_periods()
     best_cost = min(search.cost for search in searches)
     fits = [estimate_fit(search, observations, hints_s, best_cost) for search in searches]
-    return _unless_banned(_compare(fits, counts, observations), observations, probed=probed)
+    verdict = _compare(fits, counts, observations, allowed_cost(observations, probed=probed))
+    return _unless_banned(verdict, observations, probed=probed)
 
 
 def _one_sided(counts: tuple[int, int, int], queue: QueueTiming | None) -> Verdict:
@@ -208,13 +209,13 @@ def _search_refill(
     return search
 
 
-def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observations) -> Verdict:
-    """Return the verdict on the fits of all families to ``observations``; ``counts`` are of the whole run."""
+def _compare(fits: list[Fit], counts: tuple[int, int, int], part: Observations, allowed: int) -> Verdict:
+    """Return the verdict on the fits of all families to ``part`` of a run; ``counts`` are of all of it."""
     ranked = tuple(sorted(fits, key=lambda fit: fit.penalized_cost))
-    best, allowed = ranked[0], allowed_cost(observations)
+    best = ranked[0]
     ambiguous_cost = best.cost - SCORING.hard_weight * best.contradictions
     if best.cost > allowed:
-        _, accepted, refused = _counts(observations)
+        _, accepted, refused = _counts(part)
         # Ambiguous decisions of a bucket of whole tokens add up, so they say little about others.
         best = next((fit for fit in ranked if fit.family != WHOLE_TOKEN_BUCKET), best)
         reason = (
@@ -223,12 +224,11 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
         )
         if best.cost > 2 * SCORING.hard_weight * best.contradictions:
             reason = ANY_LIMIT_FITS
-        excludes_pairs = best.contradictions > refused / 2
-        return Verdict("unknown", *counts, fits=ranked, reason=reason, excludes_pairs=excludes_pairs)
+        return Verdict("unknown", *counts, fits=ranked, reason=reason)
     refill_best = best.family == INTERVAL_REFILL
     margin = SELECTION.refill_exclusion_margin if refill_best else SELECTION.exclusion_margin
     close = [fit for fit in ranked if fit.penalized_cost < best.penalized_cost + margin]
-    if ambiguous_cost > SELECTION.max_ambiguous_fraction * allowed:
+    if ambiguous_cost > SELECTION.max_ambiguous_fraction * allowed_cost(part):
         close += [
             fit
             for fit in ranked
@@ -248,7 +248,7 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], observations: Observ
     compared = [fit for fit in ranked if fit.family in families or fit not in close]
     confidence = _probability(consistent[0].family, compared)
     min_span_s = SELECTION.min_refill_periods * consistent[0].period_s
-    if families[0] == INTERVAL_REFILL and observations.span_s < min_span_s:
+    if families[0] == INTERVAL_REFILL and part.span_s < min_span_s:
         return Verdict("ambiguous", *counts, ranked, consistent, confidence, TOO_FEW_REFILL_PERIODS)
     if len(families) == 1:
         return Verdict("found", *counts, ranked, consistent, confidence)

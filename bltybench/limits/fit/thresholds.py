@@ -25,6 +25,12 @@ class ScoringThresholds:
     whole_token_slack: int = 3 * hard_weight
     """Cost of ambiguous decisions up to which times per whole token are equivalent. One token more or less
     changes all decisions until the bucket is full, so the actual time costs more than the best."""
+    short_period_exchanges: float = 20
+    """Period of a log, in exchange times, below which it costs more than the best: the client then sends
+    again as soon as it can, so most decisions near the end of the period are ambiguous, and fewest near the
+    longest period that is possible."""
+    short_period_slack: int = 2 * hard_weight
+    """Cost of ambiguous decisions up to which such periods are equivalent."""
     near_cost: int = 3 * hard_weight
     max_near: int = 400
     """Then up to ``max_near`` others within ``near_cost`` of the best are scored completely."""
@@ -250,6 +256,9 @@ class EvidenceThresholds:
     """Maximum contradictions, as a fraction of the refusals or of the acceptances, whichever are fewer."""
     tolerance: float = 0.5
     """Contradictions allowed in addition, in case ambiguous decisions add up to less than one."""
+    max_probe_contradictions: float = 4
+    """Maximum of a probe, however many requests it sent. It tests its best model again after a contradiction,
+    which chance rarely repeats."""
     max_rate_ratio: float = 2.0
     """Maximum ratio of the sustained rates that remain possible. With more, no rate is known."""
     same_rate: float = 1.01

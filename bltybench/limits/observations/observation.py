@@ -32,6 +32,8 @@ class Observation:
     """Whether it stands for a fixed number of tokens, and the limiter counts tokens."""
     announced: Announcement | None = None
     """What the response's headers announced."""
+    beside_removed: bool = False
+    """Whether requests next to it were removed, so that those around it say nothing about its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Observations:
         codes = [UNKNOWN if one.accepted is None else int(one.accepted) for one in ordered]
         self.codes: Ints = np.array(codes, dtype=np.int64)
         """REFUSED, ACCEPTED, or UNKNOWN."""
+        self.beside_removed: Bools = np.array([one.beside_removed for one in ordered], dtype=np.bool_)
         for code in (ACCEPTED, REFUSED):
             # Requests with the same decision can change places, so the earliest latest time goes first.
             self.hi[self.codes == code] = np.sort(self.hi[self.codes == code])

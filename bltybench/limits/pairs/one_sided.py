@@ -63,18 +63,30 @@ def one_sided(observations: Observations, hints_s: tuple[float, ...]) -> OneSide
 
 
 def explained_by(fit: Fit, observations: Observations) -> Bools:
-    """Return the refusals that a limit can have made, and the lost requests that it surely refused."""
+    """Return the refusals that a limit can have made, and the lost requests that it surely refused.
+
+    A limit can have made those that any of its equivalent parameters explains: the best ones are in the
+    middle of their ranges, and a window's edge there can be off by many response times at the other end.
+    """
     bounds = ChargeBounds(observations, count_refused=False)
-    turns = fit.limit if fit.traits.refills_singly else fit.ticks or 1
-    edge_s = 0.0 if fit.edge_s is None else fit.edge_s - observations.origin_s
-    grid = Grid(*(np.array([value]) for value in (fit.period_s / turns, edge_s, fit.limit / turns)))
+    fits = (fit, *fit.variants)
+    limit = np.array([[one.limit] for one in fits])
+    grid = Grid(*np.array([_cell(one, observations.origin_s) for one in fits]).T)
     surely, perhaps = (
-        OCCUPANCY[fit.family](Side(bounds, bounds.every, least=least), grid)[0] + 1
-        > fit.limit + SCORING.rounding
+        OCCUPANCY[fit.family](Side(bounds, bounds.every, least=least), grid) + 1 > limit + SCORING.rounding
         for least in (True, False)
     )
-    mask: Bools = np.where(observations.refused, perhaps, surely & ~observations.accepted)
+    mask: Bools = np.where(
+        observations.refused, perhaps.any(axis=0), surely.all(axis=0) & ~observations.accepted
+    )
     return mask
+
+
+def _cell(fit: Fit, origin_s: float) -> tuple[float, float, float]:
+    """Return the parameters of a fit in a grid: period, phase, and tokens per turn."""
+    turns = fit.limit if fit.traits.refills_singly else fit.ticks or 1
+    edge_s = 0.0 if fit.edge_s is None else fit.edge_s - origin_s
+    return fit.period_s / turns, edge_s, fit.limit / turns
 
 
 def _grid(family: str, observations: Observations, hints_s: tuple[float, ...]) -> Grid:
@@ -87,9 +99,12 @@ def _grid(family: str, observations: Observations, hints_s: tuple[float, ...]) -
         edges, period = _long_edges(observations), np.unique(grid.period)
         grid = grid.plus(plain_grid(np.repeat(period, len(edges)), np.tile(edges, len(period))))
     shortest_s = GRID.min_period_exchanges * observations.uncertainty_s()
-    usual_s = np.array([s for s in GRID.natural_periods_s if shortest_s <= s < grid.period.min()])
-    clock_s = -observations.origin_s % usual_s if FAMILIES[family].has_phase else np.zeros_like(usual_s)
-    return grid.plus(plain_grid(usual_s, clock_s))
+    longest_s = PAIRS.max_short_period * observations.span_s
+    usual_s = np.array([one_s for one_s in GRID.natural_periods_s if shortest_s <= one_s <= longest_s])
+    if not FAMILIES[family].has_phase:
+        return grid.plus(plain_grid(usual_s))
+    shares = np.arange(PAIRS.phases) / PAIRS.phases
+    return grid.plus(plain_grid(np.repeat(usual_s, len(shares)), np.outer(usual_s, shares).ravel()))
 
 
 def _long_edges(observations: Observations) -> Floats:

@@ -51,10 +51,8 @@ def _fit(
     short = _before_exhaustion(single, ordered, observations, hints_s, probed=probed)
     if short is not None:
         return short
-    if single.excludes_pairs:
-        return single
     tried: set[bytes] = set()
-    for explained in _starts(observations, hints_s):
+    for explained in (*_starts(observations, hints_s), *_starts_of(single, observations)):
         first, second = _alternating(ordered, observations, explained, hints_s, tried, probed=probed)
         pairs = [_joint(*fits, observations) for fits in product(first.consistent, second.consistent)]
         fits = tuple(pair for pair in pairs if pair is not None)
@@ -140,6 +138,13 @@ def _starts(observations: Observations, hints_s: tuple[float, ...]) -> list[Bool
     return starts
 
 
+def _starts_of(single: Verdict, observations: Observations) -> list[Bools]:
+    """Return the refusals that single families explain that explain most of them, with precise parameters."""
+    most = observations.refused.sum() / 2
+    near = [fit for fit in single.fits if (fit.family, fit.count_refused or False) in CANDIDATES]
+    return [explained_by(fit, observations) for fit in near[: PAIRS.near] if fit.contradictions <= most]
+
+
 def _place(found: OneSided, i: int) -> tuple[str, int]:
     return found.family[i], round(float(np.log2(found.period_s[i])))
 
@@ -166,7 +171,7 @@ def _alternating(
     verdicts = [NOTHING, NOTHING]
     while explained.tobytes() not in tried and len(tried) < PAIRS.max_fits:
         tried.add(explained.tobytes())
-        rest = [one for one, without in zip(observed, explained, strict=True) if not without]
+        rest = _without(observed, explained)
         verdict = fit_limiter(rest, hints_s=hints_s, candidates=CANDIDATES, probed=probed)
         verdicts = [verdicts[1], verdict]
         if not verdict.fits or verdict.ban is not None or verdict.queue is not None:
@@ -174,6 +179,16 @@ def _alternating(
         best = verdict.best or verdict.fits[0]
         explained = explained_by(best, observations)
     return verdicts[0], verdicts[1]
+
+
+def _without(observed: Sequence[Observation], removed: Bools) -> list[Observation]:
+    """Return the requests that remain, and mark the lost ones next to a removed one."""
+    beside = removed | np.roll(removed, 1) | np.roll(removed, -1)
+    return [
+        replace(one, beside_removed=True) if one.accepted is None and beside[i] else one
+        for i, one in enumerate(observed)
+        if not removed[i]
+    ]
 
 
 def _joint(one: Fit, other: Fit, observations: Observations) -> Fit | None:

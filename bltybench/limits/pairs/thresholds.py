@@ -12,6 +12,11 @@ class PairThresholds:
     refused_acceptances: tuple[int, ...] = (0, 1, 3)
     """Acceptances that a candidate of the coarse grid can refuse. The true limit can, because its period and
     its phase are not exact there."""
+    max_short_period: float = 0.05
+    """Natural periods to try at all phases are up to this fraction of the run. For longer ones, the ends of
+    refusals show the phase well enough."""
+    phases: int = 40
+    """Phases to try at such a period."""
     period_bins: int = 24
     """Periods to distinguish per family, evenly spaced on a logarithmic scale."""
     long_lockouts: int = 3
@@ -20,6 +25,8 @@ class PairThresholds:
     """Candidates to keep for each of them: those that explain most refusals."""
     started: int = 3
     """Best pairs on the coarse grid to refine, of different families or periods."""
+    near: int = 2
+    """Best single families to start from as well."""
     max_fits: int = 6
     """Maximum fits of one limit given the other one. Usually, the second of each is like the first."""
     min_refusals: int = 6

@@ -52,6 +52,7 @@ def name_family(planner: Planner, verdict: Verdict, *, last: bool = True) -> Pro
         if narrowed.best is None:
             break
         verdict = narrowed
+    yield from _confirm_recovery(planner, planner.verdict())
     yield from _rule_out_ban(planner, planner.verdict())
     yield from _recheck_after_idle(planner, planner.verdict())
     yield from _confirm_interval_refill(planner, planner.verdict())
@@ -158,6 +159,19 @@ def _confirm_interval_refill(planner: Planner, verdict: Verdict) -> ProbePlan[No
     span_s = SELECTION.min_refill_periods * guess.period_range_s[1] * (1 + PLAN.precision)
     for at_s in (soon_s, max(planner.observations[0].sent_s + span_s, later_s)):
         yield from planner.send(at_s, guess.limit + PLAN.overshoot, "observing more refill periods")
+
+
+def _confirm_recovery(planner: Planner, verdict: Verdict) -> ProbePlan[None]:
+    """If requests were refused at the end, check that they are accepted when the candidates predict it.
+
+    The last refusals can be those of a longer limit that only then was exhausted.
+    """
+    guess, last = verdict.best, Observations(planner.observations).lockouts[-1]
+    if guess is None or last.recovery or last.min_s < PLAN.max_open_lockout * guess.period_s:
+        return
+    at_s = planner.now_s + max(_wait_s(planner, fit, fit.period_range_s[1]) for fit in verdict.consistent)
+    step_s = PLAN.poll_step * guess.period_s
+    yield from _poll_until_accepted(planner, at_s + step_s, step_s)
 
 
 def _poll_until_accepted(planner: Planner, at_s: float, step_s: float) -> ProbePlan[None]:

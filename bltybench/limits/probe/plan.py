@@ -8,14 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from bltybench.limits.fit.result import Verdict
+from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.observation import Lockout, Observations
 from bltybench.limits.probe.name_family import name_family
+from bltybench.limits.probe.next_query import most_informative_time
 from bltybench.limits.probe.planner import Planner, PlanOptions, ProbePlan
 from bltybench.limits.probe.queue_phase import fill_queue
 from bltybench.limits.probe.quick_plan import measure_quickly
-from bltybench.limits.probe.rounds import is_precise, send_round, try_period, window_periods
-from bltybench.limits.probe.thresholds import PLAN
+from bltybench.limits.probe.rounds import send_round, try_period, window_periods
+from bltybench.limits.probe.thresholds import PLAN, QUERY
 
 
 def plan(options: PlanOptions, now_s: float) -> ProbePlan[Verdict]:
@@ -50,12 +51,21 @@ def _full(planner: Planner) -> ProbePlan[Verdict]:
         # Requests at the times at which two families differ most show more than another round.
         if number and len(verdict.families) == 2:
             break
-    if verdict.contradicted or verdict.has_two_limits:
-        yield from _reach_both(planner)
-        verdict = planner.verdict()
-    if not (verdict.contradicted or verdict.has_two_limits):
+    if not _has_several(verdict):
         yield from name_family(planner, verdict)
-    return planner.verdict()
+        verdict = planner.verdict()
+    if _has_several(verdict):
+        yield from _reach_both(planner)
+        verdict = yield from _name_both(planner)
+        if not _has_several(verdict):
+            yield from name_family(planner, verdict)
+            verdict = planner.verdict()
+    return verdict
+
+
+def _has_several(verdict: Verdict) -> bool:
+    """Return whether two limits fit, or can explain that no family does."""
+    return verdict.contradicted or verdict.has_two_limits
 
 
 def _test_documented(planner: Planner) -> ProbePlan[Verdict]:
@@ -98,22 +108,61 @@ def _drain(planner: Planner) -> ProbePlan[Literal["refused", "queued", "accepted
 def _reach_both(planner: Planner) -> ProbePlan[None]:
     """Exhaust both of two limits: send as soon as refusals end, and again after idle intervals."""
     for number, idle in enumerate(PLAN.pair_idles):
-        best = planner.verdict().best
-        if number and is_precise(planner.verdict()):
+        verdict = yield from _name_both(planner)
+        best = verdict.best
+        is_named = verdict.has_two_limits and verdict.status == "found"
+        if best is not None and is_named and best.precision <= PLAN.pair_precision:
             return
         if number:
-            longest_s = max(lockout.max_s for lockout in _ended_lockouts(planner))
-            at_s = planner.now_s + idle * (best.period_s if best else longest_s)
-            yield from planner.send(at_s, planner.left // 3, "sending after an idle interval")
+            yield from _send_after(planner, idle, best)
         if number and best is not None and best.also is not None:
             yield from send_round(planner, number, best.also.period_s, best.also.limit)
-        for _ in range(PLAN.pair_bursts):
-            usual_s = float(np.median([lockout.max_s for lockout in _ended_lockouts(planner)]))
-            first_s = PLAN.first_poll * usual_s
-            if planner.left < PLAN.pair_reserve or not (yield from _recover(planner, first_s)):
+        # After half an idle period, a window refills completely when it resets, and a log in two parts.
+        for _ in range(2 if 0 < idle < 1 else 1):
+            if not (yield from _exhaust_both(planner)):
                 return
-            if _ended_lockouts(planner)[-1].max_s > PLAN.min_lockout_ratio * usual_s:
-                break
+
+
+def _send_after(planner: Planner, idle: float, best: Fit | None) -> ProbePlan[None]:
+    """Send until a refusal after an idle interval, in periods of the longer limit."""
+    longest_s = max(lockout.max_s for lockout in _ended_lockouts(planner))
+    at_s = planner.now_s + idle * (best.period_s if best else longest_s)
+    yield from planner.send(at_s, planner.left // 3, "sending after an idle interval")
+
+
+def _exhaust_both(planner: Planner) -> ProbePlan[bool]:
+    """Send as soon as refusals end, until some last much longer. Return False if that is impossible."""
+    for _ in range(PLAN.pair_bursts):
+        usual_s = float(np.median([lockout.max_s for lockout in _ended_lockouts(planner)]))
+        first_s = PLAN.first_poll * usual_s
+        if planner.left < PLAN.pair_reserve or not (yield from _recover(planner, first_s)):
+            return False
+        if _ended_lockouts(planner)[-1].max_s > PLAN.min_lockout_ratio * usual_s:
+            break
+    return True
+
+
+def _name_both(planner: Planner) -> ProbePlan[Verdict]:
+    """Send when the remaining pairs of limits differ most, or exhaust both if no single burst shows it."""
+    verdict = planner.verdict()
+    for number in range(PLAN.pair_settlings):
+        if verdict.best is None or not verdict.has_two_limits or verdict.status == "found":
+            break
+        period_s = max(fit.period_s for fit in verdict.consistent)
+        until_s = planner.now_s + PLAN.settle_periods * period_s
+        most, now_s = planner.left - 1, planner.now_s
+        query = most_informative_time(
+            planner.observations, verdict.consistent, now_s, until_s, most, enough=QUERY.enough
+        )
+        if planner.left < PLAN.pair_reserve:
+            break
+        if query is not None:
+            yield from planner.send(*query, "distinguishing the remaining pairs of limits")
+        else:
+            yield from _send_after(planner, PLAN.pair_idles[number % len(PLAN.pair_idles)], verdict.best)
+            yield from _exhaust_both(planner)
+        verdict = planner.verdict()
+    return verdict
 
 
 def _ended_lockouts(planner: Planner) -> list[Lockout]:

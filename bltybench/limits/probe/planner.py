@@ -130,7 +130,12 @@ class Planner:
         return float(np.median([one.decided_s - one.sent_s for one in self.observations]))
 
     def verdict(self, among: Sequence[Fit] | None = None) -> Verdict:
-        """Return the fit of all observations, or only that of the families in ``among``, which is faster."""
-        families = None if among is None else tuple((one.family, bool(one.count_refused)) for one in among)
+        """Return the fit of all observations, or only that of the families in ``among``, which is faster.
+
+        Two limits are always searched among all families.
+        """
+        families = None
+        if among is not None and not any(one.also for one in among):
+            families = tuple((one.family, bool(one.count_refused)) for one in among)
         hints_s = (self.options.period_s,) if self.options.period_s else ()
         return fit_limits(self.observations, hints_s=hints_s, candidates=families)

@@ -69,11 +69,18 @@ class PlanThresholds:
     extra_requests: int = 4
     """Requests sent after the first one that is accepted. If a candidate expects a later refill, each of
     them contradicts it."""
+    max_open_lockout: float = 0.5
+    """Longest run of refusals, in periods, that the plan may end with. Shorter ones end most bursts."""
     pair_idles: tuple[float, ...] = (0.0, 1.4, 0.6, 1.1)
     """Idle intervals before each series of bursts that exhausts both of two limits, in periods of the longer
     one."""
     pair_bursts: int = 20
     """Maximum bursts of such a series."""
+    pair_precision: float = 0.03
+    """Half width of the wider range of two periods at which they are known well enough. Usual periods are
+    rounded then, and the shorter limit ends most bursts that would narrow the range of the longer one."""
+    pair_settlings: int = 8
+    """Maximum bursts, or series of them, that distinguish the remaining pairs of limits."""
     first_poll: float = 0.3
     """First wait after a refusal in a series, relative to the median lockout."""
     min_lockout_ratio: float = 3
