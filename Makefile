@@ -49,7 +49,7 @@ $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
 	touch $(VENV)/.installed $@
 
-# Tests run an inference engine and a gateway. They have their own environment and versions, so that ours stay as
+# Tests run an inference engine, gateways, and LiteLLM. They have their own environment and versions, so that ours stay as
 # constraints.txt has them. The list is complete, so there is nothing to resolve.
 SERVERS := tests/interop/servers
 servers: $(SERVERS)/.venv/.installed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,10 +46,7 @@ def express(limit: int, period_s: float) -> Iterator[str]:
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
     """Start ``interop/servers/engine.py`` with a model in ``folder``, and yield its base address."""
-    python = SERVERS / ".venv" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("needs an inference engine (make servers)")
-    command = [str(python), str(SERVERS / "engine.py"), str(folder / "random.gguf"), ENGINE_KEY]
+    command = [_program("python"), str(SERVERS / "engine.py"), str(folder / "random.gguf"), ENGINE_KEY]
     with _process(command) as process:
         pipe = process.stdout
         assert pipe is not None
@@ -59,9 +58,7 @@ def engine(folder: Path) -> Iterator[str]:
 @contextmanager
 def lm_proxy(folder: Path, upstream: str, key: str, upstream_key: str) -> Iterator[str]:
     """Start the gateway lm-proxy with a ``key`` in front of ``upstream``, and yield its base address."""
-    program = SERVERS / ".venv" / "bin" / "lm-proxy"
-    if not program.exists():
-        pytest.skip("needs lm-proxy (make servers)")
+    program = _program("lm-proxy")
     port = free_port()
     (folder / "config.toml").write_text(
         f"""
@@ -77,7 +74,7 @@ api_key = "{upstream_key}"
 api_keys = ["{key}"]
 """
     )
-    with _process([str(program)], cwd=folder):
+    with _process([program], cwd=folder):
         yield _answering(f"http://127.0.0.1:{port}")
 
 
@@ -113,6 +110,32 @@ http {{
     )
     with _process([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)]):
         yield _answering(f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def envoy(folder: Path, settings: str) -> Iterator[None]:
+    """Start Envoy with ``settings``, and wait until it listens on the port that they have first."""
+    path = folder / "envoy.yaml"
+    path.write_text(settings)
+    (port, *_) = re.findall(r"port_value: (\d+)", settings)
+    with _process([_program("envoy"), "-c", str(path), "--disable-hot-restart", "--log-level", "error"]):
+        _answering(f"http://127.0.0.1:{port}")
+        yield
+
+
+def server_program(name: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the servers' environment to its end."""
+    return subprocess.run(
+        [_program(name), *options], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+
+
+def _program(name: str) -> str:
+    """Return the path of a program of the servers' environment. Skip the test without it."""
+    path = SERVERS / ".venv" / "bin" / name
+    if not path.exists():
+        pytest.skip(f"needs {name} (make servers)")
+    return str(path)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +13,18 @@ from typing import Any
 import openai
 import pytest
 from support_cli import free_port
-from support_limiters import nginx
+from support_limiters import envoy, nginx, server_program
 from support_sandbox import NO_LIMITS, read_truth, running_sandbox
 
 from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.advice.settings import settings
 from bltybench.sandbox.process import SandboxProcess
 from bltybench.scenario.api.call_size import CallSize
-from bltybench.scenario.target import SANDBOX_KEY, RateLimit
+from bltybench.scenario.target import SANDBOX_KEY, RateLimit, SandboxLimits
 
+CONCURRENT = 3
 LIMITS = NO_LIMITS.model_copy(
-    update={"requests": RateLimit(limit=10, period_s=1.0, algorithm="sliding_log"), "concurrency": 3}
+    update={"requests": RateLimit(limit=10, period_s=1.0, algorithm="sliding_log"), "concurrency": CONCURRENT}
 )
 CALLS = 25
 """Calls that are all due immediately: without a pace, at least 15 of them are refused."""
@@ -37,10 +40,10 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
         yield running
 
 
-def advised(name: str, base_url: str) -> str:
-    """Return the text of one of the settings for the sandbox's limits."""
+def advised(name: str, base_url: str, limits: SandboxLimits = LIMITS) -> str:
+    """Return the text of one of the settings for the limits of an API."""
     made = settings(
-        prescribe(LIMITS, [CallSize(10, 1)]), model="deepseek-chat", base_url=base_url, timeout_s=30
+        prescribe(limits, [CallSize(10, 1)]), model="deepseek-chat", base_url=base_url, timeout_s=30
     )
     (text,) = [setting.text for setting in made if setting.name == name]
     return text
@@ -115,13 +118,77 @@ def test_nginx_paces_clients_that_do_not(sandbox: SandboxProcess, tmp_path: Path
     assert paced(statuses(tmp_path, sandbox))
 
 
-@pytest.mark.filterwarnings("ignore")  # of its own code
-def test_litellm_router_takes_the_settings(
-    sandbox: SandboxProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    pytest.importorskip("litellm", reason="needs litellm, which no other test needs: pip install litellm")
-    router = executed("LiteLLM router", sandbox)["router"]
-    for _ in range(3):
-        router.completion(model="deepseek-chat", messages=MESSAGES, max_tokens=1)
-    assert statuses(tmp_path, sandbox) == [200] * 3
+def test_envoy_refuses_requests_that_the_api_would_refuse(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    port = free_port()
+    egress = advised("Envoy as egress", sandbox.base_url).replace("port_value: 8080", f"port_value: {port}")
+    refused = 0
+
+    def insist() -> None:
+        nonlocal refused
+        while True:
+            try:
+                client.chat.completions.create(**REQUEST)
+            except openai.RateLimitError:
+                refused += 1
+                time.sleep(0.05)
+            else:
+                return
+
+    with (
+        envoy(tmp_path, egress),
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0) as client,
+    ):
+        all_at_once(insist)
+    received = statuses(tmp_path, sandbox)
+    assert paced(received)
+    assert refused > len(received) - CALLS
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://api.example.com/v1", "http://localhost:8910/v1", "https://[::1]:8443/v1"]
+)
+@pytest.mark.parametrize("limit", [1, 60, 100_000])
+def test_envoy_accepts_its_settings(tmp_path: Path, base_url: str, limit: int) -> None:
+    limits = NO_LIMITS.model_copy(update={"requests": RateLimit(limit=limit)})
+    path = tmp_path / "envoy.yaml"
+    path.write_text(advised("Envoy as egress", base_url, limits))
+    validated = server_program("envoy", "--mode", "validate", "-c", str(path))
+    assert validated.returncode == 0, validated.stderr
+
+
+LITELLM_CALLS = f"""
+import asyncio, time, litellm
+
+async def attempt():
+    try:
+        await router.acompletion(model="deepseek-chat", messages={MESSAGES}, max_tokens=1, num_retries=0)
+    except litellm.RateLimitError:
+        pass
+
+async def attempts():
+    await asyncio.gather(*(attempt() for _ in range({CALLS})))
+    for _ in range({CALLS}):
+        await attempt()
+
+if time.time() % 60 > 50:  # it counts by minutes
+    time.sleep(60 - time.time() % 60)
+asyncio.run(attempts())
+"""
+
+
+def test_litellm_router_sends_what_the_limits_accept(tmp_path: Path) -> None:
+    limits = LIMITS.model_copy(update={"requests": RateLimit(limit=10, algorithm="sliding_log")})
+    with running_sandbox(log_path=tmp_path / "log", limits=limits) as sandbox:
+        text = advised("LiteLLM router", sandbox.base_url, limits)
+        calls = server_program(
+            "python",
+            "-c",
+            text + LITELLM_CALLS,
+            LITELLM_LOCAL_MODEL_COST_MAP="True",
+            OPENAI_API_KEY=SANDBOX_KEY,
+        )
+    assert calls.returncode == 0, calls.stderr
+    (rpm,) = re.findall(r'"rpm": (\d+)', text)
+    received = statuses(tmp_path, sandbox)
+    assert received == [200] * len(received)
+    assert CONCURRENT < len(received) <= int(rpm)
