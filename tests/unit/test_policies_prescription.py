@@ -68,7 +68,7 @@ def test_pace_uses_most_of_every_limiter(algorithm: str, limit: int, period_s: f
         ({"limit": 60, "period_s": 60, "algorithm": "token_bucket"}, 4, {"amount": 15, "period_s": 60}),
         ({"limit": 48, "period_s": 60}, 5, {"amount": 9, "more": 3, "period_s": 60}),
         # Shares that differ much, and a counter, whose previous window would refuse a burst.
-        ({"limit": 6, "period_s": 60}, 5, {"amount": 1, "period_s": 50, "turns": 5}),
+        ({"limit": 6, "period_s": 60}, 5, {"amount": 1, "period_s": 50, "turns": 5, "by_clock": True}),
         ({"limit": 60, "period_s": 60, "algorithm": "sliding_counter"}, 1, {"amount": 1, "period_s": 1.005}),
         # A bucket that holds less than a period's requests.
         ({"limit": 60, "algorithm": "token_bucket", "burst": 10}, 1, {"amount": 10, "period_s": 10}),
@@ -115,14 +115,18 @@ def test_advice_keeps_documented_limits_of_every_kind_and_period(clients: int) -
 
 def test_text_for_the_openai_package_waits_as_the_simulated_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    slow = RateLimit(limit=6, period_s=60.0, algorithm="sliding_counter")
+    whole = RateLimit(limit=60, period_s=6.0, algorithm="whole_token_bucket")
+    slow = RateLimit(limit=6, period_s=60.0, algorithm="sliding_counter", also=whole)
     advice = prescribe(
-        limits(requests=RateLimit(limit=48, also=slow), tokens=slow.model_copy(update={"limit": 3000})),
+        limits(
+            requests=RateLimit(limit=48, also=slow),
+            tokens=slow.model_copy(update={"limit": 3000, "also": None}),
+        ),
         [CallSize(1000, 500), CallSize(400, 100)],
         clients=5,
     )
     kinds = [(window.turns, window.spaced) for window in advice.windows]
-    assert kinds == [(1, False), (5, False), (1, True)]
+    assert kinds == [(1, False), (5, False), (5, False), (1, True)]
     made = settings(advice, model="m", base_url="http://127.0.0.1:9/v1", timeout_s=60)
     found: dict[str, Any] = {}
     exec(made[0].text, found)  # noqa: S102 - that is the test
@@ -143,7 +147,24 @@ def test_text_for_the_openai_package_waits_as_the_simulated_client(monkeypatch: 
             now_s += rng.expovariate(0.3)
 
 
-@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket", "interval_refill"])
+def test_clients_of_a_bucket_of_whole_tokens_send_several_requests_by_the_clock() -> None:
+    bucket = RateLimit(limit=30, period_s=10, algorithm="whole_token_bucket")
+    found = safe_window(bucket, "requests", 1, 1.0, 1)
+    assert (found.amount, found.turns, found.by_clock) == (5, 1, True)
+    assert found.words == f"5 requests at each multiple of {found.period_s:g} s by the clock"
+    model = found.model(0)
+    first_s = model.peek(0.1).retry_after_s or 0.0
+    assert first_s + 0.1 == pytest.approx(found.period_s)
+    for number in range(3):
+        assert model.take(found.period_s + number / 1000)
+    # What was not used is lost soon after the first request.
+    assert not model.take(found.period_s + 0.1)
+    assert [model.take(2 * found.period_s) for _ in range(6)] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["fixed_window", "sliding_log", "token_bucket", "whole_token_bucket", "interval_refill"]
+)
 def test_advice_avoids_the_refusals_of_unpaced_clients(algorithm: str) -> None:
     enforced = limits(
         requests=RateLimit.model_validate({"limit": 30, "period_s": 10, "algorithm": algorithm})

@@ -5,6 +5,9 @@ from abc import abstractmethod
 
 from bltybench.limits.models import Model
 
+TURN_S = 0.05
+"""Length of a turn after its first request, in seconds."""
+
 
 class OwnTimes(Model):
     """Base class of limiters with a time for the next request, whatever it costs."""
@@ -48,20 +51,25 @@ class Spaced(OwnTimes):
 
 
 class Turns(OwnTimes):
-    """One request at each of a client's own times, phase + k·period. A time that was not used is lost."""
+    """Some requests at each of a client's own times, phase + k·period. A time that was not used is lost."""
 
-    def __init__(self, period_s: float, phase_s: float) -> None:
-        super().__init__(1, period_s)
+    def __init__(self, amount: int, period_s: float, phase_s: float) -> None:
+        super().__init__(amount, period_s)
         self._phase_s = phase_s
         self._due_s: float | None = None
+        self._left, self._until_s = amount, math.inf
 
     def _next_s(self, t_s: float) -> float:
         """Return the time of the next request, which stays the same until one is sent."""
-        if self._due_s is None:
+        if self._due_s is None or t_s > self._until_s:
             turn = math.floor((t_s - self._phase_s) / self.period_s) + 1
             self._due_s = turn * self.period_s + self._phase_s
+            self._left, self._until_s = self.limit, math.inf
         return self._due_s
 
     def _charge(self, t_s: float, cost: float) -> None:
-        del t_s, cost
-        self._due_s = None
+        del cost
+        self._left -= 1
+        self._until_s = min(self._until_s, t_s + TURN_S)
+        if self._left == 0:
+            self._due_s = None

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from bltybench.limits.models import Model, SlidingLog
-from bltybench.limits.models.families import FAMILIES, model_of
+from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET, model_of
 from bltybench.policies.advice.known_limits import by_total_tokens
 from bltybench.policies.advice.own_times import Spaced, Turns
 from bltybench.policies.pacing.pacer import Pacer
@@ -27,6 +27,8 @@ MAX_BURST_LOSS, MAX_UNEQUAL = 0.01, 0.03
 """Fractions of the rate that bursts may cost: by their slack, and by unequal shares of the clients."""
 JITTER_S = 0.05
 """Maximum random delay between a client and the server, in seconds."""
+MIN_TURN_S = 1.5
+"""Minimum time between turns at a bucket of whole tokens, in seconds: each turn loses up to a token."""
 TRIALS = 5
 """Trials of a pace, each with another start of the server's windows and of the clients."""
 MIN_TRIAL_PERIODS, MIN_TRIAL_REQUESTS = 5, 300
@@ -56,11 +58,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the distance after a call is proportional to its cost instead."""
     turns: int = 1
     """Clients that take turns: number k sends only at multiples of the period plus k/turns of it."""
+    by_clock: bool = False
+    """Whether the client sends only at these times, also if it is the only one."""
 
     def model(self, client: int) -> Model:
         """Return a limiter that keeps it for one of the clients that share the server's limit."""
-        if self.turns > 1:
-            return Turns(self.period_s, client / self.turns * self.period_s)
+        if self.by_clock:
+            return Turns(self.amount, self.period_s, client / self.turns * self.period_s)
         return (Spaced if self.spaced else SlidingLog)(self.amount + (client < self.more), self.period_s)
 
     @property
@@ -70,6 +74,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         more = f" (the first {self.more:,} clients: {self.amount + 1:,})" if self.more else ""
         if self.spaced:
             return f"{self.amount:,} {noun} per {self.period_s:g} s without bursts"
+        if self.by_clock and self.turns == 1:
+            return f"{self.amount:,} {noun} at each multiple of {self.period_s:g} s by the clock"
         turns = f", by turns of the {self.turns:,} clients" if self.turns > 1 else ""
         return f"{self.amount:,} {noun} in any {self.period_s:g} s{more}{turns}"
 
@@ -161,6 +167,12 @@ def safe_window(
     ``largest`` the highest one.
     """
     exact_s = limit.period_s / limit.limit * sharing
+    if limit.algorithm == WHOLE_TOKEN_BUCKET and largest == 1:
+        # Requests at random times would lose a part of a token each.
+        calls = min(_capacity(limit), ceil(MIN_TURN_S / exact_s * sharing))
+        slack = _slack(limit, sharing, cost, burst=False, staggered=True, calls=calls)
+        period_s = _rounded_up(exact_s * calls * (1 + slack))
+        return Window(counts=counts, amount=calls, period_s=period_s, turns=sharing, by_clock=True)
     turns = sharing if largest == 1 else 1
     spaced_s = exact_s * (1 + _slack(limit, sharing, cost, burst=False, staggered=turns > 1))
     total = min(limit.limit, _capacity(limit))
@@ -175,7 +187,14 @@ def safe_window(
         if packed * total / sharing / burst_s >= (1 - MAX_BURST_LOSS) / spaced_s:
             return Window(counts=counts, amount=amount, more=more, period_s=_rounded_up(burst_s))
     period_s = _rounded_up(spaced_s * largest)
-    return Window(counts=counts, amount=largest, period_s=period_s, spaced=largest > 1, turns=turns)
+    return Window(
+        counts=counts,
+        amount=largest,
+        period_s=period_s,
+        spaced=largest > 1,
+        turns=turns,
+        by_clock=turns > 1,
+    )
 
 
 def _capacity(limit: RateLimit) -> int:
@@ -185,23 +204,27 @@ def _capacity(limit: RateLimit) -> int:
     return limit.limit if limit.burst is None else limit.burst
 
 
-def _slack(limit: RateLimit, sharing: int, cost: float, *, burst: bool, staggered: bool = False) -> float:
+def _slack(
+    limit: RateLimit, sharing: int, cost: float, *, burst: bool, staggered: bool = False, calls: int = 1
+) -> float:
     """Return the slack with which clients that send evenly, or in bursts, are safe; the last one if none is.
 
-    The clients start at random times unless they are ``staggered``. Requests arrive up to ``JITTER_S`` late.
+    Without ``burst``, each client sends ``calls`` at a time. Clients start at random times unless they are
+    ``staggered``. Requests arrive up to ``JITTER_S`` late.
     """
     scale = max(1.0, limit.limit / cost / max(MAX_TRIED, sharing))
     whole = {name: value for name in ("limit", "burst", "queue") if (value := getattr(limit, name))}
     tried = limit.model_copy(update={name: max(1, round(value / scale)) for name, value in whole.items()})
-    exact_s = limit.period_s / tried.limit * sharing * cost
+    calls = max(1, round(calls / scale))
+    exact_s = limit.period_s / tried.limit * sharing * cost * calls
     total = int(min(tried.limit, _capacity(tried)) / cost)
     period_s = limit.period_s * min(1.0, _capacity(tried) / tried.limit) if burst else exact_s
-    calls = [
-        max(1, total // sharing + (client < total % sharing)) if burst else 1 for client in range(sharing)
+    sent = [
+        max(1, total // sharing + (client < total % sharing)) if burst else calls for client in range(sharing)
     ]
     for slack in SLACK:
         if all(
-            _refused(tried, cost, calls, period_s * (1 + slack), trial, staggered=staggered) <= MAX_REFUSED
+            _refused(tried, cost, sent, period_s * (1 + slack), trial, staggered=staggered) <= MAX_REFUSED
             for trial in range(TRIALS)
         ):
             break

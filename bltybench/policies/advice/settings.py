@@ -4,6 +4,7 @@ from math import ceil
 from textwrap import dedent
 
 from bltybench.policies.advice.gateways import gateways
+from bltybench.policies.advice.own_times import TURN_S
 from bltybench.policies.advice.prescription import Prescription, Window
 from bltybench.policies.advice.setting import Setting, Values, quoted, rounded_down
 
@@ -82,19 +83,24 @@ class Spaced:
 TURNS_CLASS = '''
 
 class Turns:
-    """One request per ``period_s`` seconds, at this client's own times by the machine's clock."""
+    """``amount`` requests each ``period_s`` seconds, at this client's own times by the machine's clock."""
 
     def __init__(self, counts, amount, period_s):
-        self.period_s, self.phase, self.due = period_s, CLIENT / {clients} * period_s, None
+        self.amount, self.period_s, self.phase = amount, period_s, CLIENT / {clients} * period_s
+        self.due, self.left, self.until = None, amount, float("inf")
 
     def wait_s(self, costs, now):
         wall = time.time()
-        if self.due is None:
+        if self.due is None or wall > self.until:
             self.due = ((wall - self.phase) // self.period_s + 1) * self.period_s + self.phase
+            self.left, self.until = self.amount, float("inf")
         return max(0.0, self.due - wall)
 
     def take(self, costs, now):
-        self.due = None
+        self.left -= 1
+        self.until = min(self.until, time.time() + {turn_s:g})
+        if self.left == 0:
+            self.due = None
 '''
 """Turns of clients that share a limit without bursts."""
 
@@ -106,7 +112,7 @@ def _openai(values: Values) -> Setting:
     lines += ["import time", "from collections import deque"] if windows else []
     lines += [""] if lines else []
     lines.append("from openai import AsyncOpenAI")
-    takes_turns = any(window.turns > 1 for window in windows)
+    takes_turns = any(window.by_clock for window in windows)
     if takes_turns or prescription.in_flight_more or any(window.more for window in windows):
         lines += ["", f"CLIENT = 0  # number of this client, from 0 to {prescription.sharing - 1}"]
     rows = (
@@ -114,7 +120,7 @@ def _openai(values: Values) -> Setting:
         for one in windows
     )
     further = SPACED_CLASS if any(window.spaced for window in windows) else ""
-    further += TURNS_CLASS.format(clients=prescription.sharing) if takes_turns else ""
+    further += TURNS_CLASS.format(clients=prescription.sharing, turn_s=TURN_S) if takes_turns else ""
     pace = PACE_CLASS.format(windows="\n".join(rows), further=further)
     lines += pace.splitlines() if windows else [""]
     if slots is not None:
@@ -149,7 +155,7 @@ def _openai(values: Values) -> Setting:
 
 def _class(window: Window) -> str:
     """Return the name of the class that keeps a window."""
-    if window.turns > 1:
+    if window.by_clock:
         return "Turns"
     return "Spaced" if window.spaced else "Window"
 
