@@ -9,9 +9,8 @@ import pytest
 
 from benchmarks.simulation.virtual_api import START_S, VirtualApi, virtual_limits
 from bltybench.limits.experiments.tokens_analysis import analyze, roundest
-from bltybench.limits.experiments.tokens_charging import charged_at_end
 from bltybench.limits.experiments.tokens_period import period_and_algorithm
-from bltybench.limits.experiments.tokens_roles import fill_bounds, unit_verdict
+from bltybench.limits.experiments.tokens_roles import charged_at_end, fill_bounds, unit_verdict
 from bltybench.limits.experiments.tokens_steps import steps
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.observations.answer import Answer

@@ -72,6 +72,9 @@ class TokensThresholds:
     """Fraction of the limit that may still be in use when units are sent without an idle interval before."""
     units: int = 8
     """Equal requests per limit: enough to identify the algorithm."""
+    fitting_units: tuple[float, float] = (0.6, 2.0)
+    """Fewest and most units until the first refusal, relative to the expected number. Otherwise units of
+    another size are sent."""
     unit_rounds: int = 4
     """Times the units of a whole limit that are sent within a period of the request limit, at most."""
     min_units: int = 4

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from statistics import median
 
-from bltybench.limits.experiments import tokens_roles as roles
-from bltybench.limits.experiments.results import with_role
 from bltybench.limits.experiments.thresholds import TOKENS
-from bltybench.limits.experiments.tokens_roles import max_used, used
+from bltybench.limits.experiments.tokens_roles import equal_units, max_used, used
 from bltybench.limits.fit.result import Fit, Verdict
 from bltybench.limits.models.families import with_article
 from bltybench.limits.observations.answer import Answer, cannot_tell
@@ -19,7 +17,7 @@ PERIOD, ALGORITHM = "token_period_s", "token_algorithm"
 def unit_size(results: Sequence[ProbeResult], *, kept: bool) -> float:
     """Return the median charge of a unit, in tokens; 1 if none was accepted."""
     charge = max_used if kept else used
-    return median([charge(unit) for unit in with_role(results, roles.UNIT) if unit.accepted] or [1.0])
+    return median([charge(unit) for unit in equal_units(results) if unit.accepted] or [1.0])
 
 
 def period_and_algorithm(

@@ -13,7 +13,10 @@ from bltybench.limits.probe.context import ProbeContext
 
 FILL, REFILL = "fill", "fill again"
 FIRST_REFUND, REFUND_WAIT, NEXT_REFUND = "right after", "later", "one by one"
-SIZE, UNIT, PART, BATCH = "size", "unit", "part of a unit", "together"
+SIZE, UNIT, RESIZED_UNIT = "size", "unit", "resized unit"
+PARTS = ("part of a unit", "part of a unit again")
+"""Roles of the requests that measure the exact size, at the first and at the second try."""
+BATCHES = ("together", "together again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,38 @@ def largest_max_tokens(results: Sequence[ProbeResult]) -> int | None:
     return max((result.max_tokens for result in accepted(results)), default=None)
 
 
+def equal_units(results: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Return the requests of equal size to fit: the resized ones, if there are any."""
+    return with_role(results, RESIZED_UNIT) or with_role(results, UNIT)
+
+
+def charged_at_end(batch: Sequence[ProbeResult], min_limit: int) -> bool | None:
+    """Return whether concurrent requests are charged when they end; None if that is ambiguous.
+
+    If all are accepted, none was charged on admission. If one is refused before ``min_limit`` of them have
+    ended, they were. A later refusal may have either reason.
+    """
+    refused = [result for result in batch if result.refused and result.end_s is not None]
+    if not refused:
+        return True if batch and all(result.accepted for result in batch) else None
+    # Another response's end can take as long to arrive as the refusal did.
+    refused_s = min(2 * (result.end_s or 0.0) - result.sent_s for result in refused)
+    ended = [result for result in batch if result.accepted and result.end_s and result.end_s <= refused_s]
+    return False if len(ended) < min_limit else None
+
+
+def exact_bounds(parts: Sequence[ProbeResult], at_end: bool | None) -> tuple[int, int] | None:
+    """Return the minimum and maximum limit after units and then parts of a unit were sent."""
+    refusals = refused(parts)
+    if not refusals or any(part.accepted is None for part in parts):
+        return None
+    charges = [used(part) for part in accepted(parts)]
+    total = sum(charges)
+    least = total if at_end is False else total - sum(charges[-1:]) + 1
+    most = total if at_end else total + max_used(refusals[0]) - 1
+    return least, most
+
+
 def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
     """Return the results, with refusals by other limits as undecided if any refusal names tokens."""
     if not any(result.refused and result.about_tokens for result in results):
@@ -76,7 +111,7 @@ def token_decisions(results: Sequence[ProbeResult]) -> list[ProbeResult]:
 
 def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
     """Return the units as observations of a request limit. One whose response was lost may have counted."""
-    units = [result for result in with_role(token_decisions(results), UNIT) if result.decided_s is not None]
+    units = [result for result in equal_units(token_decisions(results)) if result.decided_s is not None]
     slack_s = decision_slack_s((unit.decided_s or 0.0) - unit.sent_s for unit in refused(units))
     return [
         Observation(unit.sent_s, min(unit.decided_s or 0.0, unit.sent_s + slack_s), unit.accepted, unit=True)
@@ -88,7 +123,7 @@ def unit_observations(results: Sequence[ProbeResult]) -> list[Observation]:
 def unit_verdict(results: Sequence[ProbeResult], context: ProbeContext) -> Verdict:
     """Fit the units, unless the request limit may have refused them."""
     verdict = fit_limiter(unit_observations(results), hints_s=(context.expected_token_period_s,))
-    named = any(unit.about_tokens for unit in with_role(results, UNIT))
+    named = any(unit.about_tokens for unit in equal_units(results))
     max_limit = max((candidate.limit_range[1] for candidate in verdict.consistent), default=0)
     if context.fits and max_limit >= context.burst and not named:
         reason = (
