@@ -29,7 +29,8 @@ def announced_window_s(headers: Iterable[tuple[str, str]], limit: int | None) ->
     """
     windows: list[tuple[int | None, float]] = []
     for name, value in headers:
-        if "ratelimit" not in name.lower().replace("-", ""):
+        # Most values are a number, and this is read from every response.
+        if "=" not in value or "ratelimit" not in name.lower().replace("-", ""):
             continue
         for policy in value[:MAX_VALUE_CHARS].split(","):
             parameters: dict[str, str] = dict(_PARAMETER.findall(f";{policy.strip().lower()}"))
