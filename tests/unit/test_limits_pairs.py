@@ -180,3 +180,12 @@ def test_a_second_limit_about_as_short_as_the_responses_may_be_one_of_requests_i
     verdict = find(slow, 0.0, None, Verdict("found", 300, 0, 0, (), (fit,), 0.9), probed=True).verdict
     assert verdict.best is None
     assert "requests in flight" in verdict.reason
+
+
+def test_a_short_limit_that_no_minute_tested_may_not_be_the_only_one() -> None:
+    fit = Fit("sliding_log", 5, (5, 5), 1.0, (1.0, 1.0), None, None, None, None, 0, 0)
+    verdict = Verdict("found", 3, 3, 0, (), (fit,), 0.9)
+    attempts = [attempt_at(START_S + number, "ok") for number in range(3)]
+    untested = "At most 3 were accepted within 60 s"
+    assert untested in " ".join(summary(find(attempts, 0.0, None, verdict, probed=True)))
+    assert untested not in " ".join(summary(find(attempts, 0.0, 300, verdict, probed=True)))

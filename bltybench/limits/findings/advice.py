@@ -5,6 +5,7 @@ import math
 from bltybench.limits.findings.model import Findings, Value
 from bltybench.limits.findings.thresholds import FINDINGS
 from bltybench.limits.fit.result import Fit
+from bltybench.limits.fit.thresholds import EVIDENCE
 
 BURST = {
     "fixed_window": "each window accepts {limit} requests at any pace, then refuses all others until it "
@@ -88,6 +89,11 @@ def _pace(findings: Findings) -> list[str]:
     lines = [f"{rate}." if sure else f"{rate}. Every candidate limiter accepts that."]
     if slowest < best.rate_per_min:
         lines[0] += " This run does not show that more is accepted for long."
+    elif _is_untested(findings, slowest):
+        lines[0] += (
+            f" At most {findings.busiest_count} were accepted within 60 s, so a longer limit of as many or "
+            "more is possible."
+        )
     kinds = {candidate.traits.kind for candidate in verdict.consistent}
     if sure or kinds == {"window"}:
         lines.append("Burst: " + BURST[best.family].format(limit=best.limit, period=seconds(best.period_s)))
@@ -105,6 +111,16 @@ def _pace(findings: Findings) -> list[str]:
     elif kinds == {"window"}:
         lines.append(f"Window boundary: {boundary(best)}")
     return lines
+
+
+def _is_untested(findings: Findings, rate_per_min: float) -> bool:
+    """Return whether no minute of the run and no documented limit shows that this rate is accepted.
+
+    A short limit is measured within seconds, and many APIs have one per minute in addition.
+    """
+    documented = findings.documented_per_min or 0
+    seen = EVIDENCE.max_rate_excess * max(findings.busiest_count, documented)
+    return findings.verdict.exhausted is None and rate_per_min > seen
 
 
 def seconds(value: float) -> str:
