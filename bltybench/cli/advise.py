@@ -53,9 +53,8 @@ def advise(  # noqa: PLR0917 - typer makes options of them
     from bltybench.policies.advice.prescription import prescribe  # noqa: PLC0415
     from bltybench.policies.advice.settings import settings  # noqa: PLC0415
 
-    basis = (
-        _of_file(Path(source)) if source is not None and Path(source).is_file() else _of_run(source, reports)
-    )
+    is_file = source is not None and (source.endswith(".toml") or Path(source).is_file())
+    basis = _of_file(Path(source)) if source is not None and is_file else _of_run(source, reports)
     workload = _workload(basis, scenario, scenario_file, calls, clients)
     known = basis.known
     limits = known.limits

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.base import MAX_NUMBER
 
 if TYPE_CHECKING:
     from bltybench.scenario.target import RateLimit, SandboxSettings
@@ -42,13 +43,17 @@ def sandbox(
         ),
     ] = None,
     requests: Annotated[
-        int | None, typer.Option(min=0, help="Requests per period. 0 means no limit.")
+        int | None, typer.Option(min=0, max=MAX_NUMBER, help="Requests per period. 0 means no limit.")
     ] = None,
-    tokens: Annotated[int | None, typer.Option(min=0, help="Tokens per period. 0 means no limit.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=0, max=MAX_NUMBER, help="Tokens per period. 0 means no limit.")
+    ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=0, help="Concurrent requests. 0 means no limit.")
+        int | None, typer.Option(min=0, max=MAX_NUMBER, help="Concurrent requests. 0 means no limit.")
     ] = None,
-    period_s: Annotated[float | None, typer.Option(min=0.001, help="Period, in seconds.")] = None,
+    period_s: Annotated[
+        float | None, typer.Option(min=0.001, max=MAX_NUMBER, help="Period, in seconds.")
+    ] = None,
     algorithm: Annotated[
         Algorithm | None, typer.Option(help="Algorithm for the request and token limits.")
     ] = None,

@@ -12,9 +12,11 @@ import typer
 from bltybench.cli.sandbox import changed_limit
 from bltybench.errors import UserError
 from bltybench.scenario.algorithms import Algorithm
+from bltybench.scenario.base import MAX_DURATION_S, MAX_NUMBER
 from bltybench.text import sanitize
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from bltybench.policies.advice.needed_limit import NeededLimit
@@ -40,10 +42,11 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
         list[str] | None, typer.Option(help="Algorithm of the request limit, repeatable.")
     ] = None,
     requests: Annotated[
-        int | None, typer.Option(min=0, help="Requests per period. 0 means no limit.")
+        int | None, typer.Option(min=0, max=MAX_NUMBER, help="Requests per period. 0 means no limit.")
     ] = None,
     period_s: Annotated[
-        float | None, typer.Option(min=0.001, help="Period of the request limit, in seconds.")
+        float | None,
+        typer.Option(min=0.001, max=MAX_NUMBER, help="Period of the request limit, in seconds."),
     ] = None,
     limits_file: Annotated[
         Path | None,
@@ -58,11 +61,14 @@ def simulate(  # noqa: PLR0917 - typer makes options of them
     users: Annotated[int | None, typer.Option(help="Users instead of the scenario's.")] = None,
     duration_s: Annotated[float | None, typer.Option(help="Duration instead of the scenario's.")] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(min=1, help="Attempts of a call instead of the scenario's.")
+        int | None,
+        typer.Option(min=1, max=MAX_NUMBER, help="Attempts of a call instead of the scenario's."),
     ] = None,
     response_s: Annotated[
         float | None,
-        typer.Option(min=0, help="Time of a response. Default: the sandbox's delays, or 1 s."),
+        typer.Option(
+            min=0, max=MAX_DURATION_S, help="Time of a response. Default: the sandbox's delays, or 1 s."
+        ),
     ] = None,
     run: Annotated[
         str | None,
@@ -179,7 +185,13 @@ def _of_scenario(  # noqa: PLR0917 - the options
     from bltybench.scenario.file.resolve import resolve  # noqa: PLC0415 - as above
     from bltybench.scenario.file.scenario_file import load_book  # noqa: PLC0415 - as above
 
-    resolved = resolve(load_book(scenario_file), scenario, users=users, duration_s=duration_s)
+    resolved = resolve(
+        load_book(scenario_file),
+        scenario,
+        users=users,
+        duration_s=duration_s,
+        duration_flag="--duration-s",
+    )
     one = resolved.scenario.of_one_policy()
     routes = SimulatedRoutes(
         one, resolved.targets, {name: limits_of(target) for name, target in resolved.targets.items()}
@@ -226,15 +238,20 @@ def _show(result: SimulatedTournament) -> None:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     console = Console(highlight=False)
-    console.print(Text(result.sentence()))
+    console.print(Text(result.sentence()), soft_wrap=True)
     for limiter in result.limiters:
         console.print()
-        console.print(Text(limiter.sentence(), style="bold"))
-        console.print(Text(limiter.optimum_sentence()))
-        table = _table(limiter)
-        # Let a narrow terminal wrap the lines: shortened cells would hide what the numbers are about.
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
+        console.print(Text(limiter.sentence(), style="bold"), soft_wrap=True)
+        console.print(Text(limiter.optimum_sentence()), soft_wrap=True)
+        _print_wide(console, _table(limiter))
+
+
+def _print_wide(console: Console, table: Table) -> None:
+    """Print a table. A narrow terminal wraps its lines: shortened cells would hide what the numbers are."""
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(width=1000)).maximum
+    )
+    console.print(table)
 
 
 COLUMNS = (
@@ -293,4 +310,4 @@ def _write_needed(needed: Sequence[NeededLimit], *, as_json: bool) -> None:
         table.add_row(
             row.algorithm, row.policy, row.pacing, limit, f"{row.period_s:g}", _number(row.value, 2)
         )
-    console.print(table)
+    _print_wide(console, table)

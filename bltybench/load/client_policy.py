@@ -27,6 +27,9 @@ from bltybench.scenario.workload import Scenario
 from bltybench.wire.ratelimit_headers import Quota
 from bltybench.wire.result import ExchangeResult
 
+MAX_RESET_S = 86_400.0
+"""Latest announced reset that paces, in seconds: documented limits are per day at most."""
+
 
 class Passed(NamedTuple):
     """A request that its gate let pass."""
@@ -101,12 +104,17 @@ class Gate:
 
 
 def _announced(quota: Quota, took_s: float) -> Iterator[AnnouncedLimit]:
-    """Yield the limits that headers announce completely, if they arrive ``took_s`` after the request."""
+    """Yield the limits that headers announce completely, if they arrive ``took_s`` after the request.
+
+    A limit whose reset is too far away is ignored: no request would be sent until the run ends.
+    """
     for counts_tokens, limit, remaining, reset_s in (
         (False, quota.limit_requests, quota.remaining_requests, quota.reset_requests_s),
         (True, quota.limit_tokens, quota.remaining_tokens, quota.reset_tokens_s),
     ):
-        if limit is not None and remaining is not None and reset_s is not None:
+        if limit is None or remaining is None or reset_s is None:
+            continue
+        if reset_s <= MAX_RESET_S:
             yield AnnouncedLimit(counts_tokens, limit, remaining, took_s + reset_s)
 
 

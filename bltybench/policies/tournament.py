@@ -78,9 +78,10 @@ class SimulatedTournament(msgspec.Struct, kw_only=True):
 
     def sentence(self) -> str:
         """Return what was simulated."""
-        end = "a batch" if self.duration_s is None else f"{self.duration_s:g} s of arrivals"
+        end = "a batch" if self.duration_s is None else f"{round(self.duration_s, 1):,} s of arrivals"
         clients = "1 client" if self.clients == 1 else f"{self.clients:,} clients"
-        return f"Simulated {end} of {self.scenario}, {clients} with {self.users:,} users, seed {self.seed}."
+        users = "1 user" if self.users == 1 else f"{self.users:,} users"
+        return f"Simulated {end} of {self.scenario}, {clients} with {users}, seed {self.seed}."
 
     def to_json(self) -> bytes:
         """Return it as JSON."""

@@ -231,7 +231,7 @@ def find_run(ref: str | None = None, reports: Path = REPORTS) -> RunFolder:
         return _newest(runs)
     if os.path.isfile(Path(ref) / "manifest.json"):
         return RunFolder(Path(ref))
-    matches = [run for run in runs if run.path.name.startswith(ref)]
+    matches = [run for run in runs if ref and run.path.name.startswith(ref)]
     exact = [run for run in matches if run.path.name == ref]
     if exact or len(matches) == 1:
         return (exact or matches)[0]

@@ -53,6 +53,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_missing_file_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.toml: limits file not found"):
+        invoke(str(tmp_path / "absent.toml"))
+
+
 def test_limit_that_a_run_shows_replaces_the_documented_one(reports: Path) -> None:
     found = told("limited", "--reports", str(reports))
     documented = dict.fromkeys(("tokens", "concurrency"), "documented")

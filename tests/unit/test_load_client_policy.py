@@ -30,7 +30,7 @@ from bltybench.scenario.pacing import Pacing
 from bltybench.scenario.retry import Retry
 from bltybench.scenario.target import RateLimit, SandboxLimits, SandboxSettings, Target
 from bltybench.scenario.workload import Scenario
-from bltybench.wire.ratelimit_headers import Quota
+from bltybench.wire.ratelimit_headers import Quota, parse_quota
 from bltybench.wire.result import ExchangeResult
 
 ROUTE = Route("here", "KEY_A", "m")
@@ -138,6 +138,41 @@ def test_headers_of_responses_pace_the_next_requests() -> None:
     assert gate.holding
     ended.set()
     assert waiting.get(timeout=5) is None
+
+
+def header(kind: str, value: str) -> tuple[str, str]:
+    return f"x-ratelimit-{kind}-requests", value
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset"),
+    [
+        ("9", "0", str(366 * 86_400)),
+        ("9", "0", "9" * 300),
+        ("9", "0", "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ("9", "0", "Sun, 22 Nov 2020 13:59:00 GMT"),
+        ("9", "0", "0"),
+        ("9", "0", "-5"),
+        ("9", "0", "nan"),
+        ("9", "0", "\u0665"),
+        ("9", "-1", "60"),
+        ("-9", "0", "60"),
+        ("0", "0", "60"),
+        ("9", "inf", "60"),
+        ("9", "9" * 15, "60"),
+        ("9" * 300, "0", "60"),
+        ("", "", ""),
+    ],
+)
+def test_headers_that_make_no_sense_do_not_pace(limit: str, remaining: str, reset: str) -> None:
+    gate, ended = Gate(HeaderPacer(), clock(0.0), Random(1)), Event()
+    for _ in range(3):
+        passed = gate.hold(SIZE, 0.0, ended)
+        assert passed is not None
+        headers = [header("limit", limit), header("remaining", remaining), header("reset", reset)]
+        quota = parse_quota(headers, 1.8e9)
+        passed.answered(ExchangeResult(outcome=Outcome.OK, status=200, quota=quota), 0.0)
+        assert not gate.holding
 
 
 def context(gate: Gate) -> RunContext:

@@ -18,8 +18,6 @@ from bltybench.scenario.target import SANDBOX_KEY, Target
 from bltybench.scenario.trials.tournament import Tournament
 from bltybench.scenario.workload import Scenario
 
-_FLAGS = {"users": "--users", "duration_s": "--run-time", "base_url": "--host"}
-"""Names of command-line overrides, for messages."""
 KEPT_WITH_HOST = (
     "body", "budget", "ca_file", "chat_path", "max_tokens_key", "prices", "stream_options", "timeouts",
     "verify_tls",
@@ -64,13 +62,14 @@ def resolve(
     users: int | None = None,
     duration_s: float | None = None,
     base_url: str | None = None,
+    duration_flag: str = "--run-time",
 ) -> Resolved:
     """Choose a scenario and a target, falling back to the file's defaults, and apply overrides.
 
     ``base_url`` replaces the target's. A key is only sent to the address it was configured for, and
     documented limits belong to one API. So another address on this machine is a target of its own, with
     neither of them and no sandbox, unless it is that of a known target. An address elsewhere is refused.
-    ``target`` replaces all targets of the scenario.
+    ``target`` replaces all targets of the scenario. Messages call ``duration_s`` the ``duration_flag``.
 
     Raise UserError for an unknown name, an out-of-range value, or a missing file.
     """
@@ -79,7 +78,11 @@ def resolve(
     scenario_table = book.scenario(name)
     if target is not None:
         scenario_table = _without_lists(scenario_table)
-    chosen = _override(scenario_table, {k: value for k, value in overrides.items() if value is not None})
+    chosen = _override(
+        scenario_table,
+        {key: value for key, value in overrides.items() if value is not None},
+        {"users": "--users", "duration_s": duration_flag},
+    )
     target_name, *others = chosen.target_names()
     api = book.target(target_name)
     if base_url and others and base_url != api.base_url:
@@ -138,16 +141,16 @@ def _without_lists(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"targets": None, "mix": mix, "retry": retry})
 
 
-def _override(scenario: Scenario, overrides: dict[str, object]) -> Scenario:
+def _override(scenario: Scenario, overrides: dict[str, object], flags: dict[str, str]) -> Scenario:
     document = scenario.model_dump() | overrides
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
         key, _, rest = next(explain(error, document, Scenario)).partition(" ")
         if key == ":":  # about several keys
-            flags = (f"{_FLAGS[name]} {value}" for name, value in overrides.items() if name in _FLAGS)
-            key = f"{' '.join(flags)}:"
-        raise UserError(f"{_FLAGS.get(key, key)} {rest.removeprefix('= ')}") from None
+            given = (f"{flags[name]} {value}" for name, value in overrides.items() if name in flags)
+            key = f"{' '.join(given)}:"
+        raise UserError(f"{flags.get(key, key)} {rest.removeprefix('= ')}") from None
 
 
 def _in_requests(scenario: Scenario, base_dir: Path, target: Target) -> Scenario:
