@@ -9,7 +9,7 @@ import pytest
 from benchmarks.simulation.virtual_api import VirtualApi, virtual_limits
 from bltybench.limits.experiments.results import with_role
 from bltybench.limits.experiments.tokens_analysis import analyze
-from bltybench.limits.experiments.tokens_roles import BATCHES, PARTS, RESIZED_UNIT, UNIT, equal_units
+from bltybench.limits.experiments.tokens_roles import BATCHES, PARTS, RESIZED_UNIT, UNIT, equal_units, spent
 from bltybench.limits.experiments.tokens_steps import steps
 from bltybench.limits.observations.answer import Answer
 from bltybench.limits.observations.probe_result import ProbeResult
@@ -21,9 +21,11 @@ UNITS = (UNIT, RESIZED_UNIT)
 CONTEXT = ProbeContext(never_refused=True, tokens_left=3_000_000, expected_period_s=3.0)
 
 
-def run_experiment(api: VirtualApi) -> tuple[dict[str, Answer], list[ProbeResult]]:
-    results = api.play(steps(CONTEXT, api.now_s))
-    return {answer.question: answer for answer in analyze(results, CONTEXT)}, results
+def run_experiment(
+    api: VirtualApi, context: ProbeContext = CONTEXT
+) -> tuple[dict[str, Answer], list[ProbeResult]]:
+    results = api.play(steps(context, api.now_s))
+    return {answer.question: answer for answer in analyze(results, context)}, results
 
 
 def used_tokens(
@@ -74,3 +76,14 @@ def test_failed_measurement_of_the_exact_size_is_repeated() -> None:
     assert bounds is not None
     assert bounds[1] - bounds[0] <= 200
     assert answers["tokens_charged_at"].value == "end"
+
+
+def test_refused_units_use_no_tokens_of_the_budget() -> None:
+    rule = RateLimit(limit=150_000, period_s=5.0)
+    api = VirtualApi(virtual_limits(tokens=rule, tokens_charged="refunded"), latency_s=0.002, ttft_s=0.002)
+    context = ProbeContext(never_refused=True, tokens_left=1_000_000)
+    answers, results = run_experiment(api, context)
+    units = equal_units(results)
+    assert len(units) > context.tokens_left // units[0].prompt_tokens
+    assert spent(results) <= context.tokens_left
+    assert answers["token_period_s"].value == pytest.approx(5.0, rel=0.05)

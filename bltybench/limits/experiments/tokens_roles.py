@@ -49,6 +49,11 @@ def used(result: ProbeResult) -> int:
     return result.prompt_tokens + result.completion_tokens
 
 
+def spent(results: Sequence[ProbeResult]) -> int:
+    """Return the tokens that count against the probe's budget: those of refused requests do not."""
+    return sum(used(result) for result in results if not result.refused)
+
+
 def reservation_outcome(results: Sequence[ProbeResult]) -> Literal["reserved", "refunded"] | None:
     """Return whether unused reservations are kept (reserved) or refunded; None if unknown."""
     tests = with_role(token_decisions(results), NEXT_REFUND)

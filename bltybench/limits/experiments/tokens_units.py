@@ -13,6 +13,7 @@ from bltybench.limits.experiments.tokens_roles import (
     fill_bounds,
     largest_max_tokens,
     reservation_outcome,
+    spent,
     unit_observations,
     unit_verdict,
     used,
@@ -46,13 +47,13 @@ def send_units(
     wait_s = TOKENS.first_wait_periods * period_s if is_documented else 0.0
     for role in (roles.UNIT, roles.RESIZED_UNIT):
         unit = replace(_unit(context, available, largest_max_tokens(results), kept=kept), role=role)
-        tokens_left = context.tokens_left - sum(map(used, results))
+        tokens_left = context.tokens_left - spent(results)
         affordable = tokens_left // (2 * TOKENS.short_prompt_tokens if kept else unit.max_total_tokens)
         exact = 0 if reserves else 2 * TOKENS.units + TOKENS.extra_units
         if affordable > 2 * exact:
             affordable -= exact
-        budget = min(TOKENS.max_units, context.requests_left - len(results), affordable)
-        if budget < TOKENS.min_units:
+        budget = min(TOKENS.max_units, context.requests_left - len(results))
+        if min(budget, affordable) < TOKENS.min_units:
             return
         start_s = last_activity_s(results)
         if wait_idle_s or context.burst - len(results) < TOKENS.unit_rounds * TOKENS.units:
@@ -60,7 +61,7 @@ def send_units(
         count = limit // max(1, unit.max_total_tokens) if is_documented else None
         options = PlanOptions(budget=budget, rounds=1, period_s=period_s, limit=count, first_wait_s=wait_s)
         expected = _unit_count(context) if role == roles.UNIT and not is_documented else None
-        results = yield from _follow_plan(plan(options, start_s), unit, start_s, results, expected)
+        results = yield from _follow_plan(plan(options, start_s), unit, results, expected, affordable)
         units = equal_units(results)
         if expected is None or not _misfit(units, expected):
             break
@@ -93,23 +94,28 @@ def _misfit(units: Sequence[ProbeResult], expected: int) -> bool:
 def _follow_plan(
     bursts: Generator[Burst, Sequence[Observation], Verdict],
     unit: ProbeRequest,
-    start_s: float,
     results: Sequence[ProbeResult],
     expected: int | None,
+    max_accepted: int,
 ) -> ResultSteps:
-    """Send units as the plan for a request limit asks. Stop if ``expected`` units are far from the limit."""
+    """Send units as the plan asks, until ``max_accepted`` were accepted.
+
+    Stop if ``expected`` units are far from the limit.
+    """
     try:
         burst = next(bursts)
         while True:
             before = len(results)
-            at_s = max(start_s, burst.at_s)
-            units = (unit,) * burst.max_requests
-            results = yield SendStep(units, at_s, until_refused=True, purpose=burst.purpose)
+            left = max_accepted - sum(not one.refused for one in with_role(results, unit.role))
+            if left <= 0:
+                return results
+            units = (unit,) * min(burst.max_requests, left)
+            results = yield SendStep(units, burst.at_s, until_refused=True, purpose=burst.purpose)
             if expected is not None and _misfit(equal_units(results), expected):
                 return results
             if burst.confirm_s is not None and results[-1].refused:
                 results = yield SendStep((unit,), after_s=burst.confirm_s, purpose=burst.purpose)
-            since_s = min((result.sent_s for result in results[before:]), default=at_s)
+            since_s = min((result.sent_s for result in results[before:]), default=burst.at_s)
             observations = unit_observations(results)
             burst = bursts.send([one for one in observations if one.sent_s >= since_s])
     except StopIteration:
@@ -158,8 +164,7 @@ def _measure_exactly(
     batch_fits = batch_count <= min(context.measured_concurrency or batch_count, context.burst)
 
     def affords(units: int, requests: int) -> bool:
-        spent = sum(map(used, results))
-        fits = context.tokens_left - spent >= units * unit.max_total_tokens
+        fits = context.tokens_left - spent(results) >= units * unit.max_total_tokens
         return fits and context.requests_left - len(results) >= requests
 
     for role in roles.PARTS:
