@@ -11,6 +11,7 @@ from typing import Any, cast
 import gevent
 import pytest
 from flask import Flask, request
+from gevent.event import Event
 from locust.argument_parser import get_parser
 from locust.user.task import LOCUST_STATE_STOPPING
 from support_locust import write_scenarios
@@ -248,13 +249,21 @@ def test_message_replaces_the_progress_line_of_a_terminal(
     logger, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(console, "INTERVAL_S", 0.01)
-    run: Any = SimpleNamespace(
-        live=SimpleNamespace(line=lambda *_: "10 s"), now_s=float, duration_s=1, activity=""
-    )
+    shown = Event()
+
+    def line(*_: object) -> str:
+        if lines:
+            return lines.pop()
+        shown.set()
+        gevent.sleep(60)
+        return ""
+
+    lines = ["10 s"]
+    run: Any = SimpleNamespace(live=SimpleNamespace(line=line), now_s=float, duration_s=1, activity="")
     logger.addHandler(handler)
     try:
         progress = gevent.spawn(console.show_progress, run)
-        gevent.sleep(0.1)
+        shown.wait()
         logger.warning("Stopping")
         progress.kill()
         logger.warning("Stopped")
