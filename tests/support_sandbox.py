@@ -11,6 +11,7 @@ import msgspec
 from support_sandbox_forks import start_forked
 
 from bltybench.sandbox.process import SandboxProcess
+from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
 from bltybench.sandbox.truth import TruthRow
 from bltybench.scenario.target import SANDBOX_KEY, Delay, SandboxLimits, SandboxSettings
 
@@ -44,6 +45,17 @@ def chat_body(text: str = "Tell me about the sea.", **fields: Any) -> dict[str, 
 def bearer(key: str = SANDBOX_KEY) -> dict[str, str]:
     """The header with ``key``."""
     return {"Authorization": f"Bearer {key}"}
+
+
+def quota(**limits: Any) -> KeyQuota:
+    """Return the limits of one key, without those that are not given."""
+    return KeyQuota(SandboxLimits(**(NO_LIMITS.model_dump() | limits)))
+
+
+def headers_of(verdict: Grant | Refusal) -> dict[str, str]:
+    """Return the headers of a decision."""
+    headers = verdict.headers if isinstance(verdict, Grant) else verdict.error.headers
+    return {name.decode(): value.decode() for name, value in headers}
 
 
 def read_truth(path: Path) -> list[TruthRow]:

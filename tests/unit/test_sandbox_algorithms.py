@@ -5,21 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support_sandbox import headers_of, quota
 
-from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
+from bltybench.sandbox.quota import Grant, Refusal
 from bltybench.scenario.api.call_size import CallSize
-from bltybench.scenario.target import HeaderStyle, RateLimit, SandboxLimits
+from bltybench.scenario.target import HeaderStyle, RateLimit
 
 NOON = 1_795_348_800.0
-
-
-def quota(**limits: Any) -> KeyQuota:
-    return KeyQuota(SandboxLimits(**({"requests": None, "tokens": None, "concurrency": None} | limits)))
-
-
-def headers_of(verdict: Grant | Refusal) -> dict[str, str]:
-    headers = verdict.headers if isinstance(verdict, Grant) else verdict.error.headers
-    return {name.decode(): value.decode() for name, value in headers}
 
 
 def accepted(rule: RateLimit, times: list[float]) -> list[bool]:

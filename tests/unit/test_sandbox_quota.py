@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support_sandbox import read_truth
+from support_sandbox import headers_of, quota, read_truth
 
 from bltybench.errors import UserError
 from bltybench.sandbox.errors import ApiError
 from bltybench.sandbox.keys import KeyRing
-from bltybench.sandbox.quota import Grant, KeyQuota, Refusal
+from bltybench.sandbox.quota import Grant, Refusal
 from bltybench.sandbox.truth import TruthLog, TruthRow
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import (
@@ -23,15 +22,6 @@ from bltybench.scenario.target import (
 )
 
 NOON = 1_795_348_800.0
-
-
-def quota(**limits: Any) -> KeyQuota:
-    return KeyQuota(SandboxLimits(**({"requests": None, "tokens": None, "concurrency": None} | limits)))
-
-
-def headers_of(verdict: Grant | Refusal) -> dict[str, str]:
-    headers = verdict.headers if isinstance(verdict, Grant) else verdict.error.headers
-    return {name.decode(): value.decode() for name, value in headers}
 
 
 def refused(verdict: Grant | Refusal) -> Refusal:
