@@ -9,6 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from bltybench.cli.app import app
+
 OURS = (
     "BLTYAPI_KEY",
     "MINE_KEY",
@@ -34,6 +38,14 @@ def bltybench(
         timeout=timeout_s,
         check=False,
     )
+
+
+def invoke(command: str, reports: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command in this process with the runs in ``reports``. Return its exit code and stdout."""
+    result = CliRunner().invoke(app, [command, "--reports", str(reports), *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
 
 
 def listens(port: int) -> bool:

@@ -6,28 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
+from support_cli import invoke
 from support_runs import generator_seconds, manifest, realistic, write_run
-from typer.testing import CliRunner
 
-from bltybench.cli.report import report
 from bltybench.errors import UserError
-
-app = typer.Typer()
-app.command()(report)
-
-
-def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["--reports", str(reports), *arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout
 
 
 def test_report_defaults_to_the_newest_run_and_exits_with_0_if_it_passes(tmp_path: Path) -> None:
     write_run(tmp_path / "20261121-090000-made", [])
     newest = write_run(tmp_path / "20261122-141510-made", realistic())
-    code, out = invoke(tmp_path)
+    code, out = invoke("report", tmp_path)
     assert code == 0
     assert "VALID the load generator was not the bottleneck" in out
     assert "✓ accepted.rpm >= 55" in out
@@ -38,7 +26,7 @@ def test_report_defaults_to_the_newest_run_and_exits_with_0_if_it_passes(tmp_pat
 def test_failed_check_exits_with_1_and_stdout_has_only_json(tmp_path: Path) -> None:
     checks = manifest().resolved | {"checks": {"refused.count": "== 0"}}
     write_run(tmp_path / "20261122-141510-made", realistic(), about=manifest(resolved=checks))
-    code, out = invoke(tmp_path, "20261122", "--json", "--format", "json")
+    code, out = invoke("report", tmp_path, "20261122", "--json", "--format", "json")
     assert code == 1
     assert json.loads(out)["checks"][0]["passed"] is False
 
@@ -50,7 +38,7 @@ def test_invalid_run_fails_if_the_scenario_checks_validity(asked: bool, code: in
     write_run(
         tmp_path / "20261122-141510-made", realistic(), seconds=stalled, about=manifest(resolved=checks)
     )
-    found, out = invoke(tmp_path, "--format", "junit")
+    found, out = invoke("report", tmp_path, "--format", "junit")
     assert found == code
     assert "INVALID" in out
     assert "stalled for 900 ms" in out
@@ -58,4 +46,4 @@ def test_invalid_run_fails_if_the_scenario_checks_validity(asked: bool, code: in
 
 def test_missing_run_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs here yet"):
-        invoke(tmp_path)
+        invoke("report", tmp_path)
