@@ -256,7 +256,7 @@ def _print_wide(console: Console, table: Table) -> None:
 
 COLUMNS = (
     "policy", "pacing", "calls", "ok", "gave up", "below optimum %", "goodput/min",
-    "refusals per success", "p50 s", "p95 s", "p99 s", "fairness", "makespan s",
+    "refusals per success", "wasted tokens", "p50 s", "p95 s", "p99 s", "fairness", "makespan s",
 )  # fmt: skip
 
 
@@ -276,6 +276,7 @@ def _table(limiter: LimiterResult) -> Table:
             _number(row.below_optimum_percent, 1),
             _number(row.goodput_per_min, 1),
             _number(row.refusals_per_success, 2),
+            f"{row.wasted_tokens:,}",
             _number(row.success_p50_s, 2),
             _number(row.success_p95_s, 2),
             _number(row.success_p99_s, 2),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain, compress
+from itertools import chain, compress, cycle
 
 import msgspec
 
@@ -41,6 +41,8 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     """Time at which the last call ended, in seconds."""
     attempts: int
     refusals_per_success: float | None
+    wasted_tokens: int
+    """Tokens of the prompts of refused attempts."""
     refused_by_requests: int
     refused_by_tokens: int
     refused_by_concurrency: int
@@ -77,6 +79,11 @@ def tally(
         makespan_s=max(calls.ended_s),
         attempts=len(accepted_s) + refusals.total(),
         refusals_per_success=refusals.total() / len(accepted_s) if accepted_s else None,
+        wasted_tokens=sum(
+            size.prompt * len(refused)
+            for size, refused in zip(cycle(load.sizes), calls.refusals, strict=False)
+            if refused
+        ),
         refused_by_requests=refusals[Decision.REFUSED_BY_REQUESTS],
         refused_by_tokens=refusals[Decision.REFUSED_BY_TOKENS],
         refused_by_concurrency=refusals[Decision.REFUSED_BY_CONCURRENCY],

@@ -65,6 +65,7 @@ def test_calls_give_up_after_their_last_attempt() -> None:
     result = tally("fixed", load(0, 0, 0), calls)
     assert (result.calls, result.ok, result.gave_up, result.attempts) == (3, 2, 1, 5)
     assert result.refusals_per_success == 1.5
+    assert result.wasted_tokens == 3 * SIZE.prompt
     assert result.goodput_per_min == 2
     assert result.success_p50_s is None
 
