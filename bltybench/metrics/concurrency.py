@@ -25,10 +25,13 @@ def steps(attempts: pd.DataFrame) -> pd.DataFrame:
     was_sent = ~np.isnan(sent)
     begins = sent[was_sent].astype(np.int64)
     ends = ints(attempts, "end_ns")[was_sent]
-    times, index = np.unique(np.concatenate((begins, ends)), return_inverse=True)
-    started = np.bincount(index[: len(begins)], minlength=len(times))
-    ended = np.bincount(index[len(begins) :], minlength=len(times))
-    return pd.DataFrame({"at_ns": times, "in_flight": np.cumsum(started - ended)})
+    times = np.concatenate((begins, ends))
+    # A stable sort is several times faster, because both are nearly in order.
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    level = np.cumsum(np.where(order < len(begins), 1, -1))
+    last = np.diff(times, append=times[-1:] + 1) > 0
+    return pd.DataFrame({"at_ns": times[last], "in_flight": level[last]})
 
 
 def in_flight(stepped: pd.DataFrame, end_ns: int) -> InFlight:

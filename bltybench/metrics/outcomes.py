@@ -93,8 +93,8 @@ def finish_reasons(attempts: pd.DataFrame) -> pd.DataFrame:
     Columns: ``finish_reason``, ``outcome``, ``count``, ``share``. Most frequent first.
     """
     keys = ["finish_reason", "outcome"]
-    known = attempts[attempts["finish_reason"].notna()][keys].astype("str")
-    return _counted(known, keys)
+    known = attempts.loc[attempts["finish_reason"].notna(), keys]
+    return _counted(known.assign(**{name: _in_alphabetical_order(known[name]) for name in keys}), keys)
 
 
 def notes(attempts: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +127,8 @@ def answer_checks(attempts: pd.DataFrame) -> pd.DataFrame:
 def _counted(rows: pd.DataFrame, keys: list[str], total: int | None = None) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame({name: [] for name in [*keys, "count", "share"]})
-    counted = rows.groupby(keys, sort=True).size().rename("count").reset_index()
+    counted = rows.groupby(keys, observed=True, sort=True).size().rename("count").reset_index()
+    counted = counted.astype(dict.fromkeys(keys, "str"))
     counted["share"] = counted["count"] / (total or len(rows))
     most_frequent = counted.sort_values("count", ascending=False, kind="stable", ignore_index=True)
     return most_frequent.head(MAX_ERROR_KINDS)

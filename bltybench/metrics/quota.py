@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from bltybench.metrics.frame import NS_PER_S, REFUSED, floats, ints
+from bltybench.metrics.frame import NS_PER_S, REFUSED, floats, has_fate, ints
 
 RETRY_AFTER_BINS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, float("inf"))
 NOT_GIVEN = "not given"
@@ -29,7 +29,7 @@ def refusals(attempts: pd.DataFrame) -> pd.DataFrame:
     (from the refusal's end to sending the next attempt), ``obeyed`` (whether that wait was at least
     Retry-After; null if either is missing).
     """
-    if REFUSED not in set(attempts["fate"]):
+    if not has_fate(attempts, REFUSED).any():
         attempts = attempts.iloc[:0]
     codes = ints(attempts, "call")
     order = np.lexsort((ints(attempts, "attempt"), codes))
@@ -37,7 +37,7 @@ def refusals(attempts: pd.DataFrame) -> pd.DataFrame:
     same_call = codes[order][1:] == codes[order][:-1]
     following[order[:-1][same_call]] = order[1:][same_call]
 
-    rows = np.flatnonzero((attempts["fate"] == REFUSED).to_numpy(dtype=np.bool_))
+    rows = np.flatnonzero(has_fate(attempts, REFUSED))
     rows = rows[np.argsort(ints(attempts, "at_ns")[rows], kind="stable")]
     after = following[rows]
     end, sent = floats(attempts, "end_ns"), floats(attempts, "sent_ns")
@@ -114,7 +114,7 @@ def first_refusal(attempts: pd.DataFrame) -> tuple[float, int] | None:
     None if nothing was refused.
     """
     at = ints(attempts, "at_ns")
-    refused = at[(attempts["fate"] == REFUSED).to_numpy(dtype=np.bool_)]
+    refused = at[has_fate(attempts, REFUSED)]
     if len(refused) == 0:
         return None
     first = int(refused.min())

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from bltybench.errors import UserError
 from bltybench.metrics.analysis import Analysis, load
 from bltybench.metrics.frame import NS_PER_S, bools, floats, ints
@@ -62,7 +64,21 @@ def load_of_run(folder: RunFolder, *, clients: int, batch: int | None = None) ->
 
 def call_sizes(analysis: Analysis) -> tuple[CallSize, ...]:
     """Return what most APIs charge for each successful attempt: the prompt, and all of max_tokens if set."""
-    done = analysis.attempts[bools(analysis.attempts, "ok")]
-    completions = done["max_tokens"].fillna(done["completion_tokens"]).fillna(0)
-    prompts = done["prompt_tokens"].fillna(0)
-    return tuple(CallSize(int(n), int(m)) for n, m in zip(prompts, completions, strict=True))
+    return _as_sizes(_charged(analysis))
+
+
+def distinct_call_sizes(analysis: Analysis) -> tuple[CallSize, ...]:
+    """Return each of ``call_sizes`` once. A long run has far fewer of these than attempts."""
+    return _as_sizes(_charged(analysis).drop_duplicates())
+
+
+def _charged(analysis: Analysis) -> pd.DataFrame:
+    columns = ["prompt_tokens", "max_tokens", "completion_tokens"]
+    done = analysis.attempts.loc[bools(analysis.attempts, "ok"), columns]
+    completions = done["max_tokens"].fillna(done["completion_tokens"])
+    charged = pd.DataFrame({"prompt": done["prompt_tokens"], "completion": completions})
+    return charged.fillna(0).astype("int64")
+
+
+def _as_sizes(charged: pd.DataFrame) -> tuple[CallSize, ...]:
+    return tuple(map(CallSize, charged["prompt"].tolist(), charged["completion"].tolist()))

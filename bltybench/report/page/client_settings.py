@@ -11,7 +11,7 @@ from bltybench.policies.advice.prescription import prescribe
 from bltybench.policies.advice.setting import Setting
 from bltybench.policies.advice.settings import settings, timeout_s
 from bltybench.report.page.limits_section import LimitsSection
-from bltybench.report.run_load import call_sizes
+from bltybench.report.run_load import distinct_call_sizes
 from bltybench.report.summary import Summary
 
 
@@ -30,7 +30,7 @@ def client_settings(
     if limits is None or summary.search is not None or not trusted or not target.base_url:
         return None
     known, _ = completed(measured_limits(limits.record), documented_limits(target.documented))
-    known = by_total_tokens(known, call_sizes(analysis))
+    known = by_total_tokens(known, distinct_call_sizes(analysis))
     made = prescribe(known, (), banned=limits.record.ban is not None)
     if not made.windows and made.in_flight is None:
         return None
