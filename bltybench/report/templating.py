@@ -1,11 +1,16 @@
 """Pages from templates. Text from outside is escaped; style and script are inline."""
 
 import json
+import sys
+from contextlib import suppress
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+import jinja2
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined, select_autoescape
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from bltybench.report import text
@@ -13,10 +18,26 @@ from bltybench.report.figures.drawing import Drawing
 from bltybench.report.glossary import TERMS, gloss
 
 
+class _CompiledTemplates(FileSystemBytecodeCache):
+    """Compiled templates, next to the compiled modules: compiling takes longer than rendering.
+
+    Jinja compiles a template again if it changed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(str(Path(__file__).parent / "__pycache__"), f"jinja-{jinja2.__version__}-%s.cache")
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if not sys.dont_write_bytecode:
+            with suppress(OSError):  # the package can be read-only
+                super().dump_bytecode(bucket)
+
+
 def render(template: str, **values: Any) -> str:
     """Return a page made from a template of this package."""
     environment = Environment(
         loader=PackageLoader("bltybench.report"),
+        bytecode_cache=_CompiledTemplates(),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -102,10 +102,10 @@ def _evidence(known: pd.DataFrame, model: ModelName | None) -> Drawing:
 def _bars(ax: Axes, counts: pd.DataFrame, name: str) -> None:
     edges = np.append(counts["start_s"], counts["end_s"].iloc[-1])
     accepted, refused = counts[f"{name}_accepted"], counts[f"{name}_refused"]
-    ax.stairs(accepted, edges, fill=True, color=style.ACCEPTED, alpha=0.75, linewidth=0, label="accepted")
+    style.stairs(ax, accepted, edges, facecolor=style.ACCEPTED, alpha=0.75, linewidth=0, label="accepted")
     if refused.any():
-        ax.stairs(accepted + refused, edges, baseline=accepted, fill=True, facecolor=style.PAPER,
-                  edgecolor=style.REFUSED, hatch="//////", linewidth=0, label="refused")  # fmt: skip
+        style.stairs(ax, accepted + refused, edges, baseline=accepted, facecolor=style.PAPER,
+                     edgecolor=style.REFUSED, hatch="//////", linewidth=0, label="refused")  # fmt: skip
 
 
 def evidence_sentence(known: pd.DataFrame, differing: int, model: ModelName | None) -> str:

@@ -43,9 +43,9 @@ def requests(ax: Axes, analysis: Analysis, width: int) -> None:
         if fate != "accepted" and not height.any():
             continue
         # One shape for all bins: separate bars take longer to draw than the rest of the page.
-        ax.stairs(base + height, bins, baseline=base, fill=True, label=fate, linewidth=0 if hatch else 0.8,
-                  facecolor=style.PAPER if hatch else (color, 0.35), edgecolor=color,
-                  hatch=hatch)  # fmt: skip
+        style.stairs(ax, base + height, bins, baseline=base, label=fate, linewidth=0 if hatch else 0.8,
+                     facecolor=style.PAPER if hatch else (color, 0.35), edgecolor=color,
+                     hatch=hatch)  # fmt: skip
         base = base + height
     ax.plot(rolled["at_s"], rolled["offered"], color=style.MUTED, linewidth=1.3, linestyle=(0, (4, 2)),
             label="offered, last 60 s")  # fmt: skip
@@ -60,8 +60,8 @@ def refusals(ax: Axes, analysis: Analysis, width: int) -> None:
     """Paint the refusal rate in each bin."""
     lines = analysis.timeline
     share = 100 * lines["refused"] / lines["offered"].where(lines["offered"] > 0)
-    ax.stairs(share.fillna(0.0), _bins(lines), fill=True, facecolor=style.PAPER, edgecolor=style.REFUSED,
-              hatch="/////", linewidth=0)  # fmt: skip
+    style.stairs(ax, share.fillna(0.0), _bins(lines), facecolor=style.PAPER, edgecolor=style.REFUSED,
+                 hatch="/////", linewidth=0)  # fmt: skip
     ax.set_ylim(0, 100)
     ax.yaxis.set_major_locator(FixedLocator([0, 50, 100]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
@@ -75,10 +75,10 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
     prompt = lines["prompt_tokens"].to_numpy(dtype=np.float64) * per_min
     completion = lines["completion_tokens"].to_numpy(dtype=np.float64) * per_min
     bins = _bins(lines)
-    ax.stairs(prompt, bins, fill=True, facecolor=(style.PROMPT, 0.55), edgecolor=style.PROMPT, linewidth=0.8,
-              label="in")  # fmt: skip
-    ax.stairs(prompt + completion, bins, baseline=prompt, fill=True, facecolor=style.PAPER, linewidth=0,
-              edgecolor=style.COMPLETION, hatch="\\\\\\\\\\", label="out")  # fmt: skip
+    style.stairs(ax, prompt, bins, facecolor=(style.PROMPT, 0.55), edgecolor=style.PROMPT, linewidth=0.8,
+                 label="in")  # fmt: skip
+    style.stairs(ax, prompt + completion, bins, baseline=prompt, facecolor=style.PAPER, linewidth=0,
+                 edgecolor=style.COMPLETION, hatch="\\\\\\\\\\", label="out")  # fmt: skip
     ax.plot(rolled["at_s"], rolled["tokens"], color=style.PROMPT, linewidth=2.0, label="both, last 60 s")
     both = prompt + completion
     if both.any():
@@ -93,10 +93,11 @@ def tokens(ax: Axes, analysis: Analysis, width: int) -> None:
 def in_flight(ax: Axes, analysis: Analysis, width: int) -> None:
     """Paint mean and peak of the attempts in flight."""
     lines, rolled = analysis.timeline, analysis.rolling
-    ax.stairs(lines["in_flight_mean"], _bins(lines), fill=True, color=style.ACCEPTED, alpha=0.3, linewidth=0,
-              label="mean")  # fmt: skip
+    style.stairs(ax, lines["in_flight_mean"], _bins(lines), facecolor=style.ACCEPTED, alpha=0.3, linewidth=0,
+                 label="mean")  # fmt: skip
     peak = rolled["in_flight_max"].to_numpy()[1:]
-    ax.stairs(peak, rolled["at_s"], color=style.ACCEPTED, linewidth=1.4, label="peak")
+    edges = floats(rolled, "at_s")
+    style.stairs(ax, peak, edges, fill=False, edgecolor=style.ACCEPTED, linewidth=1.4, label="peak")
     _scale(ax, _lines(analysis, "concurrency"), float(peak.max()))
     head(ax, "Requests in flight", width)
 
@@ -182,7 +183,8 @@ def frequencies(ax: Axes, bins: pd.DataFrame, width: int) -> None:
         rows = bins[bins["metric"] == name]
         if len(rows):
             edges = np.append(rows["from_ms"], rows["to_ms"].iloc[-1])
-            ax.stairs(rows["share"] * 100, edges, color=color, linestyle=dashes, linewidth=1.5, label=label)
+            style.stairs(ax, rows["share"] * 100, edges, fill=False, edgecolor=color, linestyle=dashes,
+                         linewidth=1.5, label=label)  # fmt: skip
     ax.set_ylim(0, float(bins["share"].max()) * 108)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
     ax.grid(axis="x", color=style.GRID, linewidth=0.8)
