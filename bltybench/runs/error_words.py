@@ -6,6 +6,7 @@ an attempt. ``names`` are the type and the code of the error, in lower case.
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 UNPAID = (
     "insufficient_quota",
@@ -109,6 +110,7 @@ def names_of(error_type: str | None, error_code: str | None) -> str:
     return f"{error_type or ''} {error_code or ''}".lower()
 
 
+@lru_cache(maxsize=4096)
 def reason_of(status: int, names: str, message: str | None) -> ErrorReason | None:
     """Return the reason for a failed request that an error names, if it is not a limit.
 
