@@ -27,9 +27,10 @@ def failure(attempts: pd.DataFrame, target: TargetInfo | None) -> str | None:
     """
     if attempts.empty:
         return "nothing was sent"
-    attempts = attempts[attempts["outcome"] != Outcome.CANCELLED]
-    if attempts.empty or (attempts["outcome"] == Outcome.OK).any():
+    failed = attempts["outcome"] != Outcome.CANCELLED
+    if not failed.any() or (attempts["outcome"] == Outcome.OK).any():
         return None
+    attempts = attempts[failed]
     keys = ["outcome", "status", "error_type", "error_code"]
     columns = {name: attempts[name].astype("object") for name in (*keys, "error_message")}
     kinds = (
