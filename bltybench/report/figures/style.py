@@ -119,7 +119,8 @@ def stairs(
     ``Axes.stairs`` would also compute the extent of the shape, which takes longer than drawing it.
     """
     heights = np.asarray(values, dtype=np.float64)
-    ax.add_artist(StepPatch(heights, edges, baseline=baseline, fill=fill, **look))
+    base: Any = baseline  # the stubs take only a number
+    ax.add_artist(StepPatch(heights, edges, baseline=base, fill=fill, **look))
 
 
 def short(value: float) -> str:
