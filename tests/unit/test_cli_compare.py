@@ -11,25 +11,13 @@ from xml.etree import ElementTree
 import msgspec
 import pandas as pd
 import pytest
-import typer
+from support_cli import invoke
 from support_runs import S, attempt, generator_seconds, manifest, write_run
-from typer.testing import CliRunner
 
-from bltybench.cli.compare import compare
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e{{ 7*7 }}"
-
-app = typer.Typer()
-app.command()(compare)
-
-
-def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["--reports", str(reports), *arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +56,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_regression_exits_with_1_and_stdout_has_only_json(reports: Path) -> None:
-    code, out = invoke(reports, "base", "slow", "--json")
+    code, out = invoke("compare", reports, "base", "slow", "--json")
     assert code == 1
     found = json.loads(out)
     assert found["comparison_version"] == 2
@@ -161,8 +149,10 @@ ROWS = {
 
 def outcome(reports: Path, *arguments: str) -> tuple[int, str]:
     """Return the exit code, with 2 for a UserError as in the command line, and stdout."""
-    result = CliRunner().invoke(app, ["--reports", str(reports), *arguments])
-    return (2 if isinstance(result.exception, UserError) else result.exit_code), result.stdout
+    try:
+        return invoke("compare", reports, *arguments)
+    except UserError:
+        return 2, ""
 
 
 WITH_PAGE = ("same", "worse", "too short", "invalid", "unlike")
@@ -213,7 +203,7 @@ def test_metrics_that_the_generator_affected_are_invalid_and_the_others_are_judg
 
 
 def test_undecided_metric_names_what_would_decide_it(reports: Path) -> None:
-    code, out = invoke(reports, "base", "few")
+    code, out = invoke("compare", reports, "base", "few")
     assert code == 0
     assert (
         "the candidate lasted 10 s after the warm-up, too short for an interval; run for at least 60 s" in out
@@ -224,31 +214,33 @@ def test_undecided_metric_names_what_would_decide_it(reports: Path) -> None:
 
 def test_unlike_runs_give_one_sentence_with_the_option_that_allows_them(reports: Path) -> None:
     with pytest.raises(UserError) as found:
-        invoke(reports, "base", "retry-users")
+        invoke("compare", reports, "base", "retry-users")
     message = str(found.value)
     assert "the runs differ in retry.policy (retry_after → backoff) and users (50 → 40)" in message.replace(
         "retry.max_attempts (2 → 3), ", ""
     ).replace(", and users", " and users")
     assert "--vary retry,users" in message
-    assert invoke(reports, "base", "retry-users", "--vary", "retry,users")[0] == 0
+    assert invoke("compare", reports, "base", "retry-users", "--vary", "retry,users")[0] == 0
 
 
 def test_unlike_runs_are_not_judged_in_any_row(reports: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     with pytest.raises(UserError):
-        invoke(reports, "base", "users", "--html", str(page))
+        invoke("compare", reports, "base", "users", "--html", str(page))
     rows = page.read_text(encoding="utf-8").partition("<tbody>")[2].partition("</tbody>")[0]
     assert "not judged" in rows
     assert "not decided" not in rows
 
 
 def test_regression_within_the_tolerance_exits_with_0(reports: Path) -> None:
-    assert invoke(reports, "base", "slow", "--tolerance", "200%", "--tolerance-share", "50%")[0] == 0
+    assert (
+        invoke("compare", reports, "base", "slow", "--tolerance", "200%", "--tolerance-share", "50%")[0] == 0
+    )
 
 
 def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
-    invoke(reports, "base", "like", "slow", "--html", str(page))
+    invoke("compare", reports, "base", "like", "slow", "--html", str(page))
     html = page.read_text(encoding="utf-8")
     assert html.count("<script") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
@@ -271,7 +263,7 @@ def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Pat
     slow, base = (float(changes[side]["latency.p50"]) for side in ("candidate", "base"))
     assert slow > base
     before = {path: path.read_bytes() for path in [page, *data.iterdir()]}
-    invoke(reports, "base", "like", "slow", "--html", str(page))
+    invoke("compare", reports, "base", "like", "slow", "--html", str(page))
     assert {path: path.read_bytes() for path in before} == before
     assert page.stat().st_size < 3_000_000
 
@@ -293,4 +285,4 @@ def test_page_has_both_sides_and_escapes_their_text(reports: Path, tmp_path: Pat
 )
 def test_impossible_comparison_is_a_user_error(reports: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        invoke(reports, *arguments)
+        invoke("compare", reports, *arguments)

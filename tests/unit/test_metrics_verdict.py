@@ -9,16 +9,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-import typer
+from support_cli import invoke
 from support_runs import attempt, generator_seconds, manifest, write_run
-from typer.testing import CliRunner
 
-from bltybench.cli.report import report
 from bltybench.runs.attempt import Attempt, Outcome
 from bltybench.runs.manifest import UnfinishedWorker
-
-app = typer.Typer()
-app.command()(report)
 
 OK = [attempt(call_id=f"c{number}") for number in range(20)]
 REFUSED = [attempt(call_id="r", outcome=Outcome.RATE_LIMITED, status=429)]
@@ -73,9 +68,8 @@ def test_verdict_is_the_same_everywhere(row: Row, tmp_path: Path) -> None:
         about=manifest(resolved=resolved, **row.about),
     )
     for options, expected in (((), row.code), (("--strict",), row.strict)):
-        args = ["--reports", str(tmp_path), "--format", "json,junit,md", *options]
-        result = CliRunner().invoke(app, args)
-        assert result.exit_code == expected, result.output
+        code, out = invoke("report", tmp_path, "--format", "json,junit,md", *options)
+        assert code == expected, out
         summary = json.loads(folder.summary_json.read_bytes())
         assert (summary["verdict"], summary["failed"]) == (row.verdict, bool(expected))
         suite = ET.fromstring(folder.junit_xml.read_bytes())[0]  # noqa: S314  # our own file

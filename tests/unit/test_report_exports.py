@@ -6,27 +6,15 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-import typer
 from prometheus_client.parser import text_string_to_metric_families
+from support_cli import invoke
 from support_runs import S, attempt, manifest, realistic, write_run
-from typer.testing import CliRunner
 
-from bltybench.cli.report import report
 from bltybench.errors import UserError
 from bltybench.report.build import build
 from bltybench.runs.attempt import Outcome
 
 HOSTILE = '<img src=x onerror=alert(1)> | [click](http://x.yz) @all www.x.yz `code` **b** \x1b[31m\n"q"\\'
-
-app = typer.Typer()
-app.command()(report)
-
-
-def invoke(reports: Path, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["--reports", str(reports), *arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout
 
 
 def test_markdown_has_verdicts_and_numbers(tmp_path: Path) -> None:
@@ -85,7 +73,7 @@ def test_prometheus_text_can_be_parsed(tmp_path: Path) -> None:
 
 def test_empty_run_is_written_in_every_format(tmp_path: Path) -> None:
     write_run(tmp_path / "run", [], about=manifest(run_id="run"))
-    invoke(tmp_path, "run", "--format", "html,csv,json,junit,md,parquet,prom")
+    invoke("report", tmp_path, "run", "--format", "html,csv,json,junit,md,parquet,prom")
     folder = tmp_path / "run"
     names = {path.name for path in folder.iterdir()}
     assert names >= {
@@ -102,7 +90,7 @@ def test_empty_run_is_written_in_every_format(tmp_path: Path) -> None:
 
 def test_only_requested_formats_are_written(tmp_path: Path) -> None:
     write_run(tmp_path / "run", realistic())
-    code, out = invoke(tmp_path, "run", "--format", "json, junit")
+    code, out = invoke("report", tmp_path, "run", "--format", "json, junit")
     assert code == 0
     assert "Written to" in out
     written = {path.name for path in (tmp_path / "run").iterdir()}
@@ -114,7 +102,7 @@ def test_only_requested_formats_are_written(tmp_path: Path) -> None:
 def test_unknown_format_is_a_user_error(given: str, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [])
     with pytest.raises(UserError, match="no such format"):
-        invoke(tmp_path, "run", "--format", given)
+        invoke("report", tmp_path, "run", "--format", given)
 
 
 def test_step_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +110,16 @@ def test_step_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     folder = write_run(tmp_path / "runs" / "run", realistic())
-    invoke(tmp_path / "runs", "run", "--format", "md")
+    invoke("report", tmp_path / "runs", "run", "--format", "md")
     assert step.read_text(encoding="utf-8") == f"before\n{folder.summary_md.read_text(encoding='utf-8')}\n"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "step.md"))
-    assert invoke(tmp_path / "runs", "run", "--format", "md")[0] == 0
+    assert invoke("report", tmp_path / "runs", "run", "--format", "md")[0] == 0
 
 
 def test_several_runs_get_an_index_with_links(tmp_path: Path) -> None:
     for name in ("a", "b #1"):
         write_run(tmp_path / name, realistic(30), about=manifest(run_id=name, ended_ns=30 * S))
-    code, out = invoke(tmp_path, "a", "b #1")
+    code, out = invoke("report", tmp_path, "a", "b #1")
     assert code == 1  # 30 s hold no 55 accepted
     assert "Index" in out
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -139,4 +127,4 @@ def test_several_runs_get_an_index_with_links(tmp_path: Path) -> None:
     assert 'href="b%20%231/report.html"' in html
     assert html.count("VALID") == 2
     with pytest.raises(UserError, match="--json supports one run only"):
-        invoke(tmp_path, "a", "b #1", "--json")
+        invoke("report", tmp_path, "a", "b #1", "--json")
