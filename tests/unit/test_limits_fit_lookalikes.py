@@ -207,3 +207,33 @@ def test_a_run_that_recovers_only_after_a_lost_response_is_fitted_completely() -
         [Observation(float(at), at + 0.01, accepted) for at, accepted in enumerate(outcomes)]
     )
     assert verdict.attempts == len(outcomes)
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_a_window_whose_edges_fall_into_decisions_is_not_mistaken_for_an_interval_refill(seed: int) -> None:
+    """A request that may have been decided on before or after an edge makes all later refusals ambiguous."""
+    limiter, rng, observed = FixedWindow(3, 3.0, 1.3), Random(seed), list[Observation]()
+
+    def send(sent_s: float) -> float:
+        answered_s = sent_s + rng.uniform(0.015, 0.07)
+        decision = limiter.decide(rng.uniform(sent_s, answered_s))
+        observed.append(Observation(sent_s, answered_s, decision.accepted, unit=True))
+        return answered_s
+
+    def next_edge_s(now_s: float) -> float:
+        return 1.3 + 3.0 * ((now_s - 1.3) // 3.0 + 1)
+
+    now_s = 18.0
+    for number in range(7):
+        now_s = send(now_s)
+        while not observed[-1].accepted:
+            now_s = send(now_s)
+        for _ in range(6):
+            now_s = send(now_s)
+        if number % 2:  # what a log would accept: two units 1.2 s after the first of their window
+            now_s = send(next_edge_s(now_s) + 3.9) + 1.2
+            for _ in range(4):
+                now_s = send(now_s)
+        now_s = max(now_s, next_edge_s(now_s) - rng.uniform(0.0, 0.06))
+    families = fit_limiter(observed, hints_s=(3.0,)).families
+    assert families in {("fixed_window",), ("fixed_window", "first_hit_window")}

@@ -1,5 +1,6 @@
-"""Estimate one fit, with ranges, from the equivalent candidates of a family."""
+"""Estimate one fit, with ranges, from the equivalent candidates of a family, and compare two families."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from bltybench.limits.fit.queueing import QueueTiming, WaitingRoom
 from bltybench.limits.fit.result import Fit, Phase, Verdict
 from bltybench.limits.fit.scoring import Scored, allowed_cost, score_contradictions
 from bltybench.limits.fit.search import FamilySearch, spread
-from bltybench.limits.fit.thresholds import ESTIMATE, GRID
+from bltybench.limits.fit.thresholds import ESTIMATE, GRID, SCORING, SELECTION
 from bltybench.limits.models.families import (
+    BUCKETS,
     FAMILIES,
     FIXED_WINDOW,
     INTERVAL_REFILL,
@@ -220,3 +222,36 @@ def _phase(
         return "other", edge_s
     # If the server's clock differs measurably from this one, its windows start when its clock says so.
     return "clock", edge_s - past_s if past_s + low_s <= 0 <= past_s + high_s else edge_s
+
+
+def same_window(refill: Fit, fits: Sequence[Fit]) -> Fit | None:
+    """Return the fixed window that is the same limiter as an interval refill; None if there is none.
+
+    That is so if each tick refills the limit completely. The window can cost more nevertheless: if a request
+    may have been decided on before or after an edge, each later refusal in that window is ambiguous.
+    """
+    if any(fit.ticks != 1 for fit in (refill, *refill.variants)):
+        return None
+    windows = (fit for fit in fits if fit.family == FIXED_WINDOW)
+    return next((fit for fit in windows if _same_parameters(fit, refill)), None)
+
+
+def _same_parameters(fit: Fit, other: Fit) -> bool:
+    (low, high), (other_low, other_high) = fit.period_range_s, other.period_range_s
+    return fit.limit == other.limit and low <= other_high and other_low <= high
+
+
+def acts_like(simple: Fit, refill: Fit) -> bool:
+    """Return whether a simpler family describes an interval refill as well.
+
+    With one token per tick, that is a bucket that refills singly. With one tick per period among those that
+    fit, it is a fixed window.
+    """
+    low = simple.limit_range[0] / simple.period_range_s[1]
+    high = simple.limit_range[1] / simple.period_range_s[0]
+    rate = refill.limit / refill.period_s
+    return (
+        simple.family in BUCKETS | {FIXED_WINDOW}
+        and simple.cost <= refill.cost + SCORING.hard_weight // 2
+        and low / SELECTION.same_rate <= rate <= high * SELECTION.same_rate
+    )

@@ -9,7 +9,13 @@ from itertools import product
 import numpy as np
 
 from bltybench.limits.fit.bans import describe_starvation, detect_ban, outside_bans, starved_pause_s
-from bltybench.limits.fit.estimate import estimate_fit, estimate_queue, estimate_waiting_room
+from bltybench.limits.fit.estimate import (
+    acts_like,
+    estimate_fit,
+    estimate_queue,
+    estimate_waiting_room,
+    same_window,
+)
 from bltybench.limits.fit.evidence import missing_refusals
 from bltybench.limits.fit.queueing import QueueTiming, detect_queue, detect_waiting_room
 from bltybench.limits.fit.result import ANY_LIMIT_FITS, NO_FAMILY_FITS, Fit, Verdict, covering
@@ -17,9 +23,7 @@ from bltybench.limits.fit.scoring import allowed_cost
 from bltybench.limits.fit.search import FamilySearch
 from bltybench.limits.fit.thresholds import EVIDENCE, SCORING, SELECTION
 from bltybench.limits.models.families import (
-    BUCKETS,
     FAMILIES,
-    FIXED_WINDOW,
     INTERVAL_REFILL,
     LEAKY_QUEUE,
     TOKEN_BUCKET,
@@ -239,7 +243,9 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], part: Observations, 
     remaining = close
     simple = [fit for fit in close if fit.family != INTERVAL_REFILL]
     refill = next((fit for fit in close if fit.family == INTERVAL_REFILL), None)
-    if refill is not None and simple and _acts_like(simple[0], refill):
+    if refill is not None and (window := same_window(refill, ranked)) is not None:
+        remaining = [fit for fit in ranked if fit in simple or fit is window]
+    elif refill is not None and simple and acts_like(simple[0], refill):
         remaining = simple
     elif refill is best and refill.limit < SELECTION.min_tokens_per_tick * (refill.ticks or 1):
         return Verdict("unknown", *counts, fits=ranked, reason=NO_BUCKET_FITS)
@@ -254,21 +260,6 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], part: Observations, 
         return Verdict("found", *counts, ranked, consistent, confidence)
     reason = f"the observations can't distinguish these: {', '.join(map(prose_name, families))}"
     return Verdict("ambiguous", *counts, ranked, consistent, confidence, reason)
-
-
-def _acts_like(simple: Fit, refill: Fit) -> bool:
-    """Return whether a simpler family describes an interval refill as well.
-
-    With one token per tick it is a bucket that refills singly, and with one tick per period a fixed window.
-    """
-    low = simple.limit_range[0] / simple.period_range_s[1]
-    high = simple.limit_range[1] / simple.period_range_s[0]
-    rate = refill.limit / refill.period_s
-    return (
-        simple.family in BUCKETS | {FIXED_WINDOW}
-        and simple.cost <= refill.cost + SCORING.hard_weight // 2
-        and low / SELECTION.same_rate <= rate <= high * SELECTION.same_rate
-    )
 
 
 def _probability(family: str, fits: Sequence[Fit]) -> float:
