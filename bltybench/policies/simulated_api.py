@@ -59,6 +59,17 @@ class SimulatedApi:
                 wait_s = self._single.wait_s(now_s, cost)
                 return Answer(_refused_by(self._names[0]), announced_s=self.announced_s(wait_s))
             delay_s = self._single.delay_s(now_s)
+        elif self._all is not None and not self._has_headers:
+            waits_s = self._all.take_each(now_s, [size.cost(name) for name in self._names])
+            refused = [
+                (wait_s, name)
+                for wait_s, name in zip(waits_s, self._names, strict=True)
+                if wait_s is not None
+            ]
+            if refused:
+                wait_s, name = max(refused)
+                return Answer(_refused_by(name), announced_s=self.announced_s(wait_s))
+            delay_s = self._all.delay_s(now_s)
         elif self._all is not None:
             decisions = self._all.decide_each(now_s, [size.cost(name) for name in self._names])
             refused = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -79,3 +80,15 @@ def test_releasing_a_slot_twice_is_an_error() -> None:
     slots.release()
     with pytest.raises(RuntimeError, match="more often"):
         slots.release()
+
+
+def test_waits_without_admissions_are_the_same() -> None:
+    def pair() -> AllOf:
+        return AllOf([FixedWindow(3, 10.0, count_refused=True), SlidingLog(40, 15.0)])
+
+    rng, slow, fast = Random(1), pair(), pair()
+    for t_s in sorted(rng.uniform(0, 200) for _ in range(300)):
+        costs = (1.0, float(rng.randrange(1, 45)))
+        decisions = slow.decide_each(t_s, costs)
+        waits_s = [None if one.accepted else one.retry_after_s for one in decisions]
+        assert fast.take_each(t_s, costs) == waits_s

@@ -95,7 +95,7 @@ class Model(ABC):
 
     def peek(self, t_s: float, cost: float = 1.0) -> Admission:
         """Return the decision without charging; ``remaining`` is the cost that fits before the request."""
-        return self._admission(t_s, cost, accepted=self._accepts(t_s, cost))
+        return self._admission(t_s, cost, accepted=self.accepts(t_s, cost))
 
     def charge(self, t_s: float, cost: float = 1.0) -> None:
         """Count a request, even if it does not fit."""
@@ -116,7 +116,7 @@ class Model(ABC):
 
     def take(self, t_s: float, cost: float = 1.0) -> bool:
         """Accept and charge, or refuse. A refused request is charged too if the model counts refused ones."""
-        accepted = self._accepts(t_s, cost)
+        accepted = self.accepts(t_s, cost)
         (self._charge if accepted else self._refuse)(t_s, cost)
         return accepted
 
@@ -125,7 +125,8 @@ class Model(ABC):
         accepted = self.take(t_s, cost)
         return self._admission(t_s, cost, accepted=accepted, delay_s=self.delay_s(t_s) if accepted else 0.0)
 
-    def _accepts(self, t_s: float, cost: float) -> bool:
+    def accepts(self, t_s: float, cost: float) -> bool:
+        """Return whether a request fits, without charging."""
         self._move_to(t_s)
         if not 0 <= cost < math.inf:
             raise ValueError(f"cost must be 0 or more: {cost}")

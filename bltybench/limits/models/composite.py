@@ -30,6 +30,28 @@ class AllOf:
             for (model, cost), decision in zip(pairs, peeked, strict=True)
         ]
 
+    def take_each(self, t_s: float, costs: Sequence[float]) -> list[float | None]:
+        """Return the wait of each model that refuses, in seconds, and None of each that accepts.
+
+        It decides as ``decide_each`` and is faster.
+        """
+        pairs = list(zip(self.models, costs, strict=True))
+        accepted = [model.accepts(t_s, cost) for model, cost in pairs]
+        if all(accepted):
+            for model, cost in pairs:
+                model.charge(t_s, cost)
+            return [None] * len(pairs)
+        for model, cost in pairs:
+            model.refuse(t_s, cost)
+        return [
+            None if fits else model.wait_s(t_s, cost)
+            for (model, cost), fits in zip(pairs, accepted, strict=True)
+        ]
+
+    def delay_s(self, t_s: float) -> float:
+        """Return the seconds for which a request that was charged at ``t_s`` is queued."""
+        return max(model.delay_s(t_s) for model in self.models)
+
     @staticmethod
     def _refused(model: Model, t_s: float, cost: float, peeked: Admission) -> Admission:
         model.refuse(t_s, cost)
