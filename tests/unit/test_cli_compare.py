@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 from support_cli import invoke
 from support_runs import S, attempt, generator_seconds, manifest, write_run
+from typer.testing import CliRunner
 
+from bltybench.cli.app import app
 from bltybench.errors import UserError
 from bltybench.runs.attempt import Outcome
 
@@ -149,10 +151,8 @@ ROWS = {
 
 def outcome(reports: Path, *arguments: str) -> tuple[int, str]:
     """Return the exit code, with 2 for a UserError as in the command line, and stdout."""
-    try:
-        return invoke("compare", reports, *arguments)
-    except UserError:
-        return 2, ""
+    result = CliRunner().invoke(app, ["compare", "--reports", str(reports), *arguments])
+    return (2 if isinstance(result.exception, UserError) else result.exit_code), result.stdout
 
 
 WITH_PAGE = ("same", "worse", "too short", "invalid", "unlike")
