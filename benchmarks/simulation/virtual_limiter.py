@@ -82,6 +82,8 @@ class VirtualLimiter:
         self.ended_s = at_s
         latency_s = noise.latency_s * self._rng.lognormvariate(0, noise.jitter)
         self._decided_s = max(self._decided_s, at_s + latency_s * self._rng.uniform(0.2, 0.8))
+        # A request that is decided late, because it arrived behind a slower one, is answered late too.
+        latency_s = max(latency_s, self._decided_s - at_s + 0.2 * latency_s)
         admission = self._model.decide(self._decided_s + noise.clock_offset_s)
         lost = self._rng.random() < noise.lost
         answered_s = at_s + latency_s + admission.delay_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from bltybench.limits.findings.replay import agreement
 from bltybench.limits.fit.charges import ChargeBounds, Side
 from bltybench.limits.fit.grid import plain_grid
 from bltybench.limits.fit.occupancy import token_bucket
-from bltybench.limits.fit.queueing import detect_queue
+from bltybench.limits.fit.queueing import detect_queue, detect_waiting_room
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
 from bltybench.limits.models import FirstHitWindow, FixedWindow, LeakyQueue, SlidingLog, Waiting
@@ -192,14 +193,14 @@ def test_a_bucket_refills_nothing_between_overlapping_requests() -> None:
     assert most[0].tolist() == [0.0, 1.0, 2.0]
 
 
-def waiting_window(rng: random.Random) -> list[Observation]:
-    """Send four at a time to a window of 8 requests per 4 s with two seats, whose requests may wait."""
+def waiting_window(rng: random.Random, apart_s: float = 0.015) -> list[Observation]:
+    """Send bursts to a window of 8 requests per 4 s with two seats, whose requests may wait."""
     limiter, at_s = Waiting(FixedWindow(8, 4.0), 2), START_S
     observed: list[Observation] = []
     for _ in range(14):
         at_s += rng.choice((0.3, 0.9, 2.6))
         for number in range(12):
-            sent_s = at_s + 0.015 * number
+            sent_s = at_s + apart_s * number
             admission = limiter.decide(sent_s + 0.005)
             answered_s = sent_s + 0.01 + admission.delay_s
             decided_s = sent_s + 0.01 if not admission.delay_s else sent_s + 0.02
@@ -218,6 +219,20 @@ def test_a_window_with_a_waiting_room_is_found() -> None:
     rule = request_limit(limits_toml(best, ""))
     assert (rule.waiting, rule.limit) == (2, 8)
     assert isinstance(model_of(rule), Waiting)
+
+
+def test_requests_that_waited_count_in_the_window_of_their_turn() -> None:
+    observed = waiting_window(random.Random(1), apart_s=0.004)
+    waited = [one.accepted and (one.answered_s or 0.0) - one.sent_s > 0.1 for one in observed]
+    first = [i for i in range(1, len(observed)) if waited[i] and not waited[i - 1]]
+    for i in first[::2]:
+        sent_s = observed[i].sent_s
+        observed[i] = Observation(sent_s, sent_s + 0.01, None)
+    room = detect_waiting_room(observed)
+    assert room is not None
+    counted = [one for one in room.decisions if one.accepted is not False]
+    assert all(one.sent_s // 4.0 == one.decided_s // 4.0 for one in counted)
+    assert max(Counter(one.sent_s // 4.0 for one in counted).values()) == 8
 
 
 def test_delays_of_a_busy_server_are_no_waiting_room() -> None:

@@ -1,6 +1,6 @@
 """Estimate one fit, with ranges, from the equivalent candidates of a family, and compare two families."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +15,17 @@ from bltybench.limits.fit.thresholds import ESTIMATE, GRID, SCORING, SELECTION
 from bltybench.limits.models.families import (
     BUCKETS,
     FAMILIES,
+    FIRST_HIT_WINDOW,
     FIXED_WINDOW,
     INTERVAL_REFILL,
     LEAKY_QUEUE,
     TOKEN_BUCKET,
 )
 from bltybench.limits.observations.observation import Floats, Ints, Observations
+
+Candidates = tuple[tuple[str, bool], ...]
+"""Families to fit, each with whether it counts refused requests."""
+WINDOWS: Candidates = ((FIXED_WINDOW, False), (FIRST_HIT_WINDOW, False))
 
 
 def estimate_fit(
@@ -102,12 +107,27 @@ def estimate_queue(observations: Observations, timing: QueueTiming) -> Fit | Non
     )
 
 
-def estimate_waiting_room(inner: Verdict, room: WaitingRoom, counts: tuple[int, int, int]) -> Verdict | None:
-    """Return the verdict on a window with this waiting room; None if ``inner`` shows another limit.
+def estimate_waiting_room(
+    room: WaitingRoom,
+    counts: tuple[int, int, int],
+    fit: Callable[..., Verdict],
+    candidates: Candidates | None,
+) -> Verdict | None:
+    """Return the verdict on a window with this waiting room; None if ``fit`` finds another limit.
 
-    ``inner`` is the verdict on the decisions behind the waits, and ``counts`` are those of the run. Only lost
-    responses may contradict it. A bucket with a waiting room is a leaky queue.
+    ``counts`` are those of the run. Only lost responses may contradict the window. A bucket with a waiting
+    room is a leaky queue.
     """
+    # The date of the first request of a first-hit window decides when the next one begins.
+    for tried in (WINDOWS, candidates):
+        verdict = _window_with_seats(fit(room.decisions, candidates=tried), room, counts)
+        if verdict is None or verdict.families != (FIXED_WINDOW,):
+            return _window_with_seats(fit(room.uncertain_decisions, candidates=candidates), room, counts)
+    return verdict
+
+
+def _window_with_seats(inner: Verdict, room: WaitingRoom, counts: tuple[int, int, int]) -> Verdict | None:
+    """Return ``inner`` with the seats of the room; None if it is not on windows, or if they don't fit."""
     is_window = all(fit.traits.kind == "window" or fit.ticks == 1 for fit in inner.consistent)
     lost = counts[0] - counts[1] - counts[2]
     if not inner.consistent or not is_window or inner.fits[0].contradictions > lost:

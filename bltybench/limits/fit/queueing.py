@@ -177,6 +177,9 @@ class WaitingRoom:
     """Requests that waited, as decisions of the limit that they waited for."""
 
     decisions: tuple[Observation, ...]
+    """Those that begin a window are dated after its edge, so that each counts in the window that it is in."""
+    uncertain_decisions: tuple[Observation, ...]
+    """The same, but those that begin a window are dated within one latency."""
     seats_range: tuple[int, int | None]
     """Requests that can wait. The maximum is None if none was refused."""
 
@@ -195,6 +198,7 @@ def detect_waiting_room(observations: Sequence[Observation]) -> WaitingRoom | No
     if len(waited) < WAITING.min_waits:
         return None
     slack_s = WAITING.unclear_ratio * usual_s
+    latency_s = _longest_latency_s(observations, usual_s)
     arrived: Floats = np.array([one.sent_s for one in waited])
     began: Floats = np.array([one.sent_s + _took_s(one) for one in waited])
 
@@ -215,42 +219,81 @@ def detect_waiting_room(observations: Sequence[Observation]) -> WaitingRoom | No
     if most and min(most) < least:
         return None
     late = {id(one) for one in waited}
+    lost_turns_s = _lost_turns_s(observations, arrived, began, slack_s, least)
 
     def dated(one: Observation) -> Observation:
         """Return an observation of a request that did not surely wait, at the time when it was decided."""
-        if one.accepted:  # a short wait is no evidence of one, but delays the decision
-            return replace(one, decided_s=one.sent_s + _took_s(one))
-        turns_s = began[(arrived <= one.sent_s) & (began > one.sent_s + slack_s)]
-        if one.accepted is None and len(turns_s):
-            next_s, last_s = float(turns_s.min()), float(turns_s.max())
-            if np.sum((arrived < next_s) & (began >= next_s)) < least:  # there was a seat, so it waited too
-                return replace(one, sent_s=last_s, decided_s=last_s, answered_s=None)
+        if one.accepted:
+            # Even if it waited, its turn was at most one latency before the response.
+            began_s = one.sent_s + _took_s(one)
+            return replace(one, sent_s=max(one.sent_s, began_s - latency_s), decided_s=began_s)
+        if id(one) in lost_turns_s:
+            turn_s = lost_turns_s[id(one)]
+            return replace(one, sent_s=turn_s, decided_s=turn_s, answered_s=None)
         return one
 
     others = [dated(one) for one in observations if id(one) not in late]
-    decisions = [*others, *_turns(waited, usual_s)]
-    return WaitingRoom(tuple(decisions), (least, min(most, default=None)))
+    return WaitingRoom(
+        (*others, *_turns(waited, usual_s, latency_s)),
+        (*others, *_turns(waited, usual_s, latency_s, uncertain_s=latency_s)),
+        (least, min(most, default=None)),
+    )
+
+
+def _lost_turns_s(
+    observations: Sequence[Observation], arrived: Floats, began: Floats, slack_s: float, seats: int
+) -> dict[int, float]:
+    """Return the turns of the lost requests that waited, by their identity: those in the seats left.
+
+    A lost request that arrived after one that waits has a seat. The first one that waits may be lost too. It
+    was in flight with the next one, and is most likely the last of these.
+    """
+    candidates: list[tuple[bool, float, float, float, int]] = []
+    for one in observations:
+        later = began > one.sent_s + slack_s
+        behind_s = began[(arrived <= one.sent_s) & later]
+        turns_s = behind_s if len(behind_s) else began[(arrived <= one.decided_s) & later]
+        if one.accepted is None and len(turns_s):
+            next_s = float(turns_s.min())
+            turn_s = float(behind_s.max()) if len(behind_s) else next_s
+            candidates.append((not len(behind_s), -one.sent_s, next_s, turn_s, id(one)))
+    turns: dict[int, float] = {}
+    taken: list[float] = []
+    for *_, next_s, turn_s, identity in sorted(candidates):
+        known = int(np.sum((arrived < next_s) & (began >= next_s - slack_s)))
+        if known + sum(abs(other_s - next_s) <= slack_s for other_s in taken) < seats:
+            taken.append(next_s)
+            turns[identity] = turn_s
+    return turns
+
+
+def _longest_latency_s(observations: Sequence[Observation], usual_s: float) -> float:
+    """Return the longest latency of a response, without its wait. Refusals never wait."""
+    refused_s = max((_took_s(one) for one in observations if one.accepted is False), default=0.0)
+    return min(max(refused_s, WAITING.slack_ratio * usual_s), WAITING.min_ratio * usual_s)
 
 
 def _took_s(one: Observation) -> float:
     return (one.decided_s if one.answered_s is None else one.answered_s) - one.sent_s
 
 
-def _turns(waited: Sequence[Observation], usual_s: float) -> list[Observation]:
+def _turns(
+    waited: Sequence[Observation], usual_s: float, latency_s: float, uncertain_s: float = 0.0
+) -> list[Observation]:
     """Return the decisions behind requests that waited.
 
     Each was refused when it arrived, and accepted by the time its response began. The first of those that
-    began at the same time also shows that nothing was accepted just before.
+    began at the same time also shows that nothing was accepted just before. It was accepted up to
+    ``uncertain_s`` before its response.
     """
-    slack_s = WAITING.slack_ratio * usual_s
     decisions: list[Observation] = []
     last_s = -math.inf
     for one in sorted(waited, key=lambda one: one.sent_s + _took_s(one)):
         began_s = one.sent_s + _took_s(one)
         decisions.append(Observation(one.sent_s, one.sent_s + usual_s, accepted=False))
-        if began_s - last_s > slack_s:
-            decisions.append(Observation(began_s - 2 * slack_s, began_s - slack_s, accepted=False))
-            decisions.append(Observation(began_s - slack_s, began_s, accepted=True))
+        if began_s - last_s > latency_s:
+            decisions.append(Observation(began_s - 2 * latency_s, began_s - latency_s, accepted=False))
+            decisions.append(Observation(began_s - uncertain_s, began_s, accepted=True))
         else:
             decisions.append(Observation(began_s, began_s, accepted=True))
         last_s = began_s

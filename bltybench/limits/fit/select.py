@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
@@ -72,15 +72,15 @@ def _fit(
     counts = _, accepted, refused = _counts(observations)
     queue = detect_queue(observed) if counts[0] else None
     if probed and queue is None and (room := detect_waiting_room(observed)) is not None:
-        inner = _fit(room.decisions, hints_s, candidates, probed)
-        if (window := estimate_waiting_room(inner, room, counts)) is not None:
+        fit = partial(_fit, hints_s=hints_s, probed=probed)
+        if (window := estimate_waiting_room(room, counts, fit, candidates)) is not None:
             return window
     if not (accepted and refused):
         return _one_sided(counts, queue)
     if (missing := missing_refusals(refused, probed=probed)) is not None:
         return Verdict("unknown", *counts, reason=missing)
-    if queue is not None and (fit := estimate_queue(observations, queue)) is not None:
-        return Verdict("found", *counts, (fit,), (fit,), queue.explained / queue.answers, queue=queue)
+    if queue is not None and (one := estimate_queue(observations, queue)) is not None:
+        return Verdict("found", *counts, (one,), (one,), queue.explained / queue.answers, queue=queue)
     if not observations.recoveries:
         pause_s = starved_pause_s(observations, hints_s)
         reason = "no request was accepted after a refusal: the observations end too soon"
