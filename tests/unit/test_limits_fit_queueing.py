@@ -21,7 +21,14 @@ from bltybench.limits.fit.occupancy import token_bucket
 from bltybench.limits.fit.queueing import detect_queue, detect_waiting_room
 from bltybench.limits.fit.result import Verdict
 from bltybench.limits.fit.select import fit_limiter
-from bltybench.limits.models import FirstHitWindow, FixedWindow, LeakyQueue, SlidingLog, Waiting
+from bltybench.limits.models import (
+    FirstHitWindow,
+    FixedWindow,
+    LeakyQueue,
+    SlidingLog,
+    TokenBucket,
+    Waiting,
+)
 from bltybench.limits.models.families import model_of
 from bltybench.limits.observations.observation import Observation, Observations
 from bltybench.limits.observations.waits import waits_of
@@ -304,3 +311,17 @@ def test_a_window_behind_a_server_with_random_delays_is_not_said_to_spread_reque
     best = verdict.best
     assert best is not None
     assert (best.family, best.spread) == ("first_hit_window", False)
+
+
+@pytest.mark.parametrize(("wait_s", "family"), [(3.5, "token_bucket"), (4.5, None)])
+def test_a_bucket_that_half_refills_while_requests_wait_is_not_reported(
+    wait_s: float, family: str | None
+) -> None:
+    bucket, observed = TokenBucket(10, 8.0), list[Observation]()
+    for number in range(120):
+        sent_s = 100.0 + number * 0.4 + 5.0 * (number // 30)
+        accepted = bucket.decide(sent_s + 0.005).accepted
+        answered_s = sent_s + (wait_s if accepted and number in {3, 33, 63} else 0.01)
+        observed.append(Observation(sent_s, sent_s + 0.01, accepted, answered_s))
+    best = unless_delayed(fit_limiter(observed), waits_of(observed), observed).best
+    assert (best and best.family) == family

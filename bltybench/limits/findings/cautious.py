@@ -54,14 +54,22 @@ def unless_delayed(verdict: Verdict, waits: Waits | None, observations: Sequence
         spread = tuple(replace(fit, spread=True) for fit in verdict.best.variants)
         best = replace(verdict.best, spread=True, variants=spread)
         return replace(verdict, consistent=(best, *verdict.consistent[1:]))
-    if verdict.best.shortest_period_s <= waits.repeated_s:
+    if _confused_s(verdict.best) <= waits.repeated_s:
         reason = (
             f"a period of {verdict.best.shortest_period_s:.3g} s fits, but accepted requests waited up to "
             f"{waits.longest_s:.2g} s, so it may come from the waiting"
         )
         return unknown(verdict, reason)
-    kept = tuple(fit for fit in verdict.consistent if fit.shortest_period_s > waits.repeated_s)
+    kept = tuple(fit for fit in verdict.consistent if _confused_s(fit) > waits.repeated_s)
     return replace(verdict, consistent=kept)
+
+
+def _confused_s(fit: Fit) -> float:
+    """Return the wait, in seconds, from which a fit can come from the waiting.
+
+    A bucket needs no wait of a whole period: half of its tokens refill in half of it.
+    """
+    return fit.shortest_period_s / (2 if fit.traits.refills_gradually else 1)
 
 
 def _is_spread(fit: Fit, observations: Sequence[Observation], usual_s: float) -> bool:
