@@ -22,12 +22,12 @@ from bltybench.policies.advice.known_limits import (
 )
 from bltybench.policies.advice.prediction import predict, sentences
 from bltybench.policies.advice.prescription import (
-    Window,
     prescribe,
     safe_spacing_s,
     safe_window,
 )
 from bltybench.policies.advice.settings import settings
+from bltybench.policies.advice.window import Window
 from bltybench.policies.simulated_load import ServiceTime, SimulatedLoad
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.api.documented_limits import Limit
@@ -150,8 +150,8 @@ def test_text_for_the_openai_package_waits_as_the_simulated_client(monkeypatch: 
 def test_clients_of_a_bucket_of_whole_tokens_send_several_requests_by_the_clock() -> None:
     bucket = RateLimit(limit=30, period_s=10, algorithm="whole_token_bucket")
     found = safe_window(bucket, "requests", 1, 1.0, 1)
-    assert (found.amount, found.turns, found.by_clock) == (5, 1, True)
-    assert found.words == f"5 requests at each multiple of {found.period_s:g} s by the clock"
+    assert (found.amount, found.turns, found.by_clock) == (6, 1, True)
+    assert found.words == f"6 requests at each multiple of {found.period_s:g} s by the clock"
     model = found.model(0)
     first_s = model.peek(0.1).retry_after_s or 0.0
     assert first_s + 0.1 == pytest.approx(found.period_s)
@@ -159,7 +159,27 @@ def test_clients_of_a_bucket_of_whole_tokens_send_several_requests_by_the_clock(
         assert model.take(found.period_s + number / 1000)
     # What was not used is lost soon after the first request.
     assert not model.take(found.period_s + 0.1)
-    assert [model.take(2 * found.period_s) for _ in range(6)] == [True] * 5 + [False]
+    assert [model.take(2 * found.period_s) for _ in range(7)] == [True] * 6 + [False]
+
+
+@pytest.mark.parametrize(
+    ("other", "rate_per_s"),
+    [
+        ({"requests": {"also": RateLimit(limit=80, period_s=40)}}, 2.0),
+        ({"tokens": RateLimit(limit=3 * SMALL[0].tokens, period_s=2)}, 1.5),
+        ({"concurrency": 4}, 3.0),
+    ],
+)
+def test_no_turn_at_a_bucket_of_whole_tokens_waits_for_another_limit(
+    other: dict[str, Any], rate_per_s: float
+) -> None:
+    """A request that waits is sent after its turn, and those behind it miss theirs."""
+    bucket = RateLimit(limit=30, period_s=10, algorithm="whole_token_bucket")
+    enforced = limits(requests=bucket.model_copy(update=other.pop("requests", {})), **other)
+    load = SimulatedLoad(1, 400, (0.0,) * 400, 0.0, None, tuple(SMALL))
+    paced, _ = predict(load, enforced, prescribe(enforced, SMALL), ServiceTime(0.2, 0.0), seed=1)
+    assert (paced.ok, paced.refused_by_requests) == (400, 0)
+    assert paced.makespan_s < 1.1 * 400 / rate_per_s
 
 
 @pytest.mark.parametrize(

@@ -9,25 +9,24 @@ from typing import Literal
 
 import msgspec
 
-from bltybench.limits.models import Model, SlidingLog
 from bltybench.limits.models.families import FAMILIES, WHOLE_TOKEN_BUCKET, model_of
 from bltybench.policies.advice.known_limits import by_total_tokens
-from bltybench.policies.advice.own_times import Spaced, Turns
+from bltybench.policies.advice.window import Window
 from bltybench.policies.pacing.pacer import Pacer
 from bltybench.policies.pacing.pacers import own_pacer
 from bltybench.policies.simulated_load import SimulatedLoad
 from bltybench.scenario.api.call_size import CallSize
 from bltybench.scenario.target import RateLimit, SandboxLimits, alone
 
-SLACK = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
-"""Fractions by which a pace is slower than the limit. The first one that is safe is chosen."""
+SLACK_PERCENT = (0.0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6.5, 8, 10, 12, 15, 20, 25, 30, 40, 50)
+"""Percentages by which a pace is slower than the limit. The first one that is safe is chosen."""
 MAX_REFUSED = 0.005
 """Maximum fraction of refusals at a safe pace."""
 MAX_BURST_LOSS, MAX_UNEQUAL = 0.01, 0.03
 """Fractions of the rate that bursts may cost: by their slack, and by unequal shares of the clients."""
 JITTER_S = 0.05
 """Maximum random delay between a client and the server, in seconds."""
-MIN_TURN_S = 1.5
+MIN_TURN_S = 2.0
 """Minimum time between turns at a bucket of whole tokens, in seconds: each turn loses up to a token."""
 TRIALS = 5
 """Trials of a pace, each with another start of the server's windows and of the clients."""
@@ -44,40 +43,6 @@ TOKEN_MARGIN = 0.95
 BACKOFF_S, BACKOFF_CAP_S, BACKOFF_JITTER = 0.5, 8.0, 0.75
 """First wait, longest wait, and smallest random factor of the openai package's backoff."""
 MIN_RETRIES, MAX_RETRIES = 3, 10
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sends to one key at most: ``amount`` in any ``period_s`` seconds."""
-
-    counts: Literal["requests", "tokens"]
-    amount: int
-    more: int = 0
-    """Clients, the first ones that share the limit, that have one more."""
-    period_s: float
-    spaced: bool = False
-    """Whether the distance after a call is proportional to its cost instead."""
-    turns: int = 1
-    """Clients that take turns: number k sends only at multiples of the period plus k/turns of it."""
-    by_clock: bool = False
-    """Whether the client sends only at these times, also if it is the only one."""
-
-    def model(self, client: int) -> Model:
-        """Return a limiter that keeps it for one of the clients that share the server's limit."""
-        if self.by_clock:
-            return Turns(self.amount, self.period_s, client / self.turns * self.period_s)
-        return (Spaced if self.spaced else SlidingLog)(self.amount + (client < self.more), self.period_s)
-
-    @property
-    def words(self) -> str:
-        """What the client sends at most, in words."""
-        noun = self.counts if self.amount > 1 else self.counts.removesuffix("s")
-        more = f" (the first {self.more:,} clients: {self.amount + 1:,})" if self.more else ""
-        if self.spaced:
-            return f"{self.amount:,} {noun} per {self.period_s:g} s without bursts"
-        if self.by_clock and self.turns == 1:
-            return f"{self.amount:,} {noun} at each multiple of {self.period_s:g} s by the clock"
-        turns = f", by turns of the {self.turns:,} clients" if self.turns > 1 else ""
-        return f"{self.amount:,} {noun} in any {self.period_s:g} s{more}{turns}"
 
 
 class Prescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,12 +83,14 @@ def prescribe(
     own_limit = "key" in limits.per
     sharing = ceil(clients / keys) if own_limit else clients
     keys_per_client = max(1, keys // clients) if own_limit else 1
+    slots = limits.concurrency
     paces: dict[str, float] = {}
-    windows: list[Window] = []
-    for limit in alone(limits.requests):
+    requests, windows = alone(limits.requests), list[Window]()
+    for limit in requests:
         paces["requests"] = max(paces.get("requests", 0.0), safe_spacing_s(limit, sharing))
         windows.append(safe_window(limit, "requests", sharing, 1.0, 1))
     tokens_per_s = None
+    usual = 1.0
     tokens = [size.tokens for size in sizes]
     mean = sum(tokens) / max(1, len(tokens))
     for limit in alone(by_total_tokens(limits, sizes).tokens):
@@ -132,11 +99,14 @@ def prescribe(
         windows.append(safe_window(limit, "tokens", sharing, usual, max(fitting)))
         per_s = TOKEN_MARGIN * limit.limit / limit.period_s / sharing
         tokens_per_s = min(per_s, tokens_per_s or per_s)
+    for number, limit in enumerate(requests):
+        if limit.algorithm == WHOLE_TOKEN_BUCKET:
+            turns, others = windows[number], windows[:number] + windows[number + 1 :]
+            windows[number] = _undisturbed(turns, limit, sharing, others=others, tokens=usual, slots=slots)
     if mean and tokens_per_s is not None:
         paces["tokens"] = mean / tokens_per_s
     bound_by = max(paces, key=lambda name: paces[name], default=None)
     spacing_s = None if bound_by is None else _rounded_up(paces[bound_by] / keys_per_client)
-    slots = limits.concurrency
     return Prescription(
         clients=clients,
         keys=keys,
@@ -168,11 +138,7 @@ def safe_window(
     """
     exact_s = limit.period_s / limit.limit * sharing
     if limit.algorithm == WHOLE_TOKEN_BUCKET and largest == 1:
-        # Requests at random times would lose a part of a token each.
-        calls = min(_capacity(limit), ceil(MIN_TURN_S / exact_s * sharing))
-        slack = _slack(limit, sharing, cost, burst=False, staggered=True, calls=calls)
-        period_s = _rounded_up(exact_s * calls * (1 + slack))
-        return Window(counts=counts, amount=calls, period_s=period_s, turns=sharing, by_clock=True)
+        return _turns(limit, sharing, min(_capacity(limit), ceil(MIN_TURN_S / exact_s * sharing)))
     turns = sharing if largest == 1 else 1
     spaced_s = exact_s * (1 + _slack(limit, sharing, cost, burst=False, staggered=turns > 1))
     total = min(limit.limit, _capacity(limit))
@@ -195,6 +161,44 @@ def safe_window(
         turns=turns,
         by_clock=turns > 1,
     )
+
+
+def _turns(limit: RateLimit, sharing: int, calls: int) -> Window:
+    """Return turns of several requests by the clock: at random times, each would lose a part of a token."""
+    slack = _slack(limit, sharing, 1.0, burst=False, staggered=True, calls=calls)
+    period_s = _rounded_up(limit.period_s / limit.limit * sharing * calls * (1 + slack))
+    return Window(counts="requests", amount=calls, period_s=period_s, turns=sharing, by_clock=True)
+
+
+def _undisturbed(
+    turns: Window,
+    limit: RateLimit,
+    sharing: int,
+    *,
+    others: Sequence[Window],
+    tokens: float,
+    slots: int | None,
+) -> Window:
+    """Return turns in which no request waits for another limit: those behind it would miss the turn.
+
+    ``tokens`` are those of a usual call.
+    """
+    at_once = [other.calls_at_once(tokens) for other in others]
+    at_once += [] if slots is None else [slots // sharing]
+    # The next calls can have fewer tokens than these, but not fewer requests.
+    fixed = [other for other in others if other.counts == "requests"]
+
+    def period_s(calls: int) -> float:
+        """Return the period in which no turn waits for another limit on requests."""
+        own_s = turns.period_s * calls / turns.amount
+        return max([own_s, *(other.period_s / (other.amount // calls) for other in fixed)])
+
+    max_calls = max(1, min([turns.amount, *at_once]))
+    # Of equal rates, up to rounding, the one with the longest turns: each turn loses a part of a token.
+    calls = max(range(max_calls, 0, -1), key=lambda calls: round(calls / period_s(calls), 6))
+    if calls < turns.amount:
+        turns = _turns(limit, sharing, calls)
+    return msgspec.structs.replace(turns, period_s=_rounded_up(max(turns.period_s, period_s(calls))))
 
 
 def _capacity(limit: RateLimit) -> int:
@@ -222,7 +226,8 @@ def _slack(
     sent = [
         max(1, total // sharing + (client < total % sharing)) if burst else calls for client in range(sharing)
     ]
-    for slack in SLACK:
+    for percent in SLACK_PERCENT:
+        slack = percent / 100
         if all(
             _refused(tried, cost, sent, period_s * (1 + slack), trial, staggered=staggered) <= MAX_REFUSED
             for trial in range(TRIALS)

@@ -5,8 +5,9 @@ from textwrap import dedent
 
 from bltybench.policies.advice.gateways import gateways
 from bltybench.policies.advice.own_times import TURN_S
-from bltybench.policies.advice.prescription import Prescription, Window
+from bltybench.policies.advice.prescription import Prescription
 from bltybench.policies.advice.setting import Setting, Values, quoted, rounded_down
+from bltybench.policies.advice.window import Window
 
 MIN_TIMEOUT_S, DEFAULT_TIMEOUT_S = 30, 120
 """Shortest timeout, and that without a measured latency, in seconds."""
