@@ -186,6 +186,7 @@ def test_no_family_fits_random_refusals() -> None:
     assert "no family fits" in verdict.reason
     assert "of 300 decisions" in verdict.reason
     assert verdict.attempts == len(observed)
+    assert verdict.is_random
     assert fit_limits(observed) == verdict
     # No interval refill has such a rate, but one candidate is scored all the same.
     assert FamilySearch("interval_refill", Observations(observed), rates_per_s=(1e6, 2e6)).cost > 0

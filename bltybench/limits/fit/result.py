@@ -254,6 +254,8 @@ class Verdict:
     """The ban that explains every recovery, if no family explains the decisions."""
     exhausted: Exhausted | None = None
     """A longer limit that refused all requests at the end. ``fits`` are those before."""
+    is_random: bool = False
+    """Whether the best family explains less than half of the refusals. Of two limits, one explains half."""
 
     @property
     def contradicted(self) -> bool:

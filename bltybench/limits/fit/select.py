@@ -228,7 +228,8 @@ def _compare(fits: list[Fit], counts: tuple[int, int, int], part: Observations, 
         )
         if best.cost > 2 * SCORING.hard_weight * best.contradictions:
             reason = ANY_LIMIT_FITS
-        return Verdict("unknown", *counts, fits=ranked, reason=reason)
+        is_random = best.contradictions > refused / 2
+        return Verdict("unknown", *counts, fits=ranked, reason=reason, is_random=is_random)
     refill_best = best.family == INTERVAL_REFILL
     margin = SELECTION.refill_exclusion_margin if refill_best else SELECTION.exclusion_margin
     close = [fit for fit in ranked if fit.penalized_cost < best.penalized_cost + margin]

@@ -51,9 +51,8 @@ def _fit(
     short = _before_exhaustion(single, ordered, observations, hints_s, probed=probed)
     if short is not None:
         return short
-    # Unlike a probe, an ordinary run seldom exhausts both. If no single limit explains half of the refusals,
-    # they are random.
-    if not probed and single.fits and single.fits[0].contradictions > observations.refused.sum() / 2:
+    # Unlike a probe, an ordinary run seldom exhausts both.
+    if not probed and single.is_random:
         return single
     tried: set[bytes] = set()
     for explained in (*_starts(observations, hints_s), *_starts_of(single, observations)):
