@@ -313,15 +313,18 @@ def test_a_window_behind_a_server_with_random_delays_is_not_said_to_spread_reque
     assert (best.family, best.spread) == ("first_hit_window", False)
 
 
-@pytest.mark.parametrize(("wait_s", "family"), [(3.5, "token_bucket"), (4.5, None)])
-def test_a_bucket_that_half_refills_while_requests_wait_is_not_reported(
-    wait_s: float, family: str | None
+@pytest.mark.parametrize(
+    ("wait_s", "every", "family"), [(0.6, 4, None), (0.6, 30, "token_bucket"), (3.0, 30, "token_bucket")]
+)
+def test_a_bucket_that_refills_while_many_requests_wait_is_not_reported(
+    wait_s: float, every: int, family: str | None
 ) -> None:
-    bucket, observed = TokenBucket(10, 8.0), list[Observation]()
+    bucket, observed, accepted = TokenBucket(10, 8.0), list[Observation](), 0
     for number in range(120):
         sent_s = 100.0 + number * 0.4 + 5.0 * (number // 30)
-        accepted = bucket.decide(sent_s + 0.005).accepted
-        answered_s = sent_s + (wait_s if accepted and number in {3, 33, 63} else 0.01)
-        observed.append(Observation(sent_s, sent_s + 0.01, accepted, answered_s))
+        fits = bucket.decide(sent_s + 0.005).accepted
+        accepted += fits
+        answered_s = sent_s + (wait_s if fits and accepted % every == 0 else 0.01)
+        observed.append(Observation(sent_s, sent_s + 0.01, fits, answered_s))
     best = unless_delayed(fit_limiter(observed), waits_of(observed), observed).best
     assert (best and best.family) == family

@@ -17,6 +17,7 @@ from bltybench.limits.observations.observation import (
     most_informative,
     sustained_per_min,
 )
+from bltybench.limits.observations.thresholds import WAITS
 from bltybench.limits.observations.waits import Waits
 
 CONCURRENCY_FITS = "a concurrency limit fits the refusals"
@@ -54,22 +55,25 @@ def unless_delayed(verdict: Verdict, waits: Waits | None, observations: Sequence
         spread = tuple(replace(fit, spread=True) for fit in verdict.best.variants)
         best = replace(verdict.best, spread=True, variants=spread)
         return replace(verdict, consistent=(best, *verdict.consistent[1:]))
-    if _confused_s(verdict.best) <= waits.repeated_s:
+    if _confused_s(verdict.best, waits) <= waits.repeated_s:
         reason = (
             f"a period of {verdict.best.shortest_period_s:.3g} s fits, but accepted requests waited up to "
             f"{waits.longest_s:.2g} s, so it may come from the waiting"
         )
         return unknown(verdict, reason)
-    kept = tuple(fit for fit in verdict.consistent if _confused_s(fit) > waits.repeated_s)
+    kept = tuple(fit for fit in verdict.consistent if _confused_s(fit, waits) > waits.repeated_s)
     return replace(verdict, consistent=kept)
 
 
-def _confused_s(fit: Fit) -> float:
+def _confused_s(fit: Fit, waits: Waits) -> float:
     """Return the wait, in seconds, from which a fit can come from the waiting.
 
-    A bucket needs no wait of a whole period: half of its tokens refill in half of it.
+    If the server makes many requests wait, half a refill is enough for a bucket: a window that serves them
+    when it resets looks like one that refills then, and they wait up to the whole period.
     """
-    return fit.shortest_period_s / (2 if fit.traits.refills_gradually else 1)
+    if fit.traits.refills_gradually and waits.waited >= WAITS.many_fraction * waits.accepted:
+        return min(limit.period_s / (limit.ticks or limit.limit) for limit in fit.limits) / 2
+    return fit.shortest_period_s
 
 
 def _is_spread(fit: Fit, observations: Sequence[Observation], usual_s: float) -> bool:

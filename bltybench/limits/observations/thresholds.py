@@ -48,6 +48,8 @@ class WaitThresholds:
     """Response time in seconds. Networks cause shorter waits."""
     min_requests: int = 2
     """Requests that must have waited: one alone may be chance."""
+    many_fraction: float = 0.1
+    """Fraction of the accepted requests from which on the server seems to make them wait on purpose."""
 
 
 OBSERVATIONS = ObservationThresholds()
